@@ -1,0 +1,105 @@
+# besad: `make` builds, `make demo` shows it, `make check` tests it. Everything built lies in $(BUILD).
+#
+#   make CUDA=0          leave the CUDA backend out even where a toolkit is there
+#   make SANITIZE=address,undefined BUILD=build/asan
+#   make WERROR=1        warnings are errors (CI)
+
+BUILD    ?= build
+CC       ?= gcc
+CXX      ?= g++
+OPT      ?= -O2 -g
+VERSION  := 0.1.0
+
+# ---- compiler and libraries -----------------------------------------------------------------------------------------------
+PACKAGES := libmicrohttpd libcjson sqlite3 sentencepiece zlib
+CPPFLAGS += -I. -D_GNU_SOURCE -DBESAD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wundef $(if $(WERROR),-Werror)
+CFLAGS   += -std=gnu11 $(OPT) $(WARNINGS) -Wstrict-prototypes -Wmissing-prototypes -fopenmp -fno-math-errno -pthread
+CXXFLAGS += -std=c++17 $(OPT) $(WARNINGS) -pthread
+LDFLAGS  += -fopenmp -pthread
+LDLIBS   += $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -ldnnl -lstdc++ -lm -ldl
+
+ifdef SANITIZE
+SANITIZER_FLAGS := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
+CFLAGS   += $(SANITIZER_FLAGS)
+CXXFLAGS += $(SANITIZER_FLAGS)
+LDFLAGS  += $(SANITIZER_FLAGS)
+endif
+
+# ---- CUDA: $CUDA_HOME, PATH, /usr/local/cuda ------------------------------------------------------------------------------
+ifneq ($(CUDA),0)
+NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+endif
+CUDA_SOURCES := $(wildcard cuda/*.cu cuda/*.cc)
+ifneq ($(and $(NVCC),$(CUDA_SOURCES)),)
+include cuda/cuda.mk
+else
+CUDA_NOTE := without CUDA ($(if $(filter 0,$(CUDA)),CUDA=0,no nvcc in $$CUDA_HOME, PATH or /usr/local/cuda))
+CPPFLAGS  += -DBESAD_NO_CUDA
+endif
+
+# ---- what is built --------------------------------------------------------------------------------------------------------
+# engine/cpu/isa/*.c hold the CPU kernels; each is compiled once per instruction set and chosen at run time.
+ISAS        := v2 v3 v4
+ISA_v2      := -march=x86-64-v2
+ISA_v3      := -march=x86-64-v3
+ISA_v4      := -march=x86-64-v4 -mprefer-vector-width=512
+ISA_SOURCES := $(wildcard engine/cpu/isa/*.c)
+ISA_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/%.$(isa).o))
+
+ENGINE_SOURCES := $(wildcard engine/*.c engine/cpu/*.c engine/model/*.c engine/text/*.c engine/prune/*.c engine/eval/*.c)
+ENGINE_CXX     := $(wildcard engine/text/*.cc)
+ENGINE_OBJECTS := $(ENGINE_SOURCES:%.c=$(BUILD)/%.o) $(ENGINE_CXX:%.cc=$(BUILD)/%.o) $(ISA_OBJECTS) $(CUDA_OBJECTS)
+SERVER_SOURCES := $(wildcard db/*.c api/*.c)
+SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
+DAEMON_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard daemon/*.c))
+UNIT_TESTS     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+BACKEND_TESTS  := $(patsubst tests/backend/%.c,$(BUILD)/tests/%,$(wildcard tests/backend/test_*.c))
+TEST_HELPERS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/backend/test_*.c),$(wildcard tests/backend/*.c)))
+
+all: $(BUILD)/besad
+	@echo "built $(BUILD)/besad $(or $(CUDA_NOTE),with CUDA by $(NVCC))"
+
+$(BUILD)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(BUILD)/libengine.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
+$(BUILD)/libengine.a: $(ENGINE_OBJECTS)
+	@rm -f $@
+	ar crs $@ $^
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+
+define isa_rule
+$(BUILD)/engine/cpu/isa/%.$(1).o: engine/cpu/isa/%.c
+	@mkdir -p $$(@D)
+	$(CC) $$(CPPFLAGS) -DISA=$(1) $$(CFLAGS) -O3 $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
+
+# The files that the daemon serves are compiled in.
+$(BUILD)/api/assets.o: openapi.yaml $(wildcard api/dashboard/*)
+
+# ---- tests ----------------------------------------------------------------------------------------------------------------
+$(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(SERVER_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+
+$(BUILD)/tests/%: tests/backend/%.c $(TEST_HELPERS) $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+
+tests: $(UNIT_TESTS) $(BACKEND_TESTS)
+
+clean:
+	rm -rf build
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+.PHONY: all tests clean
+.DELETE_ON_ERROR:

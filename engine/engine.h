@@ -1,0 +1,53 @@
+/* besad's pruning library: no HTTP, no SQL. It gets a job, a backend, a sink for events and a flag that says stop.
+ *
+ * Durability. `engine_run` keeps what it needs to go on in `checkpoint_dir`, and calls `sink.commit_block` after a block's tensors
+ * and the hidden states behind it are on disk. A caller that stores the commit durably and passes the number of committed blocks
+ * back as `blocks_done` in a later call gets the same bytes as from an uninterrupted run. The output directory appears under its
+ * name only when it is whole. */
+#ifndef BESAD_ENGINE_ENGINE_H
+#define BESAD_ENGINE_ENGINE_H
+
+#include <stdatomic.h>
+
+#include <cjson/cJSON.h>
+
+#include "engine/backend.h"
+#include "engine/error.h"
+#include "engine/spec.h"
+
+/* Where progress goes. Every callback runs on the thread that called engine_run, takes ownership of nothing (`data` is the
+ * engine's and dies after the call), and may fail: engine_run then stops and returns that status. */
+struct engine_sink {
+	void *context;
+
+	/* An event of the job contract: eval.finished, block.started, block.step, warning. */
+	enum status (*event)(void *context, const char *type, const cJSON *data, struct error *err);
+
+	/* Block `block` is on disk: commits it and its block.finished event in one transaction. */
+	enum status (*commit_block)(void *context, int block, const cJSON *data, struct error *err);
+
+	/* Phase and progress, often; cheap. phase: "loading", "evaluating dense", "pruning", "evaluating", "writing". eta_seconds < 0
+	 * where it is not known yet. */
+	void (*progress)(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds);
+};
+
+struct engine_job {
+	const struct spec *spec;
+	const char *model_dir;      /* absolute path of the input model */
+	const char *output_dir;     /* absolute path the result is renamed to */
+	const char *work_dir;       /* absolute path of the unfinished output, same file system as output_dir */
+	const char *checkpoint_dir; /* absolute path of a directory only this job uses; exists */
+	int blocks_done;            /* blocks committed by earlier attempts */
+	const char *job_id;         /* for besad.json; "" outside a daemon */
+	int attempt;                /* 1, 2, … */
+	const atomic_bool *stop;    /* read at least once per learning step */
+};
+
+/* Runs a whole job. On success *ret_result is the `result` object of the job contract (the caller frees it with cJSON_Delete).
+ * STATUS_CANCELLED when the stop flag was raised; the checkpoint stays. */
+enum status engine_run(const struct engine_job *, struct backend *, const struct engine_sink *, cJSON **ret_result, struct error *);
+
+/* Removes what an abandoned job left: its work directory and the contents of its checkpoint directory. */
+enum status engine_discard(const struct engine_job *, struct error *);
+
+#endif

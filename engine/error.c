@@ -1,0 +1,95 @@
+#include "engine/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum status error_set(struct error *err, enum status status, const char *format, ...)
+{
+	if (!err) return status;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(err->message, sizeof err->message, format, args);
+	va_end(args);
+	err->status = status;
+	return status;
+}
+
+static enum status status_of_errno(int number)
+{
+	switch (number) {
+	case ENOSPC:
+	case EDQUOT:
+		return STATUS_NO_SPACE;
+	case ENOENT:
+	case ENOTDIR:
+		return STATUS_NOT_FOUND;
+	case ENOMEM:
+		return STATUS_NO_MEMORY;
+	case EEXIST:
+		return STATUS_EXISTS;
+	default:
+		return STATUS_IO;
+	}
+}
+
+enum status error_errno(struct error *err, const char *format, ...)
+{
+	int number = errno;
+	enum status status = status_of_errno(number);
+	if (!err) return status;
+	va_list args;
+	va_start(args, format);
+	int used = vsnprintf(err->message, sizeof err->message, format, args);
+	va_end(args);
+	if (used >= 0 && (size_t)used < sizeof err->message)
+		snprintf(err->message + used, sizeof err->message - used, ": %s", strerror(number));
+	err->status = status;
+	return status;
+}
+
+enum status error_prefix(struct error *err, const char *format, ...)
+{
+	char text[sizeof err->message], old[sizeof err->message];
+	memcpy(old, err->message, sizeof old);
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	size_t used = strnlen(text, sizeof text);
+	memcpy(err->message, text, used);
+	snprintf(err->message + used, sizeof err->message - used, ": %s", old);
+	return err->status;
+}
+
+const char *status_name(enum status status)
+{
+	switch (status) {
+	case STATUS_OK:
+		return "ok";
+	case STATUS_CANCELLED:
+		return "cancelled";
+	case STATUS_INVALID:
+		return "invalid";
+	case STATUS_UNSUPPORTED:
+		return "unsupported";
+	case STATUS_NOT_FOUND:
+		return "not_found";
+	case STATUS_EXISTS:
+		return "exists";
+	case STATUS_IO:
+		return "io";
+	case STATUS_NO_SPACE:
+		return "no_space";
+	case STATUS_NO_MEMORY:
+		return "no_memory";
+	case STATUS_BACKEND:
+		return "backend";
+	case STATUS_NUMERIC:
+		return "numeric";
+	case STATUS_INTERNAL:
+		break;
+	}
+	return "internal";
+}

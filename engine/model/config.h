@@ -1,0 +1,45 @@
+/* What config.json says about a model, as a description of its architecture: a new family is a row in a table (families.c) and a map
+ * of weight names, not a fork of the code. A field that changes the maths and is not supported is refused by name. */
+#ifndef BESAD_ENGINE_MODEL_CONFIG_H
+#define BESAD_ENGINE_MODEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "engine/backend.h"
+#include "engine/error.h"
+
+enum rope_kind { ROPE_NONE, ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3 };
+
+struct model_config {
+	char family[32]; /* model_type: "llama" */
+	int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
+	struct norm norm; /* groups is 1 */
+	enum activation activation;
+	bool gated_mlp; /* act(gate) · up, else act(fc1) */
+	bool qkv_bias, o_bias, mlp_bias;
+	bool tied_embeddings;
+	struct {
+		enum rope_kind kind;
+		double theta, factor, low_freq_factor, high_freq_factor;
+		int64_t original_max_positions;
+		int rotary; /* columns of a head that turn */
+	} rope;
+	int64_t sliding_window; /* 0 for none */
+	float embedding_scale;  /* 1 but for Gemma */
+	float attention_scale;  /* 1/sqrt(head_dim) as a rule */
+	int64_t bos_token;      /* -1 for none */
+};
+
+/* Parses config.json's content, in the classic form (rope_theta, rope_scaling, torch_dtype) or the newer one (rope_parameters, dtype).
+ * `path` names the file in errors. */
+enum status model_config_parse(const cJSON *json, const char *path, struct model_config *ret, struct error *err);
+enum status model_config_read(const char *model_dir, struct model_config *ret, struct error *err);
+
+/* The rope table of struct backend_ops.rope for `positions` positions: host F32 [positions, rotary], computed in double. For
+ * ROPE_DYNAMIC the base depends on `positions` as in transformers. The caller frees it. NULL when memory runs out. */
+float *model_rope_table(const struct model_config *, int64_t positions);
+
+#endif

@@ -1,0 +1,84 @@
+/* A job's spec: what a client asked for, checked and with every default filled in. */
+#ifndef BESAD_ENGINE_SPEC_H
+#define BESAD_ENGINE_SPEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "engine/backend.h"
+#include "engine/error.h"
+
+enum method { METHOD_BESA, METHOD_WANDA, METHOD_MAGNITUDE, METHOD_NONE };
+enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
+enum target { TARGET_BLOCK, TARGET_DENSE_STREAM };
+enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
+enum precision { PRECISION_AUTO, PRECISION_F32, PRECISION_BF16 };
+
+enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_PROBLEMS = 32 };
+
+struct dataset {
+	char *name;          /* evaluation only */
+	char *path;          /* as the client wrote it */
+	char *resolved_path; /* absolute, inside a data root */
+	int sequence_length; /* T; 0 until the model is known, then resolved */
+	char *join;          /* between JSON Lines documents; evaluation only */
+};
+
+struct spec {
+	char *name, *model, *output; /* as the client wrote them */
+	char *model_dir;             /* absolute path of `model` */
+	bool overwrite;
+	enum method method;
+	double sparsity;
+	struct {
+		enum granularity granularity;
+		enum importance importance;
+		int candidates;
+		double lambda;
+		int epochs, batch_size;
+		enum optimizer optimizer;
+		double d_coef;        /* Prodigy */
+		double learning_rate; /* AdamW */
+		enum target target;
+		enum parameterization parameterization; /* auto is resolved */
+	} besa;
+	struct dataset calibration;
+	int calibration_samples;
+	int64_t calibration_seed;
+	struct dataset perplexity[SPEC_MAX_DATASETS];
+	int n_perplexity;
+	enum precision precision;
+	int priority;
+	double timeout_seconds; /* 0 for none */
+};
+
+/* What is wrong with a spec, field by field. */
+struct spec_problems {
+	int count;
+	struct {
+		char pointer[128]; /* JSON pointer of the field: "/besa/candidates" */
+		char detail[256];
+	} items[SPEC_MAX_PROBLEMS];
+};
+
+/* Directories that relative paths are looked up in, each a NULL-terminated list of absolute paths. */
+struct roots {
+	char **model, **data;
+	char *output;
+	char *calibration; /* --calibration, or NULL */
+};
+
+/* Checks `json` against the contract, looks its paths up under `roots`, reads the model's config for what depends on it, and fills
+ * every default. STATUS_INVALID with `problems` filled when a field is wrong (each names a JSON pointer); other statuses for
+ * failures that are not the client's. *ret is freed with spec_free. */
+enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
+		       struct error *err);
+
+/* The spec with every default, as the API shows it. `output` is a template where the client gave one. The caller frees it. */
+cJSON *spec_to_json(const struct spec *spec);
+
+void spec_free(struct spec *spec);
+
+#endif

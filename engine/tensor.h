@@ -1,0 +1,64 @@
+/* What a tensor is: a row-major matrix of one element type, somewhere a backend can reach it. */
+#ifndef BESAD_ENGINE_TENSOR_H
+#define BESAD_ENGINE_TENSOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64, DTYPE_I64, DTYPE_I32, DTYPE_U16, DTYPE_U8 };
+
+static inline size_t dtype_size(enum dtype dtype)
+{
+	switch (dtype) {
+	case DTYPE_F64:
+	case DTYPE_I64:
+		return 8;
+	case DTYPE_F32:
+	case DTYPE_I32:
+		return 4;
+	case DTYPE_BF16:
+	case DTYPE_F16:
+	case DTYPE_U16:
+		return 2;
+	case DTYPE_U8:
+		return 1;
+	}
+	return 0;
+}
+
+/* A view; it owns nothing. Element (i, j) is `data[i * stride + j]`. `data` is a host pointer for the CPU backend and a device
+ * pointer for the CUDA backend: only the backend that allocated it may look at it. */
+struct tensor {
+	void *data;
+	int64_t rows, cols;
+	int64_t stride; /* elements from one row to the next, >= cols */
+	enum dtype dtype;
+};
+
+static inline struct tensor tensor_make(void *data, int64_t rows, int64_t cols, enum dtype dtype)
+{
+	return (struct tensor){data, rows, cols, cols, dtype};
+}
+
+static inline size_t tensor_bytes(const struct tensor *t) /* of a tensor without gaps */
+{
+	return (size_t)t->rows * (size_t)t->cols * dtype_size(t->dtype);
+}
+
+/* `count` rows from `first` on. */
+static inline struct tensor tensor_rows(struct tensor t, int64_t first, int64_t count)
+{
+	t.data = (char *)t.data + (size_t)(first * t.stride) * dtype_size(t.dtype);
+	t.rows = count;
+	return t;
+}
+
+/* `count` columns from `first` on; the stride stays. */
+static inline struct tensor tensor_cols(struct tensor t, int64_t first, int64_t count)
+{
+	t.data = (char *)t.data + (size_t)first * dtype_size(t.dtype);
+	t.cols = count;
+	return t;
+}
+
+#endif
