@@ -143,7 +143,7 @@ struct backend_ops {
 	 * candidate d (rank < k_d) exactly when bin < D − 1 − d. */
 	enum status (*bin_ranks)(struct backend *, struct tensor bin, struct tensor rank, int candidates);
 
-	/* out = W where rank ≥ threshold, else +0. threshold: device I32, [R] or, where `shared`, [1]. W, out: any float. */
+	/* out = W where rank ≥ threshold, else +0. May run in place: out over W. threshold: device I32, [R] or, where `shared`, [1]. W, out: any float. */
 	enum status (*mask_weights)(struct backend *, struct tensor out, struct tensor weight, struct tensor rank,
 				    const void *threshold, bool shared);
 

@@ -1,0 +1,198 @@
+#include "engine/eval/perplexity.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/model/block.h"
+#include "engine/prune/stream.h"
+
+/* Tokens that go through a block at once, and elements of a slice of logits: enough to keep the products busy. */
+enum { BATCH_TOKENS = 1024, LOGITS = 8 << 20 };
+/* Bytes of hidden states kept at once; more windows than fit go through the blocks in several turns. */
+static const int64_t MAX_STREAM_BYTES = (int64_t)8 << 30;
+
+struct evaluation {
+	const struct model *model;
+	struct backend *backend;
+	enum dtype type;
+	const atomic_bool *stop;
+	struct progress *progress;
+	int batch; /* sequences */
+	int64_t length;
+	struct block block;
+	struct activations activations;
+	struct model_head head;
+	struct tensor y; /* F32 [batch·length, H] */
+	struct stream stream;
+};
+
+static enum status check_stop(const struct evaluation *e, struct error *err)
+{
+	return atomic_load_explicit(e->stop, memory_order_relaxed) ? error_set(err, STATUS_CANCELLED, "stopped while evaluating")
+								   : STATUS_OK;
+}
+
+static enum status backend_failed(const struct evaluation *e, enum status status, struct error *err)
+{
+	if (status != STATUS_OK) *err = e->backend->error;
+	return status;
+}
+
+static int64_t batch_at(const struct evaluation *e, int64_t first, int64_t count)
+{
+	return count - first < e->batch ? count - first : e->batch;
+}
+
+static enum status run_embeddings(struct evaluation *e, const int32_t *ids, int64_t count, struct error *err)
+{
+	for (int64_t i = 0; i < count; i += e->batch) {
+		int64_t n = batch_at(e, i, count);
+		struct tensor x;
+		TRY(check_stop(e, err));
+		TRY(backend_failed(e, stream_batch(&e->stream, i, n, false, &x), err));
+		TRY(model_embed(e->model, e->backend, ids + i * e->length, n * e->length, x, err));
+		TRY(backend_failed(e, stream_store(&e->stream, i, n, x), err));
+	}
+	return STATUS_OK;
+}
+
+static enum status run_block(struct evaluation *e, int index, int64_t count, struct error *err)
+{
+	TRY(block_load(&e->block, e->model, index, err));
+	TRY(backend_failed(e, block_activate_dense(&e->block), err));
+	for (int64_t i = 0; i < count; i += e->batch) {
+		int64_t n = batch_at(e, i, count);
+		struct tensor x, y = tensor_rows(e->y, 0, n * e->length);
+		TRY(check_stop(e, err));
+		TRY(backend_failed(e, stream_batch(&e->stream, i, n, true, &x), err));
+		TRY(backend_failed(e, block_forward(&e->block, &e->activations, (int)n, x, y, NULL), err));
+		TRY(backend_failed(e, stream_store(&e->stream, i, n, y), err));
+		progress_add(e->progress, (double)(n * e->length));
+	}
+	return STATUS_OK;
+}
+
+/* Device room for the head: normalised states, logits and log-probabilities of `rows` tokens. */
+struct head_room {
+	int64_t rows;
+	struct tensor normed, logits, stats;
+	void *targets, *logprobs;
+	double *host;
+	int32_t *next;
+};
+
+static void head_room_release(struct head_room *room, struct backend *backend)
+{
+	void *device[] = {room->normed.data, room->logits.data, room->stats.data, room->targets, room->logprobs};
+	for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+		backend->ops->release(backend, device[i]);
+	free(room->host);
+	free(room->next);
+}
+
+static enum status head_room_create(const struct evaluation *e, struct head_room *room, struct error *err)
+{
+	const struct model_config *config = &e->model->config;
+	const struct backend_ops *ops = e->backend->ops;
+	room->rows = LOGITS / config->vocab < 1 ? 1 : LOGITS / config->vocab;
+	if (room->rows > e->length) room->rows = e->length;
+	room->normed = tensor_make(NULL, room->rows, config->hidden, e->type);
+	room->logits = tensor_make(NULL, room->rows, config->vocab, DTYPE_F32);
+	room->stats = tensor_make(NULL, room->rows, 2, DTYPE_F32);
+	room->host = malloc((size_t)room->rows * sizeof *room->host);
+	room->next = malloc((size_t)room->rows * sizeof *room->next);
+	if (!room->host || !room->next) return error_set(err, STATUS_NO_MEMORY, "no memory for log-probabilities");
+	TRY(backend_failed(e, ops->alloc(e->backend, tensor_bytes(&room->normed), &room->normed.data), err));
+	TRY(backend_failed(e, ops->alloc(e->backend, tensor_bytes(&room->logits), &room->logits.data), err));
+	TRY(backend_failed(e, ops->alloc(e->backend, tensor_bytes(&room->stats), &room->stats.data), err));
+	TRY(backend_failed(e, ops->alloc(e->backend, (size_t)room->rows * sizeof(int32_t), &room->targets), err));
+	return backend_failed(e, ops->alloc(e->backend, (size_t)room->rows * sizeof(double), &room->logprobs), err);
+}
+
+/* Adds up the log-probabilities of ids[1 … rows] given hidden states [rows, H]. */
+static enum status score(const struct evaluation *e, struct head_room *room, struct tensor hidden, const int32_t *ids, double *sum)
+{
+	const struct backend_ops *ops = e->backend->ops;
+	int64_t rows = hidden.rows;
+	struct tensor normed = tensor_rows(room->normed, 0, rows), logits = tensor_rows(room->logits, 0, rows);
+	memcpy(room->next, ids + 1, (size_t)rows * sizeof *ids);
+	TRY(ops->upload(e->backend, room->targets, room->next, (size_t)rows * sizeof *ids));
+	TRY(ops->norm_forward(e->backend, &e->model->config.norm, normed, tensor_rows(room->stats, 0, rows), hidden,
+			      e->head.norm_weight, e->head.norm_bias));
+	TRY(ops->matmul(e->backend, logits, normed, false, e->head.head, true, false));
+	TRY(ops->token_logprobs(e->backend, room->logprobs, logits, room->targets, 0));
+	TRY(ops->download(e->backend, room->host, room->logprobs, (size_t)rows * sizeof *room->host));
+	for (int64_t t = 0; t < rows; t++)
+		*sum += room->host[t];
+	return STATUS_OK;
+}
+
+static enum status run_head(struct evaluation *e, const int32_t *ids, int64_t count, double *sum, struct error *err)
+{
+	struct head_room room = {0};
+	enum status status = head_room_create(e, &room, err);
+	for (int64_t i = 0; status == STATUS_OK && i < count; i++) {
+		struct tensor x;
+		status = check_stop(e, err);
+		if (status == STATUS_OK) status = backend_failed(e, stream_batch(&e->stream, i, 1, true, &x), err);
+		for (int64_t t = 0; status == STATUS_OK && t < e->length - 1; t += room.rows) {
+			int64_t n = e->length - 1 - t < room.rows ? e->length - 1 - t : room.rows;
+			status = backend_failed(e, score(e, &room, tensor_rows(x, t, n), ids + i * e->length + t, sum), err);
+		}
+	}
+	head_room_release(&room, e->backend);
+	return status;
+}
+
+static enum status run_windows(struct evaluation *e, const int32_t *ids, int64_t count, double *sum, struct error *err)
+{
+	TRY(run_embeddings(e, ids, count, err));
+	for (int index = 0; index < e->model->config.layers; index++)
+		TRY(run_block(e, index, count, err));
+	return run_head(e, ids, count, sum, err);
+}
+
+static enum status create(struct evaluation *e, int64_t turn, struct error *err)
+{
+	int64_t hidden = e->model->config.hidden;
+	TRY(block_check(e->model, err));
+	TRY(block_create(e->model, e->backend, e->type, e->length, &e->block, err));
+	TRY(activations_create(&e->block, e->batch, e->length, false, &e->activations, err));
+	TRY(model_head_load(e->model, e->backend, e->type, &e->head, err));
+	struct tensor y = tensor_make(NULL, e->batch * e->length, hidden, DTYPE_F32);
+	TRY(backend_failed(e, e->backend->ops->alloc(e->backend, tensor_bytes(&y), &y.data), err));
+	e->y = y;
+	return stream_create(e->backend, turn, e->length, hidden, e->batch, &e->stream, err);
+}
+
+static void destroy(struct evaluation *e)
+{
+	block_release(&e->block);
+	activations_release(&e->activations, e->backend);
+	model_head_release(&e->head, e->backend);
+	e->backend->ops->release(e->backend, e->y.data);
+	stream_release(&e->stream);
+}
+
+enum status perplexity(const struct model *model, struct backend *backend, enum dtype type, const struct sequences *windows,
+		       const atomic_bool *stop, struct progress *progress, double *ret, struct error *err)
+{
+	struct evaluation e = {
+		.model = model, .backend = backend, .type = type, .stop = stop, .progress = progress, .length = windows->length};
+	int64_t turn = MAX_STREAM_BYTES / (windows->length * model->config.hidden * (int64_t)sizeof(float));
+	turn = turn < 1 ? 1 : turn > windows->count ? windows->count : turn;
+	e.batch = windows->length >= BATCH_TOKENS ? 1 : (int)(BATCH_TOKENS / windows->length);
+	if (e.batch > turn) e.batch = (int)turn;
+	double sum = 0;
+	enum status status = create(&e, turn, err);
+	for (int64_t i = 0; status == STATUS_OK && i < windows->count; i += turn)
+		status = run_windows(&e, windows->ids + i * e.length, windows->count - i < turn ? windows->count - i : turn, &sum,
+				     err);
+	destroy(&e);
+	if (status != STATUS_OK) return status;
+	double result = exp(-sum / (double)(windows->count * (windows->length - 1)));
+	if (!isfinite(result)) return error_set(err, STATUS_NUMERIC, "the model's perplexity is not finite");
+	*ret = result;
+	return STATUS_OK;
+}

@@ -1,0 +1,385 @@
+#include "engine/model/block.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void add_linear(struct block_layout *layout, const char *path, enum fused fused, int64_t rows, int64_t cols, bool bias)
+{
+	struct linear *linear = &layout->linears[layout->n_linears++];
+	*linear = (struct linear){.name = strchr(path, '.') + 1,
+				  .path = path,
+				  .fused = fused,
+				  .first = layout->fused_rows[fused],
+				  .rows = rows,
+				  .cols = cols,
+				  .row = layout->rows,
+				  .bias = bias};
+	if (!linear->first) layout->fused_row[fused] = layout->rows;
+	layout->fused_rows[fused] += rows;
+	layout->fused_cols[fused] = cols;
+	layout->rows += rows;
+	layout->params += rows * cols;
+}
+
+void block_layout_init(const struct model_config *config, struct block_layout *ret)
+{
+	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
+	*ret = (struct block_layout){0};
+	add_linear(ret, "self_attn.q_proj", FUSED_QKV, query, config->hidden, config->qkv_bias);
+	add_linear(ret, "self_attn.k_proj", FUSED_QKV, key, config->hidden, config->qkv_bias);
+	add_linear(ret, "self_attn.v_proj", FUSED_QKV, key, config->hidden, config->qkv_bias);
+	add_linear(ret, "self_attn.o_proj", FUSED_O, config->hidden, query, config->o_bias);
+	add_linear(ret, "mlp.gate_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
+	add_linear(ret, "mlp.up_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
+	add_linear(ret, "mlp.down_proj", FUSED_MLP_OUT, config->hidden, config->intermediate, config->mlp_bias);
+}
+
+/* ---- weights ---------------------------------------------------------------------------------------------------------------- */
+
+static void tensor_name(char name[160], int index, const char *path, const char *kind)
+{
+	snprintf(name, 160, "model.layers.%d.%s.%s", index, path, kind);
+}
+
+enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, const struct tensor_info **ret,
+				struct error *err)
+{
+	char name[160];
+	tensor_name(name, index, linear->path, "weight");
+	return model_tensor(model, name, linear->rows, linear->cols, ret, err);
+}
+
+static const char *const NORM_PATHS[] = {"input_layernorm", "post_attention_layernorm"};
+
+enum status block_check(const struct model *model, struct error *err)
+{
+	struct block_layout layout;
+	const struct tensor_info *info;
+	enum dtype type = DTYPE_F32;
+	block_layout_init(&model->config, &layout);
+	for (int index = 0; index < model->config.layers; index++) {
+		char name[160];
+		for (int i = 0; i < layout.n_linears; i++) {
+			TRY(block_linear_tensor(model, &layout.linears[i], index, &info, err));
+			if (index == 0 && i == 0) type = info->dtype;
+			if (info->dtype != type)
+				return error_set(err, STATUS_UNSUPPORTED, "tensor '%s' has another type than the linears before it",
+						 info->name);
+			if (!layout.linears[i].bias) continue;
+			tensor_name(name, index, layout.linears[i].path, "bias");
+			TRY(model_tensor(model, name, 0, layout.linears[i].rows, &info, err));
+		}
+		for (int i = 0; i < 2; i++) {
+			tensor_name(name, index, NORM_PATHS[i], "weight");
+			TRY(model_tensor(model, name, 0, model->config.hidden, &info, err));
+		}
+	}
+	return STATUS_OK;
+}
+
+static enum status allocate(struct backend *backend, int64_t rows, int64_t cols, enum dtype type, struct tensor *ret,
+			    struct error *err)
+{
+	struct tensor tensor = tensor_make(NULL, rows, cols, type);
+	enum status status = backend->ops->alloc(backend, tensor_bytes(&tensor), &tensor.data);
+	if (status != STATUS_OK) {
+		*err = backend->error;
+		return status;
+	}
+	*ret = tensor;
+	return STATUS_OK;
+}
+
+static enum status upload_rope(struct block *block, int64_t positions, struct error *err)
+{
+	const struct model_config *config = block->config;
+	if (config->rope.kind == ROPE_NONE) return STATUS_OK;
+	TRY(allocate(block->backend, positions, config->rope.rotary, DTYPE_F32, &block->rope, err));
+	float *table = model_rope_table(config, positions);
+	if (!table) return error_set(err, STATUS_NO_MEMORY, "no memory for the rope table");
+	enum status status = block->backend->ops->upload(block->backend, block->rope.data, table, tensor_bytes(&block->rope));
+	free(table);
+	if (status != STATUS_OK) *err = block->backend->error;
+	return status;
+}
+
+enum status block_create(const struct model *model, struct backend *backend, enum dtype compute_type, int64_t sequence_length,
+			 struct block *ret, struct error *err)
+{
+	struct block block = {.config = &model->config, .backend = backend, .compute_type = compute_type};
+	const struct tensor_info *info;
+	enum status status = STATUS_OK;
+	block_layout_init(block.config, &block.layout);
+	TRY(block_linear_tensor(model, &block.layout.linears[0], 0, &info, err));
+	block.file_type = info->dtype;
+	for (int f = 0; status == STATUS_OK && f < FUSED_COUNT; f++) {
+		int64_t rows = block.layout.fused_rows[f], cols = block.layout.fused_cols[f];
+		status = allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
+		if (status == STATUS_OK) status = allocate(backend, rows, cols, compute_type, &block.active[f], err);
+	}
+	for (int i = 0; status == STATUS_OK && i < block.layout.n_linears; i++) {
+		enum fused f = block.layout.linears[i].fused;
+		if (block.layout.linears[i].bias && !block.bias[f].data)
+			status = allocate(backend, 1, block.layout.fused_rows[f], DTYPE_F32, &block.bias[f], err);
+	}
+	if (status == STATUS_OK) status = upload_rope(&block, sequence_length, err);
+	if (status != STATUS_OK) {
+		block_release(&block);
+		return status;
+	}
+	*ret = block;
+	return STATUS_OK;
+}
+
+static void release(struct backend *backend, struct tensor *tensor)
+{
+	backend->ops->release(backend, tensor->data);
+	*tensor = (struct tensor){0};
+}
+
+static void release_norms(struct block *block)
+{
+	release(block->backend, &block->norm1);
+	release(block->backend, &block->norm2);
+}
+
+void block_release(struct block *block)
+{
+	if (!block->backend) return;
+	for (int f = 0; f < FUSED_COUNT; f++) {
+		release(block->backend, &block->weight[f]);
+		release(block->backend, &block->active[f]);
+		release(block->backend, &block->bias[f]);
+	}
+	release_norms(block);
+	release(block->backend, &block->rope);
+	*block = (struct block){0};
+}
+
+static enum status load_linear(struct block *block, const struct model *model, const struct linear *linear, int index,
+			       struct error *err)
+{
+	struct backend *backend = block->backend;
+	const struct tensor_info *info;
+	void *host = NULL;
+	TRY(block_linear_tensor(model, linear, index, &info, err));
+	TRY(model_read(model, info, &host, err));
+	struct tensor to = tensor_rows(block->weight[linear->fused], linear->first, linear->rows);
+	enum status status = backend->ops->upload(backend, to.data, host, (size_t)info->bytes);
+	free(host);
+	if (status != STATUS_OK) *err = backend->error;
+	if (status != STATUS_OK || !linear->bias) return status;
+
+	char name[160];
+	struct tensor bias = {0};
+	tensor_name(name, index, linear->path, "bias");
+	TRY(model_upload_vector(model, backend, name, linear->rows, &bias, err));
+	struct tensor place = tensor_cols(block->bias[linear->fused], linear->first, linear->rows);
+	status = backend->ops->copy(backend, place.data, bias.data, tensor_bytes(&bias));
+	if (status != STATUS_OK) *err = backend->error;
+	backend->ops->release(backend, bias.data);
+	return status;
+}
+
+enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
+{
+	char name[160];
+	for (int i = 0; i < block->layout.n_linears; i++)
+		TRY(load_linear(block, model, &block->layout.linears[i], index, err));
+	release_norms(block);
+	tensor_name(name, index, NORM_PATHS[0], "weight");
+	TRY(model_upload_vector(model, block->backend, name, block->config->hidden, &block->norm1, err));
+	tensor_name(name, index, NORM_PATHS[1], "weight");
+	return model_upload_vector(model, block->backend, name, block->config->hidden, &block->norm2, err);
+}
+
+enum status block_activate_dense(struct block *block)
+{
+	for (int f = 0; f < FUSED_COUNT; f++)
+		TRY(block->backend->ops->convert(block->backend, block->active[f], block->weight[f]));
+	return STATUS_OK;
+}
+
+/* ---- activations ------------------------------------------------------------------------------------------------------------ */
+
+/* One allocation holds all tensors of a batch; `place` hands out 256-byte aligned parts, or only counts while memory is NULL. */
+struct arena {
+	char *memory;
+	size_t used;
+};
+
+static struct tensor place(struct arena *arena, int64_t rows, int64_t cols, enum dtype type)
+{
+	struct tensor tensor = tensor_make(arena->memory ? arena->memory + arena->used : NULL, rows, cols, type);
+	arena->used += (tensor_bytes(&tensor) + 255) & ~(size_t)255;
+	return tensor;
+}
+
+static void place_activations(const struct block *block, struct activations *a, struct arena *arena, bool backward)
+{
+	const struct model_config *config = block->config;
+	int64_t rows = a->batch * a->tokens, hidden = config->hidden;
+	const int64_t *width = block->layout.fused_rows;
+	enum dtype type = block->compute_type;
+	a->n1 = place(arena, rows, hidden, type);
+	a->qkv = place(arena, rows, width[FUSED_QKV], type);
+	a->attention = place(arena, rows, config->heads * config->head_dim, type);
+	a->n2 = place(arena, rows, hidden, type);
+	a->gate_up = place(arena, rows, width[FUSED_MLP_IN], type);
+	a->mlp = place(arena, rows, config->intermediate, type);
+	a->h = place(arena, rows, hidden, DTYPE_F32);
+	a->stats1 = place(arena, rows, 2, DTYPE_F32);
+	a->stats2 = place(arena, rows, 2, DTYPE_F32);
+	a->lse = place(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
+	if (!backward) return;
+	a->dmlp = place(arena, rows, config->intermediate, type);
+	a->dn2 = place(arena, rows, hidden, type);
+	a->dqkv = place(arena, rows, width[FUSED_QKV], type);
+	a->dattention = place(arena, rows, config->heads * config->head_dim, type);
+	if (type != DTYPE_F32) a->dhalf = place(arena, rows, hidden, type);
+}
+
+enum status activations_create(const struct block *block, int batch, int64_t tokens, bool backward, struct activations *ret,
+			       struct error *err)
+{
+	struct activations a = {.batch = batch, .tokens = tokens};
+	struct arena arena = {0};
+	place_activations(block, &a, &arena, backward);
+	void *memory;
+	enum status status = block->backend->ops->alloc(block->backend, arena.used, &memory);
+	if (status != STATUS_OK) {
+		*err = block->backend->error;
+		return status;
+	}
+	arena = (struct arena){.memory = memory};
+	place_activations(block, &a, &arena, backward);
+	a.memory = memory;
+	*ret = a;
+	return STATUS_OK;
+}
+
+void activations_release(struct activations *a, struct backend *backend)
+{
+	backend->ops->release(backend, a->memory);
+	*a = (struct activations){0};
+}
+
+/* ---- forward and backward ----------------------------------------------------------------------------------------------------- */
+
+/* Query, key and value columns of a fused qkv tensor; q and k lie side by side, so that one rope turns both. */
+struct qkv {
+	struct tensor q, k, v, qk;
+};
+
+static struct qkv split_qkv(const struct model_config *config, struct tensor qkv)
+{
+	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
+	return (struct qkv){tensor_cols(qkv, 0, query), tensor_cols(qkv, query, key), tensor_cols(qkv, query + key, key),
+			    tensor_cols(qkv, 0, query + key)};
+}
+
+static struct attention attention_of(const struct block *block, const struct activations *a, int batch)
+{
+	const struct model_config *config = block->config;
+	return (struct attention){.batch = batch,
+				  .tokens = (int)a->tokens,
+				  .heads = (int)config->heads,
+				  .kv_heads = (int)config->kv_heads,
+				  .head_dim = (int)config->head_dim,
+				  .scale = config->attention_scale,
+				  .window = config->sliding_window};
+}
+
+static enum status linear_forward(const struct block *block, enum fused f, struct tensor y, struct tensor x, bool accumulate,
+				  void *sums)
+{
+	struct backend *backend = block->backend;
+	if (sums) TRY(backend->ops->column_norms(backend, sums, x));
+	TRY(backend->ops->matmul(backend, y, x, false, block->active[f], true, accumulate));
+	return block->bias[f].data ? backend->ops->add_bias(backend, y, block->bias[f]) : STATUS_OK;
+}
+
+static enum status copy_rows(struct backend *backend, struct tensor to, struct tensor from)
+{
+	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
+}
+
+enum status block_forward(const struct block *block, struct activations *a, int batch, struct tensor x, struct tensor y,
+			  void *const *sums)
+{
+	struct backend *backend = block->backend;
+	const struct backend_ops *ops = backend->ops;
+	const struct model_config *config = block->config;
+	static void *const no_sums[FUSED_COUNT];
+	if (!sums) sums = no_sums;
+	int64_t rows = batch * a->tokens;
+#define ROWS(t) tensor_rows(t, 0, rows)
+	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention), h = ROWS(a->h), n2 = ROWS(a->n2);
+	struct tensor gate_up = ROWS(a->gate_up), mlp = ROWS(a->mlp), none = {0};
+
+	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, none));
+	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, sums[FUSED_QKV]));
+	struct qkv split = split_qkv(config, qkv);
+	if (block->rope.data) TRY(ops->rope(backend, split.qk, block->rope, (int)config->head_dim, config->rope.rotary, false));
+	struct attention attention = attention_of(block, a, batch);
+	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
+	TRY(ops->attention_forward(backend, &attention, out, lse, split.q, split.k, split.v));
+	TRY(copy_rows(backend, h, x));
+	TRY(linear_forward(block, FUSED_O, h, out, true, sums[FUSED_O]));
+
+	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, none));
+	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, sums[FUSED_MLP_IN]));
+	TRY(ops->activation_forward(backend, config->activation, mlp, tensor_cols(gate_up, 0, config->intermediate),
+				    tensor_cols(gate_up, config->intermediate, config->intermediate)));
+	TRY(copy_rows(backend, y, h));
+	return linear_forward(block, FUSED_MLP_OUT, y, mlp, true, sums[FUSED_MLP_OUT]);
+}
+
+/* dx = dy · active: through a fused matrix to its input. */
+static enum status linear_backward(const struct block *block, enum fused f, struct tensor dx, struct tensor dy)
+{
+	return block->backend->ops->matmul(block->backend, dx, dy, false, block->active[f], false, false);
+}
+
+/* The F32 gradient in the type that the products take: itself, or rounded into `half`. */
+static enum status round_gradient(struct backend *backend, struct tensor gradient, struct tensor half, struct tensor *ret)
+{
+	if (!half.data) {
+		*ret = gradient;
+		return STATUS_OK;
+	}
+	*ret = tensor_rows(half, 0, gradient.rows);
+	return backend->ops->convert(backend, *ret, gradient);
+}
+
+enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, fused_gradient_fn use,
+			   void *context)
+{
+	struct backend *backend = block->backend;
+	const struct backend_ops *ops = backend->ops;
+	const struct model_config *config = block->config;
+	int64_t rows = batch * a->tokens;
+	struct tensor dmlp = ROWS(a->dmlp), gate_up = ROWS(a->gate_up), dn2 = ROWS(a->dn2), dout = ROWS(a->dattention), g;
+	struct tensor gate = tensor_cols(gate_up, 0, config->intermediate);
+	struct tensor up = tensor_cols(gate_up, config->intermediate, config->intermediate);
+
+	TRY(round_gradient(backend, dy, a->dhalf, &g));
+	TRY(use(context, FUSED_MLP_OUT, &(struct fused_gradient){g, ROWS(a->mlp)}));
+	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g));
+	TRY(ops->activation_backward(backend, config->activation, gate, up, dmlp, gate, up));
+	TRY(use(context, FUSED_MLP_IN, &(struct fused_gradient){gate_up, ROWS(a->n2)}));
+	TRY(linear_backward(block, FUSED_MLP_IN, dn2, gate_up));
+	TRY(ops->norm_backward(backend, &config->norm, dy, dn2, ROWS(a->h), ROWS(a->stats2), block->norm2, true));
+
+	TRY(round_gradient(backend, dy, a->dhalf, &g));
+	TRY(use(context, FUSED_O, &(struct fused_gradient){g, ROWS(a->attention)}));
+	TRY(linear_backward(block, FUSED_O, dout, g));
+	struct qkv split = split_qkv(config, ROWS(a->qkv)), d = split_qkv(config, ROWS(a->dqkv));
+	struct attention attention = attention_of(block, a, batch);
+	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
+	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, split.q, split.k, split.v, ROWS(a->attention), lse, dout));
+	if (block->rope.data) TRY(ops->rope(backend, d.qk, block->rope, (int)config->head_dim, config->rope.rotary, true));
+	return use(context, FUSED_QKV, &(struct fused_gradient){ROWS(a->dqkv), ROWS(a->n1)});
+}
+#undef ROWS

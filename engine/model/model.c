@@ -1,0 +1,197 @@
+#include "engine/model/model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/model/half.h"
+
+enum status model_open(const char *directory, struct model *ret, struct error *err)
+{
+	struct model model = {0};
+	TRY(model_config_read(directory, &model.config, err));
+	TRY(checkpoint_open(directory, &model.checkpoint, err));
+	*ret = model;
+	return STATUS_OK;
+}
+
+void model_close(struct model *model)
+{
+	checkpoint_close(&model->checkpoint);
+	*model = (struct model){0};
+}
+
+static const char *shard_path(const struct model *model, const struct tensor_info *info)
+{
+	return model->checkpoint.shards[info->shard].path;
+}
+
+enum status model_tensor(const struct model *model, const char *name, int64_t rows, int64_t cols, const struct tensor_info **ret,
+			 struct error *err)
+{
+	const struct tensor_info *info = checkpoint_find(&model->checkpoint, name);
+	if (!info) return error_set(err, STATUS_INVALID, "tensor '%s' is missing from the model", name);
+	bool fits = rows ? info->rank == 2 && info->shape[0] == rows && info->shape[1] == cols
+			 : info->rank == 1 && info->shape[0] == cols;
+	if (!fits) {
+		char shape[128] = "", expected[64];
+		for (int i = 0, used = 0; i < info->rank && used < (int)sizeof shape - 24; i++)
+			used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%" PRId64, i ? ", " : "", info->shape[i]);
+		if (rows)
+			snprintf(expected, sizeof expected, "%" PRId64 ", %" PRId64, rows, cols);
+		else
+			snprintf(expected, sizeof expected, "%" PRId64, cols);
+		return error_set(err, STATUS_INVALID, "%s: tensor '%s' has shape [%s], but config.json asks for [%s]",
+				 shard_path(model, info), name, shape, expected);
+	}
+	if (info->dtype != DTYPE_F32 && info->dtype != DTYPE_BF16 && info->dtype != DTYPE_F16)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' is not F32, BF16 or F16", shard_path(model, info), name);
+	*ret = info;
+	return STATUS_OK;
+}
+
+/* The index of the first element that is NaN or infinite (all exponent bits set), or `count`. */
+static int64_t first_not_finite(const void *data, enum dtype dtype, int64_t count)
+{
+	if (dtype == DTYPE_F32) {
+		const uint32_t *bits = data;
+		for (int64_t i = 0; i < count; i++)
+			if ((bits[i] & 0x7f800000u) == 0x7f800000u) return i;
+		return count;
+	}
+	const uint16_t *bits = data;
+	uint16_t mask = dtype == DTYPE_BF16 ? 0x7f80 : 0x7c00;
+	for (int64_t i = 0; i < count; i++)
+		if ((bits[i] & mask) == mask) return i;
+	return count;
+}
+
+enum status model_read(const struct model *model, const struct tensor_info *info, void **ret, struct error *err)
+{
+	void *data = malloc((size_t)info->bytes + 1);
+	if (!data)
+		return error_set(err, STATUS_NO_MEMORY, "no memory for tensor '%s' (%" PRId64 " bytes)", info->name, info->bytes);
+	enum status status = checkpoint_read(&model->checkpoint, info, data, err);
+	if (status == STATUS_OK) {
+		int64_t count = info->bytes / (int64_t)dtype_size(info->dtype), bad = first_not_finite(data, info->dtype, count);
+		if (bad < count)
+			status = error_set(err, STATUS_NUMERIC,
+					   "%s: tensor '%s' is not finite (NaN or infinity) at element %" PRId64,
+					   shard_path(model, info), info->name, bad);
+	}
+	if (status != STATUS_OK) {
+		free(data);
+		return status;
+	}
+	*ret = data;
+	return STATUS_OK;
+}
+
+/* A new device tensor with the file's data, in the file's type. */
+static enum status upload(const struct model *model, struct backend *backend, const struct tensor_info *info, int64_t rows,
+			  int64_t cols, struct tensor *ret, struct error *err)
+{
+	void *host = NULL, *device = NULL;
+	TRY(model_read(model, info, &host, err));
+	enum status status = backend->ops->alloc(backend, (size_t)info->bytes, &device);
+	if (status == STATUS_OK) status = backend->ops->upload(backend, device, host, (size_t)info->bytes);
+	free(host);
+	if (status != STATUS_OK) {
+		*err = backend->error;
+		backend->ops->release(backend, device);
+		return status;
+	}
+	*ret = tensor_make(device, rows, cols, info->dtype);
+	return STATUS_OK;
+}
+
+/* Turns a device tensor into one of another type; frees the old one. */
+static enum status retype(struct backend *backend, enum dtype type, struct tensor *tensor, struct error *err)
+{
+	if (tensor->dtype == type) return STATUS_OK;
+	struct tensor to = tensor_make(NULL, tensor->rows, tensor->cols, type);
+	enum status status = backend->ops->alloc(backend, tensor_bytes(&to), &to.data);
+	if (status == STATUS_OK) status = backend->ops->convert(backend, to, *tensor);
+	if (status != STATUS_OK) {
+		*err = backend->error;
+		backend->ops->release(backend, to.data);
+		return status;
+	}
+	backend->ops->release(backend, tensor->data);
+	*tensor = to;
+	return STATUS_OK;
+}
+
+enum status model_upload_vector(const struct model *model, struct backend *backend, const char *name, int64_t cols,
+				struct tensor *ret, struct error *err)
+{
+	const struct tensor_info *info;
+	struct tensor tensor = {0};
+	TRY(model_tensor(model, name, 0, cols, &info, err));
+	TRY(upload(model, backend, info, 1, cols, &tensor, err));
+	enum status status = retype(backend, DTYPE_F32, &tensor, err);
+	if (status != STATUS_OK) {
+		backend->ops->release(backend, tensor.data);
+		return status;
+	}
+	*ret = tensor;
+	return STATUS_OK;
+}
+
+enum status model_embed(const struct model *model, struct backend *backend, const int32_t *ids, int64_t tokens, struct tensor out,
+			struct error *err)
+{
+	const struct model_config *config = &model->config;
+	const struct tensor_info *info;
+	TRY(model_tensor(model, "model.embed_tokens.weight", config->vocab, config->hidden, &info, err));
+	void *row = malloc((size_t)config->hidden * dtype_size(info->dtype));
+	float *values = malloc((size_t)(tokens * config->hidden) * sizeof *values);
+	enum status status = STATUS_OK;
+	if (!row || !values)
+		status = error_set(err, STATUS_NO_MEMORY, "no memory for the embeddings of %" PRId64 " tokens", tokens);
+	size_t row_bytes = (size_t)config->hidden * dtype_size(info->dtype);
+	for (int64_t t = 0; status == STATUS_OK && t < tokens; t++) {
+		status = file_read(&model->checkpoint.shards[info->shard], row, row_bytes,
+				   info->offset + ids[t] * (int64_t)row_bytes, err);
+		if (status != STATUS_OK) break;
+		if (first_not_finite(row, info->dtype, config->hidden) < config->hidden)
+			status = error_set(err, STATUS_NUMERIC, "%s: tensor '%s' is not finite (NaN or infinity) in row %" PRId32,
+					   shard_path(model, info), info->name, ids[t]);
+		for (int64_t j = 0; j < config->hidden; j++)
+			values[t * config->hidden + j] = half_load(row, info->dtype, j) * config->embedding_scale;
+	}
+	if (status == STATUS_OK) {
+		status = backend->ops->upload(backend, out.data, values, (size_t)(tokens * config->hidden) * sizeof *values);
+		if (status != STATUS_OK) *err = backend->error;
+	}
+	free(row);
+	free(values);
+	return status;
+}
+
+enum status model_head_load(const struct model *model, struct backend *backend, enum dtype type, struct model_head *ret,
+			    struct error *err)
+{
+	const struct model_config *config = &model->config;
+	const struct tensor_info *info;
+	struct model_head head = {0};
+	const char *name = config->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+	TRY(model_tensor(model, name, config->vocab, config->hidden, &info, err));
+	TRY(model_upload_vector(model, backend, "model.norm.weight", config->hidden, &head.norm_weight, err));
+	enum status status = upload(model, backend, info, config->vocab, config->hidden, &head.head, err);
+	if (status == STATUS_OK) status = retype(backend, type, &head.head, err);
+	if (status != STATUS_OK) {
+		model_head_release(&head, backend);
+		return status;
+	}
+	*ret = head;
+	return STATUS_OK;
+}
+
+void model_head_release(struct model_head *head, struct backend *backend)
+{
+	backend->ops->release(backend, head->norm_weight.data);
+	backend->ops->release(backend, head->norm_bias.data);
+	backend->ops->release(backend, head->head.data);
+	*head = (struct model_head){0};
+}

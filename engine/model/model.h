@@ -1,0 +1,41 @@
+/* An opened model directory: its configuration, its tensors, and the parts outside the blocks (embeddings, final norm, head). */
+#ifndef BESAD_ENGINE_MODEL_H
+#define BESAD_ENGINE_MODEL_H
+
+#include "engine/backend.h"
+#include "engine/model/config.h"
+#include "engine/model/safetensors.h"
+
+struct model {
+	struct model_config config;
+	struct checkpoint checkpoint;
+};
+
+/* Reads config.json and the tensors' heads. */
+enum status model_open(const char *directory, struct model *ret, struct error *err);
+void model_close(struct model *);
+
+/* The tensor of that name; its shape must be [rows, cols], or [cols] where rows is 0, and its type F32, BF16 or F16. */
+enum status model_tensor(const struct model *, const char *name, int64_t rows, int64_t cols, const struct tensor_info **ret,
+			 struct error *err);
+
+/* Reads a tensor and checks that every element is finite (STATUS_NUMERIC names the first that is not). The caller frees *ret. */
+enum status model_read(const struct model *, const struct tensor_info *, void **ret, struct error *err);
+
+/* Reads a vector [cols] as F32 onto the device, into a new allocation; *ret is a [1, cols] tensor. */
+enum status model_upload_vector(const struct model *, struct backend *, const char *name, int64_t cols, struct tensor *ret,
+				struct error *err);
+
+/* out [T,H] F32 on the device = the embeddings of the ids (host, T of them); reads the rows it needs, not the table. */
+enum status model_embed(const struct model *, struct backend *, const int32_t *ids, int64_t tokens, struct tensor out,
+			struct error *err);
+
+/* Final norm and head on the device. `type` is what the head computes in. */
+struct model_head {
+	struct tensor norm_weight, norm_bias; /* F32 [1,H]; bias without data where there is none */
+	struct tensor head;                   /* [V,H], in `type` */
+};
+enum status model_head_load(const struct model *, struct backend *, enum dtype type, struct model_head *ret, struct error *err);
+void model_head_release(struct model_head *, struct backend *);
+
+#endif

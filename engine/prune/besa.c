@@ -1,0 +1,301 @@
+#include "engine/prune/besa.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "engine/progress.h"
+
+/* ---- the start: θ₀ ------------------------------------------------------------------------------------------------------------ */
+
+/* s of β = softmax(τ·p). */
+static double softmax_rate(double tau, int candidates)
+{
+	double sum = 0, weighted = 0;
+	for (int d = 0; d < candidates; d++) {
+		double p = (double)(candidates - 1 - d) / (candidates - 1), e = exp(tau * (p - (tau > 0 ? 1 : 0)));
+		sum += e;
+		weighted += e * p;
+	}
+	return weighted / sum;
+}
+
+/* θ₀ = 0 under the sigmoid; else τ·p_d such that the first rate is the target (besa.md section 2). */
+static void fill_theta_start(const struct spec *spec, int64_t groups, int candidates, float *theta)
+{
+	double low = -1e5, high = 1e5;
+	if (spec->besa.parameterization == PARAM_SIGMOID) {
+		low = high = 0;
+	} else {
+		for (int i = 0; i < 200; i++) {
+			double middle = (low + high) / 2;
+			if (softmax_rate(middle, candidates) < spec->sparsity)
+				low = middle;
+			else
+				high = middle;
+		}
+	}
+	for (int64_t g = 0; g < groups; g++)
+		for (int d = 0; d < candidates; d++)
+			theta[g * candidates + d] = (float)(low * (candidates - 1 - d) / (candidates - 1));
+}
+
+/* ---- memory --------------------------------------------------------------------------------------------------------------------- */
+
+static enum status allocate(struct backend *backend, struct tensor *tensor, int64_t rows, int64_t cols, enum dtype type)
+{
+	*tensor = tensor_make(NULL, rows, cols, type);
+	return backend->ops->alloc(backend, tensor_bytes(tensor), &tensor->data);
+}
+
+static enum status upload_new(struct backend *backend, void **device, const void *host, size_t bytes)
+{
+	TRY(backend->ops->alloc(backend, bytes, device));
+	return backend->ops->upload(backend, *device, host, bytes);
+}
+
+/* Per group: the columns of its linear and its share of the block's weights. */
+static enum status upload_groups(struct besa *besa)
+{
+	const struct block_layout *layout = &besa->block->layout;
+	bool by_row = besa->spec->besa.granularity == GRANULARITY_ROW;
+	int64_t groups = besa->rates.groups, g = 0;
+	int32_t *cols = malloc((size_t)groups * sizeof *cols);
+	double *share = malloc((size_t)groups * sizeof *share);
+	enum status status = STATUS_NO_MEMORY;
+	if (!cols || !share) {
+		error_set(&besa->backend->error, status, "no memory for %" PRId64 " pruning rates", groups);
+		goto out;
+	}
+	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
+		for (int64_t r = 0; r < (by_row ? linear->rows : 1); r++, g++) {
+			cols[g] = (int32_t)linear->cols;
+			share[g] = (double)(by_row ? linear->cols : linear->rows * linear->cols) / (double)layout->params;
+		}
+	}
+	status = upload_new(besa->backend, &besa->cols, cols, (size_t)groups * sizeof *cols);
+	if (status == STATUS_OK) status = upload_new(besa->backend, &besa->share, share, (size_t)groups * sizeof *share);
+	besa->rates.cols = besa->cols;
+	besa->rates.share = besa->share;
+out:
+	free(cols);
+	free(share);
+	return status;
+}
+
+static enum status allocate_all(struct besa *besa, int64_t tokens)
+{
+	struct backend *backend = besa->backend;
+	const struct spec *spec = besa->spec;
+	int64_t groups = besa->rates.groups;
+	int candidates = besa->rates.candidates;
+	for (int f = 0; f < FUSED_COUNT; f++)
+		TRY(allocate(backend, &besa->bin[f], besa->block->layout.fused_rows[f], besa->block->layout.fused_cols[f],
+			     DTYPE_U8));
+	struct tensor *learnables[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m, &besa->v, &besa->s};
+	for (size_t i = 0; i < sizeof learnables / sizeof *learnables; i++)
+		TRY(allocate(backend, learnables[i], groups, candidates, DTYPE_F32));
+	TRY(allocate(backend, &besa->sums, groups, candidates - 1, DTYPE_F32));
+	TRY(backend->ops->alloc(backend, (size_t)groups * sizeof(float), &besa->rate));
+	TRY(backend->ops->alloc(backend, (size_t)groups * sizeof(int32_t), &besa->threshold));
+	TRY(backend->ops->alloc(backend, STEP_STATS * sizeof(double), &besa->stats));
+	TRY(backend->ops->alloc(backend, PRODIGY_STATE * sizeof(double), &besa->prodigy));
+	int64_t rows = spec->besa.batch_size * tokens, hidden = besa->block->config->hidden;
+	TRY(allocate(backend, &besa->y, rows, hidden, DTYPE_F32));
+	TRY(allocate(backend, &besa->dy, rows, hidden, DTYPE_F32));
+	return upload_groups(besa);
+}
+
+enum status besa_create(const struct spec *spec, struct block *block, struct ranking *ranking, int64_t tokens, struct besa *ret,
+			struct error *err)
+{
+	struct besa besa = {.spec = spec, .block = block, .ranking = ranking, .backend = block->backend};
+	bool by_row = spec->besa.granularity == GRANULARITY_ROW;
+	besa.rates = (struct rates){.parameterization = spec->besa.parameterization,
+				    .candidates = spec->besa.candidates,
+				    .groups = by_row ? block->layout.rows : block->layout.n_linears};
+	besa.theta_start = malloc((size_t)(besa.rates.groups * besa.rates.candidates) * sizeof(float));
+	if (!besa.theta_start)
+		return error_set(err, STATUS_NO_MEMORY, "no memory for %" PRId64 " pruning rates", besa.rates.groups);
+	fill_theta_start(spec, besa.rates.groups, besa.rates.candidates, besa.theta_start);
+	enum status status = allocate_all(&besa, tokens);
+	if (status != STATUS_OK) *err = besa.backend->error;
+	if (status == STATUS_OK) status = activations_create(block, spec->besa.batch_size, tokens, true, &besa.activations, err);
+	if (status != STATUS_OK) {
+		besa_release(&besa);
+		return status;
+	}
+	*ret = besa;
+	return STATUS_OK;
+}
+
+void besa_release(struct besa *besa)
+{
+	if (!besa->backend) return;
+	void (*release)(struct backend *, void *) = besa->backend->ops->release;
+	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m,
+				    &besa->v,     &besa->s,      &besa->sums, &besa->y,        &besa->dy};
+	void *arrays[] = {besa->rate, besa->threshold, besa->stats, besa->prodigy, besa->cols, besa->share};
+	for (int f = 0; f < FUSED_COUNT; f++)
+		release(besa->backend, besa->bin[f].data);
+	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+		release(besa->backend, tensors[i]->data);
+	for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+		release(besa->backend, arrays[i]);
+	activations_release(&besa->activations, besa->backend);
+	free(besa->theta_start);
+	*besa = (struct besa){0};
+}
+
+/* ---- one step ------------------------------------------------------------------------------------------------------------------- */
+
+static enum status reset(struct besa *besa)
+{
+	struct backend *backend = besa->backend;
+	const double prodigy[PRODIGY_STATE] = {[PRODIGY_D] = 1e-6, [PRODIGY_D_MAX] = 1e-6, [PRODIGY_D0] = 1e-6};
+	size_t bytes = tensor_bytes(&besa->theta);
+	for (int f = 0; f < FUSED_COUNT; f++)
+		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->ranking->rank[f], besa->rates.candidates));
+	TRY(backend->ops->upload(backend, besa->theta.data, besa->theta_start, bytes));
+	TRY(backend->ops->upload(backend, besa->theta0.data, besa->theta_start, bytes));
+	TRY(backend->ops->zero(backend, besa->m.data, bytes));
+	TRY(backend->ops->zero(backend, besa->v.data, bytes));
+	TRY(backend->ops->zero(backend, besa->s.data, bytes));
+	return backend->ops->upload(backend, besa->prodigy, prodigy, sizeof prodigy);
+}
+
+/* From θ to rates, thresholds and masked weights. */
+static enum status update_masks(struct besa *besa)
+{
+	struct backend *backend = besa->backend;
+	struct block *block = besa->block;
+	const struct block_layout *layout = &block->layout;
+	int32_t *threshold = besa->threshold;
+	TRY(backend->ops->rates_forward(backend, &besa->rates, besa->beta, besa->rate, threshold, besa->stats, besa->theta,
+					besa->spec->sparsity, besa->spec->besa.lambda));
+	if (besa->spec->besa.granularity == GRANULARITY_ROW) {
+		for (int f = 0; f < FUSED_COUNT; f++)
+			TRY(backend->ops->mask_weights(backend, block->active[f], block->weight[f], besa->ranking->rank[f],
+						       threshold + layout->fused_row[f], false));
+		return STATUS_OK;
+	}
+	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
+		enum fused f = linear->fused;
+		TRY(backend->ops->mask_weights(backend, tensor_rows(block->active[f], linear->first, linear->rows),
+					       tensor_rows(block->weight[f], linear->first, linear->rows),
+					       tensor_rows(besa->ranking->rank[f], linear->first, linear->rows), threshold + i,
+					       true));
+	}
+	return STATUS_OK;
+}
+
+/* Sums ∂L/∂(W ⊙ M) ⊙ W of a fused matrix into the bins of its groups. */
+static enum status bin_gradient(void *context, enum fused f, const struct fused_gradient *gradient)
+{
+	struct besa *besa = context;
+	struct backend *backend = besa->backend;
+	const struct block_layout *layout = &besa->block->layout;
+	if (besa->spec->besa.granularity == GRANULARITY_ROW)
+		return backend->ops->binned_gradient(backend, tensor_rows(besa->sums, layout->fused_row[f], layout->fused_rows[f]),
+						     gradient->dy, gradient->x, besa->block->weight[f], besa->bin[f], false);
+	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
+		if (linear->fused != f) continue;
+		TRY(backend->ops->binned_gradient(backend, tensor_rows(besa->sums, i, 1),
+						  tensor_cols(gradient->dy, linear->first, linear->rows), gradient->x,
+						  tensor_rows(besa->block->weight[f], linear->first, linear->rows),
+						  tensor_rows(besa->bin[f], linear->first, linear->rows), true));
+	}
+	return STATUS_OK;
+}
+
+enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count)
+{
+	struct backend *backend = besa->backend;
+	struct tensor input, wanted;
+	struct tensor y = tensor_rows(besa->y, 0, count * x->tokens), dy = tensor_rows(besa->dy, 0, count * x->tokens);
+	TRY(update_masks(besa));
+	TRY(stream_batch(x, first, count, true, &input));
+	TRY(block_forward(besa->block, &besa->activations, (int)count, input, y, NULL));
+	TRY(stream_batch(reference, first, count, true, &wanted));
+	TRY(backend->ops->reconstruction(backend, besa->stats, dy, y, wanted, false));
+	TRY(block_backward(besa->block, &besa->activations, (int)count, dy, bin_gradient, besa));
+	return backend->ops->rates_backward(backend, &besa->rates, besa->gradient, besa->theta, besa->beta, besa->sums,
+					    besa->stats);
+}
+
+static enum status optimize(struct besa *besa, int step)
+{
+	struct backend *backend = besa->backend;
+	int64_t count = besa->rates.groups * besa->rates.candidates;
+	if (besa->spec->besa.optimizer == OPTIMIZER_PRODIGY) {
+		const struct prodigy prodigy = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .d_coef = besa->spec->besa.d_coef};
+		return backend->ops->prodigy_step(backend, &prodigy, count, besa->theta.data, besa->theta0.data, besa->m.data,
+						  besa->v.data, besa->s.data, besa->gradient.data, besa->prodigy);
+	}
+	const struct adamw adamw = {
+		.lr = (float)besa->spec->besa.learning_rate, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = step};
+	return backend->ops->adamw_step(backend, &adamw, count, besa->theta.data, besa->m.data, besa->v.data, besa->gradient.data);
+}
+
+/* Reads back what the step just issued came to; waits for the device. */
+static enum status read_step(struct besa *besa, struct besa_step *step)
+{
+	double stats[STEP_STATS], miss;
+	TRY(besa->backend->ops->download(besa->backend, stats, besa->stats, sizeof stats));
+	miss = (stats[STEP_SPARSITY] - besa->spec->sparsity) / besa->spec->sparsity;
+	step->reconstruction = stats[STEP_RECONSTRUCTION];
+	step->sparsity = stats[STEP_SPARSITY];
+	step->loss = step->reconstruction + besa->spec->besa.lambda * miss * miss;
+	if (!isfinite(step->loss))
+		return error_set(&besa->backend->error, STATUS_NUMERIC, "the loss of step %d of %d is not finite", step->step,
+				 step->steps);
+	return STATUS_OK;
+}
+
+/* The learned rate of every row, on the host. */
+static enum status read_rates(struct besa *besa, float *rates)
+{
+	const struct block_layout *layout = &besa->block->layout;
+	struct backend *backend = besa->backend;
+	TRY(backend->ops->rates_forward(backend, &besa->rates, besa->beta, besa->rate, besa->threshold, besa->stats, besa->theta,
+					besa->spec->sparsity, besa->spec->besa.lambda));
+	if (besa->spec->besa.granularity == GRANULARITY_ROW)
+		return backend->ops->download(backend, rates, besa->rate, (size_t)layout->rows * sizeof *rates);
+	float by_linear[BLOCK_MAX_LINEARS];
+	TRY(backend->ops->download(backend, by_linear, besa->rate, (size_t)layout->n_linears * sizeof *by_linear));
+	for (int i = 0; i < layout->n_linears; i++)
+		for (int64_t r = 0; r < layout->linears[i].rows; r++)
+			rates[layout->linears[i].row + r] = by_linear[i];
+	return STATUS_OK;
+}
+
+enum status besa_learn(struct besa *besa, struct stream *x, struct stream *reference, const atomic_bool *stop, besa_step_fn report,
+		       void *context, float *rates, struct besa_step *ret_last, struct error *err)
+{
+	const double report_seconds = 0.25;
+	int64_t batch = besa->spec->besa.batch_size, per_epoch = (x->sequences + batch - 1) / batch;
+	struct besa_step step = {.steps = (int)(per_epoch * besa->spec->besa.epochs)};
+	double reported = 0;
+	enum status status = reset(besa);
+	for (step.step = 1; status == STATUS_OK && step.step <= step.steps; step.step++) {
+		if (atomic_load_explicit(stop, memory_order_relaxed))
+			return error_set(err, STATUS_CANCELLED, "stopped while learning");
+		int64_t first = (step.step - 1) % per_epoch * batch, left = x->sequences - first;
+		status = besa_gradient(besa, x, reference, first, left < batch ? left : batch);
+		bool last = step.step == step.steps,
+		     due = step.step == 1 || last || monotonic_seconds() - reported >= report_seconds;
+		if (status == STATUS_OK && due) status = read_step(besa, &step);
+		if (status == STATUS_OK) status = optimize(besa, step.step);
+		if (status == STATUS_OK && due) {
+			TRY(report(context, &step, err));
+			reported = monotonic_seconds();
+		}
+		if (last) *ret_last = step;
+	}
+	if (status == STATUS_OK) status = read_rates(besa, rates);
+	if (status != STATUS_OK) *err = besa->backend->error;
+	return status;
+}

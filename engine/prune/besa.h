@@ -1,0 +1,49 @@
+/* BESA's learning: the pruning rates of one block by gradient descent on its reconstruction loss (besa.md section 1, steps 4 to 9). */
+#ifndef BESAD_ENGINE_BESA_H
+#define BESAD_ENGINE_BESA_H
+
+#include <stdatomic.h>
+
+#include "engine/model/block.h"
+#include "engine/prune/ranking.h"
+#include "engine/prune/stream.h"
+#include "engine/spec.h"
+
+/* Device memory of the learnables, used again for each block. G groups: rows when row-wise, linears when layer-wise. */
+struct besa {
+	const struct spec *spec;
+	struct block *block;
+	struct ranking *ranking;
+	struct backend *backend;
+	struct rates rates;
+	struct tensor bin[FUSED_COUNT];              /* U8, as block.weight */
+	struct tensor theta, theta0, beta, gradient; /* F32 [G,D] */
+	struct tensor m, v, s;                       /* F32 [G,D], of the optimizer */
+	struct tensor sums;                          /* F32 [G,D−1] */
+	void *rate, *threshold, *stats, *prodigy, *cols,
+		*share; /* F32 [G], I32 [G], F64 [STEP_STATS], F64 [PRODIGY_STATE], I32 [G], F64 [G] */
+	struct activations activations;
+	struct tensor y, dy; /* F32 [batch·tokens, H] */
+	float *theta_start;  /* host [G,D]: θ₀ of every block */
+};
+
+enum status besa_create(const struct spec *, struct block *, struct ranking *, int64_t tokens, struct besa *ret, struct error *err);
+void besa_release(struct besa *);
+
+struct besa_step {
+	int step, steps; /* 1 … steps */
+	double loss, reconstruction, sparsity;
+};
+/* Called after the first step, the last, and now and then between. */
+typedef enum status (*besa_step_fn)(void *context, const struct besa_step *step, struct error *err);
+
+/* Learns the rates of the block that is loaded and ranked. x: its inputs, reference: what it shall give. rates [layout.rows], on the host,
+ * receives the learned rate of every row; *ret_last the last step. Reads `stop` before each step. */
+enum status besa_learn(struct besa *, struct stream *x, struct stream *reference, const atomic_bool *stop, besa_step_fn report,
+		       void *context, float *rates, struct besa_step *ret_last, struct error *err);
+
+/* The gradient of the loss by θ for sequences first …, in besa->gradient, with the masks of the current θ. What a step does before the
+ * optimizer; of use to tests. Fills backend->error. */
+enum status besa_gradient(struct besa *, struct stream *x, struct stream *reference, int64_t first, int64_t count);
+
+#endif

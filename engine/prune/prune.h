@@ -1,0 +1,31 @@
+/* The walk over a model's blocks: load, reference pass, learn, finish, write, checkpoint. */
+#ifndef BESAD_ENGINE_PRUNE_H
+#define BESAD_ENGINE_PRUNE_H
+
+#include "engine/engine.h"
+#include "engine/model/model.h"
+#include "engine/model/output.h"
+#include "engine/progress.h"
+#include "engine/prune/savepoint.h"
+#include "engine/text/corpus.h"
+
+struct pruning {
+	const struct engine_job *job;
+	const struct model *model;
+	struct backend *backend;
+	const struct engine_sink *sink;
+	struct progress *progress;
+	struct savepoint *savepoint; /* its blocks grow */
+	const cJSON *spec_json;
+	struct output *output;
+	enum dtype compute_type;
+};
+
+/* The work of one block, in forward passes of its calibration tokens, as progress counts it. */
+double prune_block_work(const struct spec *);
+
+/* Prunes the blocks from job->blocks_done on. `calibration` is used when blocks_done is 0; later blocks go on from the savepoint's hidden
+ * states. */
+enum status prune_blocks(const struct pruning *, const struct sequences *calibration, struct error *err);
+
+#endif

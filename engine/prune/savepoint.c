@@ -1,0 +1,100 @@
+#include "engine/prune/savepoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/file.h"
+#include "engine/json.h"
+
+enum { MAX_SAVEPOINT = 64 << 20 };
+
+static enum status read_fields(const cJSON *json, const char *path, const cJSON *spec, int blocks_done, struct savepoint *ret,
+			       struct error *err)
+{
+	int64_t threads = 0;
+	const char *backend = NULL, *precision = NULL, *hash = "";
+	TRY(json_get_int(json, path, "threads", 1, 1 << 20, &threads, err));
+	TRY(json_get_string(json, path, "backend", &backend, err));
+	TRY(json_get_string(json, path, "precision", &precision, err));
+	TRY(json_get_string(json, path, "calibration_hash", &hash, err));
+	const cJSON *dense = cJSON_GetObjectItemCaseSensitive(json, "dense"),
+		    *blocks = cJSON_GetObjectItemCaseSensitive(json, "blocks");
+	if (!threads || !backend || !precision || !cJSON_IsObject(dense) || !cJSON_IsArray(blocks))
+		return error_set(err, STATUS_INVALID, "%s: not a savepoint", path);
+	if (!cJSON_Compare(cJSON_GetObjectItemCaseSensitive(json, "spec"), spec, true))
+		return error_set(err, STATUS_INVALID, "%s: belongs to a job with another spec", path);
+	if (cJSON_GetArraySize(blocks) < blocks_done)
+		return error_set(err, STATUS_INVALID, "%s: has %d finished blocks, but %d are committed", path,
+				 cJSON_GetArraySize(blocks), blocks_done);
+	ret->threads = (int)threads;
+	snprintf(ret->backend, sizeof ret->backend, "%s", backend);
+	snprintf(ret->precision, sizeof ret->precision, "%s", precision);
+	snprintf(ret->calibration_hash, sizeof ret->calibration_hash, "%s", hash);
+	ret->dense = cJSON_Duplicate(dense, true);
+	ret->blocks = cJSON_Duplicate(blocks, true);
+	while (ret->blocks && cJSON_GetArraySize(ret->blocks) > blocks_done)
+		cJSON_DeleteItemFromArray(ret->blocks, blocks_done);
+	ret->found = true;
+	return STATUS_OK;
+}
+
+enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err)
+{
+	char path[4096];
+	struct savepoint savepoint = {.directory = directory};
+	if (snprintf(path, sizeof path, "%s/savepoint.json", directory) >= (int)sizeof path - 64)
+		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
+	if (path_exists(path)) {
+		cJSON *json = NULL;
+		TRY(json_read_file(path, MAX_SAVEPOINT, &json, err));
+		enum status status = read_fields(json, path, spec, blocks_done, &savepoint, err);
+		cJSON_Delete(json);
+		if (status != STATUS_OK) return status;
+	} else {
+		if (blocks_done)
+			return error_set(err, STATUS_NOT_FOUND,
+					 "%s is gone, so %d finished blocks cannot be continued; submit the job again", path,
+					 blocks_done);
+		savepoint.dense = cJSON_CreateObject();
+		savepoint.blocks = cJSON_CreateArray();
+	}
+	if (!savepoint.dense || !savepoint.blocks) {
+		savepoint_free(&savepoint);
+		return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
+	}
+	*ret = savepoint;
+	return STATUS_OK;
+}
+
+enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec, struct error *err)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/savepoint.json", savepoint->directory);
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)spec);
+	cJSON_AddStringToObject(json, "backend", savepoint->backend);
+	cJSON_AddNumberToObject(json, "threads", savepoint->threads);
+	cJSON_AddStringToObject(json, "precision", savepoint->precision);
+	cJSON_AddStringToObject(json, "calibration_hash", savepoint->calibration_hash);
+	cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense);
+	cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
+	char *text = cJSON_PrintUnformatted(json);
+	cJSON_Delete(json);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
+	enum status status = file_replace(path, text, strlen(text), err);
+	free(text);
+	return status;
+}
+
+void savepoint_free(struct savepoint *savepoint)
+{
+	cJSON_Delete(savepoint->dense);
+	cJSON_Delete(savepoint->blocks);
+	*savepoint = (struct savepoint){0};
+}
+
+void savepoint_path(const struct savepoint *savepoint, const char *kind, int block, char path[4096])
+{
+	snprintf(path, 4096, "%s/%s-%d.bin", savepoint->directory, kind, block);
+}

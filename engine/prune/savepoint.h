@@ -1,0 +1,37 @@
+/* What a job keeps in its checkpoint directory to go on after a crash:
+ *
+ *   savepoint.json   the settings that were resolved at the start (backend, threads, precision), dense perplexities, and the
+ *                    block.finished data of every block on disk
+ *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's
+ *
+ * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin beside it. It may
+ * be one block ahead of the caller's commit: then that block is done again, with the same result. */
+#ifndef BESAD_ENGINE_SAVEPOINT_H
+#define BESAD_ENGINE_SAVEPOINT_H
+
+#include <stdbool.h>
+
+#include <cjson/cJSON.h>
+
+#include "engine/error.h"
+
+struct savepoint {
+	const char *directory;
+	bool found; /* an earlier attempt left one */
+	char backend[16], precision[8];
+	int threads;
+	char calibration_hash[17]; /* hex; "" before calibration data was read */
+	cJSON *dense;              /* {dataset: perplexity} */
+	cJSON *blocks;             /* [block.finished data] */
+};
+
+/* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another
+ * spec is STATUS_INVALID. Blocks beyond `blocks_done` are forgotten; fewer are STATUS_INVALID. */
+enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err);
+enum status savepoint_save(const struct savepoint *, const cJSON *spec, struct error *err);
+void savepoint_free(struct savepoint *);
+
+/* "<directory>/<kind>-<block>.bin" */
+void savepoint_path(const struct savepoint *, const char *kind, int block, char path[4096]);
+
+#endif

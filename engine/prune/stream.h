@@ -1,0 +1,32 @@
+/* Hidden states of all calibration (or evaluation) sequences between two blocks: F32 [sequences · tokens, hidden]. They live on the device
+ * when they fit, else in host memory, from where a batch at a time goes up and down. */
+#ifndef BESAD_ENGINE_STREAM_H
+#define BESAD_ENGINE_STREAM_H
+
+#include "engine/backend.h"
+
+struct stream {
+	struct backend *backend;
+	int64_t sequences, tokens, hidden;
+	void *device;          /* NULL when the stream is on the host */
+	float *host;           /* NULL when it is on the device */
+	struct tensor staging; /* device room for one batch, when the stream is on the host */
+};
+
+/* `batch` is the most sequences that are asked for at once. */
+enum status stream_create(struct backend *, int64_t sequences, int64_t tokens, int64_t hidden, int64_t batch, struct stream *ret,
+			  struct error *err);
+void stream_release(struct stream *);
+
+/* Device tensor [count · tokens, hidden] for sequences first …: with their values where `load` is set, else for writing. Valid until the next
+ * call for this stream. Fills backend->error. */
+enum status stream_batch(struct stream *, int64_t first, int64_t count, bool load, struct tensor *ret);
+
+/* Stores a device tensor, one from stream_batch or another, as sequences first …. Fills backend->error. */
+enum status stream_store(struct stream *, int64_t first, int64_t count, struct tensor values);
+
+/* Writes the whole stream to a file durably (under a temporary name, fsync, rename), and reads it back; the sizes must agree. */
+enum status stream_save(struct stream *, const char *path, struct error *err);
+enum status stream_load(struct stream *, const char *path, struct error *err);
+
+#endif
