@@ -72,6 +72,12 @@ static int64_t batch_at(const struct walk *w, int64_t first)
 	return left < w->batch ? left : w->batch;
 }
 
+/* Magnitude pruning needs no data; without any there are no passes, and no reconstruction loss to report. */
+static bool calibrated(const struct walk *w)
+{
+	return w->spec->calibration.resolved_path != NULL;
+}
+
 static bool learns(const struct walk *w)
 {
 	return w->spec->method == METHOD_BESA && w->spec->sparsity > 0;
@@ -251,8 +257,9 @@ static cJSON *block_json(const struct walk *w, int index, const struct block_res
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", index);
 	cJSON_AddNumberToObject(data, "blocks", (double)w->p->model->config.layers);
-	cJSON_AddNumberToObject(data, "loss", result->loss);
-	cJSON_AddNumberToObject(data, "reconstruction", result->reconstruction);
+	cJSON_AddItemToObject(data, "loss", calibrated(w) ? cJSON_CreateNumber(result->loss) : cJSON_CreateNull());
+	cJSON_AddItemToObject(data, "reconstruction",
+			      calibrated(w) ? cJSON_CreateNumber(result->reconstruction) : cJSON_CreateNull());
 	cJSON_AddNumberToObject(data, "sparsity", (double)result->zeros / (double)result->params);
 	cJSON *layers = cJSON_AddObjectToObject(data, "layers");
 	for (int i = 0; i < layout->n_linears; i++) {
@@ -272,7 +279,7 @@ static enum status checkpoint_block(struct walk *w, int index, cJSON *data, stru
 {
 	struct savepoint *savepoint = w->p->savepoint;
 	char path[4096];
-	if (index + 1 < w->p->model->config.layers) {
+	if (calibrated(w) && index + 1 < w->p->model->config.layers) {
 		savepoint_path(savepoint, "hidden", index + 1, path);
 		TRY(stream_save(&w->input, path, err));
 		savepoint_path(savepoint, "dense", index + 1, path);
@@ -309,7 +316,7 @@ static enum status prune_block(struct walk *w, int index, struct error *err)
 	double started = monotonic_seconds(), tokens = (double)(w->input.sequences * w->input.tokens);
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
-	TRY(reference_pass(w, err));
+	if (calibrated(w)) TRY(reference_pass(w, err));
 	progress_add(w->p->progress, tokens);
 	enum importance importance = w->spec->method == METHOD_BESA        ? w->spec->besa.importance
 				     : w->spec->method == METHOD_MAGNITUDE ? IMPORTANCE_MAGNITUDE
@@ -317,7 +324,7 @@ static enum status prune_block(struct walk *w, int index, struct error *err)
 	TRY(backend_failed(w, ranking_rank(&w->ranking, &w->block, importance, w->input.sequences), err));
 	TRY(choose_thresholds(w, index, &result, err));
 	TRY(backend_failed(w, ranking_activate(&w->ranking, &w->block, w->thresholds), err));
-	TRY(final_pass(w, &result.reconstruction, err));
+	if (calibrated(w)) TRY(final_pass(w, &result.reconstruction, err));
 	progress_add(w->p->progress, tokens);
 	TRY(write_weights(w, index, &result, err));
 
@@ -380,6 +387,7 @@ static enum status start(struct walk *w, const struct sequences *calibration, st
 {
 	char path[4096];
 	int first = w->p->job->blocks_done;
+	if (!calibrated(w)) return STATUS_OK;
 	if (!first) return embed_all(w, calibration, err);
 	savepoint_path(w->p->savepoint, "hidden", first, path);
 	TRY(stream_load(&w->input, path, err));

@@ -1,0 +1,219 @@
+#include "engine/engine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/eval/perplexity.h"
+#include "engine/eval/report.h"
+#include "engine/file.h"
+#include "engine/model/block.h"
+#include "engine/model/model.h"
+#include "engine/model/output.h"
+#include "engine/progress.h"
+#include "engine/prune/prune.h"
+#include "engine/prune/savepoint.h"
+#include "engine/text/corpus.h"
+
+struct run {
+	const struct engine_job *job;
+	const struct spec *spec;
+	const struct engine_sink *sink;
+	struct backend *backend;
+	struct backend *own_backend; /* made here, for a resumed job that ran with another number of threads */
+	cJSON *spec_json;
+	struct model model;
+	struct savepoint savepoint;
+	struct sequences calibration;
+	struct sequences datasets[SPEC_MAX_DATASETS];
+	struct output output;
+	struct progress progress;
+	enum dtype compute_type, evaluation_type;
+	cJSON *pruned; /* {dataset: perplexity} */
+	double started;
+};
+
+static bool prunes(const struct run *run)
+{
+	return run->spec->method != METHOD_NONE;
+}
+
+/* Backend, threads and precision: the caller's for a new job, those of its first attempt for a resumed one, because they change the
+ * last bits of the result. */
+static enum status resolve_settings(struct run *run, struct error *err)
+{
+	struct savepoint *savepoint = &run->savepoint;
+	enum precision precision = run->spec->precision;
+	if (savepoint->found) {
+		if (strcmp(savepoint->backend, run->backend->name) != 0) {
+			cJSON *data = cJSON_CreateObject();
+			char message[160];
+			snprintf(message, sizeof message,
+				 "the job began on the %s backend and goes on on %s: results may differ in the last bits",
+				 savepoint->backend, run->backend->name);
+			cJSON_AddStringToObject(data, "message", message);
+			enum status status = run->sink->event(run->sink->context, "warning", data, err);
+			cJSON_Delete(data);
+			TRY(status);
+		} else if (run->backend->unified && savepoint->threads != run->backend->threads) {
+			TRY(backend_cpu_create(savepoint->threads, &run->own_backend, err));
+			run->backend = run->own_backend;
+		}
+		precision = strcmp(savepoint->precision, "bf16") == 0 ? PRECISION_BF16 : PRECISION_F32;
+	}
+	if (precision == PRECISION_AUTO) precision = run->backend->native_bf16 ? PRECISION_BF16 : PRECISION_F32;
+	run->compute_type = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+	run->evaluation_type = run->backend->unified ? DTYPE_F32 : run->compute_type;
+	snprintf(savepoint->backend, sizeof savepoint->backend, "%s", run->backend->name);
+	snprintf(savepoint->precision, sizeof savepoint->precision, "%s", precision == PRECISION_BF16 ? "bf16" : "f32");
+	savepoint->threads = run->backend->threads;
+	return STATUS_OK;
+}
+
+static enum status load_data(struct run *run, struct error *err)
+{
+	const struct spec *spec = run->spec;
+	int64_t vocab = run->model.config.vocab;
+	if (prunes(run) && spec->calibration.resolved_path && !run->job->blocks_done) {
+		TRY(corpus_calibration(spec->calibration.resolved_path, run->job->model_dir, vocab, spec->calibration_samples,
+				       spec->calibration.sequence_length, spec->calibration_seed, run->job->stop, &run->calibration,
+				       err));
+		snprintf(run->savepoint.calibration_hash, sizeof run->savepoint.calibration_hash, "%016" PRIx64,
+			 run->calibration.hash);
+	}
+	for (int i = 0; i < spec->n_perplexity; i++) {
+		const struct dataset *dataset = &spec->perplexity[i];
+		TRY(corpus_evaluation(dataset->resolved_path, run->job->model_dir, vocab, dataset->sequence_length, dataset->join,
+				      run->job->stop, &run->datasets[i], err));
+	}
+	return STATUS_OK;
+}
+
+static void start_progress(struct run *run)
+{
+	const struct spec *spec = run->spec;
+	double layers = (double)run->model.config.layers, evaluation = 0, pruning = 0, done = 0;
+	for (int i = 0; i < spec->n_perplexity; i++) {
+		double work = (double)(run->datasets[i].count * run->datasets[i].length) * layers;
+		evaluation += work;
+		if (cJSON_GetObjectItemCaseSensitive(run->savepoint.dense, spec->perplexity[i].name)) done += work;
+	}
+	if (prunes(run)) {
+		double block = (double)spec->calibration_samples * spec->calibration.sequence_length * prune_block_work(spec);
+		if (!spec->calibration.resolved_path) block = prune_block_work(spec);
+		pruning = block * layers;
+		done += block * run->job->blocks_done;
+		evaluation *= 2;
+	}
+	progress_start(&run->progress, run->sink, (int)run->model.config.layers, evaluation + pruning, done);
+}
+
+/* Perplexity of `model` on every dataset that `results` does not have yet; each is added to it and told as eval.finished. */
+static enum status evaluate(struct run *run, const struct model *model, const char *which, cJSON *results, struct error *err)
+{
+	for (int i = 0; i < run->spec->n_perplexity; i++) {
+		const char *name = run->spec->perplexity[i].name;
+		double value;
+		if (cJSON_GetObjectItemCaseSensitive(results, name)) continue;
+		enum status status = perplexity(model, run->backend, run->evaluation_type, &run->datasets[i], run->job->stop,
+						&run->progress, &value, err);
+		if (status != STATUS_OK)
+			return status == STATUS_CANCELLED ? status : error_prefix(err, "perplexity on '%s', %s model", name, which);
+		cJSON *data = cJSON_CreateObject();
+		cJSON_AddStringToObject(data, "dataset", name);
+		cJSON_AddStringToObject(data, "model", which);
+		cJSON_AddNumberToObject(data, "perplexity", value);
+		status = run->sink->event(run->sink->context, "eval.finished", data, err);
+		cJSON_Delete(data);
+		TRY(status);
+		cJSON_AddNumberToObject(results, name, value);
+		TRY(savepoint_save(&run->savepoint, run->spec_json, err));
+	}
+	return STATUS_OK;
+}
+
+static enum status evaluate_pruned(struct run *run, struct error *err)
+{
+	struct model pruned;
+	TRY(model_open(run->output.work_dir, &pruned, err));
+	enum status status = evaluate(run, &pruned, "pruned", run->pruned, err);
+	model_close(&pruned);
+	return status;
+}
+
+static enum status run_all(struct run *run, cJSON **ret_result, struct error *err)
+{
+	const struct engine_job *job = run->job;
+	TRY(model_open(job->model_dir, &run->model, err));
+	TRY(block_check(&run->model, err));
+	TRY(savepoint_load(job->checkpoint_dir, run->spec_json, job->blocks_done, &run->savepoint, err));
+	TRY(resolve_settings(run, err));
+	TRY(load_data(run, err));
+	if (prunes(run)) TRY(output_open(job->model_dir, &run->model.checkpoint, job->work_dir, &run->output, err));
+	TRY(savepoint_save(&run->savepoint, run->spec_json, err));
+	start_progress(run);
+
+	progress_phase(&run->progress, "evaluating dense");
+	TRY(evaluate(run, &run->model, "dense", run->savepoint.dense, err));
+	struct report report = {.job = job,
+				.savepoint = &run->savepoint,
+				.spec = run->spec_json,
+				.pruned = run->pruned,
+				.device = run->backend->device};
+	if (prunes(run)) {
+		const struct pruning pruning = {.job = job,
+						.model = &run->model,
+						.backend = run->backend,
+						.sink = run->sink,
+						.progress = &run->progress,
+						.savepoint = &run->savepoint,
+						.spec_json = run->spec_json,
+						.output = &run->output,
+						.compute_type = run->compute_type};
+		TRY(prune_blocks(&pruning, &run->calibration, err));
+		progress_phase(&run->progress, "evaluating");
+		TRY(evaluate_pruned(run, err));
+		progress_phase(&run->progress, "writing");
+		report.output = run->spec->output;
+	}
+	report.seconds = monotonic_seconds() - run->started;
+	cJSON *result = report_result(&report);
+	enum status status = STATUS_OK;
+	if (prunes(run)) {
+		status = report_write(&report, result, job->work_dir, err);
+		if (status == STATUS_OK) status = output_publish(&run->output, job->output_dir, run->spec->overwrite, err);
+	}
+	if (status != STATUS_OK) {
+		cJSON_Delete(result);
+		return status;
+	}
+	*ret_result = result;
+	return STATUS_OK;
+}
+
+enum status engine_run(const struct engine_job *job, struct backend *backend, const struct engine_sink *sink, cJSON **ret_result,
+		       struct error *err)
+{
+	struct run run = {.job = job, .spec = job->spec, .sink = sink, .backend = backend, .started = monotonic_seconds()};
+	run.spec_json = spec_to_json(job->spec);
+	run.pruned = cJSON_CreateObject();
+	enum status status = run.spec_json && run.pruned ? run_all(&run, ret_result, err)
+							 : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
+	output_close(&run.output);
+	sequences_free(&run.calibration);
+	for (int i = 0; i < SPEC_MAX_DATASETS; i++)
+		sequences_free(&run.datasets[i]);
+	savepoint_free(&run.savepoint);
+	model_close(&run.model);
+	backend_destroy(run.own_backend);
+	cJSON_Delete(run.spec_json);
+	cJSON_Delete(run.pruned);
+	return status;
+}
+
+enum status engine_discard(const struct engine_job *job, struct error *err)
+{
+	TRY(directory_remove(job->work_dir, err));
+	return directory_remove(job->checkpoint_dir, err);
+}

@@ -1,0 +1,81 @@
+#include "engine/eval/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/file.h"
+
+/* Adds up zeros and weights over the layers of all blocks. */
+static void count_weights(const cJSON *blocks, double *zeros, double *params, double *seconds)
+{
+	const cJSON *block, *layer;
+	cJSON_ArrayForEach(block, blocks)
+	{
+		*seconds += cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(block, "seconds"));
+		cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(block, "layers"))
+		{
+			*zeros += cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(layer, "zeros"));
+			*params += cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(layer, "params"));
+		}
+	}
+}
+
+static void add_number_or_null(cJSON *object, const char *key, const cJSON *number)
+{
+	if (cJSON_IsNumber(number))
+		cJSON_AddNumberToObject(object, key, number->valuedouble);
+	else
+		cJSON_AddNullToObject(object, key);
+}
+
+cJSON *report_result(const struct report *report)
+{
+	const struct spec *spec = report->job->spec;
+	double zeros = 0, params = 0, seconds = 0;
+	cJSON *result = cJSON_CreateObject();
+	if (report->output)
+		cJSON_AddStringToObject(result, "output", report->output);
+	else
+		cJSON_AddNullToObject(result, "output");
+	count_weights(report->savepoint->blocks, &zeros, &params, &seconds);
+	cJSON_AddNumberToObject(result, "sparsity", params > 0 ? zeros / params : 0);
+	cJSON_AddNumberToObject(result, "zeros", zeros);
+	cJSON_AddNumberToObject(result, "params", params);
+	cJSON *perplexity = cJSON_AddObjectToObject(result, "perplexity");
+	for (int i = 0; i < spec->n_perplexity; i++) {
+		const struct dataset *dataset = &spec->perplexity[i];
+		cJSON *entry = cJSON_AddObjectToObject(perplexity, dataset->name);
+		add_number_or_null(entry, "dense", cJSON_GetObjectItemCaseSensitive(report->savepoint->dense, dataset->name));
+		add_number_or_null(entry, "pruned", cJSON_GetObjectItemCaseSensitive(report->pruned, dataset->name));
+		cJSON_AddNumberToObject(entry, "sequence_length", dataset->sequence_length);
+	}
+	cJSON_AddNumberToObject(result, "seconds", report->seconds);
+	cJSON_AddNumberToObject(result, "pruning_seconds", seconds);
+	return result;
+}
+
+enum status report_write(const struct report *report, const cJSON *result, const char *directory, struct error *err)
+{
+	char path[4096];
+	if (snprintf(path, sizeof path, "%s/besad.json", directory) >= (int)sizeof path)
+		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddStringToObject(json, "besad_version", BESAD_VERSION);
+	cJSON_AddStringToObject(json, "job", report->job->job_id);
+	cJSON_AddNumberToObject(json, "attempt", report->job->attempt);
+	cJSON_AddStringToObject(json, "backend", report->savepoint->backend);
+	cJSON_AddStringToObject(json, "device", report->device);
+	cJSON_AddNumberToObject(json, "threads", report->savepoint->threads);
+	cJSON_AddStringToObject(json, "precision", report->savepoint->precision);
+	cJSON_AddStringToObject(json, "calibration_hash", report->savepoint->calibration_hash);
+	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
+	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
+	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
+	char *text = cJSON_Print(json);
+	cJSON_Delete(json);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
+	enum status status = file_replace(path, text, strlen(text), err);
+	free(text);
+	return status;
+}

@@ -1,0 +1,24 @@
+/* What a finished job says of itself: the `result` of the job contract and besad.json in the output directory. */
+#ifndef BESAD_ENGINE_REPORT_H
+#define BESAD_ENGINE_REPORT_H
+
+#include "engine/engine.h"
+#include "engine/prune/savepoint.h"
+
+struct report {
+	const struct engine_job *job;
+	const struct savepoint *savepoint;
+	const cJSON *spec;
+	const cJSON *pruned; /* {dataset: perplexity} */
+	const char *output;  /* its name, as in the result; NULL when the job made none */
+	const char *device;
+	double seconds; /* of this attempt */
+};
+
+/* {"output", "sparsity", "zeros", "params", "perplexity": {name: {"dense", "pruned", "sequence_length"}}, "seconds", …}; the caller frees it. */
+cJSON *report_result(const struct report *);
+
+/* Writes besad.json into `directory`: the spec, the result, the blocks and what they were computed with. */
+enum status report_write(const struct report *, const cJSON *result, const char *directory, struct error *err);
+
+#endif
