@@ -12,8 +12,10 @@
 
 enum { JSON_MAX_DEPTH = 64 };
 
+bool utf8_valid(const char *text, size_t bytes);
+
 /* Parses exactly one JSON value of nesting JSON_MAX_DEPTH at most, with nothing but white space behind it. `what` names the source in
- * errors. Duplicate keys in an object are refused. *ret is freed with cJSON_Delete. */
+ * errors. Duplicate keys in an object, invalid UTF-8 and NUL in strings are refused. *ret is freed with cJSON_Delete. */
 enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
 enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct error *err);
 

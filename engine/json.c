@@ -1,0 +1,202 @@
+#include "engine/json.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/file.h"
+
+bool utf8_valid(const char *text, size_t bytes)
+{
+	const unsigned char *s = (const unsigned char *)text, *end = s + bytes;
+	while (s < end) {
+		unsigned char lead = *s++;
+		if (lead < 0x80) continue;
+		int more = lead >= 0xc2 && lead < 0xe0 ? 1 : (lead & 0xf0) == 0xe0 ? 2 : lead >= 0xf0 && lead < 0xf5 ? 3 : 0;
+		if (more == 0 || end - s < more) return false;
+		/* The second byte tells overlong forms, surrogates and what lies beyond U+10FFFF. */
+		unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+		unsigned char high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+		if (*s < low || *s > high) return false;
+		for (int i = 1; i < more; i++)
+			if ((s[i] & 0xc0) != 0x80) return false;
+		s += more;
+	}
+	return true;
+}
+
+static int line_of(const char *text, const char *at)
+{
+	int line = 1;
+	for (; text < at; text++)
+		line += *text == '\n';
+	return line;
+}
+
+static bool is_hex(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+/* The byte after the closing quote of the string that starts at `s`, or NULL with *ret_problem. */
+static const char *skip_string(const char *s, const char *end, const char **ret_problem)
+{
+	for (s++; s < end; s++) {
+		if (*s == '"') return s + 1;
+		if ((unsigned char)*s < 0x20) {
+			*ret_problem = "a control character in a string";
+			return NULL;
+		}
+		if (*s != '\\') continue;
+		if (++s == end) break;
+		if (*s != 'u') continue;
+		if (end - s < 5 || !is_hex(s[1]) || !is_hex(s[2]) || !is_hex(s[3]) || !is_hex(s[4])) {
+			*ret_problem = "a \\u that four hexadecimal digits do not follow";
+			return NULL;
+		}
+		if (strncmp(s, "u0000", 5) == 0) {
+			*ret_problem = "a NUL character in a string";
+			return NULL;
+		}
+	}
+	*ret_problem = "a string without an end";
+	return NULL;
+}
+
+/* What cJSON lets pass or does without a limit: depth, control characters, bad \u escapes and NUL in strings. */
+static enum status scan(const char *text, size_t bytes, const char *what, struct error *err)
+{
+	const char *end = text + bytes, *problem = NULL, *s = text;
+	int depth = 0;
+	while (s < end && !problem) {
+		if (*s == '"') {
+			const char *next = skip_string(s, end, &problem);
+			if (next) s = next;
+			continue;
+		}
+		if (*s == '[' || *s == '{') depth++;
+		if (*s == ']' || *s == '}') depth--;
+		if (depth > JSON_MAX_DEPTH)
+			problem = "nested too deeply";
+		else if ((unsigned char)*s < 0x20 && *s != '\t' && *s != '\n' && *s != '\r')
+			problem = "a control character";
+		else
+			s++;
+	}
+	if (!problem) return STATUS_OK;
+	return error_set(err, STATUS_INVALID, "%s: line %d: not valid JSON: %s", what, line_of(text, s), problem);
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static enum status refuse_duplicates(const cJSON *value, const char *what, struct error *err)
+{
+	size_t count = 0;
+	const cJSON *child;
+	cJSON_ArrayForEach(child, value)
+	{
+		if (cJSON_IsObject(child) || cJSON_IsArray(child)) TRY(refuse_duplicates(child, what, err));
+		count++;
+	}
+	if (!cJSON_IsObject(value) || count < 2) return STATUS_OK;
+	const char **keys = malloc(count * sizeof *keys);
+	if (!keys) return error_set(err, STATUS_NO_MEMORY, "no memory to parse %s", what);
+	size_t n = 0;
+	cJSON_ArrayForEach(child, value) keys[n++] = child->string;
+	qsort(keys, n, sizeof *keys, compare_keys);
+	enum status status = STATUS_OK;
+	for (size_t i = 1; i < n && status == STATUS_OK; i++)
+		if (strcmp(keys[i - 1], keys[i]) == 0)
+			status = error_set(err, STATUS_INVALID, "%s: the key '%.200s' is there twice", what, keys[i]);
+	free(keys);
+	return status;
+}
+
+enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err)
+{
+	if (!utf8_valid(text, bytes)) return error_set(err, STATUS_INVALID, "%s: not valid UTF-8", what);
+	TRY(scan(text, bytes, what, err));
+	/* cJSON 1.7.15 may look one byte beyond an unterminated buffer, so it gets a copy with its 0. */
+	char *copy = malloc(bytes + 1);
+	if (!copy) return error_set(err, STATUS_NO_MEMORY, "no memory to parse %s", what);
+	memcpy(copy, text, bytes);
+	copy[bytes] = 0;
+	const char *end = copy;
+	cJSON *value = cJSON_ParseWithLengthOpts(copy, bytes + 1, &end, true);
+	enum status status = STATUS_OK;
+	if (!value)
+		status = error_set(err, STATUS_INVALID, "%s: line %d: not valid JSON", what, line_of(copy, end));
+	else
+		status = refuse_duplicates(value, what, err);
+	free(copy);
+	if (status != STATUS_OK) {
+		cJSON_Delete(value);
+		return status;
+	}
+	*ret = value;
+	return STATUS_OK;
+}
+
+enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct error *err)
+{
+	char *text;
+	size_t bytes;
+	TRY(file_slurp(path, limit, &text, &bytes, err));
+	enum status status = json_parse(text, bytes, path, ret, err);
+	free(text);
+	return status;
+}
+
+/* The member, or NULL when it is missing or null. */
+static const cJSON *member(const cJSON *object, const char *key)
+{
+	const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+	return cJSON_IsNull(value) ? NULL : value;
+}
+
+enum status json_get_int(const cJSON *object, const char *what, const char *key, int64_t low, int64_t high, int64_t *ret,
+			 struct error *err)
+{
+	const cJSON *value = member(object, key);
+	if (!value) return STATUS_OK;
+	double number = cJSON_IsNumber(value) ? value->valuedouble : NAN;
+	/* Beyond 2^53 a double no longer tells neighbouring integers apart. */
+	if (!(fabs(number) <= 0x1p53) || number != floor(number) || (int64_t)number < low || (int64_t)number > high)
+		return error_set(err, STATUS_INVALID, "%s: '%s' must be an integer from %" PRId64 " to %" PRId64, what, key, low,
+				 high);
+	*ret = (int64_t)number;
+	return STATUS_OK;
+}
+
+enum status json_get_double(const cJSON *object, const char *what, const char *key, double *ret, struct error *err)
+{
+	const cJSON *value = member(object, key);
+	if (!value) return STATUS_OK;
+	if (!cJSON_IsNumber(value) || !isfinite(value->valuedouble))
+		return error_set(err, STATUS_INVALID, "%s: '%s' must be a number", what, key);
+	*ret = value->valuedouble;
+	return STATUS_OK;
+}
+
+enum status json_get_bool(const cJSON *object, const char *what, const char *key, bool *ret, struct error *err)
+{
+	const cJSON *value = member(object, key);
+	if (!value) return STATUS_OK;
+	if (!cJSON_IsBool(value)) return error_set(err, STATUS_INVALID, "%s: '%s' must be true or false", what, key);
+	*ret = cJSON_IsTrue(value);
+	return STATUS_OK;
+}
+
+enum status json_get_string(const cJSON *object, const char *what, const char *key, const char **ret, struct error *err)
+{
+	const cJSON *value = member(object, key);
+	if (!value) return STATUS_OK;
+	if (!cJSON_IsString(value)) return error_set(err, STATUS_INVALID, "%s: '%s' must be a string", what, key);
+	*ret = value->valuestring;
+	return STATUS_OK;
+}
