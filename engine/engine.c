@@ -8,6 +8,7 @@
 #include "engine/eval/perplexity.h"
 #include "engine/eval/report.h"
 #include "engine/file.h"
+#include "engine/json.h"
 #include "engine/model/block.h"
 #include "engine/model/model.h"
 #include "engine/model/output.h"
@@ -142,12 +143,38 @@ static enum status evaluate_pruned(struct run *run, struct error *err)
 	return status;
 }
 
+/* A crash between publication and the caller's note of it: the output is there under its name and says that it is this job's. Takes its
+ * result and removes what publication may have left. */
+static enum status find_published(struct run *run, cJSON **ret_result, struct error *err)
+{
+	const struct engine_job *job = run->job;
+	char path[4096];
+	cJSON *json = NULL;
+	if (job->blocks_done < run->model.config.layers || !prunes(run)) return STATUS_OK;
+	if (snprintf(path, sizeof path, "%s/besad.json", job->output_dir) >= (int)sizeof path || !path_exists(path))
+		return STATUS_OK;
+	TRY(json_read_file(path, 64 << 20, &json, err));
+	const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "job");
+	const cJSON *result = cJSON_GetObjectItemCaseSensitive(json, "result");
+	bool ours = cJSON_IsString(id) && strcmp(id->valuestring, job->job_id) == 0 && cJSON_IsObject(result) &&
+		    cJSON_Compare(cJSON_GetObjectItemCaseSensitive(json, "spec"), run->spec_json, true);
+	enum status status = ours ? directory_remove(job->work_dir, err) : STATUS_OK;
+	if (ours && status == STATUS_OK) *ret_result = cJSON_Duplicate(result, true);
+	cJSON_Delete(json);
+	return status;
+}
+
 static enum status run_all(struct run *run, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
 	TRY(model_open(job->model_dir, &run->model, err));
 	TRY(block_check(&run->model, err));
 	TRY(savepoint_load(job->checkpoint_dir, run->spec_json, job->blocks_done, &run->savepoint, err));
+	TRY(find_published(run, ret_result, err));
+	if (*ret_result) return STATUS_OK;
+	if (job->blocks_done && !path_exists(job->work_dir))
+		return error_set(err, STATUS_NOT_FOUND, "%s is gone, and %d finished blocks with it; submit the job again",
+				 job->work_dir, job->blocks_done);
 	TRY(resolve_settings(run, err));
 	TRY(load_data(run, err));
 	if (prunes(run)) TRY(output_open(job->model_dir, &run->model.checkpoint, job->work_dir, &run->output, err));
@@ -196,9 +223,10 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 		       struct error *err)
 {
 	struct run run = {.job = job, .spec = job->spec, .sink = sink, .backend = backend, .started = monotonic_seconds()};
+	cJSON *result = NULL;
 	run.spec_json = spec_to_json(job->spec);
 	run.pruned = cJSON_CreateObject();
-	enum status status = run.spec_json && run.pruned ? run_all(&run, ret_result, err)
+	enum status status = run.spec_json && run.pruned ? run_all(&run, &result, err)
 							 : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
 	output_close(&run.output);
 	sequences_free(&run.calibration);
@@ -209,6 +237,7 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 	backend_destroy(run.own_backend);
 	cJSON_Delete(run.spec_json);
 	cJSON_Delete(run.pruned);
+	if (status == STATUS_OK) *ret_result = result;
 	return status;
 }
 
