@@ -96,10 +96,31 @@ $(BUILD)/tests/%: tests/backend/%.c $(TEST_HELPERS) $(BUILD)/libengine.a
 
 tests: $(UNIT_TESTS) $(BACKEND_TESTS)
 
+check: deps
+	@$(MAKE) --no-print-directory check-built
+
+check-built: all tests
+	tests/run.sh $(BUILD)
+
+# ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
+DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libsqlite3-dev libsentencepiece-dev \
+                   zlib1g-dev libcmocka-dev sqlite3 curl jq python3
+MISSING = $(shell for p in $(DEBIAN_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
+
+deps:
+	@missing="$(MISSING)"; [ -z "$$missing" ] || { echo "installing $$missing"; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -q -y --no-install-recommends $$missing; } || \
+	{ echo "besad needs the Debian packages: $$missing" >&2; exit 1; }
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@demo/run.sh $(BUILD)/besad
+
 clean:
 	rm -rf build
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all tests clean
+.PHONY: all tests check check-built deps demo clean
 .DELETE_ON_ERROR:

@@ -2,6 +2,7 @@
 #ifndef BESAD_ENGINE_TOKENIZER_H
 #define BESAD_ENGINE_TOKENIZER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "engine/error.h"

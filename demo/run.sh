@@ -1,0 +1,74 @@
+#!/bin/sh
+# Starts besad, prunes the bundled model three ways over HTTP, shows the live progress of each job and a table at the end.
+# Usage: demo/run.sh [BESAD]; everything it writes lies in build/demo. Run by `make demo`.
+set -eu
+cd "$(dirname "$0")/.."
+besad=${1:-build/besad}
+dir=build/demo
+rm -rf $dir
+mkdir -p $dir/output
+
+$besad --listen 127.0.0.1:0 --port-file $dir/port --state-dir $dir/state --model-root demo --data-root demo \
+	--output-root $dir/output --calibration demo/calibration.safetensors 2>$dir/besad.log &
+daemon=$!
+trap 'kill $daemon 2>/dev/null; wait $daemon 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+
+tries=0
+until [ -s $dir/port ] && curl -fs "http://127.0.0.1:$(cat $dir/port)/readyz" >/dev/null; do
+	tries=$((tries + 1))
+	if [ $tries -gt 100 ] || ! kill -0 $daemon 2>/dev/null; then
+		echo "besad did not start; its log:" >&2
+		cat $dir/besad.log >&2
+		exit 1
+	fi
+	sleep 0.1
+done
+url=http://127.0.0.1:$(cat $dir/port)
+curl -fs $url/v1/info | jq -r '"besad \(.version) at '$url' on \(.backend): \(.device)"'
+
+# One line per event worth seeing, from a server-sent event stream's data lines.
+live='def pct: (. * 1000 | round) / 10 | tostring + " %"; def ms: (. * 1000 | round) / 1000;
+  if .type == "eval.finished" then "  \(.data.model) perplexity on \(.data.dataset): \(.data.perplexity | ms)"
+  elif .type == "block.finished" then "  block \(.data.block + 1)/\(.data.blocks)  reconstruction loss \(.data.reconstruction * 10000 | round / 10000)  sparsity \(.data.sparsity | pct)  \(.data.seconds | ms) s"
+  elif .type == "job.succeeded" or .type == "job.started" then "  " + .type
+  elif .type == "job.failed" then "  job.failed: \(.data.code): \(.data.message)"
+  elif .type == "warning" then "  warning: \(.data.message)"
+  else empty end'
+
+prune() { # prune METHOD: submits a job, follows it to its end, leaves it in $dir/METHOD.json
+	echo
+	echo "POST /v1/jobs: tiny-llama, $1, 50 %"
+	id=$(curl -fsS $url/v1/jobs -H 'Content-Type: application/json' -d '{
+		"name": "demo '"$1"'", "model": "tiny-llama", "output": "tiny-llama-'"$1"'", "method": "'"$1"'", "sparsity": 0.5,
+		"calibration": {"samples": 128, "sequence_length": 256},
+		"evaluation": {"perplexity": [{"name": "wikitext2", "path": "wikitext2.test.txt", "sequence_length": 256}]}}' | jq -r .id)
+	curl -fsSN $url/v1/jobs/$id/events -H 'Accept: text/event-stream' | sed -un 's/^data: //p' |
+		jq --unbuffered -r "select(.type) | $live"
+	curl -fs $url/v1/jobs/$id >$dir/$1.json
+	curl -fs $url/v1/jobs/$id/report >$dir/$1.report.json
+	jq -e '.state == "succeeded"' $dir/$1.json >/dev/null || {
+		jq .error $dir/$1.json >&2
+		exit 1
+	}
+}
+
+for method in magnitude wanda besa; do prune $method; done
+
+echo
+echo "WikiText-2 test text, windows of 256 tokens, 50 % of the blocks' linear weights are zero"
+jq -n -r --slurpfile m $dir/magnitude.json --slurpfile w $dir/wanda.json --slurpfile b $dir/besa.json '
+  def cell(n): tostring | . + " " * (n - length);
+  def num(d): . * pow(10; d) | round / pow(10; d);
+  (["", "perplexity", "sparsity", "pruning s", "total s"] | map(cell(12)) | join("")),
+  (["dense", ($b[0].result.perplexity.wikitext2.dense | num(3)), "0", "", ""] | map(cell(12)) | join("")),
+  ([["magnitude", $m[0]], ["wanda", $w[0]], ["besa", $b[0]]][] |
+    [.[0], (.[1].result.perplexity.wikitext2.pruned | num(3)), (.[1].result.sparsity | num(5)), (.[1].result.pruning_seconds | num(2)), (.[1].result.seconds | num(2))] |
+    map(cell(12)) | join(""))'
+echo
+echo "Sparsity that BESA chose, per layer"
+jq -r 'def cell(n): tostring | . + " " * (n - length);
+  (["block"] + (.blocks[0].layers | keys_unsorted) | map(cell(10)) | join("")),
+  (.blocks[] | [.block + 1] + [.layers[] | .zeros / .params * 1000 | round / 10] | map(cell(10)) | join(""))' $dir/besa.report.json
+echo
+echo "The pruned models: $(echo $dir/output/*)"

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Runs besad on the bundled model against what the published code gave on it (tests/data/reference): same calibration tokens, fp32.
+
+Needs Python 3 alone. BESAD names the program, build/besad by default."""
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BESAD = os.environ.get("BESAD", os.path.join(ROOT, "build", "besad"))
+DATASET = "wikitext2"
+
+
+def reference(name):
+    with open(os.path.join(ROOT, "tests", "data", "reference", f"tiny-llama.{name}.json")) as file:
+        return json.load(file)
+
+
+class Reference(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.mkdtemp(prefix="besad-reference-")
+        cls.results = {}
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.directory)
+
+    def run_job(self, name, **spec):
+        """besad.json of a finished job; each job runs once."""
+        if name in self.results:
+            return self.results[name]
+        job = {
+            "model": "tiny-llama", "output": name, "precision": "f32",
+            "calibration": {"path": "calibration.safetensors", "samples": 128, "sequence_length": 256},
+            "evaluation": {"perplexity": [
+                {"name": DATASET, "path": "tiny-llama.wikitext2-64k.safetensors", "sequence_length": 256}]}, **spec}
+        path = os.path.join(self.directory, name + ".json")
+        with open(path, "w") as file:
+            json.dump(job, file)
+        subprocess.run(
+            [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--data-root", os.path.join(ROOT, "demo"),
+             "--data-root", os.path.join(ROOT, "tests", "data"), "--output-root", os.path.join(self.directory, "output"),
+             "--state-dir", os.path.join(self.directory, "state")],
+            check=True, stdout=subprocess.DEVNULL)
+        with open(os.path.join(self.directory, "output", name, "besad.json")) as file:
+            self.results[name] = json.load(file)
+        return self.results[name]
+
+    def perplexity(self, report, which="pruned"):
+        return report["result"]["perplexity"][DATASET][which]
+
+    def close(self, value, expected, relative):
+        self.assertLess(abs(value / expected - 1), relative, f"{value} against {expected}")
+
+    def one_shot(self, method, percent):
+        return self.run_job(f"{method}-{percent}", method=method, sparsity=percent / 100)
+
+    def besa(self, percent, name=None, **spec):
+        return self.run_job(name or f"besa-{percent}", method="besa", sparsity=percent / 100, **spec)
+
+    def exact(self, report, percent):
+        params = sum(layer["params"] for block in report["blocks"] for layer in block["layers"].values())
+        for block in report["blocks"]:
+            layers = block["layers"].values()
+            self.assertEqual(sum(l["zeros"] for l in layers), round(percent / 100 * sum(l["params"] for l in layers)))
+        self.assertEqual(report["result"]["params"], params)
+
+    def test_dense_perplexity(self):
+        self.close(self.perplexity(self.one_shot("wanda", 50), "dense"), reference("wanda-50")["dense_perplexity"], 0.001)
+
+    def test_wanda(self):
+        for percent in (50, 60, 70):
+            with self.subTest(percent=percent):
+                expected = reference(f"wanda-{percent}")
+                report = self.one_shot("wanda", percent)
+                self.close(self.perplexity(report), expected["pruned_perplexity"], 0.003)
+                self.close(report["result"]["sparsity"], expected["achieved_sparsity"], 1e-4)
+                for block, wanted in zip(report["blocks"], expected["blocks"], strict=True):
+                    self.close(block["reconstruction"], wanted["reconstruction"], 0.01)
+
+    def test_magnitude(self):
+        self.close(self.perplexity(self.one_shot("magnitude", 50)), reference("mag-50")["pruned_perplexity"], 0.003)
+
+    def test_besa_by_row(self):
+        report = self.besa(50)
+        self.assertLess(self.perplexity(report), reference("besa-row-50-d5")["pruned_perplexity"] * 1.005)
+        self.exact(report, 50)
+
+    def test_besa_by_layer(self):
+        report = self.besa(50, "besa-layer", besa={"granularity": "layer"})
+        self.assertLess(self.perplexity(report), reference("besa-layer-50-d5")["pruned_perplexity"] * 1.012)
+        self.exact(report, 50)
+
+    def test_sigmoid_learns_the_rates_of_the_published_code(self):
+        for name, spec in (("besa-row-50-d5", {}), ("besa-layer-50-d5", {"granularity": "layer"})):
+            with self.subTest(name):
+                report = self.besa(50, "sigmoid-" + name, besa={"parameterization": "sigmoid", "d_coef": 5, **spec})
+                for block, wanted in zip(report["blocks"], reference(name)["blocks"], strict=True):
+                    for layer, rate in wanted["rates"].items():
+                        self.assertLess(abs(block["layers"][layer]["rate"] - rate), 0.01, (block["block"], layer))
+
+    def test_high_targets_beat_wanda(self):
+        for percent in (60, 70):
+            with self.subTest(percent=percent):
+                report = self.besa(percent)
+                self.assertLess(self.perplexity(report), self.perplexity(self.one_shot("wanda", percent)))
+                self.exact(report, percent)
+
+    def test_bf16_ends_where_f32_does(self):
+        report = self.besa(50, "besa-bf16", precision="bf16")
+        self.close(self.perplexity(report), self.perplexity(self.besa(50)), 0.003)
+        self.exact(report, 50)
+
+
+if __name__ == "__main__":
+    unittest.main()

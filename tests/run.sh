@@ -1,0 +1,44 @@
+#!/bin/sh
+# Runs every test that was built in BUILD, and the ones that drive the programs. Prints what failed and, last, 'N passed, N failed'.
+# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, reference, api.
+set -u
+cd "$(dirname "$0")/.."
+build=${1:-build}
+parts=${TESTS:-unit backend reference api}
+log=$build/tests/log
+passed=0
+failed=0
+mkdir -p $log
+
+run() { # run NAME COMMAND...: one test program; its output is kept, and shown when it fails
+	name=$1
+	shift
+	start=$(date +%s)
+	if "$@" >$log/$name.log 2>&1; then
+		passed=$((passed + 1))
+		echo "ok      $name ($(($(date +%s) - start)) s)"
+	else
+		failed=$((failed + 1))
+		echo "FAILED  $name ($(($(date +%s) - start)) s); the end of $log/$name.log:"
+		tail -n 60 $log/$name.log
+	fi
+}
+
+for part in $parts; do
+	case $part in
+	unit | backend)
+		for source in tests/$part/test_*.c; do
+			name=$(basename $source .c)
+			run $name $build/tests/$name
+		done
+		;;
+	reference | api)
+		for source in tests/$part/test_*.py; do
+			run $part-$(basename $source .py) env BESAD=$build/besad python3 $source
+		done
+		;;
+	esac
+done
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
