@@ -13,6 +13,8 @@ enum { SAFETENSORS_MAX_RANK = 8, SAFETENSORS_MAX_HEADER = 100 << 20 };
 struct tensor_info {
 	char *name;
 	enum dtype dtype;
+	const char
+		*opaque; /* the name of a type that enum dtype lacks (dtype is then U8): it is copied with its file, but not read */
 	int rank;
 	int64_t shape[SAFETENSORS_MAX_RANK];
 	int64_t offset, bytes; /* in the file, from its start */
