@@ -1,0 +1,382 @@
+#include "engine/model/config.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/json.h"
+#include "engine/model/families.h"
+
+enum {
+	MAX_CONFIG_BYTES = 4 << 20,
+	MAX_COLUMNS = 65536, /* inputs of a linear layer: ranks are 16 bits wide */
+	MAX_LAYERS = 4096,
+	MAX_VOCAB = 1 << 24,
+	MAX_POSITIONS = 1 << 30,
+};
+
+static const cJSON *member(const cJSON *json, const char *key)
+{
+	const cJSON *value = cJSON_GetObjectItemCaseSensitive(json, key);
+	return cJSON_IsNull(value) ? NULL : value;
+}
+
+static bool given(const cJSON *json, const char *key)
+{
+	return cJSON_GetObjectItemCaseSensitive(json, key) != NULL;
+}
+
+/* ---- what is refused --------------------------------------------------------------------------------------------------- */
+
+/* Fields that change the maths in ways besad lacks, and the value at which they do nothing, besides null, false and empty. */
+static const struct {
+	const char *key;
+	double neutral;
+} refused_fields[] = {
+	{"pretraining_tp", 1},
+	{"partial_rotary_factor", 1},
+	{"quantization_config", 0},
+	{"attn_logit_softcapping", 0},
+	{"final_logit_softcapping", 0},
+	{"use_qk_norm", 0},
+	{"qk_layernorm", 0},
+	{"use_parallel_residual", 0},
+	{"alibi", 0},
+	{"clip_qkv", 0},
+	{"logit_scale", 1},
+	{"logits_scaling", 1},
+	{"residual_multiplier", 1},
+	{"embedding_multiplier", 1},
+	{"attention_multiplier", 0},
+	{"query_pre_attn_scalar", 0},
+	{"num_experts", 0},
+	{"num_local_experts", 0},
+	{"no_rope_layers", 0},
+	{"is_encoder_decoder", 0},
+	{"add_cross_attention", 0},
+	{"attention_chunk_size", 0},
+	{"rope_interleaved", 0},
+};
+
+static bool is_neutral(const cJSON *value, double neutral)
+{
+	if (cJSON_IsNull(value) || cJSON_IsFalse(value)) return true;
+	if (cJSON_IsNumber(value)) return value->valuedouble == neutral;
+	return (cJSON_IsArray(value) || cJSON_IsObject(value)) && value->child == NULL;
+}
+
+static enum status refuse_fields(const cJSON *json, const struct family *family, const char *path, struct error *err)
+{
+	for (size_t i = 0; i < sizeof refused_fields / sizeof *refused_fields; i++) {
+		const cJSON *value = cJSON_GetObjectItemCaseSensitive(json, refused_fields[i].key);
+		if (value && !is_neutral(value, refused_fields[i].neutral))
+			return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is set, which is not supported", path,
+					 refused_fields[i].key);
+	}
+	const struct {
+		const char *key;
+		bool heeded;
+	} biases[] = {{"attention_bias", family->attention_bias}, {"mlp_bias", family->mlp_bias}};
+	for (int i = 0; i < 2; i++)
+		if (!biases[i].heeded && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, biases[i].key)))
+			return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is not supported for model_type '%s'", path,
+					 biases[i].key, family->model_type);
+	return STATUS_OK;
+}
+
+static enum status find_family(const cJSON *json, const char *path, const struct family **ret, struct error *err)
+{
+	const char *type = NULL, *architecture = NULL;
+	TRY(json_get_string(json, path, "model_type", &type, err));
+	const cJSON *architectures = member(json, "architectures");
+	if (architectures) {
+		architecture = cJSON_IsArray(architectures) ? cJSON_GetStringValue(architectures->child) : NULL;
+		if (!architecture) return error_set(err, STATUS_INVALID, "%s: 'architectures' must be a list of strings", path);
+	}
+	if (!type && !architecture) return error_set(err, STATUS_INVALID, "%s: has neither 'model_type' nor 'architectures'", path);
+
+	const struct family *family = type ? family_of_type(type) : family_of_architecture(architecture);
+	if (!family || (architecture && strcmp(family->architecture, architecture) != 0)) {
+		char supported[256] = "";
+		for (const struct family *f = families; f->model_type; f++)
+			snprintf(supported + strlen(supported), sizeof supported - strlen(supported), "%s%s (%s)",
+				 f == families ? "" : ", ", f->model_type, f->architecture);
+		return error_set(err, STATUS_UNSUPPORTED,
+				 "%s: model_type '%.64s' with architectures '%.64s' is not supported; supported: %s", path,
+				 type ? type : "", architecture ? architecture : "", supported);
+	}
+	*ret = family;
+	return STATUS_OK;
+}
+
+/* ---- sizes, activation, attention ------------------------------------------------------------------------------------------ */
+
+static enum status parse_sizes(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+			       struct error *err)
+{
+	const struct {
+		const char *key;
+		int64_t high;
+		int64_t *to;
+	} required[] = {
+		{"hidden_size", MAX_COLUMNS, &config->hidden},      {"intermediate_size", MAX_COLUMNS, &config->intermediate},
+		{"num_hidden_layers", MAX_LAYERS, &config->layers}, {"num_attention_heads", MAX_COLUMNS, &config->heads},
+		{"vocab_size", MAX_VOCAB, &config->vocab},
+	};
+	for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
+		if (!member(json, required[i].key))
+			return error_set(err, STATUS_INVALID, "%s: '%s' is missing", path, required[i].key);
+		TRY(json_get_int(json, path, required[i].key, 1, required[i].high, required[i].to, err));
+	}
+	/* A null is as good as no field but for num_key_value_heads, where transformers takes it for "as many as heads". */
+	config->kv_heads = family->kv_heads && !given(json, "num_key_value_heads") ? family->kv_heads : config->heads;
+	config->max_positions = family->max_positions;
+	TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
+	TRY(json_get_int(json, path, "max_position_embeddings", 1, MAX_POSITIONS, &config->max_positions, err));
+	TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
+	if (config->heads % config->kv_heads != 0)
+		return error_set(err, STATUS_INVALID,
+				 "%s: 'num_attention_heads' %" PRId64 " is no multiple of 'num_key_value_heads' %" PRId64, path,
+				 config->heads, config->kv_heads);
+	if (config->head_dim == 0) {
+		if (config->hidden % config->heads != 0)
+			return error_set(err, STATUS_INVALID,
+					 "%s: 'hidden_size' %" PRId64 " is no multiple of 'num_attention_heads' %" PRId64, path,
+					 config->hidden, config->heads);
+		config->head_dim = config->hidden / config->heads;
+	}
+	if (config->head_dim % 2 != 0)
+		return error_set(err, STATUS_INVALID, "%s: a head size of %" PRId64 " is odd, but rotary embeddings turn pairs",
+				 path, config->head_dim);
+	if (config->heads * config->head_dim > MAX_COLUMNS)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: %" PRId64 " heads of %" PRId64 " are more than %d columns", path,
+				 config->heads, config->head_dim, MAX_COLUMNS);
+	config->attention_scale = (float)(1 / sqrt((double)config->head_dim));
+	return STATUS_OK;
+}
+
+static enum status parse_activation(const cJSON *json, const char *path, enum activation *ret, struct error *err)
+{
+	static const struct {
+		const char *name;
+		enum activation activation;
+	} known[] = {
+		{"silu", ACTIVATION_SILU},          {"swish", ACTIVATION_SILU}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
+		{"gelu_new", ACTIVATION_GELU_TANH}, {"gelu", ACTIVATION_GELU},  {"relu", ACTIVATION_RELU},
+	};
+	const char *name = "silu";
+	TRY(json_get_string(json, path, "hidden_act", &name, err));
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (strcmp(known[i].name, name) == 0) {
+			*ret = known[i].activation;
+			return STATUS_OK;
+		}
+	return error_set(err, STATUS_UNSUPPORTED, "%s: 'hidden_act' '%.64s' is not supported", path, name);
+}
+
+/* All layers have the same window, or the model is refused. */
+static enum status parse_window(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+				struct error *err)
+{
+	bool on = family->window == WINDOW_WHEN_GIVEN;
+	int64_t window = given(json, "sliding_window") ? 0 : family->sliding_window, full_layers = 0;
+	TRY(json_get_int(json, path, "sliding_window", 1, MAX_POSITIONS, &window, err));
+	if (family->window == WINDOW_WHEN_SWITCHED_ON) {
+		full_layers = config->layers < 28 ? config->layers : 28;
+		TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
+		TRY(json_get_int(json, path, "max_window_layers", 0, INT32_MAX, &full_layers, err));
+	}
+	if (!on) window = 0;
+	const cJSON *types = member(json, "layer_types"), *type;
+	if (types) {
+		if (!cJSON_IsArray(types) || cJSON_GetArraySize(types) != config->layers)
+			return error_set(err, STATUS_INVALID, "%s: 'layer_types' must list %" PRId64 " layers", path,
+					 config->layers);
+		/* The list is what holds; `max_window_layers` is how it came about. */
+		full_layers = 0;
+		cJSON_ArrayForEach(type, types)
+		{
+			const char *name = cJSON_GetStringValue(type);
+			if (!name) return error_set(err, STATUS_INVALID, "%s: 'layer_types' must be a list of strings", path);
+			if (strcmp(name, "full_attention") == 0)
+				full_layers++;
+			else if (strcmp(name, "sliding_attention") != 0 || window == 0)
+				return error_set(err, STATUS_UNSUPPORTED,
+						 "%s: 'layer_types' has '%.64s', which is not supported here", path, name);
+		}
+	}
+	if (full_layers >= config->layers) window = 0;
+	if (window > 0 && full_layers > 0)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: a sliding window in some layers only ('%s') is not supported", path,
+				 types ? "layer_types" : "max_window_layers");
+	config->sliding_window = window;
+	return STATUS_OK;
+}
+
+/* ---- rotary embeddings ------------------------------------------------------------------------------------------------- */
+
+static enum status parse_rope_kind(const cJSON *rope, const char *path, enum rope_kind *ret, struct error *err)
+{
+	static const struct {
+		const char *name;
+		enum rope_kind kind;
+	} known[] = {{"default", ROPE_DEFAULT}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC}, {"llama3", ROPE_LLAMA3}};
+	const char *name = NULL;
+	TRY(json_get_string(rope, path, "type", &name, err));
+	TRY(json_get_string(rope, path, "rope_type", &name, err));
+	if (!name) name = "default";
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (strcmp(known[i].name, name) == 0) {
+			*ret = known[i].kind;
+			return STATUS_OK;
+		}
+	return error_set(err, STATUS_UNSUPPORTED, "%s: 'rope_type' '%.64s' is not supported", path, name);
+}
+
+/* A number of the rope object, within [low, high]. */
+static enum status rope_number(const cJSON *rope, const char *path, const char *key, double low, double high, double *ret,
+			       struct error *err)
+{
+	double value = NAN;
+	TRY(json_get_double(rope, path, key, &value, err));
+	if (!(value >= low && value <= high))
+		return error_set(err, STATUS_INVALID, "%s: '%s' must be a number from %g to %g", path, key, low, high);
+	*ret = value;
+	return STATUS_OK;
+}
+
+static enum status parse_rope(const cJSON *json, const char *path, struct model_config *config, struct error *err)
+{
+	static const char *const known[] = {"rope_type",
+					    "type",
+					    "rope_theta",
+					    "factor",
+					    "low_freq_factor",
+					    "high_freq_factor",
+					    "original_max_position_embeddings",
+					    "finetuned",
+					    "partial_rotary_factor"};
+	const cJSON *scaling = member(json, "rope_scaling"), *parameters = member(json, "rope_parameters");
+	if (scaling && parameters)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: has both 'rope_scaling' and 'rope_parameters'", path);
+	const cJSON *rope = parameters ? parameters : scaling, *field;
+	config->rope.kind = ROPE_DEFAULT;
+	config->rope.theta = 10000;
+	config->rope.factor = 1;
+	config->rope.rotary = (int)config->head_dim;
+	config->rope.original_max_positions = config->max_positions;
+	if (member(json, "rope_theta")) TRY(rope_number(json, path, "rope_theta", 1, 1e15, &config->rope.theta, err));
+	if (!rope) return STATUS_OK;
+
+	if (!cJSON_IsObject(rope)) return error_set(err, STATUS_INVALID, "%s: '%s' must be an object", path, rope->string);
+	cJSON_ArrayForEach(field, rope)
+	{
+		bool found = false;
+		for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++)
+			found = strcmp(known[i], field->string) == 0;
+		if (!found)
+			return error_set(err, STATUS_UNSUPPORTED, "%s: '%.64s' in '%s' is not supported", path, field->string,
+					 rope->string);
+	}
+	double rotary = 1;
+	TRY(json_get_double(rope, path, "partial_rotary_factor", &rotary, err));
+	if (rotary != 1)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: 'partial_rotary_factor' is set, which is not supported", path);
+	if (member(rope, "rope_theta")) TRY(rope_number(rope, path, "rope_theta", 1, 1e15, &config->rope.theta, err));
+	TRY(parse_rope_kind(rope, path, &config->rope.kind, err));
+	if (config->rope.kind == ROPE_DEFAULT) return STATUS_OK;
+
+	TRY(rope_number(rope, path, "factor", 1, 1e6, &config->rope.factor, err));
+	if (config->rope.kind == ROPE_DYNAMIC && config->head_dim == 2)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: dynamic rope scaling needs a head size above 2", path);
+	if (config->rope.kind != ROPE_LLAMA3) return STATUS_OK;
+	TRY(rope_number(rope, path, "low_freq_factor", 1e-6, 1e6, &config->rope.low_freq_factor, err));
+	TRY(rope_number(rope, path, "high_freq_factor", 1e-6, 1e6, &config->rope.high_freq_factor, err));
+	TRY(json_get_int(rope, path, "original_max_position_embeddings", 1, MAX_POSITIONS, &config->rope.original_max_positions,
+			 err));
+	if (!member(rope, "original_max_position_embeddings"))
+		return error_set(err, STATUS_INVALID, "%s: 'original_max_position_embeddings' is missing in '%s'", path,
+				 rope->string);
+	if (config->rope.high_freq_factor <= config->rope.low_freq_factor)
+		return error_set(err, STATUS_INVALID, "%s: 'high_freq_factor' must be above 'low_freq_factor'", path);
+	return STATUS_OK;
+}
+
+/* The angle per position of pair i (transformers, modeling_rope_utils.py). */
+static double rope_frequency(const struct model_config *config, double theta, int i)
+{
+	const double pi = 3.14159265358979323846;
+	double frequency = pow(theta, -2.0 * i / config->rope.rotary);
+	if (config->rope.kind == ROPE_LINEAR) return frequency / config->rope.factor;
+	if (config->rope.kind != ROPE_LLAMA3) return frequency;
+	/* Turns over the original context: few → slowed down by the factor, many → as it is, between → blended. */
+	double turns = (double)config->rope.original_max_positions * frequency / (2 * pi);
+	double low = config->rope.low_freq_factor, high = config->rope.high_freq_factor;
+	double keep = fmin(fmax((turns - low) / (high - low), 0), 1);
+	return keep * frequency + (1 - keep) * frequency / config->rope.factor;
+}
+
+float *model_rope_table(const struct model_config *config, int64_t positions)
+{
+	int rotary = config->rope.rotary, half = rotary / 2;
+	float *table = calloc((size_t)positions * (size_t)rotary + 1, sizeof *table);
+	if (!table) return NULL;
+	double theta = config->rope.theta;
+	if (config->rope.kind == ROPE_DYNAMIC && positions > config->max_positions) {
+		double factor = config->rope.factor, stretch = (double)positions / (double)config->max_positions;
+		theta *= pow(factor * stretch - (factor - 1), (double)rotary / (rotary - 2));
+	}
+	for (int i = 0; i < half; i++) {
+		double frequency = rope_frequency(config, theta, i);
+		for (int64_t t = 0; t < positions; t++) {
+			table[t * rotary + i] = (float)cos((double)t * frequency);
+			table[t * rotary + half + i] = (float)sin((double)t * frequency);
+		}
+	}
+	return table;
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------------------------------- */
+
+enum status model_config_parse(const cJSON *json, const char *path, struct model_config *ret, struct error *err)
+{
+	struct model_config config = {
+		.norm = {.kind = NORM_RMS, .groups = 1}, .gated_mlp = true, .embedding_scale = 1, .bos_token = -1};
+	const struct family *family = NULL;
+	double eps = 1e-6;
+	if (!cJSON_IsObject(json)) return error_set(err, STATUS_INVALID, "%s: not a JSON object", path);
+	TRY(find_family(json, path, &family, err));
+	snprintf(config.family, sizeof config.family, "%s", family->model_type);
+	TRY(refuse_fields(json, family, path, err));
+	TRY(parse_sizes(json, family, path, &config, err));
+	TRY(parse_activation(json, path, &config.activation, err));
+	TRY(parse_window(json, family, path, &config, err));
+	TRY(parse_rope(json, path, &config, err));
+	TRY(json_get_double(json, path, "rms_norm_eps", &eps, err));
+	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: 'rms_norm_eps' must be above 0 and at most 1", path);
+	config.norm.eps = (float)eps;
+	bool attention_bias = false;
+	TRY(json_get_bool(json, path, "attention_bias", &attention_bias, err));
+	TRY(json_get_bool(json, path, "mlp_bias", &config.mlp_bias, err));
+	TRY(json_get_bool(json, path, "tie_word_embeddings", &config.tied_embeddings, err));
+	config.qkv_bias = family->qkv_bias || attention_bias;
+	config.o_bias = attention_bias;
+	TRY(json_get_int(json, path, "bos_token_id", 0, MAX_VOCAB - 1, &config.bos_token, err));
+	*ret = config;
+	return STATUS_OK;
+}
+
+enum status model_config_read(const char *model_dir, struct model_config *ret, struct error *err)
+{
+	char *path;
+	cJSON *json = NULL;
+	if (asprintf(&path, "%s/config.json", model_dir) < 0)
+		return error_set(err, STATUS_NO_MEMORY, "no memory to read the config of %s", model_dir);
+	enum status status = json_read_file(path, MAX_CONFIG_BYTES, &json, err);
+	if (status == STATUS_OK) status = model_config_parse(json, path, ret, err);
+	cJSON_Delete(json);
+	free(path);
+	return status;
+}

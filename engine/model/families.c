@@ -1,0 +1,46 @@
+#include "engine/model/families.h"
+
+#include <stddef.h>
+#include <string.h>
+
+const struct family families[] = {
+	{
+		.model_type = "llama",
+		.architecture = "LlamaForCausalLM",
+		.attention_bias = true,
+		.mlp_bias = true,
+		.max_positions = 2048,
+	},
+	{
+		.model_type = "mistral",
+		.architecture = "MistralForCausalLM",
+		.window = WINDOW_WHEN_GIVEN,
+		.kv_heads = 8,
+		.max_positions = 131072,
+		.sliding_window = 4096,
+	},
+	{
+		.model_type = "qwen2",
+		.architecture = "Qwen2ForCausalLM",
+		.qkv_bias = true,
+		.window = WINDOW_WHEN_SWITCHED_ON,
+		.kv_heads = 32,
+		.max_positions = 32768,
+		.sliding_window = 4096,
+	},
+	{0},
+};
+
+const struct family *family_of_type(const char *model_type)
+{
+	for (const struct family *family = families; family->model_type; family++)
+		if (strcmp(family->model_type, model_type) == 0) return family;
+	return NULL;
+}
+
+const struct family *family_of_architecture(const char *architecture)
+{
+	for (const struct family *family = families; family->model_type; family++)
+		if (strcmp(family->architecture, architecture) == 0) return family;
+	return NULL;
+}
