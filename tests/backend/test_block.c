@@ -1,0 +1,454 @@
+/* Whole blocks: the forward against a plain double-precision block, the gradients against finite differences of it, and BESA's gradient of
+ * the learnables against finite differences of its straight-through surrogate (besa.md 1.7). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/prune/besa.h"
+#include "tests/backend/tiny_model.h"
+
+static const struct tiny_shape SHAPE = {.hidden = 24, .intermediate = 40, .heads = 6, .kv_heads = 2, .layers = 2, .vocab = 11};
+enum { TOKENS = 9, BATCH = 2, ROWS = TOKENS * BATCH };
+
+struct fixture {
+	char *directory;
+	struct model model;
+	struct backend *backend;
+	struct block block;
+	struct activations activations;
+	double *weights[FUSED_COUNT], *norm1, *norm2, *rope; /* of the block, in double */
+	float x[ROWS * 24], wanted[ROWS * 24];
+};
+
+static void ok(enum status status, const struct error *err)
+{
+	if (status != STATUS_OK) fail_msg("%s: %s", status_name(status), err->message);
+}
+
+static double *download_double(struct backend *backend, struct tensor tensor)
+{
+	int64_t count = tensor.rows * tensor.cols;
+	float *host = malloc((size_t)count * sizeof *host);
+	double *wide = malloc((size_t)count * sizeof *wide);
+	ok(backend->ops->download(backend, host, tensor.data, (size_t)count * sizeof *host), &backend->error);
+	for (int64_t i = 0; i < count; i++)
+		wide[i] = host[i];
+	free(host);
+	return wide;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	struct error err;
+	f->directory = tiny_model_write(&SHAPE, 7);
+	ok(backend_cpu_create(2, &f->backend, &err), &err);
+	ok(model_open(f->directory, &f->model, &err), &err);
+	ok(block_check(&f->model, &err), &err);
+	ok(block_create(&f->model, f->backend, DTYPE_F32, TOKENS, &f->block, &err), &err);
+	ok(block_load(&f->block, &f->model, 1, &err), &err);
+	ok(activations_create(&f->block, BATCH, TOKENS, true, &f->activations, &err), &err);
+	for (int i = 0; i < FUSED_COUNT; i++)
+		f->weights[i] = download_double(f->backend, f->block.weight[i]);
+	f->norm1 = download_double(f->backend, f->block.norm1);
+	f->norm2 = download_double(f->backend, f->block.norm2);
+	f->rope = download_double(f->backend, f->block.rope);
+	srand(3);
+	for (int i = 0; i < ROWS * SHAPE.hidden; i++) {
+		f->x[i] = 2 * (float)rand() / (float)RAND_MAX - 1;
+		f->wanted[i] = 2 * (float)rand() / (float)RAND_MAX - 1;
+	}
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	activations_release(&f->activations, f->backend);
+	block_release(&f->block);
+	model_close(&f->model);
+	backend_destroy(f->backend);
+	tiny_model_remove(f->directory);
+	for (int i = 0; i < FUSED_COUNT; i++)
+		free(f->weights[i]);
+	free(f->norm1);
+	free(f->norm2);
+	free(f->rope);
+	free(f);
+	return 0;
+}
+
+/* ---- the block in double ---------------------------------------------------------------------------------------------------------- */
+
+static void plain_norm(double *y, const double *x, const double *weight, double eps)
+{
+	int n = SHAPE.hidden;
+	for (int t = 0; t < ROWS; t++) {
+		double sum = 0;
+		for (int j = 0; j < n; j++)
+			sum += x[t * n + j] * x[t * n + j];
+		for (int j = 0; j < n; j++)
+			y[t * n + j] = x[t * n + j] / sqrt(sum / n + eps) * weight[j];
+	}
+}
+
+static void plain_linear(double *y, const double *x, const double *w, int rows, int cols, bool add)
+{
+	for (int t = 0; t < ROWS; t++)
+		for (int i = 0; i < rows; i++) {
+			double sum = add ? y[t * rows + i] : 0;
+			for (int j = 0; j < cols; j++)
+				sum += x[t * cols + j] * w[i * cols + j];
+			y[t * rows + i] = sum;
+		}
+}
+
+static void plain_rope(double *head, const double *table, int dim)
+{
+	for (int i = 0; i < dim / 2; i++) {
+		double a = head[i], b = head[i + dim / 2], c = table[i], s = table[dim / 2 + i];
+		head[i] = a * c - b * s;
+		head[i + dim / 2] = b * c + a * s;
+	}
+}
+
+static void plain_attention(const struct fixture *f, double *out, double *qkv)
+{
+	int dim = SHAPE.hidden / SHAPE.heads, width = (SHAPE.heads + 2 * SHAPE.kv_heads) * dim;
+	for (int t = 0; t < ROWS; t++)
+		for (int h = 0; h < SHAPE.heads + SHAPE.kv_heads; h++)
+			plain_rope(qkv + t * width + h * dim, f->rope + t % TOKENS * dim, dim);
+	for (int t = 0; t < ROWS; t++)
+		for (int h = 0; h < SHAPE.heads; h++) {
+			int group = h / (SHAPE.heads / SHAPE.kv_heads), first = t / TOKENS * TOKENS;
+			double logits[TOKENS], sum = 0;
+			for (int u = first; u <= t; u++) {
+				double dot = 0;
+				for (int i = 0; i < dim; i++)
+					dot += qkv[t * width + h * dim + i] * qkv[u * width + (SHAPE.heads + group) * dim + i];
+				logits[u - first] = exp(dot / sqrt(dim));
+				sum += logits[u - first];
+			}
+			for (int i = 0; i < dim; i++) {
+				double value = 0;
+				for (int u = first; u <= t; u++)
+					value += logits[u - first] / sum *
+						 qkv[u * width + (SHAPE.heads + SHAPE.kv_heads + group) * dim + i];
+				out[t * SHAPE.hidden + h * dim + i] = value;
+			}
+		}
+}
+
+/* y [ROWS, hidden] of the block with the fused weights given. */
+static void plain_block(const struct fixture *f, double *const weights[FUSED_COUNT], double *y)
+{
+	enum { H = 24, I = 40, QKV = 40 };
+	static double x[ROWS * H], n[ROWS * H], qkv[ROWS * QKV], out[ROWS * H], gate_up[ROWS * 2 * I], mlp[ROWS * I];
+	for (int i = 0; i < ROWS * H; i++)
+		y[i] = x[i] = f->x[i];
+	plain_norm(n, x, f->norm1, 1e-5);
+	plain_linear(qkv, n, weights[FUSED_QKV], QKV, H, false);
+	plain_attention(f, out, qkv);
+	plain_linear(y, out, weights[FUSED_O], H, H, true);
+	plain_norm(n, y, f->norm2, 1e-5);
+	plain_linear(gate_up, n, weights[FUSED_MLP_IN], 2 * I, H, false);
+	for (int t = 0; t < ROWS; t++)
+		for (int i = 0; i < I; i++) {
+			double g = gate_up[t * 2 * I + i];
+			mlp[t * I + i] = g / (1 + exp(-g)) * gate_up[t * 2 * I + I + i];
+		}
+	plain_linear(y, mlp, weights[FUSED_MLP_OUT], H, I, true);
+}
+
+/* The reconstruction loss of besa.md 1.8 over all rows as one batch. */
+static double plain_loss(const struct fixture *f, double *const weights[FUSED_COUNT])
+{
+	double y[ROWS * 24], loss = 0;
+	plain_block(f, weights, y);
+	for (int h = 0; h < SHAPE.hidden; h++) {
+		double norm = 0, error = 0;
+		for (int t = 0; t < ROWS; t++) {
+			double wanted = f->wanted[t * SHAPE.hidden + h], miss = wanted - y[t * SHAPE.hidden + h];
+			norm += wanted * wanted;
+			error += miss * miss;
+		}
+		loss += error / norm;
+	}
+	return loss / SHAPE.hidden;
+}
+
+/* ---- forward and dW --------------------------------------------------------------------------------------------------------------- */
+
+static struct tensor new_tensor(struct backend *backend, int64_t rows, int64_t cols, const void *values)
+{
+	struct tensor tensor = tensor_make(NULL, rows, cols, DTYPE_F32);
+	ok(backend->ops->alloc(backend, tensor_bytes(&tensor), &tensor.data), &backend->error);
+	if (values) ok(backend->ops->upload(backend, tensor.data, values, tensor_bytes(&tensor)), &backend->error);
+	return tensor;
+}
+
+static void test_forward(void **state)
+{
+	struct fixture *f = *state;
+	struct tensor x = new_tensor(f->backend, ROWS, SHAPE.hidden, f->x), y = new_tensor(f->backend, ROWS, SHAPE.hidden, NULL);
+	double expected[ROWS * 24], error = 0, norm = 0;
+	ok(block_activate_dense(&f->block), &f->backend->error);
+	ok(block_forward(&f->block, &f->activations, BATCH, x, y, NULL), &f->backend->error);
+	double *got = download_double(f->backend, y);
+	plain_block(f, f->weights, expected);
+	for (int i = 0; i < ROWS * SHAPE.hidden; i++) {
+		error += (got[i] - expected[i]) * (got[i] - expected[i]);
+		norm += expected[i] * expected[i];
+	}
+	assert_true(error / norm < 1e-11);
+	free(got);
+	f->backend->ops->release(f->backend, x.data);
+	f->backend->ops->release(f->backend, y.data);
+}
+
+/* G = dyᵀ·x of every fused matrix, as the backward hands them out. */
+struct gradients {
+	struct fixture *f;
+	double *of[FUSED_COUNT];
+	int order[FUSED_COUNT], calls;
+};
+
+static enum status keep_gradient(void *context, enum fused fused, const struct fused_gradient *gradient)
+{
+	struct gradients *g = context;
+	struct tensor dw = new_tensor(g->f->backend, gradient->dy.cols, gradient->x.cols, NULL);
+	ok(g->f->backend->ops->matmul(g->f->backend, dw, gradient->dy, true, gradient->x, false, false), &g->f->backend->error);
+	g->of[fused] = download_double(g->f->backend, dw);
+	g->order[g->calls++] = fused;
+	g->f->backend->ops->release(g->f->backend, dw.data);
+	return STATUS_OK;
+}
+
+static void compute_gradients(struct fixture *f, struct gradients *g)
+{
+	struct backend *backend = f->backend;
+	struct tensor x = new_tensor(backend, ROWS, SHAPE.hidden, f->x),
+		      wanted = new_tensor(backend, ROWS, SHAPE.hidden, f->wanted);
+	struct tensor y = new_tensor(backend, ROWS, SHAPE.hidden, NULL), dy = new_tensor(backend, ROWS, SHAPE.hidden, NULL);
+	void *stats;
+	*g = (struct gradients){.f = f};
+	ok(backend->ops->alloc(backend, STEP_STATS * sizeof(double), &stats), &backend->error);
+	ok(block_forward(&f->block, &f->activations, BATCH, x, y, NULL), &backend->error);
+	ok(backend->ops->reconstruction(backend, stats, dy, y, wanted, false), &backend->error);
+	ok(block_backward(&f->block, &f->activations, BATCH, dy, keep_gradient, g), &backend->error);
+	struct tensor *tensors[] = {&x, &wanted, &y, &dy};
+	for (int i = 0; i < 4; i++)
+		backend->ops->release(backend, tensors[i]->data);
+	backend->ops->release(backend, stats);
+}
+
+/* Every part of the backward is on the way to the weights of q, k and v, so their differences prove the dX of all later parts too. */
+static void check_against_differences(const struct fixture *f, const struct gradients *g, double *weights[FUSED_COUNT])
+{
+	const double step = 1e-5;
+	for (int fused = 0; fused < FUSED_COUNT; fused++) {
+		int64_t count = f->block.layout.fused_rows[fused] * f->block.layout.fused_cols[fused];
+		double error = 0, norm = 0;
+		for (int64_t i = 0; i < count; i += 7) {
+			double kept = weights[fused][i];
+			weights[fused][i] = kept + step;
+			double above = plain_loss(f, weights);
+			weights[fused][i] = kept - step;
+			double below = plain_loss(f, weights), difference = (above - below) / (2 * step);
+			weights[fused][i] = kept;
+			error += pow(g->of[fused][i] - difference, 2);
+			norm += difference * difference;
+		}
+		if (!(error / norm < 1e-9)) fail_msg("fused matrix %d: NMSE %g against finite differences", fused, error / norm);
+	}
+}
+
+static void free_gradients(struct gradients *g)
+{
+	for (int i = 0; i < FUSED_COUNT; i++)
+		free(g->of[i]);
+}
+
+static void test_weight_gradients(void **state)
+{
+	struct fixture *f = *state;
+	struct gradients g;
+	ok(block_activate_dense(&f->block), &f->backend->error);
+	compute_gradients(f, &g);
+	assert_int_equal(g.calls, FUSED_COUNT);
+	check_against_differences(f, &g, f->weights);
+	free_gradients(&g);
+}
+
+/* The same with a fixed mask: half of every row is zero. */
+static void test_weight_gradients_of_a_masked_block(void **state)
+{
+	struct fixture *f = *state;
+	struct ranking ranking;
+	struct error err;
+	struct gradients g;
+	double *masked[FUSED_COUNT];
+	int32_t *thresholds = malloc((size_t)f->block.layout.rows * sizeof *thresholds);
+	for (int i = 0; i < f->block.layout.n_linears; i++)
+		for (int64_t r = 0; r < f->block.layout.linears[i].rows; r++)
+			thresholds[f->block.layout.linears[i].row + r] = (int32_t)f->block.layout.linears[i].cols / 2;
+	ok(ranking_create(&f->block, &ranking, &err), &err);
+	ok(ranking_rank(&ranking, &f->block, IMPORTANCE_MAGNITUDE, 1), &f->backend->error);
+	ok(ranking_activate(&ranking, &f->block, thresholds), &f->backend->error);
+	for (int i = 0; i < FUSED_COUNT; i++)
+		masked[i] = download_double(f->backend, f->block.active[i]);
+	compute_gradients(f, &g);
+	check_against_differences(f, &g, masked);
+	free_gradients(&g);
+	for (int i = 0; i < FUSED_COUNT; i++)
+		free(masked[i]);
+	free(thresholds);
+	ranking_release(&ranking);
+}
+
+/* ---- BESA's dθ ---------------------------------------------------------------------------------------------------------------------- */
+
+struct surrogate {
+	const struct fixture *f;
+	const struct gradients *g;
+	uint16_t *rank[FUSED_COUNT];
+	const struct spec *spec;
+	int64_t groups;
+};
+
+/* ⟨G, W ⊙ P(θ)⟩ + λ·((ŝ − s*)/s*)², from the definition: P(r) = 1 − Σ_{d : k_d > r} β_d. */
+static double surrogate(const struct surrogate *s, const double *theta)
+{
+	const struct block_layout *layout = &s->f->block.layout;
+	int candidates = s->spec->besa.candidates;
+	double value = 0, rate = 0;
+	for (int l = 0; l < layout->n_linears; l++) {
+		const struct linear *linear = &layout->linears[l];
+		for (int64_t r = 0; r < linear->rows; r++) {
+			int64_t group = s->groups == layout->rows ? linear->row + r : l;
+			double beta[256], sum = 0, expected = 0;
+			for (int d = 0; d < candidates; d++) {
+				double t = theta[group * candidates + d];
+				beta[d] = exp(s->spec->besa.parameterization == PARAM_SIGMOID ? 1 / (1 + exp(-t)) : t);
+				sum += beta[d];
+			}
+			for (int d = 0; d < candidates; d++) {
+				beta[d] /= sum;
+				expected += beta[d] * (candidates - 1 - d) / (candidates - 1);
+			}
+			rate += expected * (double)linear->cols / (double)layout->params;
+			for (int64_t j = 0; j < linear->cols; j++) {
+				int64_t at = (linear->first + r) * linear->cols + j;
+				double keep = 1;
+				for (int d = 0; d < candidates; d++)
+					if (linear->cols * (candidates - 1 - d) / (candidates - 1) > s->rank[linear->fused][at])
+						keep -= beta[d];
+				value += s->g->of[linear->fused][at] * s->f->weights[linear->fused][at] * keep;
+			}
+		}
+	}
+	double miss = (rate - s->spec->sparsity) / s->spec->sparsity;
+	return value + s->spec->besa.lambda * miss * miss;
+}
+
+/* Runs one learning step, so that θ is not at its start, and compares the next gradient. */
+static void check_theta_gradient(struct fixture *f, enum granularity granularity, enum parameterization parameterization)
+{
+	struct backend *backend = f->backend;
+	struct error err;
+	struct spec spec = {.sparsity = 0.6};
+	spec.besa.granularity = granularity;
+	spec.besa.parameterization = parameterization;
+	spec.besa.candidates = 13;
+	spec.besa.lambda = 5;
+	spec.besa.epochs = 1;
+	spec.besa.batch_size = BATCH;
+	struct ranking ranking;
+	struct besa besa;
+	struct stream x, wanted;
+	ok(ranking_create(&f->block, &ranking, &err), &err);
+	ok(ranking_rank(&ranking, &f->block, IMPORTANCE_MAGNITUDE, 1), &backend->error);
+	ok(besa_create(&spec, &f->block, &ranking, TOKENS, &besa, &err), &err);
+	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &x, &err), &err);
+	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &wanted, &err), &err);
+	struct tensor values = new_tensor(backend, ROWS, SHAPE.hidden, f->x);
+	ok(stream_store(&x, 0, BATCH, values), &backend->error);
+	ok(backend->ops->upload(backend, values.data, f->wanted, sizeof f->wanted), &backend->error);
+	ok(stream_store(&wanted, 0, BATCH, values), &backend->error);
+	backend->ops->release(backend, values.data);
+	for (int i = 0; i < FUSED_COUNT; i++)
+		ok(backend->ops->bin_ranks(backend, besa.bin[i], ranking.rank[i], spec.besa.candidates), &backend->error);
+
+	int64_t groups = besa.rates.groups, count = groups * spec.besa.candidates;
+	float *start = malloc((size_t)count * sizeof *start);
+	double *theta = malloc((size_t)count * sizeof *theta);
+	for (int64_t i = 0; i < count; i++)
+		theta[i] = start[i] = 2 * (float)rand() / (float)RAND_MAX - 1;
+	ok(backend->ops->upload(backend, besa.theta.data, start, (size_t)count * sizeof *start), &backend->error);
+	ok(besa_gradient(&besa, &x, &wanted, 0, BATCH), &backend->error);
+	double *gradient = download_double(backend, besa.gradient);
+
+	struct gradients g;
+	compute_gradients(f, &g); /* with the masks that besa_gradient left active */
+	struct surrogate s = {.f = f, .g = &g, .spec = &spec, .groups = groups};
+	for (int i = 0; i < FUSED_COUNT; i++) {
+		s.rank[i] = malloc(tensor_bytes(&ranking.rank[i]));
+		ok(backend->ops->download(backend, s.rank[i], ranking.rank[i].data, tensor_bytes(&ranking.rank[i])),
+		   &backend->error);
+	}
+	double error = 0, norm = 0;
+	for (int64_t i = 0; i < count; i += granularity == GRANULARITY_ROW ? 17 : 1) {
+		double kept = theta[i], step = 1e-4;
+		theta[i] = kept + step;
+		double above = surrogate(&s, theta);
+		theta[i] = kept - step;
+		double difference = (above - surrogate(&s, theta)) / (2 * step);
+		theta[i] = kept;
+		error += pow(gradient[i] - difference, 2);
+		norm += difference * difference;
+	}
+	if (!(error / norm < 1e-8)) fail_msg("NMSE %g against finite differences of the surrogate", error / norm);
+
+	for (int i = 0; i < FUSED_COUNT; i++)
+		free(s.rank[i]);
+	free_gradients(&g);
+	free(gradient);
+	free(theta);
+	free(start);
+	stream_release(&x);
+	stream_release(&wanted);
+	besa_release(&besa);
+	ranking_release(&ranking);
+}
+
+static void test_theta_gradient_by_row(void **state)
+{
+	check_theta_gradient(*state, GRANULARITY_ROW, PARAM_SIGMOID);
+	check_theta_gradient(*state, GRANULARITY_ROW, PARAM_SOFTMAX);
+}
+
+static void test_theta_gradient_by_layer(void **state)
+{
+	check_theta_gradient(*state, GRANULARITY_LAYER, PARAM_SIGMOID);
+	check_theta_gradient(*state, GRANULARITY_LAYER, PARAM_SOFTMAX);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_forward),
+		cmocka_unit_test(test_weight_gradients),
+		cmocka_unit_test(test_weight_gradients_of_a_masked_block),
+		cmocka_unit_test(test_theta_gradient_by_row),
+		cmocka_unit_test(test_theta_gradient_by_layer),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
