@@ -1,0 +1,283 @@
+/* Opening the file, connections, transactions and statements. */
+#include "db/internal.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum status sqlite_error(struct connection *connection, const char *what, struct error *err)
+{
+	const char *message = sqlite3_errmsg(connection->handle);
+	switch (sqlite3_errcode(connection->handle) & 0xff) {
+	case SQLITE_FULL:
+		return error_set(err, STATUS_NO_SPACE, "database: %s: %s", what, message);
+	case SQLITE_NOMEM:
+		return error_set(err, STATUS_NO_MEMORY, "database: %s: %s", what, message);
+	case SQLITE_CONSTRAINT:
+	case SQLITE_MISUSE:
+	case SQLITE_ERROR:
+		return error_set(err, STATUS_INTERNAL, "database: %s: %s", what, message);
+	case SQLITE_NOTADB:
+		return error_set(err, STATUS_INVALID, "database: %s: %s", what, message);
+	default:
+		return error_set(err, STATUS_IO, "database: %s: %s (%d)", what, message,
+				 sqlite3_extended_errcode(connection->handle));
+	}
+}
+
+/* ---- statements --------------------------------------------------------------------------------------------------------- */
+
+static sqlite3_stmt *prepare(struct connection *connection, const char *sql, struct error *err)
+{
+	int slot = 0;
+	while (slot < CACHED_STATEMENTS && connection->cache[slot].sql && connection->cache[slot].sql != sql)
+		slot++;
+	if (slot == CACHED_STATEMENTS) {
+		error_set(err, STATUS_INTERNAL, "database: more than %d statements", CACHED_STATEMENTS);
+		return NULL;
+	}
+	if (connection->cache[slot].sql) {
+		sqlite3_reset(connection->cache[slot].statement);
+		return connection->cache[slot].statement;
+	}
+	sqlite3_stmt *statement;
+	if (sqlite3_prepare_v3(connection->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement, NULL) != SQLITE_OK) {
+		sqlite_error(connection, sql, err);
+		return NULL;
+	}
+	connection->cache[slot].sql = sql;
+	connection->cache[slot].statement = statement;
+	return statement;
+}
+
+static sqlite3_stmt *query_va(struct connection *connection, struct error *err, const char *sql, const char *types, va_list args)
+{
+	sqlite3_stmt *statement = prepare(connection, sql, err);
+	if (!statement) return NULL;
+	for (int i = 1; *types; i++, types++) {
+		int result;
+		switch (*types) {
+		case 's':
+			result = sqlite3_bind_text(statement, i, va_arg(args, const char *), -1, SQLITE_TRANSIENT);
+			break;
+		case 'i':
+			result = sqlite3_bind_int64(statement, i, va_arg(args, int64_t));
+			break;
+		default:
+			result = sqlite3_bind_double(statement, i, va_arg(args, double));
+		}
+		if (result != SQLITE_OK) {
+			sqlite_error(connection, "bind", err);
+			return NULL;
+		}
+	}
+	return statement;
+}
+
+sqlite3_stmt *query(struct connection *connection, struct error *err, const char *sql, const char *types, ...)
+{
+	va_list args;
+	va_start(args, types);
+	sqlite3_stmt *statement = query_va(connection, err, sql, types, args);
+	va_end(args);
+	return statement;
+}
+
+enum status query_step(struct connection *connection, sqlite3_stmt *statement, bool *ret_row, struct error *err)
+{
+	int result = sqlite3_step(statement);
+	if (result == SQLITE_ROW || result == SQLITE_DONE) {
+		*ret_row = result == SQLITE_ROW;
+		if (result == SQLITE_DONE) sqlite3_reset(statement);
+		return STATUS_OK;
+	}
+	enum status status = sqlite_error(connection, sqlite3_sql(statement), err);
+	sqlite3_reset(statement);
+	return status;
+}
+
+enum status execute(struct connection *connection, struct error *err, int *ret_changes, const char *sql, const char *types, ...)
+{
+	va_list args;
+	va_start(args, types);
+	sqlite3_stmt *statement = query_va(connection, err, sql, types, args);
+	va_end(args);
+	if (!statement) return err->status;
+	bool row;
+	TRY(query_step(connection, statement, &row, err));
+	sqlite3_reset(statement);
+	if (ret_changes) *ret_changes = sqlite3_changes(connection->handle);
+	return STATUS_OK;
+}
+
+enum status column_copy(sqlite3_stmt *statement, int column, char **ret, struct error *err)
+{
+	if (sqlite3_column_type(statement, column) == SQLITE_NULL) {
+		*ret = NULL;
+		return STATUS_OK;
+	}
+	const unsigned char *text = sqlite3_column_text(statement, column);
+	char *copy = text ? strdup((const char *)text) : NULL;
+	if (!copy) return error_set(err, STATUS_NO_MEMORY, "database: no memory for %s", sqlite3_column_name(statement, column));
+	*ret = copy;
+	return STATUS_OK;
+}
+
+/* A statement that was not stepped to its end would keep its transaction open. */
+static void reset_statements(struct connection *connection)
+{
+	for (int i = 0; i < CACHED_STATEMENTS && connection->cache[i].statement; i++)
+		sqlite3_reset(connection->cache[i].statement);
+}
+
+/* ---- connections -------------------------------------------------------------------------------------------------------- */
+
+static void connection_close(struct connection *connection)
+{
+	for (int i = 0; i < CACHED_STATEMENTS; i++)
+		sqlite3_finalize(connection->cache[i].statement);
+	sqlite3_close(connection->handle);
+	memset(connection, 0, sizeof *connection);
+}
+
+static enum status connection_open(struct connection *connection, const char *path, int flags, const char *pragmas,
+				   struct error *err)
+{
+	memset(connection, 0, sizeof *connection);
+	enum status status = STATUS_OK;
+	if (sqlite3_open_v2(path, &connection->handle, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
+	    sqlite3_exec(connection->handle, pragmas, NULL, NULL, NULL) != SQLITE_OK)
+		status = sqlite_error(connection, path, err);
+	if (status) connection_close(connection);
+	return status;
+}
+
+enum status db_open(const char *path, struct db **ret, struct error *err)
+{
+	struct db *db = calloc(1, sizeof *db);
+	if (!db) return error_set(err, STATUS_NO_MEMORY, "no memory for the database");
+	pthread_mutex_init(&db->write_lock, NULL);
+	pthread_mutex_init(&db->pool_lock, NULL);
+	pthread_mutex_init(&db->id_lock, NULL);
+
+	struct connection *writer = &db->writer;
+	char *largest = NULL;
+	enum status status = STATUS_OK;
+	db->path = strdup(path);
+	if (!db->path) status = error_set(err, STATUS_NO_MEMORY, "no memory for the database");
+	if (!status)
+		status = connection_open(writer, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+					 "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+					 "PRAGMA foreign_keys = ON;"
+					 "PRAGMA journal_size_limit = 16777216;",
+					 err);
+	if (!status) status = schema_migrate(writer, path, err);
+	if (!status) {
+		bool row;
+		sqlite3_stmt *statement = query(writer, err, "SELECT max(id) FROM jobs", "");
+		status = statement ? query_step(writer, statement, &row, err) : err->status;
+		if (!status) status = column_copy(statement, 0, &largest, err);
+		if (!status) sqlite3_reset(statement);
+	}
+	if (status) {
+		db_close(db);
+		return status;
+	}
+	id_init(db, largest);
+	free(largest);
+	*ret = db;
+	return STATUS_OK;
+}
+
+void db_close(struct db *db)
+{
+	if (!db) return;
+	/* Readers first: the last connection to close checkpoints, and only the writer may. */
+	while (db->pool) {
+		struct connection *reader = db->pool;
+		db->pool = reader->next;
+		connection_close(reader);
+		free(reader);
+	}
+	connection_close(&db->writer);
+	pthread_mutex_destroy(&db->write_lock);
+	pthread_mutex_destroy(&db->pool_lock);
+	pthread_mutex_destroy(&db->id_lock);
+	free(db->path);
+	free(db);
+}
+
+void db_set_listener(struct db *db, void (*committed)(void *context, const char *job_id), void *context)
+{
+	db->committed = committed;
+	db->context = context;
+}
+
+/* ---- transactions ------------------------------------------------------------------------------------------------------- */
+
+enum status write_begin(struct db *db, struct error *err)
+{
+	pthread_mutex_lock(&db->write_lock);
+	enum status status = execute(&db->writer, err, NULL, "BEGIN IMMEDIATE", "");
+	if (status) pthread_mutex_unlock(&db->write_lock);
+	return status;
+}
+
+enum status write_end(struct db *db, enum status status, const char *job_id, struct error *err)
+{
+	reset_statements(&db->writer);
+	if (!status) status = execute(&db->writer, err, NULL, "COMMIT", "");
+	/* After some errors (a full disk) SQLite has rolled back by itself. */
+	if (status && !sqlite3_get_autocommit(db->writer.handle)) sqlite3_exec(db->writer.handle, "ROLLBACK", NULL, NULL, NULL);
+	pthread_mutex_unlock(&db->write_lock);
+	if (!status && job_id && db->committed) db->committed(db->context, job_id);
+	return status;
+}
+
+enum status read_begin(struct db *db, struct connection **ret, struct error *err)
+{
+	pthread_mutex_lock(&db->pool_lock);
+	struct connection *reader = db->pool;
+	if (reader) db->pool = reader->next;
+	pthread_mutex_unlock(&db->pool_lock);
+
+	enum status status = STATUS_OK;
+	if (!reader) {
+		reader = calloc(1, sizeof *reader);
+		if (!reader) return error_set(err, STATUS_NO_MEMORY, "no memory for a database connection");
+		status = connection_open(reader, db->path, SQLITE_OPEN_READONLY,
+					 "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;", err);
+		if (status) {
+			free(reader);
+			return status;
+		}
+	}
+	status = execute(reader, err, NULL, "BEGIN", "");
+	if (status) {
+		read_end(db, reader);
+		return status;
+	}
+	*ret = reader;
+	return STATUS_OK;
+}
+
+void read_end(struct db *db, struct connection *reader)
+{
+	reset_statements(reader);
+	if (!sqlite3_get_autocommit(reader->handle)) sqlite3_exec(reader->handle, "COMMIT", NULL, NULL, NULL);
+	pthread_mutex_lock(&db->pool_lock);
+	reader->next = db->pool;
+	db->pool = reader;
+	pthread_mutex_unlock(&db->pool_lock);
+}
+
+enum status db_check(struct db *db, struct error *err)
+{
+	struct connection *reader;
+	TRY(read_begin(db, &reader, err));
+	bool row;
+	sqlite3_stmt *statement = query(reader, err, "SELECT count(*) FROM sqlite_schema", "");
+	enum status status = statement ? query_step(reader, statement, &row, err) : err->status;
+	read_end(db, reader);
+	return status;
+}

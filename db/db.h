@@ -1,0 +1,186 @@
+/* The job queue and the event log, in one SQLite file.
+ *
+ * Threads. Every function may be called from any thread. One connection, guarded by a mutex, does all writes and checkpoints (SQLite
+ * before 3.51.3 can corrupt a WAL when two connections do); readers use a pool of read-only connections and never wait for a writer.
+ *
+ * Crash safety. Every change of a job's state, and every finished block, is one transaction together with the event that tells of it,
+ * synced before the function returns. So what a client has been told is never lost, event ids have no gap, and the rows agree with
+ * the events at any moment of a crash. */
+#ifndef BESAD_DB_DB_H
+#define BESAD_DB_DB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/error.h"
+
+struct db;
+
+enum { JOB_ID_BYTES = 27 }; /* 26 characters and the 0: a ULID in lower case, so ids sort by age */
+
+enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_CANCELLING, JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_STATES };
+
+const char *job_state_name(enum job_state);
+bool job_state_parse(const char *name, enum job_state *ret);
+static inline bool job_state_is_final(enum job_state state)
+{
+	return state >= JOB_SUCCEEDED;
+}
+bool job_id_is_valid(const char *id);
+
+struct job_progress {
+	char phase[32]; /* "" until the first attempt reports one */
+	int block, blocks;
+	double fraction;
+	double eta_seconds; /* < 0 where it is not known */
+};
+
+/* A row of the queue. Strings are owned; job_clear frees them. Times are milliseconds since 1970, 0 for not yet. */
+struct job {
+	char id[JOB_ID_BYTES];
+	enum job_state state;
+	char *name; /* NULL when the client gave none */
+	int priority;
+	char *spec;   /* JSON, resolved */
+	char *output; /* relative to the output root */
+	bool overwrite;
+	int attempt;     /* 0 until claimed */
+	int blocks_done; /* committed blocks: where the next attempt goes on */
+	struct job_progress progress;
+	char *result; /* JSON, NULL until it succeeded */
+	char *error_code, *error_message;
+	int64_t created_at, started_at, finished_at;
+};
+
+struct job_list {
+	struct job *jobs;
+	size_t count;
+	bool more; /* there are others behind the last one */
+};
+
+void job_clear(struct job *);
+void job_list_clear(struct job_list *);
+
+/* ---- life of the database ----------------------------------------------------------------------------------------------- */
+
+/* Opens or makes the file, brings its schema up to date, and refuses one that is not besad's or is from a newer besad. */
+enum status db_open(const char *path, struct db **ret, struct error *err);
+void db_close(struct db *); /* takes NULL; no call may be under way */
+
+/* `committed` is called after each commit that appended an event of that job, or removed the job, on the committing thread and with no
+ * lock of the database held. Set once, before other threads use `db`; NULL for none. */
+void db_set_listener(struct db *, void (*committed)(void *context, const char *job_id), void *context);
+
+/* After a crash or a stop: running jobs are queued again, cancelling ones are cancelled. Call before anything else uses the queue,
+ * by the one process that holds the state directory. */
+enum status db_recover(struct db *, int *ret_requeued, struct error *err);
+
+/* Does a read transaction succeed? */
+enum status db_check(struct db *, struct error *err);
+
+/* ---- the queue ---------------------------------------------------------------------------------------------------------- */
+
+/* A new id, larger than every id before it, even when the clock stepped back. */
+void db_new_id(struct db *, char ret[JOB_ID_BYTES]);
+
+struct submission {
+	const char *id;
+	const char *name; /* or NULL */
+	int priority;
+	const char *spec;
+	const char *output;
+	bool overwrite;
+	const char *idempotency_key; /* or NULL */
+	const char *request;         /* what the client sent, in one canonical form: compared when the key comes again */
+};
+
+enum insert_outcome {
+	INSERT_NEW,
+	INSERT_REPLAY,         /* same key, same request: the job of then */
+	INSERT_KEY_REUSED,     /* same key, other request */
+	INSERT_OUTPUT_CLAIMED, /* an unfinished job writes to that output, above it or below it */
+	INSERT_QUEUE_FULL,
+};
+
+/* Queues a job with its job.queued event. *ret is filled for INSERT_NEW and INSERT_REPLAY. */
+enum status db_job_insert(struct db *, const struct submission *, int64_t queue_limit, enum insert_outcome *ret_outcome,
+			  struct job *ret, struct error *err);
+
+/* What db_job_insert would say of the key alone: INSERT_NEW (unknown), INSERT_REPLAY (*ret is filled) or INSERT_KEY_REUSED. */
+enum status db_job_find_key(struct db *, const char *key, const char *request, enum insert_outcome *ret_outcome, struct job *ret,
+			    struct error *err);
+
+enum status db_job_get(struct db *, const char *id, struct job *ret, struct error *err); /* STATUS_NOT_FOUND */
+
+/* Newest first; `state` < 0 for all; `after` NULL or the id of the last job seen (it need not exist any more). */
+enum status db_job_list(struct db *, int state, const char *after, int limit, struct job_list *ret, struct error *err);
+
+enum status db_job_counts(struct db *, int64_t ret[JOB_STATES], struct error *err);
+
+/* Claims the queued job of the highest priority, the oldest among equals: running, attempt + 1, job.started. *ret_found says whether
+ * there was one. */
+enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct error *err);
+
+enum change_outcome {
+	CHANGE_DONE,
+	CHANGE_WRONG_STATE,
+	CHANGE_OUTPUT_CLAIMED, /* retry only */
+	CHANGE_QUEUE_FULL,     /* retry only */
+};
+
+/* queued -> cancelled, running -> cancelling; cancelling and cancelled stay. *ret is the job as it is then. STATUS_NOT_FOUND. */
+enum status db_job_cancel(struct db *, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err);
+
+/* failed or cancelled -> queued; committed blocks are kept. */
+enum status db_job_retry(struct db *, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
+			 struct error *err);
+
+/* Forgets a finished job with its events and blocks. */
+enum status db_job_delete(struct db *, const char *id, enum change_outcome *ret_outcome, struct error *err);
+
+/* running -> queued, because the daemon stops; cancelling -> cancelled. */
+enum status db_job_requeue(struct db *, const char *id, struct error *err);
+
+/* running or cancelling -> `state`, which is final, with the event that says so. `result` is JSON for JOB_SUCCEEDED; `code` and
+ * `message` are set for JOB_FAILED. */
+enum status db_job_finish(struct db *, const char *id, enum job_state state, const char *result, const char *code,
+			  const char *message, struct error *err);
+
+enum status db_job_set_progress(struct db *, const char *id, const struct job_progress *, struct error *err);
+
+/* ---- events and blocks -------------------------------------------------------------------------------------------------- */
+
+struct event {
+	int64_t id; /* 1, 2, 3 … within its job */
+	char *type;
+	int64_t created_at;
+	char *data; /* JSON */
+};
+
+struct event_list {
+	struct event *events;
+	size_t count;
+	bool more;  /* there are others behind the last one */
+	bool final; /* the job is in a final state, as of the same snapshot */
+};
+
+void event_list_clear(struct event_list *);
+
+/* Appends one event, and the progress where it is not NULL. STATUS_NOT_FOUND when there is no such job. */
+enum status db_event_append(struct db *, const char *id, const char *type, const char *data, const struct job_progress *,
+			    struct error *err);
+
+/* Block `block` is finished: its report row, block.finished and blocks_done, all or nothing. A block that is already committed, or that
+ * is not the next one, is STATUS_INTERNAL. */
+enum status db_block_commit(struct db *, const char *id, int block, const char *data, const struct job_progress *,
+			    struct error *err);
+
+/* Up to `limit` events with ids above `after`, in order. STATUS_NOT_FOUND. */
+enum status db_event_list(struct db *, const char *id, int64_t after, int limit, struct event_list *ret, struct error *err);
+
+/* The data of the finished blocks, in order, as *ret_count strings of JSON; freed with block_list_free. STATUS_NOT_FOUND. */
+enum status db_block_list(struct db *, const char *id, char ***ret, size_t *ret_count, struct error *err);
+void block_list_free(char **blocks, size_t count);
+
+#endif

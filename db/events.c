@@ -1,0 +1,164 @@
+/* The event log of each job, and its finished blocks. */
+#include "db/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum status event_insert(struct connection *writer, const char *id, const char *type, const char *data, struct error *err)
+{
+	int changes;
+	TRY(execute(writer, err, &changes, "UPDATE jobs SET last_event = last_event + 1 WHERE id = ?1", "s", id));
+	if (changes == 0) return error_set(err, STATUS_NOT_FOUND, "there is no job %s", id);
+	return execute(writer, err, NULL,
+		       "INSERT INTO events (job_id, id, type, created_at, data)"
+		       " SELECT id, last_event, ?2, ?3, ?4 FROM jobs WHERE id = ?1",
+		       "ssis", id, type, now_milliseconds(), data);
+}
+
+enum status progress_write(struct connection *writer, const char *id, const struct job_progress *progress, struct error *err)
+{
+	return execute(writer, err, NULL,
+		       "UPDATE jobs SET phase = ?2, block = ?3, blocks = ?4, fraction = ?5, eta_seconds = ?6 WHERE id = ?1",
+		       "ssiidd", id, progress->phase, (int64_t)progress->block, (int64_t)progress->blocks, progress->fraction,
+		       progress->eta_seconds);
+}
+
+enum status db_event_append(struct db *db, const char *id, const char *type, const char *data, const struct job_progress *progress,
+			    struct error *err)
+{
+	TRY(write_begin(db, err));
+	enum status status = event_insert(&db->writer, id, type, data, err);
+	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
+	return write_end(db, status, id, err);
+}
+
+static enum status block_insert(struct connection *writer, const char *id, int block, const char *data, struct error *err)
+{
+	int changes;
+	TRY(execute(writer, err, &changes, "UPDATE jobs SET blocks_done = blocks_done + 1 WHERE id = ?1 AND blocks_done = ?2", "si",
+		    id, (int64_t)block));
+	if (changes == 0) return error_set(err, STATUS_INTERNAL, "block %d of job %s is not the one to finish next", block, id);
+	TRY(execute(writer, err, NULL, "INSERT INTO blocks (job_id, block, data) VALUES (?1, ?2, ?3)", "sis", id, (int64_t)block,
+		    data));
+	return event_insert(writer, id, "block.finished", data, err);
+}
+
+enum status db_block_commit(struct db *db, const char *id, int block, const char *data, const struct job_progress *progress,
+			    struct error *err)
+{
+	TRY(write_begin(db, err));
+	enum status status = block_insert(&db->writer, id, block, data, err);
+	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
+	return write_end(db, status, id, err);
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------- */
+
+void event_list_clear(struct event_list *list)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		free(list->events[i].type);
+		free(list->events[i].data);
+	}
+	free(list->events);
+	*list = (struct event_list){0};
+}
+
+/* Whether the job is there, and, if so, whether it is final. */
+static enum status read_final(struct connection *reader, const char *id, bool *ret, struct error *err)
+{
+	bool row;
+	enum job_state state;
+	sqlite3_stmt *statement = query(reader, err, "SELECT state FROM jobs WHERE id = ?1", "s", id);
+	if (!statement) return err->status;
+	TRY(query_step(reader, statement, &row, err));
+	if (!row) return error_set(err, STATUS_NOT_FOUND, "there is no job %s", id);
+	const char *name = (const char *)sqlite3_column_text(statement, 0);
+	*ret = name && job_state_parse(name, &state) && job_state_is_final(state);
+	return STATUS_OK;
+}
+
+static enum status read_events(struct connection *reader, const char *id, int64_t after, int limit, struct event_list *list,
+			       struct error *err)
+{
+	TRY(read_final(reader, id, &list->final, err));
+	list->events = calloc((size_t)limit, sizeof *list->events);
+	if (!list->events) return error_set(err, STATUS_NO_MEMORY, "no memory for %d events", limit);
+	sqlite3_stmt *statement = query(
+		reader, err, "SELECT id, type, created_at, data FROM events WHERE job_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+		"sii", id, after, (int64_t)limit + 1);
+	if (!statement) return err->status;
+	for (;;) {
+		bool row;
+		TRY(query_step(reader, statement, &row, err));
+		if (!row) return STATUS_OK;
+		if (list->count == (size_t)limit) {
+			list->more = true;
+			return STATUS_OK;
+		}
+		struct event *event = &list->events[list->count++];
+		event->id = sqlite3_column_int64(statement, 0);
+		event->created_at = sqlite3_column_int64(statement, 2);
+		TRY(column_copy(statement, 1, &event->type, err));
+		TRY(column_copy(statement, 3, &event->data, err));
+	}
+}
+
+enum status db_event_list(struct db *db, const char *id, int64_t after, int limit, struct event_list *ret, struct error *err)
+{
+	struct connection *reader;
+	struct event_list list = {0};
+	TRY(read_begin(db, &reader, err));
+	enum status status = read_events(reader, id, after, limit, &list, err);
+	read_end(db, reader);
+	if (status)
+		event_list_clear(&list);
+	else
+		*ret = list;
+	return status;
+}
+
+void block_list_free(char **blocks, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(blocks[i]);
+	free(blocks);
+}
+
+static enum status read_blocks(struct connection *reader, const char *id, char ***blocks, size_t *count, struct error *err)
+{
+	bool row, final;
+	TRY(read_final(reader, id, &final, err));
+	sqlite3_stmt *statement = query(reader, err, "SELECT data FROM blocks WHERE job_id = ?1 ORDER BY block", "s", id);
+	if (!statement) return err->status;
+	for (size_t room = 0;;) {
+		TRY(query_step(reader, statement, &row, err));
+		if (!row) return STATUS_OK;
+		if (*count == room) {
+			size_t larger = room ? 2 * room : 64;
+			char **grown = realloc(*blocks, larger * sizeof *grown);
+			if (!grown) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu blocks", larger);
+			*blocks = grown;
+			room = larger;
+		}
+		TRY(column_copy(statement, 0, &(*blocks)[*count], err));
+		++*count;
+	}
+}
+
+enum status db_block_list(struct db *db, const char *id, char ***ret, size_t *ret_count, struct error *err)
+{
+	struct connection *reader;
+	char **blocks = NULL;
+	size_t count = 0;
+	TRY(read_begin(db, &reader, err));
+	enum status status = read_blocks(reader, id, &blocks, &count, err);
+	read_end(db, reader);
+	if (status) {
+		block_list_free(blocks, count);
+		return status;
+	}
+	*ret = blocks;
+	*ret_count = count;
+	return STATUS_OK;
+}

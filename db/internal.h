@@ -1,0 +1,79 @@
+/* What the files of db/ share, grouped by the file that owns it. */
+#ifndef BESAD_DB_INTERNAL_H
+#define BESAD_DB_INTERNAL_H
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+#include "db/db.h"
+
+/* ---- db.c: connections, transactions, statements ------------------------------------------------------------------------ */
+
+enum { CACHED_STATEMENTS = 48 };
+
+struct connection {
+	sqlite3 *handle;
+	struct {
+		const char *sql;
+		sqlite3_stmt *statement;
+	} cache[CACHED_STATEMENTS];
+	struct connection *next; /* in the pool */
+};
+
+struct db {
+	char *path;
+	pthread_mutex_t write_lock;
+	struct connection writer;
+	pthread_mutex_t pool_lock;
+	struct connection *pool; /* idle readers */
+	pthread_mutex_t id_lock;
+	uint8_t last_id[16]; /* big-endian: 48 bits of milliseconds, 80 random */
+	void (*committed)(void *context, const char *job_id);
+	void *context;
+};
+
+/* A write transaction: holds the write lock from write_begin to write_end, which commits when `status` is STATUS_OK and rolls back
+ * otherwise, and returns what the whole came to. After a commit the listener hears of `job_id`, unless it is NULL. */
+enum status write_begin(struct db *, struct error *err);
+enum status write_end(struct db *, enum status status, const char *job_id, struct error *err);
+
+/* A read transaction: one snapshot, on a connection of its own. */
+enum status read_begin(struct db *, struct connection **ret, struct error *err);
+void read_end(struct db *, struct connection *);
+
+/* A statement for `sql`, ready to be stepped, with parameters bound by `types`: s text (NULL is null), i int64_t, d double. `sql` has
+ * static storage: statements are cached by its address. NULL, and `err` filled, on failure. */
+sqlite3_stmt *query(struct connection *, struct error *err, const char *sql, const char *types, ...);
+
+/* Steps to the next row; *ret_row says whether there was one. */
+enum status query_step(struct connection *, sqlite3_stmt *, bool *ret_row, struct error *err);
+
+/* Runs a statement that returns no rows. *ret_changes, where not NULL, is the number of rows changed. */
+enum status execute(struct connection *, struct error *err, int *ret_changes, const char *sql, const char *types, ...);
+
+enum status sqlite_error(struct connection *, const char *what, struct error *err);
+
+/* A copy of a column's text, NULL for null. STATUS_NO_MEMORY where it cannot be had. */
+enum status column_copy(sqlite3_stmt *, int column, char **ret, struct error *err);
+
+/* ---- schema.c ----------------------------------------------------------------------------------------------------------- */
+
+enum status schema_migrate(struct connection *, const char *path, struct error *err);
+
+/* ---- id.c --------------------------------------------------------------------------------------------------------------- */
+
+int64_t now_milliseconds(void);
+void id_init(struct db *, const char *largest); /* `largest` id in use, or NULL */
+
+/* ---- jobs.c ------------------------------------------------------------------------------------------------------------- */
+
+/* Reads one job inside a transaction; STATUS_NOT_FOUND. */
+enum status job_read(struct connection *, const char *id, struct job *ret, struct error *err);
+
+/* ---- events.c ----------------------------------------------------------------------------------------------------------- */
+
+/* Appends an event inside a write transaction. */
+enum status event_insert(struct connection *, const char *id, const char *type, const char *data, struct error *err);
+enum status progress_write(struct connection *, const char *id, const struct job_progress *, struct error *err);
+
+#endif

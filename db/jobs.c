@@ -1,0 +1,501 @@
+/* The queue: every change of a job's state, each one transaction together with its event. */
+#include "db/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const state_names[JOB_STATES] = {"queued", "running", "cancelling", "succeeded", "failed", "cancelled"};
+
+const char *job_state_name(enum job_state state)
+{
+	return state_names[state];
+}
+
+bool job_state_parse(const char *name, enum job_state *ret)
+{
+	for (int i = 0; i < JOB_STATES; i++)
+		if (strcmp(name, state_names[i]) == 0) {
+			*ret = (enum job_state)i;
+			return true;
+		}
+	return false;
+}
+
+void job_clear(struct job *job)
+{
+	free(job->name);
+	free(job->spec);
+	free(job->output);
+	free(job->result);
+	free(job->error_code);
+	free(job->error_message);
+	*job = (struct job){0};
+}
+
+void job_list_clear(struct job_list *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		job_clear(&list->jobs[i]);
+	free(list->jobs);
+	*list = (struct job_list){0};
+}
+
+/* ---- rows --------------------------------------------------------------------------------------------------------------- */
+
+#define JOB_COLUMNS                                                                                                                \
+	"id, state, name, priority, spec, output, overwrite, attempt, blocks_done, phase, block, blocks, fraction, eta_seconds,"   \
+	" result, error_code, error_message, created_at, started_at, finished_at"
+
+static void copy_text(sqlite3_stmt *statement, int column, char *to, size_t size)
+{
+	const unsigned char *text = sqlite3_column_text(statement, column);
+	snprintf(to, size, "%s", text ? (const char *)text : "");
+}
+
+/* Fills *job from a row of JOB_COLUMNS. What a failure leaves in *job is freed by job_clear. */
+static enum status job_from_row(sqlite3_stmt *row, struct job *job, struct error *err)
+{
+	char state[16];
+	*job = (struct job){0};
+	copy_text(row, 0, job->id, sizeof job->id);
+	copy_text(row, 1, state, sizeof state);
+	if (!job_state_parse(state, &job->state))
+		return error_set(err, STATUS_INTERNAL, "job %s has the state '%s'", job->id, state);
+	TRY(column_copy(row, 2, &job->name, err));
+	job->priority = sqlite3_column_int(row, 3);
+	TRY(column_copy(row, 4, &job->spec, err));
+	TRY(column_copy(row, 5, &job->output, err));
+	job->overwrite = sqlite3_column_int(row, 6);
+	job->attempt = sqlite3_column_int(row, 7);
+	job->blocks_done = sqlite3_column_int(row, 8);
+	copy_text(row, 9, job->progress.phase, sizeof job->progress.phase);
+	job->progress.block = sqlite3_column_int(row, 10);
+	job->progress.blocks = sqlite3_column_int(row, 11);
+	job->progress.fraction = sqlite3_column_double(row, 12);
+	job->progress.eta_seconds = sqlite3_column_double(row, 13);
+	TRY(column_copy(row, 14, &job->result, err));
+	TRY(column_copy(row, 15, &job->error_code, err));
+	TRY(column_copy(row, 16, &job->error_message, err));
+	job->created_at = sqlite3_column_int64(row, 17);
+	job->started_at = sqlite3_column_int64(row, 18);
+	job->finished_at = sqlite3_column_int64(row, 19);
+	return STATUS_OK;
+}
+
+/* Steps once and fills *ret when there is a row. */
+static enum status job_step(struct connection *connection, sqlite3_stmt *statement, bool *ret_found, struct job *ret,
+			    struct error *err)
+{
+	struct job job;
+	if (!statement) return err->status;
+	TRY(query_step(connection, statement, ret_found, err));
+	if (!*ret_found) return STATUS_OK;
+	enum status status = job_from_row(statement, &job, err);
+	if (status)
+		job_clear(&job);
+	else
+		*ret = job;
+	return status;
+}
+
+enum status job_read(struct connection *connection, const char *id, struct job *ret, struct error *err)
+{
+	bool found;
+	TRY(job_step(connection, query(connection, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE id = ?1", "s", id), &found, ret,
+		     err));
+	return found ? STATUS_OK : error_set(err, STATUS_NOT_FOUND, "there is no job %s", id);
+}
+
+static enum status read_integer(struct connection *connection, sqlite3_stmt *statement, int64_t *ret, struct error *err)
+{
+	bool row;
+	if (!statement) return err->status;
+	TRY(query_step(connection, statement, &row, err));
+	*ret = row ? sqlite3_column_int64(statement, 0) : 0;
+	sqlite3_reset(statement);
+	return STATUS_OK;
+}
+
+static enum status queue_length(struct connection *connection, int64_t *ret, struct error *err)
+{
+	return read_integer(connection, query(connection, err, "SELECT count(*) FROM jobs WHERE state = 'queued'", ""), ret, err);
+}
+
+/* Does an unfinished job write to `output`, to a directory in it, or to one that holds it? */
+static enum status output_is_claimed(struct connection *connection, const char *output, bool *ret, struct error *err)
+{
+	int64_t found = 0;
+	TRY(read_integer(connection,
+			 query(connection, err,
+			       "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running', 'cancelling') AND (output = ?1"
+			       " OR substr(output, 1, length(?1) + 1) = ?1 || '/'"
+			       " OR substr(?1, 1, length(output) + 1) = output || '/')",
+			       "s", output),
+			 &found, err));
+	*ret = found > 0;
+	return STATUS_OK;
+}
+
+/* ---- in ----------------------------------------------------------------------------------------------------------------- */
+
+static enum status find_key(struct connection *connection, const char *key, const char *request, enum insert_outcome *outcome,
+			    struct job *ret, struct error *err)
+{
+	bool row;
+	*outcome = INSERT_NEW;
+	if (!key) return STATUS_OK;
+	sqlite3_stmt *statement =
+		query(connection, err, "SELECT id, request = ?2 FROM jobs WHERE idempotency_key = ?1", "ss", key, request);
+	if (!statement) return err->status;
+	TRY(query_step(connection, statement, &row, err));
+	if (!row) return STATUS_OK;
+	char id[JOB_ID_BYTES];
+	copy_text(statement, 0, id, sizeof id);
+	bool same = sqlite3_column_int(statement, 1);
+	sqlite3_reset(statement);
+	*outcome = same ? INSERT_REPLAY : INSERT_KEY_REUSED;
+	return same ? job_read(connection, id, ret, err) : STATUS_OK;
+}
+
+enum status db_job_find_key(struct db *db, const char *key, const char *request, enum insert_outcome *ret_outcome, struct job *ret,
+			    struct error *err)
+{
+	struct connection *reader;
+	TRY(read_begin(db, &reader, err));
+	enum status status = find_key(reader, key, request, ret_outcome, ret, err);
+	read_end(db, reader);
+	return status;
+}
+
+static enum status insert(struct connection *writer, const struct submission *new, int64_t queue_limit,
+			  enum insert_outcome *outcome, struct job *ret, struct error *err)
+{
+	bool claimed;
+	int64_t queued;
+	TRY(find_key(writer, new->idempotency_key, new->request, outcome, ret, err));
+	if (*outcome != INSERT_NEW) return STATUS_OK;
+	TRY(output_is_claimed(writer, new->output, &claimed, err));
+	TRY(queue_length(writer, &queued, err));
+	if (claimed && !new->overwrite)
+		*outcome = INSERT_OUTPUT_CLAIMED;
+	else if (queued >= queue_limit)
+		*outcome = INSERT_QUEUE_FULL;
+	if (*outcome != INSERT_NEW) return STATUS_OK;
+	TRY(execute(writer, err, NULL,
+		    "INSERT INTO jobs (id, state, name, priority, spec, output, overwrite, idempotency_key, request, created_at)"
+		    " VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+		    "ssississi", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
+		    new->idempotency_key, new->idempotency_key ? new->request : NULL, now_milliseconds()));
+	TRY(event_insert(writer, new->id, "job.queued", "{\"reason\":\"submitted\"}", err));
+	return job_read(writer, new->id, ret, err);
+}
+
+enum status db_job_insert(struct db *db, const struct submission *new, int64_t queue_limit, enum insert_outcome *ret_outcome,
+			  struct job *ret, struct error *err)
+{
+	struct job job = {0};
+	TRY(write_begin(db, err));
+	enum status status = insert(&db->writer, new, queue_limit, ret_outcome, &job, err);
+	status = write_end(db, status, !status && *ret_outcome == INSERT_NEW ? new->id : NULL, err);
+	if (status)
+		job_clear(&job);
+	else
+		*ret = job;
+	return status;
+}
+
+/* ---- out ---------------------------------------------------------------------------------------------------------------- */
+
+enum status db_job_get(struct db *db, const char *id, struct job *ret, struct error *err)
+{
+	struct connection *reader;
+	TRY(read_begin(db, &reader, err));
+	enum status status = job_read(reader, id, ret, err);
+	read_end(db, reader);
+	return status;
+}
+
+static enum status read_list(struct connection *reader, int state, const char *after, int limit, struct job_list *list,
+			     struct error *err)
+{
+	list->jobs = calloc((size_t)limit, sizeof *list->jobs);
+	if (!list->jobs) return error_set(err, STATUS_NO_MEMORY, "no memory for %d jobs", limit);
+	const char *before = after ? after : "~"; /* larger than any id */
+	sqlite3_stmt *statement =
+		state < 0 ? query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2", "si",
+				  before, (int64_t)limit + 1)
+			  : query(reader, err,
+				  "SELECT " JOB_COLUMNS " FROM jobs WHERE state = ?3 AND id < ?1 ORDER BY id DESC LIMIT ?2", "sis",
+				  before, (int64_t)limit + 1, job_state_name((enum job_state)state));
+	if (!statement) return err->status;
+	for (;;) {
+		bool row;
+		TRY(query_step(reader, statement, &row, err));
+		if (!row) return STATUS_OK;
+		if (list->count == (size_t)limit) {
+			list->more = true;
+			return STATUS_OK;
+		}
+		TRY(job_from_row(statement, &list->jobs[list->count++], err));
+	}
+}
+
+enum status db_job_list(struct db *db, int state, const char *after, int limit, struct job_list *ret, struct error *err)
+{
+	struct connection *reader;
+	struct job_list list = {0};
+	TRY(read_begin(db, &reader, err));
+	enum status status = read_list(reader, state, after, limit, &list, err);
+	read_end(db, reader);
+	if (status)
+		job_list_clear(&list);
+	else
+		*ret = list;
+	return status;
+}
+
+static enum status read_counts(struct connection *reader, int64_t counts[JOB_STATES], struct error *err)
+{
+	sqlite3_stmt *statement = query(reader, err, "SELECT state, count(*) FROM jobs GROUP BY state", "");
+	if (!statement) return err->status;
+	for (;;) {
+		bool row;
+		char name[16];
+		enum job_state state;
+		TRY(query_step(reader, statement, &row, err));
+		if (!row) return STATUS_OK;
+		copy_text(statement, 0, name, sizeof name);
+		if (job_state_parse(name, &state)) counts[state] = sqlite3_column_int64(statement, 1);
+	}
+}
+
+enum status db_job_counts(struct db *db, int64_t ret[JOB_STATES], struct error *err)
+{
+	struct connection *reader;
+	int64_t counts[JOB_STATES] = {0};
+	TRY(read_begin(db, &reader, err));
+	enum status status = read_counts(reader, counts, err);
+	read_end(db, reader);
+	if (!status) memcpy(ret, counts, sizeof counts);
+	return status;
+}
+
+/* ---- changes of state --------------------------------------------------------------------------------------------------- */
+
+static enum status claim(struct connection *writer, bool *ret_found, struct job *job, struct error *err)
+{
+	char data[64];
+	TRY(job_step(writer,
+		     query(writer, err,
+			   "UPDATE jobs SET state = 'running', attempt = attempt + 1,"
+			   " started_at = CASE started_at WHEN 0 THEN ?1 ELSE started_at END"
+			   " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, id LIMIT 1)"
+			   " RETURNING " JOB_COLUMNS,
+			   "i", now_milliseconds()),
+		     ret_found, job, err));
+	if (!*ret_found) return STATUS_OK;
+	snprintf(data, sizeof data, "{\"attempt\":%d,\"blocks_done\":%d}", job->attempt, job->blocks_done);
+	return event_insert(writer, job->id, "job.started", data, err);
+}
+
+enum status db_job_claim(struct db *db, bool *ret_found, struct job *ret, struct error *err)
+{
+	struct job job = {0};
+	bool found = false;
+	TRY(write_begin(db, err));
+	enum status status = claim(&db->writer, &found, &job, err);
+	status = write_end(db, status, found ? job.id : NULL, err);
+	if (status) {
+		job_clear(&job);
+		return status;
+	}
+	*ret_found = found;
+	if (found) *ret = job;
+	return STATUS_OK;
+}
+
+/* A change of one job, run inside a write transaction after its row was read. On CHANGE_DONE it has written what there is to write, and
+ * says in *ret_event whether an event was appended. */
+typedef enum status change_fn(struct connection *writer, const struct job *job, int64_t queue_limit,
+			      enum change_outcome *ret_outcome, bool *ret_event, struct error *err);
+
+static enum status change(struct db *db, const char *id, change_fn *fn, int64_t queue_limit, enum change_outcome *ret_outcome,
+			  struct job *ret, struct error *err)
+{
+	struct job job = {0};
+	bool event = false;
+	TRY(write_begin(db, err));
+	enum status status = job_read(&db->writer, id, &job, err);
+	if (!status) status = fn(&db->writer, &job, queue_limit, ret_outcome, &event, err);
+	job_clear(&job);
+	if (!status && ret) status = job_read(&db->writer, id, &job, err);
+	status = write_end(db, status, event ? id : NULL, err);
+	if (status || !ret)
+		job_clear(&job);
+	else
+		*ret = job;
+	return status;
+}
+
+static enum status set_cancelled(struct connection *writer, const char *id, struct error *err)
+{
+	TRY(execute(writer, err, NULL, "UPDATE jobs SET state = 'cancelled', finished_at = ?2 WHERE id = ?1", "si", id,
+		    now_milliseconds()));
+	return event_insert(writer, id, "job.cancelled", "{}", err);
+}
+
+static enum status set_queued(struct connection *writer, const char *id, const char *data, struct error *err)
+{
+	TRY(execute(writer, err, NULL,
+		    "UPDATE jobs SET state = 'queued', finished_at = 0, error_code = NULL, error_message = NULL WHERE id = ?1", "s",
+		    id));
+	return event_insert(writer, id, "job.queued", data, err);
+}
+
+static enum status cancel(struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
+			  bool *event, struct error *err)
+{
+	(void)queue_limit;
+	*outcome = CHANGE_DONE;
+	switch (job->state) {
+	case JOB_QUEUED:
+		*event = true;
+		return set_cancelled(writer, job->id, err);
+	case JOB_RUNNING:
+		return execute(writer, err, NULL, "UPDATE jobs SET state = 'cancelling' WHERE id = ?1", "s", job->id);
+	case JOB_CANCELLING:
+	case JOB_CANCELLED:
+		return STATUS_OK;
+	default:
+		*outcome = CHANGE_WRONG_STATE;
+		return STATUS_OK;
+	}
+}
+
+enum status db_job_cancel(struct db *db, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err)
+{
+	return change(db, id, cancel, 0, ret_outcome, ret, err);
+}
+
+static enum status retry(struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
+			 bool *event, struct error *err)
+{
+	bool claimed;
+	int64_t queued;
+	TRY(output_is_claimed(writer, job->output, &claimed, err));
+	TRY(queue_length(writer, &queued, err));
+	*outcome = CHANGE_DONE;
+	if (job->state != JOB_FAILED && job->state != JOB_CANCELLED)
+		*outcome = CHANGE_WRONG_STATE;
+	else if (claimed && !job->overwrite)
+		*outcome = CHANGE_OUTPUT_CLAIMED;
+	else if (queued >= queue_limit)
+		*outcome = CHANGE_QUEUE_FULL;
+	if (*outcome != CHANGE_DONE) return STATUS_OK;
+	*event = true;
+	return set_queued(writer, job->id, "{\"reason\":\"retried\"}", err);
+}
+
+enum status db_job_retry(struct db *db, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
+			 struct error *err)
+{
+	return change(db, id, retry, queue_limit, ret_outcome, ret, err);
+}
+
+static enum status delete (struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
+			   bool *event, struct error *err) {
+	(void)queue_limit; *outcome = job_state_is_final(job->state) ? CHANGE_DONE : CHANGE_WRONG_STATE;
+	if (*outcome != CHANGE_DONE) return STATUS_OK;
+	*event = true;
+	return execute(writer, err, NULL, "DELETE FROM jobs WHERE id = ?1", "s", job->id);
+}
+
+enum status db_job_delete(struct db *db, const char *id, enum change_outcome *ret_outcome, struct error *err)
+{
+	return change(db, id, delete, 0, ret_outcome, NULL, err);
+}
+
+static enum status interrupt(struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
+			     bool *event, struct error *err)
+{
+	(void)queue_limit;
+	*outcome = CHANGE_DONE;
+	*event = true;
+	if (job->state == JOB_CANCELLING) return set_cancelled(writer, job->id, err);
+	if (job->state == JOB_RUNNING) return set_queued(writer, job->id, "{\"reason\":\"interrupted\"}", err);
+	return error_set(err, STATUS_INTERNAL, "job %s is %s, not running", job->id, job_state_name(job->state));
+}
+
+enum status db_job_requeue(struct db *db, const char *id, struct error *err)
+{
+	enum change_outcome outcome;
+	return change(db, id, interrupt, 0, &outcome, NULL, err);
+}
+
+enum status db_recover(struct db *db, int *ret_requeued, struct error *err)
+{
+	for (int requeued = 0;; requeued++) {
+		struct connection *reader;
+		struct job job;
+		bool found = false;
+		TRY(read_begin(db, &reader, err));
+		enum status status = job_step(
+			reader,
+			query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE state IN ('running', 'cancelling') LIMIT 1", ""),
+			&found, &job, err);
+		read_end(db, reader);
+		TRY(status);
+		if (!found) {
+			*ret_requeued = requeued;
+			return STATUS_OK;
+		}
+		status = db_job_requeue(db, job.id, err);
+		job_clear(&job);
+		TRY(status);
+	}
+}
+
+static enum status finish(struct connection *writer, const char *id, enum job_state state, const char *result, const char *code,
+			  const char *message, const char *data, struct error *err)
+{
+	char type[32];
+	int changes;
+	TRY(execute(writer, err, &changes,
+		    "UPDATE jobs SET state = ?2, result = ?3, error_code = ?4, error_message = ?5, finished_at = ?6"
+		    " WHERE id = ?1 AND state IN ('running', 'cancelling')",
+		    "sssssi", id, job_state_name(state), result, code, message, now_milliseconds()));
+	if (changes == 0) return error_set(err, STATUS_INTERNAL, "job %s is not running", id);
+	if (state == JOB_SUCCEEDED)
+		TRY(execute(writer, err, NULL, "UPDATE jobs SET fraction = 1, eta_seconds = 0 WHERE id = ?1", "s", id));
+	snprintf(type, sizeof type, "job.%s", job_state_name(state));
+	return event_insert(writer, id, type, data, err);
+}
+
+/* {"code": …, "message": …}, made by SQLite so that every character is escaped as it must be. */
+static enum status failure_json(struct connection *writer, const char *code, const char *message, char **ret, struct error *err)
+{
+	bool row;
+	sqlite3_stmt *statement = query(writer, err, "SELECT json_object('code', ?1, 'message', ?2)", "ss", code, message);
+	if (!statement) return err->status;
+	TRY(query_step(writer, statement, &row, err));
+	return column_copy(statement, 0, ret, err);
+}
+
+enum status db_job_finish(struct db *db, const char *id, enum job_state state, const char *result, const char *code,
+			  const char *message, struct error *err)
+{
+	char *failure = NULL;
+	TRY(write_begin(db, err));
+	enum status status = state == JOB_FAILED ? failure_json(&db->writer, code, message, &failure, err) : STATUS_OK;
+	const char *data = failure ? failure : result ? result : "{}";
+	if (!status) status = finish(&db->writer, id, state, result, code, message, data, err);
+	free(failure);
+	return write_end(db, status, id, err);
+}
+
+enum status db_job_set_progress(struct db *db, const char *id, const struct job_progress *progress, struct error *err)
+{
+	TRY(write_begin(db, err));
+	return write_end(db, progress_write(&db->writer, id, progress, err), NULL, err);
+}

@@ -1,0 +1,99 @@
+/* The tables, and how an older file becomes a newer one: migration i takes user_version i to i + 1, in a transaction of its own. A
+ * migration that has been released is never changed; add another. */
+#include "db/internal.h"
+
+#include <stdio.h>
+
+enum { APPLICATION_ID = 0x62657361 }; /* "besa" */
+
+static const char *const migrations[] = {
+	"CREATE TABLE jobs ("
+	"  id TEXT PRIMARY KEY NOT NULL CHECK (length(id) = 26),"
+	"  state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled')),"
+	"  name TEXT,"
+	"  priority INTEGER NOT NULL,"
+	"  spec TEXT NOT NULL CHECK (json_valid(spec)),"
+	"  output TEXT NOT NULL CHECK (output <> ''),"
+	"  overwrite INTEGER NOT NULL CHECK (overwrite IN (0, 1)),"
+	"  idempotency_key TEXT UNIQUE,"
+	"  request TEXT,"
+	"  attempt INTEGER NOT NULL DEFAULT 0 CHECK (attempt >= 0),"
+	"  blocks_done INTEGER NOT NULL DEFAULT 0 CHECK (blocks_done >= 0),"
+	"  last_event INTEGER NOT NULL DEFAULT 0 CHECK (last_event >= 0),"
+	"  phase TEXT NOT NULL DEFAULT '',"
+	"  block INTEGER NOT NULL DEFAULT 0,"
+	"  blocks INTEGER NOT NULL DEFAULT 0,"
+	"  fraction REAL NOT NULL DEFAULT 0,"
+	"  eta_seconds REAL NOT NULL DEFAULT -1,"
+	"  result TEXT CHECK (result IS NULL OR json_valid(result)),"
+	"  error_code TEXT,"
+	"  error_message TEXT,"
+	"  created_at INTEGER NOT NULL,"
+	"  started_at INTEGER NOT NULL DEFAULT 0,"
+	"  finished_at INTEGER NOT NULL DEFAULT 0,"
+	"  CHECK ((state IN ('succeeded', 'failed', 'cancelled')) = (finished_at <> 0)),"
+	"  CHECK ((state = 'succeeded') = (result IS NOT NULL)),"
+	"  CHECK ((state = 'failed') = (error_code IS NOT NULL)),"
+	"  CHECK ((error_code IS NULL) = (error_message IS NULL)),"
+	"  CHECK ((idempotency_key IS NULL) = (request IS NULL))"
+	") STRICT;"
+	"CREATE INDEX jobs_by_state ON jobs (state, priority DESC, id);"
+	"CREATE TABLE events ("
+	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
+	"  id INTEGER NOT NULL CHECK (id > 0),"
+	"  type TEXT NOT NULL,"
+	"  created_at INTEGER NOT NULL,"
+	"  data TEXT NOT NULL CHECK (json_valid(data)),"
+	"  PRIMARY KEY (job_id, id)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE TABLE blocks ("
+	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
+	"  block INTEGER NOT NULL CHECK (block >= 0),"
+	"  data TEXT NOT NULL CHECK (json_valid(data)),"
+	"  PRIMARY KEY (job_id, block)"
+	") STRICT, WITHOUT ROWID;",
+};
+enum { VERSION = sizeof migrations / sizeof migrations[0] };
+
+static enum status read_pragma(struct connection *connection, const char *sql, int64_t *ret, struct error *err)
+{
+	bool row;
+	sqlite3_stmt *statement = query(connection, err, sql, "");
+	if (!statement) return err->status;
+	TRY(query_step(connection, statement, &row, err));
+	*ret = row ? sqlite3_column_int64(statement, 0) : 0;
+	sqlite3_reset(statement);
+	return STATUS_OK;
+}
+
+static enum status run(struct connection *connection, const char *sql, struct error *err)
+{
+	if (sqlite3_exec(connection->handle, sql, NULL, NULL, NULL) == SQLITE_OK) return STATUS_OK;
+	return sqlite_error(connection, "schema", err);
+}
+
+enum status schema_migrate(struct connection *connection, const char *path, struct error *err)
+{
+	int64_t application, version, tables;
+	TRY(read_pragma(connection, "PRAGMA application_id", &application, err));
+	TRY(read_pragma(connection, "PRAGMA user_version", &version, err));
+	TRY(read_pragma(connection, "SELECT count(*) FROM sqlite_schema", &tables, err));
+	if (application != APPLICATION_ID && (application != 0 || tables != 0))
+		return error_set(err, STATUS_INVALID, "%s is a database, but not besad's", path);
+	if (version > VERSION)
+		return error_set(err, STATUS_UNSUPPORTED, "%s is of version %lld, from a newer besad; this one knows version %d",
+				 path, (long long)version, VERSION);
+	for (; version < VERSION; version++) {
+		char tail[128];
+		snprintf(tail, sizeof tail, "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", APPLICATION_ID,
+			 (int)version + 1);
+		enum status status = run(connection, "BEGIN IMMEDIATE", err);
+		if (!status) status = run(connection, migrations[version], err);
+		if (!status) status = run(connection, tail, err);
+		if (status) {
+			sqlite3_exec(connection->handle, "ROLLBACK", NULL, NULL, NULL);
+			return error_prefix(err, "%s: migration to version %d", path, (int)version + 1);
+		}
+	}
+	return STATUS_OK;
+}

@@ -1,0 +1,614 @@
+/* The job queue and event log: transitions, idempotency, claims, order, recovery, and what a kill leaves behind. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <sqlite3.h>
+
+#include "db/db.h"
+#include "engine/file.h"
+
+struct fixture {
+	char directory[64], path[96];
+	struct db *db;
+	struct error err;
+};
+
+/* A call of the database that must succeed, or the test fails with its message. */
+#define OK(call)                                                                                                                   \
+	do {                                                                                                                       \
+		if ((call) != STATUS_OK) fail_msg("%s: %s", #call, f->err.message);                                                \
+	} while (0)
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	strcpy(f->directory, "/tmp/besad-test-db-XXXXXX");
+	assert_non_null(mkdtemp(f->directory));
+	snprintf(f->path, sizeof f->path, "%s/besad.db", f->directory);
+	OK(db_open(f->path, &f->db, &f->err));
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	db_close(f->db);
+	assert_int_equal(directory_remove(f->directory, &f->err), STATUS_OK);
+	free(f);
+	return 0;
+}
+
+static void reopen(struct fixture *f)
+{
+	db_close(f->db);
+	OK(db_open(f->path, &f->db, &f->err));
+}
+
+/* Submits a job that writes to `output`; its id goes to `id`. */
+static enum insert_outcome submit(struct fixture *f, const char *output, int priority, bool overwrite, const char *key,
+				  const char *request, char id[JOB_ID_BYTES])
+{
+	char new_id[JOB_ID_BYTES];
+	struct job job = {0};
+	enum insert_outcome outcome;
+	db_new_id(f->db, new_id);
+	struct submission submission = {.id = new_id,
+					.name = "test",
+					.priority = priority,
+					.spec = "{\"model\":\"m\"}",
+					.output = output,
+					.overwrite = overwrite,
+					.idempotency_key = key,
+					.request = request};
+	OK(db_job_insert(f->db, &submission, 5, &outcome, &job, &f->err));
+	if (id) strcpy(id, job.id);
+	job_clear(&job);
+	return outcome;
+}
+
+static enum job_state state_of(struct fixture *f, const char *id)
+{
+	struct job job;
+	OK(db_job_get(f->db, id, &job, &f->err));
+	enum job_state state = job.state;
+	job_clear(&job);
+	return state;
+}
+
+/* Claims a job, expecting `id`; NULL expects none. */
+static void claim(struct fixture *f, const char *id)
+{
+	struct job job = {0};
+	bool found;
+	OK(db_job_claim(f->db, &found, &job, &f->err));
+	assert_int_equal(found, id != NULL);
+	if (id) assert_string_equal(job.id, id);
+	if (id) assert_int_equal(job.state, JOB_RUNNING);
+	job_clear(&job);
+}
+
+/* The types of all events of a job, joined by spaces; checks that ids count 1, 2, 3 … */
+static void expect_events(struct fixture *f, const char *id, const char *types)
+{
+	char text[1024] = "";
+	struct event_list list;
+	OK(db_event_list(f->db, id, 0, 100, &list, &f->err));
+	for (size_t i = 0; i < list.count; i++) {
+		assert_int_equal(list.events[i].id, i + 1);
+		if (i) strcat(text, " ");
+		strcat(text, list.events[i].type);
+	}
+	event_list_clear(&list);
+	assert_string_equal(text, types);
+}
+
+static int64_t scalar(struct fixture *f, const char *sql)
+{
+	sqlite3 *handle;
+	sqlite3_stmt *statement;
+	assert_int_equal(sqlite3_open_v2(f->path, &handle, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(handle, sql, -1, &statement, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+	int64_t value = sqlite3_column_int64(statement, 0);
+	sqlite3_finalize(statement);
+	sqlite3_close(handle);
+	return value;
+}
+
+static void expect_sound(struct fixture *f)
+{
+	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"), 0);
+	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_foreign_key_check"), 0);
+	assert_int_equal(scalar(f,
+				"SELECT count(*) FROM jobs WHERE last_event <> (SELECT coalesce(max(id), 0) FROM events"
+				" WHERE job_id = jobs.id) OR last_event <> (SELECT count(*) FROM events WHERE job_id = jobs.id)"),
+			 0);
+	assert_int_equal(scalar(f, "SELECT count(*) FROM jobs WHERE blocks_done <> (SELECT count(*) FROM blocks"
+				   " WHERE job_id = jobs.id)"),
+			 0);
+	assert_int_equal(scalar(f, "SELECT count(*) FROM jobs WHERE blocks_done <> (SELECT count(*) FROM events"
+				   " WHERE job_id = jobs.id AND type = 'block.finished')"),
+			 0);
+}
+
+static void test_pragmas(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(scalar(f, "SELECT application_id FROM pragma_application_id"), 0x62657361);
+	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 1);
+	assert_int_equal(scalar(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
+	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name IN"
+				   " ('jobs', 'events', 'blocks') AND strict"),
+			 3);
+}
+
+static void test_refuses_other_files(void **state)
+{
+	struct fixture *f = *state;
+	struct db *db = NULL;
+	char path[96];
+	sqlite3 *handle;
+	snprintf(path, sizeof path, "%s/other.db", f->directory);
+	assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, "CREATE TABLE t (x)", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(db_open(path, &db, &f->err), STATUS_INVALID);
+	assert_int_equal(sqlite3_exec(handle, "DROP TABLE t; PRAGMA application_id = 1650815841; PRAGMA user_version = 99", NULL,
+				      NULL, NULL),
+			 SQLITE_OK);
+	sqlite3_close(handle);
+	assert_int_equal(db_open(path, &db, &f->err), STATUS_UNSUPPORTED);
+	assert_non_null(strstr(f->err.message, "newer"));
+	assert_int_equal(file_replace(path, "not a database, but long enough to be looked at", 47, &f->err), STATUS_OK);
+	assert_int_equal(db_open(path, &db, &f->err), STATUS_INVALID);
+	assert_null(db);
+}
+
+static void test_ids_grow(void **state)
+{
+	struct fixture *f = *state;
+	char last[JOB_ID_BYTES] = "", id[JOB_ID_BYTES];
+	for (int i = 0; i < 10000; i++) {
+		db_new_id(f->db, id);
+		assert_true(job_id_is_valid(id));
+		assert_true(strcmp(last, id) < 0);
+		strcpy(last, id);
+	}
+	/* An id from the future, as after a clock that stepped back: the next one is larger all the same. */
+	struct submission future = {.id = "7zzzzzzzzz0123456789abcdez", .spec = "{}", .output = "future"};
+	struct job job;
+	enum insert_outcome outcome;
+	OK(db_job_insert(f->db, &future, 5, &outcome, &job, &f->err));
+	job_clear(&job);
+	reopen(f);
+	db_new_id(f->db, id);
+	assert_string_equal(id, "7zzzzzzzzz0123456789abcdf0");
+}
+
+static void test_id_validity(void **state)
+{
+	(void)state;
+	assert_true(job_id_is_valid("01hzzzzzzz0123456789abcdef"));
+	assert_false(job_id_is_valid(""));
+	assert_false(job_id_is_valid("01hzzzzzzz0123456789abcde"));
+	assert_false(job_id_is_valid("01hzzzzzzz0123456789abcdefg"));
+	assert_false(job_id_is_valid("81hzzzzzzz0123456789abcdef"));
+	assert_false(job_id_is_valid("01Hzzzzzzz0123456789abcdef"));
+	assert_false(job_id_is_valid("01hzzzzzzz0123456789abcde/"));
+}
+
+static void test_idempotency(void **state)
+{
+	struct fixture *f = *state;
+	char first[JOB_ID_BYTES], second[JOB_ID_BYTES];
+	struct job job = {0};
+	enum insert_outcome outcome;
+	assert_int_equal(submit(f, "a", 0, false, "key", "{\"x\":1}", first), INSERT_NEW);
+	assert_int_equal(submit(f, "b", 0, false, "key", "{\"x\":1}", second), INSERT_REPLAY);
+	assert_string_equal(first, second);
+	assert_int_equal(submit(f, "b", 0, false, "key", "{\"x\":2}", NULL), INSERT_KEY_REUSED);
+	assert_int_equal(submit(f, "b", 0, false, "other", "{\"x\":1}", NULL), INSERT_NEW);
+
+	OK(db_job_find_key(f->db, "key", "{\"x\":1}", &outcome, &job, &f->err));
+	assert_int_equal(outcome, INSERT_REPLAY);
+	assert_string_equal(job.id, first);
+	job_clear(&job);
+	OK(db_job_find_key(f->db, "key", "{}", &outcome, &job, &f->err));
+	assert_int_equal(outcome, INSERT_KEY_REUSED);
+	OK(db_job_find_key(f->db, "unknown", "{}", &outcome, &job, &f->err));
+	assert_int_equal(outcome, INSERT_NEW);
+	expect_events(f, first, "job.queued");
+}
+
+static void test_output_claims(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct job job;
+	enum change_outcome outcome;
+	assert_int_equal(submit(f, "a/b", 0, false, NULL, NULL, id), INSERT_NEW);
+	assert_int_equal(submit(f, "a/b", 0, false, NULL, NULL, NULL), INSERT_OUTPUT_CLAIMED);
+	assert_int_equal(submit(f, "a/b/c", 0, false, NULL, NULL, NULL), INSERT_OUTPUT_CLAIMED);
+	assert_int_equal(submit(f, "a", 0, false, NULL, NULL, NULL), INSERT_OUTPUT_CLAIMED);
+	assert_int_equal(submit(f, "a/bc", 0, false, NULL, NULL, NULL), INSERT_NEW);
+	assert_int_equal(submit(f, "a/b", 0, true, NULL, NULL, NULL), INSERT_NEW);
+
+	/* A finished job claims nothing; its retry claims again. */
+	assert_int_equal(submit(f, "r", 0, false, NULL, NULL, id), INSERT_NEW);
+	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+	job_clear(&job);
+	assert_int_equal(submit(f, "r", 0, false, NULL, NULL, NULL), INSERT_NEW);
+	OK(db_job_retry(f->db, id, 9, &outcome, &job, &f->err));
+	assert_int_equal(outcome, CHANGE_OUTPUT_CLAIMED);
+	assert_int_equal(job.state, JOB_CANCELLED);
+	job_clear(&job);
+}
+
+static void test_queue_limit(void **state)
+{
+	struct fixture *f = *state;
+	char output[2] = "a", id[JOB_ID_BYTES];
+	struct job job;
+	enum change_outcome outcome;
+	for (; output[0] < 'f'; output[0]++)
+		assert_int_equal(submit(f, output, 0, false, NULL, NULL, id), INSERT_NEW);
+	assert_int_equal(submit(f, "x", 0, false, NULL, NULL, NULL), INSERT_QUEUE_FULL);
+	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+	job_clear(&job);
+	assert_int_equal(submit(f, "x", 0, false, NULL, NULL, NULL), INSERT_NEW);
+	OK(db_job_retry(f->db, id, 5, &outcome, &job, &f->err));
+	assert_int_equal(outcome, CHANGE_QUEUE_FULL);
+	job_clear(&job);
+}
+
+static void test_priority_then_age(void **state)
+{
+	struct fixture *f = *state;
+	char a[JOB_ID_BYTES], b[JOB_ID_BYTES], c[JOB_ID_BYTES], d[JOB_ID_BYTES];
+	submit(f, "a", 0, false, NULL, NULL, a);
+	submit(f, "b", 5, false, NULL, NULL, b);
+	submit(f, "c", 5, false, NULL, NULL, c);
+	submit(f, "d", -5, false, NULL, NULL, d);
+	claim(f, b);
+	claim(f, c);
+	claim(f, a);
+	claim(f, d);
+	claim(f, NULL);
+}
+
+static void test_life_of_a_job(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct job job;
+	char **blocks;
+	size_t count;
+	struct job_progress progress = {.phase = "pruning", .block = 1, .blocks = 2, .fraction = 0.5, .eta_seconds = 3};
+	submit(f, "a", 0, false, NULL, NULL, id);
+	claim(f, id);
+	OK(db_event_append(f->db, id, "block.started", "{\"block\":0}", NULL, &f->err));
+	OK(db_block_commit(f->db, id, 0, "{\"block\":0}", NULL, &f->err));
+	assert_int_equal(db_block_commit(f->db, id, 0, "{\"block\":0}", NULL, &f->err), STATUS_INTERNAL);
+	assert_int_equal(db_block_commit(f->db, id, 2, "{\"block\":2}", NULL, &f->err), STATUS_INTERNAL);
+	assert_int_equal(db_block_commit(f->db, id, 1, "not json", NULL, &f->err), STATUS_INTERNAL);
+	OK(db_block_commit(f->db, id, 1, "{\"block\":1}", &progress, &f->err));
+	OK(db_block_list(f->db, id, &blocks, &count, &f->err));
+	assert_int_equal(count, 2);
+	assert_string_equal(blocks[1], "{\"block\":1}");
+	block_list_free(blocks, count);
+	OK(db_job_finish(f->db, id, JOB_SUCCEEDED, "{\"seconds\":1}", NULL, NULL, &f->err));
+	assert_int_equal(db_job_finish(f->db, id, JOB_CANCELLED, NULL, NULL, NULL, &f->err), STATUS_INTERNAL);
+
+	OK(db_job_get(f->db, id, &job, &f->err));
+	assert_int_equal(job.state, JOB_SUCCEEDED);
+	assert_string_equal(job.result, "{\"seconds\":1}");
+	assert_int_equal(job.blocks_done, 2);
+	assert_int_equal(job.attempt, 1);
+	assert_string_equal(job.progress.phase, "pruning");
+	assert_true(job.progress.fraction == 1.0);
+	assert_true(job.created_at > 0 && job.started_at >= job.created_at && job.finished_at >= job.started_at);
+	job_clear(&job);
+	expect_events(f, id, "job.queued job.started block.started block.finished block.finished job.succeeded");
+	expect_sound(f);
+}
+
+static void test_failure_keeps_every_character(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct event_list list;
+	struct job job;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	claim(f, id);
+	OK(db_job_finish(f->db, id, JOB_FAILED, NULL, "io", "a \"quoted\" \\ name\n", &f->err));
+	OK(db_event_list(f->db, id, 2, 1, &list, &f->err));
+	assert_string_equal(list.events[0].data, "{\"code\":\"io\",\"message\":\"a \\\"quoted\\\" \\\\ name\\n\"}");
+	assert_true(list.final);
+	event_list_clear(&list);
+	OK(db_job_get(f->db, id, &job, &f->err));
+	assert_string_equal(job.error_message, "a \"quoted\" \\ name\n");
+	job_clear(&job);
+}
+
+static void test_cancel_retry_delete(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct job job;
+	enum change_outcome outcome;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	claim(f, id);
+	OK(db_block_commit(f->db, id, 0, "{}", NULL, &f->err));
+	OK(db_job_delete(f->db, id, &outcome, &f->err));
+	assert_int_equal(outcome, CHANGE_WRONG_STATE);
+	OK(db_job_retry(f->db, id, 5, &outcome, &job, &f->err));
+	assert_int_equal(outcome, CHANGE_WRONG_STATE);
+	job_clear(&job);
+	for (int i = 0; i < 2; i++) {
+		OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+		assert_int_equal(outcome, CHANGE_DONE);
+		assert_int_equal(job.state, JOB_CANCELLING);
+		job_clear(&job);
+	}
+	OK(db_job_finish(f->db, id, JOB_CANCELLED, NULL, NULL, NULL, &f->err));
+	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+	assert_int_equal(outcome, CHANGE_DONE);
+	job_clear(&job);
+
+	OK(db_job_retry(f->db, id, 5, &outcome, &job, &f->err));
+	assert_int_equal(outcome, CHANGE_DONE);
+	assert_int_equal(job.state, JOB_QUEUED);
+	assert_int_equal(job.blocks_done, 1);
+	assert_int_equal(job.finished_at, 0);
+	job_clear(&job);
+	claim(f, id);
+	OK(db_job_finish(f->db, id, JOB_SUCCEEDED, "{}", NULL, NULL, &f->err));
+	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+	assert_int_equal(outcome, CHANGE_WRONG_STATE);
+	job_clear(&job);
+	expect_events(f, id, "job.queued job.started block.finished job.cancelled job.queued job.started job.succeeded");
+
+	OK(db_job_delete(f->db, id, &outcome, &f->err));
+	assert_int_equal(outcome, CHANGE_DONE);
+	assert_int_equal(db_job_get(f->db, id, &job, &f->err), STATUS_NOT_FOUND);
+	assert_int_equal(db_job_delete(f->db, id, &outcome, &f->err), STATUS_NOT_FOUND);
+	assert_int_equal(scalar(f, "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM blocks)"), 0);
+}
+
+static void test_recovery(void **state)
+{
+	struct fixture *f = *state;
+	char a[JOB_ID_BYTES], b[JOB_ID_BYTES], c[JOB_ID_BYTES];
+	struct job job;
+	enum change_outcome outcome;
+	int requeued;
+	submit(f, "a", 2, false, NULL, NULL, a);
+	submit(f, "b", 1, false, NULL, NULL, b);
+	submit(f, "c", 0, false, NULL, NULL, c);
+	claim(f, a);
+	claim(f, b);
+	OK(db_job_cancel(f->db, b, &outcome, &job, &f->err));
+	job_clear(&job);
+	reopen(f);
+	OK(db_recover(f->db, &requeued, &f->err));
+	assert_int_equal(requeued, 2);
+	assert_int_equal(state_of(f, a), JOB_QUEUED);
+	assert_int_equal(state_of(f, b), JOB_CANCELLED);
+	assert_int_equal(state_of(f, c), JOB_QUEUED);
+	claim(f, a);
+	OK(db_job_get(f->db, a, &job, &f->err));
+	assert_int_equal(job.attempt, 2);
+	job_clear(&job);
+	expect_events(f, a, "job.queued job.started job.queued job.started");
+	expect_events(f, b, "job.queued job.started job.cancelled");
+}
+
+static void test_list_pages(void **state)
+{
+	struct fixture *f = *state;
+	char ids[4][JOB_ID_BYTES], output[2] = "a";
+	struct job_list list;
+	struct job job;
+	enum change_outcome outcome;
+	int64_t counts[JOB_STATES];
+	for (int i = 0; i < 4; i++, output[0]++)
+		submit(f, output, 0, false, NULL, NULL, ids[i]);
+	OK(db_job_cancel(f->db, ids[1], &outcome, &job, &f->err));
+	job_clear(&job);
+
+	OK(db_job_list(f->db, -1, NULL, 3, &list, &f->err));
+	assert_int_equal(list.count, 3);
+	assert_true(list.more);
+	assert_string_equal(list.jobs[0].id, ids[3]);
+	assert_string_equal(list.jobs[2].id, ids[1]);
+	job_list_clear(&list);
+	OK(db_job_list(f->db, -1, ids[1], 3, &list, &f->err));
+	assert_int_equal(list.count, 1);
+	assert_false(list.more);
+	assert_string_equal(list.jobs[0].id, ids[0]);
+	job_list_clear(&list);
+	OK(db_job_list(f->db, JOB_QUEUED, ids[3], 2, &list, &f->err));
+	assert_int_equal(list.count, 2);
+	assert_false(list.more);
+	assert_string_equal(list.jobs[1].id, ids[0]);
+	job_list_clear(&list);
+
+	OK(db_job_counts(f->db, counts, &f->err));
+	assert_int_equal(counts[JOB_QUEUED], 3);
+	assert_int_equal(counts[JOB_CANCELLED], 1);
+	assert_int_equal(counts[JOB_RUNNING], 0);
+}
+
+static void test_event_pages(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct event_list list;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	for (int i = 0; i < 5; i++)
+		OK(db_event_append(f->db, id, "warning", "{}", NULL, &f->err));
+	assert_int_equal(db_event_append(f->db, "01hzzzzzzz0123456789abcdef", "warning", "{}", NULL, &f->err), STATUS_NOT_FOUND);
+	assert_int_equal(db_event_append(f->db, id, "warning", "{", NULL, &f->err), STATUS_INTERNAL);
+	OK(db_event_list(f->db, id, 2, 3, &list, &f->err));
+	assert_int_equal(list.count, 3);
+	assert_int_equal(list.events[0].id, 3);
+	assert_true(list.more);
+	assert_false(list.final);
+	event_list_clear(&list);
+	OK(db_event_list(f->db, id, 3, 3, &list, &f->err));
+	assert_int_equal(list.count, 3);
+	assert_false(list.more);
+	event_list_clear(&list);
+	OK(db_event_list(f->db, id, INT64_MAX, 3, &list, &f->err));
+	assert_int_equal(list.count, 0);
+	event_list_clear(&list);
+	assert_int_equal(db_event_list(f->db, "01hzzzzzzz0123456789abcdef", 0, 3, &list, &f->err), STATUS_NOT_FOUND);
+}
+
+/* ---- threads and crashes ------------------------------------------------------------------------------------------------- */
+
+enum { WRITERS = 4, WRITES = 50 };
+
+struct heard {
+	pthread_mutex_t lock;
+	int commits;
+};
+
+static void hear(void *context, const char *job_id)
+{
+	struct heard *heard = context;
+	if (!job_id_is_valid(job_id)) return;
+	pthread_mutex_lock(&heard->lock);
+	heard->commits++;
+	pthread_mutex_unlock(&heard->lock);
+}
+
+struct writer {
+	struct db *db;
+	const char *id;
+	int failures;
+};
+
+static void *write_and_read(void *context)
+{
+	struct writer *writer = context;
+	struct error err;
+	for (int i = 0; i < WRITES; i++) {
+		struct event_list list;
+		writer->failures += db_event_append(writer->db, writer->id, "warning", "{}", NULL, &err) != STATUS_OK;
+		if (db_event_list(writer->db, writer->id, 0, 1000, &list, &err) != STATUS_OK) {
+			writer->failures++;
+			continue;
+		}
+		for (size_t e = 0; e < list.count; e++)
+			writer->failures += list.events[e].id != (int64_t)e + 1;
+		event_list_clear(&list);
+	}
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	pthread_t threads[WRITERS];
+	struct writer writers[WRITERS];
+	struct heard heard = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	submit(f, "a", 0, false, NULL, NULL, id);
+	db_set_listener(f->db, hear, &heard);
+	for (int i = 0; i < WRITERS; i++) {
+		writers[i] = (struct writer){.db = f->db, .id = id};
+		assert_int_equal(pthread_create(&threads[i], NULL, write_and_read, &writers[i]), 0);
+	}
+	for (int i = 0; i < WRITERS; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(writers[i].failures, 0);
+	}
+	assert_int_equal(heard.commits, WRITERS * WRITES);
+	assert_int_equal(scalar(f, "SELECT last_event FROM jobs"), WRITERS * WRITES + 1);
+	expect_sound(f);
+}
+
+/* Appends and commits until it is killed; tells the parent of each commit by a byte. */
+static void write_until_killed(const char *path, const char *id, int fd)
+{
+	struct db *db;
+	struct error err;
+	if (db_open(path, &db, &err) != STATUS_OK) _exit(1);
+	struct job job;
+	if (db_job_get(db, id, &job, &err) != STATUS_OK) _exit(1);
+	for (int block = job.blocks_done;; block++) {
+		if (db_event_append(db, id, "block.started", "{}", NULL, &err) != STATUS_OK) _exit(1);
+		if (db_block_commit(db, id, block, "{}", NULL, &err) != STATUS_OK) _exit(1);
+		if (write(fd, "", 1) != 1) _exit(1);
+	}
+}
+
+static void test_kill_loses_nothing_acknowledged(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	int acknowledged = 0;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	for (int round = 0; round < 10; round++) {
+		int fds[2], status;
+		char bytes[4096];
+		ssize_t got;
+		db_close(f->db);
+		assert_int_equal(pipe(fds), 0);
+		pid_t child = fork();
+		if (child == 0) write_until_killed(f->path, id, fds[1]);
+		close(fds[1]);
+		for (int i = 0; i <= round; i++) {
+			assert_int_equal(read(fds[0], bytes, 1), 1);
+			acknowledged++;
+		}
+		usleep((useconds_t)(rand() % 3000));
+		kill(child, SIGKILL);
+		while ((got = read(fds[0], bytes, sizeof bytes)) > 0)
+			acknowledged += (int)got;
+		close(fds[0]);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSIGNALED(status));
+
+		OK(db_open(f->path, &f->db, &f->err));
+		expect_sound(f);
+		int64_t done = scalar(f, "SELECT blocks_done FROM jobs");
+		assert_true(done == acknowledged || done == acknowledged + 1);
+		acknowledged = (int)done;
+	}
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_pragmas),
+		TEST(test_refuses_other_files),
+		TEST(test_ids_grow),
+		cmocka_unit_test(test_id_validity),
+		TEST(test_idempotency),
+		TEST(test_output_claims),
+		TEST(test_queue_limit),
+		TEST(test_priority_then_age),
+		TEST(test_life_of_a_job),
+		TEST(test_failure_keeps_every_character),
+		TEST(test_cancel_retry_delete),
+		TEST(test_recovery),
+		TEST(test_list_pages),
+		TEST(test_event_pages),
+		TEST(test_threads),
+		TEST(test_kill_loses_nothing_acknowledged),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
