@@ -41,8 +41,13 @@ struct linear_result {
 	int64_t zeros;
 };
 
+/* Where the time of a block goes. */
+enum phase { PHASE_LOAD, PHASE_REFERENCE, PHASE_RANK, PHASE_LEARN, PHASE_FINAL, PHASE_WRITE, PHASE_COUNT };
+static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank", "learn", "final", "write"};
+
 struct block_result {
 	double loss, reconstruction, seconds;
+	double phases[PHASE_COUNT], mark; /* seconds; monotonic time when the running phase began */
 	int64_t zeros, params;
 	struct linear_result linears[BLOCK_MAX_LINEARS];
 };
@@ -270,6 +275,9 @@ static cJSON *block_json(const struct walk *w, int index, const struct block_res
 	}
 	cJSON_AddNullToObject(data, "perplexity");
 	cJSON_AddNumberToObject(data, "seconds", result->seconds);
+	cJSON *phases = cJSON_AddObjectToObject(data, "phases");
+	for (int i = 0; i < PHASE_COUNT; i++)
+		cJSON_AddNumberToObject(phases, PHASE_NAMES[i], result->phases[i]);
 	return data;
 }
 
@@ -310,23 +318,39 @@ static enum status announce_block(const struct walk *w, int index, struct error 
 	return status;
 }
 
+/* Ends a phase: its operations are done, not only issued. */
+static enum status end_phase(struct walk *w, struct block_result *result, enum phase phase, struct error *err)
+{
+	TRY(backend_failed(w, w->backend->ops->sync(w->backend), err));
+	double now = monotonic_seconds();
+	result->phases[phase] += now - result->mark;
+	result->mark = now;
+	return STATUS_OK;
+}
+
 static enum status prune_block(struct walk *w, int index, struct error *err)
 {
-	struct block_result result = {0};
-	double started = monotonic_seconds(), tokens = (double)(w->input.sequences * w->input.tokens);
+	struct block_result result = {.mark = monotonic_seconds()};
+	double started = result.mark, tokens = (double)(w->input.sequences * w->input.tokens);
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
+	TRY(end_phase(w, &result, PHASE_LOAD, err));
 	if (calibrated(w)) TRY(reference_pass(w, err));
+	TRY(end_phase(w, &result, PHASE_REFERENCE, err));
 	progress_add(w->p->progress, tokens);
 	enum importance importance = w->spec->method == METHOD_BESA        ? w->spec->besa.importance
 				     : w->spec->method == METHOD_MAGNITUDE ? IMPORTANCE_MAGNITUDE
 									   : IMPORTANCE_WANDA;
 	TRY(backend_failed(w, ranking_rank(&w->ranking, &w->block, importance, w->input.sequences), err));
+	TRY(end_phase(w, &result, PHASE_RANK, err));
 	TRY(choose_thresholds(w, index, &result, err));
+	TRY(end_phase(w, &result, PHASE_LEARN, err));
 	TRY(backend_failed(w, ranking_activate(&w->ranking, &w->block, w->thresholds), err));
 	if (calibrated(w)) TRY(final_pass(w, &result.reconstruction, err));
+	TRY(end_phase(w, &result, PHASE_FINAL, err));
 	progress_add(w->p->progress, tokens);
 	TRY(write_weights(w, index, &result, err));
+	TRY(end_phase(w, &result, PHASE_WRITE, err));
 
 	double miss = learns(w) ? ((double)result.zeros / (double)result.params - w->spec->sparsity) / w->spec->sparsity : 0;
 	result.loss = result.reconstruction + w->spec->besa.lambda * miss * miss;
