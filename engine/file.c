@@ -12,7 +12,7 @@
 
 enum { COPY_CHUNK = 1 << 20, REMOVE_MAX_OPEN = 16 };
 
-struct file_calls file_calls = {pread, pwrite, fsync, rename, posix_fallocate};
+struct file_calls file_calls = {pread, pwrite, fsync, rename, renameat2, posix_fallocate};
 
 /* Takes over `fd`; fails, and closes it, when it is not a regular file. */
 static enum status adopt(int fd, const char *path, struct file *ret, struct error *err)
@@ -167,7 +167,7 @@ enum status file_replace(const char *path, const void *bytes, size_t size, struc
 	return status;
 }
 
-static enum status copy_bytes(const struct file *from, const struct file *to, struct error *err)
+enum status file_copy_bytes(const struct file *from, const struct file *to, struct error *err)
 {
 	char *chunk = malloc(COPY_CHUNK);
 	if (!chunk) return error_set(err, STATUS_NO_MEMORY, "no memory to copy %s", from->path);
@@ -187,7 +187,7 @@ enum status file_copy(const char *from, const char *to, struct error *err)
 	TRY(file_open_read(from, &source, err));
 	enum status status = file_create(to, source.size, &target, err);
 	if (status == STATUS_OK) {
-		status = copy_bytes(&source, &target, err);
+		status = file_copy_bytes(&source, &target, err);
 		file_close(&target);
 	}
 	file_close(&source);
@@ -213,6 +213,24 @@ static enum status parent_sync(const char *path, struct error *err)
 enum status file_rename(const char *from, const char *to, struct error *err)
 {
 	if (file_calls.rename(from, to) != 0) return error_errno(err, "cannot rename %s to %s", from, to);
+	return parent_sync(to, err);
+}
+
+enum status file_rename_new(const char *from, const char *to, struct error *err)
+{
+	int result = file_calls.renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+	if (result != 0 && errno == EINVAL) { /* NFS and others know no flags */
+		if (path_exists(to)) return error_set(err, STATUS_EXISTS, "%s: exists already", to);
+		result = file_calls.rename(from, to);
+	}
+	if (result != 0) return error_errno(err, "cannot rename %s to %s", from, to);
+	return parent_sync(to, err);
+}
+
+enum status file_exchange(const char *from, const char *to, struct error *err)
+{
+	if (file_calls.renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) != 0)
+		return error_errno(err, "cannot exchange %s and %s", from, to);
 	return parent_sync(to, err);
 }
 

@@ -16,6 +16,7 @@ struct file_calls {
 	ssize_t (*pwrite)(int fd, const void *buffer, size_t bytes, off_t offset);
 	int (*fsync)(int fd);
 	int (*rename)(const char *from, const char *to);
+	int (*renameat2)(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 	int (*fallocate)(int fd, off_t offset, off_t bytes); /* posix_fallocate: returns the error number */
 };
 extern struct file_calls file_calls;
@@ -40,8 +41,14 @@ enum status file_slurp(const char *path, size_t limit, char **ret_text, size_t *
 /* Replaces `path` by the bytes given: written beside it, fsync, rename, fsync of the directory. */
 enum status file_replace(const char *path, const void *bytes, size_t size, struct error *err);
 
-enum status file_copy(const char *from, const char *to, struct error *err);   /* and fsync */
-enum status file_rename(const char *from, const char *to, struct error *err); /* and fsync of the target's directory */
+enum status file_copy(const char *from, const char *to, struct error *err);                     /* and fsync */
+enum status file_copy_bytes(const struct file *from, const struct file *to, struct error *err); /* likewise, between open files */
+
+/* Renames, each with fsync of the target's directory. The target of the first is replaced, that of the second must not exist
+ * (STATUS_EXISTS), that of the third must exist and gets the other's name. */
+enum status file_rename(const char *from, const char *to, struct error *err);
+enum status file_rename_new(const char *from, const char *to, struct error *err);
+enum status file_exchange(const char *from, const char *to, struct error *err);
 enum status directory_sync(const char *path, struct error *err);
 enum status directory_make(const char *path, struct error *err);   /* like mkdir -p */
 enum status directory_remove(const char *path, struct error *err); /* with its contents; no error when it is not there */

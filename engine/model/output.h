@@ -24,7 +24,7 @@ enum status output_write(struct output *, const struct tensor_info *, const void
 enum status output_sync(struct output *, struct error *err);
 
 /* Renames work_dir to output_dir, durably. With `overwrite` an existing output_dir is replaced (exchanged, then removed); without, it is
- * STATUS_EXISTS. Closes the output. */
+ * STATUS_EXISTS. Directories above output_dir are made. Closes the output, on success. */
 enum status output_publish(struct output *, const char *output_dir, bool overwrite, struct error *err);
 void output_close(struct output *);
 
