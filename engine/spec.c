@@ -1,0 +1,459 @@
+#include "engine/spec.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/fields.h"
+#include "engine/model/config.h"
+#include "engine/model/safetensors.h"
+#include "engine/roots.h"
+
+enum {
+	MAX_NAME = 200,
+	MAX_PATH_CHARACTERS = 1000,
+	MAX_COMPONENT_BYTES = 200, /* of 255, so that {id} and {date} may expand */
+	MAX_JOIN = 1000,
+	DEFAULT_SEQUENCE = 2048,
+	DEFAULT_SAMPLES = 128,
+	MAX_SAMPLES = 65536,
+	MAX_CALIBRATION_TOKENS = 1 << 30,
+};
+
+/* What the sigmoid's rates can reach: 0.5 ± 0.1224 (besa.md 2), and the targets for which "auto" takes it. */
+static const double sigmoid_low = 0.3776, sigmoid_high = 0.6224, auto_low = 0.45, auto_high = 0.55;
+
+static const char *const method_names[] = {"besa", "wanda", "magnitude", "none", NULL};
+static const char *const pattern_names[] = {"unstructured", NULL};
+static const char *const granularity_names[] = {"row", "layer", NULL};
+static const char *const importance_names[] = {"wanda", "magnitude", NULL};
+static const char *const optimizer_names[] = {"prodigy", "adamw", NULL};
+static const char *const target_names[] = {"block", "dense_stream", NULL};
+static const char *const parameterization_names[] = {"sigmoid", "softmax", "auto", NULL};
+static const char *const precision_names[] = {"auto", "f32", "bf16", NULL};
+enum { PARAM_AUTO = PARAM_SOFTMAX + 1 };
+
+/* What parsing carries along. */
+struct parser {
+	const struct roots *roots;
+	struct spec *spec;
+	int64_t max_positions; /* of the model; INT_MAX while it is unknown */
+	bool no_memory;
+};
+
+static char *copy(struct parser *parser, const char *text)
+{
+	char *result = text ? strdup(text) : NULL;
+	if (text && !result) parser->no_memory = true;
+	return result;
+}
+
+/* ---- paths ------------------------------------------------------------------------------------------------------------- */
+
+/* The real path of a string field below `roots`, or NULL, with a problem unless the field is missing. *ret_text is what the client wrote. */
+static char *parse_path(struct parser *parser, const struct fields *fields, const char *key, char *const *roots, char **ret_text)
+{
+	struct error err;
+	char *resolved = NULL;
+	const char *text = fields_string(fields, key, MAX_PATH_CHARACTERS, false, NULL);
+	if (!text) return NULL;
+	*ret_text = copy(parser, text);
+	enum status status = roots_resolve(roots, text, &resolved, &err);
+	if (status == STATUS_NO_MEMORY)
+		parser->no_memory = true;
+	else if (status != STATUS_OK)
+		fields_problem(fields, key, "%s", err.message);
+	return resolved;
+}
+
+static bool is_regular(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* `path` of a data section. */
+static void parse_data_path(struct parser *parser, const struct fields *fields, struct dataset *dataset)
+{
+	dataset->resolved_path = parse_path(parser, fields, "path", parser->roots->data, &dataset->path);
+	if (dataset->resolved_path && !is_regular(dataset->resolved_path)) fields_problem(fields, "path", "is not a regular file");
+}
+
+/* The engine's message about a file of the model, without the absolute path of the directory. */
+static void model_problem(struct parser *parser, const struct fields *fields, const struct error *err)
+{
+	const char *message = err->message;
+	size_t length = strlen(parser->spec->model_dir);
+	if (strncmp(message, parser->spec->model_dir, length) == 0 && message[length] == '/') message += length + 1;
+	if (err->status == STATUS_NO_MEMORY) parser->no_memory = true;
+	fields_problem(fields, "model", "%s", message);
+}
+
+static void parse_model(struct parser *parser, const struct fields *fields)
+{
+	struct error err;
+	struct model_config config;
+	struct checkpoint checkpoint;
+	struct spec *spec = parser->spec;
+	if (!fields_get(fields, "model")) {
+		fields_problem(fields, "model", "is required");
+		return;
+	}
+	spec->model_dir = parse_path(parser, fields, "model", parser->roots->model, &spec->model);
+	if (!spec->model_dir) return;
+	struct stat st;
+	if (stat(spec->model_dir, &st) != 0 || !S_ISDIR(st.st_mode)) {
+		fields_problem(fields, "model", "is not a directory");
+	} else if (model_config_read(spec->model_dir, &config, &err) != STATUS_OK) {
+		model_problem(parser, fields, &err);
+	} else if (checkpoint_open(spec->model_dir, &checkpoint, &err) != STATUS_OK) {
+		model_problem(parser, fields, &err);
+	} else {
+		parser->max_positions = config.max_positions;
+		checkpoint_close(&checkpoint);
+	}
+}
+
+/* Why `text` cannot be a path below the output root, or NULL. */
+static const char *output_objection(const char *text)
+{
+	const char *brace = text;
+	if (*text == '/') return "must be a relative path";
+	while ((brace = strpbrk(brace, "{}"))) {
+		size_t length = strncmp(brace, "{id}", 4) == 0 ? 4 : strncmp(brace, "{date}", 6) == 0 ? 6 : 0;
+		if (length == 0) return "may use {date} and {id}, and no other braces";
+		brace += length;
+	}
+	for (;;) {
+		size_t length = strcspn(text, "/");
+		if (length == 0) return "must not have empty components";
+		if (*text == '.') return "must not have components that begin with a dot";
+		if (length > MAX_COMPONENT_BYTES) return "has a component that is too long";
+		if (!text[length]) return NULL;
+		text += length + 1;
+	}
+}
+
+static void parse_output(struct parser *parser, const struct fields *fields)
+{
+	struct spec *spec = parser->spec;
+	const char *text = fields_string(fields, "output", MAX_PATH_CHARACTERS, false, NULL);
+	if (text) {
+		const char *objection = output_objection(text);
+		if (objection) fields_problem(fields, "output", "%s", objection);
+		spec->output = copy(parser, text);
+		return;
+	}
+	if (!spec->model_dir) return;
+	/* As the client wrote it where that can name an output, else the directory's own name. */
+	const char *base = spec->model;
+	if (output_objection(base)) base = strrchr(spec->model_dir, '/') + 1;
+	if (output_objection(base)) base = "model";
+	if (asprintf(&spec->output, "%s-%s-{id}", base, method_names[spec->method]) < 0) {
+		spec->output = NULL;
+		parser->no_memory = true;
+	}
+}
+
+/* ---- method and its settings ------------------------------------------------------------------------------------------------- */
+
+/* A choice of which later versions know more: those are told apart from what is plainly wrong. */
+static int parse_known_choice(const struct fields *fields, const char *key, const char *const *names, const char *const *later)
+{
+	const char *text = cJSON_GetStringValue(fields_get(fields, key));
+	for (; text && *later; later++)
+		if (strcmp(text, *later) == 0) {
+			fields_problem(fields, key, "'%s' is not supported by this version", text);
+			return 0;
+		}
+	return fields_choice(fields, key, names, 0);
+}
+
+static void parse_method(struct parser *parser, const struct fields *fields)
+{
+	static const char *const later_methods[] = {"sparsegpt", NULL}, *const later_patterns[] = {"2:4", "4:8", NULL};
+	struct spec *spec = parser->spec;
+	spec->method = (enum method)parse_known_choice(fields, "method", method_names, later_methods);
+	parse_known_choice(fields, "pattern", pattern_names, later_patterns);
+	if (fields_get(fields, "quantization")) fields_problem(fields, "quantization", "is not supported by this version");
+	if (spec->method == METHOD_NONE) {
+		spec->sparsity = fields_number(fields, "sparsity", 0, 0, 0);
+		return;
+	}
+	if (!fields_get(fields, "sparsity")) fields_problem(fields, "sparsity", "is required unless method is none");
+	spec->sparsity = fields_number(fields, "sparsity", 0, 0.95, 0.5);
+}
+
+static void parse_besa(struct parser *parser, const struct fields *top)
+{
+	static const char *const known[] = {"granularity", "importance", "candidates",       "lambda",
+					    "epochs",      "batch_size", "optimizer",        "learning_rate",
+					    "d_coef",      "target",     "parameterization", NULL};
+	struct spec *spec = parser->spec;
+	struct fields fields = fields_section(top, "besa");
+	fields_only(&fields, known);
+	spec->besa.granularity = (enum granularity)fields_choice(&fields, "granularity", granularity_names, GRANULARITY_ROW);
+	spec->besa.importance = (enum importance)fields_choice(&fields, "importance", importance_names, IMPORTANCE_WANDA);
+	spec->besa.candidates = (int)fields_int(&fields, "candidates", 2, 256, 101);
+	spec->besa.lambda = fields_number(&fields, "lambda", 0, 1e6, 5);
+	spec->besa.epochs = (int)fields_int(&fields, "epochs", 1, 100, 1);
+	spec->besa.batch_size = (int)fields_int(&fields, "batch_size", 1, spec->calibration_samples, 1);
+	spec->besa.optimizer = (enum optimizer)fields_choice(&fields, "optimizer", optimizer_names, OPTIMIZER_PRODIGY);
+	spec->besa.learning_rate = fields_number(&fields, "learning_rate", 1e-8, 10, 0.01);
+	spec->besa.target = (enum target)fields_choice(&fields, "target", target_names, TARGET_BLOCK);
+
+	int parameterization = fields_choice(&fields, "parameterization", parameterization_names, PARAM_AUTO);
+	if (parameterization == PARAM_AUTO)
+		parameterization = spec->sparsity >= auto_low && spec->sparsity <= auto_high ? PARAM_SIGMOID : PARAM_SOFTMAX;
+	else if (parameterization == PARAM_SIGMOID && spec->method == METHOD_BESA &&
+		 (spec->sparsity < sigmoid_low || spec->sparsity > sigmoid_high))
+		fields_problem(&fields, "parameterization", "sigmoid reaches sparsities from %g to %g only", sigmoid_low,
+			       sigmoid_high);
+	spec->besa.parameterization = (enum parameterization)parameterization;
+	spec->besa.d_coef = fields_number(&fields, "d_coef", 1e-6, 1e6, parameterization == PARAM_SIGMOID ? 5 : 50);
+}
+
+/* ---- data -------------------------------------------------------------------------------------------------------------------- */
+
+static int parse_sequence_length(struct parser *parser, const struct fields *fields)
+{
+	int64_t high = parser->max_positions;
+	return (int)fields_int(fields, "sequence_length", 2, high, high < DEFAULT_SEQUENCE ? high : DEFAULT_SEQUENCE);
+}
+
+static void parse_calibration(struct parser *parser, const struct fields *top)
+{
+	static const char *const known[] = {"path", "samples", "sequence_length", "seed", NULL};
+	struct spec *spec = parser->spec;
+	struct fields fields = fields_section(top, "calibration");
+	const char *standard = parser->roots->calibration, *text = cJSON_GetStringValue(fields_get(&fields, "path"));
+	bool needed = spec->method == METHOD_BESA || spec->method == METHOD_WANDA;
+	fields_only(&fields, known);
+	/* The operator's own file may lie outside the data roots; a spec that was shown to a client, and comes back, names it. */
+	if (standard && (text ? strcmp(text, standard) == 0 : needed && !fields_get(&fields, "path"))) {
+		spec->calibration.path = copy(parser, standard);
+		spec->calibration.resolved_path = realpath(standard, NULL);
+		if (!spec->calibration.resolved_path || !is_regular(spec->calibration.resolved_path))
+			fields_problem(&fields, "path", "the daemon's --calibration file '%.200s' is not there", standard);
+	} else {
+		parse_data_path(parser, &fields, &spec->calibration);
+		if (needed && !fields_get(&fields, "path"))
+			fields_problem(&fields, "path", "is required: the daemon was started without --calibration");
+	}
+	spec->calibration_samples = (int)fields_int(&fields, "samples", 1, MAX_SAMPLES, DEFAULT_SAMPLES);
+	spec->calibration_seed = fields_int(&fields, "seed", 0, (int64_t)1 << 53, 0);
+	spec->calibration.sequence_length = parse_sequence_length(parser, &fields);
+	if ((int64_t)spec->calibration_samples * spec->calibration.sequence_length > MAX_CALIBRATION_TOKENS)
+		fields_problem(&fields, "samples", "samples × sequence_length must be at most %d", MAX_CALIBRATION_TOKENS);
+}
+
+/* "data/wiki.test.txt.gz" → "wiki.test": the base name without its kind, other characters than [A-Za-z0-9_.-] replaced. */
+static char *default_dataset_name(struct parser *parser, const char *path)
+{
+	static const char *const kinds[] = {".gz", ".txt", ".json", ".jsonl", ".ndjson", ".safetensors"};
+	const char *slash = strrchr(path, '/');
+	char *name = copy(parser, slash ? slash + 1 : path);
+	if (!name) return NULL;
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		size_t length = strlen(name), tail = strlen(kinds[i]);
+		if (length > tail && strcmp(name + length - tail, kinds[i]) == 0) name[length - tail] = 0;
+	}
+	if (strlen(name) > 64) name[64] = 0;
+	for (char *s = name; *s; s++)
+		if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-", *s)) *s = '_';
+	return name;
+}
+
+static void parse_dataset_name(struct parser *parser, const struct fields *fields, struct dataset *dataset)
+{
+	const char *text = fields_string(fields, "name", 64, false, NULL);
+	if (text && (!*text || text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")]))
+		fields_problem(fields, "name", "must be letters, digits and _.- only");
+	else
+		dataset->name = text ? copy(parser, text) : dataset->path ? default_dataset_name(parser, dataset->path) : NULL;
+	const struct dataset *all = parser->spec->perplexity;
+	for (const struct dataset *other = all; other < dataset && dataset->name; other++)
+		if (other->name && strcmp(other->name, dataset->name) == 0) {
+			fields_problem(fields, "name", "'%s' is the name of an earlier data set; names must differ", dataset->name);
+			return;
+		}
+}
+
+static void parse_evaluation(struct parser *parser, const struct fields *top)
+{
+	static const char *const known[] = {"perplexity", NULL};
+	static const char *const known_dataset[] = {"name", "path", "sequence_length", "join", NULL};
+	struct spec *spec = parser->spec;
+	struct fields fields = fields_section(top, "evaluation");
+	fields_only(&fields, known);
+	const cJSON *list = fields_get(&fields, "perplexity");
+	if (!list) return;
+	if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > SPEC_MAX_DATASETS) {
+		fields_problem(&fields, "perplexity", "must be a list of at most %d data sets", SPEC_MAX_DATASETS);
+		return;
+	}
+	for (int i = 0; i < cJSON_GetArraySize(list); i++) {
+		struct fields element = fields_element(&fields, "perplexity", i);
+		struct dataset *dataset = &spec->perplexity[spec->n_perplexity++];
+		if (!element.object) continue;
+		fields_only(&element, known_dataset);
+		if (!fields_get(&element, "path")) fields_problem(&element, "path", "is required");
+		parse_data_path(parser, &element, dataset);
+		parse_dataset_name(parser, &element, dataset);
+		dataset->sequence_length = parse_sequence_length(parser, &element);
+		dataset->join = copy(parser, fields_string(&element, "join", MAX_JOIN, true, "\n\n"));
+	}
+}
+
+/* ---- the whole --------------------------------------------------------------------------------------------------------------- */
+
+enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
+		       struct error *err)
+{
+	static const char *const known[] = {"name",       "model",     "output",   "overwrite",       "method",
+					    "sparsity",   "pattern",   "besa",     "quantization",    "calibration",
+					    "evaluation", "precision", "priority", "timeout_seconds", NULL};
+	struct spec *spec = calloc(1, sizeof *spec);
+	struct parser parser = {.roots = roots, .spec = spec, .max_positions = INT_MAX};
+	struct fields fields = {.problems = problems, .object = json};
+	problems->count = 0;
+	if (!spec) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
+	if (cJSON_IsObject(json)) {
+		fields_only(&fields, known);
+		spec->name = copy(&parser, fields_string(&fields, "name", MAX_NAME, false, ""));
+		parse_method(&parser, &fields);
+		parse_model(&parser, &fields);
+		parse_output(&parser, &fields);
+		spec->overwrite = fields_bool(&fields, "overwrite", false);
+		parse_calibration(&parser, &fields);
+		parse_besa(&parser, &fields);
+		parse_evaluation(&parser, &fields);
+		spec->precision = (enum precision)fields_choice(&fields, "precision", precision_names, PRECISION_AUTO);
+		spec->priority = (int)fields_int(&fields, "priority", -100, 100, 0);
+		spec->timeout_seconds = fields_number(&fields, "timeout_seconds", 0, 1e9, 0);
+	} else {
+		fields_problem(&fields, NULL, "must be a JSON object");
+	}
+
+	enum status status = STATUS_OK;
+	if (parser.no_memory)
+		status = error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
+	else if (problems->count > 0)
+		status = error_set(err, STATUS_INVALID, "%s: %s%s", problems->items[0].pointer, problems->items[0].detail,
+				   problems->count > 1 ? " (and more)" : "");
+	if (status != STATUS_OK) {
+		spec_free(spec);
+		return status;
+	}
+	*ret = spec;
+	return STATUS_OK;
+}
+
+/* Adds `item` to `object`; frees it and clears *ok when that fails. */
+static void add(cJSON *object, const char *key, cJSON *item, bool *ok)
+{
+	if (item && cJSON_AddItemToObject(object, key, item)) return;
+	cJSON_Delete(item);
+	*ok = false;
+}
+
+static void add_string(cJSON *object, const char *key, const char *text, bool *ok)
+{
+	if (text) add(object, key, cJSON_CreateString(text), ok);
+}
+
+static void add_number(cJSON *object, const char *key, double number, bool *ok)
+{
+	add(object, key, cJSON_CreateNumber(number), ok);
+}
+
+static cJSON *besa_to_json(const struct spec *spec, bool *ok)
+{
+	cJSON *besa = cJSON_CreateObject();
+	add_string(besa, "granularity", granularity_names[spec->besa.granularity], ok);
+	add_string(besa, "importance", importance_names[spec->besa.importance], ok);
+	add_number(besa, "candidates", spec->besa.candidates, ok);
+	add_number(besa, "lambda", spec->besa.lambda, ok);
+	add_number(besa, "epochs", spec->besa.epochs, ok);
+	add_number(besa, "batch_size", spec->besa.batch_size, ok);
+	add_string(besa, "optimizer", optimizer_names[spec->besa.optimizer], ok);
+	add_number(besa, "d_coef", spec->besa.d_coef, ok);
+	add_number(besa, "learning_rate", spec->besa.learning_rate, ok);
+	add_string(besa, "target", target_names[spec->besa.target], ok);
+	add_string(besa, "parameterization", parameterization_names[spec->besa.parameterization], ok);
+	return besa;
+}
+
+static cJSON *calibration_to_json(const struct spec *spec, bool *ok)
+{
+	cJSON *calibration = cJSON_CreateObject();
+	add_string(calibration, "path", spec->calibration.path, ok);
+	add_number(calibration, "samples", spec->calibration_samples, ok);
+	add_number(calibration, "sequence_length", spec->calibration.sequence_length, ok);
+	add_number(calibration, "seed", (double)spec->calibration_seed, ok);
+	return calibration;
+}
+
+static cJSON *evaluation_to_json(const struct spec *spec, bool *ok)
+{
+	cJSON *evaluation = cJSON_CreateObject(), *list = cJSON_CreateArray();
+	for (int i = 0; i < spec->n_perplexity; i++) {
+		const struct dataset *dataset = &spec->perplexity[i];
+		cJSON *element = cJSON_CreateObject();
+		add_string(element, "name", dataset->name, ok);
+		add_string(element, "path", dataset->path, ok);
+		add_number(element, "sequence_length", dataset->sequence_length, ok);
+		add_string(element, "join", dataset->join, ok);
+		if (!element || !cJSON_AddItemToArray(list, element)) {
+			cJSON_Delete(element);
+			*ok = false;
+		}
+	}
+	add(evaluation, "perplexity", list, ok);
+	return evaluation;
+}
+
+cJSON *spec_to_json(const struct spec *spec)
+{
+	bool ok = true;
+	cJSON *json = cJSON_CreateObject();
+	add_string(json, "name", spec->name, &ok);
+	add_string(json, "model", spec->model, &ok);
+	add_string(json, "output", spec->output, &ok);
+	add(json, "overwrite", cJSON_CreateBool(spec->overwrite), &ok);
+	add_string(json, "method", method_names[spec->method], &ok);
+	add_number(json, "sparsity", spec->sparsity, &ok);
+	add_string(json, "pattern", pattern_names[0], &ok);
+	add(json, "besa", besa_to_json(spec, &ok), &ok);
+	add(json, "calibration", calibration_to_json(spec, &ok), &ok);
+	add(json, "evaluation", evaluation_to_json(spec, &ok), &ok);
+	add_string(json, "precision", precision_names[spec->precision], &ok);
+	add_number(json, "priority", spec->priority, &ok);
+	add_number(json, "timeout_seconds", spec->timeout_seconds, &ok);
+	if (ok) return json;
+	cJSON_Delete(json);
+	return NULL;
+}
+
+static void dataset_free(struct dataset *dataset)
+{
+	free(dataset->name);
+	free(dataset->path);
+	free(dataset->resolved_path);
+	free(dataset->join);
+}
+
+void spec_free(struct spec *spec)
+{
+	if (!spec) return;
+	free(spec->name);
+	free(spec->model);
+	free(spec->output);
+	free(spec->model_dir);
+	dataset_free(&spec->calibration);
+	for (int i = 0; i < spec->n_perplexity; i++)
+		dataset_free(&spec->perplexity[i]);
+	free(spec);
+}
