@@ -1,0 +1,116 @@
+#include "engine/text/tokenizer.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/file.h"
+#include "engine/json.h"
+#include "engine/text/sentencepiece.h"
+
+enum { MAX_MODEL_BYTES = 64 << 20, MAX_JSON_BYTES = 16 << 20 };
+
+struct tokenizer {
+	struct piece_model *sentencepiece;
+	int32_t bos;
+};
+
+/* The text of a token that tokenizer_config.json gives as a string or as an object with `content`. */
+static const char *token_text(const cJSON *config, const char *key)
+{
+	const cJSON *token = cJSON_GetObjectItemCaseSensitive(config, key);
+	if (cJSON_IsObject(token)) token = cJSON_GetObjectItemCaseSensitive(token, "content");
+	return cJSON_GetStringValue(token);
+}
+
+/* LlamaTokenizer's rule: BOS unless add_bos_token is false; which one, bos_token says, else the model. */
+static enum status choose_bos(const struct piece_model *sentencepiece, const cJSON *config, const char *path, int32_t *ret,
+			      struct error *err)
+{
+	bool add = true;
+	TRY(json_get_bool(config, path, "add_bos_token", &add, err));
+	const char *text = token_text(config, "bos_token");
+	int32_t bos = text ? sentencepiece_id(sentencepiece, text) : sentencepiece_bos(sentencepiece);
+	if (add && text && bos < 0)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: 'bos_token' '%.64s' is not in tokenizer.model", path, text);
+	*ret = add ? bos : -1;
+	return STATUS_OK;
+}
+
+static enum status read_bos(const struct piece_model *sentencepiece, const char *path, int32_t *ret, struct error *err)
+{
+	cJSON *config = NULL;
+	if (path_exists(path)) TRY(json_read_file(path, MAX_JSON_BYTES, &config, err));
+	enum status status = choose_bos(sentencepiece, config, path, ret, err);
+	cJSON_Delete(config);
+	return status;
+}
+
+static enum status load_sentencepiece(const char *path, int64_t vocab, struct piece_model **ret, struct error *err)
+{
+	char *bytes;
+	size_t size;
+	struct piece_model *sentencepiece;
+	TRY(file_slurp(path, MAX_MODEL_BYTES, &bytes, &size, err));
+	enum status status = sentencepiece_load(bytes, size, path, &sentencepiece, err);
+	free(bytes);
+	TRY(status);
+	int64_t count = sentencepiece_count(sentencepiece);
+	if (count > vocab) {
+		sentencepiece_free(sentencepiece);
+		return error_set(err, STATUS_INVALID,
+				 "%s: the tokenizer has %" PRId64 " ids, but the model's embedding only %" PRId64 " rows", path,
+				 count, vocab);
+	}
+	*ret = sentencepiece;
+	return STATUS_OK;
+}
+
+enum status tokenizer_load(const char *model_dir, int64_t vocab, struct tokenizer **ret, struct error *err)
+{
+	char *model = NULL, *json = NULL, *config = NULL;
+	struct tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+	enum status status;
+	if (asprintf(&model, "%s/tokenizer.model", model_dir) < 0) model = NULL;
+	if (asprintf(&json, "%s/tokenizer.json", model_dir) < 0) json = NULL;
+	if (asprintf(&config, "%s/tokenizer_config.json", model_dir) < 0) config = NULL;
+	if (!tokenizer || !model || !json || !config) {
+		status = error_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer of %s", model_dir);
+	} else if (path_exists(model)) {
+		status = load_sentencepiece(model, vocab, &tokenizer->sentencepiece, err);
+		if (status == STATUS_OK) status = read_bos(tokenizer->sentencepiece, config, &tokenizer->bos, err);
+	} else if (path_exists(json)) {
+		status = error_set(err, STATUS_UNSUPPORTED, "%s: tokenizer.json is not supported, only tokenizer.model", json);
+	} else {
+		status = error_set(err, STATUS_NOT_FOUND, "%s: holds neither tokenizer.model nor tokenizer.json", model_dir);
+	}
+	free(model);
+	free(json);
+	free(config);
+	if (status != STATUS_OK) {
+		tokenizer_free(tokenizer);
+		return status;
+	}
+	*ret = tokenizer;
+	return STATUS_OK;
+}
+
+void tokenizer_free(struct tokenizer *tokenizer)
+{
+	if (!tokenizer) return;
+	sentencepiece_free(tokenizer->sentencepiece);
+	free(tokenizer);
+}
+
+enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes, int32_t **ret_ids,
+			     size_t *ret_count, struct error *err)
+{
+	return sentencepiece_encode(tokenizer->sentencepiece, text, bytes, ret_ids, ret_count, err);
+}
+
+int32_t tokenizer_bos(const struct tokenizer *tokenizer)
+{
+	return tokenizer->bos;
+}
