@@ -27,12 +27,14 @@ bool utf8_valid(const char *text, size_t bytes)
 	return true;
 }
 
-static int line_of(const char *text, const char *at)
+/* "not valid JSON", with the line of `at` where the text has several. */
+static enum status invalid(const char *text, size_t bytes, const char *at, const char *what, const char *problem, struct error *err)
 {
 	int line = 1;
+	if (!memchr(text, '\n', bytes)) return error_set(err, STATUS_INVALID, "%s: not valid JSON%s", what, problem);
 	for (; text < at; text++)
 		line += *text == '\n';
-	return line;
+	return error_set(err, STATUS_INVALID, "%s: line %d: not valid JSON%s", what, line, problem);
 }
 
 static bool is_hex(char c)
@@ -46,22 +48,22 @@ static const char *skip_string(const char *s, const char *end, const char **ret_
 	for (s++; s < end; s++) {
 		if (*s == '"') return s + 1;
 		if ((unsigned char)*s < 0x20) {
-			*ret_problem = "a control character in a string";
+			*ret_problem = ": a control character in a string";
 			return NULL;
 		}
 		if (*s != '\\') continue;
 		if (++s == end) break;
 		if (*s != 'u') continue;
 		if (end - s < 5 || !is_hex(s[1]) || !is_hex(s[2]) || !is_hex(s[3]) || !is_hex(s[4])) {
-			*ret_problem = "a \\u that four hexadecimal digits do not follow";
+			*ret_problem = ": a \\u that four hexadecimal digits do not follow";
 			return NULL;
 		}
 		if (strncmp(s, "u0000", 5) == 0) {
-			*ret_problem = "a NUL character in a string";
+			*ret_problem = ": a NUL character in a string";
 			return NULL;
 		}
 	}
-	*ret_problem = "a string without an end";
+	*ret_problem = ": a string without an end";
 	return NULL;
 }
 
@@ -79,14 +81,14 @@ static enum status scan(const char *text, size_t bytes, const char *what, struct
 		if (*s == '[' || *s == '{') depth++;
 		if (*s == ']' || *s == '}') depth--;
 		if (depth > JSON_MAX_DEPTH)
-			problem = "nested too deeply";
+			problem = ": nested too deeply";
 		else if ((unsigned char)*s < 0x20 && *s != '\t' && *s != '\n' && *s != '\r')
-			problem = "a control character";
+			problem = ": a control character";
 		else
 			s++;
 	}
 	if (!problem) return STATUS_OK;
-	return error_set(err, STATUS_INVALID, "%s: line %d: not valid JSON: %s", what, line_of(text, s), problem);
+	return invalid(text, bytes, s, what, problem, err);
 }
 
 static int compare_keys(const void *a, const void *b)
@@ -130,7 +132,7 @@ enum status json_parse(const char *text, size_t bytes, const char *what, cJSON *
 	cJSON *value = cJSON_ParseWithLengthOpts(copy, bytes + 1, &end, true);
 	enum status status = STATUS_OK;
 	if (!value)
-		status = error_set(err, STATUS_INVALID, "%s: line %d: not valid JSON", what, line_of(copy, end));
+		status = invalid(copy, bytes, end, what, "", err);
 	else
 		status = refuse_duplicates(value, what, err);
 	free(copy);
