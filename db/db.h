@@ -161,8 +161,9 @@ struct event {
 struct event_list {
 	struct event *events;
 	size_t count;
-	bool more;  /* there are others behind the last one */
-	bool final; /* the job is in a final state, as of the same snapshot */
+	bool more;            /* there are others behind the last one */
+	enum job_state state; /* of the job, and the id of its newest event, in the same snapshot */
+	int64_t last;
 };
 
 void event_list_clear(struct event_list *);

@@ -64,24 +64,23 @@ void event_list_clear(struct event_list *list)
 	*list = (struct event_list){0};
 }
 
-/* Whether the job is there, and, if so, whether it is final. */
-static enum status read_final(struct connection *reader, const char *id, bool *ret, struct error *err)
+static enum status read_state(struct connection *reader, const char *id, enum job_state *ret, int64_t *ret_last, struct error *err)
 {
 	bool row;
-	enum job_state state;
-	sqlite3_stmt *statement = query(reader, err, "SELECT state FROM jobs WHERE id = ?1", "s", id);
+	sqlite3_stmt *statement = query(reader, err, "SELECT state, last_event FROM jobs WHERE id = ?1", "s", id);
 	if (!statement) return err->status;
 	TRY(query_step(reader, statement, &row, err));
 	if (!row) return error_set(err, STATUS_NOT_FOUND, "there is no job %s", id);
 	const char *name = (const char *)sqlite3_column_text(statement, 0);
-	*ret = name && job_state_parse(name, &state) && job_state_is_final(state);
+	if (!name || !job_state_parse(name, ret)) return error_set(err, STATUS_INTERNAL, "job %s has no known state", id);
+	*ret_last = sqlite3_column_int64(statement, 1);
 	return STATUS_OK;
 }
 
 static enum status read_events(struct connection *reader, const char *id, int64_t after, int limit, struct event_list *list,
 			       struct error *err)
 {
-	TRY(read_final(reader, id, &list->final, err));
+	TRY(read_state(reader, id, &list->state, &list->last, err));
 	list->events = calloc((size_t)limit, sizeof *list->events);
 	if (!list->events) return error_set(err, STATUS_NO_MEMORY, "no memory for %d events", limit);
 	sqlite3_stmt *statement = query(
@@ -127,8 +126,10 @@ void block_list_free(char **blocks, size_t count)
 
 static enum status read_blocks(struct connection *reader, const char *id, char ***blocks, size_t *count, struct error *err)
 {
-	bool row, final;
-	TRY(read_final(reader, id, &final, err));
+	bool row;
+	int64_t last;
+	enum job_state state;
+	TRY(read_state(reader, id, &state, &last, err));
 	sqlite3_stmt *statement = query(reader, err, "SELECT data FROM blocks WHERE job_id = ?1 ORDER BY block", "s", id);
 	if (!statement) return err->status;
 	for (size_t room = 0;;) {

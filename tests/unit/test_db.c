@@ -333,7 +333,7 @@ static void test_failure_keeps_every_character(void **state)
 	OK(db_job_finish(f->db, id, JOB_FAILED, NULL, "io", "a \"quoted\" \\ name\n", &f->err));
 	OK(db_event_list(f->db, id, 2, 1, &list, &f->err));
 	assert_string_equal(list.events[0].data, "{\"code\":\"io\",\"message\":\"a \\\"quoted\\\" \\\\ name\\n\"}");
-	assert_true(list.final);
+	assert_int_equal(list.state, JOB_FAILED);
 	event_list_clear(&list);
 	OK(db_job_get(f->db, id, &job, &f->err));
 	assert_string_equal(job.error_message, "a \"quoted\" \\ name\n");
@@ -463,7 +463,7 @@ static void test_event_pages(void **state)
 	assert_int_equal(list.count, 3);
 	assert_int_equal(list.events[0].id, 3);
 	assert_true(list.more);
-	assert_false(list.final);
+	assert_int_equal(list.state, JOB_QUEUED);
 	event_list_clear(&list);
 	OK(db_event_list(f->db, id, 3, 3, &list, &f->err));
 	assert_int_equal(list.count, 3);

@@ -1,0 +1,73 @@
+/* The HTTP server: besad's API and dashboard. It reads and writes rows of the database; what only the rest of the daemon knows
+ * (models, the engine's checks of a spec, the running job) it asks through hooks. openapi.yaml is its contract. */
+#ifndef BESAD_API_API_H
+#define BESAD_API_API_H
+
+#include <cjson/cJSON.h>
+
+#include "api/metrics.h"
+#include "db/db.h"
+#include "engine/error.h"
+
+struct api;
+
+/* What a client's spec came to. The strings are the caller's to free, with api_submission_clear. */
+struct api_submission {
+	char *name; /* or NULL */
+	int priority;
+	char *spec;   /* resolved, as JSON text */
+	char *output; /* relative to the output root, expanded */
+	bool overwrite;
+	cJSON *errors; /* [{"pointer", "detail"}] of a spec that is STATUS_INVALID */
+};
+void api_submission_clear(struct api_submission *);
+
+/* Called on threads of the API; each may block. */
+struct api_hooks {
+	void *context;
+
+	/* Checks a spec for the job `id`. STATUS_INVALID with `errors`, STATUS_EXISTS when the output is there already, or another
+	 * failure, which is not the client's. */
+	enum status (*prepare)(void *context, const cJSON *spec, const char *id, struct api_submission *ret, struct error *err);
+
+	/* STATUS_EXISTS when a job that is to be queued again can no longer have its output. */
+	enum status (*prepare_retry)(void *context, const struct job *job, struct error *err);
+
+	void (*queued)(void *context);                                        /* there is a job to claim */
+	void (*cancelled)(void *context, const char *job_id);                 /* that job is cancelling, or was cancelled */
+	void (*deleted)(void *context, const char *job_id);                   /* its files may go */
+	enum status (*models)(void *context, cJSON **ret, struct error *err); /* an array */
+	cJSON *(*info)(void *context); /* what the daemon adds to /v1/info; NULL: no memory */
+	bool (*ready)(void *context);
+};
+
+struct api_config {
+	struct db *db; /* its listener is set by api_start */
+	struct metrics *metrics;
+	struct api_hooks hooks;
+	const char *token;   /* NULL: no authentication; then only loopback names are answered as Host */
+	int64_t queue_limit; /* jobs that may wait */
+};
+
+/* What every server keeps to; /v1/info shows them. */
+enum {
+	API_MAX_CONNECTIONS = 1024,
+	API_MAX_CONNECTIONS_PER_ADDRESS = 960,
+	API_MAX_STREAMS = 896,
+	API_MAX_BODY = 1 << 20,
+	API_MAX_HEADERS = 16 << 10,
+	API_MAX_TARGET = 8 << 10,
+	API_MAX_PAGE = 1000,
+	API_DEFAULT_PAGE = 100,
+	API_HEARTBEAT_SECONDS = 15,
+	API_RECEIVE_SECONDS = 60, /* for a request, from its first byte or the end of the last one; idle connections end so too */
+	API_SEND_SECONDS = 120,   /* for a response that is not a stream */
+};
+
+/* Serves on `n` listening sockets, which are the API's from then on, also when this fails. */
+enum status api_start(const struct api_config *, const int *sockets, size_t n, struct api **ret, struct error *err);
+
+/* Ends every stream, answers what is under way, and stops. No hook is called after it. Takes NULL. */
+void api_stop(struct api *);
+
+#endif

@@ -1,0 +1,132 @@
+/* A request and its response, apart from the library that carries them: handlers are plain functions from one to the other. */
+#ifndef BESAD_API_HTTP_H
+#define BESAD_API_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "api/api.h"
+#include "api/buffer.h"
+
+enum { MAX_QUERY = 16, MAX_RESPONSE_HEADERS = 6 };
+
+struct context; /* server.c */
+struct route;
+
+struct request {
+	const struct api_config *config;
+	const char *method, *path;
+	struct {
+		const char *key, *value; /* value is NULL where there is no '=' */
+	} query[MAX_QUERY];
+	size_t n_query; /* may be MAX_QUERY + 1: there were more */
+	const char *accept, *authorization, *content_type, *content_encoding, *host, *origin, *idempotency_key,
+		*last_event_id; /* or NULL */
+	struct buffer body;
+
+	/* Filled by router_find. */
+	const struct route *route;
+	char id[JOB_ID_BYTES]; /* of paths with {id}; "" when it is not of an id's form */
+};
+
+struct response {
+	unsigned status;
+	const char *type; /* Content-Type, static storage */
+	char *body;       /* freed with free() unless `fixed` */
+	size_t size;
+	bool fixed; /* the body has static storage */
+	bool page;  /* the dashboard: gets its content security policy */
+	struct {
+		const char *name; /* static storage */
+		char value[160];
+	} headers[MAX_RESPONSE_HEADERS];
+	size_t n_headers;
+	bool stream;                       /* instead of a body: the events of request->id after `stream_after` */
+	int64_t stream_after, stream_last; /* stream_last: the newest event there was */
+};
+
+void response_clear(struct response *);
+void response_header(struct response *, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void response_static(struct response *, const char *type, const void *body, size_t size);
+void response_text(struct response *, const char *type, struct buffer *body); /* takes the buffer */
+void response_json(struct response *, unsigned status, cJSON *json);          /* takes `json`; NULL is a failed allocation */
+
+/* ---- problem.c: RFC 9457 ------------------------------------------------------------------------------------------------- */
+
+/* An error as application/problem+json: type urn:besad:problem:<slug>, with the status's title. */
+void problem(struct response *, unsigned status, const char *slug, const char *detail, ...) __attribute__((format(printf, 4, 5)));
+
+/* The same with `errors`, an array that it takes. */
+void problem_fields(struct response *, unsigned status, const char *slug, const char *detail, cJSON *errors);
+
+/* One entry of such an array about a query parameter or header. */
+void problem_add(cJSON *errors, const char *kind, const char *name, const char *detail, ...) __attribute__((format(printf, 4, 5)));
+
+/* A failure that is not the client's: 500, 503 for a full disk or lack of memory, 404 for STATUS_NOT_FOUND. */
+void problem_failure(struct response *, const struct error *err);
+
+/* ---- headers.c ---------------------------------------------------------------------------------------------------------- */
+
+/* How much a client that sent `accept` (or NULL) wants `type`: 0 (not at all) to 1000 (RFC 9110, 12.5.1). */
+int accept_quality(const char *accept, const char *type);
+
+/* Is `header` the media type `type`, whatever its parameters? */
+bool media_type_is(const char *header, const char *type);
+
+/* Is `host`, a Host header or an origin's authority, one of localhost, 127.0.0.0/8 or [::1], with or without a port? */
+bool host_is_loopback(const char *host);
+
+/* Does `origin` name the site that `host` names? Never for "null". */
+bool origin_is_host(const char *origin, const char *host);
+
+/* Compares without giving away by its time where the two differ. */
+bool token_equals(const char *given, const char *wanted);
+
+/* ---- router.c ------------------------------------------------------------------------------------------------------------ */
+
+typedef void handler_fn(const struct request *, struct response *);
+
+struct route {
+	const char *method, *path; /* the path may hold {id} */
+	handler_fn *handler;
+	bool open;             /* needs no token */
+	bool slow;             /* writes or reads files: not on the thread that serves every connection */
+	bool body;             /* takes a JSON body */
+	const char *types[3];  /* what it can answer with, NULL-terminated */
+	const char *params[4]; /* query parameters, NULL-terminated */
+};
+
+/* Finds the route and makes every check that needs no body: token, host, origin, Accept, query. False when it failed: the response
+ * says how. */
+bool router_check(struct request *, struct response *);
+
+/* Checks that need the body, then the handler. */
+void router_run(struct request *, struct response *);
+
+/* ---- handlers ------------------------------------------------------------------------------------------------------------ */
+
+handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_retry, jobs_delete; /* jobs.c */
+handler_fn events_list;                                                             /* events.c */
+handler_fn report_show, models_list, info_show, metrics_show, health_live, health_ready;
+handler_fn asset_index, asset_script, asset_style, asset_openapi; /* assets.c */
+
+/* ---- json.c ------------------------------------------------------------------------------------------------------------- */
+
+/* "2024-05-06T07:08:09.012Z" of milliseconds since 1970. */
+void time_format(int64_t milliseconds, char ret[32]);
+
+cJSON *job_json(const struct job *);
+cJSON *event_json(const struct event *);
+
+/* Query parameters, after router_check has refused unknown and doubled ones. */
+const char *query_value(const struct request *, const char *key);
+/* A decimal number from `low` to `high`; *ret keeps its value where the parameter is missing or wrong; if wrong, `errors` has one more. */
+void query_number(const struct request *, const char *key, int64_t low, int64_t high, int64_t *ret, cJSON *errors);
+
+/* All of `text` as a decimal number from 0 to `high`. */
+bool number_parse(const char *text, int64_t high, int64_t *ret);
+
+#endif

@@ -1,0 +1,70 @@
+/* What the daemon is and how it is: info, models, health, metrics. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/http.h"
+
+void info_show(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	cJSON *json = config->hooks.info(config->hooks.context);
+	cJSON *limits = json ? cJSON_AddObjectToObject(json, "limits") : NULL;
+	cJSON_AddNumberToObject(limits, "queue", (double)config->queue_limit);
+	cJSON_AddNumberToObject(limits, "body_bytes", API_MAX_BODY);
+	cJSON_AddNumberToObject(limits, "header_bytes", API_MAX_HEADERS);
+	cJSON_AddNumberToObject(limits, "page", API_MAX_PAGE);
+	cJSON_AddNumberToObject(limits, "connections", API_MAX_CONNECTIONS);
+	cJSON_AddNumberToObject(limits, "streams", API_MAX_STREAMS);
+	response_json(response, 200, json);
+}
+
+void models_list(const struct request *request, struct response *response)
+{
+	const struct api_hooks *hooks = &request->config->hooks;
+	cJSON *models;
+	struct error err;
+	if (hooks->models(hooks->context, &models, &err)) {
+		problem_failure(response, &err);
+		return;
+	}
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddItemToObject(json, "models", models);
+	response_json(response, 200, json);
+}
+
+void health_live(const struct request *request, struct response *response)
+{
+	(void)request;
+	static const char body[] = "{\"status\":\"ok\"}\n";
+	response_static(response, "application/json", body, sizeof body - 1);
+}
+
+void health_ready(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	static const char body[] = "{\"status\":\"ready\"}\n";
+	struct error err;
+	if (!config->hooks.ready(config->hooks.context)) {
+		problem(response, 503, "not-ready", "the worker is not running");
+		response_header(response, "Retry-After", "5");
+	} else if (db_check(config->db, &err)) {
+		problem(response, 503, "not-ready", "%s", err.message);
+		response_header(response, "Retry-After", "5");
+	} else {
+		response_static(response, "application/json", body, sizeof body - 1);
+	}
+}
+
+void metrics_show(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	int64_t jobs[JOB_STATES];
+	struct error err;
+	struct buffer text = {0};
+	if (db_job_counts(config->db, jobs, &err)) {
+		problem_failure(response, &err);
+		return;
+	}
+	metrics_write(config->metrics, jobs, &text);
+	response_text(response, "text/plain; version=0.0.4; charset=utf-8", &text);
+}

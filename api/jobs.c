@@ -1,0 +1,281 @@
+/* The job resource: submit, list, show, cancel, retry, delete. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/http.h"
+#include "engine/json.h"
+
+enum { RETRY_AFTER_SECONDS = 30 };
+
+void api_submission_clear(struct api_submission *submission)
+{
+	free(submission->name);
+	free(submission->spec);
+	free(submission->output);
+	cJSON_Delete(submission->errors);
+	*submission = (struct api_submission){0};
+}
+
+static void queue_full(const struct request *request, struct response *response)
+{
+	problem(response, 503, "queue-full", "%lld jobs wait already", (long long)request->config->queue_limit);
+	response_header(response, "Retry-After", "%d", RETRY_AFTER_SECONDS);
+}
+
+static void output_claimed(struct response *response, const char *output)
+{
+	problem(response, 409, "output-claimed", "an unfinished job writes to '%.300s', above it or below it", output);
+}
+
+static void answer_job(struct response *response, unsigned status, struct job *job)
+{
+	response_json(response, status, job_json(job));
+	job_clear(job);
+}
+
+/* ---- submit ------------------------------------------------------------------------------------------------------------- */
+
+static void created(struct response *response, struct job *job)
+{
+	char id[JOB_ID_BYTES];
+	memcpy(id, job->id, sizeof id);
+	answer_job(response, 201, job);
+	response_header(response, "Location", "/v1/jobs/%s", id);
+}
+
+static bool check_key(const char *key, struct response *response)
+{
+	if (!key) return true;
+	size_t length = strlen(key);
+	bool fits = length >= 1 && length <= 255;
+	for (size_t i = 0; fits && i < length; i++)
+		fits = key[i] > 0x20 && key[i] < 0x7f;
+	if (fits) return true;
+	cJSON *errors = cJSON_CreateArray();
+	problem_add(errors, "header", "Idempotency-Key", "must be 1 to 255 printable ASCII characters without spaces");
+	problem_fields(response, 400, "invalid-header", "the Idempotency-Key is not usable", errors);
+	return false;
+}
+
+/* Answers by what is known of the key; false when it is new. */
+static bool answer_known_key(enum insert_outcome outcome, struct job *job, struct response *response)
+{
+	if (outcome == INSERT_REPLAY)
+		created(response, job);
+	else if (outcome == INSERT_KEY_REUSED)
+		problem(response, 422, "idempotency-key-reused", "the Idempotency-Key was used with another body");
+	else
+		return false;
+	return true;
+}
+
+static void insert(const struct request *request, const char *canonical, const char *id, const struct api_submission *prepared,
+		   struct response *response)
+{
+	const struct api_config *config = request->config;
+	struct submission submission = {.id = id,
+					.name = prepared->name,
+					.priority = prepared->priority,
+					.spec = prepared->spec,
+					.output = prepared->output,
+					.overwrite = prepared->overwrite,
+					.idempotency_key = request->idempotency_key,
+					.request = canonical};
+	struct job job = {0};
+	struct error err;
+	enum insert_outcome outcome;
+	if (db_job_insert(config->db, &submission, config->queue_limit, &outcome, &job, &err)) {
+		problem_failure(response, &err);
+	} else if (outcome == INSERT_OUTPUT_CLAIMED) {
+		output_claimed(response, prepared->output);
+	} else if (outcome == INSERT_QUEUE_FULL) {
+		queue_full(request, response);
+	} else if (!answer_known_key(outcome, &job, response)) {
+		created(response, &job);
+		config->hooks.queued(config->hooks.context);
+	}
+}
+
+static void prepare_and_insert(const struct request *request, const cJSON *spec, const char *canonical, struct response *response)
+{
+	const struct api_config *config = request->config;
+	struct api_submission prepared = {0};
+	struct error err;
+	char id[JOB_ID_BYTES];
+	db_new_id(config->db, id);
+	switch (config->hooks.prepare(config->hooks.context, spec, id, &prepared, &err)) {
+	case STATUS_OK:
+		insert(request, canonical, id, &prepared, response);
+		break;
+	case STATUS_INVALID:
+		problem_fields(response, 422, "invalid-spec", err.message, prepared.errors);
+		prepared.errors = NULL;
+		break;
+	case STATUS_EXISTS:
+		problem(response, 409, "output-exists", "%s", err.message);
+		break;
+	default:
+		problem_failure(response, &err);
+	}
+	api_submission_clear(&prepared);
+}
+
+void jobs_submit(const struct request *request, struct response *response)
+{
+	struct error err;
+	cJSON *spec;
+	struct job job = {0};
+	enum insert_outcome outcome = INSERT_NEW;
+	if (!check_key(request->idempotency_key, response)) return;
+	const char *body = request->body.data ? request->body.data : "";
+	enum status status = json_parse(body, request->body.size, "the body", &spec, &err);
+	if (status == STATUS_INVALID)
+		problem(response, 400, "malformed-json", "%s", err.message);
+	else if (status)
+		problem_failure(response, &err);
+	if (status) return;
+	char *canonical = cJSON_PrintUnformatted(spec);
+	if (!canonical) {
+		error_set(&err, STATUS_NO_MEMORY, "no memory for the request");
+		problem_failure(response, &err);
+	} else if (request->idempotency_key &&
+		   db_job_find_key(request->config->db, request->idempotency_key, canonical, &outcome, &job, &err)) {
+		problem_failure(response, &err);
+	} else if (!answer_known_key(outcome, &job, response)) {
+		prepare_and_insert(request, spec, canonical, response);
+	}
+	free(canonical);
+	cJSON_Delete(spec);
+}
+
+/* ---- read --------------------------------------------------------------------------------------------------------------- */
+
+static bool list_query(const struct request *request, int *state, const char **after, int64_t *limit, struct response *response)
+{
+	cJSON *errors = cJSON_CreateArray();
+	const char *name = query_value(request, "state");
+	enum job_state wanted;
+	if (name && job_state_parse(name, &wanted))
+		*state = (int)wanted;
+	else if (name)
+		problem_add(errors, "parameter", "state", "must be queued, running, cancelling, succeeded, failed or cancelled");
+	*after = query_value(request, "after");
+	if (*after && !job_id_is_valid(*after)) problem_add(errors, "parameter", "after", "must be the id of a job");
+	query_number(request, "limit", 1, API_MAX_PAGE, limit, errors);
+	if (cJSON_GetArraySize(errors) == 0) {
+		cJSON_Delete(errors);
+		return true;
+	}
+	problem_fields(response, 400, "invalid-query", "the query is not understood", errors);
+	return false;
+}
+
+void jobs_list(const struct request *request, struct response *response)
+{
+	int state = -1;
+	int64_t limit = API_DEFAULT_PAGE;
+	const char *after;
+	struct job_list list;
+	struct error err;
+	if (!list_query(request, &state, &after, &limit, response)) return;
+	if (db_job_list(request->config->db, state, after, (int)limit, &list, &err)) {
+		problem_failure(response, &err);
+		return;
+	}
+	cJSON *json = cJSON_CreateObject();
+	cJSON *jobs = cJSON_AddArrayToObject(json, "jobs");
+	for (size_t i = 0; i < list.count; i++)
+		cJSON_AddItemToArray(jobs, job_json(&list.jobs[i]));
+	if (list.more)
+		cJSON_AddStringToObject(json, "next", list.jobs[list.count - 1].id);
+	else
+		cJSON_AddNullToObject(json, "next");
+	job_list_clear(&list);
+	response_json(response, 200, json);
+}
+
+void jobs_show(const struct request *request, struct response *response)
+{
+	struct job job;
+	struct error err;
+	if (db_job_get(request->config->db, request->id, &job, &err))
+		problem_failure(response, &err);
+	else
+		answer_job(response, 200, &job);
+}
+
+/* ---- change ------------------------------------------------------------------------------------------------------------- */
+
+void jobs_cancel(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	enum change_outcome outcome;
+	struct job job;
+	struct error err;
+	if (db_job_cancel(config->db, request->id, &outcome, &job, &err)) {
+		problem_failure(response, &err);
+	} else if (outcome == CHANGE_WRONG_STATE) {
+		problem(response, 409, "wrong-state", "the job has %s; only an unfinished one can be cancelled",
+			job_state_name(job.state));
+		job_clear(&job);
+	} else {
+		config->hooks.cancelled(config->hooks.context, request->id);
+		answer_job(response, 200, &job);
+	}
+}
+
+static void answer_retry(const struct request *request, enum change_outcome outcome, struct job *job, struct response *response)
+{
+	switch (outcome) {
+	case CHANGE_DONE:
+		request->config->hooks.queued(request->config->hooks.context);
+		answer_job(response, 200, job);
+		return;
+	case CHANGE_WRONG_STATE:
+		problem(response, 409, "wrong-state", "the job is %s; only a failed or cancelled one can be retried",
+			job_state_name(job->state));
+		break;
+	case CHANGE_OUTPUT_CLAIMED:
+		output_claimed(response, job->output);
+		break;
+	case CHANGE_QUEUE_FULL:
+		queue_full(request, response);
+	}
+	job_clear(job);
+}
+
+void jobs_retry(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	enum change_outcome outcome;
+	struct job job;
+	struct error err;
+	if (db_job_get(config->db, request->id, &job, &err)) {
+		problem_failure(response, &err);
+		return;
+	}
+	bool retryable = job.state == JOB_FAILED || job.state == JOB_CANCELLED;
+	enum status status = retryable ? config->hooks.prepare_retry(config->hooks.context, &job, &err) : STATUS_OK;
+	job_clear(&job);
+	if (status == STATUS_EXISTS)
+		problem(response, 409, "output-exists", "%s", err.message);
+	else if (status || db_job_retry(config->db, request->id, config->queue_limit, &outcome, &job, &err))
+		problem_failure(response, &err);
+	else
+		answer_retry(request, outcome, &job, response);
+}
+
+void jobs_delete(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	enum change_outcome outcome;
+	struct error err;
+	if (db_job_delete(config->db, request->id, &outcome, &err)) {
+		problem_failure(response, &err);
+	} else if (outcome == CHANGE_WRONG_STATE) {
+		problem(response, 409, "wrong-state", "the job is not finished; cancel it first");
+	} else {
+		config->hooks.deleted(config->hooks.context, request->id);
+		response->status = 204;
+	}
+}

@@ -1,0 +1,116 @@
+/* Rows as the contract's JSON, and query parameters as values. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "api/http.h"
+
+void time_format(int64_t milliseconds, char ret[32])
+{
+	time_t seconds = (time_t)(milliseconds / 1000);
+	struct tm utc;
+	gmtime_r(&seconds, &utc);
+	size_t used = strftime(ret, 32, "%Y-%m-%dT%H:%M:%S", &utc);
+	snprintf(ret + used, 32 - used, ".%03dZ", (int)(milliseconds % 1000));
+}
+
+static void add_time(cJSON *object, const char *key, int64_t milliseconds)
+{
+	char text[32];
+	if (!milliseconds) {
+		cJSON_AddNullToObject(object, key);
+		return;
+	}
+	time_format(milliseconds, text);
+	cJSON_AddStringToObject(object, key, text);
+}
+
+static void add_raw(cJSON *object, const char *key, const char *json)
+{
+	if (json)
+		cJSON_AddRawToObject(object, key, json);
+	else
+		cJSON_AddNullToObject(object, key);
+}
+
+cJSON *job_json(const struct job *job)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddStringToObject(json, "id", job->id);
+	cJSON_AddStringToObject(json, "state", job_state_name(job->state));
+	if (job->name)
+		cJSON_AddStringToObject(json, "name", job->name);
+	else
+		cJSON_AddNullToObject(json, "name");
+	add_raw(json, "spec", job->spec);
+
+	cJSON *progress = cJSON_AddObjectToObject(json, "progress");
+	const char *phase = job->progress.phase[0] ? job->progress.phase : NULL;
+	if (phase)
+		cJSON_AddStringToObject(progress, "phase", phase);
+	else
+		cJSON_AddNullToObject(progress, "phase");
+	cJSON_AddNumberToObject(progress, "block", job->progress.block);
+	cJSON_AddNumberToObject(progress, "blocks", job->progress.blocks);
+	cJSON_AddNumberToObject(progress, "fraction", job->progress.fraction);
+	if (job->progress.eta_seconds >= 0 && job->state == JOB_RUNNING)
+		cJSON_AddNumberToObject(progress, "eta_seconds", job->progress.eta_seconds);
+	else
+		cJSON_AddNullToObject(progress, "eta_seconds");
+
+	add_raw(json, "result", job->result);
+	if (job->error_code) {
+		cJSON *error = cJSON_AddObjectToObject(json, "error");
+		cJSON_AddStringToObject(error, "code", job->error_code);
+		cJSON_AddStringToObject(error, "message", job->error_message);
+	} else {
+		cJSON_AddNullToObject(json, "error");
+	}
+	add_time(json, "created_at", job->created_at);
+	add_time(json, "started_at", job->started_at);
+	add_time(json, "finished_at", job->finished_at);
+	cJSON_AddNumberToObject(json, "attempt", job->attempt);
+	return json;
+}
+
+cJSON *event_json(const struct event *event)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddNumberToObject(json, "id", (double)event->id);
+	cJSON_AddStringToObject(json, "type", event->type);
+	add_time(json, "created_at", event->created_at);
+	add_raw(json, "data", event->data);
+	return json;
+}
+
+/* ---- query parameters ---------------------------------------------------------------------------------------------------- */
+
+const char *query_value(const struct request *request, const char *key)
+{
+	for (size_t i = 0; i < request->n_query; i++)
+		if (strcmp(request->query[i].key, key) == 0) return request->query[i].value;
+	return NULL;
+}
+
+bool number_parse(const char *text, int64_t high, int64_t *ret)
+{
+	size_t digits = strspn(text, "0123456789");
+	if (digits == 0 || digits > 18 || text[digits]) return false;
+	int64_t value = strtoll(text, NULL, 10);
+	if (value > high) return false;
+	*ret = value;
+	return true;
+}
+
+void query_number(const struct request *request, const char *key, int64_t low, int64_t high, int64_t *ret, cJSON *errors)
+{
+	const char *text = query_value(request, key);
+	int64_t value;
+	if (!text) return;
+	if (number_parse(text, high, &value) && value >= low)
+		*ret = value;
+	else
+		problem_add(errors, "parameter", key, "must be a whole number from %" PRId64 " to %" PRId64, low, high);
+}

@@ -1,0 +1,28 @@
+/* What is counted since the start of the process, for Prometheus. */
+#ifndef BESAD_API_METRICS_H
+#define BESAD_API_METRICS_H
+
+#include "api/buffer.h"
+#include "db/db.h"
+
+struct metrics;
+
+/* `backend` is the compute backend's name, kept. NULL when memory runs out. */
+struct metrics *metrics_create(const char *backend);
+void metrics_free(struct metrics *); /* takes NULL */
+
+/* One answered request. `route` and `method` have static storage: the path pattern, and the method or "other". */
+void metrics_count_request(struct metrics *, const char *route, const char *method, unsigned status, double seconds);
+
+/* One attempt that ended in `state`. */
+void metrics_count_job(struct metrics *, enum job_state state, double seconds);
+
+/* One finished block; `reconstruction` is NaN where the method has none. */
+void metrics_count_block(struct metrics *, double reconstruction, double seconds);
+
+void metrics_count_streams(struct metrics *, int change);
+
+/* Appends everything in Prometheus' text format, with the jobs by state. */
+void metrics_write(struct metrics *, const int64_t jobs[JOB_STATES], struct buffer *to);
+
+#endif

@@ -1,0 +1,61 @@
+/* Errors as application/problem+json (RFC 9457). */
+#include <microhttpd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/http.h"
+
+void problem_fields(struct response *response, unsigned status, const char *slug, const char *detail, cJSON *errors)
+{
+	char type[96];
+	snprintf(type, sizeof type, "urn:besad:problem:%s", slug);
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddStringToObject(json, "type", type);
+	cJSON_AddStringToObject(json, "title", MHD_get_reason_phrase_for(status));
+	cJSON_AddNumberToObject(json, "status", status);
+	cJSON_AddStringToObject(json, "detail", detail);
+	if (errors) cJSON_AddItemToObject(json, "errors", errors);
+	response_json(response, status, json);
+	response->type = "application/problem+json";
+}
+
+void problem(struct response *response, unsigned status, const char *slug, const char *detail, ...)
+{
+	char text[1280];
+	va_list args;
+	va_start(args, detail);
+	vsnprintf(text, sizeof text, detail, args);
+	va_end(args);
+	problem_fields(response, status, slug, text, NULL);
+}
+
+void problem_add(cJSON *errors, const char *kind, const char *name, const char *detail, ...)
+{
+	char text[512];
+	va_list args;
+	va_start(args, detail);
+	vsnprintf(text, sizeof text, detail, args);
+	va_end(args);
+	cJSON *error = cJSON_CreateObject();
+	cJSON_AddStringToObject(error, kind, name);
+	cJSON_AddStringToObject(error, "detail", text);
+	cJSON_AddItemToArray(errors, error);
+}
+
+void problem_failure(struct response *response, const struct error *err)
+{
+	switch (err->status) {
+	case STATUS_NOT_FOUND:
+		problem(response, 404, "not-found", "%s", err->message);
+		break;
+	case STATUS_NO_SPACE:
+	case STATUS_NO_MEMORY:
+		problem(response, 503, "out-of-resources", "%s", err->message);
+		response_header(response, "Retry-After", "60");
+		break;
+	default:
+		problem(response, 500, "internal", "%s", err->message);
+	}
+}

@@ -1,0 +1,46 @@
+/* The report of a job: what each finished block came to. */
+#include "api/http.h"
+#include "engine/json.h"
+
+#include <string.h>
+
+static const char *const keys[] = {"block", "reconstruction", "seconds", "perplexity", "layers"};
+
+/* Moves the report's part of a block.finished event's data to a new object. */
+static cJSON *block_entry(cJSON *data)
+{
+	cJSON *entry = cJSON_CreateObject();
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+		cJSON *value = cJSON_DetachItemFromObjectCaseSensitive(data, keys[i]);
+		cJSON_AddItemToObject(entry, keys[i], value ? value : cJSON_CreateNull());
+	}
+	return entry;
+}
+
+void report_show(const struct request *request, struct response *response)
+{
+	char **blocks;
+	size_t count;
+	struct error err;
+	enum status status = db_block_list(request->config->db, request->id, &blocks, &count, &err);
+	if (status) {
+		problem_failure(response, &err);
+		return;
+	}
+	cJSON *json = cJSON_CreateObject();
+	cJSON *array = cJSON_AddArrayToObject(json, "blocks");
+	for (size_t i = 0; i < count && !status; i++) {
+		cJSON *data;
+		status = json_parse(blocks[i], strlen(blocks[i]), "a block", &data, &err);
+		if (status) break;
+		cJSON_AddItemToArray(array, block_entry(data));
+		cJSON_Delete(data);
+	}
+	block_list_free(blocks, count);
+	if (!status) {
+		response_json(response, 200, json);
+		return;
+	}
+	cJSON_Delete(json);
+	problem_failure(response, &err);
+}

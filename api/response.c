@@ -1,0 +1,75 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/http.h"
+
+void response_clear(struct response *response)
+{
+	if (!response->fixed) free(response->body);
+	*response = (struct response){0};
+}
+
+void response_header(struct response *response, const char *name, const char *format, ...)
+{
+	if (response->n_headers == MAX_RESPONSE_HEADERS) return;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(response->headers[response->n_headers].value, sizeof response->headers[0].value, format, args);
+	va_end(args);
+	response->headers[response->n_headers++].name = name;
+}
+
+void response_static(struct response *response, const char *type, const void *body, size_t size)
+{
+	response_clear(response);
+	response->status = 200;
+	response->type = type;
+	response->body = (char *)body;
+	response->size = size;
+	response->fixed = true;
+}
+
+static void out_of_memory(struct response *response)
+{
+	static const char body[] = "{\"type\":\"urn:besad:problem:out-of-resources\",\"title\":\"Service Unavailable\","
+				   "\"status\":503,\"detail\":\"no memory for the answer\"}\n";
+	response_static(response, "application/problem+json", body, sizeof body - 1);
+	response->status = 503;
+	response_header(response, "Retry-After", "60");
+}
+
+void response_text(struct response *response, const char *type, struct buffer *body)
+{
+	response_clear(response);
+	if (body->failed) {
+		buffer_free(body);
+		out_of_memory(response);
+		return;
+	}
+	response->status = 200;
+	response->type = type;
+	response->body = body->data;
+	response->size = body->size;
+	*body = (struct buffer){0};
+}
+
+void response_json(struct response *response, unsigned status, cJSON *json)
+{
+	char *text = json ? cJSON_PrintUnformatted(json) : NULL;
+	cJSON_Delete(json);
+	size_t size = text ? strlen(text) : 0;
+	char *line = text ? realloc(text, size + 2) : NULL;
+	if (!line) {
+		free(text);
+		out_of_memory(response);
+		return;
+	}
+	memcpy(line + size, "\n", 2); /* for people with curl */
+	response_clear(response);
+	response->status = status;
+	response->type = "application/json";
+	response->body = line;
+	response->size = size + 1;
+}

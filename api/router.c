@@ -1,0 +1,195 @@
+/* Which handler answers, and every check that all handlers share. */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "api/http.h"
+
+#define JSON "application/json"
+
+static const struct route routes[] = {
+	{"GET", "/", asset_index, .open = true, .types = {"text/html"}},
+	{"GET", "/app.js", asset_script, .open = true, .types = {"text/javascript"}},
+	{"GET", "/style.css", asset_style, .open = true, .types = {"text/css"}},
+	{"GET", "/openapi.yaml", asset_openapi, .open = true, .types = {"application/yaml"}},
+	{"GET", "/healthz", health_live, .open = true, .types = {JSON}},
+	{"GET", "/readyz", health_ready, .open = true, .types = {JSON}},
+	{"GET", "/metrics", metrics_show, .types = {"text/plain"}},
+	{"GET", "/v1/info", info_show, .types = {JSON}},
+	{"GET", "/v1/models", models_list, .slow = true, .types = {JSON}},
+	{"GET", "/v1/jobs", jobs_list, .types = {JSON}, .params = {"state", "limit", "after"}},
+	{"POST", "/v1/jobs", jobs_submit, .slow = true, .body = true, .types = {JSON}},
+	{"GET", "/v1/jobs/{id}", jobs_show, .types = {JSON}},
+	{"DELETE", "/v1/jobs/{id}", jobs_delete, .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/cancel", jobs_cancel, .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/retry", jobs_retry, .slow = true, .types = {JSON}},
+	{"GET", "/v1/jobs/{id}/events", events_list, .types = {JSON, "text/event-stream"}, .params = {"after", "limit"}},
+	{"GET", "/v1/jobs/{id}/report", report_show, .types = {JSON}},
+};
+enum { ROUTES = sizeof routes / sizeof *routes };
+
+/* Does `path` fit `pattern`? What stands for {id} goes to `id`, "" where it cannot be an id. */
+static bool path_fits(const char *pattern, const char *path, char id[JOB_ID_BYTES])
+{
+	const char *hole = strchr(pattern, '{');
+	id[0] = 0;
+	if (!hole) return strcmp(pattern, path) == 0;
+	size_t before = (size_t)(hole - pattern);
+	if (strncmp(pattern, path, before) != 0) return false;
+	size_t length = strcspn(path + before, "/");
+	if (length == 0 || strcmp(path + before + length, hole + strlen("{id}")) != 0) return false;
+	if (length == JOB_ID_BYTES - 1) {
+		memcpy(id, path + before, length);
+		id[length] = 0;
+		if (!job_id_is_valid(id)) id[0] = 0;
+	}
+	return true;
+}
+
+/* HEAD is answered as GET; the server leaves the body out. */
+static bool method_fits(const char *wanted, const char *method)
+{
+	return strcmp(wanted, method) == 0 || (strcmp(wanted, "GET") == 0 && strcmp(method, "HEAD") == 0);
+}
+
+static bool find(struct request *request, struct response *response)
+{
+	struct buffer allow = {0};
+	for (size_t i = 0; i < ROUTES; i++) {
+		char id[JOB_ID_BYTES];
+		if (!path_fits(routes[i].path, request->path, id)) continue;
+		if (method_fits(routes[i].method, request->method)) {
+			buffer_free(&allow);
+			request->route = &routes[i];
+			memcpy(request->id, id, sizeof id);
+			return true;
+		}
+		buffer_printf(&allow, "%s%s", allow.size ? ", " : "", routes[i].method);
+		if (strcmp(routes[i].method, "GET") == 0) buffer_printf(&allow, ", HEAD");
+	}
+	if (allow.size) {
+		problem(response, 405, "method-not-allowed", "%s is not a method of %.200s; it takes %s", request->method,
+			request->path, allow.data);
+		response_header(response, "Allow", "%s", allow.data);
+	} else {
+		problem(response, 404, "not-found", "there is nothing at %.200s", request->path);
+	}
+	buffer_free(&allow);
+	return false;
+}
+
+/* Without a token, the only protection from web pages that the user visits is that they cannot speak to besad: a page whose name was
+ * made to resolve to this machine (DNS rebinding) sends its own name as Host. */
+static bool check_host(const struct request *request, struct response *response)
+{
+	if (request->config->token || !request->host || host_is_loopback(request->host)) return true;
+	problem(response, 403, "forbidden-host", "without a token besad answers to localhost, 127.0.0.0/8 and [::1], not to %.200s",
+		request->host);
+	return false;
+}
+
+static bool check_token(const struct request *request, struct response *response)
+{
+	const char *token = request->config->token, *given = request->authorization;
+	if (!token || (request->route && request->route->open)) return true;
+	bool bearer = given && strncasecmp(given, "Bearer ", 7) == 0;
+	if (bearer && token_equals(given + 7 + strspn(given + 7, " "), token)) return true;
+	problem(response, 401, "unauthorized", bearer ? "this is not the token" : "send the token: Authorization: Bearer …");
+	response_header(response, "WWW-Authenticate",
+			bearer ? "Bearer realm=\"besad\", error=\"invalid_token\"" : "Bearer realm=\"besad\"");
+	return false;
+}
+
+/* A browser says by Origin which page a request comes from; only besad's own may change anything. */
+static bool check_origin(const struct request *request, struct response *response)
+{
+	if (method_fits("GET", request->method) || !request->origin || origin_is_host(request->origin, request->host)) return true;
+	problem(response, 403, "forbidden-origin", "a page of %.200s may not change anything here", request->origin);
+	return false;
+}
+
+static bool check_accept(const struct request *request, struct response *response)
+{
+	struct buffer types = {0};
+	for (int i = 0; request->route->types[i]; i++) {
+		if (accept_quality(request->accept, request->route->types[i]) > 0) {
+			buffer_free(&types);
+			return true;
+		}
+		buffer_printf(&types, "%s%s", i ? ", " : "", request->route->types[i]);
+	}
+	problem(response, 406, "not-acceptable", "this can be had as %s", types.data ? types.data : "");
+	buffer_free(&types);
+	return false;
+}
+
+static bool is_known(const struct route *route, const char *key)
+{
+	for (int i = 0; route->params[i]; i++)
+		if (strcmp(route->params[i], key) == 0) return true;
+	return false;
+}
+
+/* Each parameter known, given once and with a value. The pages and probes, which take none, do not mind. */
+static bool check_query(const struct request *request, struct response *response)
+{
+	if (request->route->open) return true;
+	cJSON *errors = cJSON_CreateArray();
+	size_t n = request->n_query > MAX_QUERY ? MAX_QUERY : request->n_query;
+	if (n < request->n_query) problem_add(errors, "parameter", "", "more than %d parameters", MAX_QUERY);
+	for (size_t i = 0; i < n; i++) {
+		const char *key = request->query[i].key;
+		size_t first = 0;
+		while (strcmp(request->query[first].key, key) != 0)
+			first++;
+		if (!is_known(request->route, key))
+			problem_add(errors, "parameter", key, "is not a parameter of %s", request->route->path);
+		else if (first < i)
+			problem_add(errors, "parameter", key, "is given twice");
+		else if (!request->query[i].value)
+			problem_add(errors, "parameter", key, "has no value");
+	}
+	if (cJSON_GetArraySize(errors) == 0) {
+		cJSON_Delete(errors);
+		return true;
+	}
+	problem_fields(response, 400, "invalid-query", "the query is not understood", errors);
+	return false;
+}
+
+bool router_check(struct request *request, struct response *response)
+{
+	struct response missed = {0};
+	bool found = find(request, &missed);
+	bool passed = check_host(request, response) && check_token(request, response);
+	if (passed && !found) {
+		*response = missed;
+		return false;
+	}
+	response_clear(&missed);
+	return passed && check_origin(request, response) && check_accept(request, response) && check_query(request, response);
+}
+
+static bool check_body(const struct request *request, struct response *response)
+{
+	const char *type = request->content_type;
+	if (request->content_encoding && strcasecmp(request->content_encoding, "identity") != 0) {
+		problem(response, 415, "unsupported-encoding", "a body with Content-Encoding is not understood");
+		return false;
+	}
+	if (type && media_type_is(type, JSON)) return true;
+	/* What `curl -d` sends, or no type at all. A web page may send these anywhere without asking first, but then with an Origin. */
+	if (!request->origin && (!type || media_type_is(type, "application/x-www-form-urlencoded"))) return true;
+	problem(response, 415, "unsupported-media-type", "the body must be " JSON);
+	return false;
+}
+
+void router_run(struct request *request, struct response *response)
+{
+	if (request->route->body && !check_body(request, response)) return;
+	if (strchr(request->route->path, '{') && !request->id[0]) {
+		problem(response, 404, "not-found", "there is no such job");
+		return;
+	}
+	request->route->handler(request, response);
+}

@@ -1,0 +1,388 @@
+/* Carries requests from libmicrohttpd to the handlers and answers back.
+ *
+ * One thread per listening socket serves every connection, so it must never wait: handlers that write, or read files, run on the
+ * executor's threads while their connection is suspended. The library aborts the process when it is stopped with a suspended
+ * connection, hence the order in api_stop: no new connections, the executor runs dry, the streams end, then the library stops. */
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/executor.h"
+#include "api/http.h"
+#include "api/peers.h"
+#include "api/stream.h"
+
+enum {
+	MAX_SOCKETS = 8,
+	EXECUTOR_THREADS = 2,
+	CONNECTION_MEMORY = 64 << 10,
+	DRAIN_LIMIT = 16 << 20, /* of a body that is too large, this much is read and dropped so that the client sees the answer */
+	INACTIVE_SECONDS = 60,
+	FINISH_SECONDS = 2, /* for answers under way when the server stops */
+};
+
+struct api {
+	struct api_config config;
+	struct hub *hub;
+	struct peers *peers;
+	struct executor *executor;
+	struct MHD_Daemon *daemons[MAX_SOCKETS];
+	int sockets[MAX_SOCKETS];
+	size_t n;
+	pthread_mutex_t lock;
+	pthread_cond_t idle;
+	int exchanges; /* requests under way */
+};
+
+/* One request and its response. */
+struct exchange {
+	struct task task;
+	struct api *api;
+	struct MHD_Connection *connection;
+	struct request request;
+	struct response response;
+	enum { RECEIVING, RUNNING, ANSWERED } phase;
+	bool refused;        /* the response is known before the body has come */
+	uint64_t body_bytes; /* as sent, also of what is dropped */
+	struct timespec begun;
+};
+
+/* ---- headers ------------------------------------------------------------------------------------------------------------- */
+
+static enum MHD_Result count_bytes(void *context, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+	size_t *bytes = context;
+	(void)kind;
+	*bytes += strlen(key) + (value ? strlen(value) : 0) + 4;
+	return MHD_YES;
+}
+
+static enum MHD_Result add_parameter(void *context, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+	struct request *request = context;
+	(void)kind;
+	if (request->n_query < MAX_QUERY) {
+		request->query[request->n_query].key = key;
+		request->query[request->n_query].value = value;
+	}
+	if (request->n_query <= MAX_QUERY) request->n_query++;
+	return MHD_YES;
+}
+
+static void read_headers(struct exchange *exchange, const char *url, const char *method)
+{
+	struct request *request = &exchange->request;
+	struct MHD_Connection *connection = exchange->connection;
+	const struct {
+		const char *name, **value;
+	} wanted[] = {
+		{"Accept", &request->accept},
+		{"Authorization", &request->authorization},
+		{"Content-Type", &request->content_type},
+		{"Content-Encoding", &request->content_encoding},
+		{"Host", &request->host},
+		{"Origin", &request->origin},
+		{"Idempotency-Key", &request->idempotency_key},
+		{"Last-Event-ID", &request->last_event_id},
+	};
+	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+		*wanted[i].value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, wanted[i].name);
+	request->config = &exchange->api->config;
+	request->path = url;
+	request->method = method;
+	MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, add_parameter, request);
+}
+
+static bool check_sizes(struct exchange *exchange)
+{
+	size_t headers = 0, target = strlen(exchange->request.path);
+	MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, count_bytes, &headers);
+	MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, count_bytes, &target);
+	if (headers > API_MAX_HEADERS)
+		problem(&exchange->response, 431, "headers-too-large", "the headers are larger than %d bytes", API_MAX_HEADERS);
+	else if (target > API_MAX_TARGET)
+		problem(&exchange->response, 414, "target-too-long", "the path and query are longer than %d bytes", API_MAX_TARGET);
+	else
+		return true;
+	return false;
+}
+
+/* Undoes percent-encoding in place, as the library would, but leaves what would become a NUL: it would cut the string short. */
+static size_t unescape(void *context, struct MHD_Connection *connection, char *text)
+{
+	(void)context;
+	(void)connection;
+	char *to = text;
+	for (const char *from = text; *from; from++) {
+		char hex[3] = {0}, *end = hex;
+		if (*from == '%' && from[1] && from[2]) {
+			memcpy(hex, from + 1, 2);
+			long value = strspn(hex, "0123456789abcdefABCDEF") == 2 ? strtol(hex, &end, 16) : 0;
+			if (value > 0) {
+				*to++ = (char)value;
+				from += 2;
+				continue;
+			}
+		}
+		*to++ = *from;
+	}
+	*to = 0;
+	return (size_t)(to - text);
+}
+
+/* ---- one exchange -------------------------------------------------------------------------------------------------------- */
+
+static struct peer *peer_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	return info ? info->socket_context : NULL;
+}
+
+static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *connection, const char *url, const char *method)
+{
+	struct exchange *exchange = calloc(1, sizeof *exchange);
+	if (!exchange) return NULL;
+	exchange->api = api;
+	exchange->connection = connection;
+	clock_gettime(CLOCK_MONOTONIC, &exchange->begun);
+	pthread_mutex_lock(&api->lock);
+	api->exchanges++;
+	pthread_mutex_unlock(&api->lock);
+	read_headers(exchange, url, method);
+	exchange->refused = !check_sizes(exchange) || !router_check(&exchange->request, &exchange->response);
+	return exchange;
+}
+
+static void body_too_large(struct exchange *exchange)
+{
+	response_clear(&exchange->response);
+	problem(&exchange->response, 413, "body-too-large", "the body is larger than %d bytes", API_MAX_BODY);
+	buffer_free(&exchange->request.body);
+	exchange->refused = true;
+}
+
+/* False when the connection must be closed: a client that goes on sending what nobody wants. */
+static bool receive(struct exchange *exchange, const char *data, size_t size)
+{
+	exchange->body_bytes += size;
+	if (exchange->body_bytes > DRAIN_LIMIT) return false;
+	if (exchange->body_bytes > API_MAX_BODY && exchange->body_bytes - size <= API_MAX_BODY) body_too_large(exchange);
+	if (!exchange->refused && exchange->request.route->body) buffer_append(&exchange->request.body, data, size);
+	return true;
+}
+
+static const char *security_policy(bool page)
+{
+	return page ? "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+		      " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		    : "default-src 'none'; frame-ancestors 'none'";
+}
+
+static struct MHD_Response *make_response(struct exchange *exchange)
+{
+	struct response *response = &exchange->response;
+	bool head = strcmp(exchange->request.method, "HEAD") == 0;
+	if (response->stream && !head) {
+		struct MHD_Response *stream = hub_open(exchange->api->hub, exchange->connection, exchange->request.id,
+						       response->stream_after, response->stream_last);
+		if (stream) return stream;
+		response_clear(response);
+		problem(response, 503, "too-many-streams", "%d event streams are open already", API_MAX_STREAMS);
+		response_header(response, "Retry-After", "30");
+	}
+	struct MHD_Response *made = MHD_create_response_from_buffer(
+		response->size, response->body, response->fixed ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
+	if (made && !response->fixed) response->body = NULL;
+	return made;
+}
+
+static const char *method_label(const struct exchange *exchange)
+{
+	const struct route *route = exchange->request.route;
+	if (!route) return "other";
+	return strcmp(exchange->request.method, "HEAD") == 0 ? "HEAD" : route->method;
+}
+
+static void count_request(const struct exchange *exchange)
+{
+	const struct route *route = exchange->request.route;
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	metrics_count_request(
+		exchange->api->config.metrics, route ? route->path : "none", method_label(exchange), exchange->response.status,
+		(double)(now.tv_sec - exchange->begun.tv_sec) + (double)(now.tv_nsec - exchange->begun.tv_nsec) * 1e-9);
+}
+
+static enum MHD_Result answer(struct exchange *exchange)
+{
+	struct response *response = &exchange->response;
+	struct MHD_Response *made = make_response(exchange);
+	if (!made) return MHD_NO;
+	if (response->type) MHD_add_response_header(made, "Content-Type", response->type);
+	MHD_add_response_header(made, "Cache-Control", response->page ? "no-cache" : "no-store");
+	MHD_add_response_header(made, "X-Content-Type-Options", "nosniff");
+	MHD_add_response_header(made, "Referrer-Policy", "no-referrer");
+	MHD_add_response_header(made, "Content-Security-Policy", security_policy(response->page));
+	if (response->stream) MHD_add_response_header(made, "X-Accel-Buffering", "no");
+	for (size_t i = 0; i < response->n_headers; i++)
+		MHD_add_response_header(made, response->headers[i].name, response->headers[i].value);
+	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), response->stream ? 0 : API_SEND_SECONDS);
+	exchange->phase = ANSWERED;
+	count_request(exchange);
+	enum MHD_Result result = MHD_queue_response(exchange->connection, response->status, made);
+	MHD_destroy_response(made);
+	return result;
+}
+
+/* On a thread of the executor. Once the connection is resumed, the exchange is the server's again. */
+static void run_slowly(struct task *task)
+{
+	struct exchange *exchange = (struct exchange *)task;
+	router_run(&exchange->request, &exchange->response);
+	MHD_resume_connection(exchange->connection);
+}
+
+static enum MHD_Result run(struct exchange *exchange)
+{
+	if (exchange->refused) return answer(exchange);
+	exchange->phase = RUNNING;
+	if (!exchange->request.route->slow) {
+		router_run(&exchange->request, &exchange->response);
+		return answer(exchange);
+	}
+	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), 0);
+	exchange->task.run = run_slowly;
+	MHD_suspend_connection(exchange->connection);
+	if (executor_push(exchange->api->executor, &exchange->task)) return MHD_YES;
+	problem(&exchange->response, 503, "stopping", "besad is stopping");
+	response_header(&exchange->response, "Retry-After", "5");
+	MHD_resume_connection(exchange->connection);
+	return MHD_YES;
+}
+
+/* The library's calls for one request: once with its headers, then with each piece of the body, once at its end, and once more after a
+ * suspension. */
+static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url, const char *method,
+			      const char *version, const char *data, size_t *size, void **state)
+{
+	struct exchange *exchange = *state;
+	(void)version;
+	if (!exchange) {
+		*state = exchange_begin(context, connection, url, method);
+		return *state ? MHD_YES : MHD_NO;
+	}
+	if (*size) {
+		bool wanted = receive(exchange, data, *size);
+		*size = 0;
+		return wanted ? MHD_YES : MHD_NO;
+	}
+	return exchange->phase == RECEIVING ? run(exchange) : answer(exchange);
+}
+
+static void completed(void *context, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode why)
+{
+	struct api *api = context;
+	struct exchange *exchange = *state;
+	(void)why;
+	if (!exchange) return;
+	peer_set_deadline(api->peers, peer_of(connection), API_RECEIVE_SECONDS);
+	response_clear(&exchange->response);
+	buffer_free(&exchange->request.body);
+	free(exchange);
+	*state = NULL;
+	pthread_mutex_lock(&api->lock);
+	if (--api->exchanges == 0) pthread_cond_signal(&api->idle);
+	pthread_mutex_unlock(&api->lock);
+}
+
+static void connected(void *context, struct MHD_Connection *connection, void **state, enum MHD_ConnectionNotificationCode code)
+{
+	struct api *api = context;
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+		*state = info ? peer_add(api->peers, info->connect_fd, API_RECEIVE_SECONDS) : NULL;
+	} else {
+		peer_remove(api->peers, *state);
+		*state = NULL;
+	}
+}
+
+/* ---- start and stop ------------------------------------------------------------------------------------------------------ */
+
+static struct MHD_Daemon *listen_on(struct api *api, int fd, unsigned share)
+{
+	return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, api,
+				MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, completed, api,
+				MHD_OPTION_NOTIFY_CONNECTION, connected, api, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+				MHD_OPTION_CONNECTION_LIMIT, (unsigned)API_MAX_CONNECTIONS / share,
+				MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)API_MAX_CONNECTIONS_PER_ADDRESS / share,
+				MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)INACTIVE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+				(size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+}
+
+enum status api_start(const struct api_config *config, const int *sockets, size_t n, struct api **ret, struct error *err)
+{
+	struct api *api = calloc(1, sizeof *api);
+	enum status status = api ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the server");
+	if (!status && n > MAX_SOCKETS) status = error_set(err, STATUS_INVALID, "more than %d addresses to listen on", MAX_SOCKETS);
+	if (status) {
+		for (size_t i = 0; i < n; i++)
+			close(sockets[i]);
+		free(api);
+		return status;
+	}
+	api->config = *config;
+	api->n = n;
+	memcpy(api->sockets, sockets, n * sizeof *sockets);
+	pthread_mutex_init(&api->lock, NULL);
+	pthread_cond_init(&api->idle, NULL);
+	status = hub_create(config->db, config->metrics, &api->hub, err);
+	if (!status) status = peers_create(&api->peers, err);
+	if (!status) status = executor_create(EXECUTOR_THREADS, &api->executor, err);
+	if (!status) db_set_listener(config->db, hub_notify, api->hub);
+	for (size_t i = 0; i < n && !status; i++) {
+		api->daemons[i] = listen_on(api, sockets[i], (unsigned)n);
+		if (!api->daemons[i]) status = error_errno(err, "cannot start the server");
+	}
+	if (status) {
+		api_stop(api);
+		return status;
+	}
+	*ret = api;
+	return STATUS_OK;
+}
+
+static void wait_until_idle(struct api *api)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += FINISH_SECONDS;
+	pthread_mutex_lock(&api->lock);
+	while (api->exchanges > 0 && pthread_cond_timedwait(&api->idle, &api->lock, &until) == 0)
+		;
+	pthread_mutex_unlock(&api->lock);
+}
+
+void api_stop(struct api *api)
+{
+	if (!api) return;
+	db_set_listener(api->config.db, NULL, NULL);
+	for (size_t i = 0; i < api->n; i++)
+		if (api->daemons[i]) MHD_quiesce_daemon(api->daemons[i]);
+	if (api->executor) executor_stop(api->executor);
+	if (api->hub) hub_stop(api->hub);
+	wait_until_idle(api);
+	for (size_t i = 0; i < api->n; i++) {
+		MHD_stop_daemon(api->daemons[i]);
+		close(api->sockets[i]); /* a quiesced server leaves it to us */
+	}
+	executor_free(api->executor);
+	peers_free(api->peers);
+	hub_free(api->hub);
+	pthread_cond_destroy(&api->idle);
+	pthread_mutex_destroy(&api->lock);
+	free(api);
+}

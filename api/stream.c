@@ -1,0 +1,342 @@
+/* Event streams.
+ *
+ * The server calls `read_stream` whenever it can send. When there is nothing to send, the connection is suspended, because returning
+ * nothing would make the server ask again at once, and on one core for ever. The hub's thread resumes it when events were committed,
+ * and every API_HEARTBEAT_SECONDS to send a comment: that is how a client that went away is noticed, since nobody looks at a
+ * suspended connection. A connection is suspended and resumed under the hub's lock, with `suspended` saying which it is, so that no
+ * wake-up is lost and none reaches a connection that is gone. */
+#include "api/stream.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "api/http.h"
+
+enum {
+	RECENT = 64,       /* formatted events that a channel keeps */
+	BATCH = 64,        /* events read at once */
+	ENOUGH = 16 << 10, /* bytes gathered before they are sent */
+	RETRY_MILLISECONDS = 2000,
+};
+
+struct channel {
+	char job_id[JOB_ID_BYTES];
+	struct channel *next;
+	struct stream *streams;
+	int64_t first, last; /* the formatted events; first > last when there are none */
+	struct buffer recent[RECENT];
+	enum job_state state; /* as of `last` */
+	bool stale;           /* there may be events behind `last` */
+	bool broken;          /* the job is gone or cannot be read */
+};
+
+struct stream {
+	struct hub *hub;
+	struct channel *channel;
+	struct MHD_Connection *connection;
+	struct stream *next;
+	int64_t sent;          /* id of the last event that went into `pending` */
+	struct buffer pending; /* what is to be sent */
+	size_t offset;         /* how much of it has been */
+	time_t active;         /* when something was sent last */
+	bool suspended, heartbeat, ended;
+};
+
+struct hub {
+	struct db *db;
+	struct metrics *metrics;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct channel *channels;
+	int n_streams;
+	bool stopping;
+};
+
+static time_t monotonic_seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+/* ---- channels; all under the hub's lock --------------------------------------------------------------------------------- */
+
+static void format_event(struct buffer *to, const struct event *event)
+{
+	cJSON *json = event_json(event);
+	char *text = json ? cJSON_PrintUnformatted(json) : NULL;
+	cJSON_Delete(json);
+	if (!text) {
+		to->failed = true;
+		return;
+	}
+	buffer_printf(to, "id: %lld\nevent: %s\ndata: %s\n\n", (long long)event->id, event->type, text);
+	free(text);
+}
+
+static void channel_forget(struct channel *channel)
+{
+	for (int i = 0; i < RECENT; i++)
+		buffer_free(&channel->recent[i]);
+	channel->first = channel->last + 1;
+}
+
+/* Reads the next batch behind `last`. */
+static void channel_load(struct hub *hub, struct channel *channel)
+{
+	struct event_list list;
+	struct error err;
+	if (db_event_list(hub->db, channel->job_id, channel->last, BATCH, &list, &err)) {
+		channel->broken = true;
+		return;
+	}
+	for (size_t i = 0; i < list.count; i++) {
+		struct buffer *slot = &channel->recent[list.events[i].id % RECENT];
+		buffer_free(slot);
+		format_event(slot, &list.events[i]);
+		channel->broken |= slot->failed;
+		channel->last = list.events[i].id;
+		if (channel->last - channel->first >= RECENT) channel->first = channel->last - RECENT + 1;
+	}
+	channel->state = list.state;
+	channel->stale = list.more;
+	event_list_clear(&list);
+}
+
+static struct channel *channel_find(struct hub *hub, const char *job_id)
+{
+	struct channel *channel = hub->channels;
+	while (channel && strcmp(channel->job_id, job_id) != 0)
+		channel = channel->next;
+	return channel;
+}
+
+static struct channel *channel_get(struct hub *hub, const char *job_id, int64_t last)
+{
+	struct channel *channel = channel_find(hub, job_id);
+	if (channel) return channel;
+	channel = calloc(1, sizeof *channel);
+	if (!channel) return NULL;
+	memcpy(channel->job_id, job_id, sizeof channel->job_id);
+	channel->last = last;
+	channel->first = last + 1;
+	channel->stale = true;
+	channel->next = hub->channels;
+	hub->channels = channel;
+	return channel;
+}
+
+static void channel_drop(struct hub *hub, struct channel *channel)
+{
+	struct channel **at = &hub->channels;
+	while (*at != channel)
+		at = &(*at)->next;
+	*at = channel->next;
+	channel_forget(channel);
+	free(channel);
+}
+
+/* ---- one stream --------------------------------------------------------------------------------------------------------- */
+
+/* Events that the channel no longer keeps. */
+static void gather_old(struct stream *stream)
+{
+	struct event_list list;
+	struct error err;
+	if (db_event_list(stream->hub->db, stream->channel->job_id, stream->sent, BATCH, &list, &err)) {
+		stream->channel->broken = true;
+		return;
+	}
+	stream->channel->broken |= list.count == 0;
+	for (size_t i = 0; i < list.count; i++) {
+		format_event(&stream->pending, &list.events[i]);
+		stream->sent = list.events[i].id;
+	}
+	event_list_clear(&list);
+}
+
+/* Fills `pending` with what there is to send, if anything. */
+static void gather(struct stream *stream)
+{
+	struct channel *channel = stream->channel;
+	while (!channel->broken && !stream->pending.failed && stream->pending.size < ENOUGH) {
+		if (stream->sent >= channel->last && channel->stale) {
+			channel_load(stream->hub, channel);
+		} else if (stream->sent >= channel->last) {
+			break;
+		} else if (stream->sent + 1 < channel->first) {
+			gather_old(stream);
+		} else {
+			const struct buffer *event = &channel->recent[++stream->sent % RECENT];
+			buffer_append(&stream->pending, event->data, event->size);
+		}
+	}
+	if (channel->broken || stream->pending.size) return;
+	if (job_state_is_final(channel->state)) {
+		buffer_printf(&stream->pending, "event: end\ndata: {\"state\":\"%s\"}\n\n", job_state_name(channel->state));
+		stream->ended = true;
+	} else if (stream->heartbeat) {
+		buffer_printf(&stream->pending, ": heartbeat\n\n");
+	}
+}
+
+static ssize_t read_stream(void *context, uint64_t position, char *to, size_t room)
+{
+	struct stream *stream = context;
+	struct hub *hub = stream->hub;
+	ssize_t result;
+	(void)position;
+	pthread_mutex_lock(&hub->lock);
+	if (stream->offset == stream->pending.size) {
+		stream->offset = stream->pending.size = 0;
+		if (!hub->stopping && !stream->ended) gather(stream);
+	}
+	size_t left = stream->pending.size - stream->offset;
+	if (left) {
+		size_t size = left < room ? left : room;
+		memcpy(to, stream->pending.data + stream->offset, size);
+		stream->offset += size;
+		stream->active = monotonic_seconds();
+		stream->heartbeat = false;
+		result = (ssize_t)size;
+	} else if (stream->channel->broken || stream->pending.failed || hub->stopping || stream->ended) {
+		result = MHD_CONTENT_READER_END_OF_STREAM;
+	} else {
+		stream->suspended = true;
+		MHD_suspend_connection(stream->connection);
+		result = 0;
+	}
+	pthread_mutex_unlock(&hub->lock);
+	return result;
+}
+
+static void close_stream(void *context)
+{
+	struct stream *stream = context;
+	struct hub *hub = stream->hub;
+	pthread_mutex_lock(&hub->lock);
+	struct stream **at = &stream->channel->streams;
+	while (*at != stream)
+		at = &(*at)->next;
+	*at = stream->next;
+	if (!stream->channel->streams) channel_drop(hub, stream->channel);
+	hub->n_streams--;
+	pthread_mutex_unlock(&hub->lock);
+	metrics_count_streams(hub->metrics, -1);
+	buffer_free(&stream->pending);
+	free(stream);
+}
+
+struct MHD_Response *hub_open(struct hub *hub, struct MHD_Connection *connection, const char *job_id, int64_t after, int64_t last)
+{
+	struct stream *stream = calloc(1, sizeof *stream);
+	if (!stream) return NULL;
+	stream->hub = hub;
+	stream->connection = connection;
+	stream->sent = after;
+	stream->active = monotonic_seconds();
+	buffer_printf(&stream->pending, "retry: %d\n\n", RETRY_MILLISECONDS);
+	pthread_mutex_lock(&hub->lock);
+	if (!hub->stopping && hub->n_streams < API_MAX_STREAMS)
+		stream->channel = channel_get(hub, job_id, after < last ? after : last);
+	if (stream->channel) {
+		stream->next = stream->channel->streams;
+		stream->channel->streams = stream;
+		hub->n_streams++;
+	}
+	pthread_mutex_unlock(&hub->lock);
+	if (!stream->channel) {
+		buffer_free(&stream->pending);
+		free(stream);
+		return NULL;
+	}
+	metrics_count_streams(hub->metrics, 1);
+	struct MHD_Response *response =
+		MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, ENOUGH, read_stream, stream, close_stream);
+	if (!response) close_stream(stream);
+	return response;
+}
+
+/* ---- the hub ------------------------------------------------------------------------------------------------------------ */
+
+static void resume_streams(struct hub *hub)
+{
+	time_t now = monotonic_seconds();
+	for (struct channel *channel = hub->channels; channel; channel = channel->next)
+		for (struct stream *stream = channel->streams; stream; stream = stream->next) {
+			if (!stream->suspended) continue;
+			if (now - stream->active >= API_HEARTBEAT_SECONDS) stream->heartbeat = true;
+			if (!channel->stale && !stream->heartbeat && !hub->stopping) continue;
+			stream->suspended = false;
+			MHD_resume_connection(stream->connection);
+		}
+}
+
+static void *run_hub(void *context)
+{
+	struct hub *hub = context;
+	pthread_mutex_lock(&hub->lock);
+	while (!hub->stopping) {
+		struct timespec until;
+		resume_streams(hub);
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec++;
+		pthread_cond_timedwait(&hub->changed, &hub->lock, &until);
+	}
+	resume_streams(hub);
+	pthread_mutex_unlock(&hub->lock);
+	return NULL;
+}
+
+void hub_notify(void *context, const char *job_id)
+{
+	struct hub *hub = context;
+	pthread_mutex_lock(&hub->lock);
+	struct channel *channel = channel_find(hub, job_id);
+	if (channel) {
+		channel->stale = true;
+		pthread_cond_signal(&hub->changed);
+	}
+	pthread_mutex_unlock(&hub->lock);
+}
+
+enum status hub_create(struct db *db, struct metrics *metrics, struct hub **ret, struct error *err)
+{
+	struct hub *hub = calloc(1, sizeof *hub);
+	if (!hub) return error_set(err, STATUS_NO_MEMORY, "no memory for the event streams");
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	hub->db = db;
+	hub->metrics = metrics;
+	pthread_mutex_init(&hub->lock, NULL);
+	pthread_cond_init(&hub->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	if (pthread_create(&hub->thread, NULL, run_hub, hub) != 0) {
+		hub->stopping = true;
+		hub_free(hub);
+		return error_set(err, STATUS_NO_MEMORY, "cannot start the thread of the event streams");
+	}
+	*ret = hub;
+	return STATUS_OK;
+}
+
+void hub_stop(struct hub *hub)
+{
+	pthread_mutex_lock(&hub->lock);
+	hub->stopping = true;
+	pthread_cond_signal(&hub->changed);
+	pthread_mutex_unlock(&hub->lock);
+	pthread_join(hub->thread, NULL);
+}
+
+void hub_free(struct hub *hub)
+{
+	if (!hub) return;
+	pthread_cond_destroy(&hub->changed);
+	pthread_mutex_destroy(&hub->lock);
+	free(hub);
+}

@@ -1,0 +1,490 @@
+/* The server over real sockets, with a database and hooks that stand for the daemon: requests and limits, many watchers of one job, and
+ * a stop with open streams. */
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "api/api.h"
+#include "api/buffer.h"
+#include "engine/file.h"
+
+struct fixture {
+	char directory[64];
+	struct db *db;
+	struct metrics *metrics;
+	struct api *api;
+	int port;
+	struct error err;
+	int queued, cancelled, deleted;
+};
+
+/* Takes {"output": NAME}: "bad" is invalid, "there" exists already, "broken" fails. */
+static enum status prepare(void *context, const cJSON *spec, const char *id, struct api_submission *ret, struct error *err)
+{
+	(void)context;
+	(void)id;
+	const cJSON *output = cJSON_GetObjectItemCaseSensitive(spec, "output");
+	const char *name = cJSON_IsString(output) ? output->valuestring : "bad";
+	if (strcmp(name, "there") == 0) return error_set(err, STATUS_EXISTS, "it is there");
+	if (strcmp(name, "broken") == 0) return error_set(err, STATUS_IO, "it is broken");
+	if (strcmp(name, "bad") == 0) {
+		cJSON *error = cJSON_CreateObject();
+		cJSON_AddStringToObject(error, "pointer", "/output");
+		cJSON_AddStringToObject(error, "detail", "is bad");
+		ret->errors = cJSON_CreateArray();
+		cJSON_AddItemToArray(ret->errors, error);
+		return error_set(err, STATUS_INVALID, "the spec is bad");
+	}
+	ret->output = strdup(name);
+	ret->spec = cJSON_PrintUnformatted(spec);
+	return STATUS_OK;
+}
+
+static enum status prepare_retry(void *context, const struct job *job, struct error *err)
+{
+	(void)context;
+	return strcmp(job->output, "taken") == 0 ? error_set(err, STATUS_EXISTS, "it is taken") : STATUS_OK;
+}
+
+static void queued(void *context)
+{
+	struct fixture *f = context;
+	f->queued++;
+}
+
+static void cancelled(void *context, const char *id)
+{
+	struct fixture *f = context;
+	f->cancelled += job_id_is_valid(id);
+}
+
+static void deleted(void *context, const char *id)
+{
+	struct fixture *f = context;
+	f->deleted += job_id_is_valid(id);
+}
+
+static enum status models(void *context, cJSON **ret, struct error *err)
+{
+	(void)context;
+	(void)err;
+	*ret = cJSON_CreateArray();
+	return STATUS_OK;
+}
+
+static cJSON *info(void *context)
+{
+	(void)context;
+	return cJSON_CreateObject();
+}
+
+static bool ready(void *context)
+{
+	(void)context;
+	return true;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	char path[96];
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof address;
+	strcpy(f->directory, "/tmp/besad-test-api-XXXXXX");
+	assert_non_null(mkdtemp(f->directory));
+	snprintf(path, sizeof path, "%s/besad.db", f->directory);
+	assert_int_equal(db_open(path, &f->db, &f->err), STATUS_OK);
+	f->metrics = metrics_create("test");
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+	assert_int_equal(listen(fd, 512), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+	f->port = ntohs(address.sin_port);
+	struct api_config config = {
+		.db = f->db,
+		.metrics = f->metrics,
+		.queue_limit = 3,
+		.hooks = {f, prepare, prepare_retry, queued, cancelled, deleted, models, info, ready},
+	};
+	assert_int_equal(api_start(&config, &fd, 1, &f->api, &f->err), STATUS_OK);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	api_stop(f->api);
+	db_close(f->db);
+	metrics_free(f->metrics);
+	assert_int_equal(directory_remove(f->directory, &f->err), STATUS_OK);
+	free(f);
+	return 0;
+}
+
+/* ---- a client ------------------------------------------------------------------------------------------------------------ */
+
+static int dial(struct fixture *f)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET, .sin_port = htons((uint16_t)f->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct timeval limit = {.tv_sec = 30};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+	return fd;
+}
+
+static void put(int fd, const char *text, size_t size)
+{
+	while (size) {
+		ssize_t sent = send(fd, text, size, MSG_NOSIGNAL);
+		assert_true(sent > 0);
+		text += sent;
+		size -= (size_t)sent;
+	}
+}
+
+/* Everything until the server closes. */
+static char *take(int fd)
+{
+	struct buffer text = {0};
+	char piece[65536];
+	ssize_t got;
+	while ((got = recv(fd, piece, sizeof piece, 0)) > 0)
+		buffer_append(&text, piece, (size_t)got);
+	assert_int_equal(got, 0);
+	buffer_append(&text, "", 0);
+	assert_false(text.failed);
+	close(fd);
+	return text.data;
+}
+
+/* One request on a connection of its own; *ret_text, where wanted, is the whole response. */
+static int ask(struct fixture *f, const char *method, const char *path, const char *headers, const char *body, char **ret_text)
+{
+	struct buffer request = {0};
+	int status = 0, fd = dial(f);
+	buffer_printf(&request, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s", method, path, headers);
+	if (body) buffer_printf(&request, "Content-Length: %zu\r\n", strlen(body));
+	buffer_printf(&request, "\r\n%s", body ? body : "");
+	put(fd, request.data, request.size);
+	buffer_free(&request);
+	char *text = take(fd);
+	if (sscanf(text, "HTTP/1.1 %d", &status) != 1) fail_msg("no answer to %s %s", method, path);
+	if (ret_text)
+		*ret_text = text;
+	else
+		free(text);
+	return status;
+}
+
+/* Submits a job and gives its id. */
+static void submit(struct fixture *f, const char *output, char id[JOB_ID_BYTES])
+{
+	char body[64], *text;
+	snprintf(body, sizeof body, "{\"output\":\"%s\"}", output);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", body, &text), 201);
+	const char *location = strstr(text, "Location: /v1/jobs/");
+	assert_non_null(location);
+	memcpy(id, location + strlen("Location: /v1/jobs/"), JOB_ID_BYTES - 1);
+	id[JOB_ID_BYTES - 1] = 0;
+	assert_true(job_id_is_valid(id));
+	free(text);
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------------------------ */
+
+static void test_job_over_http(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES], path[96], *text;
+	submit(f, "a", id);
+	assert_int_equal(f->queued, 1);
+	snprintf(path, sizeof path, "/v1/jobs/%s", id);
+	assert_int_equal(ask(f, "GET", path, "", NULL, &text), 200);
+	assert_non_null(strstr(text, "\"state\":\"queued\""));
+	assert_non_null(strstr(text, "X-Content-Type-Options: nosniff"));
+	free(text);
+	assert_int_equal(ask(f, "HEAD", path, "", NULL, &text), 200);
+	assert_null(strstr(text, "queued"));
+	free(text);
+	assert_int_equal(ask(f, "DELETE", path, "", NULL, NULL), 409);
+	snprintf(path, sizeof path, "/v1/jobs/%s/cancel", id);
+	assert_int_equal(ask(f, "POST", path, "", NULL, &text), 200);
+	assert_non_null(strstr(text, "\"state\":\"cancelled\""));
+	free(text);
+	assert_int_equal(f->cancelled, 1);
+	snprintf(path, sizeof path, "/v1/jobs/%s/retry", id);
+	assert_int_equal(ask(f, "POST", path, "", "", NULL), 200);
+	assert_int_equal(ask(f, "POST", path, "", "", NULL), 409);
+	snprintf(path, sizeof path, "/v1/jobs/%s/cancel", id);
+	assert_int_equal(ask(f, "POST", path, "", "ignored", NULL), 200);
+	snprintf(path, sizeof path, "/v1/jobs/%s", id);
+	assert_int_equal(ask(f, "DELETE", path, "", NULL, &text), 204);
+	assert_null(strstr(text, "\nContent-Type:"));
+	free(text);
+	assert_int_equal(f->deleted, 1);
+	assert_int_equal(ask(f, "GET", path, "", NULL, NULL), 404);
+}
+
+static void test_refusals(void **state)
+{
+	struct fixture *f = *state;
+	char *text, id[JOB_ID_BYTES];
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":", &text), 400);
+	assert_non_null(strstr(text, "application/problem+json"));
+	free(text);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":1}", &text), 422);
+	assert_non_null(strstr(text, "\"errors\":[{\"pointer\":\"/output\",\"detail\":\"is bad\"}]"));
+	free(text);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":\"there\"}", NULL), 409);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":\"broken\"}", NULL), 500);
+	assert_int_equal(ask(f, "GET", "/v1/jobs?limit=0", "", NULL, NULL), 400);
+	assert_int_equal(ask(f, "GET", "/v1/jobs?after=%00", "", NULL, NULL), 400);
+	assert_int_equal(ask(f, "GET", "/v1/jobs?%6cimit=5", "", NULL, NULL), 200);
+	assert_int_equal(ask(f, "GET", "/healthz%00", "", NULL, NULL), 404);
+	assert_int_equal(f->queued, 0);
+	submit(f, "a", id);
+	submit(f, "b", id);
+	submit(f, "c", id);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":\"a\"}", NULL), 409);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":\"d\"}", &text), 503);
+	assert_non_null(strstr(text, "Retry-After: "));
+	free(text);
+}
+
+static void test_idempotency_key(void **state)
+{
+	struct fixture *f = *state;
+	char *first, *second;
+	const char *key = "Idempotency-Key: abc\r\n";
+	assert_int_equal(ask(f, "POST", "/v1/jobs", key, "{\"output\":\"a\"}", &first), 201);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", key, " { \"output\" : \"a\" } ", &second), 201);
+	assert_string_equal(strstr(first, "\r\n\r\n"), strstr(second, "\r\n\r\n"));
+	assert_int_equal(f->queued, 1);
+	free(first);
+	free(second);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", key, "{\"output\":\"b\"}", NULL), 422);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "Idempotency-Key: a b\r\n", "{\"output\":\"b\"}", NULL), 400);
+}
+
+static void test_limits(void **state)
+{
+	struct fixture *f = *state;
+	size_t size = 3 << 20;
+	char *large = malloc(size + 1), *text;
+	memset(large, 'x', size);
+	large[size] = 0;
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", large, &text), 413);
+	assert_non_null(strstr(text, "problem:body-too-large"));
+	free(text);
+	large[API_MAX_TARGET + 1] = 0;
+	large[0] = '/';
+	assert_int_equal(ask(f, "GET", large, "", NULL, NULL), 414);
+	large[0] = 'x';
+	memset(large, 'x', size);
+	memcpy(large, "X-Large: ", 9);
+	strcpy(large + API_MAX_HEADERS, "\r\n");
+	assert_int_equal(ask(f, "GET", "/", large, NULL, NULL), 431);
+	free(large);
+	assert_int_equal(ask(f, "GET", "/healthz", "", NULL, NULL), 200);
+}
+
+static void test_metrics_count(void **state)
+{
+	struct fixture *f = *state;
+	char *text;
+	ask(f, "GET", "/v1/info", "", NULL, NULL);
+	ask(f, "GET", "/nothing", "", NULL, NULL);
+	assert_int_equal(ask(f, "GET", "/metrics", "", NULL, &text), 200);
+	assert_non_null(strstr(text, "\nbesad_http_requests_total{route=\"/v1/info\",method=\"GET\",code=\"200\"} 1\n"));
+	assert_non_null(strstr(text, "\nbesad_http_requests_total{route=\"none\",method=\"other\",code=\"404\"} 1\n"));
+	assert_non_null(strstr(text, "\nbesad_jobs{state=\"queued\"} 0\n"));
+	free(text);
+}
+
+/* ---- streams ------------------------------------------------------------------------------------------------------------- */
+
+static int watch(struct fixture *f, const char *id, const char *headers)
+{
+	char request[256];
+	int fd = dial(f);
+	snprintf(request, sizeof request,
+		 "GET /v1/jobs/%s/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/event-stream\r\n%s\r\n",
+		 id, headers);
+	put(fd, request, strlen(request));
+	return fd;
+}
+
+/* Undoes the chunks of a response's body, in place; false when the last chunk is missing. */
+static bool join_chunks(char *text)
+{
+	char *to = strstr(text, "\r\n\r\n");
+	assert_non_null(to);
+	char *from = to += 4;
+	for (;;) {
+		char *end;
+		size_t size = strtoul(from, &end, 16);
+		if (end == from) return false;
+		if (size == 0) break;
+		memmove(to, end + 2, size);
+		to += size;
+		from = end + 2 + size + 2;
+	}
+	*to = 0;
+	return true;
+}
+
+/* Checks that a stream holds the events `first` to `last`, each once and in order, and whether it ends with `end`. */
+static void expect_stream(char *text, int first, int last, bool ended)
+{
+	assert_true(join_chunks(text));
+	const char *at = strstr(text, "retry: 2000\n\n");
+	assert_non_null(at);
+	int expected = first;
+	for (at = strstr(at, "\nid: "); at; at = strstr(at + 1, "\nid: "), expected++)
+		assert_int_equal(atoi(at + 5), expected);
+	assert_int_equal(expected, last + 1);
+	assert_int_equal(strstr(text, "\nevent: end\ndata: {\"state\":\"succeeded\"}\n\n") != NULL, ended);
+	free(text);
+}
+
+static void append(struct fixture *f, const char *id, int count)
+{
+	for (int i = 0; i < count; i++)
+		assert_int_equal(db_event_append(f->db, id, "warning", "{\"message\":\"a longer text that fills the buffer\"}",
+						 NULL, &f->err),
+				 STATUS_OK);
+}
+
+static void finish(struct fixture *f)
+{
+	struct job job;
+	bool found;
+	assert_int_equal(db_job_claim(f->db, &found, &job, &f->err), STATUS_OK);
+	assert_int_equal(db_job_finish(f->db, job.id, JOB_SUCCEEDED, "{}", NULL, NULL, &f->err), STATUS_OK);
+	job_clear(&job);
+}
+
+enum { WATCHERS = 100, EVENTS = 300 };
+
+static void test_many_watchers(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	int fds[WATCHERS];
+	submit(f, "a", id);
+	append(f, id, 100);
+	for (int i = 0; i < WATCHERS / 2; i++)
+		fds[i] = watch(f, id, "");
+	append(f, id, 100);
+	for (int i = WATCHERS / 2; i < WATCHERS; i++)
+		fds[i] = watch(f, id, "Last-Event-ID: 42\r\n");
+	append(f, id, EVENTS - 200);
+	finish(f);
+	for (int i = 0; i < WATCHERS; i++)
+		expect_stream(take(fds[i]), i < WATCHERS / 2 ? 1 : 43, EVENTS + 3, true);
+	/* After the end: what is left, and the end again. */
+	expect_stream(take(watch(f, id, "Last-Event-ID: 300\r\n")), 301, EVENTS + 3, true);
+	expect_stream(take(watch(f, id, "Last-Event-ID: 9007199254740992\r\n")), 1, 0, true);
+}
+
+static void test_stop_with_open_streams(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	int fds[WATCHERS];
+	submit(f, "a", id);
+	for (int i = 0; i < WATCHERS; i++)
+		fds[i] = watch(f, id, i % 2 ? "" : "Last-Event-ID: 9007199254740992\r\n");
+	append(f, id, 10);
+	/* Each has its headers, so each is open when the server stops. */
+	for (int i = 0; i < WATCHERS; i++) {
+		char byte;
+		assert_int_equal(recv(fds[i], &byte, 1, MSG_PEEK), 1);
+	}
+	api_stop(f->api);
+	f->api = NULL;
+	for (int i = 0; i < WATCHERS; i++) {
+		char *text = take(fds[i]);
+		assert_true(join_chunks(text));
+		assert_null(strstr(text, "event: end"));
+		free(text);
+	}
+}
+
+static void test_deleted_job_ends_streams(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	enum change_outcome outcome;
+	struct job job;
+	submit(f, "a", id);
+	int fd = watch(f, id, "Last-Event-ID: 1000000\r\n");
+	char byte;
+	assert_int_equal(recv(fd, &byte, 1, MSG_PEEK), 1);
+	assert_int_equal(db_job_cancel(f->db, id, &outcome, &job, &f->err), STATUS_OK);
+	job_clear(&job);
+	assert_int_equal(db_job_delete(f->db, id, &outcome, &f->err), STATUS_OK);
+	char *text = take(fd);
+	assert_true(join_chunks(text));
+	free(text);
+}
+
+/* ---- load ---------------------------------------------------------------------------------------------------------------- */
+
+static void *request_often(void *context)
+{
+	struct fixture *f = context;
+	for (int i = 0; i < 50; i++) {
+		ask(f, "GET", "/v1/jobs", "", NULL, NULL);
+		ask(f, "GET", "/v1/models", "", NULL, NULL);
+		ask(f, "POST", "/v1/jobs", "", "{\"output\":\"bad\"}", NULL);
+	}
+	return NULL;
+}
+
+static void test_parallel_requests_and_writes(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	pthread_t threads[4];
+	submit(f, "a", id);
+	int fd = watch(f, id, "");
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, request_often, f), 0);
+	append(f, id, 200);
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	finish(f);
+	expect_stream(take(fd), 1, 203, true);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(test_job_over_http),
+		TEST(test_refusals),
+		TEST(test_idempotency_key),
+		TEST(test_limits),
+		TEST(test_metrics_count),
+		TEST(test_many_watchers),
+		TEST(test_stop_with_open_streams),
+		TEST(test_deleted_job_ends_streams),
+		TEST(test_parallel_requests_and_writes),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
