@@ -136,11 +136,14 @@ static const struct backend_ops operations = {
 	}
 static const struct cpu_kernels kernels_v2 = KERNELS(v2), kernels_v3 = KERNELS(v3), kernels_v4 = KERNELS(v4);
 
+/* The best that the processor runs; the environment's BESAD_CPU_ISA=v2|v3 asks for less, as ONEDNN_MAX_CPU_ISA does of oneDNN. */
 static const struct cpu_kernels *choose_kernels(void)
 {
+	const char *asked = getenv("BESAD_CPU_ISA");
+	int most = asked && !strcmp(asked, "v2") ? 2 : asked && !strcmp(asked, "v3") ? 3 : 4;
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("x86-64-v4")) return &kernels_v4;
-	if (__builtin_cpu_supports("x86-64-v3")) return &kernels_v3;
+	if (most >= 4 && __builtin_cpu_supports("x86-64-v4")) return &kernels_v4;
+	if (most >= 3 && __builtin_cpu_supports("x86-64-v3")) return &kernels_v3;
 	if (__builtin_cpu_supports("x86-64-v2")) return &kernels_v2;
 	return NULL;
 }

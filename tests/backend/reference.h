@@ -1,0 +1,44 @@
+/* Every operation of engine/backend.h in double precision, by the obvious loops. Matrices are row-major without gaps; the arguments
+ * are those of the operation. */
+#ifndef BESAD_TESTS_REFERENCE_H
+#define BESAD_TESTS_REFERENCE_H
+
+#include "engine/backend.h"
+
+void ref_matmul(double *c, const double *a, bool transpose_a, const double *b, bool transpose_b, int64_t m, int64_t n, int64_t k,
+		bool accumulate);
+void ref_norm_forward(const struct norm *, double *y, double *stats, const double *x, const double *weight, const double *bias,
+		      int64_t rows, int64_t cols);
+void ref_norm_backward(const struct norm *, double *dx, const double *dy, const double *x, const double *weight, int64_t rows,
+		       int64_t cols);
+void ref_rope(double *x, const double *table, int64_t rows, int64_t cols, int64_t positions, int head_dim, int rotary,
+	      bool inverse);
+void ref_attention_forward(const struct attention *, double *out, double *lse, const double *q, const double *k, const double *v);
+void ref_attention_backward(const struct attention *, double *dq, double *dk, double *dv, const double *q, const double *k,
+			    const double *v, const double *dout);
+double ref_activation(enum activation, double x);
+double ref_activation_slope(enum activation, double x);
+void ref_rank_rows(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols);
+void ref_bin_ranks(double *bin, const double *rank, int candidates, int64_t rows, int64_t cols);
+void ref_binned_gradient(double *sums, const double *dy, const double *x, const double *weight, const double *bin, int64_t tokens,
+			 int64_t rows, int64_t cols, int bins, bool shared);
+
+/* Host copies of the fields of struct rates. */
+struct ref_rates {
+	enum parameterization parameterization;
+	int candidates;
+	int64_t groups;
+	const double *cols, *share;
+};
+/* β and s; returns ŝ. */
+double ref_rates_forward(const struct ref_rates *, double *beta, double *s, const double *theta);
+void ref_rates_backward(const struct ref_rates *, double *dtheta, const double *theta, const double *sums, double slope);
+
+/* Returns the loss; dy may be NULL. */
+double ref_reconstruction(double *dy, const double *y, const double *ref, int64_t rows, int64_t cols);
+void ref_prodigy_step(const struct prodigy *, int64_t n, double *theta, const double *theta0, double *m, double *v, double *s,
+		      const double *gradient, double *state);
+void ref_adamw_step(const struct adamw *, int64_t n, double *theta, double *m, double *v, const double *gradient);
+void ref_token_logprobs(double *out, const double *logits, const double *targets, double softcap, int64_t rows, int64_t cols);
+
+#endif

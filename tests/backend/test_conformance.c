@@ -1,0 +1,517 @@
+/* Every operation of a backend against the double-precision reference, over awkward shapes, gaps between rows and all float types. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/backend/harness.h"
+#include "tests/backend/reference.h"
+
+/* ---- dense layers ----------------------------------------------------------------------------------------------------------------- */
+
+static void test_convert(void **state)
+{
+	(void)state;
+	static const double special[] = {0.0,       -0.0,     1,         -1,          1.00390625,    1.01171875,
+					 65504,     65519,    65520,     -70000,      0x1p-14,       0x1p-24,
+					 0x1.8p-24, 0x1p-25,  0x1.8p-25, 3.389e38,    -3.4e38,       0x1p-126,
+					 0x1p-130,  INFINITY, -INFINITY, 0x1.001p-14, 1.00048828125, 1.00146484375};
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++) {
+		for (int from = 0; from < 3; from++) {
+			for (int to = 0; to < 3; to++) {
+				int64_t rows = row_shapes[shape][0], cols = row_shapes[shape][1];
+				struct operand x = operand_random(rows, cols, float_types[from], shape % 2 ? GAP : NO_GAP);
+				struct operand y = operand_output(rows, cols, float_types[to], shape % 3 ? GAP : NO_GAP);
+				RUN(OPS->convert(BACKEND, y.tensor, x.tensor));
+				operand_fetch(&y);
+				for (int64_t i = 0; i < rows * cols; i++)
+					x.value[i] = round_to_type(x.value[i], float_types[to]);
+				expect_equal(y.value, x.value, rows * cols, "convert [%lld, %lld] %s to %s", (long long)rows,
+					     (long long)cols, float_names[from], float_names[to]);
+				operand_free(&x, &y, NULL);
+			}
+		}
+	}
+	for (int to = 0; to < 3; to++) {
+		struct operand x = operand_input(copy_of(special, COUNT(special)), 1, COUNT(special), DTYPE_F32, NO_GAP);
+		struct operand y = operand_output(1, COUNT(special), float_types[to], NO_GAP);
+		RUN(OPS->convert(BACKEND, y.tensor, x.tensor));
+		operand_fetch(&y);
+		for (size_t i = 0; i < COUNT(special); i++) {
+			x.value[i] = round_to_type(x.value[i], float_types[to]);
+			assert_int_equal(!signbit(x.value[i]), !signbit(y.value[i]));
+		}
+		expect_equal(y.value, x.value, COUNT(special), "convert special values to %s", float_names[to]);
+		operand_free(&x, &y, NULL);
+	}
+}
+
+static void matmul_case(int64_t m, int64_t n, int64_t k, int transposes, enum dtype in, enum dtype out, int gap, bool accumulate)
+{
+	bool transpose_a = transposes & 1, transpose_b = transposes & 2;
+	struct operand a = operand_random(transpose_a ? k : m, transpose_a ? m : k, in, gap);
+	struct operand b = operand_random(transpose_b ? n : k, transpose_b ? k : n, in, gap);
+	struct operand c = accumulate ? operand_inout(m, n, out, gap) : operand_output(m, n, out, gap);
+	double *expected = accumulate ? copy_of(c.value, m * n) : doubles(m * n);
+	ref_matmul(expected, a.value, transpose_a, b.value, transpose_b, m, n, k, accumulate);
+	RUN(OPS->matmul(BACKEND, c.tensor, a.tensor, transpose_a, b.tensor, transpose_b, accumulate));
+	operand_fetch(&c);
+	expect_close(c.value, expected, m * n, bound_of(out), "matmul %lld × %lld × %lld %s%s %s to %s%s", (long long)m,
+		     (long long)n, (long long)k, transpose_a ? "T" : "N", transpose_b ? "T" : "N", float_names[in],
+		     float_names[out], accumulate ? " accumulate" : "");
+	free(expected);
+	operand_free(&a, &b, &c, NULL);
+}
+
+static void test_matmul(void **state)
+{
+	(void)state;
+	static const int64_t shapes[][3] = {{1, 1, 1},     {1, 33, 17},    {33, 1, 17},   {5, 7, 1},
+					    {16, 16, 16},  {13, 29, 31},   {65, 33, 127}, {64, 192, 192},
+					    {31, 200, 65}, {128, 64, 160}, {129, 97, 301}};
+	for (size_t shape = 0; shape < COUNT(shapes); shape++) {
+		const int64_t *s = shapes[shape];
+		for (int transposes = 0; transposes < 4; transposes++) {
+			for (int in = 0; in < 3; in++) {
+				for (int out = 0; out < 3; out++) {
+					if (out && out != in) continue; /* to its own type, or to fp32 */
+					matmul_case(s[0], s[1], s[2], transposes, float_types[in], float_types[out],
+						    shape % 2 ? GAP : NO_GAP, false);
+					matmul_case(s[0], s[1], s[2], transposes, float_types[in], float_types[out],
+						    shape % 2 ? NO_GAP : GAP, true);
+				}
+			}
+		}
+	}
+	matmul_case(9, 12, 40, 2, DTYPE_F32, DTYPE_BF16, GAP, false);
+	matmul_case(9, 12, 40, 2, DTYPE_F32, DTYPE_F16, GAP, true);
+	matmul_case(9, 12, 40, 1, DTYPE_BF16, DTYPE_F16, GAP, false);
+	matmul_case(4, 6, 0, 0, DTYPE_F32, DTYPE_F32, GAP, false); /* an empty sum is zero */
+	matmul_case(4, 6, 0, 0, DTYPE_F32, DTYPE_F32, GAP, true);
+}
+
+/* Column views of one wide matrix, as q, k and v of a fused projection are. */
+static void test_matmul_views(void **state)
+{
+	(void)state;
+	struct operand x = operand_random(21, 48, DTYPE_F32, NO_GAP), w = operand_random(16, 48, DTYPE_F32, NO_GAP);
+	struct operand y = operand_inout(21, 40, DTYPE_F32, NO_GAP);
+	double *expected = copy_of(y.value, 21 * 40), *product = doubles(21 * 16), *part = doubles(21 * 24),
+	       *w_part = doubles(16 * 24);
+	for (int t = 0; t < 21; t++)
+		memcpy(part + t * 24, x.value + t * 48 + 24, 24 * sizeof *part);
+	for (int i = 0; i < 16; i++)
+		memcpy(w_part + i * 24, w.value + i * 48 + 16, 24 * sizeof *part);
+	ref_matmul(product, part, false, w_part, true, 21, 16, 24, false);
+	for (int t = 0; t < 21; t++)
+		memcpy(expected + t * 40 + 8, product + t * 16, 16 * sizeof *product);
+	RUN(OPS->matmul(BACKEND, tensor_cols(y.tensor, 8, 16), tensor_cols(x.tensor, 24, 24), false, tensor_cols(w.tensor, 16, 24),
+			true, false));
+	operand_fetch(&y);
+	expect_close(y.value, expected, 21 * 40, 1e-9, "matmul of column views");
+	free(expected);
+	free(product);
+	free(part);
+	free(w_part);
+	operand_free(&x, &w, &y, NULL);
+}
+
+static void test_add(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++) {
+		for (int combination = 0; combination < 9; combination++) {
+			int64_t rows = row_shapes[shape][0], cols = row_shapes[shape][1];
+			enum dtype type = float_types[combination % 3], other = float_types[combination / 3];
+			int gap = (shape + (size_t)combination) % 2 ? GAP : NO_GAP;
+			struct operand x = operand_random(rows, cols, other, gap), bias = operand_random(1, cols, other, gap);
+			struct operand y = operand_inout(rows, cols, type, gap), z = operand_inout(rows, cols, type, gap);
+			double *sum = copy_of(y.value, rows * cols), *biased = copy_of(z.value, rows * cols);
+			for (int64_t i = 0; i < rows * cols; i++) {
+				sum[i] += x.value[i];
+				biased[i] += bias.value[i % cols];
+			}
+			RUN(OPS->add(BACKEND, y.tensor, x.tensor));
+			RUN(OPS->add_bias(BACKEND, z.tensor, bias.tensor));
+			operand_fetch(&y);
+			operand_fetch(&z);
+			expect_close(y.value, sum, rows * cols, bound_of(type), "add [%lld, %lld] %s %s", (long long)rows,
+				     (long long)cols, float_names[combination % 3], float_names[combination / 3]);
+			expect_close(z.value, biased, rows * cols, bound_of(type), "add_bias [%lld, %lld] %s %s", (long long)rows,
+				     (long long)cols, float_names[combination % 3], float_names[combination / 3]);
+			free(sum);
+			free(biased);
+			operand_free(&x, &bias, &y, &z, NULL);
+		}
+	}
+}
+
+static void test_embed(void **state)
+{
+	(void)state;
+	for (int combination = 0; combination < 9; combination++) {
+		enum { VOCABULARY = 50, COLS = 37, TOKENS = 23 };
+		float scale = combination % 2 ? 1 : 6.25f;
+		enum dtype from = float_types[combination % 3], to = float_types[combination / 3];
+		struct operand table = operand_random(VOCABULARY, COLS, from, GAP), out = operand_output(TOKENS, COLS, to, GAP);
+		struct operand ids = operand_input(integers(TOKENS, VOCABULARY), 1, TOKENS, DTYPE_I32, NO_GAP);
+		double *expected = doubles(TOKENS * COLS);
+		for (int i = 0; i < TOKENS * COLS; i++)
+			expected[i] = (double)scale * table.value[(int)ids.value[i / COLS] * COLS + i % COLS];
+		RUN(OPS->embed(BACKEND, out.tensor, table.tensor, ids.tensor.data, scale));
+		operand_fetch(&out);
+		expect_close(out.value, expected, TOKENS * COLS, bound_of(to), "embed %s to %s", float_names[combination % 3],
+			     float_names[combination / 3]);
+		free(expected);
+		operand_free(&table, &out, &ids, NULL);
+	}
+}
+
+static void norm_case(struct norm norm, int64_t rows, int64_t cols, enum dtype x_type, enum dtype y_type, int gap, bool biased)
+{
+	int64_t width = cols / norm.groups;
+	struct operand x = operand_random(rows, cols, x_type, gap), weight = operand_random(1, width, DTYPE_F32, gap);
+	struct operand bias = biased ? operand_random(1, width, DTYPE_F32, gap) : operand_none();
+	struct operand y = operand_output(rows, cols, y_type, gap), stats = operand_output(rows, 2 * norm.groups, DTYPE_F32, gap);
+	double *expected = doubles(rows * cols), *expected_stats = doubles(rows * 2 * norm.groups);
+	ref_norm_forward(&norm, expected, expected_stats, x.value, weight.value, bias.value, rows, cols);
+	RUN(OPS->norm_forward(BACKEND, &norm, y.tensor, stats.tensor, x.tensor, weight.tensor, bias.tensor));
+	operand_fetch(&y);
+	operand_fetch(&stats);
+	const char *name = norm.kind == NORM_RMS ? "rms" : "layer";
+	expect_close(y.value, expected, rows * cols, bound_of(y_type), "norm_forward %s [%lld, %lld] / %d %s", name,
+		     (long long)rows, (long long)cols, norm.groups, float_names[x_type]);
+	expect_close(stats.value, expected_stats, rows * 2 * norm.groups, 1e-9, "norm_forward %s stats [%lld, %lld] / %d", name,
+		     (long long)rows, (long long)cols, norm.groups);
+
+	struct operand dy = operand_random(rows, cols, y_type, gap);
+	struct operand stats_in =
+		operand_input(copy_of(expected_stats, rows * 2 * norm.groups), rows, 2 * norm.groups, DTYPE_F32, gap);
+	for (int accumulate = 0; accumulate < 2; accumulate++) {
+		struct operand dx =
+			accumulate ? operand_inout(rows, cols, DTYPE_F32, gap) : operand_output(rows, cols, DTYPE_F32, gap);
+		ref_norm_backward(&norm, expected, dy.value, x.value, weight.value, rows, cols);
+		double size = 0; /* of one variable the gradient is nearly 0: compare with the terms that cancel */
+		for (int64_t i = 0; i < rows * cols; i++) {
+			if (accumulate) expected[i] += dx.value[i];
+			size += expected[i] * expected[i];
+		}
+		RUN(OPS->norm_backward(BACKEND, &norm, dx.tensor, dy.tensor, x.tensor, stats_in.tensor, weight.tensor, accumulate));
+		operand_fetch(&dx);
+		if (width > 2)
+			expect_close(dx.value, expected, rows * cols, 1e-9, "norm_backward %s [%lld, %lld] / %d %s", name,
+				     (long long)rows, (long long)cols, norm.groups, float_names[x_type]);
+		else
+			for (int64_t i = 0; i < rows * cols; i++)
+				assert_true(fabs(dx.value[i] - expected[i]) <= 1e-4 * (1 + sqrt(size)));
+		operand_free(&dx, NULL);
+	}
+	free(expected);
+	free(expected_stats);
+	operand_free(&x, &weight, &bias, &y, &stats, &dy, &stats_in, NULL);
+}
+
+static void test_norm(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++) {
+		for (int kind = 0; kind < 4; kind++) {
+			for (int type = 0; type < 3; type++) {
+				struct norm norm = {kind % 2 ? NORM_LAYER : NORM_RMS, 1e-5f, kind / 2 ? 1 : 0, 1};
+				norm_case(norm, row_shapes[shape][0], row_shapes[shape][1], float_types[type],
+					  float_types[(shape + (size_t)type) % 3], shape % 2 ? GAP : NO_GAP, kind == 1);
+			}
+		}
+	}
+	norm_case((struct norm){NORM_RMS, 1e-6f, 0, 6}, 19, 6 * 32, DTYPE_F32, DTYPE_F32, GAP, false);
+	norm_case((struct norm){NORM_RMS, 1e-6f, 1, 5}, 4, 5 * 20, DTYPE_BF16, DTYPE_BF16, NO_GAP, false);
+	norm_case((struct norm){NORM_LAYER, 1e-5f, 0, 3}, 4, 3 * 128, DTYPE_F32, DTYPE_F32, GAP, true);
+}
+
+static void test_rope(void **state)
+{
+	(void)state;
+	static const int cases[][5] = {/* rows, positions, heads, head_dim, rotary */
+				       {1, 1, 1, 2, 2},     {6, 6, 3, 32, 32},  {15, 5, 2, 20, 20},  {12, 4, 8, 64, 16},
+				       {7, 9, 2, 128, 128}, {33, 11, 5, 20, 8}, {70, 70, 6, 32, 32}, {3, 3, 2, 16, 0}};
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		for (int type = 0; type < 3; type++) {
+			for (int inverse = 0; inverse < 2; inverse++) {
+				const int *c = cases[i];
+				int64_t rows = c[0], cols = (int64_t)c[2] * c[3];
+				double *angles = doubles((int64_t)c[1] * c[4]);
+				for (int p = 0; p < c[1]; p++) {
+					for (int j = 0; j < c[4] / 2; j++) {
+						angles[p * c[4] + j] = cos(p * pow(10000, -2.0 * j / c[4]));
+						angles[p * c[4] + c[4] / 2 + j] = sin(p * pow(10000, -2.0 * j / c[4]));
+					}
+				}
+				struct operand table = operand_input(angles, c[1], c[4], DTYPE_F32, i % 2 ? GAP : NO_GAP);
+				struct operand x = operand_inout(rows, cols, float_types[type], i % 2 ? NO_GAP : GAP);
+				double *expected = copy_of(x.value, rows * cols);
+				ref_rope(expected, table.value, rows, cols, c[1], c[3], c[4], inverse);
+				RUN(OPS->rope(BACKEND, x.tensor, table.tensor, c[3], c[4], inverse));
+				operand_fetch(&x);
+				expect_close(x.value, expected, rows * cols, bound_of(float_types[type]),
+					     "rope %d heads of %d, %d rotary, %s", c[2], c[3], c[4], float_names[type]);
+				free(expected);
+				operand_free(&table, &x, NULL);
+			}
+		}
+	}
+}
+
+static void attention_case(struct attention a, enum dtype type, int gap)
+{
+	int64_t rows = (int64_t)a.batch * a.tokens, q_cols = (int64_t)a.heads * a.head_dim,
+		k_cols = (int64_t)a.kv_heads * a.head_dim;
+	int64_t lse_rows = (int64_t)a.batch * a.heads;
+	char name[160];
+	snprintf(name, sizeof name, "%d × %d tokens, %d/%d heads of %d, window %d, cap %g, %s", a.batch, a.tokens, a.heads,
+		 a.kv_heads, a.head_dim, (int)a.window, (double)a.softcap, float_names[type]);
+	struct operand q = operand_random(rows, q_cols, type, gap), k = operand_random(rows, k_cols, type, gap);
+	struct operand v = operand_random(rows, k_cols, type, gap), dout = operand_random(rows, q_cols, type, gap);
+	struct operand out = operand_output(rows, q_cols, type, gap), lse = operand_output(lse_rows, a.tokens, DTYPE_F32, gap);
+	double *expected = doubles(rows * q_cols), *expected_lse = doubles(lse_rows * a.tokens);
+	ref_attention_forward(&a, expected, expected_lse, q.value, k.value, v.value);
+	RUN(OPS->attention_forward(BACKEND, &a, out.tensor, lse.tensor, q.tensor, k.tensor, v.tensor));
+	operand_fetch(&out);
+	operand_fetch(&lse);
+	expect_close(out.value, expected, rows * q_cols, bound_of(type), "attention_forward %s", name);
+	expect_close(lse.value, expected_lse, lse_rows * a.tokens, 1e-9, "attention_forward lse %s", name);
+
+	struct operand out_in = operand_input(expected, rows, q_cols, type, gap);
+	struct operand lse_in = operand_input(expected_lse, lse_rows, a.tokens, DTYPE_F32, gap);
+	struct operand dq = operand_output(rows, q_cols, type, gap), dk = operand_output(rows, k_cols, type, gap);
+	struct operand dv = operand_output(rows, k_cols, type, gap);
+	double *expected_dq = doubles(rows * q_cols), *expected_dk = doubles(rows * k_cols), *expected_dv = doubles(rows * k_cols);
+	ref_attention_backward(&a, expected_dq, expected_dk, expected_dv, q.value, k.value, v.value, dout.value);
+	RUN(OPS->attention_backward(BACKEND, &a, dq.tensor, dk.tensor, dv.tensor, q.tensor, k.tensor, v.tensor, out_in.tensor,
+				    lse_in.tensor, dout.tensor));
+	operand_fetch(&dq);
+	operand_fetch(&dk);
+	operand_fetch(&dv);
+	/* With one visible key the gradients of q and k are differences that cancel to 0. */
+	double bound = bound_of(type);
+	bool informative = a.tokens > 1 && a.window != 1;
+	if (informative) {
+		/* `out` comes rounded to the type: its error enters dq and dk through Σ dout·out, next to their own rounding. */
+		double by_out = type == DTYPE_F32 ? bound : 10 * bound;
+		expect_close(dq.value, expected_dq, rows * q_cols, by_out, "attention_backward dq %s", name);
+		expect_close(dk.value, expected_dk, rows * k_cols, by_out, "attention_backward dk %s", name);
+	}
+	expect_close(dv.value, expected_dv, rows * k_cols, bound, "attention_backward dv %s", name);
+	free(expected_dq);
+	free(expected_dk);
+	free(expected_dv);
+	operand_free(&q, &k, &v, &dout, &out, &lse, &out_in, &lse_in, &dq, &dk, &dv, NULL);
+}
+
+static void test_attention(void **state)
+{
+	(void)state;
+	static const struct attention cases[] = {
+		{1, 1, 1, 1, 32, 0.18f, 0, 0},     {2, 3, 2, 1, 20, 0.22f, 0, 0},     {1, 64, 2, 2, 32, 0.18f, 0, 0},
+		{1, 65, 6, 6, 32, 0.18f, 0, 0},    {3, 33, 4, 2, 64, 0.125f, 0, 0},   {2, 130, 3, 1, 20, 0.22f, 0, 0},
+		{1, 129, 2, 1, 128, 0.09f, 0, 0},  {1, 200, 8, 2, 16, 0.25f, 0, 0},   {2, 100, 2, 2, 32, 0.18f, 30, 0},
+		{1, 97, 4, 1, 48, 0.14f, 0.8f, 0}, {1, 70, 2, 2, 32, 0.18f, 0, 1},    {1, 150, 2, 1, 32, 0.18f, 0, 17},
+		{2, 140, 2, 2, 20, 0.22f, 0, 64},  {1, 200, 2, 1, 64, 0.125f, 5, 70}, {1, 66, 1, 1, 32, 0.18f, 0, 1000},
+		{1, 96, 5, 5, 1, 1, 0, 0},         {1, 90, 1, 1, 160, 0.08f, 0, 0},   {1, 257, 2, 2, 32, 2, 0, 0},
+	};
+	for (size_t i = 0; i < COUNT(cases); i++)
+		for (int type = 0; type < (cases[i].scale > 1 ? 1 : 3);
+		     type++) /* sharp attention amplifies what bf16 inputs lose */
+			attention_case(cases[i], float_types[type], i % 2 ? GAP : NO_GAP);
+}
+
+/* Logits far beyond what exp can hold, ahead of and behind the rest. */
+static void test_attention_large_logits(void **state)
+{
+	(void)state;
+	struct attention a = {1, 100, 1, 1, 32, 10, 0, 0};
+	attention_case(a, DTYPE_F32, NO_GAP);
+}
+
+static void activation_case(enum activation kind, int64_t rows, int64_t cols, enum dtype type, enum dtype out_type, int gap,
+			    bool gated)
+{
+	static const char *const names[] = {"silu", "gelu_tanh", "gelu", "relu"};
+	double range = rows * cols < 16 ? 2 : 9; /* far out the results fall below half's range: no few of them alone */
+	struct operand gate = operand_input(uniform(rows * cols, -range, range), rows, cols, type, gap);
+	struct operand up = gated ? operand_random(rows, cols, type, gap) : operand_none();
+	struct operand dy = operand_random(rows, cols, out_type, gap), y = operand_output(rows, cols, out_type, gap);
+	struct operand dgate = operand_output(rows, cols, out_type, gap), dup = operand_output(rows, cols, out_type, gap);
+	double *expected = doubles(rows * cols), *expected_dgate = doubles(rows * cols), *expected_dup = doubles(rows * cols);
+	for (int64_t i = 0; i < rows * cols; i++) {
+		double factor = gated ? up.value[i] : 1;
+		expected[i] = ref_activation(kind, gate.value[i]) * factor;
+		expected_dup[i] = dy.value[i] * ref_activation(kind, gate.value[i]);
+		expected_dgate[i] = dy.value[i] * factor * ref_activation_slope(kind, gate.value[i]);
+	}
+	RUN(OPS->activation_forward(BACKEND, kind, y.tensor, gate.tensor, up.tensor));
+	RUN(OPS->activation_backward(BACKEND, kind, dgate.tensor, gated ? dup.tensor : operand_none().tensor, dy.tensor,
+				     gate.tensor, up.tensor));
+	operand_fetch(&y);
+	operand_fetch(&dgate);
+	expect_close(y.value, expected, rows * cols, bound_of(out_type), "activation_forward %s [%lld, %lld] %s to %s", names[kind],
+		     (long long)rows, (long long)cols, float_names[type], float_names[out_type]);
+	expect_close(dgate.value, expected_dgate, rows * cols, bound_of(out_type), "activation_backward %s [%lld, %lld] %s to %s",
+		     names[kind], (long long)rows, (long long)cols, float_names[type], float_names[out_type]);
+	if (gated) {
+		operand_fetch(&dup);
+		expect_close(dup.value, expected_dup, rows * cols, bound_of(out_type), "activation_backward dup %s", names[kind]);
+	}
+	/* In place. */
+	struct operand over_gate = operand_input(copy_of(gate.value, rows * cols), rows, cols, type, gap);
+	struct operand over_up = gated ? operand_input(copy_of(up.value, rows * cols), rows, cols, type, gap) : operand_none();
+	over_gate.input = over_up.input = false;
+	RUN(OPS->activation_backward(BACKEND, kind, over_gate.tensor, over_up.tensor, dy.tensor, over_gate.tensor, over_up.tensor));
+	operand_fetch(&over_gate);
+	expect_close(over_gate.value, expected_dgate, rows * cols, bound_of(type), "activation_backward in place %s", names[kind]);
+	if (gated) {
+		operand_fetch(&over_up);
+		expect_close(over_up.value, expected_dup, rows * cols, bound_of(type), "activation_backward dup in place %s",
+			     names[kind]);
+	}
+	free(expected);
+	free(expected_dgate);
+	free(expected_dup);
+	operand_free(&gate, &up, &dy, &y, &dgate, &dup, &over_gate, &over_up, NULL);
+}
+
+static void test_activation(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
+		for (int kind = 0; kind < 4; kind++)
+			for (int type = 0; type < 3; type++)
+				activation_case((enum activation)kind, row_shapes[shape][0], row_shapes[shape][1],
+						float_types[type], float_types[shape % 2 ? 0 : type], shape % 2 ? GAP : NO_GAP,
+						(shape + (size_t)kind) % 3 != 0);
+}
+
+/* ---- evaluation -------------------------------------------------------------------------------------------------------------------- */
+
+static void test_token_logprobs(void **state)
+{
+	(void)state;
+	static const int64_t shapes[][2] = {{6, 2}, {3, 7}, {17, 2048}, {5, 5001}};
+	for (size_t i = 0; i < COUNT(shapes); i++) {
+		for (int combination = 0; combination < 6; combination++) {
+			int64_t rows = shapes[i][0], cols = shapes[i][1];
+			enum dtype type = float_types[combination % 3];
+			float softcap = combination / 3 ? 4 : 0;
+			double *values = doubles(rows * cols), *expected = doubles(rows);
+			for (int64_t j = 0; j < rows * cols; j++)
+				values[j] = 8 * random_normal() + 100 * (j % 3 == 0 && i == 2);
+			struct operand logits = operand_input(values, rows, cols, type, i % 2 ? GAP : NO_GAP);
+			struct operand targets = operand_input(integers(rows, (int)cols), 1, rows, DTYPE_I32, NO_GAP);
+			struct operand out = operand_output(1, rows, DTYPE_F64, NO_GAP);
+			ref_token_logprobs(expected, logits.value, targets.value, (double)softcap, rows, cols);
+			RUN(OPS->token_logprobs(BACKEND, out.tensor.data, logits.tensor, targets.tensor.data, softcap));
+			operand_fetch(&out);
+			expect_close(out.value, expected, rows, 1e-9, "token_logprobs [%lld, %lld] %s, cap %g", (long long)rows,
+				     (long long)cols, float_names[combination % 3], (double)softcap);
+			free(expected);
+			operand_free(&logits, &targets, &out, NULL);
+		}
+	}
+}
+
+/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
+
+static void test_memory(void **state)
+{
+	(void)state;
+	struct backend *b = BACKEND;
+	unsigned char host[1000], back[1000];
+	void *one, *two, *empty;
+	size_t free_bytes, total;
+	for (size_t i = 0; i < sizeof host; i++)
+		host[i] = (unsigned char)random_below(256);
+	RUN(OPS->alloc(b, sizeof host, &one));
+	RUN(OPS->alloc(b, sizeof host, &two));
+	RUN(OPS->alloc(b, 0, &empty));
+	assert_non_null(empty);
+	assert_int_equal((uintptr_t)one % 256, 0);
+	assert_int_equal((uintptr_t)two % 256, 0);
+	RUN(OPS->upload(b, one, host, sizeof host));
+	RUN(OPS->zero(b, two, sizeof host));
+	RUN(OPS->copy(b, (char *)two + 100, (char *)one + 10, 500));
+	RUN(OPS->sync(b));
+	RUN(OPS->download(b, back, two, sizeof back));
+	assert_memory_equal(back + 100, host + 10, 500);
+	for (int i = 0; i < 1000; i++)
+		if (i < 100 || i >= 600) assert_int_equal(back[i], 0);
+	RUN(OPS->memory(b, &free_bytes, &total));
+	assert_in_range(free_bytes, 1, total);
+	OPS->release(b, one);
+	OPS->release(b, two);
+	OPS->release(b, empty);
+	OPS->release(b, NULL);
+}
+
+/* The same operation on the same operands gives the same bits. */
+static void test_repeatable(void **state)
+{
+	(void)state;
+	struct attention a = {1, 200, 6, 2, 32, 0.18f, 0, 0};
+	struct operand q = operand_random(200, 192, DTYPE_F32, NO_GAP), k = operand_random(200, 64, DTYPE_F32, NO_GAP);
+	struct operand v = operand_random(200, 64, DTYPE_F32, NO_GAP), dout = operand_random(200, 192, DTYPE_F32, NO_GAP);
+	struct operand weight = operand_random(192, 64, DTYPE_F32, NO_GAP),
+		       bin = operand_input(integers(192 * 64, 100), 192, 64, DTYPE_U8, NO_GAP);
+	double *first = NULL;
+	for (int run = 0; run < 5; run++) {
+		struct operand out = operand_output(200, 192, DTYPE_F32, NO_GAP), lse = operand_output(6, 200, DTYPE_F32, NO_GAP);
+		struct operand dq = operand_output(200, 192, DTYPE_F32, NO_GAP), dk = operand_output(200, 64, DTYPE_F32, NO_GAP);
+		struct operand dv = operand_output(200, 64, DTYPE_F32, NO_GAP), sums = operand_output(1, 100, DTYPE_F32, NO_GAP);
+		struct operand product = operand_output(200, 192, DTYPE_F32, NO_GAP);
+		RUN(OPS->attention_forward(BACKEND, &a, out.tensor, lse.tensor, q.tensor, k.tensor, v.tensor));
+		RUN(OPS->attention_backward(BACKEND, &a, dq.tensor, dk.tensor, dv.tensor, q.tensor, k.tensor, v.tensor, out.tensor,
+					    lse.tensor, dout.tensor));
+		RUN(OPS->binned_gradient(BACKEND, sums.tensor, dout.tensor, v.tensor, weight.tensor, bin.tensor, true));
+		RUN(OPS->matmul(BACKEND, product.tensor, v.tensor, false, weight.tensor, true, false));
+		struct operand *outputs[] = {&out, &lse, &dq, &dk, &dv, &sums, &product};
+		double *all = doubles(200 * 192 * 6), *end = all;
+		for (size_t i = 0; i < COUNT(outputs); i++) {
+			size_t n = (size_t)outputs[i]->tensor.rows * (size_t)outputs[i]->tensor.cols;
+			operand_fetch(outputs[i]);
+			memcpy(end, outputs[i]->value, n * sizeof *end);
+			end += n;
+		}
+		if (first) assert_memory_equal(all, first, (size_t)(end - all) * sizeof *all);
+		if (first)
+			free(all);
+		else
+			first = all;
+		operand_free(&out, &lse, &dq, &dk, &dv, &sums, &product, NULL);
+	}
+	free(first);
+	operand_free(&q, &k, &v, &dout, &weight, &bin, NULL);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	test_backend_end();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_memory),     cmocka_unit_test(test_convert),
+		cmocka_unit_test(test_matmul),     cmocka_unit_test(test_matmul_views),
+		cmocka_unit_test(test_add),        cmocka_unit_test(test_embed),
+		cmocka_unit_test(test_norm),       cmocka_unit_test(test_rope),
+		cmocka_unit_test(test_attention),  cmocka_unit_test(test_attention_large_logits),
+		cmocka_unit_test(test_activation), cmocka_unit_test(test_token_logprobs),
+		cmocka_unit_test(test_repeatable),
+	};
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}

@@ -1,0 +1,446 @@
+/* What test_conformance.c does for dense layers, for what pruning adds: importance, ranks, masks, rates, loss, optimizers. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/backend/harness.h"
+#include "tests/backend/reference.h"
+
+/* ---- importance, ranks, masks ------------------------------------------------------------------------------------------------------ */
+
+static void test_column_norms(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++) {
+		for (int type = 0; type < 3; type++) {
+			int64_t rows = row_shapes[shape][0], cols = row_shapes[shape][1];
+			struct operand x = operand_random(rows, cols, float_types[type], shape % 2 ? GAP : NO_GAP);
+			struct operand sums = operand_inout(1, cols, DTYPE_F64, NO_GAP);
+			double *expected = copy_of(sums.value, cols);
+			for (int64_t i = 0; i < rows * cols; i++)
+				expected[i % cols] += x.value[i] * x.value[i];
+			RUN(OPS->column_norms(BACKEND, sums.tensor.data, x.tensor));
+			operand_fetch(&sums);
+			expect_close(sums.value, expected, cols, 1e-9, "column_norms [%lld, %lld] %s", (long long)rows,
+				     (long long)cols, float_names[type]);
+			free(expected);
+			operand_free(&x, &sums, NULL);
+		}
+	}
+}
+
+static void rank_case(int64_t rows, int64_t cols, enum dtype type, int gap, bool wanda, bool ties)
+{
+	struct operand weight = operand_random(rows, cols, type, gap);
+	if (ties) { /* few distinct importances, signed zeros among them */
+		double *few = doubles(rows * cols);
+		for (int64_t i = 0; i < rows * cols; i++)
+			few[i] = random_below(4) * (random_below(2) ? 0.5 : -0.5);
+		operand_free(&weight, NULL);
+		weight = operand_input(few, rows, cols, type, gap);
+	}
+	struct operand sums = operand_input(ties ? integers(cols, 3) : uniform(cols, 0, 50), 1, cols, DTYPE_F64, NO_GAP);
+	struct operand rank = operand_output(rows, cols, DTYPE_U16, gap);
+	double *expected = doubles(rows * cols);
+	ref_rank_rows(expected, weight.value, wanda ? sums.value : NULL, 7, rows, cols);
+	RUN(OPS->rank_rows(BACKEND, wanda ? IMPORTANCE_WANDA : IMPORTANCE_MAGNITUDE, rank.tensor, weight.tensor,
+			   wanda ? sums.tensor.data : NULL, 7));
+	operand_fetch(&rank);
+	expect_equal(rank.value, expected, rows * cols, "rank_rows [%lld, %lld] %s %s%s", (long long)rows, (long long)cols,
+		     float_names[type], wanda ? "wanda" : "magnitude", ties ? " with ties" : "");
+	free(expected);
+	operand_free(&weight, &sums, &rank, NULL);
+}
+
+static void test_rank_rows(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
+		for (int i = 0; i < 12; i++)
+			rank_case(row_shapes[shape][0], row_shapes[shape][1], float_types[i % 3], i % 2 ? GAP : NO_GAP, i / 3 % 2,
+				  i / 6);
+	rank_case(2, 65536, DTYPE_F32, NO_GAP, true, false);
+	rank_case(1, 65535, DTYPE_BF16, NO_GAP, false, false);
+}
+
+static double *random_ranks(int64_t rows, int64_t cols)
+{
+	double *rank = doubles(rows * cols);
+	for (int64_t row = 0; row < rows; row++) {
+		double *r = rank + row * cols;
+		for (int64_t j = 0; j < cols; j++) {
+			int64_t other = random_below((int)j + 1);
+			r[j] = r[other];
+			r[other] = (double)j;
+		}
+	}
+	return rank;
+}
+
+static void test_bin_ranks(void **state)
+{
+	(void)state;
+	static const int candidates[] = {2, 3, 21, 101, 256};
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++) {
+		for (size_t i = 0; i < COUNT(candidates); i++) {
+			int64_t rows = row_shapes[shape][0], cols = row_shapes[shape][1];
+			struct operand rank =
+				operand_input(random_ranks(rows, cols), rows, cols, DTYPE_U16, shape % 2 ? GAP : NO_GAP);
+			struct operand bin = operand_output(rows, cols, DTYPE_U8, shape % 2 ? NO_GAP : GAP);
+			double *expected = doubles(rows * cols);
+			ref_bin_ranks(expected, rank.value, candidates[i], rows, cols);
+			RUN(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, candidates[i]));
+			operand_fetch(&bin);
+			expect_equal(bin.value, expected, rows * cols, "bin_ranks [%lld, %lld] D %d", (long long)rows,
+				     (long long)cols, candidates[i]);
+			free(expected);
+			operand_free(&rank, &bin, NULL);
+		}
+	}
+}
+
+static void mask_case(int64_t rows, int64_t cols, enum dtype from, enum dtype to, int gap, bool shared, bool extreme)
+{
+	struct operand weight = operand_random(rows, cols, from, gap), out = operand_output(rows, cols, to, gap);
+	struct operand rank = operand_input(random_ranks(rows, cols), rows, cols, DTYPE_U16, gap);
+	int64_t thresholds = shared ? 1 : rows;
+	double *limit = integers(thresholds, (int)cols + 1), *expected = doubles(rows * cols);
+	for (int64_t i = 0; i < thresholds && extreme; i++)
+		limit[i] = i % 2 ? 0 : (double)cols;
+	struct operand threshold = operand_input(limit, 1, thresholds, DTYPE_I32, NO_GAP);
+	for (int64_t i = 0; i < rows * cols; i++)
+		expected[i] = rank.value[i] >= threshold.value[shared ? 0 : i / cols] ? round_to_type(weight.value[i], to) : 0;
+	RUN(OPS->mask_weights(BACKEND, out.tensor, weight.tensor, rank.tensor, threshold.tensor.data, shared));
+	operand_fetch(&out);
+	expect_equal(out.value, expected, rows * cols, "mask_weights [%lld, %lld] %s to %s", (long long)rows, (long long)cols,
+		     float_names[from], float_names[to]);
+	for (int64_t i = 0; i < rows * cols; i++)
+		assert_false(out.value[i] == 0 && signbit(out.value[i])); /* the zeros are +0 */
+	free(expected);
+	operand_free(&weight, &out, &rank, &threshold, NULL);
+}
+
+static void test_mask_weights(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
+		for (int i = 0; i < 9; i++)
+			mask_case(row_shapes[shape][0], row_shapes[shape][1], float_types[i % 3], float_types[i / 3],
+				  (shape + (size_t)i) % 2 ? GAP : NO_GAP, (shape + (size_t)i) % 3 == 0, i % 4 == 0);
+	for (int type = 0; type < 3; type++)
+		mask_case(2, 65536, float_types[type], float_types[type], NO_GAP, false, true); /* a threshold beyond 16 bits */
+}
+
+static void binned_case(int64_t tokens, int64_t rows, int64_t cols, int candidates, enum dtype type, enum dtype weight_type,
+			int gap, bool shared)
+{
+	int bins = candidates - 1;
+	double *dy_values = doubles(tokens * rows); /* off centre, so that the few sums of few bins do not cancel */
+	for (int64_t i = 0; i < tokens * rows; i++)
+		dy_values[i] = 0.5 + random_normal();
+	struct operand dy = operand_input(dy_values, tokens, rows, type, gap),
+		       x = operand_input(uniform(tokens * cols, -0.5, 2), tokens, cols, type, gap);
+	struct operand weight = operand_input(uniform(rows * cols, -1, 2), rows, cols, weight_type, gap);
+	struct operand bin = operand_input(integers(rows * cols, bins), rows, cols, DTYPE_U8, gap);
+	struct operand sums = operand_output(shared ? 1 : rows, bins, DTYPE_F32, gap);
+	double *expected = doubles(rows * bins);
+	ref_binned_gradient(expected, dy.value, x.value, weight.value, bin.value, tokens, rows, cols, bins, shared);
+	RUN(OPS->binned_gradient(BACKEND, sums.tensor, dy.tensor, x.tensor, weight.tensor, bin.tensor, shared));
+	operand_fetch(&sums);
+	expect_close(sums.value, expected, (shared ? 1 : rows) * bins, 1e-9, "binned_gradient %lld × [%lld, %lld] D %d %s, W %s%s",
+		     (long long)tokens, (long long)rows, (long long)cols, candidates, float_names[type], float_names[weight_type],
+		     shared ? " shared" : "");
+	free(expected);
+	operand_free(&dy, &x, &weight, &bin, &sums, NULL);
+}
+
+static void test_binned_gradient(void **state)
+{
+	(void)state;
+	static const int64_t shapes[][3] = {{1, 1, 1}, {9, 5, 7}, {33, 17, 65}, {64, 48, 130}, {20, 3, 1030}, {31, 70, 101}};
+	for (size_t i = 0; i < COUNT(shapes); i++) {
+		for (int type = 0; type < 3; type++) {
+			for (int shared = 0; shared < 2; shared++) {
+				const int64_t *s = shapes[i];
+				int candidates = i % 3 == 0 ? 101 : i % 3 == 1 ? 2 : 256;
+				binned_case(s[0], s[1], s[2], candidates, float_types[type], float_types[type],
+					    i % 2 ? GAP : NO_GAP, shared);
+				binned_case(s[0], s[1], s[2], candidates, float_types[type], DTYPE_F32, i % 2 ? NO_GAP : GAP,
+					    shared);
+			}
+		}
+	}
+	binned_case(8, 40, 33000, 101, DTYPE_F32, DTYPE_BF16, NO_GAP, false); /* too large for one panel */
+	binned_case(8, 40, 33000, 101, DTYPE_F32, DTYPE_F32, NO_GAP, true);
+}
+
+/* ---- rates, loss, optimizers --------------------------------------------------------------------------------------------------------- */
+
+static void rates_case(int64_t groups, int candidates, enum parameterization parameterization, double spread, int gap)
+{
+	double *share_values = uniform(groups, 0.1, 1), total = 0, target = random_uniform(0.1, 0.9), lambda = 5;
+	for (int64_t g = 0; g < groups; g++)
+		total += share_values[g];
+	for (int64_t g = 0; g < groups; g++)
+		share_values[g] /= total;
+	double *col_values = integers(groups, 6000), *theta_values = doubles(groups * candidates);
+	for (int64_t i = 0; i < groups * candidates; i++)
+		theta_values[i] = spread * random_normal();
+	struct operand cols = operand_input(col_values, 1, groups, DTYPE_I32, NO_GAP);
+	struct operand share = operand_input(share_values, 1, groups, DTYPE_F64, NO_GAP);
+	struct operand theta = operand_input(theta_values, groups, candidates, DTYPE_F32, gap);
+	struct operand beta = operand_output(groups, candidates, DTYPE_F32, gap), s = operand_output(1, groups, DTYPE_F32, NO_GAP);
+	struct operand threshold = operand_output(1, groups, DTYPE_I32, NO_GAP);
+	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
+	double reconstruction = stats.value[STEP_RECONSTRUCTION];
+	struct rates rates = {parameterization, candidates, groups, cols.tensor.data, share.tensor.data};
+	struct ref_rates ref = {parameterization, candidates, groups, cols.value, share.value};
+	double *expected = doubles(groups * candidates), *expected_s = doubles(groups);
+	double sparsity = ref_rates_forward(&ref, expected, expected_s, theta.value);
+	double slope = 2 * lambda * (sparsity - target) / (target * target);
+	RUN(OPS->rates_forward(BACKEND, &rates, beta.tensor, s.tensor.data, threshold.tensor.data, stats.tensor.data, theta.tensor,
+			       target, lambda));
+	operand_fetch(&beta);
+	operand_fetch(&s);
+	operand_fetch(&threshold);
+	operand_fetch(&stats);
+	expect_close(beta.value, expected, groups * candidates, 1e-9, "rates_forward β, %lld × %d", (long long)groups, candidates);
+	expect_close(s.value, expected_s, groups, 1e-9, "rates_forward s, %lld × %d", (long long)groups, candidates);
+	for (int64_t g = 0; g < groups; g++)
+		expected_s[g] = floor(s.value[g] * cols.value[g]);
+	expect_equal(threshold.value, expected_s, groups, "rates_forward threshold, %lld × %d", (long long)groups, candidates);
+	expect_close(&stats.value[STEP_SPARSITY], &sparsity, 1, 1e-11, "rates_forward ŝ");
+	assert_true(fabs(stats.value[STEP_SLOPE] - slope) <= 1e-5 * 2 * lambda / (target * target));
+	assert_true(stats.value[STEP_RECONSTRUCTION] == reconstruction);
+
+	struct operand sums = operand_random(groups, candidates - 1, DTYPE_F32, gap);
+	struct operand beta_in = operand_input(copy_of(expected, groups * candidates), groups, candidates, DTYPE_F32, gap);
+	struct operand dtheta = operand_output(groups, candidates, DTYPE_F32, gap);
+	stats.value[STEP_SLOPE] = slope;
+	struct operand stats_in = operand_input(copy_of(stats.value, STEP_STATS), 1, STEP_STATS, DTYPE_F64, NO_GAP);
+	ref_rates_backward(&ref, expected, theta.value, sums.value, slope);
+	RUN(OPS->rates_backward(BACKEND, &rates, dtheta.tensor, theta.tensor, beta_in.tensor, sums.tensor, stats_in.tensor.data));
+	operand_fetch(&dtheta);
+	expect_close(dtheta.value, expected, groups * candidates, 1e-9, "rates_backward %lld × %d", (long long)groups, candidates);
+	free(expected);
+	free(expected_s);
+	operand_free(&cols, &share, &theta, &beta, &s, &threshold, &stats, &sums, &beta_in, &dtheta, &stats_in, NULL);
+}
+
+static void test_rates(void **state)
+{
+	(void)state;
+	static const int64_t groups[] = {1, 3, 7, 200};
+	static const int candidates[] = {2, 11, 101, 256};
+	for (size_t i = 0; i < COUNT(groups); i++)
+		for (size_t j = 0; j < COUNT(candidates); j++)
+			for (int p = 0; p < 2; p++)
+				rates_case(groups[i], candidates[j], p ? PARAM_SOFTMAX : PARAM_SIGMOID,
+					   j % 2 || candidates[j] == 2 ? 1 : 6, (i + j) % 2 ? GAP : NO_GAP);
+}
+
+/* θ = 0 gives s = 0.5 and so exactly half of an even row, on every backend. */
+static void test_rates_start(void **state)
+{
+	(void)state;
+	static const int columns[] = {192, 512, 160, 448, 2048, 5632, 4096, 11008};
+	enum { GROUPS = COUNT(columns), CANDIDATES = 101 };
+	double *col_values = doubles(GROUPS), *share_values = doubles(GROUPS);
+	for (int g = 0; g < GROUPS; g++) {
+		col_values[g] = columns[g];
+		share_values[g] = 1.0 / GROUPS;
+	}
+	struct operand cols = operand_input(col_values, 1, GROUPS, DTYPE_I32, NO_GAP);
+	struct operand share = operand_input(share_values, 1, GROUPS, DTYPE_F64, NO_GAP);
+	struct operand theta = operand_input(doubles(GROUPS * CANDIDATES), GROUPS, CANDIDATES, DTYPE_F32, NO_GAP);
+	struct operand beta = operand_output(GROUPS, CANDIDATES, DTYPE_F32, NO_GAP),
+		       s = operand_output(1, GROUPS, DTYPE_F32, NO_GAP);
+	struct operand threshold = operand_output(1, GROUPS, DTYPE_I32, NO_GAP);
+	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
+	struct rates rates = {PARAM_SIGMOID, CANDIDATES, GROUPS, cols.tensor.data, share.tensor.data};
+	RUN(OPS->rates_forward(BACKEND, &rates, beta.tensor, s.tensor.data, threshold.tensor.data, stats.tensor.data, theta.tensor,
+			       0.5, 5));
+	operand_fetch(&threshold);
+	for (int g = 0; g < GROUPS; g++)
+		assert_int_equal((int)threshold.value[g], columns[g] / 2);
+	operand_free(&cols, &share, &theta, &beta, &s, &threshold, &stats, NULL);
+}
+
+static void reconstruction_case(int64_t rows, int64_t cols, enum dtype y_type, enum dtype ref_type, enum dtype dy_type, int gap,
+				bool dead)
+{
+	struct operand ref = operand_random(rows, cols, ref_type, gap);
+	if (dead) { /* a channel of norm 0 adds nothing */
+		double *value = copy_of(ref.value, rows * cols);
+		for (int64_t t = 0; t < rows; t++)
+			value[t * cols + cols / 2] = 0;
+		operand_free(&ref, NULL);
+		ref = operand_input(value, rows, cols, ref_type, gap);
+	}
+	struct operand y = operand_random(rows, cols, y_type, gap), dy = operand_output(rows, cols, dy_type, gap);
+	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
+	double before = stats.value[STEP_RECONSTRUCTION], sparsity = stats.value[STEP_SPARSITY];
+	double *expected = doubles(rows * cols), loss = ref_reconstruction(expected, y.value, ref.value, rows, cols);
+	RUN(OPS->reconstruction(BACKEND, stats.tensor.data, dy.tensor, y.tensor, ref.tensor, true));
+	operand_fetch(&stats);
+	operand_fetch(&dy);
+	expect_close(&stats.value[STEP_RECONSTRUCTION], &(double){before + loss}, 1, 1e-12, "reconstruction [%lld, %lld], added",
+		     (long long)rows, (long long)cols);
+	assert_true(stats.value[STEP_SPARSITY] == sparsity);
+	expect_close(dy.value, expected, rows * cols, bound_of(dy_type), "reconstruction dy [%lld, %lld] %s %s", (long long)rows,
+		     (long long)cols, float_names[y_type], float_names[ref_type]);
+	RUN(OPS->reconstruction(BACKEND, stats.tensor.data, operand_none().tensor, y.tensor, ref.tensor, false));
+	operand_free(&dy, NULL);
+	dy = operand_none();
+	double now[STEP_STATS];
+	RUN(OPS->download(BACKEND, now, stats.tensor.data, sizeof now));
+	expect_close(&now[STEP_RECONSTRUCTION], &loss, 1, 1e-12, "reconstruction [%lld, %lld]", (long long)rows, (long long)cols);
+	free(expected);
+	operand_free(&ref, &y, &stats, NULL);
+}
+
+static void test_reconstruction(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
+		for (int i = 0; i < 9; i++)
+			reconstruction_case(row_shapes[shape][0], row_shapes[shape][1], float_types[i % 3], float_types[i / 3],
+					    float_types[(shape + (size_t)i) % 3 == 2 ? 1 : 0],
+					    (shape + (size_t)i) % 2 ? GAP : NO_GAP, row_shapes[shape][1] > 1 && i % 2);
+}
+
+/* Each step starts from what the backend made of the one before: θ in fp32 rounds away most of a step of 1e-6, which is no error. */
+static void prodigy_case(int64_t n, double d0, double d_coef, int steps)
+{
+	struct prodigy prodigy = {0.9f, 0.999f, 1e-8f, d_coef};
+	double *state_values = doubles(PRODIGY_STATE);
+	state_values[PRODIGY_D] = state_values[PRODIGY_D_MAX] = state_values[PRODIGY_D0] = d0;
+	double *initial = doubles(n);
+	for (int64_t i = 0; i < n; i++)
+		initial[i] = 0.1 * random_normal();
+	struct operand theta0 = operand_input(initial, 1, n, DTYPE_F32, NO_GAP);
+	struct operand theta = operand_input(copy_of(theta0.value, n), 1, n, DTYPE_F32, NO_GAP);
+	struct operand m = operand_input(doubles(n), 1, n, DTYPE_F32, NO_GAP),
+		       v = operand_input(doubles(n), 1, n, DTYPE_F32, NO_GAP);
+	struct operand s = operand_input(doubles(n), 1, n, DTYPE_F32, NO_GAP);
+	struct operand state = operand_input(state_values, 1, PRODIGY_STATE, DTYPE_F64, NO_GAP);
+	struct operand *changing[] = {&theta, &m, &v, &s, &state};
+	static const char *const names[] = {"θ", "m", "v", "s", "state"};
+	for (size_t i = 0; i < COUNT(changing); i++)
+		changing[i]->input = false;
+	for (int step = 0; step < steps; step++) {
+		double *pull = doubles(n); /* towards a far point, so that the estimate of the distance grows */
+		for (int64_t i = 0; i < n; i++)
+			pull[i] = step ? theta.value[i] - 1 + 0.3 * random_normal() : -1;
+		struct operand gradient = operand_input(pull, 1, n, DTYPE_F32, NO_GAP);
+		double *expected[COUNT(changing)];
+		for (size_t i = 0; i < COUNT(changing); i++)
+			expected[i] = copy_of(changing[i]->value, changing[i]->tensor.cols);
+		ref_prodigy_step(&prodigy, n, expected[0], theta0.value, expected[1], expected[2], expected[3], gradient.value,
+				 expected[4]);
+		RUN(OPS->prodigy_step(BACKEND, &prodigy, n, theta.tensor.data, theta0.tensor.data, m.tensor.data, v.tensor.data,
+				      s.tensor.data, gradient.tensor.data, state.tensor.data));
+		for (size_t i = 0; i < COUNT(changing); i++) {
+			operand_fetch(changing[i]);
+			if (changing[i] != &state)
+				expect_close(changing[i]->value, expected[i], n, 1e-9, "prodigy_step %s, n %lld", names[i],
+					     (long long)n);
+			else
+				for (int j = 0; j < PRODIGY_STATE; j++)
+					expect_close(&state.value[j], &expected[i][j], 1, 1e-12, "prodigy_step state %d, n %lld", j,
+						     (long long)n);
+			free(expected[i]);
+		}
+		operand_free(&gradient, NULL);
+	}
+	if (steps > 2) assert_true(state.value[PRODIGY_D] > d0);
+	operand_free(&theta0, &theta, &m, &v, &s, &state, NULL);
+}
+
+static void test_prodigy(void **state)
+{
+	(void)state;
+	prodigy_case(1, 1e-2, 1, 6);
+	prodigy_case(7, 1e-3, 5, 6);
+	prodigy_case(4096, 1e-6, 5, 12);
+	prodigy_case(10001, 1e-2, 2, 5);
+	prodigy_case(10001, 1e-6, 50, 3);
+}
+
+/* With no gradient so far there is no estimate: nothing moves, and r stays as it is. */
+static void test_prodigy_without_gradient(void **state)
+{
+	(void)state;
+	enum { N = 100 };
+	struct prodigy prodigy = {0.9f, 0.999f, 1e-8f, 5};
+	static const double start[PRODIGY_STATE] = {
+		[PRODIGY_D] = 1e-6, [PRODIGY_D_MAX] = 1e-6, [PRODIGY_D0] = 1e-6, [PRODIGY_R] = 0.25};
+	struct operand theta = operand_random(1, N, DTYPE_F32, NO_GAP);
+	struct operand theta0 = operand_random(1, N, DTYPE_F32, NO_GAP),
+		       gradient = operand_input(doubles(N), 1, N, DTYPE_F32, NO_GAP);
+	struct operand m = operand_input(doubles(N), 1, N, DTYPE_F32, NO_GAP),
+		       v = operand_input(doubles(N), 1, N, DTYPE_F32, NO_GAP);
+	struct operand s = operand_input(doubles(N), 1, N, DTYPE_F32, NO_GAP);
+	struct operand prodigy_state = operand_input(copy_of(start, PRODIGY_STATE), 1, PRODIGY_STATE, DTYPE_F64, NO_GAP);
+	RUN(OPS->prodigy_step(BACKEND, &prodigy, N, theta.tensor.data, theta0.tensor.data, m.tensor.data, v.tensor.data,
+			      s.tensor.data, gradient.tensor.data, prodigy_state.tensor.data));
+	operand_free(&theta, &theta0, &gradient, &m, &v, &s, &prodigy_state, NULL); /* finds all of them unchanged */
+}
+
+static void test_adamw(void **state)
+{
+	(void)state;
+	static const int64_t sizes[] = {1, 17, 1000, 4097};
+	for (size_t i = 0; i < COUNT(sizes); i++) {
+		int64_t n = sizes[i];
+		struct operand theta = operand_inout(1, n, DTYPE_F32, NO_GAP),
+			       m = operand_input(doubles(n), 1, n, DTYPE_F32, NO_GAP);
+		struct operand v = operand_input(doubles(n), 1, n, DTYPE_F32, NO_GAP);
+		m.input = v.input = false;
+		double *ref_theta = copy_of(theta.value, n), *ref_m = doubles(n), *ref_v = doubles(n);
+		for (int step = 1; step <= 4; step++) {
+			struct adamw adamw = {1e-2f, 0.9f, 0.95f, 1e-8f, i % 2 ? 0.1f : 0, step};
+			struct operand gradient = operand_random(1, n, DTYPE_F32, NO_GAP);
+			ref_adamw_step(&adamw, n, ref_theta, ref_m, ref_v, gradient.value);
+			RUN(OPS->adamw_step(BACKEND, &adamw, n, theta.tensor.data, m.tensor.data, v.tensor.data,
+					    gradient.tensor.data));
+			operand_free(&gradient, NULL);
+		}
+		operand_fetch(&theta);
+		operand_fetch(&m);
+		operand_fetch(&v);
+		expect_close(theta.value, ref_theta, n, 1e-9, "adamw_step θ, n %lld", (long long)n);
+		expect_close(m.value, ref_m, n, 1e-9, "adamw_step m, n %lld", (long long)n);
+		expect_close(v.value, ref_v, n, 1e-9, "adamw_step v, n %lld", (long long)n);
+		free(ref_theta);
+		free(ref_m);
+		free(ref_v);
+		operand_free(&theta, &m, &v, NULL);
+	}
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	test_backend_end();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_column_norms),    cmocka_unit_test(test_rank_rows),
+		cmocka_unit_test(test_bin_ranks),       cmocka_unit_test(test_mask_weights),
+		cmocka_unit_test(test_binned_gradient), cmocka_unit_test(test_rates),
+		cmocka_unit_test(test_rates_start),     cmocka_unit_test(test_reconstruction),
+		cmocka_unit_test(test_prodigy),         cmocka_unit_test(test_prodigy_without_gradient),
+		cmocka_unit_test(test_adamw),
+	};
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}

@@ -1,0 +1,142 @@
+/* What a backend must refuse: the call returns STATUS_INTERNAL or STATUS_INVALID, its message names the operation and the sizes, nothing is
+ * written, and the backend goes on working. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/backend/harness.h"
+
+static void expect_refusal(enum status status, const char *operation, const char *size)
+{
+	const char *message = BACKEND->error.message;
+	if (status != STATUS_INTERNAL && status != STATUS_INVALID) fail_msg("%s: status %d", operation, (int)status);
+	assert_int_equal(BACKEND->error.status, status);
+	if (!strstr(message, operation)) fail_msg("\"%s\" does not name %s", message, operation);
+	if (!strstr(message, size)) fail_msg("\"%s\" does not say %s", message, size);
+	BACKEND->error = (struct error){0};
+}
+
+static void test_shapes(void **state)
+{
+	(void)state;
+	struct operand a = operand_random(4, 6, DTYPE_F32, NO_GAP), b = operand_random(6, 5, DTYPE_F32, NO_GAP);
+	struct operand row = operand_random(1, 6, DTYPE_F32, NO_GAP), half = operand_random(6, 5, DTYPE_BF16, NO_GAP);
+	struct operand out = operand_inout(4, 5, DTYPE_F32, NO_GAP), stats = operand_inout(4, 2, DTYPE_F32, NO_GAP);
+	struct operand rank = operand_inout(4, 6, DTYPE_U16, NO_GAP), bin = operand_inout(4, 6, DTYPE_U8, NO_GAP);
+	struct operand sums = operand_inout(1, 6, DTYPE_F64, NO_GAP), threshold = operand_random(1, 4, DTYPE_I32, NO_GAP);
+	struct tensor none = operand_none().tensor;
+	struct norm norm = {NORM_RMS, 1e-5f, 0, 1}, uneven = {NORM_RMS, 1e-5f, 0, 4};
+	struct attention attention = {1, 4, 2, 1, 3, 1, 0, 0}, ungrouped = {1, 4, 3, 2, 2, 1, 0, 0};
+	struct tensor narrow = a.tensor;
+	narrow.stride = 5;
+
+	expect_refusal(OPS->convert(BACKEND, out.tensor, a.tensor), "convert", "5");
+	expect_refusal(OPS->convert(BACKEND, out.tensor, tensor_make(threshold.tensor.data, 4, 1, DTYPE_I32)), "convert", "4");
+	expect_refusal(OPS->matmul(BACKEND, out.tensor, a.tensor, false, b.tensor, true, false), "matmul", "6");
+	expect_refusal(OPS->matmul(BACKEND, out.tensor, a.tensor, false, half.tensor, false, false), "matmul", "6");
+	expect_refusal(OPS->matmul(BACKEND, out.tensor, narrow, false, b.tensor, false, false), "matmul", "6");
+	expect_refusal(OPS->add(BACKEND, out.tensor, a.tensor), "add", "5");
+	expect_refusal(OPS->add_bias(BACKEND, out.tensor, row.tensor), "add_bias", "6");
+	expect_refusal(OPS->embed(BACKEND, out.tensor, a.tensor, threshold.tensor.data, 1), "embed", "6");
+	expect_refusal(OPS->norm_forward(BACKEND, &norm, out.tensor, stats.tensor, a.tensor, row.tensor, none), "norm_forward",
+		       "5");
+	expect_refusal(OPS->norm_backward(BACKEND, &uneven, a.tensor, a.tensor, a.tensor, stats.tensor, row.tensor, false),
+		       "norm_backward", "6");
+	expect_refusal(OPS->rope(BACKEND, a.tensor, row.tensor, 4, 4, false), "rope", "6");
+	expect_refusal(OPS->attention_forward(BACKEND, &attention, out.tensor, stats.tensor, a.tensor, a.tensor, a.tensor),
+		       "attention_forward", "6");
+	expect_refusal(OPS->attention_forward(BACKEND, &ungrouped, a.tensor, stats.tensor, a.tensor, out.tensor, out.tensor),
+		       "attention_forward", "6");
+	expect_refusal(OPS->attention_backward(BACKEND, &attention, a.tensor, a.tensor, a.tensor, a.tensor, a.tensor, a.tensor,
+					       a.tensor, stats.tensor, a.tensor),
+		       "attention_backward", "6");
+	expect_refusal(OPS->activation_forward(BACKEND, ACTIVATION_SILU, out.tensor, a.tensor, a.tensor), "activation_forward",
+		       "5");
+	expect_refusal(OPS->activation_backward(BACKEND, ACTIVATION_SILU, a.tensor, none, a.tensor, a.tensor, b.tensor),
+		       "activation_backward", "6");
+	expect_refusal(OPS->column_norms(BACKEND, sums.tensor.data, rank.tensor), "column_norms", "6");
+	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, bin.tensor, a.tensor, NULL, 1), "rank_rows", "6");
+	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_WANDA, rank.tensor, a.tensor, NULL, 1), "rank_rows", "sums");
+	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 257), "bin_ranks", "257");
+	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 1), "bin_ranks", "1");
+	expect_refusal(OPS->mask_weights(BACKEND, out.tensor, a.tensor, rank.tensor, threshold.tensor.data, false), "mask_weights",
+		       "5");
+	expect_refusal(OPS->binned_gradient(BACKEND, row.tensor, a.tensor, out.tensor, a.tensor, bin.tensor, false),
+		       "binned_gradient", "6");
+	expect_refusal(OPS->reconstruction(BACKEND, sums.tensor.data, none, a.tensor, out.tensor, false), "reconstruction", "5");
+	expect_refusal(OPS->token_logprobs(BACKEND, sums.tensor.data, rank.tensor, threshold.tensor.data, 0), "token_logprobs",
+		       "6");
+	struct rates rates = {PARAM_SOFTMAX, 6, 3, threshold.tensor.data, sums.tensor.data};
+	expect_refusal(OPS->rates_forward(BACKEND, &rates, a.tensor, row.tensor.data, threshold.tensor.data, sums.tensor.data,
+					  a.tensor, 0.5, 5),
+		       "rates_forward", "6");
+	expect_refusal(OPS->rates_backward(BACKEND, &rates, a.tensor, a.tensor, a.tensor, out.tensor, sums.tensor.data),
+		       "rates_backward", "6");
+	struct adamw adamw = {1e-2f, 0.9f, 0.99f, 1e-8f, 0, 0};
+	expect_refusal(OPS->adamw_step(BACKEND, &adamw, 6, row.tensor.data, row.tensor.data, row.tensor.data, row.tensor.data),
+		       "adamw_step", "6");
+	out.input = stats.input = rank.input = bin.input = sums.input = true; /* nothing was written */
+	operand_free(&a, &b, &row, &half, &out, &stats, &rank, &bin, &sums, &threshold, NULL);
+}
+
+/* More columns than a 16-bit rank can number: a model may have them, so it is the input that is invalid. */
+static void test_too_wide(void **state)
+{
+	(void)state;
+	struct operand weight = operand_random(1, 65537, DTYPE_F32, NO_GAP), rank = operand_inout(1, 65537, DTYPE_U16, NO_GAP);
+	assert_int_equal(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, rank.tensor, weight.tensor, NULL, 1), STATUS_INVALID);
+	expect_refusal(STATUS_INVALID, "rank_rows", "65537");
+	operand_free(&weight, &rank, NULL);
+}
+
+static void test_nan_importance(void **state)
+{
+	(void)state;
+	struct operand weight = operand_random(5, 300, DTYPE_F32, GAP), rank = operand_inout(5, 300, DTYPE_U16, GAP);
+	struct operand norms = operand_random(1, 300, DTYPE_F64, NO_GAP);
+	float nan = __builtin_nanf("");
+	RUN(OPS->upload(BACKEND, tensor_cols(tensor_rows(weight.tensor, 3, 1), 299, 1).data, &nan, sizeof nan));
+	assert_int_equal(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, rank.tensor, weight.tensor, NULL, 1), STATUS_NUMERIC);
+	assert_non_null(strstr(BACKEND->error.message, "rank_rows"));
+	double negative = -1; /* as a norm that overflowed and went wrong: its root is NaN */
+	RUN(OPS->upload(BACKEND, norms.tensor.data, &negative, sizeof negative));
+	assert_int_equal(OPS->rank_rows(BACKEND, IMPORTANCE_WANDA, tensor_rows(rank.tensor, 0, 1), tensor_rows(weight.tensor, 0, 1),
+					norms.tensor.data, 1),
+			 STATUS_NUMERIC);
+	weight.input = norms.input = false;
+	operand_free(&weight, &rank, &norms, NULL);
+}
+
+static void test_no_memory(void **state)
+{
+	(void)state;
+	void *untouched = &untouched, *memory = untouched;
+	assert_int_equal(OPS->alloc(BACKEND, SIZE_MAX / 2, &memory), STATUS_NO_MEMORY);
+	assert_int_equal(OPS->alloc(BACKEND, (size_t)1 << 50, &memory), STATUS_NO_MEMORY);
+	assert_ptr_equal(memory, untouched);
+	assert_non_null(strstr(BACKEND->error.message, "1125899906842624"));
+	RUN(OPS->alloc(BACKEND, 1000, &memory)); /* and it goes on */
+	OPS->release(BACKEND, memory);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	test_backend_end();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shapes),
+		cmocka_unit_test(test_too_wide),
+		cmocka_unit_test(test_nan_importance),
+		cmocka_unit_test(test_no_memory),
+	};
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}
