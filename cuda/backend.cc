@@ -1,0 +1,125 @@
+/* The CUDA backend: creation, errors and the table of its operations. */
+#include "cuda/memory.h"
+
+#include <new>
+#include <stdarg.h>
+#include <stdio.h>
+
+/* The operation and its sizes: "matmul [2048,4096] bf16, …". */
+static void describe(const struct cuda *c, char *text, size_t size)
+{
+	static const char *const types[] = {"f32", "bf16", "f16", "f64", "i64", "i32", "u16", "u8"};
+	size_t length = (size_t)snprintf(text, size, "%s", c->call.name);
+	for (int i = 0; i < c->call.tensors && length < size; i++) {
+		const struct tensor *t = &c->call.tensor[i];
+		length += (size_t)snprintf(text + length, size - length, "%s[%lld,%lld] %s", i ? ", " : " ", (long long)t->rows,
+					   (long long)t->cols, types[t->dtype]);
+	}
+}
+
+enum status cuda_refuse(struct cuda *c, enum status status, const char *format, ...)
+{
+	char call[400], reason[512];
+	va_list args;
+	describe(c, call, sizeof call);
+	va_start(args, format);
+	vsnprintf(reason, sizeof reason, format, args);
+	va_end(args);
+	return error_set(&c->base.error, status, "cuda %s: %s", call, reason);
+}
+
+enum status cuda_fail(struct cuda *c, cudaError_t error, const char *what, const char *file, int line)
+{
+	enum status status = error == cudaErrorMemoryAllocation ? STATUS_NO_MEMORY : STATUS_BACKEND;
+	if (status == STATUS_BACKEND) c->broken = true;
+	return cuda_refuse(c, status, "%.200s failed at %s:%d: %s (%s); an operation before it may be the cause", what, file, line,
+			   cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+static void destroy(struct backend *backend)
+{
+	struct cuda *c = (struct cuda *)backend;
+	if (c->stream) (void)cudaStreamSynchronize(c->stream);
+	cuda_matmuls_destroy(c);
+	cuda_memory_destroy(c);
+	if (c->stream) (void)cudaStreamDestroy(c->stream);
+	if (c->broken) (void)cudaDeviceReset(); /* or the next backend would see the error again */
+	(void)cudaGetLastError();
+	delete c;
+}
+
+static const struct backend_ops cuda_ops = {
+	destroy,
+	cuda_alloc,
+	cuda_free,
+	cuda_upload,
+	cuda_download,
+	cuda_copy,
+	cuda_zero,
+	cuda_sync,
+	cuda_memory,
+	cuda_convert,
+	cuda_matmul,
+	cuda_add_bias,
+	cuda_add,
+	cuda_embed,
+	cuda_norm_forward,
+	cuda_norm_backward,
+	cuda_rope,
+	cuda_attention_forward,
+	cuda_attention_backward,
+	cuda_activation_forward,
+	cuda_activation_backward,
+	cuda_column_norms,
+	cuda_rank_rows,
+	cuda_bin_ranks,
+	cuda_mask_weights,
+	cuda_binned_gradient,
+	cuda_rates_forward,
+	cuda_rates_backward,
+	cuda_reconstruction,
+	cuda_prodigy_step,
+	cuda_adamw_step,
+	cuda_token_logprobs,
+};
+
+static enum status open_device(struct cuda *c, size_t memory_limit)
+{
+	cudaDeviceProp properties;
+	cuda_begin(&c->base, "create", {});
+	CUDA_TRY(c, cudaSetDevice(0));
+	CUDA_TRY(c, cudaGetDeviceProperties(&properties, 0));
+	if (properties.major < 8)
+		return cuda_refuse(c, STATUS_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 is the least", properties.name,
+				   properties.major, properties.minor);
+	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+	c->processors = properties.multiProcessorCount;
+	snprintf(c->base.device, sizeof c->base.device, "%.80s, %zu MiB", properties.name, properties.totalGlobalMem >> 20);
+	TRY(cuda_memory_create(c, memory_limit));
+	return cuda_matmuls_create(c);
+}
+
+extern "C" enum status backend_cuda_create(size_t memory_limit, struct backend **ret, struct error *err)
+{
+	int devices = 0;
+	cudaError_t error = cudaGetDeviceCount(&devices);
+	if (error != cudaSuccess || devices == 0) {
+		(void)cudaGetLastError();
+		return error_set(err, STATUS_UNSUPPORTED, "no CUDA device: %s",
+				 error == cudaSuccess ? "the driver reports none" : cudaGetErrorString(error));
+	}
+	struct cuda *c = new (std::nothrow) cuda();
+	if (!c) return error_set(err, STATUS_NO_MEMORY, "no memory for the CUDA backend");
+	c->base.ops = &cuda_ops;
+	c->base.name = "cuda";
+	c->base.native_bf16 = true;
+	c->base.threads = 1;
+	enum status status = open_device(c, memory_limit);
+	if (status != STATUS_OK) {
+		error_set(err, status, "%s", c->base.error.message);
+		destroy(&c->base);
+		return status;
+	}
+	*ret = &c->base;
+	return STATUS_OK;
+}

@@ -1,0 +1,152 @@
+/* Column norms, bins of ranks and masked weights. */
+#include "cuda/launch.cuh"
+
+/* ---- column norms: partial sums of CHUNK rows, then these in order --------------------------------------------------------------- */
+
+enum { CHUNK = 256, ACROSS = 8 };
+
+/* partial [chunks, cols] double. Block (32, ACROSS): 32·N columns, CHUNK rows. */
+template <int N> __global__ void __launch_bounds__(32 * ACROSS) squares_kernel(double *partial, view x, int64_t rows, int64_t cols)
+{
+	__shared__ double sums[ACROSS][32 * N];
+	int64_t col = ((int64_t)blockIdx.y * 32 + threadIdx.x) * N;
+	int64_t first = (int64_t)blockIdx.x * CHUNK, end = index_min(rows, first + CHUNK);
+	double sum[N] = {};
+	if (col < cols)
+		for (int64_t row = first + threadIdx.y; row < end; row += ACROSS) {
+			float v[N];
+			load<N>(x, row, col, v);
+#pragma unroll
+			for (int j = 0; j < N; j++)
+				sum[j] += (double)v[j] * (double)v[j];
+		}
+#pragma unroll
+	for (int j = 0; j < N; j++)
+		sums[threadIdx.y][threadIdx.x * N + j] = sum[j];
+	__syncthreads();
+	int here = (int)(threadIdx.y * 32 + threadIdx.x);
+	if (here >= 32 * N || (int64_t)blockIdx.y * 32 * N + here >= cols) return;
+	double total = 0;
+	for (int i = 0; i < ACROSS; i++)
+		total += sums[i][here];
+	partial[blockIdx.x * cols + (int64_t)blockIdx.y * 32 * N + here] = total;
+}
+
+__global__ void __launch_bounds__(256) add_partials_kernel(double *sums, const double *partial, int64_t chunks, int64_t cols)
+{
+	int64_t col = (int64_t)blockIdx.x * 256 + threadIdx.x;
+	if (col >= cols) return;
+	double sum = sums[col];
+	for (int64_t i = 0; i < chunks; i++)
+		sum += partial[i * cols + col];
+	sums[col] = sum;
+}
+
+enum status cuda_column_norms(struct backend *backend, void *sums, struct tensor x)
+{
+	struct cuda *c = cuda_begin(backend, "column_norms", {x});
+	TRY(check_column_norms(backend, sums, x));
+	int64_t chunks = index_ceil_div(x.rows, CHUNK);
+	int n = cuda_chunked({x}) ? 8 : 1;
+	dim3 grid((unsigned)chunks, (unsigned)index_ceil_div(x.cols, 32 * n)), block(32, ACROSS);
+	struct scratch partial(c);
+	if (x.rows == 0 || x.cols == 0) return STATUS_OK;
+	TRY(partial.allocate((size_t)chunks * (size_t)x.cols * sizeof(double)));
+	if (n == 8)
+		TRY(LAUNCH(c, squares_kernel<8>, grid, block, 0, partial.as<double>(), view_of(x), x.rows, x.cols));
+	else
+		TRY(LAUNCH(c, squares_kernel<1>, grid, block, 0, partial.as<double>(), view_of(x), x.rows, x.cols));
+	return LAUNCH(c, add_partials_kernel, dim3((unsigned)index_ceil_div(x.cols, 256)), dim3(256), 0, (double *)sums,
+		      partial.as<double>(), chunks, x.cols);
+}
+
+/* ---- bins ----------------------------------------------------------------------------------------------------------------------- */
+
+template <int N>
+__global__ void __launch_bounds__(256) bin_kernel(uint8_t *bin, int64_t bin_stride, const uint16_t *rank, int64_t rank_stride,
+						  int candidates, int64_t rows, int64_t cols)
+{
+	int64_t row = elementwise_row();
+	if (row >= rows) return;
+#pragma unroll
+	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
+		int64_t col = elementwise_col<N>(i);
+		if (col >= cols) return;
+		const uint16_t *from = rank + row * rank_stride + col;
+		uint8_t *to = bin + row * bin_stride + col;
+		if constexpr (N == 8) {
+			uint4 r = *(const uint4 *)from;
+			const uint32_t pairs[4] = {r.x, r.y, r.z, r.w};
+			uint32_t bytes[2] = {0, 0};
+#pragma unroll
+			for (int j = 0; j < 8; j++)
+				bytes[j / 4] |= index_bin(pairs[j / 2] >> (16 * (j % 2)) & 0xffff, (uint32_t)cols, (uint32_t)candidates)
+						<< (8 * (j % 4));
+			*(uint2 *)to = make_uint2(bytes[0], bytes[1]);
+		} else {
+			*to = (uint8_t)index_bin(*from, (uint32_t)cols, (uint32_t)candidates);
+		}
+	}
+}
+
+enum status cuda_bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+{
+	struct cuda *c = cuda_begin(backend, "bin_ranks", {bin, rank});
+	TRY(check_bin_ranks(backend, bin, rank, candidates));
+	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
+	if (cuda_chunked({bin, rank}))
+		return LAUNCH(c, bin_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0, (uint8_t *)bin.data,
+			      bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, rank.rows, rank.cols);
+	return LAUNCH(c, bin_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, (uint8_t *)bin.data, bin.stride,
+		      (const uint16_t *)rank.data, rank.stride, candidates, rank.rows, rank.cols);
+}
+
+/* ---- masked weights --------------------------------------------------------------------------------------------------------------- */
+
+template <int N>
+__global__ void __launch_bounds__(256) mask_kernel(view out, view weight, const uint16_t *rank, int64_t rank_stride,
+						   const int32_t *threshold, bool shared, int64_t rows, int64_t cols)
+{
+	int64_t row = elementwise_row();
+	if (row >= rows) return;
+	int limit = threshold[shared ? 0 : row];
+	raw<N> w[ELEMENTWISE_STEPS];
+	uint4 r[ELEMENTWISE_STEPS];
+#pragma unroll
+	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
+		int64_t col = elementwise_col<N>(i);
+		if (col >= cols) continue;
+		const uint16_t *from = rank + row * rank_stride + col;
+		w[i] = load_raw<N>(weight, row, col);
+		if constexpr (N == 8)
+			r[i] = *(const uint4 *)from;
+		else
+			r[i].x = *from;
+	}
+#pragma unroll
+	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
+		int64_t col = elementwise_col<N>(i);
+		float x[N];
+		if (col >= cols) return;
+		unpack<N>(w[i], weight, x);
+		const uint32_t pairs[4] = {r[i].x, r[i].y, r[i].z, r[i].w};
+#pragma unroll
+		for (int j = 0; j < N; j++)
+			if ((int)(pairs[j / 2] >> (16 * (j % 2)) & 0xffff) < limit) x[j] = 0;
+		store<N>(out, row, col, x);
+	}
+}
+
+enum status cuda_mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+			      const void *threshold, bool shared)
+{
+	struct cuda *c = cuda_begin(backend, "mask_weights", {out, weight, rank});
+	TRY(check_mask_weights(backend, out, weight, rank, threshold));
+	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
+	if (cuda_chunked({out, weight, rank}))
+		return LAUNCH(c, mask_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0, view_of(out),
+			      view_of(weight), (const uint16_t *)rank.data, rank.stride, (const int32_t *)threshold, shared, rank.rows,
+			      rank.cols);
+	return LAUNCH(c, mask_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, view_of(out), view_of(weight),
+		      (const uint16_t *)rank.data, rank.stride, (const int32_t *)threshold, shared, rank.rows, rank.cols);
+}

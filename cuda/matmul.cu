@@ -1,0 +1,171 @@
+/* matmul by cuBLASLt.
+ *
+ * cuBLASLt is column-major: a row-major [R, C] with stride s is a column-major [C, R] with leading dimension s. So C = op(A)·op(B) is
+ * computed as Cᵀ = op(B)ᵀ·op(A)ᵀ: B comes first, and each operand is transposed for cuBLASLt exactly where the caller says so.
+ *
+ * The algorithm for a shape is the library's own first choice, kept in a table. It is not chosen by timing: two runs of a job, or one
+ * resumed, must give the same bits, and another algorithm rounds in another order. */
+#include "cuda/cublaslt.h"
+#include "cuda/launch.cuh"
+
+#include <map>
+#include <new>
+#include <tuple>
+
+static const size_t WORKSPACE = (size_t)64 << 20;
+
+/* What the choice depends on: sizes, strides, types, transposes, and how far the pointers are aligned. */
+typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, unsigned> shape_key;
+
+struct plan {
+	cublasLtMatmulDesc_t operation = nullptr;
+	cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
+	cublasLtMatmulAlgo_t algorithm;
+	size_t workspace = 0;
+};
+
+struct cuda_matmuls {
+	struct cublaslt lt;
+	cublasLtHandle_t handle = nullptr;
+	void *workspace = nullptr;
+	std::map<shape_key, plan> plans;
+};
+
+static enum status fail(struct cuda *c, cublasStatus_t status, const char *what)
+{
+	c->broken |= status == CUBLAS_STATUS_EXECUTION_FAILED || status == CUBLAS_STATUS_INTERNAL_ERROR;
+	return cuda_refuse(c, status == CUBLAS_STATUS_ALLOC_FAILED ? STATUS_NO_MEMORY : STATUS_BACKEND, "%s failed in %s: %s", what,
+			   __FILE__, c->matmuls->lt.status_string(status));
+}
+
+#define LT_TRY(c, name, ...)                                                                                                       \
+	do {                                                                                                                       \
+		cublasStatus_t lt_status_ = (c)->matmuls->lt.name(__VA_ARGS__);                                                    \
+		if (lt_status_ != CUBLAS_STATUS_SUCCESS) return fail(c, lt_status_, "cublasLt " #name);                            \
+	} while (0)
+
+enum status cuda_matmuls_create(struct cuda *c)
+{
+	c->matmuls = new (std::nothrow) cuda_matmuls;
+	if (!c->matmuls) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
+	TRY(cublaslt_load(&c->matmuls->lt, &c->base.error));
+	LT_TRY(c, create, &c->matmuls->handle);
+	return cuda_allocate(c, WORKSPACE, &c->matmuls->workspace);
+}
+
+static void free_plan(const struct cublaslt *lt, const plan &p)
+{
+	if (p.operation) lt->desc_destroy(p.operation);
+	if (p.first) lt->layout_destroy(p.first);
+	if (p.second) lt->layout_destroy(p.second);
+	if (p.result) lt->layout_destroy(p.result);
+}
+
+void cuda_matmuls_destroy(struct cuda *c)
+{
+	cuda_matmuls *m = c->matmuls;
+	if (!m) return;
+	for (const auto &entry : m->plans)
+		free_plan(&m->lt, entry.second);
+	if (m->handle) m->lt.destroy(m->handle);
+	delete m;
+}
+
+static cudaDataType_t data_type(int dtype)
+{
+	return dtype == DTYPE_F32 ? CUDA_R_32F : dtype == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_16F;
+}
+
+static uint32_t alignment(const void *p)
+{
+	uintptr_t a = (uintptr_t)p;
+	return a % 256 == 0 ? 256 : (uint32_t)(a & (0 - a));
+}
+
+static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, const struct tensor &A, bool transpose_a,
+			     const struct tensor &B, bool transpose_b, cublasLtMatmulPreference_t preference)
+{
+	cublasLtHandle_t handle = c->matmuls->handle;
+	int32_t op_first = transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_second = transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+	uint32_t align_first = alignment(B.data), align_second = alignment(A.data), align_result = alignment(C.data);
+	uint64_t workspace = WORKSPACE;
+	cublasLtMatmulHeuristicResult_t choice;
+	int found = 0;
+
+	/* Plain 32F: tf32 is only used where a caller asks for it, and none does. */
+	LT_TRY(c, desc_create, &p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+	LT_TRY(c, desc_set, p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &op_first, sizeof op_first);
+	LT_TRY(c, desc_set, p->operation, CUBLASLT_MATMUL_DESC_TRANSB, &op_second, sizeof op_second);
+	LT_TRY(c, layout_create, &p->first, data_type(B.dtype), (uint64_t)B.cols, (uint64_t)B.rows, B.stride);
+	LT_TRY(c, layout_create, &p->second, data_type(A.dtype), (uint64_t)A.cols, (uint64_t)A.rows, A.stride);
+	LT_TRY(c, layout_create, &p->result, data_type(C.dtype), (uint64_t)C.cols, (uint64_t)C.rows, C.stride);
+	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &align_first, sizeof align_first);
+	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_second, sizeof align_second);
+	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_result, sizeof align_result);
+	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_result, sizeof align_result);
+	LT_TRY(c, heuristic, handle, p->operation, p->first, p->second, p->result, p->result, preference, 1, &choice, &found);
+	if (found == 0) return cuda_refuse(c, STATUS_BACKEND, "cuBLASLt has no algorithm for these sizes and strides");
+	p->algorithm = choice.algo;
+	p->workspace = choice.workspaceSize;
+	return STATUS_OK;
+}
+
+static enum status find_plan(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a, const struct tensor &B,
+			     bool transpose_b, const plan **ret)
+{
+	cuda_matmuls *m = c->matmuls;
+	unsigned align = alignment(A.data) << 20 | alignment(B.data) << 10 | alignment(C.data);
+	shape_key key(C.rows, C.cols, transpose_a ? A.rows : A.cols, A.stride, B.stride, C.stride, A.dtype * 8 + C.dtype,
+		      transpose_a * 2 + transpose_b, align);
+	auto found = m->plans.find(key);
+	if (found == m->plans.end()) {
+		cublasLtMatmulPreference_t preference;
+		plan p;
+		LT_TRY(c, preference_create, &preference);
+		enum status status = fill_plan(c, &p, C, A, transpose_a, B, transpose_b, preference);
+		m->lt.preference_destroy(preference);
+		if (status != STATUS_OK) {
+			free_plan(&m->lt, p);
+			return status;
+		}
+		found = m->plans.emplace(key, p).first;
+	}
+	*ret = &found->second;
+	return STATUS_OK;
+}
+
+static enum status run(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a, const struct tensor &B,
+		       bool transpose_b, bool accumulate)
+{
+	const plan *p;
+	float alpha = 1, beta = accumulate ? 1 : 0;
+	TRY(find_plan(c, C, A, transpose_a, B, transpose_b, &p));
+	LT_TRY(c, matmul, c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second, &beta, C.data, p->result, C.data,
+	       p->result, &p->algorithm, c->matmuls->workspace, p->workspace, c->stream);
+	return STATUS_OK;
+}
+
+enum status cuda_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b, bool transpose_b,
+			bool accumulate)
+{
+	struct cuda *cuda = cuda_begin(backend, "matmul", {c, a, b});
+	TRY(check_matmul(backend, c, a, transpose_a, b, transpose_b));
+	if (c.rows == 0 || c.cols == 0) return STATUS_OK;
+	if ((transpose_a ? a.rows : a.cols) == 0) { /* an empty sum, which cuBLASLt refuses */
+		size_t size = dtype_size(c.dtype);
+		if (!accumulate)
+			CUDA_TRY(cuda, cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows,
+							 cuda->stream));
+		return STATUS_OK;
+	}
+	if (c.dtype == DTYPE_F32 || c.dtype == a.dtype) return run(cuda, c, a, transpose_a, b, transpose_b, accumulate);
+
+	/* cuBLASLt writes F32 or the inputs' type; another type is converted from F32. */
+	struct scratch product(cuda);
+	TRY(product.allocate((size_t)c.rows * (size_t)c.cols * sizeof(float)));
+	struct tensor wide = tensor_make(product.data, c.rows, c.cols, DTYPE_F32);
+	if (accumulate) TRY(cuda_convert(backend, wide, c));
+	TRY(run(cuda, wide, a, transpose_a, b, transpose_b, accumulate));
+	return cuda_convert(backend, c, wide);
+}

@@ -1,0 +1,217 @@
+/* Device memory is kept when released and handed out again: cudaMalloc and cudaFree wait for the device, and a learning step asks for
+ * the same sizes over and over. All work is issued on one stream, so memory may be reused as soon as it is released: what still uses
+ * it comes earlier on the stream.
+ *
+ * Uploads and downloads go through two pinned buffers: one is filled or emptied by the processor while the other is on the bus. */
+#include "cuda/memory.h"
+
+#include <algorithm>
+#include <map>
+#include <new>
+#include <string.h>
+#include <unordered_map>
+
+namespace {
+
+constexpr size_t GRAIN = 512;
+constexpr size_t SLOT = (size_t)16 << 20;
+enum { SLOTS = 2 };
+
+} // namespace
+
+struct cuda_allocator {
+	size_t limit, held = 0, used = 0; /* bytes: of the device, and handed out */
+	std::unordered_map<void *, size_t> live;
+	std::multimap<size_t, void *> idle;
+};
+
+struct cuda_staging {
+	char *slot[SLOTS];
+	cudaEvent_t done[SLOTS]; /* the slot's last copy */
+	int next;
+};
+
+enum status cuda_memory_create(struct cuda *c, size_t limit)
+{
+	c->allocator = new (std::nothrow) cuda_allocator;
+	c->staging = new (std::nothrow) cuda_staging();
+	if (!c->allocator || !c->staging) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
+	c->allocator->limit = limit;
+	for (int i = 0; i < SLOTS; i++) {
+		CUDA_TRY(c, cudaMallocHost((void **)&c->staging->slot[i], SLOT));
+		CUDA_TRY(c, cudaEventCreateWithFlags(&c->staging->done[i], cudaEventDisableTiming));
+	}
+	return STATUS_OK;
+}
+
+void cuda_memory_destroy(struct cuda *c)
+{
+	if (c->staging)
+		for (int i = 0; i < SLOTS; i++) {
+			if (c->staging->done[i]) (void)cudaEventDestroy(c->staging->done[i]);
+			if (c->staging->slot[i]) (void)cudaFreeHost(c->staging->slot[i]);
+		}
+	if (c->allocator) {
+		for (auto &block : c->allocator->live)
+			(void)cudaFree(block.first);
+		for (auto &block : c->allocator->idle)
+			(void)cudaFree(block.second);
+	}
+	delete c->staging;
+	delete c->allocator;
+}
+
+static enum status drop_idle(struct cuda *c)
+{
+	cuda_allocator *a = c->allocator;
+	for (auto &block : a->idle) {
+		a->held -= block.first;
+		CUDA_TRY(c, cudaFree(block.second));
+	}
+	a->idle.clear();
+	return STATUS_OK;
+}
+
+enum status cuda_allocate(struct cuda *c, size_t bytes, void **ret)
+{
+	cuda_allocator *a = c->allocator;
+	if (bytes > SIZE_MAX - GRAIN) return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory", bytes);
+	size_t size = std::max((bytes + GRAIN - 1) / GRAIN * GRAIN, GRAIN);
+	auto found = a->idle.lower_bound(size);
+	if (found != a->idle.end() && found->first <= size + size / 8) {
+		*ret = found->second;
+		a->used += found->first;
+		a->live[found->second] = found->first;
+		a->idle.erase(found);
+		return STATUS_OK;
+	}
+	if (a->limit && a->held + size > a->limit) TRY(drop_idle(c));
+	if (a->limit && a->held + size > a->limit)
+		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu of the limit of %zu are in use", bytes, a->used,
+				   a->limit);
+	void *p = nullptr;
+	cudaError_t error = cudaMalloc(&p, size);
+	if (error == cudaErrorMemoryAllocation && !a->idle.empty()) {
+		(void)cudaGetLastError();
+		TRY(drop_idle(c));
+		error = cudaMalloc(&p, size);
+	}
+	if (error == cudaErrorMemoryAllocation) {
+		size_t free_bytes = 0, total = 0;
+		(void)cudaGetLastError();
+		(void)cudaMemGetInfo(&free_bytes, &total);
+		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu in use by besad, %zu of %zu free", bytes, a->used,
+				   free_bytes, total);
+	}
+	CUDA_TRY(c, error);
+	a->live[p] = size;
+	a->held += size;
+	a->used += size;
+	*ret = p;
+	return STATUS_OK;
+}
+
+void cuda_release(struct cuda *c, void *p)
+{
+	cuda_allocator *a = c->allocator;
+	if (!p) return;
+	auto found = a->live.find(p);
+	if (found == a->live.end()) return;
+	a->used -= found->second;
+	a->idle.emplace(found->second, p);
+	a->live.erase(found);
+}
+
+enum status cuda_alloc(struct backend *backend, size_t bytes, void **ret)
+{
+	return cuda_allocate(cuda_begin(backend, "alloc", {}), bytes, ret);
+}
+
+void cuda_free(struct backend *backend, void *p)
+{
+	cuda_release((struct cuda *)backend, p);
+}
+
+/* Waits for the slot's last copy and hands it out. */
+static enum status take_slot(struct cuda *c, int *ret)
+{
+	int i = c->staging->next;
+	CUDA_TRY(c, cudaEventSynchronize(c->staging->done[i]));
+	c->staging->next = (i + 1) % SLOTS;
+	*ret = i;
+	return STATUS_OK;
+}
+
+enum status cuda_upload(struct backend *backend, void *device, const void *host, size_t bytes)
+{
+	struct cuda *c = cuda_begin(backend, "upload", {});
+	for (size_t at = 0; at < bytes; at += SLOT) {
+		size_t part = std::min(SLOT, bytes - at);
+		int i;
+		TRY(take_slot(c, &i));
+		memcpy(c->staging->slot[i], (const char *)host + at, part);
+		CUDA_TRY(c, cudaMemcpyAsync((char *)device + at, c->staging->slot[i], part, cudaMemcpyHostToDevice, c->stream));
+		CUDA_TRY(c, cudaEventRecord(c->staging->done[i], c->stream));
+	}
+	return STATUS_OK;
+}
+
+enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
+{
+	struct cuda *c = cuda_begin(backend, "download", {});
+	int previous = -1;
+	size_t previous_at = 0;
+	for (size_t at = 0; at < bytes; at += SLOT) {
+		size_t part = std::min(SLOT, bytes - at);
+		int i;
+		TRY(take_slot(c, &i));
+		CUDA_TRY(c, cudaMemcpyAsync(c->staging->slot[i], (const char *)device + at, part, cudaMemcpyDeviceToHost, c->stream));
+		CUDA_TRY(c, cudaEventRecord(c->staging->done[i], c->stream));
+		if (previous >= 0) {
+			CUDA_TRY(c, cudaEventSynchronize(c->staging->done[previous]));
+			memcpy((char *)host + previous_at, c->staging->slot[previous], SLOT);
+		}
+		previous = i;
+		previous_at = at;
+	}
+	CUDA_TRY(c, cudaStreamSynchronize(c->stream));
+	if (previous >= 0) memcpy((char *)host + previous_at, c->staging->slot[previous], bytes - previous_at);
+	return STATUS_OK;
+}
+
+enum status cuda_copy(struct backend *backend, void *to, const void *from, size_t bytes)
+{
+	struct cuda *c = cuda_begin(backend, "copy", {});
+	if (bytes) CUDA_TRY(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->stream));
+	return STATUS_OK;
+}
+
+enum status cuda_zero(struct backend *backend, void *device, size_t bytes)
+{
+	struct cuda *c = cuda_begin(backend, "zero", {});
+	if (bytes) CUDA_TRY(c, cudaMemsetAsync(device, 0, bytes, c->stream));
+	return STATUS_OK;
+}
+
+enum status cuda_sync(struct backend *backend)
+{
+	struct cuda *c = cuda_begin(backend, "sync", {});
+	CUDA_TRY(c, cudaStreamSynchronize(c->stream));
+	return STATUS_OK;
+}
+
+enum status cuda_memory(struct backend *backend, size_t *ret_free, size_t *ret_total)
+{
+	struct cuda *c = cuda_begin(backend, "memory", {});
+	cuda_allocator *a = c->allocator;
+	size_t free_bytes, total;
+	CUDA_TRY(c, cudaMemGetInfo(&free_bytes, &total));
+	free_bytes += a->held - a->used;
+	if (a->limit) {
+		total = std::min(total, a->limit);
+		free_bytes = std::min(free_bytes, a->limit - a->used);
+	}
+	*ret_free = free_bytes;
+	*ret_total = total;
+	return STATUS_OK;
+}

@@ -1,0 +1,20 @@
+/* The backend's device memory and its path to the host. */
+#ifndef BESAD_CUDA_MEMORY_H
+#define BESAD_CUDA_MEMORY_H
+
+#include "cuda/context.h"
+
+/* `limit`: bytes it may hold at most, the unused ones it keeps included; 0 for no limit but the device's. */
+enum status cuda_memory_create(struct cuda *c, size_t limit);
+void cuda_memory_destroy(struct cuda *c);
+
+enum status cuda_alloc(struct backend *, size_t bytes, void **ret);
+void cuda_free(struct backend *, void *);
+enum status cuda_upload(struct backend *, void *device, const void *host, size_t bytes);
+enum status cuda_download(struct backend *, void *host, const void *device, size_t bytes);
+enum status cuda_copy(struct backend *, void *to, const void *from, size_t bytes);
+enum status cuda_zero(struct backend *, void *device, size_t bytes);
+enum status cuda_sync(struct backend *);
+enum status cuda_memory(struct backend *, size_t *ret_free, size_t *ret_total);
+
+#endif

@@ -1,0 +1,181 @@
+/* Prodigy and AdamW over contiguous parameters. Prodigy's step size needs two sums over all of them: one pass updates the moments and
+ * sums per block in a fixed order, one block adds these and decides the step, a second pass moves θ. */
+#include "cuda/launch.cuh"
+
+#include <math.h>
+
+enum { BLOCK = 256, MOST_BLOCKS = 1024 };
+
+/* What the step kernel leaves for the last pass. */
+enum { MOVE_STEP, MOVE_EPS, MOVE_SIZE };
+
+/* Elements 4·(i + j·stride) … + 3 by 16-byte accesses; the end of an array that 4 does not divide, one by one. */
+template <typename F> static __device__ __forceinline__ void for_each_four(int64_t n, F f)
+{
+	int64_t thread = (int64_t)blockIdx.x * BLOCK + threadIdx.x, threads = (int64_t)gridDim.x * BLOCK;
+	for (int64_t i = thread; i < n / 4; i += threads)
+		f(4 * i, std::integral_constant<int, 4>());
+	if (thread < n % 4) f(n / 4 * 4 + thread, std::integral_constant<int, 1>());
+}
+
+template <int N> static __device__ __forceinline__ void read(const float *p, int64_t i, float (&x)[4])
+{
+	if constexpr (N == 4) {
+		float4 v = *(const float4 *)(p + i);
+		x[0] = v.x;
+		x[1] = v.y;
+		x[2] = v.z;
+		x[3] = v.w;
+	} else {
+		x[0] = p[i];
+	}
+}
+
+template <int N> static __device__ __forceinline__ void write(float *p, int64_t i, const float (&x)[4])
+{
+	if constexpr (N == 4)
+		*(float4 *)(p + i) = make_float4(x[0], x[1], x[2], x[3]);
+	else
+		p[i] = x[0];
+}
+
+/* partial [2, blocks]: Σ g·(θ₀ − θ) and Σ |s|. */
+__global__ void __launch_bounds__(BLOCK)
+	prodigy_moments_kernel(double *partial, const double *state, float beta1, float beta2, int64_t n, const float *theta,
+			       const float *theta0, float *m, float *v, float *s, const float *gradient)
+{
+	double d = state[PRODIGY_D], d0 = state[PRODIGY_D0], dot = 0, sum = 0;
+	float beta3 = (float)sqrt((double)beta2), by_g = (float)(d * (1 - (double)beta1));
+	float by_g2 = (float)(d * d * (1 - (double)beta2)), into_s = (float)(d / d0 * d);
+	for_each_four(n, [&](int64_t i, auto size) {
+		constexpr int N = decltype(size)::value;
+		float g[4], p[4], p0[4], m4[4], v4[4], s4[4];
+		read<N>(gradient, i, g);
+		read<N>(theta, i, p);
+		read<N>(theta0, i, p0);
+		read<N>(m, i, m4);
+		read<N>(v, i, v4);
+		read<N>(s, i, s4);
+#pragma unroll
+		for (int j = 0; j < N; j++) {
+			dot += (double)g[j] * ((double)p0[j] - (double)p[j]);
+			m4[j] = beta1 * m4[j] + by_g * g[j];
+			v4[j] = beta2 * v4[j] + by_g2 * g[j] * g[j];
+			s4[j] = beta3 * s4[j] + into_s * g[j];
+			sum += (double)fabsf(s4[j]);
+		}
+		write<N>(m, i, m4);
+		write<N>(v, i, v4);
+		write<N>(s, i, s4);
+	});
+	dot = block_reduce(dot, plus());
+	sum = block_reduce(sum, plus());
+	if (threadIdx.x > 0) return;
+	partial[blockIdx.x] = dot;
+	partial[gridDim.x + blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(BLOCK)
+	prodigy_state_kernel(double *state, float *move, const double *partial, int blocks, float beta2, float eps, double d_coef)
+{
+	double dot = 0, sum = 0, d = state[PRODIGY_D], d0 = state[PRODIGY_D0];
+	for (int i = (int)threadIdx.x; i < blocks; i += BLOCK) {
+		dot += partial[i];
+		sum += partial[blocks + i];
+	}
+	dot = block_reduce(dot, plus());
+	sum = block_reduce(sum, plus());
+	if (threadIdx.x > 0) return;
+	move[MOVE_STEP] = 0;
+	if (sum == 0) return;
+	double r = sqrt((double)beta2) * state[PRODIGY_R] + d / d0 * d * dot, estimate = d_coef * r / sum;
+	double d_max = estimate > state[PRODIGY_D_MAX] ? estimate : state[PRODIGY_D_MAX];
+	state[PRODIGY_R] = r;
+	state[PRODIGY_D] = state[PRODIGY_D_MAX] = d_max;
+	move[MOVE_STEP] = (float)d;
+	move[MOVE_EPS] = (float)(d_max * (double)eps);
+}
+
+__global__ void __launch_bounds__(BLOCK) prodigy_move_kernel(const float *move, int64_t n, float *theta, const float *m, const float *v)
+{
+	float step = move[MOVE_STEP], eps = move[MOVE_EPS];
+	if (step == 0) return;
+	for_each_four(n, [&](int64_t i, auto size) {
+		constexpr int N = decltype(size)::value;
+		float p[4], m4[4], v4[4];
+		read<N>(theta, i, p);
+		read<N>(m, i, m4);
+		read<N>(v, i, v4);
+#pragma unroll
+		for (int j = 0; j < N; j++)
+			p[j] -= step * m4[j] / (sqrtf(v4[j]) + eps);
+		write<N>(theta, i, p);
+	});
+}
+
+struct adamw_factors {
+	float beta1, beta2, rest1, rest2, step, inverse_root, keep, eps;
+};
+
+__global__ void __launch_bounds__(BLOCK)
+	adamw_kernel(struct adamw_factors a, int64_t n, float *theta, float *m, float *v, const float *gradient)
+{
+	for_each_four(n, [&](int64_t i, auto size) {
+		constexpr int N = decltype(size)::value;
+		float g[4], p[4], m4[4], v4[4];
+		read<N>(gradient, i, g);
+		read<N>(theta, i, p);
+		read<N>(m, i, m4);
+		read<N>(v, i, v4);
+#pragma unroll
+		for (int j = 0; j < N; j++) {
+			m4[j] = a.beta1 * m4[j] + a.rest1 * g[j];
+			v4[j] = a.beta2 * v4[j] + a.rest2 * g[j] * g[j];
+			p[j] = a.keep * p[j] - a.step * m4[j] / (sqrtf(v4[j]) * a.inverse_root + a.eps);
+		}
+		write<N>(theta, i, p);
+		write<N>(m, i, m4);
+		write<N>(v, i, v4);
+	});
+}
+
+static int blocks_for(int64_t n)
+{
+	return (int)index_max(1, index_min(MOST_BLOCKS, index_ceil_div(n, 4 * BLOCK)));
+}
+
+enum status cuda_prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
+			      void *m, void *v, void *s, const void *gradient, void *state)
+{
+	struct cuda *c = cuda_begin(backend, "prodigy_step", {});
+	TRY(check_prodigy_step(backend, n, state));
+	int blocks = blocks_for(n);
+	struct scratch partial(c), move(c);
+	TRY(partial.allocate(2 * (size_t)blocks * sizeof(double)));
+	TRY(move.allocate(MOVE_SIZE * sizeof(float)));
+	TRY(LAUNCH(c, prodigy_moments_kernel, dim3((unsigned)blocks), dim3(BLOCK), 0, partial.as<double>(), (const double *)state,
+		   prodigy->beta1, prodigy->beta2, n, (const float *)theta, (const float *)theta0, (float *)m, (float *)v, (float *)s,
+		   (const float *)gradient));
+	TRY(LAUNCH(c, prodigy_state_kernel, dim3(1), dim3(BLOCK), 0, (double *)state, move.as<float>(), partial.as<double>(), blocks,
+		   prodigy->beta2, prodigy->eps, prodigy->d_coef));
+	return LAUNCH(c, prodigy_move_kernel, dim3((unsigned)blocks), dim3(BLOCK), 0, move.as<float>(), n, (float *)theta,
+		      (const float *)m, (const float *)v);
+}
+
+enum status cuda_adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
+			    const void *gradient)
+{
+	struct cuda *c = cuda_begin(backend, "adamw_step", {});
+	TRY(check_adamw_step(backend, adamw, n));
+	double correction1 = 1 - pow((double)adamw->beta1, adamw->step), correction2 = 1 - pow((double)adamw->beta2, adamw->step);
+	struct adamw_factors factors = {adamw->beta1,
+					adamw->beta2,
+					1 - adamw->beta1,
+					1 - adamw->beta2,
+					(float)((double)adamw->lr / correction1),
+					(float)(1 / sqrt(correction2)),
+					(float)(1 - (double)adamw->lr * (double)adamw->weight_decay),
+					adamw->eps};
+	return LAUNCH(c, adamw_kernel, dim3((unsigned)blocks_for(n)), dim3(BLOCK), 0, factors, n, (float *)theta, (float *)m, (float *)v,
+		      (const float *)gradient);
+}

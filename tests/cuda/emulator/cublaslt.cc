@@ -1,0 +1,165 @@
+/* cuBLASLt for the emulator: column-major products, with the library's own checks of shapes, strides, types and alignment. */
+#include "cuda/cublaslt.h"
+
+#include <platform.cuh>
+#include <vector>
+
+static float element(const void *data, cudaDataType_t type, int64_t i)
+{
+	if (type == CUDA_R_32F) return ((const float *)data)[i];
+	return type == CUDA_R_16F ? to_float(((const f16 *)data)[i]) : to_float(((const bf16 *)data)[i]);
+}
+
+static void set_element(void *data, cudaDataType_t type, int64_t i, float x)
+{
+	if (type == CUDA_R_32F)
+		((float *)data)[i] = x;
+	else if (type == CUDA_R_16F)
+		((f16 *)data)[i] = from_float<f16>(x);
+	else
+		((bf16 *)data)[i] = from_float<bf16>(x);
+}
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *ret)
+{
+	*ret = (cublasLtHandle_t) new int;
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
+{
+	delete (int *)handle;
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+const char *cublasLtGetStatusString(cublasStatus_t status)
+{
+	return status == CUBLAS_STATUS_SUCCESS ? "success" : "invalid value";
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *ret, cublasComputeType_t, cudaDataType_t)
+{
+	*ret = new emulator_matmul();
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t p)
+{
+	delete p;
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t which, const void *value, size_t)
+{
+	memcpy(which == CUBLASLT_MATMUL_DESC_TRANSA ? &desc->transpose_a : &desc->transpose_b, value, sizeof(int32_t));
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *ret, cudaDataType_t type, uint64_t rows, uint64_t cols, int64_t leading)
+{
+	if (leading < (int64_t)rows) return CUBLAS_STATUS_INVALID_VALUE;
+	*ret = new emulator_layout{type, rows, cols, leading};
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t p)
+{
+	delete p;
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *ret)
+{
+	*ret = new emulator_preference{{256, 256, 256, 256}};
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p)
+{
+	delete p;
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t which,
+						    const void *value, size_t)
+{
+	int i = which - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
+	if (i >= 0) memcpy(&p->align[i], value, sizeof p->align[i]);
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+static uint64_t op_rows(cublasLtMatrixLayout_t m, int32_t transpose)
+{
+	return transpose ? m->cols : m->rows;
+}
+
+static uint64_t op_cols(cublasLtMatrixLayout_t m, int32_t transpose)
+{
+	return transpose ? m->rows : m->cols;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+					      cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
+					      cublasLtMatmulPreference_t p, int, cublasLtMatmulHeuristicResult_t *ret, int *ret_found)
+{
+	bool fits = op_rows(a, desc->transpose_a) == c->rows && op_cols(b, desc->transpose_b) == c->cols &&
+		    op_cols(a, desc->transpose_a) == op_rows(b, desc->transpose_b) && a->type == b->type &&
+		    (c->type == a->type || c->type == CUDA_R_32F);
+	*ret_found = 0;
+	if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
+	/* The choice remembers the alignment it was made for; a call with less must fail. */
+	ret->algo.chosen = (int)(p->align[0] | p->align[1] << 10 | p->align[2] << 20);
+	ret->workspaceSize = 0;
+	*ret_found = 1;
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a, cublasLtMatrixLayout_t la,
+			      const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c, cublasLtMatrixLayout_t lc,
+			      void *d, cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algorithm, void *, size_t, cudaStream_t)
+{
+	int64_t m = (int64_t)ld->rows, n = (int64_t)ld->cols, inner = (int64_t)op_cols(la, desc->transpose_a);
+	float scale, keep;
+	std::vector<float> row((size_t)m), column((size_t)inner);
+	std::vector<float> first((size_t)(m * inner));
+	uint32_t align = (uint32_t)algorithm->chosen;
+	if ((uintptr_t)a % (align & 1023) || (uintptr_t)b % (align >> 10 & 1023) || (uintptr_t)d % (align >> 20))
+		return CUBLAS_STATUS_INVALID_VALUE;
+	memcpy(&scale, alpha, sizeof scale);
+	memcpy(&keep, beta, sizeof keep);
+	for (int64_t k = 0; k < inner; k++)
+		for (int64_t i = 0; i < m; i++)
+			first[(size_t)(k * m + i)] = element(a, la->type, desc->transpose_a ? k + i * la->leading : i + k * la->leading);
+	for (int64_t j = 0; j < n; j++) {
+		for (int64_t i = 0; i < m; i++)
+			row[(size_t)i] = 0;
+		for (int64_t k = 0; k < inner; k++) {
+			float x = element(b, lb->type, desc->transpose_b ? j + k * lb->leading : k + j * lb->leading);
+			for (int64_t i = 0; i < m; i++)
+				row[(size_t)i] += first[(size_t)(k * m + i)] * x;
+		}
+		for (int64_t i = 0; i < m; i++) {
+			float old = keep != 0 ? keep * element(c, lc->type, i + j * lc->leading) : 0;
+			set_element(d, ld->type, i + j * ld->leading, scale * row[(size_t)i] + old);
+		}
+	}
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+enum status cublaslt_load(struct cublaslt *ret, struct error *)
+{
+	*ret = {cublasLtCreate,
+		cublasLtDestroy,
+		cublasLtGetStatusString,
+		cublasLtMatmul,
+		cublasLtMatmulAlgoGetHeuristic,
+		cublasLtMatmulDescCreate,
+		cublasLtMatmulDescDestroy,
+		cublasLtMatmulDescSetAttribute,
+		cublasLtMatrixLayoutCreate,
+		cublasLtMatrixLayoutDestroy,
+		cublasLtMatmulPreferenceCreate,
+		cublasLtMatmulPreferenceDestroy,
+		cublasLtMatmulPreferenceSetAttribute};
+	return STATUS_OK;
+}

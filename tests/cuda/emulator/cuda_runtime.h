@@ -1,0 +1,284 @@
+/* A CUDA runtime on the host, enough to run besad's kernels on a machine without a GPU: the part of <cuda_runtime.h> that cuda/ uses,
+ * with the same names. Only the tests are built with it.
+ *
+ * A block's threads are coroutines that switch at barriers and warp operations; blocks run one after the other. What it finds:
+ * wrong indices, reads of memory nobody wrote (allocations start as NaN), accesses past an allocation's end (a guard page follows each),
+ * barriers that not all threads reach, missing barriers (EMULATOR_ORDER=reverse|shuffle runs the threads in another order), and wrong
+ * tensor-core fragments. What it cannot find: weak memory ordering, and anything about speed. */
+#ifndef EMULATOR_CUDA_RUNTIME_H
+#define EMULATOR_CUDA_RUNTIME_H
+
+#include <functional>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __host__
+#define __device__
+#define __forceinline__ inline
+#define __restrict__
+#define __shared__ static
+#define __align__(n) alignas(n)
+#define __launch_bounds__(...)
+
+struct uint2 {
+	unsigned x, y;
+};
+struct alignas(16) uint4 {
+	unsigned x, y, z, w;
+};
+struct float2 {
+	float x, y;
+};
+struct alignas(16) float4 {
+	float x, y, z, w;
+};
+struct dim3 {
+	unsigned x, y, z;
+	dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+	{
+	}
+};
+
+static inline uint2 make_uint2(unsigned x, unsigned y)
+{
+	return {x, y};
+}
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+	return {x, y, z, w};
+}
+static inline float2 make_float2(float x, float y)
+{
+	return {x, y};
+}
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+	return {x, y, z, w};
+}
+
+/* ---- threads ---------------------------------------------------------------------------------------------------------------- */
+
+struct emulator_thread {
+	dim3 thread, block, block_size, grid;
+	int lane, warp;
+};
+extern emulator_thread *emulator_self;
+
+#define threadIdx (emulator_self->thread)
+#define blockIdx (emulator_self->block)
+#define blockDim (emulator_self->block_size)
+#define gridDim (emulator_self->grid)
+
+void emulator_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel);
+void *emulator_shared();
+void emulator_block_barrier();
+/* Every lane gives 16 bytes; after the call `all[l]` is lane l's, until the lane's next call. */
+struct emulator_word {
+	alignas(16) unsigned char bytes[16];
+};
+const emulator_word *emulator_exchange(const void *mine, size_t bytes);
+
+static inline void __syncthreads()
+{
+	emulator_block_barrier();
+}
+
+static inline void __syncwarp(unsigned = 0xffffffffu)
+{
+	emulator_exchange("", 1);
+}
+
+template <typename T> static inline T emulator_take(const emulator_word *all, int lane)
+{
+	T x;
+	memcpy(&x, all[lane & 31].bytes, sizeof x);
+	return x;
+}
+
+template <typename T> static inline T __shfl_sync(unsigned, T x, int lane)
+{
+	return emulator_take<T>(emulator_exchange(&x, sizeof x), lane);
+}
+
+template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int bits)
+{
+	return __shfl_sync(mask, x, emulator_self->lane ^ bits);
+}
+
+template <typename T> static inline T __shfl_up_sync(unsigned mask, T x, unsigned by)
+{
+	int from = emulator_self->lane - (int)by;
+	return __shfl_sync(mask, x, from < 0 ? emulator_self->lane : from);
+}
+
+static inline unsigned __ballot_sync(unsigned, int predicate)
+{
+	const emulator_word *all = emulator_exchange(&predicate, sizeof predicate);
+	unsigned bits = 0;
+	for (int i = 0; i < 32; i++)
+		bits |= (unsigned)(emulator_take<int>(all, i) != 0) << i;
+	return bits;
+}
+
+static inline unsigned __match_any_sync(unsigned, unsigned x)
+{
+	const emulator_word *all = emulator_exchange(&x, sizeof x);
+	unsigned bits = 0;
+	for (int i = 0; i < 32; i++)
+		bits |= (unsigned)(emulator_take<unsigned>(all, i) == x) << i;
+	return bits;
+}
+
+static inline uint32_t atomicAdd(uint32_t *p, uint32_t x)
+{
+	uint32_t old = *p;
+	*p += x;
+	return old;
+}
+
+static inline uint32_t atomicMin(uint32_t *p, uint32_t x)
+{
+	uint32_t old = *p;
+	*p = x < old ? x : old;
+	return old;
+}
+
+static inline int __popc(unsigned x)
+{
+	return __builtin_popcount(x);
+}
+
+static inline unsigned __float_as_uint(float x)
+{
+	unsigned bits;
+	memcpy(&bits, &x, sizeof bits);
+	return bits;
+}
+
+static inline float __uint_as_float(unsigned bits)
+{
+	float x;
+	memcpy(&x, &bits, sizeof x);
+	return x;
+}
+
+/* The tests are compiled with -ffp-contract=off, so that these round once each. */
+static inline float __fmul_rn(float a, float b)
+{
+	return a * b;
+}
+static inline float __fsqrt_rn(float a)
+{
+	return sqrtf(a);
+}
+static inline float rsqrtf(float x)
+{
+	return 1 / sqrtf(x);
+}
+
+/* ---- host side --------------------------------------------------------------------------------------------------------------- */
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+typedef struct emulator_stream *cudaStream_t;
+typedef struct emulator_event *cudaEvent_t;
+
+struct cudaDeviceProp {
+	char name[256];
+	int major, minor, multiProcessorCount;
+	size_t totalGlobalMem;
+};
+
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+
+cudaError_t cudaMalloc(void **, size_t);
+cudaError_t cudaFree(void *);
+cudaError_t cudaMemGetInfo(size_t *, size_t *);
+cudaError_t cudaMallocHost(void **, size_t);
+cudaError_t cudaFreeHost(void *);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *, int);
+const char *cudaGetErrorString(cudaError_t);
+const char *cudaGetErrorName(cudaError_t);
+
+static inline cudaError_t cudaGetDeviceCount(int *ret)
+{
+	*ret = 1;
+	return cudaSuccess;
+}
+static inline cudaError_t cudaSetDevice(int)
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaDeviceReset()
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaGetLastError()
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaDriverGetVersion(int *ret)
+{
+	*ret = 13000;
+	return cudaSuccess;
+}
+static inline cudaError_t cudaRuntimeGetVersion(int *ret)
+{
+	*ret = 13000;
+	return cudaSuccess;
+}
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned)
+{
+	*ret = nullptr;
+	return cudaSuccess;
+}
+static inline cudaError_t cudaStreamDestroy(cudaStream_t)
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ret, unsigned)
+{
+	*ret = nullptr;
+	return cudaSuccess;
+}
+static inline cudaError_t cudaEventDestroy(cudaEvent_t)
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
+{
+	return cudaSuccess;
+}
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t)
+{
+	memcpy(to, from, bytes);
+	return cudaSuccess;
+}
+static inline cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t)
+{
+	memset(to, byte, bytes);
+	return cudaSuccess;
+}
+static inline cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int byte, size_t width, size_t rows, cudaStream_t)
+{
+	for (size_t row = 0; row < rows; row++)
+		memset((char *)to + row * pitch, byte, width);
+	return cudaSuccess;
+}
+
+#endif

@@ -1,0 +1,193 @@
+/* cuda/platform/platform.cuh for the emulator: the same functions, with the fragments' layout spelled out. */
+#ifndef BESAD_CUDA_PLATFORM_CUH
+#define BESAD_CUDA_PLATFORM_CUH
+
+#include <cuda_runtime.h>
+#include <vector>
+
+extern "C" {
+#include "engine/model/half.h"
+}
+
+struct bf16 {
+	uint16_t bits;
+};
+
+struct f16 {
+	uint16_t bits;
+};
+
+#define SHARED_MEMORY(type, name) type *name = static_cast<type *>(emulator_shared())
+
+template <typename... P>
+static cudaError_t platform_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t, P... args)
+{
+	if (shared > 160 * 1024 || block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 || grid.x == 0 ||
+	    grid.y == 0 || grid.z == 0)
+		return cudaErrorInvalidValue;
+	emulator_launch(grid, block, shared, [=] { kernel(args...); });
+	return cudaSuccess;
+}
+
+static inline float to_float(float x)
+{
+	return x;
+}
+static inline float to_float(bf16 x)
+{
+	return bf16_to_f32(x.bits);
+}
+static inline float to_float(f16 x)
+{
+	return f16_to_f32(x.bits);
+}
+
+template <typename T> static inline T from_float(float x);
+
+template <> inline float from_float<float>(float x)
+{
+	return x;
+}
+
+template <> inline bf16 from_float<bf16>(float x)
+{
+	uint32_t bits = __float_as_uint(x);
+	if (x != x) return {0x7fff};
+	return {(uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+template <> inline f16 from_float<f16>(float x)
+{
+	uint16_t sign = signbit(x) ? 0x8000 : 0;
+	float a = fabsf(x);
+	if (x != x) return {0x7fff};
+	if (a >= 65520) return {(uint16_t)(sign | 0x7c00)};
+	if (a < 0x1p-14f) return {(uint16_t)(sign | (uint16_t)rintf(a * 0x1p24f))};
+	uint32_t bits = __float_as_uint(a);
+	bits += 0xfff + (bits >> 13 & 1);
+	return {(uint16_t)(sign | ((bits >> 13) - (112 << 10)))};
+}
+
+template <typename T> static inline uint32_t pack_two(float low, float high, T)
+{
+	return from_float<T>(low).bits | (uint32_t)from_float<T>(high).bits << 16;
+}
+
+static inline float exp2_fast(float x)
+{
+	return exp2f(x);
+}
+
+static inline uint32_t to_tf32(float x)
+{
+	return (__float_as_uint(x) + 0x1000) & 0xffffe000u;
+}
+
+/* Copies happen when they are waited for, so that a kernel that does not wait reads what was there before. */
+struct emulator_copy {
+	void *to;
+	const void *from;
+};
+std::vector<std::vector<emulator_copy>> &emulator_copy_groups(); /* of this thread; the last one is open */
+
+static inline void copy_async(void *to, const void *from, bool valid)
+{
+	emulator_copy_groups().back().push_back({to, valid ? from : nullptr});
+}
+static inline void copy_async_commit()
+{
+	emulator_copy_groups().emplace_back();
+}
+template <int PENDING> static inline void copy_async_wait()
+{
+	auto &groups = emulator_copy_groups();
+	while ((int)groups.size() - 1 > PENDING) {
+		for (const emulator_copy &copy : groups.front())
+			if (copy.from)
+				memcpy(copy.to, copy.from, 16);
+			else
+				memset(copy.to, 0, 16);
+		groups.erase(groups.begin());
+	}
+}
+
+static inline void load_matrix(uint32_t (&r)[4], const void *row)
+{
+	const emulator_word *all = emulator_exchange(row, 16);
+	int g = emulator_self->lane / 4, t = emulator_self->lane % 4;
+	for (int i = 0; i < 4; i++)
+		memcpy(&r[i], all[8 * i + g].bytes + 4 * t, 4);
+}
+
+static inline void load_matrix_transposed(uint32_t (&r)[4], const void *row)
+{
+	const emulator_word *all = emulator_exchange(row, 16);
+	int g = emulator_self->lane / 4, t = emulator_self->lane % 4;
+	for (int i = 0; i < 4; i++) {
+		uint16_t low, high;
+		memcpy(&low, all[8 * i + 2 * t].bytes + 2 * g, 2);
+		memcpy(&high, all[8 * i + 2 * t + 1].bytes + 2 * g, 2);
+		r[i] = low | (uint32_t)high << 16;
+	}
+}
+
+template <typename T> static inline float emulator_half_of(uint32_t pair, int i)
+{
+	return to_float(T{(uint16_t)(pair >> (16 * i))});
+}
+
+template <typename T> static inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T)
+{
+	float A[16][16], B[16][8];
+	uint32_t b[2] = {b0, b1};
+	const emulator_word *all = emulator_exchange(a, 16);
+	for (int lane = 0; lane < 32; lane++)
+		for (int i = 0; i < 8; i++) {
+			uint32_t pair;
+			memcpy(&pair, all[lane].bytes + 4 * (i / 2), 4);
+			A[lane / 4 + (i / 2 % 2) * 8][lane % 4 * 2 + i % 2 + (i / 4) * 8] = emulator_half_of<T>(pair, i % 2);
+		}
+	all = emulator_exchange(b, 8);
+	for (int lane = 0; lane < 32; lane++)
+		for (int i = 0; i < 4; i++) {
+			uint32_t pair;
+			memcpy(&pair, all[lane].bytes + 4 * (i / 2), 4);
+			B[lane % 4 * 2 + i % 2 + (i / 2) * 8][lane / 4] = emulator_half_of<T>(pair, i % 2);
+		}
+	for (int i = 0; i < 4; i++) {
+		float sum = 0;
+		for (int k = 0; k < 16; k++)
+			sum += A[emulator_self->lane / 4 + (i / 2) * 8][k] * B[k][emulator_self->lane % 4 * 2 + i % 2];
+		c[i] += sum;
+	}
+}
+
+static inline float emulator_tf32(uint32_t bits)
+{
+	return __uint_as_float(bits & 0xffffe000u);
+}
+
+static inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+	float A[16][8], B[8][8];
+	uint32_t b[2] = {b0, b1};
+	const emulator_word *all = emulator_exchange(a, 16);
+	for (int lane = 0; lane < 32; lane++)
+		for (int i = 0; i < 4; i++) {
+			uint32_t word;
+			memcpy(&word, all[lane].bytes + 4 * i, 4);
+			A[lane / 4 + i % 2 * 8][lane % 4 + i / 2 * 4] = emulator_tf32(word);
+		}
+	all = emulator_exchange(b, 8);
+	for (int lane = 0; lane < 32; lane++)
+		for (int i = 0; i < 2; i++) {
+			uint32_t word;
+			memcpy(&word, all[lane].bytes + 4 * i, 4);
+			B[lane % 4 + 4 * i][lane / 4] = emulator_tf32(word);
+		}
+	for (int i = 0; i < 4; i++)
+		for (int k = 0; k < 8; k++)
+			c[i] += A[emulator_self->lane / 4 + (i / 2) * 8][k] * B[k][emulator_self->lane % 4 * 2 + i % 2];
+}
+
+#endif
