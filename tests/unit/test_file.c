@@ -1,0 +1,235 @@
+/* Files: whole transfers over short and interrupted ones, durable replacement, and what each failing system call leaves behind. */
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/unit/scratch.h"
+
+static int calls_left; /* of the faulty call, before it fails */
+static int fault;      /* the error number it fails with */
+
+static ssize_t short_pread(int fd, void *buffer, size_t bytes, off_t offset)
+{
+	if (++calls_left % 2) {
+		errno = EINTR;
+		return -1;
+	}
+	return pread(fd, buffer, bytes > 3 ? 3 : bytes, offset);
+}
+
+static ssize_t short_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+	if (++calls_left % 2) {
+		errno = EINTR;
+		return -1;
+	}
+	return pwrite(fd, buffer, bytes > 3 ? 3 : bytes, offset);
+}
+
+static ssize_t failing_pwrite(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+	(void)fd;
+	(void)buffer;
+	(void)bytes;
+	(void)offset;
+	errno = fault;
+	return -1;
+}
+
+static int failing_fsync(int fd)
+{
+	(void)fd;
+	errno = fault;
+	return -1;
+}
+
+static int failing_rename(const char *from, const char *to)
+{
+	(void)from;
+	(void)to;
+	errno = fault;
+	return -1;
+}
+
+static int failing_fallocate(int fd, off_t offset, off_t bytes)
+{
+	(void)fd;
+	(void)offset;
+	(void)bytes;
+	return fault;
+}
+
+static int flagless_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+	if (flags == 0) return renameat2(from_dir, from, to_dir, to, 0);
+	errno = EINVAL;
+	return -1;
+}
+
+static struct file_calls real_calls;
+
+static int setup(void **state)
+{
+	real_calls = file_calls;
+	calls_left = 0;
+	return scratch_setup(state);
+}
+
+static int teardown(void **state)
+{
+	file_calls = real_calls;
+	return scratch_teardown(state);
+}
+
+static void assert_content(struct scratch *s, const char *name, const char *expected)
+{
+	char *text;
+	size_t bytes;
+	SUCCEEDS(file_slurp(scratch_path(s, name), 1000, &text, &bytes, &s->err));
+	assert_int_equal(bytes, strlen(expected));
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+static void test_read_and_write(void **state)
+{
+	struct scratch *s = *state;
+	struct file file = {0};
+	char back[11] = "";
+	file_close(&file); /* a zeroed struct is closed */
+	SUCCEEDS(file_create(scratch_path(s, "a"), 20, &file, &s->err));
+	assert_int_equal(file.size, 20);
+	file_calls.pwrite = short_pwrite;
+	file_calls.pread = short_pread;
+	SUCCEEDS(file_write(&file, "0123456789", 10, 10, &s->err));
+	SUCCEEDS(file_read(&file, back, 10, 10, &s->err));
+	assert_string_equal(back, "0123456789");
+	FAILS(STATUS_IO, "/a ends at byte 20, 5 bytes short", file_read(&file, back, 10, 15, &s->err));
+	SUCCEEDS(file_sync(&file, &s->err));
+	file_close(&file);
+	file_close(&file);
+	assert_int_equal(file.fd, -1);
+}
+
+static void test_open_refuses(void **state)
+{
+	struct scratch *s = *state;
+	struct file file;
+	char *text;
+	size_t bytes;
+	FAILS(STATUS_NOT_FOUND, "/none", file_open_read(scratch_path(s, "none"), &file, &s->err));
+	FAILS(STATUS_NOT_FOUND, "/none", file_open_write(scratch_path(s, "none"), &file, &s->err));
+	FAILS(STATUS_INVALID, "not a regular file", file_open_read(s->directory, &file, &s->err));
+	assert_int_equal(mkfifo(scratch_path(s, "fifo"), 0600), 0);
+	FAILS(STATUS_INVALID, "not a regular file", file_open_read(s->path, &file, &s->err));
+	scratch_text(s, "six", "sixsix");
+	FAILS(STATUS_INVALID, "6 bytes are more than the 5 allowed", file_slurp(s->path, 5, &text, &bytes, &s->err));
+}
+
+static void test_full_disk(void **state)
+{
+	struct scratch *s = *state;
+	struct file file;
+	fault = ENOSPC;
+	file_calls.fallocate = failing_fallocate;
+	FAILS(STATUS_NO_SPACE, "cannot allocate 4096 bytes", file_create(scratch_path(s, "big"), 4096, &file, &s->err));
+	assert_false(path_exists(scratch_path(s, "big")));
+	file_calls.fallocate = real_calls.fallocate;
+
+	scratch_text(s, "old", "old");
+	file_calls.pwrite = failing_pwrite;
+	FAILS(STATUS_NO_SPACE, "/old", file_replace(scratch_path(s, "old"), "newer", 5, &s->err));
+	file_calls.pwrite = real_calls.pwrite;
+	assert_content(s, "old", "old");
+	assert_false(path_exists(scratch_path(s, "old.tmp")));
+}
+
+static void test_replace(void **state)
+{
+	struct scratch *s = *state;
+	SUCCEEDS(file_replace(scratch_path(s, "r"), "first", 5, &s->err));
+	SUCCEEDS(file_replace(scratch_path(s, "r"), "2nd", 3, &s->err));
+	assert_content(s, "r", "2nd");
+	SUCCEEDS(file_replace(scratch_path(s, "empty"), "", 0, &s->err));
+	assert_content(s, "empty", "");
+	fault = EIO;
+	file_calls.fsync = failing_fsync;
+	FAILS(STATUS_IO, "cannot sync", file_replace(scratch_path(s, "r"), "third", 5, &s->err));
+	file_calls.fsync = real_calls.fsync;
+	file_calls.rename = failing_rename;
+	FAILS(STATUS_IO, "cannot rename", file_replace(scratch_path(s, "r"), "third", 5, &s->err));
+	file_calls.rename = real_calls.rename;
+	assert_content(s, "r", "2nd");
+}
+
+static void test_copy(void **state)
+{
+	struct scratch *s = *state;
+	char to[96], *text;
+	size_t bytes, size = (2 << 20) + 7;
+	char *data = malloc(size);
+	assert_non_null(data);
+	for (size_t i = 0; i < size; i++)
+		data[i] = (char)(i * 2654435761u >> 13);
+	scratch_write(s, "from", data, size);
+	snprintf(to, sizeof to, "%s/to", s->directory);
+	SUCCEEDS(file_copy(scratch_path(s, "from"), to, &s->err));
+	SUCCEEDS(file_slurp(to, size, &text, &bytes, &s->err));
+	assert_int_equal(bytes, size);
+	assert_memory_equal(text, data, size);
+	free(text);
+	free(data);
+}
+
+static void test_renames(void **state)
+{
+	struct scratch *s = *state;
+	char a[96], b[96];
+	snprintf(a, sizeof a, "%s/a", s->directory);
+	snprintf(b, sizeof b, "%s/b", s->directory);
+	scratch_text(s, "a", "A");
+	for (int flagless = 0; flagless < 2; flagless++) {
+		if (flagless) file_calls.renameat2 = flagless_renameat2;
+		SUCCEEDS(file_rename_new(a, b, &s->err));
+		assert_content(s, "b", "A");
+		scratch_text(s, "a", "B");
+		FAILS(STATUS_EXISTS, "/b", file_rename_new(a, b, &s->err));
+		assert_content(s, "b", "A");
+		SUCCEEDS(file_rename(b, a, &s->err));
+		assert_content(s, "a", "A");
+	}
+	file_calls.renameat2 = real_calls.renameat2;
+	scratch_text(s, "b", "B");
+	SUCCEEDS(file_exchange(a, b, &s->err));
+	assert_content(s, "a", "B");
+	assert_content(s, "b", "A");
+}
+
+static void test_directories(void **state)
+{
+	struct scratch *s = *state;
+	char deep[96];
+	snprintf(deep, sizeof deep, "%s/d/e/f", s->directory);
+	SUCCEEDS(directory_make(deep, &s->err));
+	SUCCEEDS(directory_make(deep, &s->err));
+	SUCCEEDS(directory_sync(deep, &s->err));
+	scratch_text(s, "d/e/f/file", "x");
+	scratch_text(s, "kept", "kept");
+	assert_int_equal(symlink("../kept", scratch_path(s, "d/link")), 0);
+	FAILS(STATUS_EXISTS, "not a directory", directory_make(scratch_path(s, "kept"), &s->err));
+	SUCCEEDS(directory_remove(scratch_path(s, "d"), &s->err));
+	assert_false(path_exists(scratch_path(s, "d")));
+	assert_content(s, "kept", "kept"); /* a link is removed, not what it points to */
+	SUCCEEDS(directory_remove(scratch_path(s, "d"), &s->err));
+}
+
+#define FILE_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		FILE_TEST(test_read_and_write), FILE_TEST(test_open_refuses), FILE_TEST(test_full_disk),   FILE_TEST(test_replace),
+		FILE_TEST(test_copy),           FILE_TEST(test_renames),      FILE_TEST(test_directories),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,116 @@
+/* JSON: what is refused, with the place, and the typed reads. */
+#include "tests/unit/scratch.h"
+
+#include "engine/json.h"
+
+static void test_accepts(void **state)
+{
+	struct scratch *s = *state;
+	static const char *const texts[] = {"{}", " [1, 2.5e3, -0]\n", "\"\\u00e9\\ud83d\\ude00 \xc3\xa9\"", "null",
+					    "\xef\xbb\xbf{\"a\":{\"a\":1}}"};
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		cJSON *json = NULL;
+		SUCCEEDS(json_parse(texts[i], strlen(texts[i]), "text", &json, &s->err));
+		assert_non_null(json);
+		cJSON_Delete(json);
+	}
+}
+
+static void test_refuses(void **state)
+{
+	struct scratch *s = *state;
+	static const struct {
+		const char *text, *part;
+	} cases[] = {
+		{"", "not valid JSON"},
+		{"{\"a\":1} x", "not valid JSON"},
+		{"{\n\"a\":\n}", "line 3"},
+		{"[1,", "not valid JSON"},
+		{"{\"1\":1,", "not valid JSON"},
+		{"\"abc", "a string without an end"},
+		{"\"a\\", "a string without an end"},
+		{"\"a\nb\"", "a control character in a string"},
+		{"[\1]", "a control character"},
+		{"\"\\u12g4\"", "four hexadecimal digits"},
+		{"\"\\u12", "four hexadecimal digits"},
+		{"\"a\\u0000b\"", "NUL"},
+		{"\"\\udc00\"", "not valid JSON"},
+		{"\"\xff\"", "UTF-8"},
+		{"\"\xed\xa0\x80\"", "UTF-8"},
+		{"\"\xc0\x80\"", "UTF-8"},
+		{"\"\xf4\x90\x80\x80\"", "UTF-8"},
+		{"\"\xe2\x82", "UTF-8"},
+		{"{\"a\":1,\"b\":2,\"a\":3}", "'a' is there twice"},
+		{"[{\"x\":{\"k\":1,\"k\":2}}]", "'k' is there twice"},
+		{"NaN", "not valid JSON"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		cJSON *json = NULL;
+		/* A heap copy without a 0, so that a sanitizer sees a read beyond it. */
+		size_t bytes = strlen(cases[i].text);
+		char *exact = malloc(bytes ? bytes : 1);
+		memcpy(exact, cases[i].text, bytes);
+		FAILS(STATUS_INVALID, cases[i].part, json_parse(exact, bytes, "text", &json, &s->err));
+		assert_null(json);
+		free(exact);
+	}
+	cJSON *json = NULL;
+	FAILS(STATUS_INVALID, "a control character", json_parse("[1]\0", 4, "text", &json, &s->err));
+}
+
+static void test_depth(void **state)
+{
+	struct scratch *s = *state;
+	char text[2 * (JSON_MAX_DEPTH + 1)];
+	for (int depth = JSON_MAX_DEPTH; depth <= JSON_MAX_DEPTH + 1; depth++) {
+		cJSON *json = NULL;
+		memset(text, '[', (size_t)depth);
+		memset(text + depth, ']', (size_t)depth);
+		if (depth == JSON_MAX_DEPTH)
+			SUCCEEDS(json_parse(text, 2 * (size_t)depth, "text", &json, &s->err));
+		else
+			FAILS(STATUS_INVALID, "nested too deeply", json_parse(text, 2 * (size_t)depth, "text", &json, &s->err));
+		cJSON_Delete(json);
+	}
+}
+
+static void test_typed(void **state)
+{
+	struct scratch *s = *state;
+	static const char text[] =
+		"{\"i\":7,\"half\":0.5,\"big\":1e300,\"huge\":1e999,\"t\":true,\"s\":\"x\",\"n\":null,\"edge\":9007199254740992}";
+	cJSON *json = NULL;
+	int64_t integer = -1;
+	double number = -1;
+	bool flag = false;
+	const char *string = "old";
+	SUCCEEDS(json_parse(text, strlen(text), "text", &json, &s->err));
+	SUCCEEDS(json_get_int(json, "text", "i", 0, 7, &integer, &s->err));
+	assert_int_equal(integer, 7);
+	SUCCEEDS(json_get_int(json, "text", "edge", 0, INT64_MAX, &integer, &s->err));
+	assert_int_equal(integer, INT64_C(1) << 53);
+	SUCCEEDS(json_get_int(json, "text", "n", 0, 7, &integer, &s->err));
+	SUCCEEDS(json_get_int(json, "text", "none", 0, 7, &integer, &s->err));
+	assert_int_equal(integer, INT64_C(1) << 53);
+	FAILS(STATUS_INVALID, "text: 'i' must be an integer from 0 to 6", json_get_int(json, "text", "i", 0, 6, &integer, &s->err));
+	FAILS(STATUS_INVALID, "'half'", json_get_int(json, "text", "half", 0, 6, &integer, &s->err));
+	FAILS(STATUS_INVALID, "'big'", json_get_int(json, "text", "big", 0, INT64_MAX, &integer, &s->err));
+	FAILS(STATUS_INVALID, "'s'", json_get_int(json, "text", "s", 0, 6, &integer, &s->err));
+	SUCCEEDS(json_get_double(json, "text", "half", &number, &s->err));
+	assert_true(number == 0.5);
+	FAILS(STATUS_INVALID, "'huge' must be a number", json_get_double(json, "text", "huge", &number, &s->err));
+	SUCCEEDS(json_get_bool(json, "text", "t", &flag, &s->err));
+	assert_true(flag);
+	FAILS(STATUS_INVALID, "'i' must be true or false", json_get_bool(json, "text", "i", &flag, &s->err));
+	SUCCEEDS(json_get_string(json, "text", "s", &string, &s->err));
+	assert_string_equal(string, "x");
+	FAILS(STATUS_INVALID, "'t' must be a string", json_get_string(json, "text", "t", &string, &s->err));
+	cJSON_Delete(json);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_accepts), SCRATCH_TEST(test_refuses), SCRATCH_TEST(test_depth),
+					   SCRATCH_TEST(test_typed)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
