@@ -1,0 +1,261 @@
+/* config.json: both forms, the families' defaults, what is refused by name, and the rope tables against transformers' formulas. */
+#include <math.h>
+
+#include "tests/unit/scratch.h"
+
+#include "engine/json.h"
+#include "engine/model/config.h"
+
+#define SIZES "\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100"
+
+static enum status parse(struct scratch *s, const char *text, struct model_config *ret)
+{
+	cJSON *json = NULL;
+	SUCCEEDS(json_parse(text, strlen(text), "text", &json, &s->err));
+	enum status status = model_config_parse(json, "config.json", ret, &s->err);
+	cJSON_Delete(json);
+	return status;
+}
+
+/* A llama config with these fields besides the sizes. */
+static enum status parse_llama(struct scratch *s, const char *fields, struct model_config *ret)
+{
+	char text[2048];
+	snprintf(text, sizeof text, "{\"model_type\":\"llama\"," SIZES "%s%s}", *fields ? "," : "", fields);
+	return parse(s, text, ret);
+}
+
+static void test_classic_form(void **state)
+{
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(model_config_read("demo/tiny-llama", &config, &s->err));
+	assert_string_equal(config.family, "llama");
+	assert_int_equal(config.hidden, 192);
+	assert_int_equal(config.intermediate, 512);
+	assert_int_equal(config.layers, 6);
+	assert_int_equal(config.heads, 6);
+	assert_int_equal(config.kv_heads, 6);
+	assert_int_equal(config.head_dim, 32);
+	assert_int_equal(config.vocab, 2048);
+	assert_int_equal(config.max_positions, 512);
+	assert_int_equal(config.norm.kind, NORM_RMS);
+	assert_true(config.norm.eps == 1e-5f);
+	assert_int_equal(config.norm.groups, 1);
+	assert_int_equal(config.activation, ACTIVATION_SILU);
+	assert_true(config.gated_mlp);
+	assert_false(config.qkv_bias || config.o_bias || config.mlp_bias || config.tied_embeddings);
+	assert_int_equal(config.rope.kind, ROPE_DEFAULT);
+	assert_true(config.rope.theta == 10000);
+	assert_int_equal(config.rope.rotary, 32);
+	assert_int_equal(config.sliding_window, 0);
+	assert_true(config.embedding_scale == 1);
+	assert_true(fabsf(config.attention_scale - 0.17677669f) < 1e-7f);
+	assert_int_equal(config.bos_token, 1);
+}
+
+static void test_newer_form(void **state)
+{
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(parse(s,
+		       "{\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\",\"dtype\":\"bfloat16\"," SIZES
+		       ",\"num_key_value_heads\":2,\"rope_parameters\":{\"rope_theta\":1000000.0,\"rope_type\":\"default\"},"
+		       "\"layer_types\":[\"full_attention\",\"full_attention\"],\"max_window_layers\":28,\"sliding_window\":null,"
+		       "\"use_sliding_window\":false,\"tie_word_embeddings\":true,\"max_position_embeddings\":512}",
+		       &config));
+	assert_string_equal(config.family, "qwen2");
+	assert_int_equal(config.kv_heads, 2);
+	assert_true(config.rope.theta == 1e6);
+	assert_true(config.qkv_bias && config.tied_embeddings);
+	assert_false(config.o_bias || config.mlp_bias);
+	assert_int_equal(config.sliding_window, 0);
+	assert_int_equal(config.bos_token, -1);
+}
+
+static void test_families(void **state)
+{
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(parse_llama(s, "", &config));
+	assert_int_equal(config.kv_heads, 4);
+	assert_int_equal(config.head_dim, 16);
+	assert_int_equal(config.max_positions, 2048);
+	SUCCEEDS(parse_llama(s, "\"attention_bias\":true,\"mlp_bias\":true,\"head_dim\":32,\"hidden_act\":\"gelu\"", &config));
+	assert_true(config.qkv_bias && config.o_bias && config.mlp_bias);
+	assert_int_equal(config.head_dim, 32);
+	assert_int_equal(config.activation, ACTIVATION_GELU);
+	SUCCEEDS(parse(s, "{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"num_key_value_heads\":2,\"sliding_window\":128}",
+		       &config));
+	assert_string_equal(config.family, "mistral");
+	assert_int_equal(config.sliding_window, 128);
+	SUCCEEDS(parse(s, "{\"model_type\":\"mistral\"," SIZES ",\"num_key_value_heads\":2,\"sliding_window\":null}", &config));
+	assert_int_equal(config.sliding_window, 0);
+	SUCCEEDS(parse(s, "{\"model_type\":\"mistral\"," SIZES ",\"num_key_value_heads\":null}", &config));
+	assert_int_equal(config.sliding_window, 4096);
+	assert_int_equal(config.kv_heads, 4);
+	static const char qwen[] = "{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"sliding_window\":64,%s}";
+	static const struct {
+		const char *fields;
+		int64_t window;
+	} windows[] = {
+		{"\"use_sliding_window\":false", 0},
+		{"\"use_sliding_window\":true,\"max_window_layers\":0", 64},
+		{"\"use_sliding_window\":true,\"max_window_layers\":2", 0},
+		{"\"use_sliding_window\":true", 0},
+		{"\"use_sliding_window\":true,\"max_window_layers\":1,\"layer_types\":[\"sliding_attention\",\"sliding_"
+		 "attention\"]",
+		 64},
+		{"\"use_sliding_window\":true,\"layer_types\":[\"full_attention\",\"full_attention\"]", 0},
+	};
+	for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
+		char text[1024];
+		snprintf(text, sizeof text, qwen, windows[i].fields);
+		SUCCEEDS(parse(s, text, &config));
+		assert_int_equal(config.sliding_window, windows[i].window);
+	}
+}
+
+static void test_refuses(void **state)
+{
+	struct scratch *s = *state;
+	static const struct {
+		const char *fields, *part;
+		enum status status;
+	} cases[] = {
+		{"\"hidden_act\":\"quick_gelu\"", "'hidden_act' 'quick_gelu'", STATUS_UNSUPPORTED},
+		{"\"pretraining_tp\":2", "'pretraining_tp'", STATUS_UNSUPPORTED},
+		{"\"quantization_config\":{\"bits\":4}", "'quantization_config'", STATUS_UNSUPPORTED},
+		{"\"partial_rotary_factor\":0.5", "'partial_rotary_factor'", STATUS_UNSUPPORTED},
+		{"\"attn_logit_softcapping\":50.0", "'attn_logit_softcapping'", STATUS_UNSUPPORTED},
+		{"\"residual_multiplier\":0", "'residual_multiplier'", STATUS_UNSUPPORTED},
+		{"\"layer_types\":[\"full_attention\",\"sliding_attention\"]", "'layer_types'", STATUS_UNSUPPORTED},
+		{"\"layer_types\":[\"full_attention\"]", "'layer_types' must list 2", STATUS_INVALID},
+		{"\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", "'rope_type' 'yarn'", STATUS_UNSUPPORTED},
+		{"\"rope_scaling\":{\"type\":\"linear\"}", "'factor'", STATUS_INVALID},
+		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}", "'factor'", STATUS_INVALID},
+		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"beta\":1}", "'beta' in 'rope_scaling'", STATUS_UNSUPPORTED},
+		{"\"rope_scaling\":[]", "'rope_scaling' must be an object", STATUS_INVALID},
+		{"\"rope_scaling\":{},\"rope_parameters\":{}", "both", STATUS_UNSUPPORTED},
+		{"\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1}}", "'full_attention' in 'rope_parameters'",
+		 STATUS_UNSUPPORTED},
+		{"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4}",
+		 "'original_max_position_embeddings' is missing", STATUS_INVALID},
+		{"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
+		 "\"original_max_position_embeddings\":8192}",
+		 "'high_freq_factor'", STATUS_INVALID},
+		{"\"rope_theta\":0", "'rope_theta'", STATUS_INVALID},
+		{"\"num_key_value_heads\":3", "no multiple of 'num_key_value_heads' 3", STATUS_INVALID},
+		{"\"num_key_value_heads\":0", "'num_key_value_heads'", STATUS_INVALID},
+		{"\"head_dim\":15", "15 is odd", STATUS_INVALID},
+		{"\"head_dim\":65536", "columns", STATUS_UNSUPPORTED},
+		{"\"max_position_embeddings\":-1", "'max_position_embeddings'", STATUS_INVALID},
+		{"\"rms_norm_eps\":0", "'rms_norm_eps'", STATUS_INVALID},
+		{"\"rms_norm_eps\":\"1e-5\"", "'rms_norm_eps'", STATUS_INVALID},
+		{"\"tie_word_embeddings\":1", "'tie_word_embeddings'", STATUS_INVALID},
+	};
+	struct model_config config;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		FAILS(cases[i].status, cases[i].part, parse_llama(s, cases[i].fields, &config));
+
+	static const struct {
+		const char *text, *part;
+		enum status status;
+	} wholes[] = {
+		{"[]", "not a JSON object", STATUS_INVALID},
+		{"{" SIZES "}", "neither 'model_type' nor 'architectures'", STATUS_INVALID},
+		{"{\"model_type\":\"gpt_neox\",\"architectures\":[\"GPTNeoXForCausalLM\"]," SIZES "}",
+		 "'gpt_neox' with architectures 'GPTNeoXForCausalLM' is not supported; supported: llama (LlamaForCausalLM), "
+		 "mistral",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"llama\",\"architectures\":[\"LlamaForSequenceClassification\"]," SIZES "}",
+		 "LlamaForSequenceClassification", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"llama\",\"architectures\":\"LlamaForCausalLM\"," SIZES "}", "'architectures' must be a list",
+		 STATUS_INVALID},
+		{"{\"model_type\":\"llama\"}", "'hidden_size' is missing", STATUS_INVALID},
+		{"{\"model_type\":\"llama\",\"hidden_size\":1e9}", "'hidden_size' must be an integer from 1 to 65536",
+		 STATUS_INVALID},
+		{"{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"attention_bias\":true}", "'attention_bias'",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"qwen2\"," SIZES
+		 ",\"num_key_value_heads\":4,\"use_sliding_window\":true,\"max_window_layers\":1}",
+		 "'max_window_layers'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"use_sliding_window\":true,"
+		 "\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+		 "'layer_types'", STATUS_UNSUPPORTED},
+	};
+	for (size_t i = 0; i < sizeof wholes / sizeof *wholes; i++)
+		FAILS(wholes[i].status, wholes[i].part, parse(s, wholes[i].text, &config));
+
+	FAILS(STATUS_NOT_FOUND, "config.json", model_config_read(s->directory, &config, &s->err));
+	scratch_text(s, "config.json", "{\"model_type\":");
+	FAILS(STATUS_INVALID, "config.json: not valid JSON", model_config_read(s->directory, &config, &s->err));
+}
+
+/* Row t of a table has cos then sin of t · frequency. */
+static void assert_angle(const float *table, int rotary, int64_t t, int i, double cosine, double sine)
+{
+	if (fabs(table[t * rotary + i] - cosine) > 1e-6 || fabs(table[t * rotary + rotary / 2 + i] - sine) > 1e-6)
+		fail_msg("pair %d at %d: (%.9g, %.9g), expected (%.9g, %.9g)", i, (int)t, (double)table[t * rotary + i],
+			 (double)table[t * rotary + rotary / 2 + i], cosine, sine);
+}
+
+static float *rope_table(struct scratch *s, const char *fields, int64_t positions, struct model_config *config)
+{
+	SUCCEEDS(parse_llama(s, fields, config));
+	float *table = model_rope_table(config, positions);
+	assert_non_null(table);
+	return table;
+}
+
+/* The numbers are those of transformers' formulas (modeling_rope_utils.py), worked out in Python. */
+static void test_rope_tables(void **state)
+{
+	struct scratch *s = *state;
+	struct model_config config;
+	float *table = rope_table(s, "\"head_dim\":32", 3, &config);
+	assert_angle(table, 32, 0, 7, 1, 0);
+	assert_angle(table, 32, 2, 0, cos(2), sin(2));
+	assert_angle(table, 32, 2, 8, cos(0.02), sin(0.02)); /* 10000^(-16/32) = 0.01 */
+	free(table);
+
+	table = rope_table(s, "\"head_dim\":32,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}", 701, &config);
+	assert_int_equal(config.rope.kind, ROPE_LINEAR);
+	assert_angle(table, 32, 700, 0, 0.5984842190140996, -0.8011345951780408);
+	assert_angle(table, 32, 700, 5, -0.9146337622279623, -0.40428341666796486);
+	assert_angle(table, 32, 700, 15, 0.9995158153108012, 0.03111486692216816);
+	free(table);
+
+	static const char dynamic[] =
+		"\"head_dim\":32,\"max_position_embeddings\":512,\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2.0}";
+	table = rope_table(s, dynamic, 1024, &config);
+	assert_angle(table, 32, 700, 0, -0.8391043258807425, 0.5439705233633756);
+	assert_angle(table, 32, 700, 5, -0.5562457613252808, 0.8310178415699983);
+	assert_angle(table, 32, 700, 15, 0.9991392812492079, 0.04148128089652357);
+	free(table);
+	table = rope_table(s, dynamic, 512, &config); /* within the trained length nothing is stretched */
+	assert_angle(table, 32, 500, 8, cos(5), sin(5));
+	free(table);
+
+	table = rope_table(s,
+			   "\"head_dim\":128,\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,"
+			   "\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}",
+			   1001, &config);
+	assert_int_equal(config.rope.kind, ROPE_LLAMA3);
+	assert_angle(table, 128, 1000, 0, 0.5623790762907029, 0.8268795405320025);
+	assert_angle(table, 128, 1000, 28, -0.9975612472618343, -0.06979654691611613);
+	assert_angle(table, 128, 1000, 32, 0.8654010374940257, 0.5010798781674073);
+	assert_angle(table, 128, 1000, 34, 0.9841097430084358, 0.17756129565834583);
+	assert_angle(table, 128, 1000, 40, 0.9994124633089483, 0.03427430791044675);
+	assert_angle(table, 128, 1000, 63, 0.9999999529084668, 0.0003068925940741034);
+	free(table);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),  SCRATCH_TEST(test_families),
+		SCRATCH_TEST(test_refuses),      SCRATCH_TEST(test_rope_tables),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
