@@ -11,7 +11,7 @@ OPT      ?= -O2 -g
 VERSION  := 0.1.0
 
 # ---- compiler and libraries -----------------------------------------------------------------------------------------------
-PACKAGES := libmicrohttpd libcjson sqlite3 sentencepiece zlib
+PACKAGES := libmicrohttpd libcjson sqlite3 sentencepiece zlib libpcre2-8 libutf8proc
 CPPFLAGS += -I. -D_GNU_SOURCE -DBESAD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wundef $(if $(WERROR),-Werror)
 CFLAGS   += -std=gnu11 $(OPT) $(WARNINGS) -Wstrict-prototypes -Wmissing-prototypes -fopenmp -fno-math-errno -pthread
@@ -53,15 +53,21 @@ ENGINE_OBJECTS := $(ENGINE_SOURCES:%.c=$(BUILD)/%.o) $(ENGINE_CXX:%.cc=$(BUILD)/
 SERVER_SOURCES := $(wildcard db/*.c api/*.c)
 SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard daemon/*.c))
+CTL_OBJECTS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard ctl/*.c) api/buffer.c engine/error.c engine/file.c engine/json.c)
+CTL_LIBS       := $(shell pkg-config --libs libcurl libcjson 2>/dev/null) -lm
 UNIT_TESTS     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 BACKEND_TESTS  := $(patsubst tests/backend/%.c,$(BUILD)/tests/%,$(wildcard tests/backend/test_*.c))
+TEXT_TOOLS     := $(patsubst tests/text/%.c,$(BUILD)/tests/%,$(wildcard tests/text/*.c))
 TEST_HELPERS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/backend/test_*.c),$(wildcard tests/backend/*.c)))
 
-all: $(BUILD)/besad
+all: $(BUILD)/besad $(BUILD)/besactl
 	@echo "built $(BUILD)/besad $(or $(CUDA_NOTE),with CUDA by $(NVCC))"
 
 $(BUILD)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(BUILD)/libengine.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
+$(BUILD)/besactl: $(CTL_OBJECTS)
+	$(CC) $(filter-out -fopenmp,$(LDFLAGS)) -o $@ $^ $(CTL_LIBS)
 
 $(BUILD)/libengine.a: $(ENGINE_OBJECTS)
 	@rm -f $@
@@ -78,7 +84,7 @@ $(BUILD)/%.o: %.cc
 define isa_rule
 $(BUILD)/engine/cpu/isa/%.$(1).o: engine/cpu/isa/%.c
 	@mkdir -p $$(@D)
-	$(CC) $$(CPPFLAGS) -DISA=$(1) $$(CFLAGS) -O3 $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
+	$(CC) $$(CPPFLAGS) -DISA=$(1) $$(CFLAGS) -O3 -fno-trapping-math $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
@@ -90,11 +96,31 @@ $(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(SERVER_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
+$(BUILD)/tests/test_ctl_%: tests/unit/test_ctl_%.c $(CTL_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(filter-out %/main.o,$(CTL_OBJECTS)) -lcmocka $(CTL_LIBS)
+
 $(BUILD)/tests/%: tests/backend/%.c $(TEST_HELPERS) $(BUILD)/libengine.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
-tests: $(UNIT_TESTS) $(BACKEND_TESTS)
+$(BUILD)/tests/%: tests/text/%.c $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
+
+tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(TEXT_TOOLS)
+
+# libFuzzer targets, by clang: each is built with the sources that it names here.
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c) engine/text/unicode.c engine/text/string_map.c
+
+.SECONDEXPANSION:
+$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c $$(FUZZ_$$*)
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ \
+		$(shell pkg-config --libs $(PACKAGES)) -lm
+
+fuzz: $(FUZZ_TARGETS)
 
 check: deps
 	@$(MAKE) --no-print-directory check-built
@@ -104,7 +130,7 @@ check-built: all tests
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
 DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libsqlite3-dev libsentencepiece-dev \
-                   zlib1g-dev libcmocka-dev sqlite3 curl jq python3
+                   zlib1g-dev libcurl4-openssl-dev libcmocka-dev sqlite3 curl jq python3
 MISSING = $(shell for p in $(DEBIAN_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
 
 deps:
@@ -122,5 +148,5 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all tests check check-built deps demo clean
+.PHONY: all tests fuzz check check-built deps demo clean
 .DELETE_ON_ERROR:
