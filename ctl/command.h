@@ -1,0 +1,43 @@
+/* The commands of besactl: each prints its result on standard output and returns the exit code. */
+#ifndef BESAD_CTL_COMMAND_H
+#define BESAD_CTL_COMMAND_H
+
+#include "ctl/client.h"
+#include "ctl/options.h"
+
+typedef enum exit_code command_fn(struct client *, const struct options *);
+
+command_fn command_submit;                            /* submit.c */
+command_fn command_list, command_show, command_watch; /* jobs.c */
+command_fn command_cancel, command_retry, command_rm; /* change.c */
+command_fn command_report, command_compare;           /* report.c */
+command_fn command_models, command_info;              /* daemon.c */
+
+/* ---- show.c: what several of them print ---------------------------------------------------------------------------------- */
+
+void print_json(const cJSON *);
+
+/* A job as lines of "name  value". */
+void print_job(const cJSON *job);
+
+/* How a finished job came out: its output, sparsity, perplexities and time, or its error. */
+void print_result(const cJSON *job);
+
+/* ---- change.c ----------------------------------------------------------------------------------------------------------- */
+
+enum exit_code delete_job(struct client *, const char *id, bool with_output);
+
+/* ---- jobs.c ------------------------------------------------------------------------------------------------------------- */
+
+enum { JOB_ID_ROOM = 64 };
+
+/* The id that `argument` stands for: itself, or the newest job's for "last" or NULL. Says what is wrong when there is none. */
+enum exit_code resolve_job(struct client *, const char *argument, char ret[JOB_ID_ROOM]);
+
+/* One job as JSON, by such an argument. */
+enum exit_code get_job(struct client *, const char *argument, cJSON **ret);
+
+/* Calls `take` with each job, the newest first, until it returns false or `limit` jobs were seen; 0: all. `state` is NULL or a state's name. */
+enum exit_code each_job(struct client *, const char *state, int limit, bool (*take)(void *context, cJSON *job), void *context);
+
+#endif

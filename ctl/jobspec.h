@@ -1,0 +1,16 @@
+/* The spec that submit sends: a job file, with what the options say put over it. */
+#ifndef BESAD_CTL_JOBSPEC_H
+#define BESAD_CTL_JOBSPEC_H
+
+#include <cjson/cJSON.h>
+
+#include "ctl/options.h"
+#include "engine/error.h"
+
+/* `file` is NULL for none. Only what concerns the command line and the file's syntax is checked: the rest is the daemon's. */
+enum status jobspec_build(const char *file, const struct setting *settings, int count, cJSON **ret, struct error *err);
+
+/* Sets the member of `spec` that `path` names by keys with dots between ("besa.epochs"), making objects on the way. Takes `value`. */
+enum status jobspec_set(cJSON *spec, const char *path, cJSON *value, struct error *err);
+
+#endif

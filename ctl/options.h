@@ -1,0 +1,91 @@
+/* The command line: one table of all options, and which commands take each. */
+#ifndef BESAD_CTL_OPTIONS_H
+#define BESAD_CTL_OPTIONS_H
+
+#include <stdbool.h>
+
+#include "ctl/exit.h"
+
+enum { MAX_SETTINGS = 64 };
+
+/* One --model, --set … of submit, in the order of the command line. */
+struct setting {
+	int option; /* of enum option_code */
+	const char *value;
+};
+
+enum option_code {
+	OPTION_URL = 256,
+	OPTION_TOKEN_FILE,
+	OPTION_JSON,
+	OPTION_HELP,
+	OPTION_VERSION,
+	OPTION_MODEL, /* from here on settings of the spec */
+	OPTION_SPARSITY,
+	OPTION_METHOD,
+	OPTION_OUTPUT,
+	OPTION_OVERWRITE,
+	OPTION_NAME,
+	OPTION_CALIBRATION,
+	OPTION_SAMPLES,
+	OPTION_SEQUENCE_LENGTH,
+	OPTION_SEED,
+	OPTION_EVAL,
+	OPTION_PRECISION,
+	OPTION_PRIORITY,
+	OPTION_TIMEOUT,
+	OPTION_SET, /* to here */
+	OPTION_DRY_RUN,
+	OPTION_IDEMPOTENCY_KEY,
+	OPTION_WATCH,
+	OPTION_WAIT,
+	OPTION_KEEP,
+	OPTION_RECONNECT,
+	OPTION_STATE,
+	OPTION_LIMIT,
+	OPTION_WITH_OUTPUT,
+};
+
+/* Commands as bits, for the table of options. */
+enum command {
+	COMMAND_SUBMIT = 1 << 0,
+	COMMAND_WATCH = 1 << 1,
+	COMMAND_LIST = 1 << 2,
+	COMMAND_SHOW = 1 << 3,
+	COMMAND_REPORT = 1 << 4,
+	COMMAND_COMPARE = 1 << 5,
+	COMMAND_CANCEL = 1 << 6,
+	COMMAND_RETRY = 1 << 7,
+	COMMAND_RM = 1 << 8,
+	COMMAND_MODELS = 1 << 9,
+	COMMAND_INFO = 1 << 10,
+	COMMAND_ANY = (1 << 11) - 1,
+};
+
+struct options {
+	const char *url, *token_file;
+	bool json, help, version;
+
+	enum command command; /* 0 with --help or --version alone */
+	char **args;          /* what the command works on */
+	int n_args;
+
+	/* submit */
+	struct setting settings[MAX_SETTINGS];
+	int n_settings;
+	const char *idempotency_key;
+	bool dry_run, watch, wait;
+	int keep; /* 0: everything */
+
+	double reconnect_seconds;
+	const char *state; /* list */
+	int limit;
+	bool with_output; /* rm */
+};
+
+/* Fills *ret from the arguments and the environment. EXIT_USAGE, after a message, when they make no sense. */
+enum exit_code options_parse(int argc, char **argv, struct options *ret);
+
+void options_help(void);
+
+#endif

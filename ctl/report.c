@@ -1,0 +1,258 @@
+/* What pruning came to: one job block by block, and jobs side by side. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl/command.h"
+#include "ctl/table.h"
+#include "ctl/text.h"
+
+static enum exit_code get_report(struct client *client, const char *id, cJSON **ret)
+{
+	char path[128];
+	snprintf(path, sizeof path, "/v1/jobs/%s/report", id);
+	return client_get(client, path, ret);
+}
+
+static const cJSON *blocks_of(const cJSON *report)
+{
+	return cJSON_GetObjectItemCaseSensitive(report, "blocks");
+}
+
+static double layer_sparsity(const cJSON *layer)
+{
+	return number_member(layer, "zeros") / number_member(layer, "params");
+}
+
+/* ---- report ------------------------------------------------------------------------------------------------------------- */
+
+static bool has_perplexity(const cJSON *blocks)
+{
+	const cJSON *block;
+	cJSON_ArrayForEach(block, blocks) if (isfinite(number_member(block, "perplexity"))) return true;
+	return false;
+}
+
+static void report_row(struct table *table, const cJSON *block, const cJSON *layers, bool perplexity)
+{
+	const cJSON *layer, *own = cJSON_GetObjectItemCaseSensitive(block, "layers");
+	char text[TEXT_ROOM];
+	double zeros = 0, params = 0;
+	table_add_format(table, "%.0f", number_member(block, "block") + 1);
+	table_add(table, format_number(number_member(block, "reconstruction"), text));
+	if (perplexity) table_add(table, format_number(number_member(block, "perplexity"), text));
+	table_add(table, format_seconds(number_member(block, "seconds"), text));
+	cJSON_ArrayForEach(layer, own)
+	{
+		zeros += number_member(layer, "zeros");
+		params += number_member(layer, "params");
+	}
+	table_add(table, format_percent(zeros / params, text));
+	cJSON_ArrayForEach(layer, layers)
+		table_add(table, format_percent(layer_sparsity(cJSON_GetObjectItemCaseSensitive(own, layer->string)), text));
+	table_end_row(table);
+}
+
+static void print_report(const cJSON *report)
+{
+	const cJSON *block, *layer, *blocks = blocks_of(report);
+	const cJSON *layers = cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(blocks, 0), "layers");
+	bool perplexity = has_perplexity(blocks);
+	struct table table = {.align = "r"};
+	if (!cJSON_GetArraySize(blocks)) {
+		puts("No block is finished yet.");
+		return;
+	}
+	table_add(&table, "BLOCK");
+	table_add(&table, "LOSS");
+	if (perplexity) table_add(&table, "PERPLEXITY");
+	table_add(&table, "TIME");
+	table_add(&table, "SPARSITY");
+	cJSON_ArrayForEach(layer, layers) table_add(&table, layer->string);
+	table_end_row(&table);
+	cJSON_ArrayForEach(block, blocks) report_row(&table, block, layers, perplexity);
+	table_print(&table, stdout);
+	table_free(&table);
+}
+
+enum exit_code command_report(struct client *client, const struct options *options)
+{
+	char id[JOB_ID_ROOM];
+	cJSON *report;
+	enum exit_code code = resolve_job(client, options->n_args ? options->args[0] : NULL, id);
+	if (code == EXIT_OK) code = get_report(client, id, &report);
+	if (code != EXIT_OK) return code;
+	if (options->json)
+		print_json(report);
+	else
+		print_report(report);
+	cJSON_Delete(report);
+	return EXIT_OK;
+}
+
+/* ---- compare ------------------------------------------------------------------------------------------------------------ */
+
+/* {"jobs": [{"job": …, "report": …}]} */
+static enum exit_code gather(struct client *client, const struct options *options, cJSON *jobs)
+{
+	for (int i = 0; i < options->n_args; i++) {
+		cJSON *job, *report, *entry = cJSON_CreateObject();
+		cJSON_AddItemToArray(jobs, entry);
+		enum exit_code code = get_job(client, options->args[i], &job);
+		if (code != EXIT_OK) return code;
+		cJSON_AddItemToObject(entry, "job", job);
+		code = get_report(client, text_member_or(job, "id", ""), &report);
+		if (code != EXIT_OK) return code;
+		cJSON_AddItemToObject(entry, "report", report);
+	}
+	return EXIT_OK;
+}
+
+static const cJSON *member(const cJSON *entry, const char *first, const char *second)
+{
+	return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(entry, first), second);
+}
+
+static const cJSON *result_of(const cJSON *entry)
+{
+	return member(entry, "job", "result");
+}
+
+/* A row of what `get` makes of each job. */
+static void compare_row(struct table *table, const char *name, const cJSON *jobs, const char *(*get)(const cJSON *, char *))
+{
+	const cJSON *entry;
+	char text[TEXT_ROOM];
+	table_add(table, name);
+	cJSON_ArrayForEach(entry, jobs) table_add(table, get(entry, text));
+	table_end_row(table);
+}
+
+static const char *get_state(const cJSON *entry, char *text)
+{
+	(void)text;
+	return text_member_or(cJSON_GetObjectItemCaseSensitive(entry, "job"), "state", "?");
+}
+
+static const char *get_name(const cJSON *entry, char *text)
+{
+	(void)text;
+	return text_member_or(cJSON_GetObjectItemCaseSensitive(entry, "job"), "name", "");
+}
+
+static const char *get_model(const cJSON *entry, char *text)
+{
+	(void)text;
+	return text_member_or(member(entry, "job", "spec"), "model", "?");
+}
+
+static const char *get_method(const cJSON *entry, char *text)
+{
+	(void)text;
+	return text_member_or(member(entry, "job", "spec"), "method", "?");
+}
+
+static const char *get_target(const cJSON *entry, char *text)
+{
+	return format_percent(number_member(member(entry, "job", "spec"), "sparsity"), text);
+}
+
+static const char *get_sparsity(const cJSON *entry, char *text)
+{
+	return format_percent(number_member(result_of(entry), "sparsity"), text);
+}
+
+static const char *get_pruning_time(const cJSON *entry, char *text)
+{
+	return format_seconds(number_member(result_of(entry), "pruning_seconds"), text);
+}
+
+static const char *get_time(const cJSON *entry, char *text)
+{
+	return format_seconds(number_member(result_of(entry), "seconds"), text);
+}
+
+/* A row of perplexities on one data set. */
+static void perplexity_row(struct table *table, const char *dataset, const char *which, const cJSON *jobs)
+{
+	const cJSON *entry;
+	char text[TEXT_ROOM];
+	table_add_format(table, "%s %s", dataset, which);
+	cJSON_ArrayForEach(entry, jobs)
+	{
+		const cJSON *own =
+			cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(result_of(entry), "perplexity"), dataset);
+		table_add(table, format_number(number_member(own, which), text));
+	}
+	table_end_row(table);
+}
+
+/* Every data set that some job has, each once. */
+static void perplexity_rows(struct table *table, const cJSON *jobs)
+{
+	const cJSON *entry, *dataset;
+	cJSON *seen = cJSON_CreateObject();
+	cJSON_ArrayForEach(entry, jobs)
+		cJSON_ArrayForEach(dataset, cJSON_GetObjectItemCaseSensitive(result_of(entry), "perplexity"))
+	{
+		if (cJSON_HasObjectItem(seen, dataset->string)) continue;
+		cJSON_AddNullToObject(seen, dataset->string);
+		perplexity_row(table, dataset->string, "dense", jobs);
+		perplexity_row(table, dataset->string, "pruned", jobs);
+	}
+	cJSON_Delete(seen);
+}
+
+static void block_rows(struct table *table, const cJSON *jobs)
+{
+	const cJSON *entry;
+	char text[TEXT_ROOM];
+	int most = 0;
+	cJSON_ArrayForEach(entry, jobs)
+	{
+		int blocks = cJSON_GetArraySize(member(entry, "report", "blocks"));
+		if (blocks > most) most = blocks;
+	}
+	for (int i = 0; i < most; i++) {
+		table_add_format(table, "loss of block %d", i + 1);
+		cJSON_ArrayForEach(entry, jobs) table_add(
+			table,
+			format_number(number_member(cJSON_GetArrayItem(member(entry, "report", "blocks"), i), "reconstruction"),
+				      text));
+		table_end_row(table);
+	}
+}
+
+static void print_comparison(const cJSON *jobs)
+{
+	const cJSON *entry;
+	struct table table = {.align = "lr"};
+	table_add(&table, "job");
+	cJSON_ArrayForEach(entry, jobs)
+		table_add(&table, text_member_or(cJSON_GetObjectItemCaseSensitive(entry, "job"), "id", "?"));
+	table_end_row(&table);
+	compare_row(&table, "name", jobs, get_name);
+	compare_row(&table, "state", jobs, get_state);
+	compare_row(&table, "model", jobs, get_model);
+	compare_row(&table, "method", jobs, get_method);
+	compare_row(&table, "sparsity asked", jobs, get_target);
+	compare_row(&table, "sparsity reached", jobs, get_sparsity);
+	perplexity_rows(&table, jobs);
+	compare_row(&table, "pruning time", jobs, get_pruning_time);
+	compare_row(&table, "total time", jobs, get_time);
+	block_rows(&table, jobs);
+	table_print(&table, stdout);
+	table_free(&table);
+}
+
+enum exit_code command_compare(struct client *client, const struct options *options)
+{
+	cJSON *json = cJSON_CreateObject(), *jobs = cJSON_AddArrayToObject(json, "jobs");
+	enum exit_code code = gather(client, options, jobs);
+	if (code == EXIT_OK && options->json)
+		print_json(json);
+	else if (code == EXIT_OK)
+		print_comparison(jobs);
+	cJSON_Delete(json);
+	return code;
+}

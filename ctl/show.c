@@ -1,0 +1,143 @@
+/* Jobs and results as people read them. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/command.h"
+#include "ctl/table.h"
+#include "ctl/text.h"
+
+void print_json(const cJSON *json)
+{
+	char *text = cJSON_Print(json);
+	if (text)
+		puts(text);
+	else
+		fprintf(stderr, "besactl: no memory\n");
+	free(text);
+}
+
+static void row(struct table *table, const char *name, const char *value)
+{
+	if (!value || strcmp(value, "-") == 0) return;
+	table_add(table, name);
+	table_add(table, value);
+	table_end_row(table);
+}
+
+/* ---- result ------------------------------------------------------------------------------------------------------------- */
+
+static void perplexity_rows(struct table *table, const cJSON *result)
+{
+	const cJSON *entry;
+	cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(result, "perplexity"))
+	{
+		char dense[TEXT_ROOM], pruned[TEXT_ROOM];
+		double length = number_member(entry, "sequence_length");
+		table_add(table, "perplexity");
+		table_add_format(table, "%s: dense %s, pruned %s", entry->string,
+				 format_number(number_member(entry, "dense"), dense),
+				 format_number(number_member(entry, "pruned"), pruned));
+		if (isfinite(length)) {
+			char *last = table->cells[--table->count];
+			table_add_format(table, "%s (windows of %.0f tokens)", last, length);
+			free(last);
+		}
+		table_end_row(table);
+	}
+}
+
+static void result_rows(struct table *table, const cJSON *job)
+{
+	const cJSON *result = cJSON_GetObjectItemCaseSensitive(job, "result"),
+		    *error = cJSON_GetObjectItemCaseSensitive(job, "error");
+	char text[TEXT_ROOM];
+	if (cJSON_IsObject(error)) {
+		table_add(table, "error");
+		table_add_format(table, "%s: %s", text_member_or(error, "code", "?"), text_member_or(error, "message", "?"));
+		table_end_row(table);
+	}
+	if (!cJSON_IsObject(result)) return;
+	row(table, "output", text_member(result, "output"));
+	if (isfinite(number_member(result, "sparsity"))) {
+		table_add(table, "sparsity");
+		table_add_format(table, "%.6f", number_member(result, "sparsity"));
+		table_end_row(table);
+	}
+	perplexity_rows(table, result);
+	row(table, "pruning time", format_seconds(number_member(result, "pruning_seconds"), text));
+	row(table, "total time", format_seconds(number_member(result, "seconds"), text));
+}
+
+void print_result(const cJSON *job)
+{
+	struct table table = {.align = "l"};
+	row(&table, "job", text_member(job, "id"));
+	row(&table, "state", text_member(job, "state"));
+	result_rows(&table, job);
+	table_print(&table, stdout);
+	table_free(&table);
+}
+
+/* ---- job ---------------------------------------------------------------------------------------------------------------- */
+
+static void progress_row(struct table *table, const cJSON *job)
+{
+	const cJSON *progress = cJSON_GetObjectItemCaseSensitive(job, "progress");
+	const char *phase = text_member(progress, "phase");
+	char percent[TEXT_ROOM], left[TEXT_ROOM];
+	double eta = number_member(progress, "eta_seconds");
+	if (!phase || strcmp(text_member_or(job, "state", ""), "succeeded") == 0) return;
+	table_add(table, "progress");
+	table_add_format(table, "%s, %s%s%s", phase, format_percent(number_member(progress, "fraction"), percent),
+			 isfinite(eta) ? ", time left " : "", isfinite(eta) ? format_seconds(eta, left) : "");
+	table_end_row(table);
+}
+
+/* The settings, each under its path: "besa.epochs  1". */
+static void spec_rows(struct table *table, const cJSON *spec, const char *prefix)
+{
+	const cJSON *item;
+	int index = 0;
+	cJSON_ArrayForEach(item, spec)
+	{
+		char path[160];
+		if (item->string)
+			snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", item->string);
+		else
+			snprintf(path, sizeof path, "%s.%d", prefix, index++);
+		if (cJSON_IsObject(item) || cJSON_IsArray(item)) {
+			spec_rows(table, item, path);
+			continue;
+		}
+		char *text = cJSON_IsString(item) ? NULL : cJSON_PrintUnformatted(item);
+		row(table, path, text ? text : item->valuestring);
+		free(text);
+	}
+}
+
+void print_job(const cJSON *job)
+{
+	struct table table = {.align = "l"};
+	char time[TEXT_ROOM];
+	row(&table, "job", text_member(job, "id"));
+	row(&table, "state", text_member(job, "state"));
+	progress_row(&table, job);
+	result_rows(&table, job);
+	row(&table, "created", format_time(text_member(job, "created_at"), time));
+	row(&table, "started", format_time(text_member(job, "started_at"), time));
+	row(&table, "finished", format_time(text_member(job, "finished_at"), time));
+	if (number_member(job, "attempt") > 1) {
+		table_add(&table, "attempt");
+		table_add_format(&table, "%.0f", number_member(job, "attempt"));
+		table_end_row(&table);
+	}
+	table_print(&table, stdout);
+	table_free(&table);
+
+	struct table spec = {.align = "l"};
+	puts("");
+	spec_rows(&spec, cJSON_GetObjectItemCaseSensitive(job, "spec"), "");
+	table_print(&spec, stdout);
+	table_free(&spec);
+}

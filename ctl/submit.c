@@ -1,0 +1,154 @@
+/* submit: queues a job, and follows it, waits for it or tidies up after it if asked. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "ctl/command.h"
+#include "ctl/jobspec.h"
+#include "ctl/text.h"
+#include "ctl/watch.h"
+
+/* The key with {date} replaced by today's in UTC, as the daemon does it in outputs. NULL for want of memory. */
+static char *expand_key(const char *key)
+{
+	static const char hole[] = "{date}";
+	struct buffer text = {0};
+	char date[16];
+	struct tm utc;
+	time_t now = time(NULL);
+	gmtime_r(&now, &utc);
+	strftime(date, sizeof date, "%Y-%m-%d", &utc);
+	buffer_append(&text, "", 0);
+	for (const char *next; (next = strstr(key, hole)); key = next + strlen(hole)) {
+		buffer_append(&text, key, (size_t)(next - key));
+		buffer_printf(&text, "%s", date);
+	}
+	buffer_printf(&text, "%s", key);
+	if (!text.failed) return text.data;
+	buffer_free(&text);
+	return NULL;
+}
+
+/* A header's value would end at a line break: what comes behind it would be a header of its own. */
+static bool key_is_printable(const char *key)
+{
+	for (; *key; key++)
+		if (*key <= 0x20 || *key >= 0x7f) return false;
+	return true;
+}
+
+static enum exit_code post(struct client *client, const struct options *options, const cJSON *spec, cJSON **ret_job)
+{
+	char *body = cJSON_PrintUnformatted(spec), *key = options->idempotency_key ? expand_key(options->idempotency_key) : NULL;
+	enum exit_code code = EXIT_USAGE;
+	if (!body || (options->idempotency_key && !key))
+		fprintf(stderr, "besactl: no memory\n");
+	else if (key && (!*key || strlen(key) > 255 || !key_is_printable(key)))
+		fprintf(stderr, "besactl: an idempotency key is 1 to 255 printable ASCII characters without spaces\n");
+	else
+		code = client_do(client, &(struct call){.method = "POST", .path = "/v1/jobs", .body = body, .idempotency_key = key},
+				 ret_job);
+	free(body);
+	free(key);
+	return code;
+}
+
+/* ---- --keep ------------------------------------------------------------------------------------------------------------- */
+
+struct keep {
+	const char *name;
+	int left;
+	cJSON *old; /* ids */
+};
+
+static bool keep_job(void *context, cJSON *job)
+{
+	struct keep *keep = context;
+	const char *name = text_member(job, "name"), *id = text_member(job, "id");
+	if (!name || !id || strcmp(name, keep->name) != 0) return true;
+	if (keep->left > 0)
+		keep->left--;
+	else
+		cJSON_AddItemToArray(keep->old, cJSON_CreateString(id));
+	return true;
+}
+
+/* Removes all but the newest `count` jobs that succeeded under this job's name. They are gathered before the first is removed, so that
+ * pages do not shift. */
+static enum exit_code tidy(struct client *client, const cJSON *job, int count)
+{
+	struct keep keep = {.name = text_member_or(job, "name", ""), .left = count};
+	const cJSON *id;
+	if (!*keep.name) {
+		fprintf(stderr, "besactl: --keep does nothing for a job without a name\n");
+		return EXIT_USAGE;
+	}
+	keep.old = cJSON_CreateArray();
+	enum exit_code result = each_job(client, "succeeded", 0, keep_job, &keep);
+	cJSON_ArrayForEach(id, keep.old)
+	{
+		enum exit_code code = delete_job(client, id->valuestring, true);
+		if (code == EXIT_OK) fprintf(stderr, "removed the older job %s and its output\n", id->valuestring);
+		if (result == EXIT_OK) result = code;
+	}
+	cJSON_Delete(keep.old);
+	return result;
+}
+
+/* ---- the command -------------------------------------------------------------------------------------------------------- */
+
+static enum exit_code follow(struct client *client, const struct options *options, const char *id)
+{
+	enum watch_style style = options->wait ? WATCH_QUIET : options->json ? WATCH_EVENTS : watch_style_for_output();
+	cJSON *job = NULL;
+	enum exit_code code = watch_job(client, id, style, options->reconnect_seconds, &job);
+	if (job && options->json && options->wait)
+		print_json(job);
+	else if (job && !options->json)
+		print_result(job);
+	if (code == EXIT_OK && options->keep) code = tidy(client, job, options->keep);
+	cJSON_Delete(job);
+	return code;
+}
+
+static enum exit_code submit(struct client *client, const struct options *options, const cJSON *spec)
+{
+	cJSON *job;
+	char id[JOB_ID_ROOM];
+	enum exit_code code = post(client, options, spec, &job);
+	if (code != EXIT_OK) return code;
+	code = resolve_job(client, text_member_or(job, "id", ""), id);
+	if (code == EXIT_OK && !options->watch && !options->wait) {
+		if (options->json)
+			print_json(job);
+		else
+			puts(id);
+	} else if (code == EXIT_OK) {
+		fprintf(stderr, "job %s\n", id);
+	}
+	cJSON_Delete(job);
+	return code == EXIT_OK && (options->watch || options->wait) ? follow(client, options, id) : code;
+}
+
+enum exit_code command_submit(struct client *client, const struct options *options)
+{
+	struct error err;
+	cJSON *spec;
+	const char *file = options->n_args ? options->args[0] : NULL;
+	if (!file && !options->n_settings) {
+		fprintf(stderr, "besactl: submit what? Give a job file or --model. Try 'besactl --help'.\n");
+		return EXIT_USAGE;
+	}
+	if (jobspec_build(file, options->settings, options->n_settings, &spec, &err)) {
+		fprintf(stderr, "besactl: %s\n", err.message);
+		return EXIT_USAGE;
+	}
+	enum exit_code code = EXIT_OK;
+	if (options->dry_run)
+		print_json(spec);
+	else
+		code = submit(client, options, spec);
+	cJSON_Delete(spec);
+	return code;
+}
