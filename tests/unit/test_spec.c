@@ -1,0 +1,396 @@
+/* Job specs: defaults, every field's limits under its JSON pointer, paths below the roots, and the way back to JSON. */
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/unit/scratch.h"
+
+#include "engine/json.h"
+#include "engine/spec.h"
+
+static const char config_json[] = "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,"
+				  "\"num_attention_heads\":4,\"vocab_size\":100,\"max_position_embeddings\":512}";
+
+struct fixture {
+	struct scratch scratch;
+	char models[96], more_models[96], data[96], out[96], calibration[96];
+	char *model_roots[3], *data_roots[2];
+	struct roots roots;
+	struct spec_problems problems;
+};
+
+static void write_model(struct scratch *s, const char *directory, const char *config)
+{
+	char name[128];
+	snprintf(name, sizeof name, "%s/config.json", directory);
+	assert_int_equal(mkdir(scratch_path(s, directory), 0700), 0);
+	scratch_text(s, name, config);
+	snprintf(name, sizeof name, "%s/model.safetensors", directory);
+	scratch_safetensors(s, name, "{}", 0);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	struct scratch *s = &f->scratch;
+	strcpy(s->directory, "/tmp/besad-test-XXXXXX");
+	assert_non_null(mkdtemp(s->directory));
+	snprintf(f->models, sizeof f->models, "%s/models", s->directory);
+	snprintf(f->more_models, sizeof f->more_models, "%s/more", s->directory);
+	snprintf(f->data, sizeof f->data, "%s/data", s->directory);
+	snprintf(f->out, sizeof f->out, "%s/out", s->directory);
+	snprintf(f->calibration, sizeof f->calibration, "%s/standard.txt", s->directory);
+	assert_int_equal(mkdir(f->models, 0700) | mkdir(f->more_models, 0700) | mkdir(f->data, 0700), 0);
+	write_model(s, "models/tiny", config_json);
+	write_model(s, "more/other", config_json);
+	write_model(s, "secret", config_json);
+	scratch_text(s, "data/c4.json", "{\"text\":\"a\"}\n");
+	scratch_text(s, "data/wiki.test.txt", "b");
+	scratch_text(s, "standard.txt", "c");
+	f->model_roots[0] = f->models;
+	f->model_roots[1] = f->more_models;
+	f->data_roots[0] = f->data;
+	f->roots = (struct roots){f->model_roots, f->data_roots, f->out, f->calibration};
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	struct scratch *s = &f->scratch;
+	SUCCEEDS(directory_remove(s->directory, &s->err));
+	free(f);
+	return 0;
+}
+
+static enum status parse(struct fixture *f, const char *text, struct spec **ret)
+{
+	struct scratch *s = &f->scratch;
+	cJSON *json = NULL;
+	SUCCEEDS(json_parse(text, strlen(text), "spec", &json, &s->err));
+	enum status status = spec_parse(json, &f->roots, ret, &f->problems, &s->err);
+	cJSON_Delete(json);
+	return status;
+}
+
+static struct spec *parsed(struct fixture *f, const char *text)
+{
+	struct spec *spec = NULL;
+	if (parse(f, text, &spec) != STATUS_OK) fail_msg("%s: %s", text, f->scratch.err.message);
+	assert_int_equal(f->problems.count, 0);
+	return spec;
+}
+
+/* The spec has exactly one problem, at `pointer`, with `part` in its text. */
+static void assert_problem(struct fixture *f, const char *text, const char *pointer, const char *part)
+{
+	struct spec *spec = NULL;
+	enum status status = parse(f, text, &spec);
+	if (status != STATUS_INVALID) fail_msg("%s: %s; expected a problem at %s", text, status_name(status), pointer);
+	assert_null(spec);
+	if (f->problems.count != 1 || strcmp(f->problems.items[0].pointer, pointer) != 0 ||
+	    !strstr(f->problems.items[0].detail, part))
+		fail_msg("%s: %d problems, the first at %s: %s; expected %s: %s", text, f->problems.count,
+			 f->problems.items[0].pointer, f->problems.items[0].detail, pointer, part);
+}
+
+static void test_defaults(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec = parsed(f, "{\"model\":\"tiny\",\"sparsity\":0.5}");
+	char *real = realpath(scratch_path(&f->scratch, "models/tiny"), NULL);
+	assert_string_equal(spec->name, "");
+	assert_string_equal(spec->model, "tiny");
+	assert_string_equal(spec->model_dir, real);
+	assert_string_equal(spec->output, "tiny-besa-{id}");
+	assert_false(spec->overwrite);
+	assert_int_equal(spec->method, METHOD_BESA);
+	assert_true(spec->sparsity == 0.5);
+	assert_int_equal(spec->besa.granularity, GRANULARITY_ROW);
+	assert_int_equal(spec->besa.importance, IMPORTANCE_WANDA);
+	assert_int_equal(spec->besa.candidates, 101);
+	assert_true(spec->besa.lambda == 5);
+	assert_int_equal(spec->besa.epochs, 1);
+	assert_int_equal(spec->besa.batch_size, 1);
+	assert_int_equal(spec->besa.optimizer, OPTIMIZER_PRODIGY);
+	assert_int_equal(spec->besa.target, TARGET_BLOCK);
+	assert_int_equal(spec->besa.parameterization, PARAM_SIGMOID);
+	assert_true(spec->besa.d_coef == 5);
+	assert_string_equal(spec->calibration.path, f->calibration);
+	assert_non_null(spec->calibration.resolved_path);
+	assert_int_equal(spec->calibration_samples, 128);
+	assert_int_equal(spec->calibration.sequence_length, 512); /* the model's, below 2048 */
+	assert_int_equal(spec->calibration_seed, 0);
+	assert_int_equal(spec->n_perplexity, 0);
+	assert_int_equal(spec->precision, PRECISION_AUTO);
+	assert_int_equal(spec->priority, 0);
+	assert_true(spec->timeout_seconds == 0);
+	spec_free(spec);
+	free(real);
+	spec_free(NULL);
+}
+
+static void test_dependent_defaults(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *sparsity;
+		enum parameterization parameterization;
+		double d_coef;
+	} cases[] = {{"0.44", PARAM_SOFTMAX, 50}, {"0.45", PARAM_SIGMOID, 5}, {"0.55", PARAM_SIGMOID, 5},
+		     {"0.56", PARAM_SOFTMAX, 50}, {"0", PARAM_SOFTMAX, 50},   {"0.95", PARAM_SOFTMAX, 50}};
+	char text[256];
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		snprintf(text, sizeof text, "{\"model\":\"tiny\",\"sparsity\":%s}", cases[i].sparsity);
+		struct spec *spec = parsed(f, text);
+		assert_int_equal(spec->besa.parameterization, cases[i].parameterization);
+		assert_true(spec->besa.d_coef == cases[i].d_coef);
+		spec_free(spec);
+	}
+	struct spec *spec = parsed(f, "{\"model\":\"other\",\"method\":\"none\"}"); /* found in the second root; no sparsity */
+	assert_string_equal(spec->output, "other-none-{id}");
+	assert_null(spec->calibration.path);
+	spec_free(spec);
+	scratch_text(&f->scratch, "data/wiki.json.gz", "x");
+	scratch_text(&f->scratch, "data/a b!.txt", "x");
+	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"none\",\"evaluation\":{\"perplexity\":[{\"path\":\"wiki.test.txt\"},"
+			 "{\"path\":\"wiki.json.gz\",\"sequence_length\":100,\"join\":\" \"},{\"path\":\"a b!.txt\"}]}}");
+	assert_int_equal(spec->n_perplexity, 3);
+	assert_string_equal(spec->perplexity[0].name, "wiki.test");
+	assert_string_equal(spec->perplexity[0].join, "\n\n");
+	assert_int_equal(spec->perplexity[0].sequence_length, 512);
+	assert_string_equal(spec->perplexity[1].name, "wiki");
+	assert_int_equal(spec->perplexity[1].sequence_length, 100);
+	assert_string_equal(spec->perplexity[1].join, " ");
+	assert_string_equal(spec->perplexity[2].name, "a_b_");
+	spec_free(spec);
+}
+
+static const char full[] =
+	"{\"name\":\"n\\u00e4me\",\"model\":\"tiny\",\"output\":\"a/"
+	"{date}-{id}\",\"overwrite\":true,\"method\":\"besa\",\"sparsity\":0.6,"
+	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"importance\":\"magnitude\",\"candidates\":33,"
+	"\"lambda\":2.5,"
+	"\"epochs\":3,\"batch_size\":4,\"optimizer\":\"adamw\",\"learning_rate\":0.003,\"d_coef\":7,\"target\":\"dense_stream\","
+	"\"parameterization\":\"sigmoid\"},\"calibration\":{\"path\":\"c4.json\",\"samples\":16,\"sequence_length\":128,\"seed\":"
+	"42},"
+	"\"evaluation\":{\"perplexity\":[{\"name\":\"w\",\"path\":\"wiki.test.txt\",\"sequence_length\":256,\"join\":\"\\n\"}]},"
+	"\"precision\":\"bf16\",\"priority\":-3,\"timeout_seconds\":90.5}";
+
+static void test_round_trip(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const texts[] = {full, "{\"model\":\"tiny\",\"sparsity\":0.3}",
+					    "{\"model\":\"tiny\",\"method\":\"none\"}",
+					    "{\"model\":\"tiny\",\"method\":\"magnitude\",\"sparsity\":0.1}"};
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		struct spec *first = parsed(f, texts[i]), *second;
+		cJSON *json = spec_to_json(first);
+		assert_non_null(json);
+		char *text = cJSON_PrintUnformatted(json);
+		assert_non_null(text);
+		second = parsed(f, text);
+		cJSON *again = spec_to_json(second);
+		assert_true(cJSON_Compare(json, again, true));
+		if (i == 0) { /* what the client gave comes back as it was */
+			cJSON *given = cJSON_Parse(full);
+			assert_true(cJSON_Compare(given, json, true));
+			cJSON_Delete(given);
+		}
+		assert_string_equal(first->model_dir, second->model_dir);
+		cJSON_Delete(json);
+		cJSON_Delete(again);
+		free(text);
+		spec_free(first);
+		spec_free(second);
+	}
+}
+
+static void test_fields(void **state)
+{
+	struct fixture *f = *state;
+	/* Each is put into a spec that is right without it. */
+	static const struct {
+		const char *fields, *pointer, *part;
+	} cases[] = {
+		{"\"sparsty\":0.5", "/sparsty", "unknown key"},
+		{"\"a/b~c\":1", "/a~1b~0c", "unknown key"},
+		{"\"besa\":{\"lamda\":1}", "/besa/lamda", "unknown key"},
+		{"\"calibration\":{\"sample\":1}", "/calibration/sample", "unknown key"},
+		{"\"evaluation\":{\"tasks\":[]}", "/evaluation/tasks", "unknown key"},
+		{"\"name\":7", "/name", "must be a string"},
+		{"\"name\":\"a\\u0007b\"", "/name", "control characters"},
+		{"\"name\":\"a\\u0085b\"", "/name", "control characters"},
+		{"\"output\":\"/abs\"", "/output", "relative"},
+		{"\"output\":\"../up\"", "/output", "dot"},
+		{"\"output\":\"a/../../b\"", "/output", "dot"},
+		{"\"output\":\".hidden\"", "/output", "dot"},
+		{"\"output\":\"a//b\"", "/output", "empty"},
+		{"\"output\":\"\"", "/output", "empty"},
+		{"\"output\":\"a/\"", "/output", "empty"},
+		{"\"output\":\"{user}\"", "/output", "{date} and {id}"},
+		{"\"output\":\"{id\"", "/output", "{date} and {id}"},
+		{"\"overwrite\":1", "/overwrite", "true or false"},
+		{"\"method\":\"sparsegpt\"", "/method", "not supported by this version"},
+		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, none"},
+		{"\"pattern\":\"2:4\"", "/pattern", "not supported by this version"},
+		{"\"pattern\":\"3:5\"", "/pattern", "unstructured"},
+		{"\"pattern\":5", "/pattern", "unstructured"},
+		{"\"quantization\":{\"bits\":4}", "/quantization", "not supported by this version"},
+		{"\"besa\":[]", "/besa", "must be an object"},
+		{"\"besa\":{\"granularity\":\"column\"}", "/besa/granularity", "row, layer"},
+		{"\"besa\":{\"importance\":\"sparsegpt\"}", "/besa/importance", "wanda, magnitude"},
+		{"\"besa\":{\"candidates\":1}", "/besa/candidates", "from 2 to 256"},
+		{"\"besa\":{\"candidates\":257}", "/besa/candidates", "from 2 to 256"},
+		{"\"besa\":{\"candidates\":10.5}", "/besa/candidates", "integer"},
+		{"\"besa\":{\"lambda\":-1}", "/besa/lambda", "from 0"},
+		{"\"besa\":{\"lambda\":1e999}", "/besa/lambda", "number"},
+		{"\"besa\":{\"epochs\":0}", "/besa/epochs", "from 1 to 100"},
+		{"\"besa\":{\"batch_size\":129}", "/besa/batch_size", "from 1 to 128"},
+		{"\"besa\":{\"batch_size\":5},\"calibration\":{\"samples\":4}", "/besa/batch_size", "from 1 to 4"},
+		{"\"besa\":{\"optimizer\":\"sgd\"}", "/besa/optimizer", "prodigy, adamw"},
+		{"\"besa\":{\"learning_rate\":0}", "/besa/learning_rate", "number"},
+		{"\"besa\":{\"d_coef\":0}", "/besa/d_coef", "number"},
+		{"\"besa\":{\"target\":\"dense\"}", "/besa/target", "block, dense_stream"},
+		{"\"besa\":{\"parameterization\":\"tanh\"}", "/besa/parameterization", "sigmoid, softmax, auto"},
+		{"\"calibration\":{\"samples\":0}", "/calibration/samples", "from 1 to 65536"},
+		{"\"calibration\":{\"sequence_length\":513}", "/calibration/sequence_length", "from 2 to 512"},
+		{"\"calibration\":{\"seed\":-1}", "/calibration/seed", "from 0"},
+		{"\"calibration\":{\"path\":\"none.txt\"}", "/calibration/path", "is not there"},
+		{"\"calibration\":{\"path\":\"../secret/config.json\"}", "/calibration/path", "'..'"},
+		{"\"calibration\":{\"path\":\"/etc/passwd\"}", "/calibration/path", "outside the roots"},
+		{"\"calibration\":{\"path\":\".\"}", "/calibration/path", "not a regular file"},
+		{"\"calibration\":{\"path\":\"\"}", "/calibration/path", "empty"},
+		{"\"calibration\":{\"path\":true}", "/calibration/path", "must be a string"},
+		{"\"evaluation\":{\"perplexity\":{}}", "/evaluation/perplexity", "list"},
+		{"\"evaluation\":{\"perplexity\":[7]}", "/evaluation/perplexity/0", "must be an object"},
+		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"name\":\"a b\"}]}", "/evaluation/perplexity/0/name",
+		 "letters"},
+		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"name\":\"\"}]}", "/evaluation/perplexity/0/name",
+		 "letters"},
+		{"\"evaluation\":{\"perplexity\":[{\"name\":\"x\"}]}", "/evaluation/perplexity/0/path", "is required"},
+		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\"},{\"path\":\"c4.json\"}]}", "/evaluation/perplexity/1/name",
+		 "must differ"},
+		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"sequence_length\":1}]}",
+		 "/evaluation/perplexity/0/sequence_length", "from 2 to 512"},
+		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"title\":1}]}", "/evaluation/perplexity/0/title",
+		 "unknown key"},
+		{"\"precision\":\"f16\"", "/precision", "auto, f32, bf16"},
+		{"\"priority\":101", "/priority", "from -100 to 100"},
+		{"\"timeout_seconds\":-1", "/timeout_seconds", "number"},
+	};
+	char text[512];
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		snprintf(text, sizeof text, "{\"model\":\"tiny\",\"sparsity\":0.5,%s}", cases[i].fields);
+		assert_problem(f, text, cases[i].pointer, cases[i].part);
+	}
+	snprintf(text, sizeof text, "{\"model\":\"tiny\",\"sparsity\":0.5,\"name\":\"%0201d\"}", 0);
+	assert_problem(f, text, "/name", "at most 200 characters");
+}
+
+static void test_required_and_sparsity(void **state)
+{
+	struct fixture *f = *state;
+	assert_problem(f, "[]", "", "must be a JSON object");
+	assert_problem(f, "{\"sparsity\":0.5}", "/model", "is required");
+	assert_problem(f, "{\"model\":\"tiny\"}", "/sparsity", "is required");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":1.2}", "/sparsity", "from 0 to 0.95");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":-0.1}", "/sparsity", "from 0 to 0.95");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":\"0.5\"}", "/sparsity", "number");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"method\":\"none\"}", "/sparsity", "from 0 to 0");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.7,\"besa\":{\"parameterization\":\"sigmoid\"}}",
+		       "/besa/parameterization", "sparsities from 0.3776 to 0.6224 only");
+	spec_free(parsed(f,
+			 "{\"model\":\"tiny\",\"sparsity\":0.7,\"method\":\"wanda\",\"besa\":{\"parameterization\":\"sigmoid\"}}"));
+	f->roots.calibration = NULL;
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5}", "/calibration/path", "without --calibration");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"method\":\"wanda\"}", "/calibration/path",
+		       "without --calibration");
+	spec_free(parsed(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"method\":\"magnitude\"}"));
+	char gone[128];
+	snprintf(gone, sizeof gone, "%s/gone.txt", f->scratch.directory);
+	f->roots.calibration = gone;
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5}", "/calibration/path", "is not there");
+}
+
+static void test_models(void **state)
+{
+	struct fixture *f = *state;
+	struct scratch *s = &f->scratch;
+	char text[256];
+	assert_int_equal(symlink("../secret", scratch_path(s, "models/escape")), 0);
+	assert_int_equal(symlink("tiny", scratch_path(s, "models/alias")), 0);
+	assert_int_equal(mkdir(scratch_path(s, "models/bare"), 0700), 0);
+	write_model(s, "models/strange", "{\"model_type\":\"gpt_neox\"}");
+	write_model(s, "models/broken", config_json);
+	scratch_text(s, "models/broken/model.safetensors", "cut");
+	scratch_text(s, "models/file", "x");
+	static const struct {
+		const char *model, *part;
+	} cases[] = {
+		{"none", "is not there"},
+		{"../secret", "'..'"},
+		{"tiny/../../secret", "'..'"},
+		{"escape", "leads out of its root"},
+		{"/etc", "outside the roots"},
+		{"/nowhere/at/all", "outside the roots"},
+		{"file", "is not a directory"},
+		{"bare", "config.json: No such file"},
+		{"strange", "config.json: model_type 'gpt_neox'"},
+		{"broken", "model.safetensors: too short"},
+		{"", "must not be empty"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		snprintf(text, sizeof text, "{\"model\":\"%s\",\"sparsity\":0.5,\"output\":\"o\"}", cases[i].model);
+		assert_problem(f, text, "/model", cases[i].part);
+		assert_null(strstr(f->problems.items[0].detail, s->directory)); /* no path of the server's */
+	}
+	snprintf(text, sizeof text, "{\"model\":\"%s/secret\",\"sparsity\":0.5}", s->directory);
+	assert_problem(f, text, "/model", "outside the roots");
+	snprintf(text, sizeof text, "{\"model\":\"%s/tiny\",\"sparsity\":0.5}", f->models);
+	struct spec *spec = parsed(f, text);
+	assert_string_equal(spec->output, "tiny-besa-{id}");
+	spec_free(spec);
+	spec = parsed(f, "{\"model\":\"alias/\",\"sparsity\":0.5}");
+	assert_string_equal(spec->output, "tiny-besa-{id}");
+	spec_free(spec);
+}
+
+static void test_collects_problems(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec = NULL;
+	assert_int_equal(parse(f, "{\"sparsity\":2,\"priority\":1000,\"x\":1,\"besa\":{\"epochs\":0}}", &spec), STATUS_INVALID);
+	assert_int_equal(f->problems.count, 5); /* and the missing model */
+	char text[2048] = "{\"model\":\"tiny\",\"sparsity\":0.5";
+	for (int i = 0; i < SPEC_MAX_PROBLEMS + 5; i++)
+		snprintf(text + strlen(text), sizeof text - strlen(text), ",\"unknown-%d\":1", i);
+	strcat(text, "}");
+	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
+	assert_int_equal(f->problems.count, SPEC_MAX_PROBLEMS);
+	/* A key that is longer than a pointer is cut between its characters. */
+	strcpy(text, "{\"model\":\"tiny\",\"sparsity\":0.5,\"x");
+	for (int i = 0; i < 100; i++)
+		strcat(text, "\xc3\xa9");
+	strcat(text, "\":1}");
+	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
+	const char *pointer = f->problems.items[0].pointer;
+	assert_true(utf8_valid(pointer, strlen(pointer)) && strlen(pointer) > 100);
+	assert_null(spec);
+}
+
+#define SPEC_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SPEC_TEST(test_defaults),
+		SPEC_TEST(test_dependent_defaults),
+		SPEC_TEST(test_round_trip),
+		SPEC_TEST(test_fields),
+		SPEC_TEST(test_required_and_sparsity),
+		SPEC_TEST(test_models),
+		SPEC_TEST(test_collects_problems),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
