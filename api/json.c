@@ -40,10 +40,7 @@ cJSON *job_json(const struct job *job)
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddStringToObject(json, "id", job->id);
 	cJSON_AddStringToObject(json, "state", job_state_name(job->state));
-	if (job->name)
-		cJSON_AddStringToObject(json, "name", job->name);
-	else
-		cJSON_AddNullToObject(json, "name");
+	cJSON_AddStringToObject(json, "name", job->name ? job->name : "");
 	add_raw(json, "spec", job->spec);
 
 	cJSON *progress = cJSON_AddObjectToObject(json, "progress");

@@ -1,0 +1,78 @@
+#include "daemon/bar.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { WIDTH = 30, REDRAW_MILLISECONDS = 100 };
+
+struct bar bar_create(void)
+{
+	return (struct bar){.terminal = isatty(STDERR_FILENO), .loss = NAN};
+}
+
+void bar_clear(struct bar *bar)
+{
+	if (bar->shown) fputs("\r\033[K", stderr);
+	bar->shown = false;
+}
+
+void bar_line(struct bar *bar, const char *format, ...)
+{
+	bar_clear(bar);
+	va_list args;
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+static double number(const cJSON *data, const char *key)
+{
+	return cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(data, key));
+}
+
+static const char *string(const cJSON *data, const char *key)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(data, key));
+	return text ? text : "";
+}
+
+void bar_event(struct bar *bar, const char *type, const cJSON *data)
+{
+	if (strcmp(type, "block.step") == 0) {
+		bar->loss = number(data, "loss");
+	} else if (strcmp(type, "block.finished") == 0) {
+		bar->loss = NAN;
+		bar_line(bar, "block %.0f of %.0f: loss %.6f, sparsity %.4f, %.1f s", number(data, "block") + 1,
+			 number(data, "blocks"), number(data, "reconstruction"), number(data, "sparsity"), number(data, "seconds"));
+	} else if (strcmp(type, "eval.finished") == 0) {
+		bar_line(bar, "%s, %s: perplexity %.4f", string(data, "dataset"), string(data, "model"),
+			 number(data, "perplexity"));
+	} else if (strcmp(type, "warning") == 0) {
+		bar_line(bar, "warning: %s", string(data, "message"));
+	}
+}
+
+void bar_progress(struct bar *bar, const char *phase, int block, int blocks, double fraction, double eta_seconds)
+{
+	struct timespec now;
+	char filled[WIDTH + 1], left[32] = "", loss[32] = "";
+	if (!bar->terminal) return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	int64_t milliseconds = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	if (bar->shown && milliseconds - bar->drawn < REDRAW_MILLISECONDS) return;
+	bar->drawn = milliseconds;
+	bar->shown = true;
+	for (int i = 0; i < WIDTH; i++)
+		filled[i] = i < (int)(fraction * WIDTH) ? '#' : '.';
+	filled[WIDTH] = 0;
+	if (eta_seconds >= 0) snprintf(left, sizeof left, ", %.0f:%02d left", floor(eta_seconds / 60), (int)fmod(eta_seconds, 60));
+	if (!isnan(bar->loss)) snprintf(loss, sizeof loss, ", loss %.5f", bar->loss);
+	fprintf(stderr, "\r\033[K[%s] %3d %% %s, block %d of %d%s%s", filled, (int)(fraction * 100), phase, block + 1, blocks, loss,
+		left);
+	fflush(stderr);
+}

@@ -1,0 +1,11 @@
+/* The choice of the compute backend. */
+#ifndef BESAD_DAEMON_DEVICE_H
+#define BESAD_DAEMON_DEVICE_H
+
+#include "daemon/options.h"
+#include "engine/backend.h"
+
+/* Makes the backend that the options ask for; auto takes CUDA if it can, else the CPU, and logs which and why. */
+enum status device_open(const struct options *, struct backend **ret, struct error *err);
+
+#endif

@@ -1,0 +1,95 @@
+#include "daemon/journal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/json.h"
+
+enum { MAX_JOURNAL = 1 << 30 };
+
+/* Takes one line into account. */
+static enum status replay(struct journal *journal, const char *line, size_t bytes, struct error *err)
+{
+	cJSON *event;
+	TRY(json_parse(line, bytes, journal->file.path, &event, err));
+	const cJSON *id = cJSON_GetObjectItemCaseSensitive(event, "id");
+	const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "type"));
+	enum status status = STATUS_OK;
+	if (!type || !cJSON_IsNumber(id) || id->valuedouble != (double)(journal->last_id + 1)) {
+		status = error_set(err, STATUS_INVALID, "%s: event %lld is not in its place", journal->file.path,
+				   (long long)journal->last_id + 1);
+	} else {
+		journal->last_id++;
+		journal->attempts += strcmp(type, "job.started") == 0;
+		journal->blocks_done += strcmp(type, "block.finished") == 0;
+		if (strcmp(type, "job.succeeded") == 0) {
+			free(journal->result);
+			journal->result = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(event, "data"));
+		}
+	}
+	cJSON_Delete(event);
+	return status;
+}
+
+static enum status replay_all(struct journal *journal, struct error *err)
+{
+	char *text;
+	size_t bytes;
+	TRY(file_slurp(journal->file.path, MAX_JOURNAL, &text, &bytes, err));
+	enum status status = STATUS_OK;
+	for (char *line = text, *newline; !status && (newline = memchr(line, '\n', bytes - (size_t)(line - text)));
+	     line = newline + 1) {
+		status = replay(journal, line, (size_t)(newline - line), err);
+		journal->end = newline + 1 - text;
+	}
+	free(text);
+	if (!status && (size_t)journal->end < bytes && ftruncate(journal->file.fd, journal->end) != 0)
+		return error_errno(err, "%s", journal->file.path);
+	return status;
+}
+
+enum status journal_open(const char *path, struct journal *ret, struct error *err)
+{
+	struct journal journal = {0};
+	if (path_exists(path))
+		TRY(file_open_write(path, &journal.file, err));
+	else
+		TRY(file_create(path, 0, &journal.file, err));
+	enum status status = replay_all(&journal, err);
+	if (status)
+		journal_close(&journal);
+	else
+		*ret = journal;
+	return status;
+}
+
+void journal_close(struct journal *journal)
+{
+	file_close(&journal->file);
+	free(journal->result);
+	journal->result = NULL;
+}
+
+enum status journal_append(struct journal *journal, const char *type, const char *data, bool durable, struct error *err)
+{
+	char *line, created_at[40];
+	struct timespec now;
+	struct tm utc;
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &utc);
+	size_t used = strftime(created_at, sizeof created_at, "%Y-%m-%dT%H:%M:%S", &utc);
+	snprintf(created_at + used, sizeof created_at - used, ".%03ldZ", now.tv_nsec / 1000000);
+	int bytes = asprintf(&line, "{\"id\":%lld,\"type\":\"%s\",\"created_at\":\"%s\",\"data\":%s}\n",
+			     (long long)journal->last_id + 1, type, created_at, data);
+	if (bytes < 0) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+	enum status status = file_write(&journal->file, line, (size_t)bytes, journal->end, err);
+	free(line);
+	if (!status && durable) status = file_sync(&journal->file, err);
+	if (status) return status;
+	journal->end += bytes;
+	journal->last_id++;
+	return STATUS_OK;
+}

@@ -1,0 +1,89 @@
+#include "daemon/listen.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { BACKLOG = 512 };
+
+static bool is_loopback(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET) return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
+	return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
+}
+
+static int port_of(int fd)
+{
+	struct sockaddr_storage address;
+	socklen_t size = sizeof address;
+	if (getsockname(fd, (struct sockaddr *)&address, &size) != 0) return 0;
+	/* The port is at the same place in both families. */
+	return ntohs(((struct sockaddr_in *)&address)->sin_port);
+}
+
+static enum status open_one(const struct addrinfo *info, const char *text, struct sockets *sockets, struct error *err)
+{
+	int on = 1;
+	if (sockets->n == MAX_SOCKETS) return error_set(err, STATUS_INVALID, "--listen: more than %d addresses", MAX_SOCKETS);
+	int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) return error_errno(err, "--listen %s", text);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (info->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+	if (bind(fd, info->ai_addr, info->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
+		enum status status = error_errno(err, "--listen %s", text);
+		close(fd);
+		return status;
+	}
+	sockets->loopback = (sockets->n == 0 || sockets->loopback) && is_loopback(info->ai_addr);
+	if (sockets->n == 0) sockets->port = port_of(fd);
+	sockets->fds[sockets->n++] = fd;
+	return STATUS_OK;
+}
+
+/* Splits at the last colon, and takes the brackets off an IPv6 address. */
+static bool split(const char *text, char *host, size_t room, const char **ret_port)
+{
+	const char *colon = strrchr(text, ':');
+	if (!colon || !colon[1]) return false;
+	const char *begin = text, *end = colon;
+	if (*begin == '[') {
+		if (end[-1] != ']') return false;
+		begin++;
+		end--;
+	} else if (memchr(begin, ':', (size_t)(end - begin))) {
+		return false;
+	}
+	if (begin == end || (size_t)(end - begin) >= room) return false;
+	memcpy(host, begin, (size_t)(end - begin));
+	host[end - begin] = 0;
+	*ret_port = colon + 1;
+	return true;
+}
+
+enum status listen_open(const char *address, struct sockets *sockets, struct error *err)
+{
+	char host[256];
+	const char *port;
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
+	if (!split(address, host, sizeof host, &port))
+		return error_set(err, STATUS_INVALID, "--listen %s: must be HOST:PORT, IPv6 addresses in brackets", address);
+	int failed = getaddrinfo(host, port, &hints, &found);
+	if (failed) return error_set(err, STATUS_INVALID, "--listen %s: %s", address, gai_strerror(failed));
+	enum status status = STATUS_OK;
+	for (const struct addrinfo *info = found; info && !status; info = info->ai_next)
+		status = open_one(info, address, sockets, err);
+	freeaddrinfo(found);
+	return status;
+}
+
+void listen_close(struct sockets *sockets)
+{
+	for (size_t i = 0; i < sockets->n; i++)
+		close(sockets->fds[i]);
+	sockets->n = 0;
+}

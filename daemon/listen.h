@@ -1,0 +1,23 @@
+/* Listening sockets. */
+#ifndef BESAD_DAEMON_LISTEN_H
+#define BESAD_DAEMON_LISTEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "engine/error.h"
+
+enum { MAX_SOCKETS = 8 };
+
+struct sockets {
+	int fds[MAX_SOCKETS];
+	size_t n;
+	int port;      /* of the first */
+	bool loopback; /* all of them */
+};
+
+/* Opens every address that HOST:PORT or [HOST]:PORT means, and adds it. */
+enum status listen_open(const char *address, struct sockets *, struct error *err);
+void listen_close(struct sockets *);
+
+#endif

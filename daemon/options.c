@@ -1,0 +1,337 @@
+#include "daemon/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/file.h"
+
+enum { MIN_TOKEN = 16, MAX_TOKEN = 4096, DEFAULT_QUEUE_LIMIT = 1000 };
+
+const char options_help[] =
+	"usage: besad [serve] [option]...\n"
+	"       besad run [option]... JOB.json\n"
+	"\n"
+	"besad makes large language models sparse. `serve` answers HTTP and works through a queue of jobs;\n"
+	"`run` does one job without HTTP and, killed and started again, goes on where it was.\n"
+	"\n"
+	"  --model-root DIR        where models lie; may be repeated, searched in order\n"
+	"  --data-root DIR         where calibration and evaluation data lie; may be repeated\n"
+	"  --output-root DIR       where pruned models go\n"
+	"  --calibration FILE      calibration data of jobs that name none\n"
+	"  --backend auto|cpu|cuda what computes; auto takes a CUDA device if there is one\n"
+	"  --threads N             threads of the CPU backend (default: all that may be used)\n"
+	"  --device-memory SIZE    cap on device memory, as in 20G (default: all there is)\n"
+	"  --help, --version\n"
+	"\n"
+	"serve:\n"
+	"  --listen HOST:PORT      address to answer on (default 127.0.0.1:8642); [::1]:8642 for IPv6; may be repeated;\n"
+	"                          port 0 takes a free one; what is not loopback needs --token-file\n"
+	"  --state-dir DIR         queue and checkpoints (default $STATE_DIRECTORY, $XDG_STATE_HOME/besad or\n"
+	"                          ~/.local/state/besad)\n"
+	"  --token-file FILE       requests must bear the token in its first line\n"
+	"  --queue-limit N         jobs that may wait (default 1000)\n"
+	"  --port-file FILE        write the port there once it is open\n"
+	"\n"
+	"run (paths are relative to the current directory unless roots are given):\n"
+	"  --checkpoint-dir DIR    events and checkpoints (default: beside the output, removed at the end)\n"
+	"  --json                  print the result as JSON on standard output\n"
+	"\n"
+	"Exit status of run: 0 done, 1 failed, 2 the job or the command line is wrong, 128 + n stopped by signal n.\n";
+
+enum {
+	OPTION_MODEL_ROOT = 256,
+	OPTION_DATA_ROOT,
+	OPTION_OUTPUT_ROOT,
+	OPTION_CALIBRATION,
+	OPTION_BACKEND,
+	OPTION_THREADS,
+	OPTION_DEVICE_MEMORY,
+	OPTION_LISTEN,
+	OPTION_STATE_DIR,
+	OPTION_TOKEN_FILE,
+	OPTION_QUEUE_LIMIT,
+	OPTION_PORT_FILE,
+	OPTION_CHECKPOINT_DIR,
+	OPTION_JSON,
+	OPTION_HELP,
+	OPTION_VERSION,
+};
+
+#define COMMON_OPTIONS                                                                                                             \
+	{"model-root", required_argument, NULL, OPTION_MODEL_ROOT}, {"data-root", required_argument, NULL, OPTION_DATA_ROOT},      \
+		{"output-root", required_argument, NULL, OPTION_OUTPUT_ROOT},                                                      \
+		{"calibration", required_argument, NULL, OPTION_CALIBRATION},                                                      \
+		{"backend", required_argument, NULL, OPTION_BACKEND}, {"threads", required_argument, NULL, OPTION_THREADS},        \
+		{"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY}, {"help", no_argument, NULL, OPTION_HELP},        \
+	{                                                                                                                          \
+		"version", no_argument, NULL, OPTION_VERSION                                                                       \
+	}
+
+static const struct option serve_options[] = {
+	COMMON_OPTIONS,
+	{"listen", required_argument, NULL, OPTION_LISTEN},
+	{"state-dir", required_argument, NULL, OPTION_STATE_DIR},
+	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
+	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
+	{"port-file", required_argument, NULL, OPTION_PORT_FILE},
+	{0},
+};
+
+static const struct option run_options[] = {
+	COMMON_OPTIONS,
+	{"checkpoint-dir", required_argument, NULL, OPTION_CHECKPOINT_DIR},
+	{"json", no_argument, NULL, OPTION_JSON},
+	{0},
+};
+
+/* ---- values --------------------------------------------------------------------------------------------------------------- */
+
+static enum status parse_number(const char *option, const char *text, int64_t low, int64_t high, int64_t *ret, struct error *err)
+{
+	char *end;
+	errno = 0;
+	long long value = strtoll(text, &end, 10);
+	if (errno || end == text || *end || value < low || value > high)
+		return error_set(err, STATUS_INVALID, "%s '%s': must be a number from %lld to %lld", option, text, (long long)low,
+				 (long long)high);
+	*ret = value;
+	return STATUS_OK;
+}
+
+/* A number of bytes, with K, M, G or T for powers of 1024. */
+static enum status parse_size(const char *option, const char *text, size_t *ret, struct error *err)
+{
+	static const char units[] = "KMGT";
+	char *end;
+	errno = 0;
+	unsigned long long value = strtoull(text, &end, 10);
+	const char *unit = *end ? strchr(units, *end) : NULL;
+	int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+	if (errno || end == text || *text == '-' || (unit ? end[1] : *end) || value > (ULLONG_MAX >> shift))
+		return error_set(err, STATUS_INVALID, "%s '%s': must be a size in bytes, as in 20G", option, text);
+	*ret = (size_t)(value << shift);
+	return STATUS_OK;
+}
+
+static enum status real_path(const char *option, const char *path, char **ret, struct error *err)
+{
+	char *real = realpath(path, NULL);
+	if (!real) return error_errno(err, "%s %s", option, path);
+	*ret = real;
+	return STATUS_OK;
+}
+
+static enum status real_directory(const char *option, const char *path, char **ret, struct error *err)
+{
+	struct stat info;
+	char *real = NULL;
+	TRY(real_path(option, path, &real, err));
+	if (stat(real, &info) == 0 && S_ISDIR(info.st_mode)) {
+		*ret = real;
+		return STATUS_OK;
+	}
+	free(real);
+	return error_set(err, STATUS_INVALID, "%s %s: not a directory", option, path);
+}
+
+/* Adds a directory to a NULL-terminated list. */
+static enum status add_root(const char *option, const char *path, char ***list, struct error *err)
+{
+	size_t count = 0;
+	while (*list && (*list)[count])
+		count++;
+	char **longer = realloc(*list, (count + 2) * sizeof *longer);
+	if (!longer) return error_set(err, STATUS_NO_MEMORY, "no memory for %s", option);
+	*list = longer;
+	longer[count] = longer[count + 1] = NULL;
+	return real_directory(option, path, &longer[count], err);
+}
+
+static enum status set_directory(const char *option, const char *path, char **field, struct error *err)
+{
+	char *real = NULL;
+	TRY(real_directory(option, path, &real, err));
+	free(*field);
+	*field = real;
+	return STATUS_OK;
+}
+
+/* Makes the directory where it is not there yet. */
+static enum status make_directory(const char *option, const char *path, char **field, struct error *err)
+{
+	TRY(directory_make(path, err));
+	return set_directory(option, path, field, err);
+}
+
+static enum status read_token(const char *path, char **field, struct error *err)
+{
+	char *text;
+	size_t bytes;
+	TRY(file_slurp(path, MAX_TOKEN, &text, &bytes, err));
+	size_t length = strcspn(text, "\r\n");
+	text[length] = 0;
+	bool fits = length >= MIN_TOKEN;
+	for (size_t i = 0; i < length; i++)
+		fits = fits && text[i] > 0x20 && text[i] < 0x7f;
+	if (!fits) {
+		free(text);
+		return error_set(err, STATUS_INVALID, "%s: the first line must be a token of at least %d printable characters",
+				 path, MIN_TOKEN);
+	}
+	free(*field);
+	*field = text;
+	return STATUS_OK;
+}
+
+static enum status parse_backend(const char *text, enum backend_choice *ret, struct error *err)
+{
+	static const char *const names[] = {"auto", "cpu", "cuda"};
+	for (int i = 0; i < 3; i++)
+		if (strcmp(text, names[i]) == 0) {
+			*ret = (enum backend_choice)i;
+			return STATUS_OK;
+		}
+	return error_set(err, STATUS_INVALID, "--backend '%s': must be auto, cpu or cuda", text);
+}
+
+static enum status add_listen(const char *text, struct options *options, struct error *err)
+{
+	if (options->n_listen == MAX_LISTEN) return error_set(err, STATUS_INVALID, "--listen: more than %d addresses", MAX_LISTEN);
+	options->listen[options->n_listen++] = text;
+	return STATUS_OK;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------------------ */
+
+static enum status parse_option(int option, const char *value, struct options *options, struct error *err)
+{
+	int64_t number = 0;
+	switch (option) {
+	case OPTION_MODEL_ROOT:
+		return add_root("--model-root", value, &options->roots.model, err);
+	case OPTION_DATA_ROOT:
+		return add_root("--data-root", value, &options->roots.data, err);
+	case OPTION_OUTPUT_ROOT:
+		return make_directory("--output-root", value, &options->roots.output, err);
+	case OPTION_CALIBRATION:
+		free(options->roots.calibration);
+		options->roots.calibration = NULL;
+		return real_path("--calibration", value, &options->roots.calibration, err);
+	case OPTION_BACKEND:
+		return parse_backend(value, &options->backend, err);
+	case OPTION_THREADS:
+		TRY(parse_number("--threads", value, 1, 4096, &number, err));
+		options->threads = (int)number;
+		return STATUS_OK;
+	case OPTION_DEVICE_MEMORY:
+		return parse_size("--device-memory", value, &options->device_memory, err);
+	case OPTION_LISTEN:
+		return add_listen(value, options, err);
+	case OPTION_STATE_DIR:
+		return make_directory("--state-dir", value, &options->state_dir, err);
+	case OPTION_TOKEN_FILE:
+		return read_token(value, &options->token, err);
+	case OPTION_QUEUE_LIMIT:
+		return parse_number("--queue-limit", value, 1, 1000000, &options->queue_limit, err);
+	case OPTION_PORT_FILE:
+		options->port_file = value;
+		return STATUS_OK;
+	case OPTION_CHECKPOINT_DIR:
+		return make_directory("--checkpoint-dir", value, &options->checkpoint_dir, err);
+	case OPTION_JSON:
+		options->json = true;
+		return STATUS_OK;
+	case OPTION_HELP:
+		options->command = COMMAND_HELP;
+		return STATUS_OK;
+	default:
+		options->command = COMMAND_VERSION;
+		return STATUS_OK;
+	}
+}
+
+static enum status default_state_dir(struct options *options, struct error *err)
+{
+	char path[PATH_MAX];
+	const char *systemd = getenv("STATE_DIRECTORY"), *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	if (systemd && *systemd)
+		snprintf(path, sizeof path, "%.*s", (int)strcspn(systemd, ":"), systemd);
+	else if (xdg && *xdg == '/')
+		snprintf(path, sizeof path, "%s/besad", xdg);
+	else if (home && *home == '/')
+		snprintf(path, sizeof path, "%s/.local/state/besad", home);
+	else
+		return error_set(err, STATUS_INVALID, "--state-dir is needed");
+	return make_directory("--state-dir", path, &options->state_dir, err);
+}
+
+static enum status complete_serve(struct options *options, struct error *err)
+{
+	if (!options->roots.model) return error_set(err, STATUS_INVALID, "--model-root is needed");
+	if (!options->roots.output) return error_set(err, STATUS_INVALID, "--output-root is needed");
+	if (!options->roots.data) {
+		options->roots.data = calloc(1, sizeof *options->roots.data);
+		if (!options->roots.data) return error_set(err, STATUS_NO_MEMORY, "no memory for the options");
+	}
+	if (!options->n_listen) options->listen[options->n_listen++] = "127.0.0.1:8642";
+	return options->state_dir ? STATUS_OK : default_state_dir(options, err);
+}
+
+/* Whoever runs a job by hand may read what they may read: relative paths in the current directory, absolute ones anywhere. */
+static enum status complete_run(struct options *options, struct error *err)
+{
+	char ***lists[] = {&options->roots.model, &options->roots.data};
+	for (int i = 0; i < 2; i++) {
+		if (*lists[i]) continue;
+		TRY(add_root("the current directory", ".", lists[i], err));
+		TRY(add_root("the root directory", "/", lists[i], err));
+	}
+	return options->roots.output ? STATUS_OK : set_directory("the current directory", ".", &options->roots.output, err);
+}
+
+enum status options_parse(int argc, char **argv, struct options *ret, struct error *err)
+{
+	int option;
+	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT};
+	if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "serve") == 0)) {
+		if (argv[1][0] == 'r') ret->command = COMMAND_RUN;
+		argv++;
+		argc--;
+	}
+	const struct option *known = ret->command == COMMAND_RUN ? run_options : serve_options;
+	while ((option = getopt_long(argc, argv, ":", known, NULL)) != -1) {
+		if (option == '?') return error_set(err, STATUS_INVALID, "unknown option %s; see besad --help", argv[optind - 1]);
+		if (option == ':') return error_set(err, STATUS_INVALID, "%s needs a value; see besad --help", argv[optind - 1]);
+		TRY(parse_option(option, optarg, ret, err));
+		if (ret->command == COMMAND_HELP || ret->command == COMMAND_VERSION) return STATUS_OK;
+	}
+	int wanted = ret->command == COMMAND_RUN;
+	if (argc - optind < wanted) return error_set(err, STATUS_INVALID, "run needs a job file; see besad --help");
+	if (argc - optind > wanted) return error_set(err, STATUS_INVALID, "what is '%s'? See besad --help", argv[optind + wanted]);
+	if (ret->command == COMMAND_RUN) ret->job_file = argv[optind];
+	return ret->command == COMMAND_RUN ? complete_run(ret, err) : complete_serve(ret, err);
+}
+
+static void free_list(char **list)
+{
+	for (size_t i = 0; list && list[i]; i++)
+		free(list[i]);
+	free(list);
+}
+
+void options_free(struct options *options)
+{
+	free_list(options->roots.model);
+	free_list(options->roots.data);
+	free(options->roots.output);
+	free(options->roots.calibration);
+	free(options->state_dir);
+	free(options->token);
+	free(options->checkpoint_dir);
+	*options = (struct options){0};
+}

@@ -1,0 +1,44 @@
+/* The command line. */
+#ifndef BESAD_DAEMON_OPTIONS_H
+#define BESAD_DAEMON_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/error.h"
+#include "engine/spec.h"
+
+enum { MAX_LISTEN = 4 };
+
+enum command { COMMAND_SERVE, COMMAND_RUN, COMMAND_HELP, COMMAND_VERSION };
+enum backend_choice { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
+
+struct options {
+	enum command command;
+	struct roots roots; /* real paths */
+	enum backend_choice backend;
+	int threads;          /* 0: all that the process may use */
+	size_t device_memory; /* bytes; 0: all there is */
+
+	/* serve */
+	const char *listen[MAX_LISTEN];
+	size_t n_listen;
+	char *state_dir; /* absolute */
+	char *token;     /* NULL: none */
+	int64_t queue_limit;
+	const char *port_file; /* or NULL */
+
+	/* run */
+	const char *job_file;
+	char *checkpoint_dir; /* absolute; NULL: beside the output */
+	bool json;            /* the result on standard output */
+};
+
+/* STATUS_INVALID for a command line that makes no sense. *ret is freed with options_free, also after a failure. */
+enum status options_parse(int argc, char **argv, struct options *ret, struct error *err);
+void options_free(struct options *);
+
+extern const char options_help[];
+
+#endif

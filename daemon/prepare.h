@@ -1,0 +1,26 @@
+/* From what a client asks for to a job that can run: the spec with every default and the output's final name. */
+#ifndef BESAD_DAEMON_PREPARE_H
+#define BESAD_DAEMON_PREPARE_H
+
+#include "engine/engine.h"
+#include "engine/spec.h"
+
+/* Parses the spec of job `id`, expands {date} and {id} in its output, and checks where that lies. STATUS_INVALID with `problems`. *ret is
+ * freed with spec_free. */
+enum status prepare_spec(const cJSON *json, const struct roots *roots, const char *id, struct spec **ret,
+			 struct spec_problems *problems, struct error *err);
+
+/* STATUS_EXISTS when there is something at `output` that may not be replaced and was not made by job `id`. */
+enum status prepare_output(const struct roots *roots, const char *output, bool overwrite, const char *id, struct error *err);
+
+/* Where a job's files lie; each path is owned, freed with prepare_paths_free. */
+struct job_paths {
+	char *output_dir, *work_dir, *checkpoint_dir;
+};
+
+/* `output` may be NULL where only the others are wanted; checkpoint_dir is `checkpoints`/`id`. */
+enum status prepare_paths(const struct roots *roots, const char *checkpoints, const char *id, const char *output,
+			  struct job_paths *ret, struct error *err);
+void prepare_paths_free(struct job_paths *);
+
+#endif

@@ -1,0 +1,351 @@
+/* One job without HTTP and without a database: what a person types, or a node of a cluster executes. Its directory holds a lock, the
+ * resolved spec, the journal of events, and the engine's checkpoint; a block is committed by its durable line in the journal. */
+#include "daemon/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/bar.h"
+#include "daemon/device.h"
+#include "daemon/journal.h"
+#include "daemon/log.h"
+#include "daemon/prepare.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/json.h"
+
+enum { EXIT_USAGE = 2, EXIT_SIGNAL = 128, MAX_JOB_FILE = 1 << 20, MAX_ID = 64, STEP_MILLISECONDS = 500 };
+
+struct run {
+	const struct options *options;
+	char id[MAX_ID + 1];
+	char *directory;
+	int lock;
+	struct spec *spec;
+	bool dated; /* the output's name holds the day on which the job began */
+	struct backend *backend;
+	struct journal journal;
+	struct bar bar;
+	int64_t step_written;
+	atomic_bool stop, finished;
+	enum status status; /* of the engine, once finished */
+	struct error err;
+	char *result; /* JSON */
+};
+
+static int64_t monotonic_milliseconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
+
+static enum status append(struct run *run, const char *type, const cJSON *data, bool durable, struct error *err)
+{
+	char *text = cJSON_PrintUnformatted(data);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+	enum status status = journal_append(&run->journal, type, text, durable, err);
+	free(text);
+	return status;
+}
+
+static enum status on_event(void *context, const char *type, const cJSON *data, struct error *err)
+{
+	struct run *run = context;
+	int64_t now = monotonic_milliseconds();
+	bar_event(&run->bar, type, data);
+	if (strcmp(type, "block.step") == 0) {
+		if (now - run->step_written < STEP_MILLISECONDS) return STATUS_OK;
+		run->step_written = now;
+	}
+	return append(run, type, data, false, err);
+}
+
+static enum status on_block(void *context, int block, const cJSON *data, struct error *err)
+{
+	struct run *run = context;
+	(void)block;
+	TRY(append(run, "block.finished", data, true, err));
+	bar_event(&run->bar, "block.finished", data);
+	run->step_written = 0;
+	return STATUS_OK;
+}
+
+static void on_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
+{
+	struct run *run = context;
+	bar_progress(&run->bar, phase, block, blocks, fraction, eta_seconds);
+}
+
+/* ---- start --------------------------------------------------------------------------------------------------------------- */
+
+/* "jobs/nightly.json" is the job "nightly"; other characters than letters, digits, '-', '_' and '.' become '-'. */
+static void name_job(struct run *run)
+{
+	const char *slash = strrchr(run->options->job_file, '/'), *base = slash ? slash + 1 : run->options->job_file;
+	snprintf(run->id, sizeof run->id, "%s", base);
+	char *dot = strrchr(run->id, '.');
+	if (dot && dot != run->id) *dot = 0;
+	for (char *s = run->id; *s; s++)
+		if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.", *s)) *s = '-';
+}
+
+static enum status read_spec(struct run *run, struct error *err)
+{
+	struct spec_problems problems = {0};
+	cJSON *json;
+	TRY(json_read_file(run->options->job_file, MAX_JOB_FILE, &json, err));
+	enum status status = prepare_spec(json, &run->options->roots, run->id, &run->spec, &problems, err);
+	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "output"));
+	run->dated = output && strstr(output, "{date}");
+	cJSON_Delete(json);
+	if (status == STATUS_INVALID)
+		for (int i = 0; i < problems.count; i++)
+			bar_line(&run->bar, "%s: %s: %s", run->options->job_file, problems.items[i].pointer,
+				 problems.items[i].detail);
+	return status;
+}
+
+static enum status path_in(const struct run *run, const char *name, char ret[PATH_MAX], struct error *err)
+{
+	if (snprintf(ret, PATH_MAX, "%s/%s", run->directory, name) < PATH_MAX) return STATUS_OK;
+	return error_set(err, STATUS_INVALID, "%s: too long", run->directory);
+}
+
+static enum status open_directory(struct run *run, struct error *err)
+{
+	char path[PATH_MAX];
+	const struct options *options = run->options;
+	int made = options->checkpoint_dir ? asprintf(&run->directory, "%s", options->checkpoint_dir)
+					   : asprintf(&run->directory, "%s/.besad-run-%s", options->roots.output, run->id);
+	if (made < 0) {
+		run->directory = NULL;
+		return error_set(err, STATUS_NO_MEMORY, "no memory for a path");
+	}
+	TRY(directory_make(run->directory, err));
+	TRY(path_in(run, "lock", path, err));
+	run->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (run->lock < 0) return error_errno(err, "%s", path);
+	if (flock(run->lock, LOCK_EX | LOCK_NB) == 0) return STATUS_OK;
+	if (errno != EWOULDBLOCK) return error_errno(err, "%s", path);
+	return error_set(err, STATUS_EXISTS, "another besad works on this job in %s", run->directory);
+}
+
+/* The output's name as the job's first run expanded it. */
+static enum status keep_output(struct run *run, const cJSON *old, struct error *err)
+{
+	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(old, "output"));
+	char *copy = output ? strdup(output) : NULL;
+	if (!copy) return error_set(err, STATUS_INVALID, "%s/job.json is not a job", run->directory);
+	free(run->spec->output);
+	run->spec->output = copy;
+	return STATUS_OK;
+}
+
+static enum status write_spec(const char *path, const cJSON *json, struct error *err)
+{
+	char *text = cJSON_Print(json);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
+	enum status status = file_replace(path, text, strlen(text), err);
+	free(text);
+	return status;
+}
+
+/* The directory belongs to one spec: what began under another cannot go on. */
+static enum status check_spec(struct run *run, struct error *err)
+{
+	char path[PATH_MAX];
+	cJSON *old = NULL;
+	TRY(path_in(run, "job.json", path, err));
+	if (path_exists(path)) TRY(json_read_file(path, MAX_JOB_FILE, &old, err));
+	enum status status = old && run->dated ? keep_output(run, old, err) : STATUS_OK;
+	cJSON *json = spec_to_json(run->spec);
+	if (!json) status = error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
+	if (!status && !old) status = write_spec(path, json, err);
+	if (!status && old && !cJSON_Compare(old, json, true))
+		status = error_set(err, STATUS_EXISTS, "%s is of a job with another spec; remove it to start over", run->directory);
+	cJSON_Delete(old);
+	cJSON_Delete(json);
+	return status;
+}
+
+static enum status open_journal(struct run *run, struct error *err)
+{
+	char path[PATH_MAX];
+	TRY(path_in(run, "events.jsonl", path, err));
+	return journal_open(path, &run->journal, err);
+}
+
+/* ---- the job ------------------------------------------------------------------------------------------------------------- */
+
+static enum status work(struct run *run, struct error *err)
+{
+	struct engine_sink sink = {run, on_event, on_block, on_progress};
+	struct job_paths paths;
+	char checkpoints[PATH_MAX];
+	cJSON *result = NULL, *started = cJSON_CreateObject();
+	cJSON_AddNumberToObject(started, "attempt", run->journal.attempts + 1);
+	cJSON_AddNumberToObject(started, "blocks_done", run->journal.blocks_done);
+	enum status status = append(run, "job.started", started, false, err);
+	cJSON_Delete(started);
+	TRY(status);
+	TRY(prepare_output(&run->options->roots, run->spec->output, run->spec->overwrite, run->id, err));
+	TRY(path_in(run, "checkpoint", checkpoints, err));
+	TRY(prepare_paths(&run->options->roots, checkpoints, run->id, run->spec->output, &paths, err));
+	struct engine_job job = {.spec = run->spec,
+				 .model_dir = run->spec->model_dir,
+				 .output_dir = paths.output_dir,
+				 .work_dir = paths.work_dir,
+				 .checkpoint_dir = paths.checkpoint_dir,
+				 .blocks_done = run->journal.blocks_done,
+				 .job_id = run->id,
+				 .attempt = run->journal.attempts + 1,
+				 .stop = &run->stop};
+	status = directory_make(paths.checkpoint_dir, err);
+	if (!status) status = engine_run(&job, run->backend, &sink, &result, err);
+	prepare_paths_free(&paths);
+	if (!status) status = append(run, "job.succeeded", result, true, err);
+	if (!status) run->result = cJSON_Print(result);
+	cJSON_Delete(result);
+	return status;
+}
+
+static void *work_thread(void *context)
+{
+	struct run *run = context;
+	run->status = work(run, &run->err);
+	atomic_store(&run->finished, true);
+	kill(getpid(), SIGCHLD); /* wakes the main thread, which has it blocked */
+	return NULL;
+}
+
+/* Lets the engine work until it is done, a signal comes, or the time is up. *ret_signal is 0 or the signal. */
+static enum status supervise(struct run *run, int *ret_signal, bool *ret_timed_out, struct error *err)
+{
+	sigset_t signals;
+	pthread_t thread;
+	const struct timespec pause = {.tv_sec = 1};
+	double seconds = run->spec->timeout_seconds;
+	int64_t deadline = seconds > 0 ? monotonic_milliseconds() + (int64_t)(seconds * 1000) : INT64_MAX;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	if (pthread_create(&thread, NULL, work_thread, run) != 0)
+		return error_set(err, STATUS_NO_MEMORY, "cannot start the engine's thread");
+	while (!atomic_load(&run->finished)) {
+		int number = sigtimedwait(&signals, NULL, &pause);
+		if (number == SIGTERM || number == SIGINT) {
+			if (*ret_signal) _exit(EXIT_SIGNAL + number); /* asked twice; a kill at any time is safe */
+			*ret_signal = number;
+			atomic_store(&run->stop, true);
+		} else if (monotonic_milliseconds() >= deadline) {
+			*ret_timed_out = true;
+			atomic_store(&run->stop, true);
+		}
+	}
+	pthread_join(thread, NULL);
+	return STATUS_OK;
+}
+
+static void print_result(const struct run *run, const char *result)
+{
+	cJSON *json = cJSON_Parse(result);
+	if (run->options->json) {
+		char *text = cJSON_Print(json);
+		if (text) puts(text);
+		free(text);
+	} else {
+		const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "output"));
+		const cJSON *perplexity = cJSON_GetObjectItemCaseSensitive(json, "perplexity"), *dataset;
+		if (output) printf("output      %s/%s\n", run->options->roots.output, output);
+		printf("sparsity    %.6f\n", cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "sparsity")));
+		cJSON_ArrayForEach(dataset, perplexity)
+		{
+			double pruned = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(dataset, "pruned"));
+			printf("perplexity  %s: dense %.4f", dataset->string,
+			       cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(dataset, "dense")));
+			if (pruned > 0) printf(", pruned %.4f", pruned);
+			putchar('\n');
+		}
+		printf("seconds     %.1f\n", cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "seconds")));
+	}
+	cJSON_Delete(json);
+}
+
+/* Runs what is left of the job. Returns the exit status. */
+static int finish(struct run *run)
+{
+	int number = 0;
+	bool timed_out = false;
+	struct error err;
+	enum status status = supervise(run, &number, &timed_out, &err);
+	bar_clear(&run->bar);
+	if (!status) {
+		status = run->status;
+		err = run->err;
+	}
+	if (!status && run->result) {
+		print_result(run, run->result);
+		return EXIT_SUCCESS;
+	}
+	if (status == STATUS_CANCELLED && number) {
+		log_info("stopped; the same command goes on after block %d", run->journal.blocks_done);
+		return EXIT_SIGNAL + number;
+	}
+	if (status == STATUS_CANCELLED && timed_out)
+		log_error("the job ran longer than its timeout_seconds; the same command goes on");
+	else
+		log_error("%s", status ? err.message : "no memory for the result");
+	return EXIT_FAILURE;
+}
+
+static void clean_up(struct run *run, bool succeeded)
+{
+	struct error err;
+	journal_close(&run->journal);
+	if (succeeded && !run->options->checkpoint_dir && directory_remove(run->directory, &err))
+		log_warning("%s stays behind: %s", run->directory, err.message);
+	if (run->lock >= 0) close(run->lock);
+	backend_destroy(run->backend);
+	spec_free(run->spec);
+	free(run->directory);
+	free(run->result);
+}
+
+int run(const struct options *options)
+{
+	struct run run = {.options = options, .lock = -1, .bar = bar_create()};
+	struct error err;
+	run.journal.file.fd = -1;
+	name_job(&run);
+	enum status status = read_spec(&run, &err);
+	int result = status == STATUS_INVALID || status == STATUS_NOT_FOUND ? EXIT_USAGE : EXIT_FAILURE;
+	if (!status) status = open_directory(&run, &err);
+	if (!status) status = check_spec(&run, &err);
+	if (!status) status = open_journal(&run, &err);
+	if (!status && !run.journal.result) status = device_open(options, &run.backend, &err);
+	if (status) {
+		log_error("%s", err.message);
+	} else if (run.journal.result) {
+		print_result(&run, run.journal.result); /* done by an earlier run */
+		result = EXIT_SUCCESS;
+	} else {
+		result = finish(&run);
+	}
+	clean_up(&run, result == EXIT_SUCCESS);
+	return result;
+}

@@ -1,0 +1,329 @@
+/* Start-up, shutdown, and what the API asks of the daemon. */
+#include "daemon/serve.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "daemon/device.h"
+#include "daemon/listen.h"
+#include "daemon/log.h"
+#include "daemon/models.h"
+#include "daemon/notify.h"
+#include "daemon/prepare.h"
+#include "daemon/worker.h"
+#include "engine/file.h"
+
+struct daemon {
+	const struct options *options;
+	int lock; /* of the state directory, held for life */
+	char *checkpoints;
+	struct db *db;
+	struct metrics *metrics;
+	struct worker *worker;
+	struct api *api;
+	struct sockets sockets;
+	cJSON *info; /* what does not change of /v1/info */
+	time_t started;
+};
+
+/* ---- hooks of the API ---------------------------------------------------------------------------------------------------- */
+
+static cJSON *problem_list(const struct spec_problems *problems)
+{
+	cJSON *errors = cJSON_CreateArray();
+	for (int i = 0; i < problems->count; i++) {
+		cJSON *error = cJSON_CreateObject();
+		cJSON_AddStringToObject(error, "pointer", problems->items[i].pointer);
+		cJSON_AddStringToObject(error, "detail", problems->items[i].detail);
+		cJSON_AddItemToArray(errors, error);
+	}
+	return errors;
+}
+
+static enum status fill_submission(const struct spec *spec, struct api_submission *ret, struct error *err)
+{
+	cJSON *json = spec_to_json(spec);
+	struct api_submission submission = {.name = strdup(spec->name),
+					    .priority = spec->priority,
+					    .spec = json ? cJSON_PrintUnformatted(json) : NULL,
+					    .output = strdup(spec->output),
+					    .overwrite = spec->overwrite};
+	cJSON_Delete(json);
+	if (!submission.name || !submission.spec || !submission.output) {
+		api_submission_clear(&submission);
+		return error_set(err, STATUS_NO_MEMORY, "no memory for the job");
+	}
+	*ret = submission;
+	return STATUS_OK;
+}
+
+static enum status hook_prepare(void *context, const cJSON *json, const char *id, struct api_submission *ret, struct error *err)
+{
+	const struct roots *roots = &((struct daemon *)context)->options->roots;
+	struct spec_problems problems = {0};
+	struct spec *spec;
+	enum status status = prepare_spec(json, roots, id, &spec, &problems, err);
+	if (status == STATUS_INVALID) {
+		ret->errors = problem_list(&problems);
+		error_set(err, STATUS_INVALID, "%d field%s of the spec %s wrong", problems.count, problems.count == 1 ? "" : "s",
+			  problems.count == 1 ? "is" : "are");
+	}
+	TRY(status);
+	status = prepare_output(roots, spec->output, spec->overwrite, id, err);
+	if (!status) status = fill_submission(spec, ret, err);
+	spec_free(spec);
+	return status;
+}
+
+static enum status hook_prepare_retry(void *context, const struct job *job, struct error *err)
+{
+	struct daemon *daemon = context;
+	return prepare_output(&daemon->options->roots, job->output, job->overwrite, job->id, err);
+}
+
+static void hook_queued(void *context)
+{
+	worker_wake(((struct daemon *)context)->worker);
+}
+
+static void hook_cancelled(void *context, const char *job_id)
+{
+	worker_cancel(((struct daemon *)context)->worker, job_id);
+}
+
+/* Removes the unfinished output and, last, because start-up finds forgotten jobs by it, the checkpoint. */
+static void discard(struct daemon *daemon, const char *job_id)
+{
+	struct job_paths paths;
+	struct error err;
+	enum status status = prepare_paths(&daemon->options->roots, daemon->checkpoints, job_id, NULL, &paths, &err);
+	if (!status) {
+		struct engine_job job = {.work_dir = paths.work_dir, .checkpoint_dir = paths.checkpoint_dir};
+		status = engine_discard(&job, &err);
+		prepare_paths_free(&paths);
+	}
+	if (status) log_warning("job=%s some of its files stay behind: %s", job_id, err.message);
+}
+
+static void hook_deleted(void *context, const char *job_id)
+{
+	discard(context, job_id);
+}
+
+static enum status hook_models(void *context, cJSON **ret, struct error *err)
+{
+	return models_find(((struct daemon *)context)->options->roots.model, ret, err);
+}
+
+static cJSON *hook_info(void *context)
+{
+	struct daemon *daemon = context;
+	struct timespec now;
+	cJSON *info = cJSON_Duplicate(daemon->info, true);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	cJSON_AddNumberToObject(info, "uptime_seconds", (double)(now.tv_sec - daemon->started));
+	return info;
+}
+
+static bool hook_ready(void *context)
+{
+	return worker_is_ready(((struct daemon *)context)->worker);
+}
+
+/* ---- start-up ------------------------------------------------------------------------------------------------------------ */
+
+static enum status lock_state(struct daemon *daemon, struct error *err)
+{
+	char path[PATH_MAX];
+	if (snprintf(path, sizeof path, "%s/lock", daemon->options->state_dir) >= (int)sizeof path)
+		return error_set(err, STATUS_INVALID, "%s: too long", daemon->options->state_dir);
+	daemon->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (daemon->lock < 0) return error_errno(err, "%s", path);
+	if (flock(daemon->lock, LOCK_EX | LOCK_NB) == 0) return STATUS_OK;
+	if (errno != EWOULDBLOCK) return error_errno(err, "%s", path);
+	return error_set(err, STATUS_EXISTS, "another besad uses %s", daemon->options->state_dir);
+}
+
+/* Jobs deleted just before a crash may have left files. */
+static void discard_forgotten(struct daemon *daemon)
+{
+	DIR *directory = opendir(daemon->checkpoints);
+	struct dirent *entry;
+	while (directory && (entry = readdir(directory))) {
+		struct job job;
+		struct error err;
+		if (!job_id_is_valid(entry->d_name)) continue;
+		enum status status = db_job_get(daemon->db, entry->d_name, &job, &err);
+		if (status == STATUS_NOT_FOUND) discard(daemon, entry->d_name);
+		if (status == STATUS_OK) job_clear(&job);
+	}
+	if (directory) closedir(directory);
+}
+
+static enum status open_state(struct daemon *daemon, struct error *err)
+{
+	char path[PATH_MAX];
+	int requeued;
+	TRY(lock_state(daemon, err));
+	if (asprintf(&daemon->checkpoints, "%s/jobs", daemon->options->state_dir) < 0) {
+		daemon->checkpoints = NULL;
+		return error_set(err, STATUS_NO_MEMORY, "no memory for a path");
+	}
+	TRY(directory_make(daemon->checkpoints, err));
+	snprintf(path, sizeof path, "%s/besad.db",
+		 daemon->options->state_dir); /* shorter than the lock's path by fitting: checked there */
+	TRY(db_open(path, &daemon->db, err));
+	TRY(db_recover(daemon->db, &requeued, err));
+	if (requeued) log_info("%d interrupted job%s found", requeued, requeued == 1 ? "" : "s");
+	discard_forgotten(daemon);
+	return STATUS_OK;
+}
+
+static cJSON *describe(const struct backend *backend)
+{
+	cJSON *info = cJSON_CreateObject();
+	cJSON_AddStringToObject(info, "name", "besad");
+	cJSON_AddStringToObject(info, "version", BESAD_VERSION);
+	cJSON_AddStringToObject(info, "backend", backend->name);
+	cJSON_AddStringToObject(info, "device", backend->device);
+	cJSON_AddNumberToObject(info, "threads", backend->threads);
+	cJSON_AddStringToObject(info, "precision", backend->native_bf16 ? "bf16" : "f32");
+	return info;
+}
+
+static enum status start_worker(struct daemon *daemon, struct error *err)
+{
+	struct backend *backend;
+	TRY(device_open(daemon->options, &backend, err));
+	daemon->info = describe(backend);
+	daemon->metrics = metrics_create(backend->name);
+	struct worker_config config = {
+		.db = daemon->db, .metrics = daemon->metrics, .options = daemon->options, .checkpoints = daemon->checkpoints};
+	enum status status = daemon->info && daemon->metrics ? worker_create(&config, backend, &daemon->worker, err)
+							     : error_set(err, STATUS_NO_MEMORY, "no memory for the worker");
+	if (status) backend_destroy(backend);
+	return status;
+}
+
+static enum status open_sockets(struct daemon *daemon, struct error *err)
+{
+	const struct options *options = daemon->options;
+	for (size_t i = 0; i < options->n_listen; i++)
+		TRY(listen_open(options->listen[i], &daemon->sockets, err));
+	if (!daemon->sockets.loopback && !options->token)
+		return error_set(err, STATUS_INVALID, "an address that is not loopback needs --token-file");
+	return STATUS_OK;
+}
+
+static enum status start_api(struct daemon *daemon, struct error *err)
+{
+	struct api_config config = {
+		.db = daemon->db,
+		.metrics = daemon->metrics,
+		.hooks = {.context = daemon,
+			  .prepare = hook_prepare,
+			  .prepare_retry = hook_prepare_retry,
+			  .queued = hook_queued,
+			  .cancelled = hook_cancelled,
+			  .deleted = hook_deleted,
+			  .models = hook_models,
+			  .info = hook_info,
+			  .ready = hook_ready},
+		.token = daemon->options->token,
+		.queue_limit = daemon->options->queue_limit,
+	};
+	size_t n = daemon->sockets.n;
+	daemon->sockets.n = 0; /* the API's from here on */
+	return api_start(&config, daemon->sockets.fds, n, &daemon->api, err);
+}
+
+static enum status write_port(const struct daemon *daemon, struct error *err)
+{
+	char text[16];
+	if (!daemon->options->port_file) return STATUS_OK;
+	int length = snprintf(text, sizeof text, "%d\n", daemon->sockets.port);
+	return file_replace(daemon->options->port_file, text, (size_t)length, err);
+}
+
+/* Each stream is a descriptor. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Clients that connect early wait until the queue is sound; nothing computes before they can watch it. */
+static enum status start(struct daemon *daemon, struct error *err)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	daemon->started = now.tv_sec;
+	raise_descriptor_limit();
+	TRY(open_sockets(daemon, err));
+	TRY(open_state(daemon, err));
+	TRY(start_worker(daemon, err));
+	TRY(start_api(daemon, err));
+	TRY(worker_start(daemon->worker, err));
+	return write_port(daemon, err);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------- */
+
+static void wait_for_end(struct daemon *daemon)
+{
+	sigset_t signals;
+	const struct timespec second = {.tv_sec = 1};
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	for (;;) {
+		int number = sigtimedwait(&signals, NULL, &second);
+		worker_tick(daemon->worker);
+		if (number < 0) continue;
+		log_info("%s: stopping; a running job goes on at the next start", number == SIGTERM ? "SIGTERM" : "SIGINT");
+		return;
+	}
+}
+
+static void stop(struct daemon *daemon)
+{
+	if (daemon->worker) worker_stop(daemon->worker); /* before the streams end, so that watchers hear of it */
+	api_stop(daemon->api);
+	listen_close(&daemon->sockets);
+	worker_free(daemon->worker);
+	metrics_free(daemon->metrics);
+	db_close(daemon->db);
+	cJSON_Delete(daemon->info);
+	free(daemon->checkpoints);
+	if (daemon->lock >= 0) close(daemon->lock);
+}
+
+int serve(const struct options *options)
+{
+	struct daemon daemon = {.options = options, .lock = -1};
+	struct error err;
+	enum status status = start(&daemon, &err);
+	if (status) {
+		log_error("cannot start: %s", err.message);
+	} else {
+		log_info("besad %s answers on port %d", BESAD_VERSION, daemon.sockets.port);
+		notify("READY=1");
+		wait_for_end(&daemon);
+		notify("STOPPING=1");
+	}
+	stop(&daemon);
+	return status ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,413 @@
+#include "daemon/worker.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/device.h"
+#include "daemon/log.h"
+#include "daemon/prepare.h"
+#include "daemon/text.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/json.h"
+
+enum {
+	STEP_MILLISECONDS = 500,      /* between two block.step events */
+	PROGRESS_MILLISECONDS = 1000, /* between two writes of the progress */
+	TROUBLE_SECONDS = 3,          /* before the database is tried again */
+	NICENESS = 5,                 /* requests come before computing */
+};
+
+struct worker {
+	struct worker_config config;
+	struct backend *backend;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool started, stopping, wanted;
+	char current[JOB_ID_BYTES]; /* "" while idle */
+	int64_t deadline;           /* of the current job, in monotonic milliseconds; 0 for none */
+	bool timed_out;
+	atomic_bool stop; /* the engine's flag */
+};
+
+/* What the engine's callbacks share during one attempt. */
+struct attempt {
+	struct worker *worker;
+	const struct job *job;
+	struct job_progress progress;
+	int64_t step_written, progress_written;
+};
+
+static int64_t monotonic_milliseconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
+
+/* The events that may come again after a resume say which attempt they are of. */
+static char *event_text(const struct attempt *attempt, const char *type, const cJSON *data)
+{
+	if (strcmp(type, "block.started") != 0 && strcmp(type, "block.step") != 0) return cJSON_PrintUnformatted(data);
+	cJSON *copy = cJSON_Duplicate(data, true);
+	cJSON_AddNumberToObject(copy, "attempt", attempt->job->attempt);
+	char *text = cJSON_PrintUnformatted(copy);
+	cJSON_Delete(copy);
+	return text;
+}
+
+static enum status on_event(void *context, const char *type, const cJSON *data, struct error *err)
+{
+	struct attempt *attempt = context;
+	int64_t now = monotonic_milliseconds();
+	bool step = strcmp(type, "block.step") == 0;
+	if (step && now - attempt->step_written < STEP_MILLISECONDS) return STATUS_OK;
+	char *text = event_text(attempt, type, data);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+	enum status status = db_event_append(attempt->worker->config.db, attempt->job->id, type, text, &attempt->progress, err);
+	free(text);
+	if (step) attempt->step_written = now;
+	attempt->progress_written = now;
+	return status;
+}
+
+static enum status on_block(void *context, int block, const cJSON *data, struct error *err)
+{
+	struct attempt *attempt = context;
+	struct worker *worker = attempt->worker;
+	char *text = cJSON_PrintUnformatted(data);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+	enum status status = db_block_commit(worker->config.db, attempt->job->id, block, text, &attempt->progress, err);
+	free(text);
+	/* cJSON_GetNumberValue is NaN for null. */
+	if (!status)
+		metrics_count_block(worker->config.metrics,
+				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(data, "reconstruction")),
+				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(data, "seconds")));
+	attempt->step_written = 0;
+	attempt->progress_written = monotonic_milliseconds();
+	return status;
+}
+
+static void on_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
+{
+	struct attempt *attempt = context;
+	struct job_progress *progress = &attempt->progress;
+	struct error ignored; /* progress is not worth a job: if the database is broken, the next event says so */
+	bool new_phase = strcmp(progress->phase, phase) != 0;
+	snprintf(progress->phase, sizeof progress->phase, "%s", phase);
+	progress->block = block;
+	progress->blocks = blocks;
+	progress->fraction = fraction;
+	progress->eta_seconds = eta_seconds;
+	int64_t now = monotonic_milliseconds();
+	if (!new_phase && now - attempt->progress_written < PROGRESS_MILLISECONDS) return;
+	attempt->progress_written = now;
+	db_job_set_progress(attempt->worker->config.db, attempt->job->id, progress, &ignored);
+}
+
+/* ---- one attempt --------------------------------------------------------------------------------------------------------- */
+
+static void set_deadline(struct worker *worker, double seconds)
+{
+	pthread_mutex_lock(&worker->lock);
+	worker->deadline = seconds > 0 ? monotonic_milliseconds() + (int64_t)(seconds * 1000) : 0;
+	pthread_mutex_unlock(&worker->lock);
+}
+
+/* Runs the engine. On success *ret_result is the result as JSON text. */
+static enum status run_engine(struct worker *worker, const struct job *job, const struct spec *spec, char **ret_result,
+			      struct error *err)
+{
+	const struct roots *roots = &worker->config.options->roots;
+	struct attempt attempt = {.worker = worker, .job = job, .progress = job->progress};
+	struct engine_sink sink = {&attempt, on_event, on_block, on_progress};
+	struct job_paths paths;
+	cJSON *result = NULL;
+	TRY(prepare_paths(roots, worker->config.checkpoints, job->id, job->output, &paths, err));
+	enum status status = directory_make(paths.checkpoint_dir, err);
+	if (!status) status = prepare_output(roots, job->output, job->overwrite, job->id, err);
+	if (!status) {
+		struct engine_job engine_job = {.spec = spec,
+						.model_dir = spec->model_dir,
+						.output_dir = paths.output_dir,
+						.work_dir = paths.work_dir,
+						.checkpoint_dir = paths.checkpoint_dir,
+						.blocks_done = job->blocks_done,
+						.job_id = job->id,
+						.attempt = job->attempt,
+						.stop = &worker->stop};
+		set_deadline(worker, spec->timeout_seconds);
+		status = engine_run(&engine_job, worker->backend, &sink, &result, err);
+		set_deadline(worker, 0);
+	}
+	prepare_paths_free(&paths);
+	if (status) return status;
+	*ret_result = cJSON_PrintUnformatted(result);
+	cJSON_Delete(result);
+	return *ret_result ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the result");
+}
+
+static enum status run_attempt(struct worker *worker, const struct job *job, char **ret_result, struct error *err)
+{
+	cJSON *json;
+	struct spec *spec;
+	struct spec_problems problems;
+	TRY(json_parse(job->spec, strlen(job->spec), "the spec", &json, err));
+	enum status status = spec_parse(json, &worker->config.options->roots, &spec, &problems, err);
+	cJSON_Delete(json);
+	TRY(status);
+	status = run_engine(worker, job, spec, ret_result, err);
+	spec_free(spec);
+	return status;
+}
+
+struct ending {
+	const char *id;
+	bool requeue;
+	enum job_state state;
+	const char *result, *code;
+	char *message;
+};
+
+static enum status write_ending(struct db *db, const struct ending *ending, struct error *err)
+{
+	if (ending->requeue) return db_job_requeue(db, ending->id, err);
+	const char *message = ending->message ? ending->message : ending->code; /* NULL where there was no memory for it */
+	return db_job_finish(db, ending->id, ending->state, ending->result, ending->code, message, err);
+}
+
+/* Writes until it succeeds or the daemon stops; then the job stays as it is, and the next start queues it again. */
+static bool insist(struct worker *worker, const struct ending *ending)
+{
+	struct error err;
+	bool told = false, stopping = false;
+	while (write_ending(worker->config.db, ending, &err) != STATUS_OK) {
+		if (!told) log_error("job=%s its end cannot be written, trying on: %s", ending->id, err.message);
+		told = true;
+		if (stopping) return false;
+		sleep(TROUBLE_SECONDS);
+		pthread_mutex_lock(&worker->lock);
+		stopping = worker->stopping;
+		pthread_mutex_unlock(&worker->lock);
+	}
+	return true;
+}
+
+/* What the status of an attempt means for its job. */
+static void judge(struct worker *worker, const struct job *job, enum status status, const struct error *err, struct ending *ending)
+{
+	struct job now;
+	struct error ignored;
+	bool cancelling = false;
+	pthread_mutex_lock(&worker->lock);
+	bool timed_out = worker->timed_out;
+	pthread_mutex_unlock(&worker->lock);
+	if (db_job_get(worker->config.db, job->id, &now, &ignored) == STATUS_OK) {
+		cancelling = now.state == JOB_CANCELLING;
+		job_clear(&now);
+	}
+	ending->id = job->id;
+	if (status == STATUS_OK) {
+		ending->state = JOB_SUCCEEDED;
+	} else if (status != STATUS_CANCELLED) {
+		ending->state = JOB_FAILED;
+		ending->code = status_name(status);
+		ending->message = text_valid_utf8(err->message);
+	} else if (cancelling) {
+		ending->state = JOB_CANCELLED;
+	} else if (timed_out) {
+		ending->state = JOB_FAILED;
+		ending->code = "timeout";
+		ending->message = strdup("the job ran longer than its timeout_seconds; a retry goes on from its last block");
+	} else {
+		ending->requeue = true;
+	}
+}
+
+/* After a failure of the device its context may be unusable, so the next job gets a new one. */
+static void reset_backend(struct worker *worker)
+{
+	struct error err;
+	struct backend *fresh;
+	backend_destroy(worker->backend);
+	worker->backend = NULL;
+	if (device_open(worker->config.options, &fresh, &err) == STATUS_OK)
+		worker->backend = fresh;
+	else
+		log_error("the compute device cannot be opened again: %s", err.message);
+}
+
+static void discard_checkpoint(struct worker *worker, const char *id)
+{
+	struct job_paths paths;
+	struct error err;
+	enum status status = prepare_paths(&worker->config.options->roots, worker->config.checkpoints, id, NULL, &paths, &err);
+	if (!status) {
+		status = directory_remove(paths.checkpoint_dir, &err);
+		prepare_paths_free(&paths);
+	}
+	if (status) log_warning("job=%s its checkpoint stays behind: %s", id, err.message);
+}
+
+static void run_job(struct worker *worker, const struct job *job)
+{
+	struct error err = {0};
+	struct ending ending = {0};
+	char *result = NULL;
+	int64_t started = monotonic_milliseconds();
+	log_info("job=%s started attempt=%d blocks_done=%d", job->id, job->attempt, job->blocks_done);
+	if (!worker->backend) reset_backend(worker);
+	enum status status = worker->backend ? run_attempt(worker, job, &result, &err)
+					     : error_set(&err, STATUS_BACKEND, "there is no compute device");
+	judge(worker, job, status, &err, &ending);
+	ending.result = result;
+	double seconds = (double)(monotonic_milliseconds() - started) * 1e-3;
+	if (insist(worker, &ending) && !ending.requeue) {
+		metrics_count_job(worker->config.metrics, ending.state, seconds);
+		if (ending.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
+	}
+	if (ending.requeue)
+		log_info("job=%s interrupted, queued again seconds=%.1f", job->id, seconds);
+	else if (ending.state == JOB_FAILED)
+		log_error("job=%s failed code=%s seconds=%.1f: %s", job->id, ending.code, seconds, ending.message);
+	else
+		log_info("job=%s %s seconds=%.1f", job->id, job_state_name(ending.state), seconds);
+	if (status == STATUS_BACKEND) reset_backend(worker);
+	free(ending.message);
+	free(result);
+}
+
+/* ---- the thread ---------------------------------------------------------------------------------------------------------- */
+
+/* Claims a job, or waits for one; under the lock, so that a cancellation that follows the claim finds the job's id. False to look
+ * again. */
+static bool claim(struct worker *worker, struct job *job, bool *told)
+{
+	struct error err;
+	bool found = false;
+	struct timespec until;
+	worker->wanted = false;
+	enum status status = db_job_claim(worker->config.db, &found, job, &err);
+	if (status && !*told) log_error("the queue cannot be read, trying on: %s", err.message);
+	*told = status != STATUS_OK;
+	if (found) {
+		memcpy(worker->current, job->id, sizeof worker->current);
+		worker->timed_out = false;
+		atomic_store(&worker->stop, false);
+		return true;
+	}
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += TROUBLE_SECONDS;
+	while (!worker->wanted && !worker->stopping)
+		if (!status)
+			pthread_cond_wait(&worker->changed, &worker->lock);
+		else if (pthread_cond_timedwait(&worker->changed, &worker->lock, &until))
+			break;
+	return false;
+}
+
+static void *work(void *context)
+{
+	struct worker *worker = context;
+	struct job job;
+	bool told = false;
+	/* Linux keeps the niceness per thread, and the compute threads inherit it. */
+	setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
+	pthread_mutex_lock(&worker->lock);
+	while (!worker->stopping) {
+		if (!claim(worker, &job, &told)) continue;
+		pthread_mutex_unlock(&worker->lock);
+		run_job(worker, &job);
+		job_clear(&job);
+		pthread_mutex_lock(&worker->lock);
+		worker->current[0] = 0;
+	}
+	pthread_mutex_unlock(&worker->lock);
+	return NULL;
+}
+
+enum status worker_create(const struct worker_config *config, struct backend *backend, struct worker **ret, struct error *err)
+{
+	struct worker *worker = calloc(1, sizeof *worker);
+	if (!worker) return error_set(err, STATUS_NO_MEMORY, "no memory for the worker");
+	worker->config = *config;
+	worker->backend = backend;
+	pthread_mutex_init(&worker->lock, NULL);
+	pthread_cond_init(&worker->changed, NULL);
+	*ret = worker;
+	return STATUS_OK;
+}
+
+enum status worker_start(struct worker *worker, struct error *err)
+{
+	if (pthread_create(&worker->thread, NULL, work, worker) != 0)
+		return error_set(err, STATUS_NO_MEMORY, "cannot start the worker's thread");
+	pthread_mutex_lock(&worker->lock);
+	worker->started = true;
+	pthread_mutex_unlock(&worker->lock);
+	return STATUS_OK;
+}
+
+void worker_wake(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	worker->wanted = true;
+	pthread_cond_signal(&worker->changed);
+	pthread_mutex_unlock(&worker->lock);
+}
+
+void worker_cancel(struct worker *worker, const char *job_id)
+{
+	pthread_mutex_lock(&worker->lock);
+	if (strcmp(worker->current, job_id) == 0) atomic_store(&worker->stop, true);
+	pthread_mutex_unlock(&worker->lock);
+}
+
+void worker_tick(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	if (worker->deadline && monotonic_milliseconds() >= worker->deadline) {
+		worker->deadline = 0;
+		worker->timed_out = true;
+		atomic_store(&worker->stop, true);
+	}
+	pthread_mutex_unlock(&worker->lock);
+}
+
+bool worker_is_ready(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	bool ready = worker->started && !worker->stopping;
+	pthread_mutex_unlock(&worker->lock);
+	return ready;
+}
+
+void worker_stop(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	bool started = worker->started;
+	worker->stopping = true;
+	atomic_store(&worker->stop, true);
+	pthread_cond_signal(&worker->changed);
+	pthread_mutex_unlock(&worker->lock);
+	if (started) pthread_join(worker->thread, NULL);
+}
+
+void worker_free(struct worker *worker)
+{
+	if (!worker) return;
+	backend_destroy(worker->backend);
+	pthread_cond_destroy(&worker->changed);
+	pthread_mutex_destroy(&worker->lock);
+	free(worker);
+}

@@ -1,0 +1,34 @@
+/* The worker: one thread that claims jobs from the queue and runs the engine on them. */
+#ifndef BESAD_DAEMON_WORKER_H
+#define BESAD_DAEMON_WORKER_H
+
+#include <stdbool.h>
+
+#include "api/metrics.h"
+#include "daemon/options.h"
+#include "db/db.h"
+#include "engine/backend.h"
+
+struct worker;
+
+struct worker_config {
+	struct db *db;
+	struct metrics *metrics;
+	const struct options *options;
+	const char *checkpoints; /* the directory with a directory per job */
+};
+
+/* Takes the backend when it succeeds. The thread starts with worker_start. */
+enum status worker_create(const struct worker_config *, struct backend *, struct worker **ret, struct error *err);
+enum status worker_start(struct worker *, struct error *err);
+
+void worker_wake(struct worker *);                       /* there is a job to claim */
+void worker_cancel(struct worker *, const char *job_id); /* stops that job if it is the running one; its row says why */
+void worker_tick(struct worker *);                       /* about once a second: deadlines */
+bool worker_is_ready(struct worker *);
+
+/* Stops the running job at its next step, leaves it queued with its checkpoint, and ends the thread. */
+void worker_stop(struct worker *);
+void worker_free(struct worker *); /* stopped; takes NULL */
+
+#endif
