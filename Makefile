@@ -130,7 +130,7 @@ check-built: all tests
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
 DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libsqlite3-dev libsentencepiece-dev \
-                   zlib1g-dev libcurl4-openssl-dev libcmocka-dev sqlite3 curl jq python3
+                   zlib1g-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libcmocka-dev sqlite3 curl jq python3
 MISSING = $(shell for p in $(DEBIAN_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
 
 deps:

@@ -91,6 +91,17 @@ static enum status allocate(struct backend *backend, int64_t rows, int64_t cols,
 	return STATUS_OK;
 }
 
+/* What products read; unlike the frozen weights, it is neither uploaded nor downloaded as a whole. */
+static enum status allocate_padded(struct backend *backend, int64_t rows, int64_t cols, enum dtype type, struct tensor *ret,
+				   struct error *err)
+{
+	struct tensor padded = tensor_padded(NULL, rows, cols, type), room;
+	TRY(allocate(backend, rows, padded.stride, type, &room, err));
+	padded.data = room.data;
+	*ret = padded;
+	return STATUS_OK;
+}
+
 static enum status upload_rope(struct block *block, int64_t positions, struct error *err)
 {
 	const struct model_config *config = block->config;
@@ -116,7 +127,7 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 	for (int f = 0; status == STATUS_OK && f < FUSED_COUNT; f++) {
 		int64_t rows = block.layout.fused_rows[f], cols = block.layout.fused_cols[f];
 		status = allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
-		if (status == STATUS_OK) status = allocate(backend, rows, cols, compute_type, &block.active[f], err);
+		if (status == STATUS_OK) status = allocate_padded(backend, rows, cols, compute_type, &block.active[f], err);
 	}
 	for (int i = 0; status == STATUS_OK && i < block.layout.n_linears; i++) {
 		enum fused f = block.layout.linears[i].fused;
@@ -211,8 +222,15 @@ struct arena {
 
 static struct tensor place(struct arena *arena, int64_t rows, int64_t cols, enum dtype type)
 {
-	struct tensor tensor = tensor_make(arena->memory ? arena->memory + arena->used : NULL, rows, cols, type);
-	arena->used += (tensor_bytes(&tensor) + 255) & ~(size_t)255;
+	struct tensor tensor = tensor_padded(arena->memory ? arena->memory + arena->used : NULL, rows, cols, type);
+	arena->used += (tensor_room(&tensor) + 255) & ~(size_t)255;
+	return tensor;
+}
+
+static struct tensor place_whole(struct arena *arena, int64_t rows, int64_t cols, enum dtype type)
+{
+	struct tensor tensor = place(arena, rows, cols, type);
+	tensor.stride = cols;
 	return tensor;
 }
 
@@ -228,10 +246,10 @@ static void place_activations(const struct block *block, struct activations *a, 
 	a->n2 = place(arena, rows, hidden, type);
 	a->gate_up = place(arena, rows, width[FUSED_MLP_IN], type);
 	a->mlp = place(arena, rows, config->intermediate, type);
-	a->h = place(arena, rows, hidden, DTYPE_F32);
-	a->stats1 = place(arena, rows, 2, DTYPE_F32);
-	a->stats2 = place(arena, rows, 2, DTYPE_F32);
-	a->lse = place(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
+	a->h = place_whole(arena, rows, hidden, DTYPE_F32); /* copied whole */
+	a->stats1 = place_whole(arena, rows, 2, DTYPE_F32);
+	a->stats2 = place_whole(arena, rows, 2, DTYPE_F32);
+	a->lse = place_whole(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
 	if (!backward) return;
 	a->dmlp = place(arena, rows, config->intermediate, type);
 	a->dn2 = place(arena, rows, hidden, type);

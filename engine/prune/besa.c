@@ -103,7 +103,8 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 	TRY(backend->ops->alloc(backend, PRODIGY_STATE * sizeof(double), &besa->prodigy));
 	int64_t rows = spec->besa.batch_size * tokens, hidden = besa->block->config->hidden;
 	TRY(allocate(backend, &besa->y, rows, hidden, DTYPE_F32));
-	TRY(allocate(backend, &besa->dy, rows, hidden, DTYPE_F32));
+	besa->dy = tensor_padded(NULL, rows, hidden, DTYPE_F32);
+	TRY(backend->ops->alloc(backend, tensor_room(&besa->dy), &besa->dy.data));
 	return upload_groups(besa);
 }
 
