@@ -233,7 +233,7 @@ static enum status text_append(struct text *text, const char *bytes, size_t coun
 		text->bytes = grown;
 		text->capacity = capacity;
 	}
-	memcpy(text->bytes + text->used, bytes, count);
+	if (count > 0) memcpy(text->bytes + text->used, bytes, count);
 	text->used += count;
 	return STATUS_OK;
 }
