@@ -59,6 +59,7 @@ UNIT_TESTS     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/un
 BACKEND_TESTS  := $(patsubst tests/backend/%.c,$(BUILD)/tests/%,$(wildcard tests/backend/test_*.c))
 TEXT_TOOLS     := $(patsubst tests/text/%.c,$(BUILD)/tests/%,$(wildcard tests/text/*.c))
 TEST_HELPERS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/backend/test_*.c),$(wildcard tests/backend/*.c)))
+include tests/cuda/emulator.mk
 
 all: $(BUILD)/besad $(BUILD)/besactl
 	@echo "built $(BUILD)/besad $(or $(CUDA_NOTE),with CUDA by $(NVCC))"

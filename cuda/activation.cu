@@ -80,14 +80,15 @@ __global__ void __launch_bounds__(256)
 	}
 }
 
-enum status cuda_activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate, struct tensor up)
+enum status cuda_activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
+				    struct tensor up)
 {
 	struct cuda *c = cuda_begin(backend, "activation_forward", {y, gate});
 	TRY(check_activation_forward(backend, y, gate, up));
 	if (y.rows == 0 || y.cols == 0) return STATUS_OK;
 	if (cuda_chunked({y, gate, up}))
-		return LAUNCH(c, forward_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, (int)kind, view_of(y),
-			      view_of(gate), view_of(up), y.rows, y.cols);
+		return LAUNCH(c, forward_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, (int)kind,
+			      view_of(y), view_of(gate), view_of(up), y.rows, y.cols);
 	return LAUNCH(c, forward_kernel<1>, elementwise_grid(y.rows, y.cols, 1), elementwise_block(), 0, (int)kind, view_of(y),
 		      view_of(gate), view_of(up), y.rows, y.cols);
 }
@@ -101,6 +102,6 @@ enum status cuda_activation_backward(struct backend *backend, enum activation ki
 	if (cuda_chunked({dgate, dup, dy, gate, up}))
 		return LAUNCH(c, backward_kernel<8>, elementwise_grid(dy.rows, dy.cols, 8), elementwise_block(), 0, (int)kind,
 			      view_of(dgate), view_of(dup), view_of(dy), view_of(gate), view_of(up), dy.rows, dy.cols);
-	return LAUNCH(c, backward_kernel<1>, elementwise_grid(dy.rows, dy.cols, 1), elementwise_block(), 0, (int)kind, view_of(dgate),
-		      view_of(dup), view_of(dy), view_of(gate), view_of(up), dy.rows, dy.cols);
+	return LAUNCH(c, backward_kernel<1>, elementwise_grid(dy.rows, dy.cols, 1), elementwise_block(), 0, (int)kind,
+		      view_of(dgate), view_of(dup), view_of(dy), view_of(gate), view_of(up), dy.rows, dy.cols);
 }

@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(256)
 }
 
 /* P and dS of one pair. */
-static __device__ __forceinline__ void pair_gradient(const struct attention_shape &shape, bool seen, float lse, float delta, float *s,
-						     float *dp)
+static __device__ __forceinline__ void pair_gradient(const struct attention_shape &shape, bool seen, float lse, float delta,
+						     float *s, float *dp)
 {
 	float slope, x = logit_of(*s, shape.scale, shape.softcap, &slope);
 	float p = seen ? exp2_fast((x - lse) * LOG2_E) : 0;
@@ -47,8 +47,8 @@ template <typename T, int DIM> struct keys_tiles {
 /* Grid: (key/value heads · DIM/OUT, key tiles, batch); the first keys, which most queries see, start first. */
 template <typename T, int DIM>
 __global__ void __launch_bounds__(keys_tiles<T, DIM>::THREADS)
-	keys_kernel(struct attention_shape shape, heads_view<T> dk, heads_view<T> dv, heads_view<T> q, heads_view<T> k, heads_view<T> v,
-		    heads_view<T> dout, const float *lse, int64_t lse_stride, const float *delta)
+	keys_kernel(struct attention_shape shape, heads_view<T> dk, heads_view<T> dv, heads_view<T> q, heads_view<T> k,
+		    heads_view<T> v, heads_view<T> dout, const float *lse, int64_t lse_stride, const float *delta)
 {
 	typedef keys_tiles<T, DIM> tiles;
 	constexpr int QUERIES = tiles::QUERIES, OUT = tiles::OUT, LD = tiles::LD, THREADS = tiles::THREADS, N = QUERIES / 8;
@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(keys_tiles<T, DIM>::THREADS)
 #pragma unroll
 				for (int half = 0; half < 2; half++) {
 					int row = key + warp_row + g + 8 * half;
-					pair_gradient(shape, inside && index_sees(at, row, shape.window), l, d, &s[0][n][2 * half + i],
-						      &dp[0][n][2 * half + i]);
+					pair_gradient(shape, inside && index_sees(at, row, shape.window), l, d,
+						      &s[0][n][2 * half + i], &dp[0][n][2 * half + i]);
 				}
 			}
 		multiply_columns<T, DIM, OUT>(sum_v, s, o_tile, first_out);
@@ -183,7 +183,8 @@ __global__ void __launch_bounds__(queries_tiles<T, DIM>::THREADS)
 			for (int n = 0; n < N; n++)
 #pragma unroll
 				for (int i = 0; i < 4; i++) {
-					int row = query + warp_row + 16 * m + g + i / 2 * 8, at = tile * KEYS + 8 * n + 2 * t + i % 2;
+					int row = query + warp_row + 16 * m + g + i / 2 * 8,
+					    at = tile * KEYS + 8 * n + 2 * t + i % 2;
 					bool seen = row < shape.tokens && index_sees(row, at, shape.window);
 					pair_gradient(shape, seen, l[m][i / 2], d[m][i / 2], &s[m][n][i], &dp[m][n][i]);
 				}
@@ -193,7 +194,8 @@ __global__ void __launch_bounds__(queries_tiles<T, DIM>::THREADS)
 	const float one[2] = {1, 1};
 #pragma unroll
 	for (int m = 0; m < M; m++)
-		store_rows<T>(dq.head(first_row, head, shape.dim), sum[m], query + warp_row + 16 * m, shape.tokens, 0, shape.dim, one);
+		store_rows<T>(dq.head(first_row, head, shape.dim), sum[m], query + warp_row + 16 * m, shape.tokens, 0, shape.dim,
+			      one);
 }
 
 enum status cuda_attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
@@ -213,15 +215,15 @@ enum status cuda_attention_backward(struct backend *backend, const struct attent
 		auto view = [&](const struct tensor &x) { return heads_of<T>(x, shape->head_dim); };
 		unsigned heads = (unsigned)shape->heads, kv_heads = (unsigned)shape->kv_heads, batch = (unsigned)shape->batch;
 		TRY(delta.allocate((size_t)q.rows * (size_t)shape->heads * sizeof(float)));
-		TRY(LAUNCH(c, delta_kernel<T>, dim3((unsigned)index_ceil_div(q.rows, 8), heads), dim3(256), 0, sizes, delta.as<float>(),
-			   view(out), view(dout), q.rows));
+		TRY(LAUNCH(c, delta_kernel<T>, dim3((unsigned)index_ceil_div(q.rows, 8), heads), dim3(256), 0, sizes,
+			   delta.as<float>(), view(out), view(dout), q.rows));
 		TRY(LAUNCH(c, (keys_kernel<T, DIM>),
 			   dim3(kv_heads * (DIM / by_key::OUT), (unsigned)index_ceil_div(shape->tokens, by_key::KEYS), batch),
 			   dim3(by_key::THREADS), by_key::SHARED, sizes, view(dk), view(dv), view(q), view(k), view(v), view(dout),
 			   (const float *)lse.data, lse.stride, delta.as<float>()));
 		return LAUNCH(c, (queries_kernel<T, DIM>),
-			      dim3(heads, (unsigned)index_ceil_div(shape->tokens, by_query::QUERIES), batch), dim3(by_query::THREADS),
-			      by_query::SHARED, sizes, view(dq), view(q), view(k), view(v), view(dout), (const float *)lse.data,
-			      lse.stride, delta.as<float>());
+			      dim3(heads, (unsigned)index_ceil_div(shape->tokens, by_query::QUERIES), batch),
+			      dim3(by_query::THREADS), by_query::SHARED, sizes, view(dq), view(q), view(k), view(v), view(dout),
+			      (const float *)lse.data, lse.stride, delta.as<float>());
 	});
 }

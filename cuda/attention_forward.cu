@@ -63,7 +63,8 @@ __global__ void __launch_bounds__(THREADS) forward_kernel(struct attention_shape
 #pragma unroll
 					for (int i = 2 * half; i < 2 * half + 2; i++) {
 						float x = logit_of(s[m][n][i], shape.scale, shape.softcap, &slope) * LOG2_E;
-						if (!full && !index_sees(row, key + 8 * n + 2 * t + i % 2, shape.window)) x = -INFINITY;
+						if (!full && !index_sees(row, key + 8 * n + 2 * t + i % 2, shape.window))
+							x = -INFINITY;
 						s[m][n][i] = x;
 						top = x > top ? x : top;
 					}

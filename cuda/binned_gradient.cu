@@ -11,8 +11,8 @@ static const int64_t PANEL_BYTES = (int64_t)96 << 20; /* of fp32 G, at most */
 /* out [rows, bins]: of rows `first` … of the panel g. */
 template <int N>
 __global__ void __launch_bounds__(32 * WARPS)
-	bin_kernel(float *out, int64_t out_stride, const float *g, view weight, const uint8_t *bin, int64_t bin_stride, int64_t rows,
-		   int64_t cols, int bins)
+	bin_kernel(float *out, int64_t out_stride, const float *g, view weight, const uint8_t *bin, int64_t bin_stride,
+		   int64_t rows, int64_t cols, int bins)
 {
 	SHARED_MEMORY(float, shared);
 	int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
@@ -52,8 +52,7 @@ __global__ void __launch_bounds__(32 * WARPS)
 enum { SUM_ROWS = 32, SUM_CHUNK = 256 };
 
 /* out [ceil(rows / SUM_CHUNK), cols]: sums over chunks of rows. Block (32, SUM_ROWS). */
-__global__ void __launch_bounds__(32 * SUM_ROWS)
-	sum_rows_kernel(float *out, const float *in, int64_t rows, int64_t cols)
+__global__ void __launch_bounds__(32 * SUM_ROWS) sum_rows_kernel(float *out, const float *in, int64_t rows, int64_t cols)
 {
 	__shared__ float sums[SUM_ROWS][33];
 	int64_t col = (int64_t)blockIdx.y * 32 + threadIdx.x;
@@ -79,7 +78,8 @@ static enum status sum_rows(struct cuda *c, float *sums, float *parts, int64_t r
 	float *from = parts, *to = other.as<float>();
 	while (rows > SUM_CHUNK) {
 		int64_t chunks = index_ceil_div(rows, SUM_CHUNK);
-		TRY(LAUNCH(c, sum_rows_kernel, dim3((unsigned)chunks, (unsigned)index_ceil_div(bins, 32)), block, 0, to, from, rows, bins));
+		TRY(LAUNCH(c, sum_rows_kernel, dim3((unsigned)chunks, (unsigned)index_ceil_div(bins, 32)), block, 0, to, from, rows,
+			   bins));
 		float *swap = from;
 		from = to;
 		to = swap;
@@ -96,17 +96,18 @@ static enum status bin_panel(struct cuda *c, float *out, int64_t out_stride, con
 	if (cuda_chunked({weight, bin}))
 		return LAUNCH(c, bin_kernel<8>, grid, block, shared, out, out_stride, g, view_of(weight), (const uint8_t *)bin.data,
 			      bin.stride, weight.rows, weight.cols, bins);
-	return LAUNCH(c, bin_kernel<1>, grid, block, shared, out, out_stride, g, view_of(weight), (const uint8_t *)bin.data, bin.stride,
-		      weight.rows, weight.cols, bins);
+	return LAUNCH(c, bin_kernel<1>, grid, block, shared, out, out_stride, g, view_of(weight), (const uint8_t *)bin.data,
+		      bin.stride, weight.rows, weight.cols, bins);
 }
 
-enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x, struct tensor weight,
-				 struct tensor bin, bool shared)
+enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
+				 struct tensor weight, struct tensor bin, bool shared)
 {
 	struct cuda *c = cuda_begin(backend, "binned_gradient", {sums, dy, x, weight, bin});
 	TRY(check_binned_gradient(backend, sums, dy, x, weight, bin, shared));
 	int64_t rows = weight.rows, cols = weight.cols, panel = index_panel_rows(rows, cols, PANEL_BYTES, c->processors);
 	int bins = (int)sums.cols;
+	struct cuda_call call = c->call;
 	struct scratch gradient(c), per_row(c);
 	float *out = (float *)sums.data;
 	int64_t out_stride = sums.stride;
@@ -118,8 +119,9 @@ enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, st
 	}
 	for (int64_t first = 0; first < rows; first += panel) {
 		int64_t count = index_min(panel, rows - first);
-		TRY(cuda_matmul(backend, tensor_make(gradient.data, count, cols, DTYPE_F32), tensor_cols(dy, first, count), true, x, false,
-				false));
+		TRY(cuda_matmul(backend, tensor_make(gradient.data, count, cols, DTYPE_F32), tensor_cols(dy, first, count), true, x,
+				false, false));
+		c->call = call;
 		TRY(bin_panel(c, out + first * out_stride, out_stride, gradient.as<float>(), tensor_rows(weight, first, count),
 			      tensor_rows(bin, first, count), bins));
 	}

@@ -16,6 +16,13 @@ struct cuda_allocator;
 struct cuda_staging;
 struct cuda_matmuls;
 
+/* The operation under way, for errors. */
+struct cuda_call {
+	const char *name;
+	int tensors;
+	struct tensor tensor[10];
+};
+
 struct cuda {
 	struct backend base;
 	cudaStream_t stream; /* every operation is issued here, so they run in order */
@@ -24,11 +31,7 @@ struct cuda {
 	struct cuda_allocator *allocator;
 	struct cuda_staging *staging;
 	struct cuda_matmuls *matmuls;
-	struct { /* the operation under way, for errors */
-		const char *name;
-		int tensors;
-		struct tensor tensor[10];
-	} call;
+	struct cuda_call call;
 };
 
 /* Starts an operation: what an error message will name. */
@@ -125,11 +128,11 @@ enum status cuda_norm_backward(struct backend *, const struct norm *, struct ten
 enum status cuda_rope(struct backend *, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse);
 
 /* attention_forward.cu, attention_backward.cu */
-enum status cuda_attention_forward(struct backend *, const struct attention *, struct tensor out, struct tensor lse, struct tensor q,
-				   struct tensor k, struct tensor v);
-enum status cuda_attention_backward(struct backend *, const struct attention *, struct tensor dq, struct tensor dk, struct tensor dv,
-				    struct tensor q, struct tensor k, struct tensor v, struct tensor out, struct tensor lse,
-				    struct tensor dout);
+enum status cuda_attention_forward(struct backend *, const struct attention *, struct tensor out, struct tensor lse,
+				   struct tensor q, struct tensor k, struct tensor v);
+enum status cuda_attention_backward(struct backend *, const struct attention *, struct tensor dq, struct tensor dk,
+				    struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+				    struct tensor lse, struct tensor dout);
 
 /* activation.cu */
 enum status cuda_activation_forward(struct backend *, enum activation, struct tensor y, struct tensor gate, struct tensor up);
@@ -153,15 +156,16 @@ enum status cuda_binned_gradient(struct backend *, struct tensor sums, struct te
 /* rates.cu */
 enum status cuda_rates_forward(struct backend *, const struct rates *, struct tensor beta, void *s, void *threshold, void *stats,
 			       struct tensor theta, double target, double lambda);
-enum status cuda_rates_backward(struct backend *, const struct rates *, struct tensor dtheta, struct tensor theta, struct tensor beta,
-				struct tensor sums, const void *stats);
+enum status cuda_rates_backward(struct backend *, const struct rates *, struct tensor dtheta, struct tensor theta,
+				struct tensor beta, struct tensor sums, const void *stats);
 
 /* reconstruction.cu */
-enum status cuda_reconstruction(struct backend *, void *stats, struct tensor dy, struct tensor y, struct tensor ref, bool accumulate);
+enum status cuda_reconstruction(struct backend *, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				bool accumulate);
 
 /* optimizer.cu */
-enum status cuda_prodigy_step(struct backend *, const struct prodigy *, int64_t n, void *theta, const void *theta0, void *m, void *v,
-			      void *s, const void *gradient, void *state);
+enum status cuda_prodigy_step(struct backend *, const struct prodigy *, int64_t n, void *theta, const void *theta0, void *m,
+			      void *v, void *s, const void *gradient, void *state);
 enum status cuda_adamw_step(struct backend *, const struct adamw *, int64_t n, void *theta, void *m, void *v, const void *gradient);
 
 /* logprobs.cu */

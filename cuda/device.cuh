@@ -83,7 +83,7 @@ template <int N> static __device__ __forceinline__ void unpack(const raw<N> &r, 
 			}
 		}
 	} else {
-		x[0] = view_wide(v)		 ? __uint_as_float(r.bits)
+		x[0] = view_wide(v)            ? __uint_as_float(r.bits)
 		       : v.dtype == DTYPE_BF16 ? to_float(bf16{(uint16_t)r.bits})
 					       : to_float(f16{(uint16_t)r.bits});
 	}

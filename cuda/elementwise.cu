@@ -70,8 +70,8 @@ enum status cuda_convert(struct backend *backend, struct tensor to, struct tenso
 	if (cuda_chunked({to, from}))
 		return LAUNCH(c, convert_kernel<8>, elementwise_grid(to.rows, to.cols, 8), elementwise_block(), 0, view_of(to),
 			      view_of(from), to.rows, to.cols);
-	return LAUNCH(c, convert_kernel<1>, elementwise_grid(to.rows, to.cols, 1), elementwise_block(), 0, view_of(to), view_of(from),
-		      to.rows, to.cols);
+	return LAUNCH(c, convert_kernel<1>, elementwise_grid(to.rows, to.cols, 1), elementwise_block(), 0, view_of(to),
+		      view_of(from), to.rows, to.cols);
 }
 
 static enum status add_rows(struct cuda *c, const struct tensor &y, const struct tensor &x, bool one_row)
@@ -80,8 +80,8 @@ static enum status add_rows(struct cuda *c, const struct tensor &y, const struct
 	if (cuda_chunked({y, x}))
 		return LAUNCH(c, add_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, view_of(y), view_of(x),
 			      one_row, y.rows, y.cols);
-	return LAUNCH(c, add_kernel<1>, elementwise_grid(y.rows, y.cols, 1), elementwise_block(), 0, view_of(y), view_of(x), one_row,
-		      y.rows, y.cols);
+	return LAUNCH(c, add_kernel<1>, elementwise_grid(y.rows, y.cols, 1), elementwise_block(), 0, view_of(y), view_of(x),
+		      one_row, y.rows, y.cols);
 }
 
 enum status cuda_add_bias(struct backend *backend, struct tensor y, struct tensor bias)
@@ -104,6 +104,6 @@ enum status cuda_embed(struct backend *backend, struct tensor out, struct tensor
 	if (cuda_chunked({out, table}))
 		return LAUNCH(c, embed_kernel<8>, elementwise_grid(out.rows, out.cols, 8), elementwise_block(), 0, view_of(out),
 			      view_of(table), (const int32_t *)ids, scale, out.rows, out.cols);
-	return LAUNCH(c, embed_kernel<1>, elementwise_grid(out.rows, out.cols, 1), elementwise_block(), 0, view_of(out), view_of(table),
-		      (const int32_t *)ids, scale, out.rows, out.cols);
+	return LAUNCH(c, embed_kernel<1>, elementwise_grid(out.rows, out.cols, 1), elementwise_block(), 0, view_of(out),
+		      view_of(table), (const int32_t *)ids, scale, out.rows, out.cols);
 }

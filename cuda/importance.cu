@@ -80,8 +80,9 @@ __global__ void __launch_bounds__(256) bin_kernel(uint8_t *bin, int64_t bin_stri
 			uint32_t bytes[2] = {0, 0};
 #pragma unroll
 			for (int j = 0; j < 8; j++)
-				bytes[j / 4] |= index_bin(pairs[j / 2] >> (16 * (j % 2)) & 0xffff, (uint32_t)cols, (uint32_t)candidates)
-						<< (8 * (j % 4));
+				bytes[j / 4] |=
+					index_bin(pairs[j / 2] >> (16 * (j % 2)) & 0xffff, (uint32_t)cols, (uint32_t)candidates)
+					<< (8 * (j % 4));
 			*(uint2 *)to = make_uint2(bytes[0], bytes[1]);
 		} else {
 			*to = (uint8_t)index_bin(*from, (uint32_t)cols, (uint32_t)candidates);
@@ -95,10 +96,11 @@ enum status cuda_bin_ranks(struct backend *backend, struct tensor bin, struct te
 	TRY(check_bin_ranks(backend, bin, rank, candidates));
 	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
 	if (cuda_chunked({bin, rank}))
-		return LAUNCH(c, bin_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0, (uint8_t *)bin.data,
-			      bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, rank.rows, rank.cols);
-	return LAUNCH(c, bin_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, (uint8_t *)bin.data, bin.stride,
-		      (const uint16_t *)rank.data, rank.stride, candidates, rank.rows, rank.cols);
+		return LAUNCH(c, bin_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0,
+			      (uint8_t *)bin.data, bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, rank.rows,
+			      rank.cols);
+	return LAUNCH(c, bin_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, (uint8_t *)bin.data,
+		      bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, rank.rows, rank.cols);
 }
 
 /* ---- masked weights --------------------------------------------------------------------------------------------------------------- */
@@ -145,8 +147,9 @@ enum status cuda_mask_weights(struct backend *backend, struct tensor out, struct
 	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
 	if (cuda_chunked({out, weight, rank}))
 		return LAUNCH(c, mask_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0, view_of(out),
-			      view_of(weight), (const uint16_t *)rank.data, rank.stride, (const int32_t *)threshold, shared, rank.rows,
-			      rank.cols);
-	return LAUNCH(c, mask_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, view_of(out), view_of(weight),
-		      (const uint16_t *)rank.data, rank.stride, (const int32_t *)threshold, shared, rank.rows, rank.cols);
+			      view_of(weight), (const uint16_t *)rank.data, rank.stride, (const int32_t *)threshold, shared,
+			      rank.rows, rank.cols);
+	return LAUNCH(c, mask_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, view_of(out),
+		      view_of(weight), (const uint16_t *)rank.data, rank.stride, (const int32_t *)threshold, shared, rank.rows,
+		      rank.cols);
 }

@@ -51,8 +51,8 @@ enum status cuda_token_logprobs(struct backend *backend, void *out, struct tenso
 	if (logits.rows == 0 || logits.cols == 0) return STATUS_OK;
 	dim3 grid((unsigned)logits.rows), block(BLOCK);
 	if (cuda_chunked({logits}))
-		return LAUNCH(c, logprobs_kernel<8>, grid, block, 0, (double *)out, view_of(logits), (const int32_t *)targets, softcap,
-			      logits.cols);
+		return LAUNCH(c, logprobs_kernel<8>, grid, block, 0, (double *)out, view_of(logits), (const int32_t *)targets,
+			      softcap, logits.cols);
 	return LAUNCH(c, logprobs_kernel<1>, grid, block, 0, (double *)out, view_of(logits), (const int32_t *)targets, softcap,
 		      logits.cols);
 }

@@ -111,8 +111,8 @@ static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, co
 	return STATUS_OK;
 }
 
-static enum status find_plan(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a, const struct tensor &B,
-			     bool transpose_b, const plan **ret)
+static enum status find_plan(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a,
+			     const struct tensor &B, bool transpose_b, const plan **ret)
 {
 	cuda_matmuls *m = c->matmuls;
 	unsigned align = alignment(A.data) << 20 | alignment(B.data) << 10 | alignment(C.data);
@@ -138,16 +138,16 @@ static enum status find_plan(struct cuda *c, const struct tensor &C, const struc
 static enum status run(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a, const struct tensor &B,
 		       bool transpose_b, bool accumulate)
 {
-	const plan *p;
+	const plan *p = nullptr;
 	float alpha = 1, beta = accumulate ? 1 : 0;
 	TRY(find_plan(c, C, A, transpose_a, B, transpose_b, &p));
-	LT_TRY(c, matmul, c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second, &beta, C.data, p->result, C.data,
-	       p->result, &p->algorithm, c->matmuls->workspace, p->workspace, c->stream);
+	LT_TRY(c, matmul, c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second, &beta, C.data, p->result,
+	       C.data, p->result, &p->algorithm, c->matmuls->workspace, p->workspace, c->stream);
 	return STATUS_OK;
 }
 
-enum status cuda_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b, bool transpose_b,
-			bool accumulate)
+enum status cuda_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			bool transpose_b, bool accumulate)
 {
 	struct cuda *cuda = cuda_begin(backend, "matmul", {c, a, b});
 	TRY(check_matmul(backend, c, a, transpose_a, b, transpose_b));

@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unordered_map>
 
-namespace {
+namespace
+{
 
 constexpr size_t GRAIN = 512;
 constexpr size_t SLOT = (size_t)16 << 20;
@@ -87,8 +88,8 @@ enum status cuda_allocate(struct cuda *c, size_t bytes, void **ret)
 	}
 	if (a->limit && a->held + size > a->limit) TRY(drop_idle(c));
 	if (a->limit && a->held + size > a->limit)
-		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu of the limit of %zu are in use", bytes, a->used,
-				   a->limit);
+		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu of the limit of %zu are in use", bytes,
+				   a->used, a->limit);
 	void *p = nullptr;
 	cudaError_t error = cudaMalloc(&p, size);
 	if (error == cudaErrorMemoryAllocation && !a->idle.empty()) {
@@ -100,8 +101,8 @@ enum status cuda_allocate(struct cuda *c, size_t bytes, void **ret)
 		size_t free_bytes = 0, total = 0;
 		(void)cudaGetLastError();
 		(void)cudaMemGetInfo(&free_bytes, &total);
-		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu in use by besad, %zu of %zu free", bytes, a->used,
-				   free_bytes, total);
+		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu in use by besad, %zu of %zu free", bytes,
+				   a->used, free_bytes, total);
 	}
 	CUDA_TRY(c, error);
 	a->live[p] = size;
@@ -156,16 +157,16 @@ enum status cuda_upload(struct backend *backend, void *device, const void *host,
 	return STATUS_OK;
 }
 
-enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
+enum status cuda_read(struct cuda *c, void *host, const void *device, size_t bytes)
 {
-	struct cuda *c = cuda_begin(backend, "download", {});
 	int previous = -1;
 	size_t previous_at = 0;
 	for (size_t at = 0; at < bytes; at += SLOT) {
 		size_t part = std::min(SLOT, bytes - at);
 		int i;
 		TRY(take_slot(c, &i));
-		CUDA_TRY(c, cudaMemcpyAsync(c->staging->slot[i], (const char *)device + at, part, cudaMemcpyDeviceToHost, c->stream));
+		CUDA_TRY(c,
+			 cudaMemcpyAsync(c->staging->slot[i], (const char *)device + at, part, cudaMemcpyDeviceToHost, c->stream));
 		CUDA_TRY(c, cudaEventRecord(c->staging->done[i], c->stream));
 		if (previous >= 0) {
 			CUDA_TRY(c, cudaEventSynchronize(c->staging->done[previous]));
@@ -177,6 +178,11 @@ enum status cuda_download(struct backend *backend, void *host, const void *devic
 	CUDA_TRY(c, cudaStreamSynchronize(c->stream));
 	if (previous >= 0) memcpy((char *)host + previous_at, c->staging->slot[previous], bytes - previous_at);
 	return STATUS_OK;
+}
+
+enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
+{
+	return cuda_read(cuda_begin(backend, "download", {}), host, device, bytes);
 }
 
 enum status cuda_copy(struct backend *backend, void *to, const void *from, size_t bytes)

@@ -8,6 +8,9 @@
 enum status cuda_memory_create(struct cuda *c, size_t limit);
 void cuda_memory_destroy(struct cuda *c);
 
+/* cuda_download for an operation under way: an error names that. */
+enum status cuda_read(struct cuda *c, void *host, const void *device, size_t bytes);
+
 enum status cuda_alloc(struct backend *, size_t bytes, void **ret);
 void cuda_free(struct backend *, void *);
 enum status cuda_upload(struct backend *, void *device, const void *host, size_t bytes);

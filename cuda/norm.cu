@@ -28,9 +28,8 @@ template <int N> static __device__ __forceinline__ void scale_of(view weight, fl
 }
 
 template <int THREADS, int N>
-__global__ void __launch_bounds__(BLOCK)
-	forward_kernel(bool centred, float eps, float offset, int groups, view y, view stats, view x, view weight, view bias,
-		       int64_t vectors, int length)
+__global__ void __launch_bounds__(BLOCK) forward_kernel(bool centred, float eps, float offset, int groups, view y, view stats,
+							view x, view weight, view bias, int64_t vectors, int length)
 {
 	owner<THREADS> me;
 	float sum = 0, mean = 0, v[N], w[N];
@@ -76,9 +75,8 @@ __global__ void __launch_bounds__(BLOCK)
 
 /* With u = dy·w: dx = (u − mean(u·x̂)·x̂ − [LayerNorm] mean(u)) / σ. */
 template <int THREADS, int N>
-__global__ void __launch_bounds__(BLOCK)
-	backward_kernel(bool centred, float offset, int groups, bool accumulate, view dx, view dy, view x, view stats, view weight,
-			int64_t vectors, int length)
+__global__ void __launch_bounds__(BLOCK) backward_kernel(bool centred, float offset, int groups, bool accumulate, view dx, view dy,
+							 view x, view stats, view weight, int64_t vectors, int length)
 {
 	owner<THREADS> me;
 	float along = 0, total = 0, v[N], w[N], d[N];
@@ -123,14 +121,15 @@ static dim3 grid_of(int64_t vectors, int threads)
 /* Calls f with <THREADS, N> as its two integral-constant arguments. */
 template <typename F> static enum status choose(int64_t length, bool chunked, F f)
 {
-	if (length >= LONG) return chunked ? f(std::integral_constant<int, BLOCK>(), std::integral_constant<int, 8>())
-					   : f(std::integral_constant<int, BLOCK>(), std::integral_constant<int, 1>());
+	if (length >= LONG)
+		return chunked ? f(std::integral_constant<int, BLOCK>(), std::integral_constant<int, 8>())
+			       : f(std::integral_constant<int, BLOCK>(), std::integral_constant<int, 1>());
 	return chunked ? f(std::integral_constant<int, 32>(), std::integral_constant<int, 8>())
 		       : f(std::integral_constant<int, 32>(), std::integral_constant<int, 1>());
 }
 
-enum status cuda_norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats, struct tensor x,
-			      struct tensor weight, struct tensor bias)
+enum status cuda_norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats,
+			      struct tensor x, struct tensor weight, struct tensor bias)
 {
 	struct cuda *c = cuda_begin(backend, "norm_forward", {y, x, weight});
 	TRY(check_norm_forward(backend, norm, y, stats, x, weight, bias));
@@ -144,8 +143,8 @@ enum status cuda_norm_forward(struct backend *backend, const struct norm *norm, 
 	});
 }
 
-enum status cuda_norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy, struct tensor x,
-			       struct tensor stats, struct tensor weight, bool accumulate)
+enum status cuda_norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy,
+			       struct tensor x, struct tensor stats, struct tensor weight, bool accumulate)
 {
 	struct cuda *c = cuda_begin(backend, "norm_backward", {dx, dy, x, weight});
 	TRY(check_norm_backward(backend, norm, dx, dy, x, stats, weight));

@@ -96,7 +96,8 @@ __global__ void __launch_bounds__(BLOCK)
 	move[MOVE_EPS] = (float)(d_max * (double)eps);
 }
 
-__global__ void __launch_bounds__(BLOCK) prodigy_move_kernel(const float *move, int64_t n, float *theta, const float *m, const float *v)
+__global__ void __launch_bounds__(BLOCK)
+	prodigy_move_kernel(const float *move, int64_t n, float *theta, const float *m, const float *v)
 {
 	float step = move[MOVE_STEP], eps = move[MOVE_EPS];
 	if (step == 0) return;
@@ -154,10 +155,10 @@ enum status cuda_prodigy_step(struct backend *backend, const struct prodigy *pro
 	TRY(partial.allocate(2 * (size_t)blocks * sizeof(double)));
 	TRY(move.allocate(MOVE_SIZE * sizeof(float)));
 	TRY(LAUNCH(c, prodigy_moments_kernel, dim3((unsigned)blocks), dim3(BLOCK), 0, partial.as<double>(), (const double *)state,
-		   prodigy->beta1, prodigy->beta2, n, (const float *)theta, (const float *)theta0, (float *)m, (float *)v, (float *)s,
-		   (const float *)gradient));
-	TRY(LAUNCH(c, prodigy_state_kernel, dim3(1), dim3(BLOCK), 0, (double *)state, move.as<float>(), partial.as<double>(), blocks,
-		   prodigy->beta2, prodigy->eps, prodigy->d_coef));
+		   prodigy->beta1, prodigy->beta2, n, (const float *)theta, (const float *)theta0, (float *)m, (float *)v,
+		   (float *)s, (const float *)gradient));
+	TRY(LAUNCH(c, prodigy_state_kernel, dim3(1), dim3(BLOCK), 0, (double *)state, move.as<float>(), partial.as<double>(),
+		   blocks, prodigy->beta2, prodigy->eps, prodigy->d_coef));
 	return LAUNCH(c, prodigy_move_kernel, dim3((unsigned)blocks), dim3(BLOCK), 0, move.as<float>(), n, (float *)theta,
 		      (const float *)m, (const float *)v);
 }
@@ -176,6 +177,6 @@ enum status cuda_adamw_step(struct backend *backend, const struct adamw *adamw, 
 					(float)(1 / sqrt(correction2)),
 					(float)(1 - (double)adamw->lr * (double)adamw->weight_decay),
 					adamw->eps};
-	return LAUNCH(c, adamw_kernel, dim3((unsigned)blocks_for(n)), dim3(BLOCK), 0, factors, n, (float *)theta, (float *)m, (float *)v,
-		      (const float *)gradient);
+	return LAUNCH(c, adamw_kernel, dim3((unsigned)blocks_for(n)), dim3(BLOCK), 0, factors, n, (float *)theta, (float *)m,
+		      (float *)v, (const float *)gradient);
 }

@@ -8,7 +8,8 @@
 #include "cuda/memory.h"
 
 enum { THREADS = 512, WARPS = THREADS / 32 };
-static const int64_t SCRATCH = (int64_t)48 << 20; /* what stays in the L2 cache; more only so that each multiprocessor has a block */
+static const int64_t SCRATCH =
+	(int64_t)48 << 20; /* what stays in the L2 cache; more only so that each multiprocessor has a block */
 
 struct entry {
 	uint32_t key, column;
@@ -56,9 +57,8 @@ static __device__ __forceinline__ void place_digits(uint32_t (*counts)[RADIX_BIN
 	__syncthreads();
 }
 
-__global__ void __launch_bounds__(THREADS)
-	rank_kernel(uint16_t *rank, uint32_t *bad_row, int64_t rank_stride, view weight, const float *scale, entry *scratch, int64_t rows,
-		    int64_t cols)
+__global__ void __launch_bounds__(THREADS) rank_kernel(uint16_t *rank, uint32_t *bad_row, int64_t rank_stride, view weight,
+						       const float *scale, entry *scratch, int64_t rows, int64_t cols)
 {
 	__shared__ uint32_t counts[WARPS][RADIX_BINS];
 	__shared__ uint32_t warp_total[RADIX_BINS / 32];
@@ -130,9 +130,8 @@ enum status cuda_rank_rows(struct backend *backend, enum importance importance, 
 	}
 	TRY(LAUNCH(c, rank_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, (uint16_t *)rank.data, bad.as<uint32_t>(), rank.stride,
 		   view_of(weight), scale.as<float>(), entries.as<struct entry>(), weight.rows, weight.cols));
-	TRY(cuda_download(backend, &bad_row, bad.data, sizeof bad_row));
-	return bad_row == UINT32_MAX
-		       ? STATUS_OK
-		       : cuda_refuse(c, STATUS_NUMERIC, "a NaN among the importances of row %u of [%lld, %lld]", bad_row,
-				     (long long)weight.rows, (long long)weight.cols);
+	TRY(cuda_read(c, &bad_row, bad.data, sizeof bad_row));
+	return bad_row == UINT32_MAX ? STATUS_OK
+				     : cuda_refuse(c, STATUS_NUMERIC, "a NaN among the importances of row %u of [%lld, %lld]",
+						   bad_row, (long long)weight.rows, (long long)weight.cols);
 }

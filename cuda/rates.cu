@@ -110,10 +110,10 @@ enum status cuda_rates_forward(struct backend *backend, const struct rates *rate
 	struct cuda *c = cuda_begin(backend, "rates_forward", {beta, theta});
 	TRY(check_rates_forward(backend, rates, beta, s, threshold, stats, theta, target));
 	TRY(LAUNCH(c, forward_kernel, dim3((unsigned)index_ceil_div(rates->groups, WARPS)), dim3(32 * WARPS), 0, (float *)beta.data,
-		   beta.stride, (float *)s, (int32_t *)threshold, (const float *)theta.data, theta.stride, (const int32_t *)rates->cols,
-		   rates->parameterization == PARAM_SIGMOID, rates->candidates, rates->groups));
-	return LAUNCH(c, sparsity_kernel, dim3(1), dim3(SUM_THREADS), 0, (double *)stats, (const float *)s, (const double *)rates->share,
-		      rates->groups, target, lambda);
+		   beta.stride, (float *)s, (int32_t *)threshold, (const float *)theta.data, theta.stride,
+		   (const int32_t *)rates->cols, rates->parameterization == PARAM_SIGMOID, rates->candidates, rates->groups));
+	return LAUNCH(c, sparsity_kernel, dim3(1), dim3(SUM_THREADS), 0, (double *)stats, (const float *)s,
+		      (const double *)rates->share, rates->groups, target, lambda);
 }
 
 enum status cuda_rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
@@ -121,8 +121,8 @@ enum status cuda_rates_backward(struct backend *backend, const struct rates *rat
 {
 	struct cuda *c = cuda_begin(backend, "rates_backward", {dtheta, theta, beta, sums});
 	TRY(check_rates_backward(backend, rates, dtheta, theta, beta, sums, stats));
-	return LAUNCH(c, backward_kernel, dim3((unsigned)index_ceil_div(rates->groups, WARPS)), dim3(32 * WARPS), 0, (float *)dtheta.data,
-		      dtheta.stride, (const float *)theta.data, theta.stride, (const float *)beta.data, beta.stride,
-		      (const float *)sums.data, sums.stride, (const double *)rates->share, (const double *)stats,
+	return LAUNCH(c, backward_kernel, dim3((unsigned)index_ceil_div(rates->groups, WARPS)), dim3(32 * WARPS), 0,
+		      (float *)dtheta.data, dtheta.stride, (const float *)theta.data, theta.stride, (const float *)beta.data,
+		      beta.stride, (const float *)sums.data, sums.stride, (const double *)rates->share, (const double *)stats,
 		      rates->parameterization == PARAM_SIGMOID, rates->candidates, rates->groups);
 }

@@ -1,6 +1,5 @@
 /* The reconstruction loss and its gradient: sums per column over chunks of rows, these added in order, then the gradient. */
 #include "cuda/launch.cuh"
-#include "cuda/memory.h"
 
 enum { CHUNK = 64, ACROSS = 8, BLOCK = 256 };
 
@@ -103,7 +102,11 @@ enum status cuda_reconstruction(struct backend *backend, void *stats, struct ten
 	int blocks = (int)index_ceil_div(y.cols, BLOCK), n = cuda_chunked({y, ref}) ? 8 : 1;
 	dim3 grid((unsigned)chunks, (unsigned)index_ceil_div(y.cols, 32 * n)), block(32, ACROSS);
 	struct scratch partial(c), losses(c), scale(c);
-	if (y.rows == 0 || y.cols == 0) return accumulate ? STATUS_OK : cuda_zero(backend, stats, sizeof(double));
+	if (y.rows == 0 || y.cols == 0) {
+		if (!accumulate)
+			CUDA_TRY(c, cudaMemsetAsync(stats, 0, sizeof(double), c->stream)); /* STEP_RECONSTRUCTION is the first */
+		return STATUS_OK;
+	}
 	TRY(partial.allocate((size_t)(2 * chunks * y.cols) * sizeof(double)));
 	TRY(losses.allocate((size_t)blocks * sizeof(double)));
 	TRY(scale.allocate((size_t)y.cols * sizeof(float)));
@@ -116,8 +119,8 @@ enum status cuda_reconstruction(struct backend *backend, void *stats, struct ten
 	TRY(LAUNCH(c, loss_kernel, dim3(1), dim3(32), 0, (double *)stats, losses.as<double>(), blocks, y.cols, accumulate));
 	if (!dy.data) return STATUS_OK;
 	if (cuda_chunked({dy, y, ref}))
-		return LAUNCH(c, gradient_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, view_of(dy), view_of(y),
-			      view_of(ref), scale.as<float>(), y.rows, y.cols);
+		return LAUNCH(c, gradient_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, view_of(dy),
+			      view_of(y), view_of(ref), scale.as<float>(), y.rows, y.cols);
 	return LAUNCH(c, gradient_kernel<1>, elementwise_grid(y.rows, y.cols, 1), elementwise_block(), 0, view_of(dy), view_of(y),
 		      view_of(ref), scale.as<float>(), y.rows, y.cols);
 }

@@ -2,8 +2,8 @@
 #include "cuda/launch.cuh"
 
 template <int N>
-__global__ void __launch_bounds__(256) rope_kernel(view x, view table, int64_t positions, int64_t rows, int64_t pairs, int head_dim,
-						   int rotary, bool inverse)
+__global__ void __launch_bounds__(256)
+	rope_kernel(view x, view table, int64_t positions, int64_t rows, int64_t pairs, int head_dim, int rotary, bool inverse)
 {
 	int64_t row = elementwise_row();
 	if (row >= rows) return;
@@ -37,8 +37,8 @@ enum status cuda_rope(struct backend *backend, struct tensor x, struct tensor ta
 	int64_t pairs = x.cols / head_dim * (rotary / 2);
 	if (x.rows == 0 || pairs == 0) return STATUS_OK;
 	if (rotary % 16 == 0 && head_dim % 8 == 0 && cuda_chunked({x, table}))
-		return LAUNCH(c, rope_kernel<8>, elementwise_grid(x.rows, pairs, 8), elementwise_block(), 0, view_of(x), view_of(table),
-			      table.rows, x.rows, pairs, head_dim, rotary, inverse);
+		return LAUNCH(c, rope_kernel<8>, elementwise_grid(x.rows, pairs, 8), elementwise_block(), 0, view_of(x),
+			      view_of(table), table.rows, x.rows, pairs, head_dim, rotary, inverse);
 	return LAUNCH(c, rope_kernel<1>, elementwise_grid(x.rows, pairs, 1), elementwise_block(), 0, view_of(x), view_of(table),
 		      table.rows, x.rows, pairs, head_dim, rotary, inverse);
 }

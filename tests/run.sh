@@ -1,10 +1,10 @@
 #!/bin/sh
 # Runs every test that was built in BUILD, and the ones that drive the programs. Prints what failed and, last, 'N passed, N failed'.
-# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, reference, api.
+# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, cuda, reference, api.
 set -u
 cd "$(dirname "$0")/.."
 build=${1:-build}
-parts=${TESTS:-unit backend reference api}
+parts=${TESTS:-unit backend cuda reference api}
 log=$build/tests/log
 passed=0
 failed=0
@@ -30,6 +30,11 @@ for part in $parts; do
 		for source in tests/$part/test_*.c; do
 			name=$(basename $source .c)
 			run $name $build/tests/$name
+		done
+		;;
+	cuda) # the CUDA backend's code on the host; tests/cuda/emulator
+		for program in $build/tests/emulated/test_cuda_*; do
+			[ -x $program ] && run $(basename $program) env BESAD_TEST_BACKEND=cuda $program
 		done
 		;;
 	reference | api)

@@ -29,7 +29,8 @@ template <typename... P>
 static cudaError_t platform_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, P... args)
 {
 	if (shared > 48 * 1024) {
-		cudaError_t error = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+		cudaError_t error =
+			cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
 		if (error != cudaSuccess) return error;
 	}
 	kernel<<<grid, block, shared, stream>>>(args...);

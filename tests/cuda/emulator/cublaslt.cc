@@ -49,13 +49,15 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t p)
 	return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t which, const void *value, size_t)
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t which, const void *value,
+					      size_t)
 {
 	memcpy(which == CUBLASLT_MATMUL_DESC_TRANSA ? &desc->transpose_a : &desc->transpose_b, value, sizeof(int32_t));
 	return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *ret, cudaDataType_t type, uint64_t rows, uint64_t cols, int64_t leading)
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *ret, cudaDataType_t type, uint64_t rows, uint64_t cols,
+					  int64_t leading)
 {
 	if (leading < (int64_t)rows) return CUBLAS_STATUS_INVALID_VALUE;
 	*ret = new emulator_layout{type, rows, cols, leading};
@@ -100,7 +102,8 @@ static uint64_t op_cols(cublasLtMatrixLayout_t m, int32_t transpose)
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
 					      cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
-					      cublasLtMatmulPreference_t p, int, cublasLtMatmulHeuristicResult_t *ret, int *ret_found)
+					      cublasLtMatmulPreference_t p, int, cublasLtMatmulHeuristicResult_t *ret,
+					      int *ret_found)
 {
 	bool fits = op_rows(a, desc->transpose_a) == c->rows && op_cols(b, desc->transpose_b) == c->cols &&
 		    op_cols(a, desc->transpose_a) == op_rows(b, desc->transpose_b) && a->type == b->type &&
@@ -114,9 +117,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 	return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a, cublasLtMatrixLayout_t la,
-			      const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c, cublasLtMatrixLayout_t lc,
-			      void *d, cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algorithm, void *, size_t, cudaStream_t)
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
+			      cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c,
+			      cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algorithm,
+			      void *, size_t, cudaStream_t)
 {
 	int64_t m = (int64_t)ld->rows, n = (int64_t)ld->cols, inner = (int64_t)op_cols(la, desc->transpose_a);
 	float scale, keep;
@@ -129,7 +133,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 	memcpy(&keep, beta, sizeof keep);
 	for (int64_t k = 0; k < inner; k++)
 		for (int64_t i = 0; i < m; i++)
-			first[(size_t)(k * m + i)] = element(a, la->type, desc->transpose_a ? k + i * la->leading : i + k * la->leading);
+			first[(size_t)(k * m + i)] =
+				element(a, la->type, desc->transpose_a ? k + i * la->leading : i + k * la->leading);
 	for (int64_t j = 0; j < n; j++) {
 		for (int64_t i = 0; i < m; i++)
 			row[(size_t)i] = 0;

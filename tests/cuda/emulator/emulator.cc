@@ -10,7 +10,8 @@
 #include <unistd.h>
 #include <unordered_map>
 
-namespace {
+namespace
+{
 
 constexpr size_t STACK = 128 * 1024;
 enum { MAX_THREADS = 1024 };
@@ -255,7 +256,7 @@ const char *cudaGetErrorString(cudaError_t error)
 
 const char *cudaGetErrorName(cudaError_t error)
 {
-	return error == cudaSuccess		    ? "cudaSuccess"
+	return error == cudaSuccess                 ? "cudaSuccess"
 	       : error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
 						    : "cudaErrorInvalidValue";
 }

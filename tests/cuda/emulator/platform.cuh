@@ -136,28 +136,36 @@ template <typename T> static inline float emulator_half_of(uint32_t pair, int i)
 	return to_float(T{(uint16_t)(pair >> (16 * i))});
 }
 
+static inline uint32_t emulator_register(const emulator_word *all, int lane, int i)
+{
+	uint32_t word;
+	memcpy(&word, all[lane].bytes + 4 * i, sizeof word);
+	return word;
+}
+
 template <typename T> static inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T)
 {
-	float A[16][16], B[16][8];
+	float A[2][16], B[2][16]; /* rows g and g + 8; columns 2t and 2t + 1 */
 	uint32_t b[2] = {b0, b1};
+	int g = emulator_self->lane / 4, t = emulator_self->lane % 4;
 	const emulator_word *all = emulator_exchange(a, 16);
-	for (int lane = 0; lane < 32; lane++)
-		for (int i = 0; i < 8; i++) {
-			uint32_t pair;
-			memcpy(&pair, all[lane].bytes + 4 * (i / 2), 4);
-			A[lane / 4 + (i / 2 % 2) * 8][lane % 4 * 2 + i % 2 + (i / 4) * 8] = emulator_half_of<T>(pair, i % 2);
+	for (int k = 0; k < 16; k += 2)
+		for (int half = 0; half < 2; half++) {
+			uint32_t pair = emulator_register(all, 4 * g + k % 8 / 2, half + k / 8 * 2);
+			A[half][k] = emulator_half_of<T>(pair, 0);
+			A[half][k + 1] = emulator_half_of<T>(pair, 1);
 		}
 	all = emulator_exchange(b, 8);
-	for (int lane = 0; lane < 32; lane++)
-		for (int i = 0; i < 4; i++) {
-			uint32_t pair;
-			memcpy(&pair, all[lane].bytes + 4 * (i / 2), 4);
-			B[lane % 4 * 2 + i % 2 + (i / 2) * 8][lane / 4] = emulator_half_of<T>(pair, i % 2);
+	for (int k = 0; k < 16; k += 2)
+		for (int n = 0; n < 2; n++) {
+			uint32_t pair = emulator_register(all, 4 * (2 * t + n) + k % 8 / 2, k / 8);
+			B[n][k] = emulator_half_of<T>(pair, 0);
+			B[n][k + 1] = emulator_half_of<T>(pair, 1);
 		}
 	for (int i = 0; i < 4; i++) {
 		float sum = 0;
 		for (int k = 0; k < 16; k++)
-			sum += A[emulator_self->lane / 4 + (i / 2) * 8][k] * B[k][emulator_self->lane % 4 * 2 + i % 2];
+			sum += A[i / 2][k] * B[i % 2][k];
 		c[i] += sum;
 	}
 }
@@ -169,25 +177,20 @@ static inline float emulator_tf32(uint32_t bits)
 
 static inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
-	float A[16][8], B[8][8];
+	float A[2][8], B[2][8];
 	uint32_t b[2] = {b0, b1};
+	int g = emulator_self->lane / 4, t = emulator_self->lane % 4;
 	const emulator_word *all = emulator_exchange(a, 16);
-	for (int lane = 0; lane < 32; lane++)
-		for (int i = 0; i < 4; i++) {
-			uint32_t word;
-			memcpy(&word, all[lane].bytes + 4 * i, 4);
-			A[lane / 4 + i % 2 * 8][lane % 4 + i / 2 * 4] = emulator_tf32(word);
-		}
+	for (int k = 0; k < 8; k++)
+		for (int half = 0; half < 2; half++)
+			A[half][k] = emulator_tf32(emulator_register(all, 4 * g + k % 4, half + k / 4 * 2));
 	all = emulator_exchange(b, 8);
-	for (int lane = 0; lane < 32; lane++)
-		for (int i = 0; i < 2; i++) {
-			uint32_t word;
-			memcpy(&word, all[lane].bytes + 4 * i, 4);
-			B[lane % 4 + 4 * i][lane / 4] = emulator_tf32(word);
-		}
+	for (int k = 0; k < 8; k++)
+		for (int n = 0; n < 2; n++)
+			B[n][k] = emulator_tf32(emulator_register(all, 4 * (2 * t + n) + k % 4, k / 4));
 	for (int i = 0; i < 4; i++)
 		for (int k = 0; k < 8; k++)
-			c[i] += A[emulator_self->lane / 4 + (i / 2) * 8][k] * B[k][emulator_self->lane % 4 * 2 + i % 2];
+			c[i] += A[i / 2][k] * B[i % 2][k];
 }
 
 #endif

@@ -1,0 +1,30 @@
+# The CUDA backend; included by the Makefile where an nvcc was found (NVCC names it). The emulator's part, which needs no nvcc, is
+# tests/cuda/emulator.mk.
+#
+# The CUDA runtime is linked statically and looks for the driver only when it is first used; cuBLASLt and NVML are loaded at run time
+# (cuda/cublaslt.cc, cuda/nvml.c). So the program starts, and uses the CPU, where none of them is installed.
+
+CUDA_ROOT      := $(abspath $(dir $(realpath $(NVCC)))/..)
+CUDA_LIBRARIES := $(firstword $(wildcard $(CUDA_ROOT)/lib64 $(CUDA_ROOT)/targets/x86_64-linux/lib $(CUDA_ROOT)/lib))
+
+# sm_80 (A100), sm_90a (H100, H200), and PTX for what comes later.
+CUDA_TARGETS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
+NVCCFLAGS    := -std=c++17 -O3 -lineinfo --threads 2 $(CUDA_TARGETS) $(if $(WERROR),-Werror all-warnings) -Xcompiler -Wall,-pthread
+CUDA_CPP     := -I. -Icuda/platform
+CUDA_CXX     := $(CXX) $(CPPFLAGS) -Icuda/platform -I$(CUDA_ROOT)/include -DBESAD_CUDA_LIBRARIES='"$(CUDA_LIBRARIES)"' $(CXXFLAGS)
+
+CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(basename $(CUDA_SOURCES) $(wildcard cuda/*.c)))
+CUDA_LIBS    := -L$(CUDA_LIBRARIES) -lcudart_static -lrt -ldl
+
+$(BUILD)/cuda/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(CUDA_CPP) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/cuda/%.o: cuda/%.cc
+	@mkdir -p $(@D)
+	$(CUDA_CXX) -MMD -MP -c -o $@ $<
+
+print-nvcc:
+	@echo "$(NVCC), $$($(NVCC) --version | sed -n 's/^Cuda compilation tools, //p')"
+
+.PHONY: print-nvcc

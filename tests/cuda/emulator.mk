@@ -1,0 +1,23 @@
+# The CUDA backend's own code, built for the host over tests/cuda/emulator/: the conformance suite runs it where there is no GPU, and no
+# nvcc either. Included by the Makefile.
+
+EMULATED         := $(BUILD)/tests/emulated
+EMULATED_SOURCES := $(filter-out cuda/cublaslt.cc,$(wildcard cuda/*.cu cuda/*.cc)) $(wildcard tests/cuda/emulator/*.cc)
+EMULATED_OBJECTS := $(EMULATED_SOURCES:%=$(EMULATED)/%.o)
+# Not under a sanitizer: it does not follow the emulator's coroutines.
+ifndef SANITIZE
+EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
+                      $(filter-out tests/backend/test_block.c,$(wildcard tests/backend/test_*.c)))
+endif
+
+# -ffp-contract=off: __fmul_rn and the like must round where the device rounds.
+$(EMULATED)/%.o: %
+	@mkdir -p $(@D)
+	$(CXX) -x c++ -Itests/cuda/emulator $(CPPFLAGS) $(CXXFLAGS) -ffp-contract=off -Wno-unknown-pragmas -Wno-maybe-uninitialized \
+		-MMD -MP -c -o $@ $<
+
+# The emulated backend comes first, so that the archive's own (or its stand-in) is not taken.
+$(EMULATED)/test_cuda_%: tests/backend/test_%.c $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka \
+		$(LDLIBS) $(CUDA_LIBS)
