@@ -32,6 +32,7 @@ NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>
 endif
 CUDA_SOURCES := $(wildcard cuda/*.cu cuda/*.cc)
 ifneq ($(and $(NVCC),$(CUDA_SOURCES)),)
+.DEFAULT_GOAL := all
 include cuda/cuda.mk
 else
 CUDA_NOTE := without CUDA ($(if $(filter 0,$(CUDA)),CUDA=0,no nvcc in $$CUDA_HOME, PATH or /usr/local/cuda))
@@ -109,7 +110,7 @@ $(BUILD)/tests/%: tests/text/%.c $(BUILD)/libengine.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
 
-tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(TEXT_TOOLS)
+tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 
 # libFuzzer targets, by clang: each is built with the sources that it names here.
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
