@@ -1,0 +1,21 @@
+/* A hash table from strings, which it copies, to numbers from 0 to INT32_MAX. All zero is empty. */
+#ifndef BESAD_ENGINE_STRING_MAP_H
+#define BESAD_ENGINE_STRING_MAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/error.h"
+#include "engine/text/text_buffer.h"
+
+struct string_map {
+	struct string_map_entry *entries;
+	size_t capacity, count; /* capacity: a power of two */
+	struct text_buffer strings;
+};
+
+enum status string_map_put(struct string_map *, const char *text, size_t bytes, int32_t value, struct error *err); /* or replaces */
+int32_t string_map_get(const struct string_map *, const char *text, size_t bytes); /* -1: not there */
+void string_map_free(struct string_map *);
+
+#endif
