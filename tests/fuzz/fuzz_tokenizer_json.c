@@ -21,7 +21,8 @@ static void encode(const struct bpe *bpe, const char *text, size_t bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const char sample[] = "The cat's 12 <s>  hats \r\n\xff \xe2\x96\x81 e\xcc\x81 \xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80\n";
+	static const char sample[] =
+		"The cat's 12 <s>  hats \r\n\xff \xe2\x96\x81 e\xcc\x81 \xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80\n";
 	const uint8_t *separator = memchr(data, 0xff, size);
 	size_t json = separator ? (size_t)(separator - data) : size;
 	struct bpe *bpe;
