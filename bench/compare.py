@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-import models
+import random_models
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -75,8 +75,8 @@ def tiny(args, directory):
 
 def block(args, directory):
     model, calibration = os.path.join(directory, "model"), os.path.join(directory, "tokens.safetensors")
-    models.write_model(model, 2048, 5632, 32, 4, 1)
-    models.write_calibration(calibration, 8, 512)
+    random_models.write_model(model, 2048, 5632, 32, 4, 1)
+    random_models.write_calibration(calibration, 8, 512)
     result = versus(args, directory, model, calibration, 8, 512, ("block",))
     # Forward, dX (not of q, k, v: nothing needs it) and dW of the linears; the causal half of attention's products.
     linears = 2048 * (2048 + 2 * 256 + 2048 + 3 * 5632)
@@ -95,10 +95,10 @@ def block(args, directory):
 def memory(args, directory):
     result = {}
     calibration = os.path.join(directory, "tokens.safetensors")
-    models.write_calibration(calibration, 16, 256)
+    random_models.write_calibration(calibration, 16, 256)
     for blocks in (4, 16):
         model = os.path.join(directory, f"model-{blocks}")
-        models.write_model(model, 768, 2048, 12, 12, blocks)
+        random_models.write_model(model, 768, 2048, 12, 12, blocks)
         report, peak = run_besad(args.besad, directory, model, calibration, 16, 256, "f32")
         size = os.path.getsize(os.path.join(model, "model.safetensors"))
         result[f"{blocks} blocks"] = {"model_bytes": size, "peak_rss_bytes": peak, "seconds": report["result"]["seconds"]}
