@@ -37,6 +37,7 @@ include cuda/cuda.mk
 else
 CUDA_NOTE := without CUDA ($(if $(filter 0,$(CUDA)),CUDA=0,no nvcc in $$CUDA_HOME, PATH or /usr/local/cuda))
 CPPFLAGS  += -DBESAD_NO_CUDA
+CUDA_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard cuda/*.c)) # what needs no CUDA
 endif
 
 # ---- what is built --------------------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ static enum status open_device(struct cuda *c, size_t memory_limit)
 		return cuda_refuse(c, STATUS_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 is the least", properties.name,
 				   properties.major, properties.minor);
 	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+	CUDA_TRY(c, cudaDeviceGetPCIBusId(c->base.bus, (int)sizeof c->base.bus, 0));
 	c->processors = properties.multiProcessorCount;
 	snprintf(c->base.device, sizeof c->base.device, "%.80s, %zu MiB", properties.name, properties.totalGlobalMem >> 20);
 	TRY(cuda_memory_create(c, memory_limit));
@@ -101,13 +102,17 @@ static enum status open_device(struct cuda *c, size_t memory_limit)
 
 extern "C" enum status backend_cuda_create(size_t memory_limit, struct backend **ret, struct error *err)
 {
-	int devices = 0;
+	int devices = 0, driver = 0;
+	if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+		return error_set(err, STATUS_UNSUPPORTED, "no CUDA driver is installed");
 	cudaError_t error = cudaGetDeviceCount(&devices);
-	if (error != cudaSuccess || devices == 0) {
-		(void)cudaGetLastError();
+	(void)cudaGetLastError();
+	if (error == cudaErrorInsufficientDriver)
+		return error_set(err, STATUS_UNSUPPORTED, "the driver is for CUDA %d.%d, this build needs %d.%d", driver / 1000,
+				 driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+	if (error != cudaSuccess || devices == 0)
 		return error_set(err, STATUS_UNSUPPORTED, "no CUDA device: %s",
 				 error == cudaSuccess ? "the driver reports none" : cudaGetErrorString(error));
-	}
 	struct cuda *c = new (std::nothrow) cuda();
 	if (!c) return error_set(err, STATUS_NO_MEMORY, "no memory for the CUDA backend");
 	c->base.ops = &cuda_ops;

@@ -187,6 +187,7 @@ struct backend {
 	const struct backend_ops *ops;
 	const char *name;   /* "cpu" or "cuda" */
 	char device[128];   /* what it computes on, for people */
+	char bus[20];       /* the device's PCI bus id, "0000:1b:00.0"; "" for none */
 	bool native_bf16;   /* bf16 matmuls run faster than fp32's */
 	bool unified;       /* device pointers are host pointers */
 	int threads;        /* worker threads of the CPU backend; 1 for others */

@@ -21,3 +21,5 @@ $(EMULATED)/test_cuda_%: tests/backend/test_%.c $(EMULATED_OBJECTS) $(TEST_HELPE
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka \
 		$(LDLIBS) $(CUDA_LIBS)
+
+.SECONDARY: $(EMULATED_OBJECTS)

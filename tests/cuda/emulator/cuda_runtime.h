@@ -181,7 +181,9 @@ static inline float rsqrtf(float x)
 
 /* ---- host side --------------------------------------------------------------------------------------------------------------- */
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 };
+#define CUDART_VERSION 13000
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 typedef struct emulator_stream *cudaStream_t;
 typedef struct emulator_event *cudaEvent_t;
@@ -225,9 +227,9 @@ static inline cudaError_t cudaDriverGetVersion(int *ret)
 	*ret = 13000;
 	return cudaSuccess;
 }
-static inline cudaError_t cudaRuntimeGetVersion(int *ret)
+static inline cudaError_t cudaDeviceGetPCIBusId(char *ret, int size, int)
 {
-	*ret = 13000;
+	strncpy(ret, "0000:00:00.0", (size_t)size);
 	return cudaSuccess;
 }
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned)
