@@ -22,6 +22,13 @@ static float *random_rates(const struct block_layout *layout, unsigned seed, flo
 	return rates;
 }
 
+static int32_t *new_thresholds(const struct block_layout *layout)
+{
+	size_t rows = (size_t)layout->rows;
+	if (rows > 1 << 20) fail_msg("%zu rows", rows);
+	return calloc(rows, sizeof(int32_t));
+}
+
 static int64_t columns_of(const struct block_layout *layout, int64_t row)
 {
 	int i = 0;
@@ -33,7 +40,7 @@ static int64_t columns_of(const struct block_layout *layout, int64_t row)
 static void check(const struct block_layout *layout, const float *rates, double target)
 {
 	struct error err;
-	int32_t *thresholds = calloc((size_t)layout->rows, sizeof *thresholds);
+	int32_t *thresholds = new_thresholds(layout);
 	int64_t zeros = llround(target * (double)layout->params), sum = 0;
 	assert_int_equal(exact_thresholds(layout, rates, zeros, thresholds, &err), STATUS_OK);
 	for (int64_t i = 0; i < layout->rows; i++) {
@@ -76,7 +83,7 @@ static void test_a_rate_that_needs_no_shift_stays(void **state)
 	struct error err;
 	block_layout_init(&CONFIG, &layout);
 	float *rates = random_rates(&layout, 3, 0.2f, 0.8f);
-	int32_t *thresholds = calloc((size_t)layout.rows, sizeof *thresholds);
+	int32_t *thresholds = new_thresholds(&layout);
 	int64_t zeros = 0;
 	for (int64_t i = 0; i < layout.rows; i++)
 		zeros += (int64_t)floor((double)rates[i] * (double)columns_of(&layout, i));
@@ -95,7 +102,7 @@ static void test_order_of_the_rest(void **state)
 	struct error err;
 	block_layout_init(&CONFIG, &layout);
 	float *rates = random_rates(&layout, 1, 0.5f, 0.5f);
-	int32_t *base = calloc((size_t)layout.rows, sizeof *base), *more = calloc((size_t)layout.rows, sizeof *more);
+	int32_t *base = new_thresholds(&layout), *more = new_thresholds(&layout);
 	int64_t zeros = 0;
 	for (int64_t i = 0; i < layout.rows; i++)
 		zeros += columns_of(&layout, i) / 2;
