@@ -31,7 +31,7 @@ def run_besad(besad, directory, model, calibration, samples, length, precision, 
                                                                "sequence_length": length}}, file)
         process = subprocess.Popen(
             [besad, "run", job, "--model-root", os.path.dirname(model), "--data-root", os.path.dirname(calibration),
-             "--output-root", os.path.join(work, "output"), "--state-dir", os.path.join(work, "state")],
+             "--output-root", os.path.join(work, "output")],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         log = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)

@@ -43,8 +43,7 @@ class Reference(unittest.TestCase):
             json.dump(job, file)
         subprocess.run(
             [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--data-root", os.path.join(ROOT, "demo"),
-             "--data-root", os.path.join(ROOT, "tests", "data"), "--output-root", os.path.join(self.directory, "output"),
-             "--state-dir", os.path.join(self.directory, "state")],
+             "--data-root", os.path.join(ROOT, "tests", "data"), "--output-root", os.path.join(self.directory, "output")],
             check=True, stdout=subprocess.DEVNULL)
         with open(os.path.join(self.directory, "output", name, "besad.json")) as file:
             self.results[name] = json.load(file)
