@@ -6,7 +6,6 @@
 #include "cuda/launch.cuh"
 
 enum { WARPS = 4 };
-static const int64_t PANEL_BYTES = (int64_t)96 << 20; /* of fp32 G, at most */
 
 /* out [rows, bins]: of rows `first` … of the panel g. */
 template <int N>

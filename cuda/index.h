@@ -77,6 +77,14 @@ CUDA_BOTH void index_warp_span(int64_t cols, int warp, int warps, int64_t *ret_f
 	*ret_count = index_min(each, cols - first);
 }
 
+/* Blocks that rank rows of C columns, each with its own scratch of two copies of a row's 8-byte entries: as many as the multiprocessors
+ * hold while the scratch stays in the L2 cache, but one per multiprocessor at least. */
+CUDA_BOTH int64_t index_rank_blocks(int64_t rows, int64_t cols, int processors)
+{
+	int64_t cached = ((int64_t)48 << 20) / (2 * cols * 8);
+	return index_min(rows, index_min((int64_t)processors * 4, index_max(processors, cached)));
+}
+
 /* ---- rope --------------------------------------------------------------------------------------------------------------------- */
 
 /* Pair p of row t of [T, heads · head_dim]: its first column; the second is `rotary / 2` further. p < heads · rotary/2. */
@@ -117,6 +125,11 @@ CUDA_BOTH bool index_tile_full(int query, int queries, int key, int keys, int to
 {
 	return key + keys - 1 <= query && query + queries <= tokens && (window == 0 || query + queries - 1 - key < window);
 }
+
+/* ---- sizes ---------------------------------------------------------------------------------------------------------------------- */
+
+#define PANEL_BYTES ((int64_t)96 << 20)    /* of a panel of fp32 gradient, at most */
+#define WORKSPACE_BYTES ((size_t)64 << 20) /* of cuBLASLt */
 
 /* ---- the dW panels of binned_gradient -------------------------------------------------------------------------------------------- */
 

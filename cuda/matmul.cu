@@ -12,8 +12,6 @@
 #include <new>
 #include <tuple>
 
-static const size_t WORKSPACE = (size_t)64 << 20;
-
 /* What the choice depends on: sizes, strides, types, transposes, and how far the pointers are aligned. */
 typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, unsigned> shape_key;
 
@@ -50,7 +48,7 @@ enum status cuda_matmuls_create(struct cuda *c)
 	if (!c->matmuls) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
 	TRY(cublaslt_load(&c->matmuls->lt, &c->base.error));
 	LT_TRY(c, create, &c->matmuls->handle);
-	return cuda_allocate(c, WORKSPACE, &c->matmuls->workspace);
+	return cuda_allocate(c, WORKSPACE_BYTES, &c->matmuls->workspace);
 }
 
 static void free_plan(const struct cublaslt *lt, const plan &p)
@@ -88,7 +86,7 @@ static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, co
 	cublasLtHandle_t handle = c->matmuls->handle;
 	int32_t op_first = transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_second = transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
 	uint32_t align_first = alignment(B.data), align_second = alignment(A.data), align_result = alignment(C.data);
-	uint64_t workspace = WORKSPACE;
+	uint64_t workspace = WORKSPACE_BYTES;
 	cublasLtMatmulHeuristicResult_t choice;
 	int found = 0;
 

@@ -8,8 +8,6 @@
 #include "cuda/memory.h"
 
 enum { THREADS = 512, WARPS = THREADS / 32 };
-static const int64_t SCRATCH =
-	(int64_t)48 << 20; /* what stays in the L2 cache; more only so that each multiprocessor has a block */
 
 struct entry {
 	uint32_t key, column;
@@ -117,12 +115,10 @@ enum status cuda_rank_rows(struct backend *backend, enum importance importance, 
 	struct scratch entries(c), scale(c), bad(c);
 	uint32_t bad_row;
 	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
-	int64_t row_bytes = 2 * weight.cols * (int64_t)sizeof(struct entry);
-	int64_t blocks = index_min((int64_t)c->processors * (2048 / THREADS), index_max(c->processors, SCRATCH / row_bytes));
-	blocks = index_min(blocks, weight.rows);
+	int64_t blocks = index_rank_blocks(weight.rows, weight.cols, c->processors);
 	TRY(bad.allocate(sizeof bad_row));
 	CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof bad_row, c->stream));
-	TRY(entries.allocate((size_t)(blocks * row_bytes)));
+	TRY(entries.allocate((size_t)(blocks * 2 * weight.cols) * sizeof(struct entry)));
 	if (importance == IMPORTANCE_WANDA) {
 		TRY(scale.allocate((size_t)weight.cols * sizeof(float)));
 		TRY(LAUNCH(c, scale_kernel, dim3((unsigned)index_ceil_div(weight.cols, 256)), dim3(256), 0, scale.as<float>(),

@@ -7,7 +7,8 @@ EMULATED_OBJECTS := $(EMULATED_SOURCES:%=$(EMULATED)/%.o)
 # Not under a sanitizer: it does not follow the emulator's coroutines.
 ifndef SANITIZE
 EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
-                      $(filter-out tests/backend/test_block.c,$(wildcard tests/backend/test_*.c)))
+                      $(filter-out tests/backend/test_block.c,$(wildcard tests/backend/test_*.c))) \
+                    $(patsubst tests/cuda/test_%.c,$(EMULATED)/test_cuda_%,$(wildcard tests/cuda/test_*.c))
 endif
 
 # -ffp-contract=off: __fmul_rn and the like must round where the device rounds.
@@ -21,5 +22,9 @@ $(EMULATED)/test_cuda_%: tests/backend/test_%.c $(EMULATED_OBJECTS) $(TEST_HELPE
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka \
 		$(LDLIBS) $(CUDA_LIBS)
+
+$(EMULATED)/test_cuda_%: tests/cuda/test_%.c $(EMULATED_OBJECTS) $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
 .SECONDARY: $(EMULATED_OBJECTS)

@@ -1,0 +1,164 @@
+/* The memory plan against what is really allocated: the engine's objects of one block on the emulated CUDA backend. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cuda/index.h"
+#include "cuda/plan.h"
+#include "engine/prune/besa.h"
+
+enum { TOKENS = 48, SEQUENCES = 6, LEARN_BATCH = 1, PASS_BATCH = 3, PROCESSORS = 4 /* the emulator's */ };
+
+static struct backend *backend;
+
+static size_t used(void)
+{
+	size_t free_bytes, total;
+	assert_int_equal(backend->ops->memory(backend, &free_bytes, &total), STATUS_OK);
+	return total - free_bytes;
+}
+
+static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enum dtype compute_type)
+{
+	return (struct plan_sizes){.hidden = c->hidden,
+				   .intermediate = c->intermediate,
+				   .heads = c->heads,
+				   .kv_heads = c->kv_heads,
+				   .head_dim = c->head_dim,
+				   .vocab = c->vocab,
+				   .sequences = SEQUENCES,
+				   .tokens = TOKENS,
+				   .learn_batch = LEARN_BATCH,
+				   .pass_batch = PASS_BATCH,
+				   .candidates = 101,
+				   .by_row = by_row,
+				   .file_type = DTYPE_BF16,
+				   .compute_type = compute_type,
+				   .streams_on_device = 2,
+				   .processors = PROCESSORS};
+}
+
+/* Allocations are rounded up; the plan rounds too, but not each where the engine makes several of one line. */
+static void expect_bytes(const char *what, size_t planned, size_t real)
+{
+	if (planned < real || planned > real + real / 100 + 8192)
+		fail_msg("%s: %zu bytes planned, %zu allocated", what, planned, real);
+}
+
+static void compare(bool by_row, enum dtype compute_type)
+{
+	struct model model;
+	struct block block;
+	struct ranking ranking;
+	struct besa besa;
+	struct activations activations;
+	struct stream stream;
+	struct error err;
+	struct plan plan;
+	struct spec spec = {.sparsity = 0.5,
+			    .besa = {.granularity = by_row ? GRANULARITY_ROW : GRANULARITY_LAYER,
+				     .candidates = 101,
+				     .batch_size = LEARN_BATCH,
+				     .epochs = 1}};
+	assert_int_equal(backend_cuda_create(0, &backend, &err),
+			 STATUS_OK); /* a new one: what was kept may be a little larger than asked for */
+	assert_int_equal(model_open("demo/tiny-llama", &model, &err), STATUS_OK);
+	struct plan_sizes sizes = sizes_of(&model.config, by_row, compute_type);
+	plan_predict(&sizes, &plan);
+
+	size_t before = used();
+	assert_int_equal(block_create(&model, backend, compute_type, TOKENS, &block, &err), STATUS_OK);
+	assert_int_equal(block_load(&block, &model, 0, &err), STATUS_OK);
+	expect_bytes("weights", plan.weights, used() - before);
+	before = used();
+	assert_int_equal(ranking_create(&block, &ranking, &err), STATUS_OK);
+	expect_bytes("ranks", plan.ranks, used() - before);
+	before = used();
+	assert_int_equal(besa_create(&spec, &block, &ranking, TOKENS, &besa, &err), STATUS_OK);
+	assert_int_equal(activations_create(&block, PASS_BATCH, TOKENS, false, &activations, &err), STATUS_OK);
+	expect_bytes("learning and activations", plan.learning + plan.activations, used() - before);
+	before = used();
+	assert_int_equal(stream_create(backend, SEQUENCES, TOKENS, model.config.hidden, PASS_BATCH, &stream, &err), STATUS_OK);
+	size_t one = used() - before;
+	sizes.streams_on_device = 1;
+	struct plan less;
+	plan_predict(&sizes, &less);
+	size_t staging = (size_t)(PASS_BATCH * TOKENS * model.config.hidden) * 4;
+	expect_bytes("a stream", plan.streams - less.streams, one - staging);
+
+	stream_release(&stream);
+	activations_release(&activations, backend);
+	besa_release(&besa);
+	ranking_release(&ranking);
+	block_release(&block);
+	model_close(&model);
+	backend_destroy(backend);
+}
+
+static void test_plan_is_what_is_allocated(void **state)
+{
+	(void)state;
+	compare(true, DTYPE_BF16);
+	compare(true, DTYPE_F32);
+	compare(false, DTYPE_BF16);
+}
+
+/* A limit is kept, an operation's failure names it, and freed memory can be had again. */
+static void test_limit(void **state)
+{
+	struct backend *limited;
+	struct error err;
+	void *first, *second;
+	size_t free_bytes, total, limit = WORKSPACE_BYTES + ((size_t)8 << 20);
+	(void)state;
+	assert_int_equal(backend_cuda_create(limit, &limited, &err), STATUS_OK);
+	assert_int_equal(limited->ops->alloc(limited, (size_t)6 << 20, &first), STATUS_OK);
+	assert_int_equal(limited->ops->alloc(limited, (size_t)3 << 20, &second), STATUS_NO_MEMORY);
+	assert_non_null(strstr(limited->error.message, "3145728"));
+	limited->ops->release(limited, first);
+	assert_int_equal(limited->ops->alloc(limited, (size_t)3 << 20, &second), STATUS_OK); /* what was kept is given back */
+	assert_int_equal(limited->ops->memory(limited, &free_bytes, &total), STATUS_OK);
+	assert_true(total == limit && free_bytes == (size_t)5 << 20);
+	limited->ops->release(limited, second);
+	backend_destroy(limited);
+}
+
+/* LLaMA-2-70B within 24 GB: hidden states do not all fit on the device, the rest does. */
+static void test_70b_in_24_gb(void **state)
+{
+	struct plan_sizes sizes = {.hidden = 8192,
+				   .intermediate = 28672,
+				   .heads = 64,
+				   .kv_heads = 8,
+				   .head_dim = 128,
+				   .vocab = 32000,
+				   .sequences = 128,
+				   .tokens = 2048,
+				   .learn_batch = 1,
+				   .pass_batch = 4,
+				   .candidates = 101,
+				   .by_row = true,
+				   .file_type = DTYPE_BF16,
+				   .compute_type = DTYPE_BF16,
+				   .processors = 132};
+	struct plan plan;
+	(void)state;
+	assert_true(plan_fit(&sizes, (size_t)140 << 30, &plan) && sizes.streams_on_device == 2);
+	assert_true(plan_fit(&sizes, (size_t)24 << 30, &plan) && sizes.streams_on_device < 2);
+	assert_true(plan.peak <= (size_t)24 << 30);
+	assert_true(plan.weights + plan.ranks > (size_t)4800 << 20); /* 856 million weights, 2 + 2 + 2 bytes each */
+	assert_false(plan_fit(&sizes, (size_t)4 << 30, &plan));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_plan_is_what_is_allocated),
+		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_70b_in_24_gb),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
