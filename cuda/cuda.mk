@@ -24,7 +24,18 @@ $(BUILD)/cuda/%.o: cuda/%.cc
 	@mkdir -p $(@D)
 	$(CUDA_CXX) -MMD -MP -c -o $@ $<
 
+# On a machine with a GPU.
+check-cuda: all tests
+	tests/cuda/check.sh $(BUILD)
+
+bench-cuda: all $(BUILD)/bench/cuda_ops
+	bench/cuda_block.py --besad $(BUILD)/besad --ops $(BUILD)/bench/cuda_ops
+
+$(BUILD)/bench/cuda_ops: bench/cuda_ops.c $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
 print-nvcc:
 	@echo "$(NVCC), $$($(NVCC) --version | sed -n 's/^Cuda compilation tools, //p')"
 
-.PHONY: print-nvcc
+.PHONY: check-cuda bench-cuda print-nvcc

@@ -36,6 +36,10 @@ for part in $parts; do
 		for program in $build/tests/emulated/test_cuda_*; do
 			[ -x $program ] && run $(basename $program) env BESAD_TEST_BACKEND=cuda $program
 		done
+		if [ -x $build/tests/emulated/besad ]; then
+			run cuda-whole-blocks tests/cuda/compare.py $build/tests/emulated/besad --other $build/besad --precision f32 \
+				--samples 1 --windows 1
+		fi
 		;;
 	reference | api)
 		for source in tests/$part/test_*.py; do

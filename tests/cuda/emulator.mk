@@ -8,7 +8,8 @@ EMULATED_OBJECTS := $(EMULATED_SOURCES:%=$(EMULATED)/%.o)
 ifndef SANITIZE
 EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
                       $(filter-out tests/backend/test_block.c,$(wildcard tests/backend/test_*.c))) \
-                    $(patsubst tests/cuda/test_%.c,$(EMULATED)/test_cuda_%,$(wildcard tests/cuda/test_*.c))
+                    $(patsubst tests/cuda/test_%.c,$(EMULATED)/test_cuda_%,$(wildcard tests/cuda/test_*.c)) \
+                    $(EMULATED)/besad
 endif
 
 # -ffp-contract=off: __fmul_rn and the like must round where the device rounds.
@@ -26,5 +27,9 @@ $(EMULATED)/test_cuda_%: tests/backend/test_%.c $(EMULATED_OBJECTS) $(TEST_HELPE
 $(EMULATED)/test_cuda_%: tests/cuda/test_%.c $(EMULATED_OBJECTS) $(BUILD)/libengine.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+
+# The whole program on the emulated backend, for tests/cuda/compare.py.
+$(EMULATED)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(EMULATED_OBJECTS) $(BUILD)/libengine.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 .SECONDARY: $(EMULATED_OBJECTS)

@@ -1,0 +1,301 @@
+/* Times the CUDA backend's operations at the shapes of a LLaMA-7B block (2,048 tokens in a step, 8,192 in a pass) against the rates that the
+ * device reaches in the same run: a large bf16 matmul, and a large device-to-device copy (bytes read and written). Prints one JSON object.
+ * Seconds are the median over batches of launches, each batch ended by a wait; buffers are larger than the cache, or several in turn.
+ *
+ * Usage: cuda_ops [cuda|cpu [SCALE]]; SCALE divides the sizes (for a machine without a GPU: the program itself can be tried with "cpu 16"). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/backend.h"
+
+enum { BATCHES = 9, CANDIDATES = 101 };
+
+static struct backend *backend;
+static double matmul_rate, copy_rate; /* FLOP/s, bytes/s */
+static int64_t scale = 1;
+static const char *separator = "";
+
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void check(enum status status)
+{
+	if (status == STATUS_OK) return;
+	fprintf(stderr, "%s\n", backend->error.message);
+	exit(1);
+}
+
+static int ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+/* Runs `statement` in batches of about 20 ms and keeps the median seconds of one run in `seconds`. */
+static double seconds;
+#define MEASURE(statement)                                                                                                         \
+	do {                                                                                                                       \
+		double batch_[BATCHES];                                                                                            \
+		int runs_ = 1;                                                                                                     \
+		check(statement); /* warm: modules loaded, algorithms chosen, memory in the cache of the allocator */              \
+		for (int b_ = -1; b_ < BATCHES; b_++) {                                                                            \
+			check(backend->ops->sync(backend));                                                                        \
+			double start_ = now();                                                                                     \
+			for (int r_ = 0; r_ < runs_; r_++)                                                                         \
+				check(statement);                                                                                  \
+			check(backend->ops->sync(backend));                                                                        \
+			double each_ = (now() - start_) / runs_;                                                                   \
+			if (b_ >= 0)                                                                                               \
+				batch_[b_] = each_;                                                                                \
+			else                                                                                                       \
+				runs_ = each_ > 0.02 ? 1 : (int)(0.02 / each_) + 1;                                                \
+		}                                                                                                                  \
+		qsort(batch_, BATCHES, sizeof *batch_, ascending);                                                                 \
+		seconds = batch_[BATCHES / 2];                                                                                     \
+	} while (0)
+
+/* `flop` or `bytes` 0: not given. */
+static void report(const char *op, const char *shape, double flop, double bytes)
+{
+	printf("%s\n  {\"op\": \"%s\", \"shape\": \"%s\", \"seconds\": %.4e", separator, op, shape, seconds);
+	if (flop > 0) printf(", \"tflops\": %.2f, \"of_matmul\": %.3f", flop / seconds * 1e-12, flop / seconds / matmul_rate);
+	if (bytes > 0) printf(", \"gbs\": %.1f, \"of_copy\": %.3f", bytes / seconds * 1e-9, bytes / seconds / copy_rate);
+	printf("}");
+	fflush(stdout);
+	separator = ",";
+}
+
+static void *allocate(size_t bytes)
+{
+	void *memory;
+	check(backend->ops->alloc(backend, bytes, &memory));
+	return memory;
+}
+
+static void *upload(const void *host, size_t bytes)
+{
+	void *memory = allocate(bytes);
+	check(backend->ops->upload(backend, memory, host, bytes));
+	return memory;
+}
+
+static struct tensor tensor_new(int64_t rows, int64_t cols, enum dtype type)
+{
+	return tensor_make(allocate((size_t)(rows * cols) * dtype_size(type)), rows, cols, type);
+}
+
+/* Random values in [-1, 1): zeros would make the matrix units draw less power and run faster. */
+static struct tensor tensor_random(int64_t rows, int64_t cols, enum dtype type)
+{
+	static uint64_t state = 1;
+	struct tensor t = tensor_new(rows, cols, type), part = tensor_new(1, cols, DTYPE_F32);
+	float *host = malloc((size_t)cols * sizeof *host);
+	if (!host) exit(1);
+	for (int64_t i = 0; i < rows; i++) {
+		for (int64_t j = 0; j < cols; j++) {
+			state = state * 6364136223846793005u + 1442695040888963407u;
+			host[j] = (float)(int32_t)(state >> 32) * 0x1p-31f;
+		}
+		check(backend->ops->upload(backend, part.data, host, (size_t)cols * sizeof *host));
+		check(backend->ops->convert(backend, tensor_rows(t, i, 1), part));
+	}
+	free(host);
+	backend->ops->release(backend, part.data);
+	return t;
+}
+
+static void drop(struct tensor *const *tensors, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		backend->ops->release(backend, tensors[i]->data);
+}
+#define DROP(...) drop((struct tensor *[]){__VA_ARGS__}, sizeof((struct tensor *[]){__VA_ARGS__}) / sizeof(struct tensor *))
+
+static void measure_rates(void)
+{
+	int64_t n = 8192 / scale;
+	struct tensor a = tensor_random(n, n, DTYPE_BF16), b = tensor_random(n, n, DTYPE_BF16), c = tensor_new(n, n, DTYPE_BF16);
+	MEASURE(backend->ops->matmul(backend, c, a, false, b, true, false));
+	double matmul_seconds = seconds;
+	matmul_rate = 2.0 * (double)n * (double)n * (double)n / seconds;
+	DROP(&a, &b, &c);
+	size_t bytes = ((size_t)2 << 30) / (size_t)(scale * scale);
+	void *from = allocate(bytes), *to = allocate(bytes);
+	MEASURE(backend->ops->copy(backend, to, from, bytes));
+	copy_rate = 2.0 * (double)bytes / seconds;
+	backend->ops->release(backend, from);
+	backend->ops->release(backend, to);
+	printf("{\"device\": \"%s\", \"matmul\": {\"size\": %lld, \"type\": \"bf16\", \"seconds\": %.4e, \"tflops\": %.4g},\n"
+	       " \"copy\": {\"bytes\": %zu, \"seconds\": %.4e, \"gbs\": %.4g},\n \"operations\": [",
+	       backend->device, (long long)n, matmul_seconds, matmul_rate * 1e-12, bytes, seconds, copy_rate * 1e-9);
+}
+
+static void weights(int64_t rows, int64_t cols, int64_t tokens)
+{
+	char shape[96];
+	double params = (double)rows * (double)cols;
+	snprintf(shape, sizeof shape, "[%lld, %lld], %lld tokens", (long long)rows, (long long)cols, (long long)tokens);
+	struct tensor weight = tensor_random(rows, cols, DTYPE_BF16), active = tensor_new(rows, cols, DTYPE_BF16);
+	struct tensor rank = tensor_new(rows, cols, DTYPE_U16), bin = tensor_new(rows, cols, DTYPE_U8);
+	struct tensor dy = tensor_random(tokens, rows, DTYPE_BF16), x = tensor_random(tokens, cols, DTYPE_BF16);
+	struct tensor sums = tensor_new(rows, CANDIDATES - 1, DTYPE_F32), dx = tensor_new(tokens, cols, DTYPE_BF16);
+	struct tensor norms = tensor_new(1, cols, DTYPE_F64);
+	int32_t *half = malloc((size_t)rows * sizeof *half);
+	if (!half) exit(1);
+	for (int64_t i = 0; i < rows; i++)
+		half[i] = (int32_t)(cols / 2);
+	struct tensor threshold = tensor_make(upload(half, (size_t)rows * sizeof *half), 1, rows, DTYPE_I32);
+	free(half);
+	check(backend->ops->zero(backend, norms.data, tensor_bytes(&norms)));
+	MEASURE(backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
+	report("rank_rows", shape, 0, 4 * params);
+	MEASURE(backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
+	report("bin_ranks", shape, 0, 3 * params);
+	MEASURE(backend->ops->mask_weights(backend, active, weight, rank, threshold.data, false));
+	report("mask_weights", shape, 0, 6 * params);
+	MEASURE(backend->ops->convert(backend, active, weight));
+	report("convert", shape, 0, 4 * params);
+	MEASURE(backend->ops->column_norms(backend, norms.data, x));
+	report("column_norms", shape, 0, 2.0 * (double)tokens * (double)cols);
+	MEASURE(backend->ops->matmul(backend, dx, dy, false, active, false, false));
+	report("matmul (dX)", shape, 2 * params * (double)tokens, 0);
+	MEASURE(backend->ops->matmul(backend, dy, x, false, active, true, false));
+	report("matmul (forward)", shape, 2 * params * (double)tokens, 0);
+	MEASURE(backend->ops->binned_gradient(backend, sums, dy, x, weight, bin, false));
+	report("binned_gradient", shape, 2 * params * (double)tokens, 0);
+	DROP(&weight, &active, &rank, &bin, &dy, &x, &sums, &dx, &norms, &threshold);
+}
+
+static void attention(int64_t batch, int64_t tokens, int heads, int kv_heads, int dim)
+{
+	int64_t rows = batch * tokens, query = heads * dim, key = kv_heads * dim;
+	struct attention a = {(int)batch, (int)tokens, heads, kv_heads, dim, 1 / sqrtf((float)dim), 0, 0};
+	struct tensor qkv = tensor_random(rows, query + 2 * key, DTYPE_BF16), dqkv = tensor_new(rows, query + 2 * key, DTYPE_BF16);
+	struct tensor out = tensor_new(rows, query, DTYPE_BF16), dout = tensor_random(rows, query, DTYPE_BF16);
+	struct tensor lse = tensor_new(batch * heads, tokens, DTYPE_F32), table = tensor_random(tokens, dim, DTYPE_F32);
+	struct tensor q = tensor_cols(qkv, 0, query), k = tensor_cols(qkv, query, key), v = tensor_cols(qkv, query + key, key);
+	struct tensor dq = tensor_cols(dqkv, 0, query), dk = tensor_cols(dqkv, query, key),
+		      dv = tensor_cols(dqkv, query + key, key);
+	struct tensor qk = tensor_cols(qkv, 0, query + key);
+	double pairs = (double)batch * 0.5 * (double)tokens * (double)(tokens + 1) * (double)query;
+	char shape[96];
+	snprintf(shape, sizeof shape, "%lld x %lld tokens, %d/%d heads of %d", (long long)batch, (long long)tokens, heads, kv_heads,
+		 dim);
+	MEASURE(backend->ops->attention_forward(backend, &a, out, lse, q, k, v));
+	report("attention_forward", shape, 4 * pairs, 0);
+	MEASURE(backend->ops->attention_backward(backend, &a, dq, dk, dv, q, k, v, out, lse, dout));
+	report("attention_backward", shape, 10 * pairs, 0); /* of the five products that are needed; two are done twice */
+	MEASURE(backend->ops->rope(backend, qk, table, dim, dim, false));
+	report("rope", shape, 0, 4.0 * (double)rows * (double)(query + key));
+	DROP(&qkv, &dqkv, &out, &dout, &lse, &table);
+}
+
+static void token_rows(int64_t rows, int64_t hidden, int64_t inner)
+{
+	struct norm norm = {NORM_RMS, 1e-5f, 0, 1};
+	struct tensor none = {0}, x = tensor_random(rows, hidden, DTYPE_F32), y = tensor_new(rows, hidden, DTYPE_BF16);
+	struct tensor dx = tensor_random(rows, hidden, DTYPE_F32), dy = tensor_random(rows, hidden, DTYPE_BF16);
+	struct tensor stats = tensor_new(rows, 2, DTYPE_F32), weight = tensor_random(1, hidden, DTYPE_F32);
+	struct tensor gate_up = tensor_random(rows, 2 * inner, DTYPE_BF16), mlp = tensor_random(rows, inner, DTYPE_BF16);
+	struct tensor gate = tensor_cols(gate_up, 0, inner), up = tensor_cols(gate_up, inner, inner);
+	struct tensor loss = tensor_new(1, STEP_STATS, DTYPE_F64);
+	double small = (double)rows * (double)hidden, large = (double)rows * (double)inner;
+	char narrow[64], wide[64];
+	snprintf(narrow, sizeof narrow, "%lld x %lld", (long long)rows, (long long)hidden);
+	snprintf(wide, sizeof wide, "%lld x %lld", (long long)rows, (long long)inner);
+	MEASURE(backend->ops->norm_forward(backend, &norm, y, stats, x, weight, none));
+	report("norm_forward", narrow, 0, 6 * small);
+	MEASURE(backend->ops->norm_backward(backend, &norm, dx, dy, x, stats, weight, true));
+	report("norm_backward", narrow, 0, 14 * small);
+	MEASURE(backend->ops->add(backend, x, y));
+	report("add", narrow, 0, 10 * small);
+	MEASURE(backend->ops->reconstruction(backend, loss.data, dx, x, x, false));
+	report("reconstruction", narrow, 0, 20 * small); /* y and the reference twice, the gradient once */
+	MEASURE(backend->ops->activation_forward(backend, ACTIVATION_SILU, mlp, gate, up));
+	report("activation_forward", wide, 0, 6 * large);
+	MEASURE(backend->ops->activation_backward(backend, ACTIVATION_SILU, gate, up, mlp, gate, up));
+	report("activation_backward", wide, 0, 10 * large);
+	DROP(&x, &y, &dx, &dy, &stats, &weight, &gate_up, &mlp, &loss);
+}
+
+static void learning(int64_t groups, int64_t cols)
+{
+	struct tensor all[8]; /* θ, θ₀, β, gradient, m, v, s, sums */
+	int32_t *widths = malloc((size_t)groups * sizeof *widths);
+	double *shares = malloc((size_t)groups * sizeof *shares), n = (double)groups * CANDIDATES;
+	const double start[PRODIGY_STATE] = {1e-6, 1e-6, 1e-6, 0};
+	struct prodigy prodigy = {0.9f, 0.999f, 1e-8f, 5};
+	char shape[64];
+	if (!widths || !shares) exit(1);
+	for (int64_t g = 0; g < groups; g++) {
+		widths[g] = (int32_t)cols;
+		shares[g] = 1 / (double)groups;
+	}
+	for (int i = 0; i < 8; i++)
+		all[i] = tensor_random(groups, i == 7 ? CANDIDATES - 1 : CANDIDATES, DTYPE_F32);
+	struct tensor rate = tensor_new(1, groups, DTYPE_F32), threshold = tensor_new(1, groups, DTYPE_I32);
+	struct tensor stats = tensor_new(1, STEP_STATS, DTYPE_F64);
+	struct tensor device_widths = tensor_make(upload(widths, (size_t)groups * sizeof *widths), 1, groups, DTYPE_I32);
+	struct tensor device_shares = tensor_make(upload(shares, (size_t)groups * sizeof *shares), 1, groups, DTYPE_F64);
+	struct tensor state = tensor_make(upload(start, sizeof start), 1, PRODIGY_STATE, DTYPE_F64);
+	struct rates rates = {PARAM_SIGMOID, CANDIDATES, groups, device_widths.data, device_shares.data};
+	check(backend->ops->zero(backend, all[5].data, tensor_bytes(&all[5]))); /* v: not negative */
+	snprintf(shape, sizeof shape, "%lld x %d", (long long)groups, CANDIDATES);
+	MEASURE(backend->ops->rates_forward(backend, &rates, all[2], rate.data, threshold.data, stats.data, all[0], 0.5, 5));
+	report("rates_forward", shape, 0, 8 * n);
+	MEASURE(backend->ops->rates_backward(backend, &rates, all[3], all[0], all[2], all[7], stats.data));
+	report("rates_backward", shape, 0, 16 * n);
+	MEASURE(backend->ops->prodigy_step(backend, &prodigy, groups * CANDIDATES, all[0].data, all[1].data, all[4].data,
+					   all[5].data, all[6].data, all[3].data, state.data));
+	report("prodigy_step", shape, 0, 52 * n); /* 13 passes over an array of floats */
+	DROP(&all[0], &all[1], &all[2], &all[3], &all[4], &all[5], &all[6], &all[7], &rate, &threshold, &stats, &device_widths,
+	     &device_shares, &state);
+	free(widths);
+	free(shares);
+}
+
+static void logprobs(int64_t rows, int64_t vocab)
+{
+	char shape[64];
+	struct tensor logits = tensor_random(rows, vocab, DTYPE_F32), out = tensor_new(1, rows, DTYPE_F64);
+	struct tensor targets = tensor_new(1, rows, DTYPE_I32);
+	check(backend->ops->zero(backend, targets.data, tensor_bytes(&targets)));
+	snprintf(shape, sizeof shape, "%lld x %lld", (long long)rows, (long long)vocab);
+	MEASURE(backend->ops->token_logprobs(backend, out.data, logits, targets.data, 0));
+	report("token_logprobs", shape, 0, 4.0 * (double)rows * (double)vocab);
+	DROP(&logits, &out, &targets);
+}
+
+int main(int argc, char **argv)
+{
+	struct error err;
+	bool cpu = argc > 1 && !strcmp(argv[1], "cpu");
+	if (argc > 2) scale = atoi(argv[2]);
+	if (scale < 1) scale = 1;
+	if ((cpu ? backend_cpu_create(0, &backend, &err) : backend_cuda_create(0, &backend, &err)) != STATUS_OK) {
+		fprintf(stderr, "%s\n", err.message);
+		return 1;
+	}
+	int64_t hidden = 4096 / scale, inner = 11008 / scale / 16 * 16, step = 2048 / scale, pass = 8192 / scale;
+	int heads = (int)(hidden / (scale > 2 ? 64 : 128)), dim = (int)(hidden / heads);
+	measure_rates();
+	weights(hidden, hidden, step);
+	weights(2 * inner, hidden, step);
+	weights(hidden, inner, step);
+	attention(1, step, heads, heads, dim);
+	attention(4, step, heads, heads, dim);
+	token_rows(step, hidden, inner);
+	token_rows(pass, hidden, inner);
+	learning(4 * hidden + 2 * inner + hidden, hidden);
+	logprobs(pass / 8, 32000 / scale);
+	printf("\n ]}\n");
+	backend_destroy(backend);
+	return 0;
+}
