@@ -1,0 +1,171 @@
+"""A besad daemon under test: started on a free loopback port over temporary directories, driven through HTTP. Python 3 alone."""
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BESAD = os.path.abspath(os.environ.get("BESAD", os.path.join(ROOT, "build", "besad")))
+SLOW = int(os.environ.get("SLOWNESS", "1"))  # sanitizer builds take longer: all patience is multiplied by this
+FINISHED = ("succeeded", "failed", "cancelled")
+
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from random_models import write_calibration, write_model  # noqa: E402
+
+__all__ = ["Daemon", "FINISHED", "ROOT", "SLOW", "write_calibration", "write_model", "wait_for"]
+
+
+def wait_for(what, condition, seconds=60):
+    deadline = time.monotonic() + seconds * SLOW
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {seconds * SLOW} s")
+
+
+class Response:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+class Daemon:
+    """Directories and, between start and stop or kill, a process."""
+
+    def __init__(self, *options):
+        self.directory = tempfile.mkdtemp(prefix="besad-api-")
+        self.options = options
+        self.models, self.data, self.output, self.state = (os.path.join(self.directory, n) for n in
+                                                           ("models", "data", "output", "state"))
+        for path in (self.models, self.data, self.output):
+            os.mkdir(path)
+        self.process, self.port, self.token = None, None, None
+
+    def start(self, *options, environment=None):
+        port_file = os.path.join(self.directory, "port")
+        if os.path.exists(port_file):
+            os.unlink(port_file)
+        log = open(os.path.join(self.directory, "log"), "ab")
+        self.process = subprocess.Popen(
+            [BESAD, "--listen", "127.0.0.1:0", "--port-file", port_file, "--state-dir", self.state, "--model-root", self.models,
+             "--data-root", self.data, "--output-root", self.output, *self.options, *options],
+            stderr=log, stdout=log, env={**os.environ, **(environment or {})})
+        log.close()
+
+        def port():
+            if self.process.poll() is not None:
+                raise AssertionError(f"besad exited with {self.process.returncode}: {self.log()[-2000:]}")
+            if not os.path.exists(port_file):
+                return 0
+            with open(port_file) as file:
+                return int(file.read() or 0)
+        self.port = wait_for("the port file", port)
+        wait_for("readiness", lambda: self.get("/readyz").status == 200)
+        return self
+
+    def log(self):
+        with open(os.path.join(self.directory, "log")) as file:
+            return file.read()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def stop(self):
+        """Ends it as an operator does; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(60 * SLOW)
+        self.process = None
+        return status
+
+    def remove(self):
+        if self.process:
+            self.kill()
+        shutil.rmtree(self.directory)
+
+    def request(self, method, path, body=None, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * SLOW)
+        headers = dict(headers or {})
+        if self.token:
+            headers.setdefault("Authorization", "Bearer " + self.token)
+        if body is not None and not isinstance(body, (bytes, str)):
+            body = json.dumps(body)
+            headers.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return Response(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path, **headers):
+        return self.request("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    def submit(self, spec):
+        response = self.request("POST", "/v1/jobs", spec)
+        assert response.status == 201, (response.status, response.body)
+        return response.json["id"]
+
+    def job(self, job):
+        return self.get(f"/v1/jobs/{job}").json
+
+    def finish(self, job, seconds=120):
+        return wait_for(f"the end of job {job}", lambda: (j := self.job(job))["state"] in FINISHED and j, seconds)
+
+    def events(self, job):
+        events, after = [], 0
+        while True:
+            page = self.get(f"/v1/jobs/{job}/events?after={after}&limit=1000").json
+            events += page["events"]
+            if not page["events"] or page["next"] is None:
+                return events
+            after = page["next"]
+
+    def stream(self, job, **headers):
+        """Yields (id, type, data) of the event stream until its end; comments as (None, 'comment', text)."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60 * SLOW)
+        lines = [f"GET /v1/jobs/{job}/events HTTP/1.1", f"Host: 127.0.0.1:{self.port}", "Accept: text/event-stream",
+                 "Connection: close", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert response.status == 200, response.read()
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        fields = {}
+        try:
+            for line in response:
+                line = line.decode().rstrip("\n")
+                if line.startswith(":"):
+                    yield None, "comment", line[1:].strip()
+                elif line:
+                    key, _, value = line.partition(": ")
+                    fields[key] = value
+                elif "data" in fields:
+                    yield fields.get("id") and int(fields["id"]), fields.get("event"), json.loads(fields.get("data") or "null")
+                    fields = {}
+        finally:
+            response.close()
+            connection.close()
+
+
+def small_model(daemon, blocks=4, name="small"):
+    """A random model of `blocks` blocks and calibration tokens for it."""
+    write_model(os.path.join(daemon.models, name), 64, 160, 4, 2, blocks, vocab=300, scale=0.1)
+    write_calibration(os.path.join(daemon.data, "tokens.safetensors"), 32, 64, vocab=300)
+
+
+def small_job(**spec):
+    return {"model": "small", "sparsity": 0.5,
+            "calibration": {"path": "tokens.safetensors", "samples": 32, "sequence_length": 64}, **spec}

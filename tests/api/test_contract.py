@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""The HTTP API against its contract (openapi.yaml), on a real daemon."""
+import json
+import os
+import re
+import socket
+import time
+import unittest
+
+from support import SLOW, Daemon, small_job, small_model, wait_for
+
+TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+
+
+class Contract(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon("--threads", os.environ.get("OMP_NUM_THREADS", "2"), "--queue-limit", "8")
+        small_model(cls.daemon, 4)
+        small_model(cls.daemon, 200, "long")
+        cls.daemon.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.daemon.remove()
+
+    def problem(self, response, status, pointer=None):
+        self.assertEqual(response.status, status, response.body)
+        self.assertEqual(response.headers["Content-Type"].split(";")[0], "application/problem+json")
+        problem = response.json
+        self.assertEqual(problem["status"], status)
+        self.assertTrue(problem["title"])
+        if pointer:
+            self.assertIn(pointer, [e["pointer"] for e in problem["errors"]], problem)
+        return problem
+
+    def post(self, body, **headers):
+        return self.daemon.request("POST", "/v1/jobs", body, {k.replace("_", "-"): v for k, v in headers.items()})
+
+    def running(self, **spec):
+        """A job that runs until it is cancelled."""
+        job = self.daemon.submit(small_job(model="long", besa={"epochs": 20}, **spec))
+        wait_for("the job to run", lambda: self.daemon.job(job)["state"] == "running")
+        return job
+
+    def cancel(self, job):
+        self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/cancel").status, 200)
+        return self.daemon.finish(job)
+
+    def test_a_job_from_post_to_model(self):
+        response = self.post(small_job(evaluation={"perplexity": [
+            {"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]}))
+        self.assertEqual(response.status, 201, response.body)
+        job = response.json
+        self.assertEqual(response.headers["Location"], f"/v1/jobs/{job['id']}")
+        self.assertIn(job["state"], ("queued", "running"))
+        self.assertIsNone(job["result"])
+        self.assertRegex(job["created_at"], TIME)
+        spec = job["spec"]
+        self.assertEqual((spec["method"], spec["pattern"], spec["precision"], spec["priority"]), ("besa", "unstructured", "auto", 0))
+        self.assertEqual((spec["besa"]["candidates"], spec["besa"]["parameterization"], spec["besa"]["d_coef"]), (101, "sigmoid", 5))
+        self.assertEqual(spec["output"], f"small-besa-{job['id']}")
+
+        done = self.daemon.finish(job["id"])
+        self.assertEqual(done["state"], "succeeded", done)
+        self.assertEqual(done["result"]["output"], spec["output"])
+        self.assertAlmostEqual(done["result"]["sparsity"], 0.5, places=4)
+        perplexity = done["result"]["perplexity"]["tokens"]
+        self.assertGreater(perplexity["dense"], 1)
+        self.assertGreater(perplexity["pruned"], 1)
+        self.assertIsNone(done["error"])
+        files = os.listdir(os.path.join(self.daemon.output, spec["output"]))
+        for name in ("config.json", "model.safetensors", "besad.json"):
+            self.assertIn(name, files)
+
+        events = self.daemon.events(job["id"])
+        types = [e["type"] for e in events]
+        self.assertEqual(types[0], "job.queued")
+        self.assertEqual(types[-1], "job.succeeded")
+        self.assertEqual(types.count("block.finished"), 4)
+        self.assertEqual(types.count("eval.finished"), 2)
+        self.assertIn("block.step", types)
+        report = self.daemon.get(f"/v1/jobs/{job['id']}/report").json
+        self.assertEqual(len(report["blocks"]), 4)
+        for layer in report["blocks"][0]["layers"].values():
+            self.assertEqual(set(layer), {"rate", "zeros", "params"})
+
+        self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job['id']}/cancel").status, 409)
+        self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job['id']}/retry").status, 409)
+        self.assertEqual(self.daemon.request("DELETE", f"/v1/jobs/{job['id']}").status, 204)
+        self.problem(self.daemon.get(f"/v1/jobs/{job['id']}"), 404)
+        self.assertTrue(os.path.exists(os.path.join(self.daemon.output, spec["output"])))
+
+    def test_event_stream(self):
+        job = self.daemon.submit(small_job(output="streamed"))
+        seen = [(i, t) for i, t, _ in self.daemon.stream(job) if t != "comment"]
+        self.assertEqual(seen[-1][1], "end")
+        stored = [(e["id"], e["type"]) for e in self.daemon.events(job)]
+        self.assertEqual([s for s in seen if s[1] != "end"], stored)
+        rest = [i for i, t, _ in self.daemon.stream(job, Last_Event_ID="3") if t not in ("comment", "end")]
+        self.assertEqual(rest, list(range(4, len(stored) + 1)))
+
+    def test_idempotency(self):
+        job = self.running(output="first-in-line")
+        spec = small_job(output="once", priority=-5)
+        first = self.post(spec, Idempotency_Key="key-1")
+        again = self.post(spec, Idempotency_Key="key-1")
+        self.assertEqual((first.status, again.status), (201, 201))
+        self.assertEqual(first.json["id"], again.json["id"])
+        self.problem(self.post(small_job(output="twice"), Idempotency_Key="key-1"), 422)
+        self.problem(self.post(small_job(output="once")), 409)
+        self.cancel(first.json["id"])
+        self.cancel(job)
+
+    def test_output_that_exists(self):
+        self.assertEqual(self.daemon.finish(self.daemon.submit(small_job(output="taken", method="wanda")))["state"], "succeeded")
+        self.problem(self.post(small_job(output="taken")), 409)
+        job = self.daemon.submit(small_job(output="taken", method="magnitude", overwrite=True))
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+        with open(os.path.join(self.daemon.output, "taken", "besad.json")) as file:
+            self.assertEqual(json.load(file)["spec"]["method"], "magnitude")
+
+    def test_field_problems(self):
+        for change, pointer in (({"sparsity": 1.2}, "/sparsity"), ({"sparsity": "half"}, "/sparsity"), ({"model": None}, "/model"),
+                                ({"color": "red"}, "/color"), ({"besa": {"candidates": 1}}, "/besa/candidates"),
+                                ({"besa": {"colour": 1}}, "/besa/colour"), ({"method": "guess"}, "/method"),
+                                ({"pattern": "2:4"}, "/pattern"), ({"model": "../state"}, "/model"), ({"model": "/etc"}, "/model"),
+                                ({"output": "../x"}, "/output"), ({"output": ".hidden"}, "/output"),
+                                ({"calibration": {"path": "nothing"}}, "/calibration/path"),
+                                ({"calibration": {"path": "../models/small/model.safetensors"}}, "/calibration/path"),
+                                ({"evaluation": {"perplexity": [{"path": 7}]}}, "/evaluation/perplexity/0/path"),
+                                ({"priority": 1.5}, "/priority")):
+            with self.subTest(pointer=pointer, change=change):
+                self.problem(self.post({**small_job(), **change}), 422, pointer)
+
+    def test_symlink_out_of_the_roots(self):
+        os.symlink("/etc", os.path.join(self.daemon.models, "etc"))
+        self.problem(self.post(small_job(model="etc")), 422, "/model")
+
+    def test_bodies(self):
+        self.problem(self.post("{", Content_Type="application/json"), 400)
+        self.problem(self.post("[" * 5000, Content_Type="application/json"), 400)
+        self.problem(self.post("{}", Content_Type="text/xml"), 415)
+        self.problem(self.post("{}", Content_Type="application/x-www-form-urlencoded"), 422, "/model")
+        self.problem(self.post("{}", Content_Type="application/x-www-form-urlencoded", Origin="http://evil.example"), 403)
+        self.problem(self.post(" " * (2 << 20), Content_Type="application/json"), 413)
+
+    def test_paths_and_methods(self):
+        self.problem(self.daemon.get("/nothing"), 404)
+        self.problem(self.daemon.get("/v1/jobs/nothing"), 404)
+        wrong = self.daemon.request("PUT", "/v1/jobs")
+        self.problem(wrong, 405)
+        self.assertIn("POST", wrong.headers["Allow"])
+        self.assertGreaterEqual(self.daemon.get("/v1/jobs?limit=0").status, 400)
+        self.assertGreaterEqual(self.daemon.get("/v1/jobs?colour=red").status, 400)
+
+    def test_lists(self):
+        jobs = [self.running(output="busy")]
+        jobs += [self.daemon.submit(small_job(output=f"listed-{i}", priority=-9)) for i in range(3)]
+        seen, after = [], None
+        while True:
+            page = self.daemon.get("/v1/jobs?limit=2" + (f"&after={after}" if after else "")).json
+            self.assertLessEqual(len(page["jobs"]), 2)
+            seen += [j["id"] for j in page["jobs"]]
+            after = page["next"]
+            if after is None:
+                break
+        self.assertEqual(len(seen), len(set(seen)))
+        self.assertTrue(set(jobs) <= set(seen))
+        queued = self.daemon.get("/v1/jobs?state=queued").json["jobs"]
+        self.assertTrue(queued)
+        self.assertEqual({j["state"] for j in queued}, {"queued"})
+        for job in reversed(jobs):
+            self.cancel(job)
+
+    def test_priorities(self):
+        busy = self.running(output="busy-too")
+        low = self.daemon.submit(small_job(output="low", method="magnitude", priority=1))
+        high = self.daemon.submit(small_job(output="high", method="magnitude", priority=2))
+        self.cancel(busy)
+        low, high = self.daemon.finish(low), self.daemon.finish(high)
+        self.assertLess(high["started_at"], low["started_at"])
+
+    def test_full_queue(self):
+        jobs = [self.running(output="hog")]
+        for i in range(8):
+            jobs.append(self.daemon.submit(small_job(output=f"queued-{i}")))
+        full = self.post(small_job(output="too-many"))
+        self.problem(full, 503)
+        self.assertTrue(int(full.headers["Retry-After"]) > 0)
+        for job in reversed(jobs):
+            self.cancel(job)
+
+    def test_cancel_is_quick_and_idempotent(self):
+        job = self.running(output="interrupted")
+        started = time.monotonic()
+        self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/cancel").json["state"], "cancelling")
+        self.daemon.request("POST", f"/v1/jobs/{job}/cancel")
+        self.assertEqual(self.daemon.finish(job, 10)["state"], "cancelled")
+        self.assertLess(time.monotonic() - started, 10 * SLOW)  # a bound against hanging, not a measurement
+        types = [e["type"] for e in self.daemon.events(job)]
+        self.assertEqual(types.count("job.cancelled"), 1)
+        self.assertFalse(os.path.exists(os.path.join(self.daemon.output, "interrupted")))
+
+    def test_timeout(self):
+        job = self.daemon.submit(small_job(model="long", output="slow", besa={"epochs": 20}, timeout_seconds=1))
+        done = self.daemon.finish(job)
+        self.assertEqual((done["state"], done["error"]["code"]), ("failed", "timeout"))
+
+    def test_service_pages(self):
+        self.assertEqual(self.daemon.get("/healthz").status, 200)
+        info = self.daemon.get("/v1/info").json
+        self.assertEqual(info["backend"], "cpu")
+        models = {m["name"]: m for m in self.daemon.get("/v1/models").json["models"]}
+        self.assertEqual(models["small"]["family"], "llama")
+        metrics = self.daemon.get("/metrics").body.decode()
+        self.assertRegex(metrics, r'(?m)^besad_build_info\{.*version=".+"\} 1$')
+        self.assertIn("besad_jobs", metrics)
+        page = self.daemon.get("/")
+        self.assertIn(b"<html", page.body)
+        self.assertIn("default-src", page.headers["Content-Security-Policy"])
+        self.assertIn(b"openapi: 3.1", self.daemon.get("/openapi.yaml").body)
+
+    def test_slow_clients_do_not_hold_the_server(self):
+        sockets = [socket.create_connection(("127.0.0.1", self.daemon.port)) for _ in range(20)]
+        for s in sockets:
+            s.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+        self.assertEqual(self.daemon.get("/healthz").status, 200)
+        for s in sockets:
+            s.close()
+
+
+class Token(unittest.TestCase):
+    def test_token(self):
+        daemon = Daemon()
+        self.addCleanup(daemon.remove)
+        path = os.path.join(daemon.directory, "token")
+        with open(path, "w") as file:
+            file.write("correct-horse-battery-staple\n")
+        os.chmod(path, 0o600)
+        daemon.token = "correct-horse-battery-staple"
+        daemon.start("--token-file", path)
+        self.assertEqual(daemon.get("/v1/jobs").status, 200)
+        for authorization in ("", "Bearer wrong", "Basic Zm9vOmJhcg=="):
+            refused = daemon.get("/v1/jobs", Authorization=authorization)
+            self.assertEqual(refused.status, 401)
+            self.assertIn("Bearer", refused.headers["WWW-Authenticate"])
+        self.assertEqual(daemon.get("/healthz", Authorization="").status, 200)
+
+
+if __name__ == "__main__":
+    unittest.main()

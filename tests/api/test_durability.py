@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""A job survives kill -9 at any moment: the same bytes, no event lost or doubled, no block twice."""
+import hashlib
+import json
+import os
+import random
+import sqlite3
+import time
+import unittest
+
+from support import FINISHED, Daemon, small_job, small_model, wait_for
+
+CRASHES = int(os.environ.get("CRASHES", "30"))
+BLOCKS = 24
+
+
+def digests(directory):
+    """Of every file but besad.json, which has times in it."""
+    result = {}
+    for name in sorted(os.listdir(directory)):
+        with open(os.path.join(directory, name), "rb") as file:
+            if name != "besad.json":
+                result[name] = hashlib.sha256(file.read()).hexdigest()
+    return result
+
+
+def untimed(path):
+    """besad.json without what may differ between two runs."""
+    with open(path) as file:
+        report = json.load(file)
+    for key in ("job", "attempt"):
+        del report[key]
+    for key in ("seconds", "pruning_seconds", "output"):
+        del report["result"][key]
+    del report["spec"]["output"], report["spec"]["name"]
+    for block in report["blocks"]:
+        del block["seconds"], block["phases"]
+    return report
+
+
+class Durability(unittest.TestCase):
+    def setUp(self):
+        self.daemon = Daemon("--threads", os.environ.get("OMP_NUM_THREADS", "2"))
+        self.addCleanup(self.daemon.remove)
+        small_model(self.daemon, BLOCKS)
+
+    def spec(self, output):
+        return small_job(output=output, name=output, evaluation={"perplexity": [
+            {"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]})
+
+    def check_history(self, job, attempts):
+        events = self.daemon.events(job)
+        self.assertEqual([e["id"] for e in events], list(range(1, len(events) + 1)))
+        finished = [e["data"]["block"] for e in events if e["type"] == "block.finished"]
+        self.assertEqual(finished, list(range(BLOCKS)))
+        types = [e["type"] for e in events]
+        self.assertEqual((types.count("job.queued"), types.count("job.succeeded")), (attempts, 1))
+        evaluations = [e["data"]["model"] for e in events if e["type"] == "eval.finished"]
+        self.assertEqual(evaluations.count("dense"), 1)
+        report = self.daemon.get(f"/v1/jobs/{job}/report").json
+        self.assertEqual([b["block"] for b in report["blocks"]], list(range(BLOCKS)))
+        self.assertEqual(self.daemon.job(job)["attempt"], attempts)
+        database = [os.path.join(self.daemon.state, n) for n in os.listdir(self.daemon.state) if n.endswith(".db")]
+        self.assertEqual(len(database), 1, os.listdir(self.daemon.state))
+        connection = sqlite3.connect(f"file:{database[0]}?mode=ro", uri=True)
+        self.assertEqual(connection.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
+        connection.close()
+
+    def test_killed_at_random_moments(self):
+        daemon, rng = self.daemon.start(), random.Random(int(os.environ.get("SEED", "1")))
+        started = time.monotonic()
+        plain = daemon.submit(self.spec("plain"))
+        self.assertEqual(daemon.finish(plain)["state"], "succeeded")
+        whole = time.monotonic() - started
+
+        job, kills = daemon.submit(self.spec("crashed")), 0
+        while kills < CRASHES:
+            # Long enough to get on by about one block in a life, short enough to fall anywhere in one.
+            time.sleep(rng.uniform(0, 2.5 * whole / BLOCKS))
+            if daemon.job(job)["state"] in FINISHED:
+                break
+            daemon.kill()
+            kills += 1
+            daemon.start()
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+        print(f"killed {kills} times, {daemon.job(job)['attempt']} attempts, undisturbed {whole:.2f} s")
+        self.assertGreaterEqual(kills, min(CRASHES, 10))
+        self.assertEqual(digests(os.path.join(daemon.output, "crashed")), digests(os.path.join(daemon.output, "plain")))
+        self.assertEqual(untimed(os.path.join(daemon.output, "crashed", "besad.json")),
+                         untimed(os.path.join(daemon.output, "plain", "besad.json")))
+        self.check_history(job, daemon.job(job)["attempt"])
+        self.assertEqual(sorted(os.listdir(daemon.output)), ["crashed", "plain"])
+
+    def test_stopped_politely_goes_on(self):
+        daemon = self.daemon.start()
+        job = daemon.submit(self.spec("stopped"))
+        wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in daemon.events(job)))
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        done = daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded")
+        self.check_history(job, done["attempt"])
+
+    def test_cancel_and_retry_resumes(self):
+        daemon = self.daemon.start()
+        job = daemon.submit(self.spec("cancelled"))
+        wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in daemon.events(job)))
+        self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/cancel").status, 200)
+        self.assertEqual(daemon.finish(job, 10)["state"], "cancelled")
+        self.assertFalse(os.path.exists(os.path.join(daemon.output, "cancelled")))
+        self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/retry").status, 200)
+        done = daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded")
+        events = daemon.events(job)
+        self.assertEqual([e["data"]["block"] for e in events if e["type"] == "block.finished"], list(range(BLOCKS)))
+        self.assertEqual([e["id"] for e in events], list(range(1, len(events) + 1)))
+
+
+if __name__ == "__main__":
+    unittest.main()
