@@ -54,6 +54,8 @@ static const struct backend_ops cuda_ops = {
 	cuda_free,
 	cuda_upload,
 	cuda_download,
+	cuda_side_upload,
+	cuda_side_download,
 	cuda_copy,
 	cuda_zero,
 	cuda_sync,

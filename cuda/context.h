@@ -29,7 +29,8 @@ struct cuda {
 	int processors;
 	bool broken; /* the device reported an error that stays; destroy resets it */
 	struct cuda_allocator *allocator;
-	struct cuda_staging *staging;
+	struct cuda_staging *staging, *side; /* of the operations' stream, and of side_stream */
+	cudaStream_t side_stream;
 	struct cuda_matmuls *matmuls;
 	struct cuda_call call;
 };

@@ -26,39 +26,150 @@ struct cuda_allocator {
 	std::multimap<size_t, void *> idle;
 };
 
+/* Pinned buffers and the stream that their copies are issued on. */
 struct cuda_staging {
+	cudaStream_t stream;
 	char *slot[SLOTS];
 	cudaEvent_t done[SLOTS]; /* the slot's last copy */
 	int next;
 };
 
+/* ---- transfers ----------------------------------------------------------------------------------------------------------------- */
+
+#define CALL(call)                                                                                                                 \
+	do {                                                                                                                       \
+		cudaError_t call_error_ = (call);                                                                                  \
+		if (call_error_ != cudaSuccess) return call_error_;                                                                \
+	} while (0)
+
+static cudaError_t staging_create(cuda_staging *s, cudaStream_t stream)
+{
+	s->stream = stream;
+	for (int i = 0; i < SLOTS; i++) {
+		CALL(cudaMallocHost((void **)&s->slot[i], SLOT));
+		CALL(cudaEventCreateWithFlags(&s->done[i], cudaEventDisableTiming));
+	}
+	return cudaSuccess;
+}
+
+static void staging_destroy(cuda_staging *s)
+{
+	for (int i = 0; s && i < SLOTS; i++) {
+		if (s->done[i]) (void)cudaEventDestroy(s->done[i]);
+		if (s->slot[i]) (void)cudaFreeHost(s->slot[i]);
+	}
+	delete s;
+}
+
+/* Waits for the next slot's last copy; *ret is its index. */
+static cudaError_t take_slot(cuda_staging *s, int *ret)
+{
+	*ret = s->next;
+	s->next = (s->next + 1) % SLOTS;
+	return cudaEventSynchronize(s->done[*ret]);
+}
+
+static cudaError_t send(cuda_staging *s, void *device, const void *host, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += SLOT) {
+		size_t part = std::min(SLOT, bytes - at);
+		int i;
+		CALL(take_slot(s, &i));
+		memcpy(s->slot[i], (const char *)host + at, part);
+		CALL(cudaMemcpyAsync((char *)device + at, s->slot[i], part, cudaMemcpyHostToDevice, s->stream));
+		CALL(cudaEventRecord(s->done[i], s->stream));
+	}
+	return cudaSuccess;
+}
+
+/* Done when it returns. */
+static cudaError_t receive(cuda_staging *s, void *host, const void *device, size_t bytes)
+{
+	int previous = -1;
+	size_t previous_at = 0;
+	for (size_t at = 0; at < bytes; at += SLOT) {
+		size_t part = std::min(SLOT, bytes - at);
+		int i;
+		CALL(take_slot(s, &i));
+		CALL(cudaMemcpyAsync(s->slot[i], (const char *)device + at, part, cudaMemcpyDeviceToHost, s->stream));
+		CALL(cudaEventRecord(s->done[i], s->stream));
+		if (previous >= 0) {
+			CALL(cudaEventSynchronize(s->done[previous]));
+			memcpy((char *)host + previous_at, s->slot[previous], SLOT);
+		}
+		previous = i;
+		previous_at = at;
+	}
+	CALL(cudaStreamSynchronize(s->stream));
+	if (previous >= 0) memcpy((char *)host + previous_at, s->slot[previous], bytes - previous_at);
+	return cudaSuccess;
+}
+
+enum status cuda_upload(struct backend *backend, void *device, const void *host, size_t bytes)
+{
+	struct cuda *c = cuda_begin(backend, "upload", {});
+	CUDA_TRY(c, send(c->staging, device, host, bytes));
+	return STATUS_OK;
+}
+
+enum status cuda_read(struct cuda *c, void *host, const void *device, size_t bytes)
+{
+	CUDA_TRY(c, receive(c->staging, host, device, bytes));
+	return STATUS_OK;
+}
+
+enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
+{
+	return cuda_read(cuda_begin(backend, "download", {}), host, device, bytes);
+}
+
+/* Of another thread: nothing of `struct cuda` but its own staging may be touched. */
+static enum status side_failed(struct error *err, const char *name, cudaError_t error, size_t bytes)
+{
+	return error_set(err, STATUS_BACKEND, "cuda %s of %zu bytes: %s (%s)", name, bytes, cudaGetErrorString(error),
+			 cudaGetErrorName(error));
+}
+
+enum status cuda_side_upload(struct backend *backend, void *device, const void *host, size_t bytes, struct error *err)
+{
+	cuda_staging *s = ((struct cuda *)backend)->side;
+	cudaError_t error = send(s, device, host, bytes);
+	if (error == cudaSuccess) error = cudaStreamSynchronize(s->stream);
+	return error == cudaSuccess ? STATUS_OK : side_failed(err, "side_upload", error, bytes);
+}
+
+enum status cuda_side_download(struct backend *backend, void *host, const void *device, size_t bytes, struct error *err)
+{
+	cudaError_t error = receive(((struct cuda *)backend)->side, host, device, bytes);
+	return error == cudaSuccess ? STATUS_OK : side_failed(err, "side_download", error, bytes);
+}
+
+/* ---- allocation ---------------------------------------------------------------------------------------------------------------- */
+
 enum status cuda_memory_create(struct cuda *c, size_t limit)
 {
 	c->allocator = new (std::nothrow) cuda_allocator;
 	c->staging = new (std::nothrow) cuda_staging();
-	if (!c->allocator || !c->staging) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
+	c->side = new (std::nothrow) cuda_staging();
+	if (!c->allocator || !c->staging || !c->side) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
 	c->allocator->limit = limit;
-	for (int i = 0; i < SLOTS; i++) {
-		CUDA_TRY(c, cudaMallocHost((void **)&c->staging->slot[i], SLOT));
-		CUDA_TRY(c, cudaEventCreateWithFlags(&c->staging->done[i], cudaEventDisableTiming));
-	}
+	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->side_stream, cudaStreamNonBlocking));
+	CUDA_TRY(c, staging_create(c->staging, c->stream));
+	CUDA_TRY(c, staging_create(c->side, c->side_stream));
 	return STATUS_OK;
 }
 
 void cuda_memory_destroy(struct cuda *c)
 {
-	if (c->staging)
-		for (int i = 0; i < SLOTS; i++) {
-			if (c->staging->done[i]) (void)cudaEventDestroy(c->staging->done[i]);
-			if (c->staging->slot[i]) (void)cudaFreeHost(c->staging->slot[i]);
-		}
+	staging_destroy(c->staging);
+	staging_destroy(c->side);
+	if (c->side_stream) (void)cudaStreamDestroy(c->side_stream);
 	if (c->allocator) {
 		for (auto &block : c->allocator->live)
 			(void)cudaFree(block.first);
 		for (auto &block : c->allocator->idle)
 			(void)cudaFree(block.second);
 	}
-	delete c->staging;
 	delete c->allocator;
 }
 
@@ -131,58 +242,6 @@ enum status cuda_alloc(struct backend *backend, size_t bytes, void **ret)
 void cuda_free(struct backend *backend, void *p)
 {
 	cuda_release((struct cuda *)backend, p);
-}
-
-/* Waits for the slot's last copy and hands it out. */
-static enum status take_slot(struct cuda *c, int *ret)
-{
-	int i = c->staging->next;
-	CUDA_TRY(c, cudaEventSynchronize(c->staging->done[i]));
-	c->staging->next = (i + 1) % SLOTS;
-	*ret = i;
-	return STATUS_OK;
-}
-
-enum status cuda_upload(struct backend *backend, void *device, const void *host, size_t bytes)
-{
-	struct cuda *c = cuda_begin(backend, "upload", {});
-	for (size_t at = 0; at < bytes; at += SLOT) {
-		size_t part = std::min(SLOT, bytes - at);
-		int i;
-		TRY(take_slot(c, &i));
-		memcpy(c->staging->slot[i], (const char *)host + at, part);
-		CUDA_TRY(c, cudaMemcpyAsync((char *)device + at, c->staging->slot[i], part, cudaMemcpyHostToDevice, c->stream));
-		CUDA_TRY(c, cudaEventRecord(c->staging->done[i], c->stream));
-	}
-	return STATUS_OK;
-}
-
-enum status cuda_read(struct cuda *c, void *host, const void *device, size_t bytes)
-{
-	int previous = -1;
-	size_t previous_at = 0;
-	for (size_t at = 0; at < bytes; at += SLOT) {
-		size_t part = std::min(SLOT, bytes - at);
-		int i;
-		TRY(take_slot(c, &i));
-		CUDA_TRY(c,
-			 cudaMemcpyAsync(c->staging->slot[i], (const char *)device + at, part, cudaMemcpyDeviceToHost, c->stream));
-		CUDA_TRY(c, cudaEventRecord(c->staging->done[i], c->stream));
-		if (previous >= 0) {
-			CUDA_TRY(c, cudaEventSynchronize(c->staging->done[previous]));
-			memcpy((char *)host + previous_at, c->staging->slot[previous], SLOT);
-		}
-		previous = i;
-		previous_at = at;
-	}
-	CUDA_TRY(c, cudaStreamSynchronize(c->stream));
-	if (previous >= 0) memcpy((char *)host + previous_at, c->staging->slot[previous], bytes - previous_at);
-	return STATUS_OK;
-}
-
-enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
-{
-	return cuda_read(cuda_begin(backend, "download", {}), host, device, bytes);
 }
 
 enum status cuda_copy(struct backend *backend, void *to, const void *from, size_t bytes)

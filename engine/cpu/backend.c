@@ -42,6 +42,12 @@ static enum status cpu_upload(struct backend *backend, void *device, const void 
 	return STATUS_OK;
 }
 
+static enum status cpu_side_copy(struct backend *backend, void *to, const void *from, size_t bytes, struct error *err)
+{
+	(void)err;
+	return cpu_upload(backend, to, from, bytes);
+}
+
 static enum status cpu_zero(struct backend *backend, void *device, size_t bytes)
 {
 	(void)backend;
@@ -101,6 +107,8 @@ static const struct backend_ops operations = {
 	.release = cpu_release,
 	.upload = cpu_upload,
 	.download = cpu_upload,
+	.side_upload = cpu_side_copy,
+	.side_download = cpu_side_copy,
 	.copy = cpu_upload,
 	.zero = cpu_zero,
 	.sync = cpu_sync,

@@ -1,5 +1,6 @@
 /* Every operation of a backend against the double-precision reference, over awkward shapes, gaps between rows and all float types. */
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -456,6 +457,56 @@ static void test_memory(void **state)
 	OPS->release(b, NULL);
 }
 
+/* What another thread sends and fetches while operations run, in more than one of any backend's pieces. */
+struct side {
+	unsigned char *sent, *fetched;
+	void *to, *from;
+	size_t bytes;
+	enum status status;
+	struct error error;
+};
+
+static void *side_transfers(void *context)
+{
+	struct side *side = context;
+	side->status = OPS->side_upload(BACKEND, side->to, side->sent, side->bytes, &side->error);
+	if (side->status == STATUS_OK)
+		side->status = OPS->side_download(BACKEND, side->fetched, side->from, side->bytes, &side->error);
+	return NULL;
+}
+
+static void test_side_transfers(void **state)
+{
+	(void)state;
+	struct side side = {.bytes = ((size_t)33 << 20) + 5};
+	pthread_t thread;
+	side.sent = malloc(side.bytes);
+	side.fetched = malloc(side.bytes);
+	assert_true(side.sent && side.fetched);
+	for (size_t i = 0; i < side.bytes; i++)
+		side.sent[i] = (unsigned char)(i * 2654435761u >> 13);
+	RUN(OPS->alloc(BACKEND, side.bytes, &side.to));
+	RUN(OPS->alloc(BACKEND, side.bytes, &side.from));
+	RUN(OPS->upload(BACKEND, side.from, side.sent, side.bytes));
+	RUN(OPS->sync(BACKEND));
+	struct operand a = operand_random(64, 64, DTYPE_F32, NO_GAP), c = operand_output(64, 64, DTYPE_F32, NO_GAP);
+	assert_int_equal(pthread_create(&thread, NULL, side_transfers, &side), 0);
+	for (int i = 0; i < 20; i++)
+		RUN(OPS->matmul(BACKEND, c.tensor, a.tensor, false, a.tensor, true, false));
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	if (side.status != STATUS_OK) fail_msg("%s", side.error.message);
+	assert_memory_equal(side.fetched, side.sent, side.bytes);
+	memset(side.fetched, 0, side.bytes);
+	RUN(OPS->download(BACKEND, side.fetched, side.to, side.bytes));
+	assert_memory_equal(side.fetched, side.sent, side.bytes);
+	operand_fetch(&c);
+	operand_free(&a, &c, NULL);
+	OPS->release(BACKEND, side.to);
+	OPS->release(BACKEND, side.from);
+	free(side.sent);
+	free(side.fetched);
+}
+
 /* The same operation on the same operands gives the same bits. */
 static void test_repeatable(void **state)
 {
@@ -511,7 +562,7 @@ int main(void)
 		cmocka_unit_test(test_norm),       cmocka_unit_test(test_rope),
 		cmocka_unit_test(test_attention),  cmocka_unit_test(test_attention_large_logits),
 		cmocka_unit_test(test_activation), cmocka_unit_test(test_token_logprobs),
-		cmocka_unit_test(test_repeatable),
+		cmocka_unit_test(test_repeatable), cmocka_unit_test(test_side_transfers),
 	};
 	return cmocka_run_group_tests(tests, NULL, teardown);
 }
