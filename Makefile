@@ -111,6 +111,11 @@ $(BUILD)/tests/%: tests/text/%.c $(BUILD)/libengine.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
 
+# ---- benchmarks: bench/compare.py and others run them ---------------------------------------------------------------------
+$(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
+
 tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 
 # libFuzzer targets, by clang: each is built with the sources that it names here.

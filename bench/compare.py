@@ -83,12 +83,14 @@ def block(args, directory):
     through = linears - 2048 * (2048 + 2 * 256)
     attention = 2048 * 512 // 2 * 2
     flop = 8 * 512 * 2 * (2 * linears + through) + 8 * 512 * 2 * attention * 3.5
-    rates = json.loads(subprocess.run([args.ops, "matmul"], check=True, stdout=subprocess.PIPE).stdout)
+    rates = json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout)
     result["learning_flop"] = flop
-    result["large_matmul"] = rates
+    result["large_matmul_gflops"] = rates
     for precision in args.precision:
         rate = flop / result[precision]["phases_of_last_run"]["learn"] / 1e9
         result[precision]["learning_gflops"] = rate
+        if precision in rates:
+            result[precision]["fraction_of_large_matmul"] = rate / rates[precision]
     return result
 
 
@@ -109,7 +111,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("tiny", "block", "memory"))
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
-    parser.add_argument("--ops", default=os.path.join(ROOT, "build", "bench", "cpu_ops"), help="the operations' benchmark")
+    parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="built by `make build/bench/matmul_rate`")
     parser.add_argument("--besa", help="checkout of the published code")
     parser.add_argument("--python", default=sys.executable, help="interpreter with torch and transformers")
     parser.add_argument("--runs", type=int, default=3)
