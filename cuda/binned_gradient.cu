@@ -7,43 +7,59 @@
 
 enum { WARPS = 4 };
 
-/* out [rows, bins]: of rows `first` … of the panel g. */
+/* N neighbouring columns of G, W and the bins. */
+template <int N> struct chunk {
+	raw<N> g, w;
+	uint2 bins;
+};
+
+template <int N>
+static __device__ __forceinline__ chunk<N> load_chunk(const view &gradient, const view &weight, const uint8_t *bin, int64_t row,
+						      int64_t col)
+{
+	chunk<N> x;
+	x.g = load_raw<N>(gradient, row, col);
+	x.w = load_raw<N>(weight, row, col);
+	if constexpr (N == 8)
+		x.bins = *(const uint2 *)(bin + col);
+	else
+		x.bins.x = bin[col];
+	return x;
+}
+
+/* out [rows, bins] of a panel of G. The next chunk is under way while one is added. */
 template <int N>
 __global__ void __launch_bounds__(32 * WARPS)
-	bin_kernel(float *out, int64_t out_stride, const float *g, view weight, const uint8_t *bin, int64_t bin_stride,
-		   int64_t rows, int64_t cols, int bins)
+	bin_kernel(float *out, int64_t out_stride, view gradient, view weight, const uint8_t *bin, int64_t bin_stride, int64_t rows,
+		   int64_t cols, int bins)
 {
 	SHARED_MEMORY(float, shared);
 	int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-	int64_t row = (int64_t)blockIdx.x * WARPS + warp;
-	float *mine = shared + (int64_t)warp * bins * 32;
+	int64_t row = (int64_t)blockIdx.x * WARPS + warp, col = (int64_t)lane * N;
+	float *mine = shared + warp * bins * 32 + lane;
+	chunk<N> next;
 	if (row >= rows) return;
+	bin += row * bin_stride;
+	if (col < cols) next = load_chunk<N>(gradient, weight, bin, row, col);
 	for (int i = 0; i < bins; i++)
-		mine[i * 32 + lane] = 0;
-	for (int64_t col = (int64_t)lane * N; col < cols; col += 32 * N) {
-		const float *from = g + row * cols + col;
-		const uint8_t *bytes = bin + row * bin_stride + col;
-		raw<N> raw_w = load_raw<N>(weight, row, col);
-		float w[N];
-		if constexpr (N == 8) {
-			float4 low = *(const float4 *)from, high = *(const float4 *)(from + 4);
-			uint2 b = *(const uint2 *)bytes;
-			const float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-			unpack<N>(raw_w, weight, w);
+		mine[i * 32] = 0;
+	for (; col < cols; col += 32 * N) {
+		chunk<N> x = next;
+		float g[N], w[N];
+		if (col + 32 * N < cols) next = load_chunk<N>(gradient, weight, bin, row, col + 32 * N);
+		unpack<N>(x.g, gradient, g);
+		unpack<N>(x.w, weight, w);
 #pragma unroll
-			for (int j = 0; j < 8; j++)
-				mine[((j < 4 ? b.x : b.y) >> (8 * (j % 4)) & 0xff) * 32 + lane] += v[j] * w[j];
-		} else {
-			unpack<N>(raw_w, weight, w);
-			mine[*bytes * 32 + lane] += *from * w[0];
-		}
+		for (int j = 0; j < N; j++)
+			mine[((j < 4 ? x.bins.x : x.bins.y) >> (8 * (j % 4)) & 0xff) * 32] += g[j] * w[j];
 	}
 	__syncwarp();
 	for (int b = lane; b < bins; b += 32) {
+		const float *copies = shared + (warp * bins + b) * 32;
 		float sum = 0;
 #pragma unroll 8
 		for (int i = 0; i < 32; i++)
-			sum += mine[b * 32 + (i + lane) % 32];
+			sum += copies[(i + lane) % 32]; /* each lane in another bank */
 		out[row * out_stride + b] = sum;
 	}
 }
@@ -87,16 +103,16 @@ static enum status sum_rows(struct cuda *c, float *sums, float *parts, int64_t r
 	return LAUNCH(c, sum_rows_kernel, dim3(1, (unsigned)index_ceil_div(bins, 32)), block, 0, sums, from, rows, bins);
 }
 
-static enum status bin_panel(struct cuda *c, float *out, int64_t out_stride, const float *g, const struct tensor &weight,
-			     const struct tensor &bin, int bins)
+static enum status bin_panel(struct cuda *c, float *out, int64_t out_stride, const struct tensor &gradient,
+			     const struct tensor &weight, const struct tensor &bin, int bins)
 {
 	dim3 grid((unsigned)index_ceil_div(weight.rows, WARPS)), block(32 * WARPS);
 	size_t shared = (size_t)WARPS * (size_t)bins * 32 * sizeof(float);
 	if (cuda_chunked({weight, bin}))
-		return LAUNCH(c, bin_kernel<8>, grid, block, shared, out, out_stride, g, view_of(weight), (const uint8_t *)bin.data,
-			      bin.stride, weight.rows, weight.cols, bins);
-	return LAUNCH(c, bin_kernel<1>, grid, block, shared, out, out_stride, g, view_of(weight), (const uint8_t *)bin.data,
-		      bin.stride, weight.rows, weight.cols, bins);
+		return LAUNCH(c, bin_kernel<8>, grid, block, shared, out, out_stride, view_of(gradient), view_of(weight),
+			      (const uint8_t *)bin.data, bin.stride, weight.rows, weight.cols, bins);
+	return LAUNCH(c, bin_kernel<1>, grid, block, shared, out, out_stride, view_of(gradient), view_of(weight),
+		      (const uint8_t *)bin.data, bin.stride, weight.rows, weight.cols, bins);
 }
 
 enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
@@ -104,7 +120,13 @@ enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, st
 {
 	struct cuda *c = cuda_begin(backend, "binned_gradient", {sums, dy, x, weight, bin});
 	TRY(check_binned_gradient(backend, sums, dy, x, weight, bin, shared));
-	int64_t rows = weight.rows, cols = weight.cols, panel = index_panel_rows(rows, cols, PANEL_BYTES, c->processors);
+	int64_t rows = weight.rows, cols = weight.cols;
+	if (rows == 0 || cols == 0) {
+		CUDA_TRY(c, cudaMemset2DAsync(sums.data, (size_t)sums.stride * sizeof(float), 0, (size_t)sums.cols * sizeof(float),
+					      (size_t)sums.rows, c->stream));
+		return STATUS_OK;
+	}
+	int64_t panel = index_panel_rows(rows, cols, PANEL_BYTES, c->processors);
 	int bins = (int)sums.cols;
 	struct cuda_call call = c->call;
 	struct scratch gradient(c), per_row(c);
@@ -118,10 +140,10 @@ enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, st
 	}
 	for (int64_t first = 0; first < rows; first += panel) {
 		int64_t count = index_min(panel, rows - first);
-		TRY(cuda_matmul(backend, tensor_make(gradient.data, count, cols, DTYPE_F32), tensor_cols(dy, first, count), true, x,
-				false, false));
+		struct tensor g = tensor_make(gradient.data, count, cols, DTYPE_F32);
+		TRY(cuda_matmul(backend, g, tensor_cols(dy, first, count), true, x, false, false));
 		c->call = call;
-		TRY(bin_panel(c, out + first * out_stride, out_stride, gradient.as<float>(), tensor_rows(weight, first, count),
+		TRY(bin_panel(c, out + first * out_stride, out_stride, g, tensor_rows(weight, first, count),
 			      tensor_rows(bin, first, count), bins));
 	}
 	return shared ? sum_rows(c, (float *)sums.data, out, rows, bins) : STATUS_OK;
