@@ -8,12 +8,15 @@
 
 #include "engine/file.h"
 #include "engine/json.h"
+#include "engine/text/bpe.h"
 #include "engine/text/sentencepiece.h"
 
-enum { MAX_MODEL_BYTES = 64 << 20, MAX_JSON_BYTES = 16 << 20 };
+enum { MAX_MODEL_BYTES = 128 << 20, MAX_CONFIG_BYTES = 16 << 20 };
 
+/* One of the two kinds. */
 struct tokenizer {
 	struct piece_model *sentencepiece;
+	struct bpe *bpe;
 	int32_t bos;
 };
 
@@ -42,30 +45,43 @@ static enum status choose_bos(const struct piece_model *sentencepiece, const cJS
 static enum status read_bos(const struct piece_model *sentencepiece, const char *path, int32_t *ret, struct error *err)
 {
 	cJSON *config = NULL;
-	if (path_exists(path)) TRY(json_read_file(path, MAX_JSON_BYTES, &config, err));
+	if (path_exists(path)) TRY(json_read_file(path, MAX_CONFIG_BYTES, &config, err));
 	enum status status = choose_bos(sentencepiece, config, path, ret, err);
 	cJSON_Delete(config);
 	return status;
 }
 
-static enum status load_sentencepiece(const char *path, int64_t vocab, struct piece_model **ret, struct error *err)
+static enum status check_count(int64_t count, int64_t vocab, const char *path, struct error *err)
+{
+	if (count <= vocab) return STATUS_OK;
+	return error_set(err, STATUS_INVALID,
+			 "%s: the tokenizer has %" PRId64 " ids, but the model's embedding only %" PRId64 " rows", path, count,
+			 vocab);
+}
+
+static enum status load_sentencepiece(struct tokenizer *tokenizer, const char *path, const char *config_path, int64_t vocab,
+				      struct error *err)
 {
 	char *bytes;
 	size_t size;
-	struct piece_model *sentencepiece;
 	TRY(file_slurp(path, MAX_MODEL_BYTES, &bytes, &size, err));
-	enum status status = sentencepiece_load(bytes, size, path, &sentencepiece, err);
+	enum status status = sentencepiece_load(bytes, size, path, &tokenizer->sentencepiece, err);
 	free(bytes);
 	TRY(status);
-	int64_t count = sentencepiece_count(sentencepiece);
-	if (count > vocab) {
-		sentencepiece_free(sentencepiece);
-		return error_set(err, STATUS_INVALID,
-				 "%s: the tokenizer has %" PRId64 " ids, but the model's embedding only %" PRId64 " rows", path,
-				 count, vocab);
-	}
-	*ret = sentencepiece;
-	return STATUS_OK;
+	TRY(check_count(sentencepiece_count(tokenizer->sentencepiece), vocab, path, err));
+	return read_bos(tokenizer->sentencepiece, config_path, &tokenizer->bos, err);
+}
+
+static enum status load_bpe(struct tokenizer *tokenizer, const char *path, int64_t vocab, struct error *err)
+{
+	char *bytes;
+	size_t size;
+	TRY(file_slurp(path, MAX_MODEL_BYTES, &bytes, &size, err));
+	enum status status = bpe_load(bytes, size, path, &tokenizer->bpe, err);
+	free(bytes);
+	TRY(status);
+	tokenizer->bos = bpe_bos(tokenizer->bpe);
+	return check_count(bpe_vocab_size(tokenizer->bpe), vocab, path, err);
 }
 
 enum status tokenizer_load(const char *model_dir, int64_t vocab, struct tokenizer **ret, struct error *err)
@@ -79,10 +95,9 @@ enum status tokenizer_load(const char *model_dir, int64_t vocab, struct tokenize
 	if (!tokenizer || !model || !json || !config) {
 		status = error_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer of %s", model_dir);
 	} else if (path_exists(model)) {
-		status = load_sentencepiece(model, vocab, &tokenizer->sentencepiece, err);
-		if (status == STATUS_OK) status = read_bos(tokenizer->sentencepiece, config, &tokenizer->bos, err);
+		status = load_sentencepiece(tokenizer, model, config, vocab, err);
 	} else if (path_exists(json)) {
-		status = error_set(err, STATUS_UNSUPPORTED, "%s: tokenizer.json is not supported, only tokenizer.model", json);
+		status = load_bpe(tokenizer, json, vocab, err);
 	} else {
 		status = error_set(err, STATUS_NOT_FOUND, "%s: holds neither tokenizer.model nor tokenizer.json", model_dir);
 	}
@@ -101,12 +116,14 @@ void tokenizer_free(struct tokenizer *tokenizer)
 {
 	if (!tokenizer) return;
 	sentencepiece_free(tokenizer->sentencepiece);
+	bpe_free(tokenizer->bpe);
 	free(tokenizer);
 }
 
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes, int32_t **ret_ids,
 			     size_t *ret_count, struct error *err)
 {
+	if (tokenizer->bpe) return bpe_encode(tokenizer->bpe, text, bytes, ret_ids, ret_count, err);
 	return sentencepiece_encode(tokenizer->sentencepiece, text, bytes, ret_ids, ret_count, err);
 }
 
