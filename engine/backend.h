@@ -81,7 +81,7 @@ struct backend_ops {
 	 * part in the order; no operation that has not been waited for may touch the memory meanwhile. */
 	enum status (*side_upload)(struct backend *, void *device, const void *host, size_t bytes, struct error *err);
 	enum status (*side_download)(struct backend *, void *host, const void *device, size_t bytes, struct error *err);
-	enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes);         /* device to device */
+	enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes); /* device to device */
 	enum status (*zero)(struct backend *, void *device, size_t bytes);
 	enum status (*sync)(struct backend *);
 	enum status (*memory)(struct backend *, size_t *ret_free, size_t *ret_total); /* bytes the device has, and has left */
