@@ -1,5 +1,5 @@
-/* Reads the fields of a client's JSON object and collects everything that is wrong with them, each under its JSON pointer (RFC 6901),
- * instead of stopping at the first. A field that is missing or null takes its default; so does one with a problem. */
+/* Reads the fields of a client's JSON object and collects everything that is wrong with them, each under its JSON pointer (RFC
+ * 6901), instead of stopping at the first. A field that is missing or null takes its default; so does one with a problem. */
 #ifndef BESAD_ENGINE_FIELDS_H
 #define BESAD_ENGINE_FIELDS_H
 
@@ -26,7 +26,8 @@ void fields_only(const struct fields *, const char *const *known);
 /* The member, or NULL when it is missing or null. */
 const cJSON *fields_get(const struct fields *, const char *key);
 
-/* The sections `key`: an object; and element `index` of the array `key`. What is not an object is a problem and reads as left out. */
+/* The sections `key`: an object; and element `index` of the array `key`. What is not an object is a problem and reads as left
+ * out. */
 struct fields fields_section(const struct fields *, const char *key);
 struct fields fields_element(const struct fields *, const char *key, int index);
 

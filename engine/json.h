@@ -14,13 +14,13 @@ enum { JSON_MAX_DEPTH = 64 };
 
 bool utf8_valid(const char *text, size_t bytes);
 
-/* Parses exactly one JSON value of nesting JSON_MAX_DEPTH at most, with nothing but white space behind it. `what` names the source in
- * errors. Duplicate keys in an object, invalid UTF-8 and NUL in strings are refused. *ret is freed with cJSON_Delete. */
+/* Parses exactly one JSON value of nesting JSON_MAX_DEPTH at most, with nothing but white space behind it. `what` names the
+ * source in errors. Duplicate keys in an object, invalid UTF-8 and NUL in strings are refused. *ret is freed with cJSON_Delete. */
 enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
 enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct error *err);
 
-/* Typed reads of an optional member of `object`: leave *ret as it is when the key is missing or null, and fail with the name of `what` and
- * the key when the type or range is wrong. Integers must be whole and within [low, high]. */
+/* Typed reads of an optional member of `object`: leave *ret as it is when the key is missing or null, and fail with the name of
+ * `what` and the key when the type or range is wrong. Integers must be whole and within [low, high]. */
 enum status json_get_int(const cJSON *object, const char *what, const char *key, int64_t low, int64_t high, int64_t *ret,
 			 struct error *err);
 enum status json_get_double(const cJSON *object, const char *what, const char *key, double *ret, struct error *err);

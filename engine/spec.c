@@ -52,7 +52,8 @@ static char *copy(struct parser *parser, const char *text)
 
 /* ---- paths ------------------------------------------------------------------------------------------------------------- */
 
-/* The real path of a string field below `roots`, or NULL, with a problem unless the field is missing. *ret_text is what the client wrote. */
+/* The real path of a string field below `roots`, or NULL, with a problem unless the field is missing. *ret_text is what the
+ * client wrote. */
 static char *parse_path(struct parser *parser, const struct fields *fields, const char *key, char *const *roots, char **ret_text)
 {
 	struct error err;

@@ -1,5 +1,5 @@
-/* What config.json says about a model, as a description of its architecture: a new family is a row in a table (families.c) and a map
- * of weight names, not a fork of the code. A field that changes the maths and is not supported is refused by name. */
+/* What config.json says about a model, as a description of its architecture: a new family is a row in a table (families.c) and a
+ * map of weight names, not a fork of the code. A field that changes the maths and is not supported is refused by name. */
 #ifndef BESAD_ENGINE_MODEL_CONFIG_H
 #define BESAD_ENGINE_MODEL_CONFIG_H
 
@@ -33,8 +33,8 @@ struct model_config {
 	int64_t bos_token;      /* -1 for none */
 };
 
-/* Parses config.json's content, in the classic form (rope_theta, rope_scaling, torch_dtype) or the newer one (rope_parameters, dtype).
- * `path` names the file in errors. */
+/* Parses config.json's content, in the classic form (rope_theta, rope_scaling, torch_dtype) or the newer one (rope_parameters,
+ * dtype). `path` names the file in errors. */
 enum status model_config_parse(const cJSON *json, const char *path, struct model_config *ret, struct error *err);
 enum status model_config_read(const char *model_dir, struct model_config *ret, struct error *err);
 

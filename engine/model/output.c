@@ -1,5 +1,5 @@
-/* The work directory holds a copy under its final name only when the copy is whole: each file is first written as `.NAME.part`, synced
- * and renamed. So what an earlier attempt has copied, and since then pruned, is told from what it had to leave unfinished. */
+/* The work directory holds a copy under its final name only when the copy is whole: each file is first written as `.NAME.part`,
+ * synced and renamed. So what an earlier attempt has copied, and since then pruned, is told from what it left unfinished. */
 #include "engine/model/output.h"
 
 #include <dirent.h>

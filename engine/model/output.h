@@ -14,8 +14,8 @@ struct output {
 };
 
 /* Makes work_dir with a copy of every shard and of every file that makes the model load (config, tokenizer and generation files,
- * chat templates, custom code, licence and README; not other weights formats, no hidden files, no directories). Continues one that an earlier attempt
- * left, copying again only what is not whole. All is fsynced. STATUS_NO_SPACE names the bytes needed. */
+ * chat templates, custom code, licence and README; not other weights formats, no hidden files, no directories). Continues one
+ * that an earlier attempt left, copying again only what is not whole. All is fsynced. STATUS_NO_SPACE names the bytes needed. */
 enum status output_open(const char *model_dir, const struct checkpoint *, const char *work_dir, struct output *ret,
 			struct error *err);
 
@@ -23,8 +23,8 @@ enum status output_open(const char *model_dir, const struct checkpoint *, const 
 enum status output_write(struct output *, const struct tensor_info *, const void *data, struct error *err);
 enum status output_sync(struct output *, struct error *err);
 
-/* Renames work_dir to output_dir, durably. With `overwrite` an existing output_dir is replaced (exchanged, then removed); without, it is
- * STATUS_EXISTS. Directories above output_dir are made. Closes the output, on success. */
+/* Renames work_dir to output_dir, durably. With `overwrite` an existing output_dir is replaced (exchanged, then removed);
+ * without, it is STATUS_EXISTS. Directories above output_dir are made. Closes the output, on success. */
 enum status output_publish(struct output *, const char *output_dir, bool overwrite, struct error *err);
 void output_close(struct output *);
 

@@ -1,6 +1,6 @@
-/* The safetensors format: u64 little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
- * A `checkpoint` is one file, or a set of shards with model.safetensors.index.json, read with pread: a file that is cut short while a
- * job runs is an error, not a SIGBUS, and a tensor's pages never count as the process's memory. */
+/* The safetensors format: u64 little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data. A
+ * `checkpoint` is one file, or a set of shards with model.safetensors.index.json, read with pread: a file that is cut short while
+ * a job runs is an error, not a SIGBUS, and a tensor's pages never count as the process's memory. */
 #ifndef BESAD_ENGINE_SAFETENSORS_H
 #define BESAD_ENGINE_SAFETENSORS_H
 
@@ -36,7 +36,8 @@ struct checkpoint {
 	size_t n_tensors;
 };
 
-/* Opens model.safetensors, or all shards that model.safetensors.index.json names (and checks that the index and the shards agree). */
+/* Opens model.safetensors, or all shards that model.safetensors.index.json names (and checks that the index and the shards
+ * agree). */
 enum status checkpoint_open(const char *directory, struct checkpoint *ret, struct error *err);
 enum status checkpoint_open_file(const char *path, struct checkpoint *ret, struct error *err); /* one safetensors file */
 void checkpoint_close(struct checkpoint *);

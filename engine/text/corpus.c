@@ -1,6 +1,6 @@
-/* Sampling. Every document i of a file has a key, a bijective hash of (seed, i); documents are taken in the order of their keys, and the
- * window of each comes from a further hash of its key. So the sample depends on the seed and the file alone, not on the machine, on
- * how the file was read, or on how many samples are asked for: fewer are a prefix of more. */
+/* Sampling. Every document i of a file has a key, a bijective hash of (seed, i); documents are taken in the order of their keys,
+ * and the window of each comes from a further hash of its key. So the sample depends on the seed and the file alone, not on the
+ * machine, on how the file was read, or on how many samples are asked for: fewer are a prefix of more. */
 #include "engine/text/corpus.h"
 
 #include <inttypes.h>
@@ -32,7 +32,7 @@ static enum status stopped(struct error *err)
 	return error_set(err, STATUS_CANCELLED, "stopped");
 }
 
-/* ---- random numbers: splitmix64 (Steele, Lea, Flood 2014) ------------------------------------------------------------------ */
+/* ---- random numbers: splitmix64 (Steele, Lea, Flood 2014) -------------------------------------------------------------- */
 
 static const uint64_t golden = 0x9e3779b97f4a7c15u;
 
@@ -55,7 +55,7 @@ static int64_t below(uint64_t random, int64_t bound)
 	return (int64_t)(((unsigned __int128)random * (uint64_t)bound) >> 64);
 }
 
-/* ---- results --------------------------------------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------------------------------------- */
 
 static enum status allocate(int64_t count, int64_t length, const char *path, struct sequences *ret, struct error *err)
 {
@@ -84,7 +84,7 @@ void sequences_free(struct sequences *sequences)
 	*sequences = (struct sequences){0};
 }
 
-/* ---- safetensors with input_ids ----------------------------------------------------------------------------------------------- */
+/* ---- safetensors with input_ids ---------------------------------------------------------------------------------------- */
 
 /* Reads the first `count` ids; checks them. */
 static enum status read_ids(const struct checkpoint *file, const struct tensor_info *info, int64_t vocab, int64_t count,
@@ -158,7 +158,7 @@ static enum status token_windows(const char *path, int64_t vocab, int64_t sample
 	return STATUS_OK;
 }
 
-/* ---- kinds ----------------------------------------------------------------------------------------------------------------- */
+/* ---- kinds ------------------------------------------------------------------------------------------------------------- */
 
 static bool ends_with(const char *name, size_t length, const char *end)
 {
@@ -189,7 +189,7 @@ static enum status find_kind(const char *path, enum kind *ret, struct error *err
 	return STATUS_OK;
 }
 
-/* ---- documents ------------------------------------------------------------------------------------------------------------------ */
+/* ---- documents --------------------------------------------------------------------------------------------------------- */
 
 static bool is_blank(const char *line, size_t bytes)
 {
@@ -310,7 +310,7 @@ static enum status encode(const struct tokenizer *tokenizer, const char *text, s
 	return STATUS_OK;
 }
 
-/* ---- calibration: windows of one document ---------------------------------------------------------------------------------------- */
+/* ---- calibration: windows of one document ------------------------------------------------------------------------------ */
 
 static enum status sample_windows(const struct tokenizer *tokenizer, const struct text *text, const char *path, int64_t seed,
 				  struct sequences *sequences, struct error *err)
@@ -333,7 +333,7 @@ static enum status sample_windows(const struct tokenizer *tokenizer, const struc
 	return STATUS_OK;
 }
 
-/* ---- calibration: a window of each of many documents -------------------------------------------------------------------------------- */
+/* ---- calibration: a window of each of many documents ------------------------------------------------------------------- */
 
 struct candidate {
 	uint64_t key;
@@ -485,7 +485,7 @@ static enum status is_single(const char *path, bool *ret, struct error *err)
 	return status;
 }
 
-/* ---- the two uses ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the two uses ------------------------------------------------------------------------------------------------------ */
 
 static enum status sample_text(const char *path, enum kind kind, const struct tokenizer *tokenizer, int64_t seed,
 			       const atomic_bool *stop, struct sequences *sequences, struct error *err)

@@ -1,7 +1,8 @@
 /* Data files and what is cut from them: calibration sequences and evaluation windows of token ids.
  *
- * Kinds, told apart by content (gzip and safetensors by their first bytes) and name: plain text (one document, verbatim), JSON Lines with a
- * `text` field (.jsonl, .json, .ndjson), either gzipped, and safetensors with `input_ids` (I32 or I64), [N,T] or [L]. */
+ * Kinds, told apart by content (gzip and safetensors by their first bytes) and name: plain text (one document, verbatim), JSON
+ * Lines with a `text` field (.jsonl, .json, .ndjson), either gzipped, and safetensors with `input_ids` (I32 or I64), [N,T] or
+ * [L]. */
 #ifndef BESAD_ENGINE_CORPUS_H
 #define BESAD_ENGINE_CORPUS_H
 
@@ -18,14 +19,16 @@ struct sequences {
 	uint64_t hash; /* FNV-1a over ids, for the report */
 };
 
-/* `samples` sequences of `length` tokens. safetensors [N,T]: the first `samples` rows, T must be `length`, no seed; [L]: consecutive windows.
- * Text: by `seed`, documents longer than `length` tokens are chosen and a random window in each; a single document gives random windows.
- * BOS (by the tokenizer's rule) stands before a whole document, then the window is cut. STATUS_INVALID, with both numbers, when the file has
- * too little; when an id is not below `vocab`, with its place. `tokenizer` is loaded from `model_dir` when the file is text. */
+/* `samples` sequences of `length` tokens. safetensors [N,T]: the first `samples` rows, T must be `length`, no seed; [L]:
+ * consecutive windows. Text: by `seed`, documents longer than `length` tokens are chosen and a random window in each; a single
+ * document gives random windows. BOS (by the tokenizer's rule) stands before a whole document, then the window is cut.
+ * STATUS_INVALID, with both numbers, when the file has too little; when an id is not below `vocab`, with its place. `tokenizer`
+ * is loaded from `model_dir` when the file is text. */
 enum status corpus_calibration(const char *path, const char *model_dir, int64_t vocab, int64_t samples, int64_t length,
 			       int64_t seed, const atomic_bool *stop, struct sequences *ret, struct error *err);
 
-/* All whole windows of `length` of the file's tokens: text is tokenized once in one piece (documents joined by `join`), BOS once in front. */
+/* All whole windows of `length` of the file's tokens: text is tokenized once in one piece (documents joined by `join`), BOS once
+ * in front. */
 enum status corpus_evaluation(const char *path, const char *model_dir, int64_t vocab, int64_t length, const char *join,
 			      const atomic_bool *stop, struct sequences *ret, struct error *err);
 

@@ -31,8 +31,8 @@ const int silent = 5; /* above FATAL */
 const size_t chunk_bytes = 8192;
 const char space_mark[] = "\xe2\x96\x81"; /* U+2581, what a space becomes */
 
-/* Whether "… a b …" may be cut into "… a" and "b …", dropping the space, and gives the same ids. Encoding one long text takes more than
- * linear time, so this matters. It holds when
+/* Whether "… a b …" may be cut into "… a" and "b …", dropping the space, and gives the same ids. Encoding one long text takes
+ * more than linear time, so this matters. It holds when
  *  - pieces are merged in a fixed order (BPE: scores are whole numbers, the negated rank), so that far-off text has no influence,
  *  - a text is given a space in front, which stands for the dropped one, and spaces belong to the word behind them,
  *  - no piece reaches over such a space. */

@@ -10,8 +10,8 @@
 struct tokenizer;
 
 /* Loads tokenizer.model (SentencePiece) and tokenizer_config.json from a model directory, or tokenizer.json where there is no
- * tokenizer.model. STATUS_UNSUPPORTED names what a file asks for and besad lacks. A tokenizer with more ids than `vocab`, the embedding's
- * rows, is STATUS_INVALID. */
+ * tokenizer.model. STATUS_UNSUPPORTED names what a file asks for and besad lacks. A tokenizer with more ids than `vocab`, the
+ * embedding's rows, is STATUS_INVALID. */
 enum status tokenizer_load(const char *model_dir, int64_t vocab, struct tokenizer **ret, struct error *err);
 void tokenizer_free(struct tokenizer *);
 

@@ -1,5 +1,5 @@
-/* Tokenizers: which files decide, BOS, a vocabulary that does not fit, and broken files. The ids themselves are compared with known ones in
- * test_corpus.c (SentencePiece) and in the tests of tokenizer.json. */
+/* Tokenizers: which files decide, BOS, a vocabulary that does not fit, and broken files. The ids themselves are compared with
+ * known ones in test_corpus.c (SentencePiece) and in the tests of tokenizer.json. */
 #include <unistd.h>
 
 #include "tests/unit/scratch.h"
