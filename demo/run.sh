@@ -30,7 +30,7 @@ curl -fs $url/v1/info | jq -r '"besad \(.version) at '$url' on \(.backend): \(.d
 # One line per event worth seeing, from a server-sent event stream's data lines.
 live='def pct: (. * 1000 | round) / 10 | tostring + " %"; def ms: (. * 1000 | round) / 1000;
   if .type == "eval.finished" then "  \(.data.model) perplexity on \(.data.dataset): \(.data.perplexity | ms)"
-  elif .type == "block.finished" then "  block \(.data.block + 1)/\(.data.blocks)  reconstruction loss \(.data.reconstruction * 10000 | round / 10000)  sparsity \(.data.sparsity | pct)  \(.data.seconds | ms) s"
+  elif .type == "block.finished" then "  block \(.data.block + 1)/\(.data.blocks)  reconstruction loss \(.data.reconstruction | if . then . * 10000 | round / 10000 else "-" end)  sparsity \(.data.sparsity | pct)  \(.data.seconds | ms) s"
   elif .type == "job.succeeded" or .type == "job.started" then "  " + .type
   elif .type == "job.failed" then "  job.failed: \(.data.code): \(.data.message)"
   elif .type == "warning" then "  warning: \(.data.message)"
