@@ -31,10 +31,6 @@ check-cuda: all tests
 bench-cuda: all $(BUILD)/bench/cuda_ops
 	bench/cuda_block.py --besad $(BUILD)/besad --ops $(BUILD)/bench/cuda_ops
 
-$(BUILD)/bench/cuda_ops: bench/cuda_ops.c $(BUILD)/libengine.a
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
-
 print-nvcc:
 	@echo "$(NVCC), $$($(NVCC) --version | sed -n 's/^Cuda compilation tools, //p')"
 

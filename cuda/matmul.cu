@@ -4,7 +4,8 @@
  * computed as Cᵀ = op(B)ᵀ·op(A)ᵀ: B comes first, and each operand is transposed for cuBLASLt exactly where the caller says so.
  *
  * The algorithm for a shape is the library's own first choice, kept in a table. It is not chosen by timing: two runs of a job, or one
- * resumed, must give the same bits, and another algorithm rounds in another order. */
+ * resumed, must give the same bits, and another algorithm rounds in another order. What the library has no algorithm for (it may refuse
+ * strides or addresses that are no multiple of 16 bytes) a plain kernel computes. */
 #include "cuda/cublaslt.h"
 #include "cuda/launch.cuh"
 
@@ -16,6 +17,7 @@
 typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, unsigned> shape_key;
 
 struct plan {
+	bool found = false; /* cuBLASLt has an algorithm */
 	cublasLtMatmulDesc_t operation = nullptr;
 	cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
 	cublasLtMatmulAlgo_t algorithm;
@@ -102,8 +104,11 @@ static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, co
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_second, sizeof align_second);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_result, sizeof align_result);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_result, sizeof align_result);
-	LT_TRY(c, heuristic, handle, p->operation, p->first, p->second, p->result, p->result, preference, 1, &choice, &found);
-	if (found == 0) return cuda_refuse(c, STATUS_BACKEND, "cuBLASLt has no algorithm for these sizes and strides");
+	cublasStatus_t status = c->matmuls->lt.heuristic(handle, p->operation, p->first, p->second, p->result, p->result,
+							 preference, 1, &choice, &found);
+	if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) return STATUS_OK;
+	if (status != CUBLAS_STATUS_SUCCESS) return fail(c, status, "cublasLtMatmulAlgoGetHeuristic");
+	p->found = true;
 	p->algorithm = choice.algo;
 	p->workspace = choice.workspaceSize;
 	return STATUS_OK;
@@ -133,12 +138,56 @@ static enum status find_plan(struct cuda *c, const struct tensor &C, const struc
 	return STATUS_OK;
 }
 
+/* Blocks of TILE × TILE threads, one element of C each. */
+enum { TILE = 16 };
+
+__global__ void __launch_bounds__(TILE *TILE) plain_kernel(view c, view a, bool transpose_a, view b, bool transpose_b,
+							   bool accumulate, int64_t rows, int64_t cols, int64_t inner)
+{
+	__shared__ float left[TILE][TILE + 1], right[TILE][TILE + 1];
+	int64_t row = (int64_t)blockIdx.x * TILE + threadIdx.y, col = (int64_t)blockIdx.y * TILE + threadIdx.x;
+	float sum[1] = {0}, x[1];
+	for (int64_t k = 0; k < inner; k += TILE) {
+		x[0] = 0;
+		if (row < rows && k + threadIdx.x < inner) {
+			if (transpose_a)
+				load<1>(a, k + threadIdx.x, row, x);
+			else
+				load<1>(a, row, k + threadIdx.x, x);
+		}
+		left[threadIdx.y][threadIdx.x] = x[0];
+		x[0] = 0;
+		if (col < cols && k + threadIdx.y < inner) {
+			if (transpose_b)
+				load<1>(b, col, k + threadIdx.y, x);
+			else
+				load<1>(b, k + threadIdx.y, col, x);
+		}
+		right[threadIdx.y][threadIdx.x] = x[0];
+		__syncthreads();
+#pragma unroll
+		for (int i = 0; i < TILE; i++)
+			sum[0] += left[threadIdx.y][i] * right[i][threadIdx.x];
+		__syncthreads();
+	}
+	if (row >= rows || col >= cols) return;
+	if (accumulate) {
+		load<1>(c, row, col, x);
+		sum[0] += x[0];
+	}
+	store<1>(c, row, col, sum);
+}
+
 static enum status run(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a, const struct tensor &B,
 		       bool transpose_b, bool accumulate)
 {
 	const plan *p = nullptr;
 	float alpha = 1, beta = accumulate ? 1 : 0;
 	TRY(find_plan(c, C, A, transpose_a, B, transpose_b, &p));
+	if (!p->found)
+		return LAUNCH(c, plain_kernel, dim3((unsigned)index_ceil_div(C.rows, TILE), (unsigned)index_ceil_div(C.cols, TILE)),
+			      dim3(TILE, TILE), 0, view_of(C), view_of(A), transpose_a, view_of(B), transpose_b, accumulate, C.rows,
+			      C.cols, transpose_a ? A.rows : A.cols);
 	LT_TRY(c, matmul, c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second, &beta, C.data, p->result,
 	       C.data, p->result, &p->algorithm, c->matmuls->workspace, p->workspace, c->stream);
 	return STATUS_OK;

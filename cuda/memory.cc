@@ -16,6 +16,7 @@ namespace
 
 constexpr size_t GRAIN = 512;
 constexpr size_t SLOT = (size_t)16 << 20;
+constexpr size_t LARGE = (size_t)1 << 20; /* smaller allocations do not ask the device what is free */
 enum { SLOTS = 2 };
 
 } // namespace
@@ -234,9 +235,26 @@ void cuda_release(struct cuda *c, void *p)
 	a->live.erase(found);
 }
 
+/* What callers may not have: room for the operations' own scratch (cuda/plan.c), so that what was allocated can also be used. A caller that
+ * takes memory until there is no more, as the engine does for hidden states, is refused in time. */
+static size_t reserve(size_t total)
+{
+	return std::min((size_t)192 << 20, total / 32);
+}
+
 enum status cuda_alloc(struct backend *backend, size_t bytes, void **ret)
 {
-	return cuda_allocate(cuda_begin(backend, "alloc", {}), bytes, ret);
+	struct cuda *c = cuda_begin(backend, "alloc", {});
+	size_t free_bytes, total;
+	if (bytes >= LARGE) {
+		TRY(cuda_memory(backend, &free_bytes, &total));
+		c = cuda_begin(backend, "alloc", {});
+		if (bytes > free_bytes || free_bytes - bytes < reserve(total))
+			return cuda_refuse(c, STATUS_NO_MEMORY,
+					   "%zu bytes of device memory: %zu of %zu free, %zu of them kept for operations", bytes,
+					   free_bytes, total, std::min(free_bytes, reserve(total)));
+	}
+	return cuda_allocate(c, bytes, ret);
 }
 
 void cuda_free(struct backend *backend, void *p)

@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(BLOCK)
 	dot = block_reduce(dot, plus());
 	sum = block_reduce(sum, plus());
 	if (threadIdx.x > 0) return;
-	move[MOVE_STEP] = 0;
+	move[MOVE_STEP] = move[MOVE_EPS] = 0;
 	if (sum == 0) return;
 	double r = sqrt((double)beta2) * state[PRODIGY_R] + d / d0 * d * dot, estimate = d_coef * r / sum;
 	double d_max = estimate > state[PRODIGY_D_MAX] ? estimate : state[PRODIGY_D_MAX];

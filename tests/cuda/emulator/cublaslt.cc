@@ -110,6 +110,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 		    (c->type == a->type || c->type == CUDA_R_32F);
 	*ret_found = 0;
 	if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
+	/* The library has said no to less: matmul.cu must have an answer. */
+	if (a->type != CUDA_R_32F && (p->align[0] < 4 || p->align[1] < 4)) return CUBLAS_STATUS_NOT_SUPPORTED;
 	/* The choice remembers the alignment it was made for; a call with less must fail. */
 	ret->algo.chosen = (int)(p->align[0] | p->align[1] << 10 | p->align[2] << 20);
 	ret->workspaceSize = 0;
