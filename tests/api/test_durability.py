@@ -11,7 +11,7 @@ import unittest
 from support import FINISHED, Daemon, small_job, small_model, wait_for
 
 CRASHES = int(os.environ.get("CRASHES", "30"))
-BLOCKS = 40
+BLOCKS = int(os.environ.get("BLOCKS", "40"))
 
 
 def digests(directory):
