@@ -44,10 +44,10 @@ enum exit_code command_retry(struct client *client, const struct options *option
 	return act_on_all(client, options, "retry");
 }
 
-enum exit_code delete_job(struct client *client, const char *id, bool with_output)
+static enum exit_code delete_job(struct client *client, const char *id)
 {
 	char path[128];
-	snprintf(path, sizeof path, "/v1/jobs/%s%s", id, with_output ? "?output=delete" : "");
+	snprintf(path, sizeof path, "/v1/jobs/%s", id);
 	return client_do(client, &(struct call){.method = "DELETE", .path = path}, NULL);
 }
 
@@ -57,7 +57,7 @@ enum exit_code command_rm(struct client *client, const struct options *options)
 	for (int i = 0; i < options->n_args; i++) {
 		char id[JOB_ID_ROOM];
 		enum exit_code code = resolve_job(client, options->args[i], id);
-		if (code == EXIT_OK) code = delete_job(client, id, options->with_output);
+		if (code == EXIT_OK) code = delete_job(client, id);
 		if (code == EXIT_OK && options->json)
 			printf("{\"id\":\"%s\",\"removed\":true}\n", id);
 		else if (code == EXIT_OK)

@@ -23,10 +23,6 @@ void print_job(const cJSON *job);
 /* How a finished job came out: its output, sparsity, perplexities and time, or its error. */
 void print_result(const cJSON *job);
 
-/* ---- change.c ----------------------------------------------------------------------------------------------------------- */
-
-enum exit_code delete_job(struct client *, const char *id, bool with_output);
-
 /* ---- jobs.c ------------------------------------------------------------------------------------------------------------- */
 
 enum { JOB_ID_ROOM = 64 };

@@ -69,34 +69,41 @@ enum exit_code command_info(struct client *client, const struct options *options
 	return EXIT_OK;
 }
 
+static void add_model(struct table *table, const cJSON *model)
+{
+	char text[TEXT_ROOM];
+	double blocks = number_member(model, "blocks");
+	bool supported = !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(model, "supported"));
+	table_add(table, text_member_or(model, "name", "?"));
+	table_add(table, text_member_or(model, "family", "-"));
+	table_add_format(table, isfinite(blocks) ? "%.0f" : "-", blocks);
+	table_add(table, format_bytes(number_member(model, "bytes"), text));
+	table_add(table, supported ? "" : text_member_or(model, "reason", "is not supported"));
+	table_end_row(table);
+}
+
+static void print_models(const cJSON *models)
+{
+	static const char *const head[] = {"MODEL", "FAMILY", "BLOCKS", "SIZE", ""};
+	const cJSON *model;
+	struct table table = {.align = "llrrl"};
+	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+		table_add(&table, head[i]);
+	table_end_row(&table);
+	cJSON_ArrayForEach(model, models) add_model(&table, model);
+	table_print(&table, stdout);
+	table_free(&table);
+}
+
 enum exit_code command_models(struct client *client, const struct options *options)
 {
 	cJSON *answer;
-	const cJSON *model;
 	enum exit_code code = client_get(client, "/v1/models", &answer);
 	if (code != EXIT_OK) return code;
-	if (options->json) {
+	if (options->json)
 		print_json(answer);
-	} else {
-		struct table table = {.align = "llrrrl"};
-		for (const char *const *head = (const char *const[]){"MODEL", "FAMILY", "PARAMETERS", "SIZE", "BLOCKS", NULL};
-		     *head; head++)
-			table_add(&table, *head);
-		table_end_row(&table);
-		cJSON_ArrayForEach(model, cJSON_GetObjectItemCaseSensitive(answer, "models"))
-		{
-			char text[TEXT_ROOM];
-			double blocks = number_member(model, "blocks");
-			table_add(&table, text_member_or(model, "name", "?"));
-			table_add(&table, text_member_or(model, "family", "?"));
-			table_add(&table, format_count(number_member(model, "parameters"), text));
-			table_add(&table, format_bytes(number_member(model, "bytes"), text));
-			table_add_format(&table, isfinite(blocks) ? "%.0f" : "-", blocks);
-			table_end_row(&table);
-		}
-		table_print(&table, stdout);
-		table_free(&table);
-	}
+	else
+		print_models(cJSON_GetObjectItemCaseSensitive(answer, "models"));
 	cJSON_Delete(answer);
 	return EXIT_OK;
 }

@@ -53,12 +53,10 @@ static const struct {
 	 "sent twice, queues one job; {date} is today in UTC"},
 	{OPTION_WATCH, 'w', "watch", NULL, COMMAND_SUBMIT, "then follow the job"},
 	{OPTION_WAIT, 0, "wait", NULL, COMMAND_SUBMIT, "then wait for its end and print the result"},
-	{OPTION_KEEP, 0, "keep", "N", COMMAND_SUBMIT, "after success remove older jobs of this name, with their outputs, but N"},
 	{OPTION_RECONNECT, 0, "reconnect", "SECONDS", COMMAND_SUBMIT | COMMAND_WATCH,
 	 "how long a silent daemon is tried again (default 600)"},
 	{OPTION_STATE, 0, "state", "STATE", COMMAND_LIST, "queued, running, cancelling, succeeded, failed, cancelled"},
 	{OPTION_LIMIT, 0, "limit", "N", COMMAND_LIST, "at most so many (default 20; 0: all)"},
-	{OPTION_WITH_OUTPUT, 0, "with-output", NULL, COMMAND_RM, "and remove the model that the job wrote"},
 	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon (default $BESAD_URL, else http://127.0.0.1:8642)"},
 	{OPTION_TOKEN_FILE, 0, "token-file", "FILE", COMMAND_ANY, "holds its token (default $BESAD_TOKEN_FILE)"},
 	{OPTION_JSON, 'j', "json", NULL, COMMAND_ANY, "print JSON; with --watch and watch, each event as a line"},
@@ -109,10 +107,6 @@ static bool take(struct options *options, size_t index, const char *value)
 		return options->watch = true;
 	case OPTION_WAIT:
 		return options->wait = true;
-	case OPTION_KEEP:
-		if (!parse_number(value, 1e6, true, &number) || number < 1) return false;
-		options->keep = (int)number;
-		return true;
 	case OPTION_RECONNECT:
 		return parse_number(value, 1e9, false, &options->reconnect_seconds);
 	case OPTION_STATE:
@@ -122,8 +116,6 @@ static bool take(struct options *options, size_t index, const char *value)
 		if (!parse_number(value, 1e9, true, &number)) return false;
 		options->limit = (int)number;
 		return true;
-	case OPTION_WITH_OUTPUT:
-		return options->with_output = true;
 	default:
 		options->settings[options->n_settings++] = (struct setting){(int)table[index].option, value};
 		return true;
@@ -183,8 +175,6 @@ enum exit_code options_parse(int argc, char **argv, struct options *ret)
 		if (given[i] && !(table[i].commands & options.command))
 			code = usage_error("%s takes no --%s", options.args[-1], table[i].name);
 	if (code == EXIT_OK && options.watch && options.wait) code = usage_error("--watch waits already: leave out --wait", "", "");
-	if (code == EXIT_OK && options.keep && !options.watch && !options.wait)
-		code = usage_error("--keep needs --wait or --watch", "", "");
 	*ret = options;
 	return code;
 }

@@ -39,11 +39,9 @@ enum option_code {
 	OPTION_IDEMPOTENCY_KEY,
 	OPTION_WATCH,
 	OPTION_WAIT,
-	OPTION_KEEP,
 	OPTION_RECONNECT,
 	OPTION_STATE,
 	OPTION_LIMIT,
-	OPTION_WITH_OUTPUT,
 };
 
 /* Commands as bits, for the table of options. */
@@ -75,12 +73,10 @@ struct options {
 	int n_settings;
 	const char *idempotency_key;
 	bool dry_run, watch, wait;
-	int keep; /* 0: everything */
 
 	double reconnect_seconds;
 	const char *state; /* list */
 	int limit;
-	bool with_output; /* rm */
 };
 
 /* Fills *ret from the arguments and the environment. EXIT_USAGE, after a message, when they make no sense. */

@@ -110,8 +110,10 @@ static void spec_rows(struct table *table, const cJSON *spec, const char *prefix
 			spec_rows(table, item, path);
 			continue;
 		}
-		char *text = cJSON_IsString(item) ? NULL : cJSON_PrintUnformatted(item);
-		row(table, path, text ? text : item->valuestring);
+		/* Text as it is, but as JSON where it would not show, as line breaks. */
+		bool plain = cJSON_IsString(item) && item->valuestring[strcspn(item->valuestring, "\t\r\n")] == 0;
+		char *text = plain ? NULL : cJSON_PrintUnformatted(item);
+		row(table, path, plain ? item->valuestring : text);
 		free(text);
 	}
 }

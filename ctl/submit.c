@@ -54,48 +54,6 @@ static enum exit_code post(struct client *client, const struct options *options,
 	return code;
 }
 
-/* ---- --keep ------------------------------------------------------------------------------------------------------------- */
-
-struct keep {
-	const char *name;
-	int left;
-	cJSON *old; /* ids */
-};
-
-static bool keep_job(void *context, cJSON *job)
-{
-	struct keep *keep = context;
-	const char *name = text_member(job, "name"), *id = text_member(job, "id");
-	if (!name || !id || strcmp(name, keep->name) != 0) return true;
-	if (keep->left > 0)
-		keep->left--;
-	else
-		cJSON_AddItemToArray(keep->old, cJSON_CreateString(id));
-	return true;
-}
-
-/* Removes all but the newest `count` jobs that succeeded under this job's name. They are gathered before the first is removed, so that
- * pages do not shift. */
-static enum exit_code tidy(struct client *client, const cJSON *job, int count)
-{
-	struct keep keep = {.name = text_member_or(job, "name", ""), .left = count};
-	const cJSON *id;
-	if (!*keep.name) {
-		fprintf(stderr, "besactl: --keep does nothing for a job without a name\n");
-		return EXIT_USAGE;
-	}
-	keep.old = cJSON_CreateArray();
-	enum exit_code result = each_job(client, "succeeded", 0, keep_job, &keep);
-	cJSON_ArrayForEach(id, keep.old)
-	{
-		enum exit_code code = delete_job(client, id->valuestring, true);
-		if (code == EXIT_OK) fprintf(stderr, "removed the older job %s and its output\n", id->valuestring);
-		if (result == EXIT_OK) result = code;
-	}
-	cJSON_Delete(keep.old);
-	return result;
-}
-
 /* ---- the command -------------------------------------------------------------------------------------------------------- */
 
 static enum exit_code follow(struct client *client, const struct options *options, const char *id)
@@ -107,7 +65,6 @@ static enum exit_code follow(struct client *client, const struct options *option
 		print_json(job);
 	else if (job && !options->json)
 		print_result(job);
-	if (code == EXIT_OK && options->keep) code = tidy(client, job, options->keep);
 	cJSON_Delete(job);
 	return code;
 }

@@ -91,32 +91,16 @@ const char *format_percent(double fraction, char ret[TEXT_ROOM])
 	return ret;
 }
 
-static const char *format_scaled(double value, const char *const *units, char ret[TEXT_ROOM])
-{
-	if (!(value >= 0) || isinf(value)) return dash(ret);
-	if (value < 1000) {
-		snprintf(ret, TEXT_ROOM, "%.0f%s", value, units[0]);
-		return ret;
-	}
-	/* 999.5 would be shown as 1000: it belongs to the next unit. */
-	while (value >= 999.5 && units[1]) {
-		value /= 1000;
-		units++;
-	}
-	snprintf(ret, TEXT_ROOM, "%.3g%s", value, *units);
-	return ret;
-}
-
 const char *format_bytes(double bytes, char ret[TEXT_ROOM])
 {
-	static const char *const units[] = {" B", " kB", " MB", " GB", " TB", NULL};
-	return format_scaled(bytes, units, ret);
-}
-
-const char *format_count(double count, char ret[TEXT_ROOM])
-{
-	static const char *const units[] = {"", " k", " M", " B", " T", NULL};
-	return format_scaled(count, units, ret);
+	static const char *const units[] = {" B", " kB", " MB", " GB", " TB"};
+	size_t unit = 0;
+	if (!(bytes >= 0 && bytes < 1e15)) return dash(ret);
+	/* 999.5 would be shown as 1000: it belongs to the next unit. */
+	for (; bytes >= 999.5 && unit < sizeof units / sizeof *units - 1; unit++)
+		bytes /= 1000;
+	snprintf(ret, TEXT_ROOM, unit && bytes < 100 ? "%.3g%s" : "%.0f%s", bytes, units[unit]);
+	return ret;
 }
 
 const char *format_number(double number, char ret[TEXT_ROOM])

@@ -26,7 +26,6 @@ enum { TEXT_ROOM = 32 };
 const char *format_seconds(double seconds, char ret[TEXT_ROOM]);   /* "4.2 s", "3 min 12 s", "2 h 05 min" */
 const char *format_percent(double fraction, char ret[TEXT_ROOM]);  /* "49.8 %" */
 const char *format_bytes(double bytes, char ret[TEXT_ROOM]);       /* "13.5 GB" */
-const char *format_count(double count, char ret[TEXT_ROOM]);       /* "6.74 B" */
 const char *format_number(double number, char ret[TEXT_ROOM]);     /* four significant digits or more */
 const char *format_time(const char *rfc3339, char ret[TEXT_ROOM]); /* "2024-05-06 07:08:09", still UTC */
 

@@ -9,7 +9,7 @@ _besactl() {
 	local cur prev words cword command= word
 	local everywhere='--url --token-file --json --help --version'
 	local submit='--model --sparsity --method --output --overwrite --name --calibration --samples --sequence-length --seed --eval
-		--precision --priority --timeout --set --dry-run --idempotency-key --watch --wait --keep --reconnect'
+		--precision --priority --timeout --set --dry-run --idempotency-key --watch --wait --reconnect'
 	_init_completion -n = 2>/dev/null || {
 		cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 		words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
@@ -27,7 +27,7 @@ _besactl() {
 	--model | -m) COMPREPLY=($(compgen -W "$(_besactl_column models)" -- "$cur")) && return ;;
 	--token-file) compopt -o default && COMPREPLY=() && return ;;
 	--url | -u | --sparsity | -s | --output | -o | --name | -n | --calibration | -c | --samples | --sequence-length | --seed | \
-		--eval | -e | --priority | --timeout | --set | --idempotency-key | -k | --keep | --reconnect | --limit)
+		--eval | -e | --priority | --timeout | --set | --idempotency-key | -k | --reconnect | --limit)
 		COMPREPLY=()
 		return
 		;;
@@ -38,7 +38,6 @@ _besactl() {
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
 	list) word='--state --limit' ;;
-	rm) word=--with-output ;;
 	*) word= ;;
 	esac
 	if [[ $cur == -* ]]; then

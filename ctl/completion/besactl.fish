@@ -50,10 +50,8 @@ complete -c besactl -n $submit -l dry-run -d 'print the job file that would be s
 complete -c besactl -n $submit -s k -l idempotency-key -x -d 'sent twice, queues one job'
 complete -c besactl -n $submit -s w -l watch -d 'then follow the job'
 complete -c besactl -n $submit -l wait -d 'then wait for its end'
-complete -c besactl -n $submit -l keep -x -d 'older jobs of this name to keep'
 
 complete -c besactl -n '__fish_seen_subcommand_from submit watch' -l reconnect -x -d 'how long a silent daemon is tried again'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l limit -x -d 'at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l state -x \
     -a 'queued running cancelling succeeded failed cancelled' -d 'only these'
-complete -c besactl -n '__fish_seen_subcommand_from rm' -l with-output -d 'and remove the model that the job wrote'

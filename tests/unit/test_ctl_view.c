@@ -135,10 +135,12 @@ static void test_formats(void **state)
 	assert_string_equal(format_seconds(-1, text), "-");
 	assert_string_equal(format_seconds(NAN, text), "-");
 	assert_string_equal(format_percent(0.49875, text), "49.9 %");
+	assert_string_equal(format_bytes(0, text), "0 B");
 	assert_string_equal(format_bytes(999, text), "999 B");
 	assert_string_equal(format_bytes(999.9e6, text), "1 GB");
 	assert_string_equal(format_bytes(13.476e9, text), "13.5 GB");
-	assert_string_equal(format_count(6738415616., text), "6.74 B");
+	assert_string_equal(format_bytes(1e14, text), "100 TB");
+	assert_string_equal(format_bytes(1e300, text), "-");
 	assert_string_equal(format_number(18.6231, text), "18.62");
 	assert_string_equal(format_number(0.000123456, text), "0.0001235");
 	assert_string_equal(format_number(54321, text), "54321");
