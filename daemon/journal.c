@@ -25,6 +25,8 @@ static enum status replay(struct journal *journal, const char *line, size_t byte
 		journal->last_id++;
 		journal->attempts += strcmp(type, "job.started") == 0;
 		journal->blocks_done += strcmp(type, "block.finished") == 0;
+		if (strcmp(type, "eval.finished") == 0)
+			cJSON_AddItemToArray(journal->evaluations, cJSON_DetachItemFromObjectCaseSensitive(event, "data"));
 		if (strcmp(type, "job.succeeded") == 0) {
 			free(journal->result);
 			journal->result = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(event, "data"));
@@ -51,14 +53,18 @@ static enum status replay_all(struct journal *journal, struct error *err)
 	return status;
 }
 
+static enum status open_file(const char *path, struct file *ret, struct error *err)
+{
+	return path_exists(path) ? file_open_write(path, ret, err) : file_create(path, 0, ret, err);
+}
+
 enum status journal_open(const char *path, struct journal *ret, struct error *err)
 {
-	struct journal journal = {0};
-	if (path_exists(path))
-		TRY(file_open_write(path, &journal.file, err));
-	else
-		TRY(file_create(path, 0, &journal.file, err));
-	enum status status = replay_all(&journal, err);
+	struct journal journal = {.file.fd = -1};
+	journal.evaluations = cJSON_CreateArray();
+	if (!journal.evaluations) return error_set(err, STATUS_NO_MEMORY, "no memory for the journal");
+	enum status status = open_file(path, &journal.file, err);
+	if (!status) status = replay_all(&journal, err);
 	if (status)
 		journal_close(&journal);
 	else
@@ -69,8 +75,17 @@ enum status journal_open(const char *path, struct journal *ret, struct error *er
 void journal_close(struct journal *journal)
 {
 	file_close(&journal->file);
+	cJSON_Delete(journal->evaluations);
 	free(journal->result);
+	journal->evaluations = NULL;
 	journal->result = NULL;
+}
+
+bool journal_has_evaluation(const struct journal *journal, const cJSON *data)
+{
+	const cJSON *told;
+	cJSON_ArrayForEach(told, journal->evaluations) if (cJSON_Compare(told, data, true)) return true;
+	return false;
 }
 
 enum status journal_append(struct journal *journal, const char *type, const char *data, bool durable, struct error *err)

@@ -66,6 +66,7 @@ static enum status on_event(void *context, const char *type, const cJSON *data, 
 	struct run *run = context;
 	int64_t now = monotonic_milliseconds();
 	bar_event(&run->bar, type, data);
+	if (strcmp(type, "eval.finished") == 0 && journal_has_evaluation(&run->journal, data)) return STATUS_OK;
 	if (strcmp(type, "block.step") == 0) {
 		if (now - run->step_written < STEP_MILLISECONDS) return STATUS_OK;
 		run->step_written = now;
@@ -78,6 +79,7 @@ static enum status on_block(void *context, int block, const cJSON *data, struct 
 	struct run *run = context;
 	(void)block;
 	TRY(append(run, "block.finished", data, true, err));
+	run->journal.blocks_done++;
 	bar_event(&run->bar, "block.finished", data);
 	run->step_written = 0;
 	return STATUS_OK;

@@ -290,10 +290,12 @@ static void wait_for_end(struct daemon *daemon)
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	for (;;) {
-		int number = sigtimedwait(&signals, NULL, &second);
+		siginfo_t info;
+		int number = sigtimedwait(&signals, &info, &second);
 		worker_tick(daemon->worker);
 		if (number < 0) continue;
-		log_info("%s: stopping; a running job goes on at the next start", number == SIGTERM ? "SIGTERM" : "SIGINT");
+		log_info("%s from process %d: stopping; a running job goes on at the next start",
+			 number == SIGTERM ? "SIGTERM" : "SIGINT", (int)info.si_pid);
 		return;
 	}
 }

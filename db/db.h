@@ -172,6 +172,11 @@ void event_list_clear(struct event_list *);
 enum status db_event_append(struct db *, const char *id, const char *type, const char *data, const struct job_progress *,
 			    struct error *err);
 
+/* The same, unless the job has an event of that type with the same data already: for what an attempt may repeat that a crash cut short
+ * between telling and remembering that it told. */
+enum status db_event_append_once(struct db *, const char *id, const char *type, const char *data, const struct job_progress *,
+				 struct error *err);
+
 /* Block `block` is finished: its report row, block.finished and blocks_done, all or nothing. A block that is already committed, or that
  * is not the next one, is STATUS_INTERNAL. */
 enum status db_block_commit(struct db *, const char *id, int block, const char *data, const struct job_progress *,

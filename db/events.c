@@ -32,6 +32,26 @@ enum status db_event_append(struct db *db, const char *id, const char *type, con
 	return write_end(db, status, id, err);
 }
 
+static enum status event_exists(struct connection *connection, const char *id, const char *type, const char *data, bool *ret,
+				struct error *err)
+{
+	sqlite3_stmt *statement =
+		query(connection, err, "SELECT 1 FROM events WHERE job_id = ?1 AND type = ?2 AND data = ?3", "sss", id, type, data);
+	if (!statement) return err->status;
+	return query_step(connection, statement, ret, err);
+}
+
+enum status db_event_append_once(struct db *db, const char *id, const char *type, const char *data,
+				 const struct job_progress *progress, struct error *err)
+{
+	bool told = false;
+	TRY(write_begin(db, err));
+	enum status status = event_exists(&db->writer, id, type, data, &told, err);
+	if (!status && !told) status = event_insert(&db->writer, id, type, data, err);
+	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
+	return write_end(db, status, told ? NULL : id, err);
+}
+
 static enum status block_insert(struct connection *writer, const char *id, int block, const char *data, struct error *err)
 {
 	int changes;

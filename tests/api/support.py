@@ -18,7 +18,7 @@ FINISHED = ("succeeded", "failed", "cancelled")
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 from random_models import write_calibration, write_model  # noqa: E402
 
-__all__ = ["Daemon", "FINISHED", "ROOT", "SLOW", "write_calibration", "write_model", "wait_for"]
+__all__ = ["BESAD", "Daemon", "FINISHED", "ROOT", "SLOW", "write_calibration", "write_model", "wait_for"]
 
 
 def wait_for(what, condition, seconds=60):
@@ -65,7 +65,7 @@ class Daemon:
 
         def port():
             if self.process.poll() is not None:
-                raise AssertionError(f"besad exited with {self.process.returncode}: {self.log()[-2000:]}")
+                raise AssertionError(f"besad {self.condition()}")
             if not os.path.exists(port_file):
                 return 0
             with open(port_file) as file:
@@ -77,6 +77,10 @@ class Daemon:
     def log(self):
         with open(os.path.join(self.directory, "log")) as file:
             return file.read()
+
+    def condition(self):
+        status = self.process.poll() if self.process else None
+        return f"{'runs' if status is None else f'exited with {status}'}; its log ends: {self.log()[-2000:]}"
 
     def kill(self):
         self.process.kill()
@@ -107,6 +111,8 @@ class Daemon:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             return Response(response.status, response.headers, response.read())
+        except OSError as error:
+            raise AssertionError(f"{method} {path}: {error!r}; besad {self.condition()}") from error
         finally:
             connection.close()
 

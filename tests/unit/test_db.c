@@ -475,6 +475,22 @@ static void test_event_pages(void **state)
 	assert_int_equal(db_event_list(f->db, "01hzzzzzzz0123456789abcdef", 0, 3, &list, &f->err), STATUS_NOT_FOUND);
 }
 
+static void test_append_once(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES], other[JOB_ID_BYTES];
+	submit(f, "a", 0, false, NULL, NULL, id);
+	submit(f, "b", 0, false, NULL, NULL, other);
+	for (int i = 0; i < 2; i++)
+		OK(db_event_append_once(f->db, id, "eval.finished", "{\"x\":1}", NULL, &f->err));
+	OK(db_event_append_once(f->db, id, "eval.finished", "{\"x\":2}", NULL, &f->err));
+	OK(db_event_append_once(f->db, id, "warning", "{\"x\":2}", NULL, &f->err));
+	OK(db_event_append_once(f->db, other, "eval.finished", "{\"x\":1}", NULL, &f->err));
+	expect_events(f, id, "job.queued eval.finished eval.finished warning");
+	expect_events(f, other, "job.queued eval.finished");
+	expect_sound(f);
+}
+
 /* ---- threads and crashes ------------------------------------------------------------------------------------------------- */
 
 enum { WRITERS = 4, WRITES = 50 };
@@ -607,6 +623,7 @@ int main(void)
 		TEST(test_recovery),
 		TEST(test_list_pages),
 		TEST(test_event_pages),
+		TEST(test_append_once),
 		TEST(test_threads),
 		TEST(test_kill_loses_nothing_acknowledged),
 	};

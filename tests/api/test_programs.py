@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""The command line: `besad run` in a pipe and on a terminal, killed and run again; and start-ups that are refused."""
+import json
+import os
+import pty
+import random
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from support import BESAD, SLOW, Daemon, small_job, small_model
+from test_durability import digests
+
+BLOCKS = 20
+OPTIONS = ["--threads", os.environ.get("OMP_NUM_THREADS", "2")]
+
+
+class Run(unittest.TestCase):
+    def setUp(self):
+        self.place = Daemon()  # for its directories; it is not started
+        self.addCleanup(self.place.remove)
+        small_model(self.place, BLOCKS)
+
+    def command(self, name="job", *options, **spec):
+        path = os.path.join(self.place.directory, name + ".json")
+        with open(path, "w") as file:
+            json.dump(small_job(output=name, **spec), file)
+        return [BESAD, "run", *OPTIONS, "--model-root", self.place.models, "--data-root", self.place.data, "--output-root",
+                self.place.output, *options, path]
+
+    def run_job(self, *arguments, **spec):
+        return subprocess.run(self.command(*arguments, **spec), capture_output=True, text=True, timeout=120 * SLOW)
+
+    def test_pipe(self):
+        done = self.run_job("piped", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["output"], "piped")
+        self.assertNotIn("\r", done.stderr)
+        self.assertEqual(sum(line.startswith("block ") for line in done.stderr.splitlines()), BLOCKS)
+        self.assertEqual(os.listdir(self.place.output), ["piped"])
+
+    def test_terminal(self):
+        master, slave = pty.openpty()
+        process = subprocess.Popen(self.command("shown"), stdout=slave, stderr=slave)
+        os.close(slave)
+        text = b""
+        try:
+            while piece := os.read(master, 65536):
+                text += piece
+        except OSError:
+            pass  # Linux's end of file on a terminal
+        os.close(master)
+        self.assertEqual(process.wait(), 0, text[-500:])
+        self.assertIn(b"\r\x1b[K[", text)
+        self.assertIn(b"#", text)
+
+    def test_killed_and_run_again(self):
+        self.assertEqual(self.run_job("plain").returncode, 0)
+        rng, kills = random.Random(2), 0
+        directory = os.path.join(self.place.directory, "checkpoint")
+        command = self.command("crashed", "--checkpoint-dir", directory)
+        while kills < 8:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(rng.uniform(0.05, 1.2))
+            process.kill()
+            process.wait()
+            kills += 1
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120 * SLOW)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(digests(os.path.join(self.place.output, "crashed")), digests(os.path.join(self.place.output, "plain")))
+        with open(os.path.join(directory, "events.jsonl")) as file:
+            events = [json.loads(line) for line in file]
+        self.assertEqual([e["id"] for e in events], list(range(1, len(events) + 1)))
+        self.assertEqual([e["data"]["block"] for e in events if e["type"] == "block.finished"], list(range(BLOCKS)))
+        again = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120 * SLOW)
+        self.assertEqual((again.returncode, json.loads(again.stdout)["output"]), (0, "crashed"))
+
+    def test_signal_and_another_spec(self):
+        command = self.command("stopped")
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for line in process.stderr:
+            if line.startswith("block "):
+                break
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+        process.stderr.close()
+        self.assertEqual(process.wait(), 128 + signal.SIGINT)
+        other = self.run_job("stopped", sparsity=0.4)
+        self.assertEqual(other.returncode, 1)
+        self.assertIn("another spec", other.stderr)
+        self.assertEqual(self.run_job("stopped").returncode, 0)
+
+    def test_wrong_jobs(self):
+        wrong = self.run_job("wrong", sparsity=1.2)
+        self.assertEqual(wrong.returncode, 2)
+        self.assertIn("/sparsity", wrong.stderr)
+        self.assertEqual(subprocess.run([BESAD, "run", "nothing.json"], capture_output=True).returncode, 2)
+        self.assertEqual(subprocess.run([BESAD, "run"], capture_output=True).returncode, 2)
+
+
+class Start(unittest.TestCase):
+    def setUp(self):
+        self.daemon = Daemon()
+        self.addCleanup(self.daemon.remove)
+
+    def refused(self, *options, status=1):
+        d = self.daemon
+        done = subprocess.run([BESAD, "--model-root", d.models, "--output-root", d.output, "--state-dir", d.state, *options],
+                              capture_output=True, text=True, timeout=60 * SLOW)
+        self.assertEqual(done.returncode, status, done.stderr)
+        return done.stderr
+
+    def test_an_open_address_needs_a_token(self):
+        self.assertIn("--token-file", self.refused("--listen", "0.0.0.0:0"))
+        path = os.path.join(self.daemon.directory, "token")
+        with open(path, "w") as file:
+            file.write("short\n")
+        self.assertIn("token", self.refused("--listen", "0.0.0.0:0", "--token-file", path, status=2))
+
+    def test_one_daemon_per_state_directory(self):
+        self.daemon.start()
+        self.assertIn("another besad", self.refused("--listen", "127.0.0.1:0"))
+
+    def test_options(self):
+        for options in (["--what"], ["--threads", "many"], ["--device-memory", "20X"], ["--backend", "abacus"], ["more"],
+                        ["--model-root", "/nowhere"], ["--threads"]):
+            with self.subTest(options):
+                self.refused(*options, status=2)
+        for option in ("--help", "--version"):
+            self.assertEqual(subprocess.run([BESAD, option], capture_output=True).returncode, 0)
+
+    def test_a_foreign_database(self):
+        os.makedirs(self.daemon.state)
+        with open(os.path.join(self.daemon.state, "besad.db"), "wb") as file:
+            file.write(b"this is not a database, and long enough to be one" * 100)
+        self.assertIn("database", self.refused("--listen", "127.0.0.1:0"))
+        shutil.rmtree(self.daemon.state)
+
+    def test_ipv6(self):
+        self.daemon.options = ("--listen", "[::1]:0")
+        self.daemon.start()
+        self.assertEqual(self.daemon.get("/healthz").status, 200)
+
+
+if __name__ == "__main__":
+    unittest.main()
