@@ -120,7 +120,7 @@ tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 
 # libFuzzer targets, by clang: each is built with the sources that it names here.
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c) engine/text/unicode.c engine/text/string_map.c
+FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c) $(wildcard engine/text/unicode*.c) engine/text/string_map.c
 
 .SECONDEXPANSION:
 $(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c $$(FUZZ_$$*)

@@ -149,7 +149,8 @@ int32_t bpe_bos(const struct bpe *bpe)
 }
 
 /* ---- encoding ------------------------------------------------------------------------------------------------------------- */
-/* The way of a text: tokens found in it as it is, the rest normalized, tokens found in that, the rest cut into pieces, BPE on each. */
+/* The way of a text: tokens found in it as it is, the rest normalized, tokens found in that, the rest cut into pieces, BPE on
+ * each. */
 struct encoding {
 	const struct bpe *bpe;
 	struct normalize_run normalize;

@@ -1,5 +1,5 @@
-/* The "added_tokens" of a tokenizer.json: strings that are found in the text before BPE sees it. Those that are not `normalized` are looked
- * for in the text as it is, the others, in their normalized form, in the normalized text. */
+/* The "added_tokens" of a tokenizer.json: strings that are found in the text before BPE sees it. Those that are not `normalized`
+ * are looked for in the text as it is, the others, in their normalized form, in the normalized text. */
 #ifndef BESAD_ENGINE_BPE_ADDED_H
 #define BESAD_ENGINE_BPE_ADDED_H
 
@@ -13,8 +13,8 @@
 
 struct added_tokens;
 
-/* `what` is the file's path. A token that the model has keeps its id there; the others get the ids behind the vocabulary, in the file's
- * order, whatever the file says their ids are: so does the tokenizers package. */
+/* `what` is the file's path. A token that the model has keeps its id there; the others get the ids behind the vocabulary, in the
+ * file's order, whatever the file says their ids are: so does the tokenizers package. */
 enum status added_tokens_parse(const cJSON *json, const char *what, const struct bpe_model *, const struct normalizer *,
 			       struct added_tokens **ret, struct error *err);
 void added_tokens_free(struct added_tokens *);

@@ -1,5 +1,5 @@
-/* Reads of the components of a tokenizer.json: objects with a "type", whose every key must be one we know. `what` is the file's path and the
- * component's place in it, "…/tokenizer.json: pre_tokenizer.pretokenizers[0]". */
+/* Reads of the components of a tokenizer.json: objects with a "type", whose every key must be one we know. `what` is the file's
+ * path and the component's place in it, "…/tokenizer.json: pre_tokenizer.pretokenizers[0]". */
 #ifndef BESAD_ENGINE_BPE_JSON_H
 #define BESAD_ENGINE_BPE_JSON_H
 

@@ -107,8 +107,8 @@ static bool is_byte_token(const char *text, size_t bytes)
 	return bytes == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>';
 }
 
-/* Notes what a merge says of text before a "▁": it may join its left part's last character to it. Where bytes or the unknown token are
- * merged, characters do not tell. */
+/* Notes what a merge says of text before a "▁": it may join its left part's last character to it. Where bytes or the unknown
+ * token are merged, characters do not tell. */
 static void note_space(struct bpe_model *model, const char *left, size_t left_bytes, const char *right, size_t right_bytes,
 		       int32_t left_id, int32_t right_id)
 {

@@ -7,12 +7,13 @@
 #include "engine/text/bpe_json.h"
 #include "engine/text/pretokenize_regex.h"
 #include "engine/text/unicode.h"
+#include "engine/text/unicode_form.h"
 
 enum { MAX_STEPS = 32 };
 
 struct step {
 	enum { UNICODE_FORM, LOWERCASE, STRIP, PREPEND, REPLACE } kind;
-	utf8proc_option_t form;
+	enum unicode_form form;
 	bool strip_left, strip_right;
 	struct regex *regex; /* what is replaced: this or `literal` */
 	char *literal;
@@ -67,12 +68,12 @@ static enum status parse_any(const cJSON *json, const char *what, struct normali
 {
 	static const struct {
 		const char *type;
-		utf8proc_option_t form;
+		enum unicode_form form;
 	} forms[] = {
-		{"NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE},
-		{"NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE},
-		{"NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT},
-		{"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT},
+		{"NFC", UNICODE_NFC},
+		{"NFD", UNICODE_NFD},
+		{"NFKC", UNICODE_NFKC},
+		{"NFKD", UNICODE_NFKD},
 	};
 	static const char *const no_keys[] = {NULL};
 	const char *type;
@@ -146,91 +147,6 @@ void normalize_run_free(struct normalize_run *run)
 	run->matcher = NULL;
 }
 
-static int compare_keys(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-	return (x > y) - (x < y);
-}
-
-static int combining_class(utf8proc_int32_t code_point)
-{
-	return utf8proc_get_property(code_point)->combining_class;
-}
-
-/* Sorts a run of marks by their combining class, stably. The library's own sort is quadratic. */
-static enum status sort_marks(utf8proc_int32_t *marks, size_t count, struct error *err)
-{
-	uint64_t few[32], *keys = count > 32 ? malloc(count * sizeof *keys) : few;
-	if (!keys) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu marks", count);
-	for (size_t i = 0; i < count; i++)
-		keys[i] = (uint64_t)combining_class(marks[i]) << 56 | (uint64_t)i << 21 | (uint32_t)marks[i];
-	qsort(keys, count, sizeof *keys, compare_keys);
-	for (size_t i = 0; i < count; i++)
-		marks[i] = (utf8proc_int32_t)(keys[i] & 0x1fffff);
-	if (keys != few) free(keys);
-	return STATUS_OK;
-}
-
-static enum status order_marks(utf8proc_int32_t *code_points, size_t count, struct error *err)
-{
-	for (size_t i = 0; i < count;) {
-		size_t start = i;
-		bool sorted = true;
-		for (int last = 0, class; i < count && (class = combining_class(code_points[i])) != 0; i++) {
-			sorted = sorted && class >= last;
-			last = class;
-		}
-		if (!sorted) TRY(sort_marks(code_points + start, i - start, err));
-		if (i == start) i++;
-	}
-	return STATUS_OK;
-}
-
-static enum status convert(struct text_buffer *out, struct text_buffer *scratch, utf8proc_option_t form, const char *text,
-			   size_t bytes, struct error *err)
-{
-	enum { LONGEST = 32 }; /* code points that one may become, with room to spare: Unicode has 18 */
-	utf8proc_int32_t some[LONGEST];
-	scratch->size = 0;
-	for (const char *end = text + bytes; text < end;) {
-		int boundary = 0;
-		utf8proc_ssize_t count =
-			utf8proc_decompose_char((utf8proc_int32_t)utf8_next(&text), some, LONGEST, form, &boundary);
-		if (count < 0 || count > LONGEST)
-			return error_set(err, STATUS_INTERNAL, "Unicode normalization failed: %s", utf8proc_errmsg(count));
-		TRY(text_append(scratch, (const char *)some, (size_t)count * sizeof *some, err));
-	}
-	size_t count = scratch->size / sizeof *some;
-	TRY(text_append(scratch, "", 1, err)); /* the library writes a 0 behind */
-	utf8proc_int32_t *code_points = (utf8proc_int32_t *)scratch->data;
-	TRY(order_marks(code_points, count, err));
-	utf8proc_ssize_t size = utf8proc_reencode(code_points, (utf8proc_ssize_t)count, form);
-	if (size < 0) return error_set(err, STATUS_INTERNAL, "Unicode normalization failed: %s", utf8proc_errmsg(size));
-	return text_append(out, scratch->data, (size_t)size, err);
-}
-
-/* Only what the form can change goes through the library: characters from U+0300 on for NFC and from U+0080 on for the others, each run with
- * the character before it, which a mark may combine with. */
-static enum status unicode_form(struct text_buffer *out, struct text_buffer *scratch, utf8proc_option_t form, const char *text,
-				size_t bytes, struct error *err)
-{
-	unsigned char limit = form == (UTF8PROC_STABLE | UTF8PROC_COMPOSE) ? 0xcc : 0x80;
-	const char *end = text + bytes;
-	while (text < end) {
-		const char *start = text;
-		while (start < end && (unsigned char)*start < limit)
-			start++;
-		const char *stop = start;
-		while (stop < end && ((unsigned char)*stop >= limit || (*stop & 0xc0) == 0x80))
-			stop++;
-		if (start < stop && start > text) start = utf8_previous(start);
-		TRY(text_append(out, text, (size_t)(start - text), err));
-		if (start < stop) TRY(convert(out, scratch, form, start, (size_t)(stop - start), err));
-		text = stop;
-	}
-	return STATUS_OK;
-}
-
 static enum status lowercase(struct text_buffer *out, const char *text, size_t bytes, struct error *err)
 {
 	for (const char *end = text + bytes; text < end;) {
@@ -300,7 +216,7 @@ enum status normalize(const struct normalizer *normalizer, struct normalize_run 
 		enum status status = STATUS_OK;
 		switch (step->kind) {
 		case UNICODE_FORM:
-			status = unicode_form(out, &run->code_points, step->form, text, bytes, err);
+			status = unicode_normalize(out, &run->code_points, step->form, text, bytes, err);
 			break;
 		case LOWERCASE:
 			status = lowercase(out, text, bytes, err);

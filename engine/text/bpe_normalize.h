@@ -22,8 +22,8 @@ struct normalize_run {
 };
 void normalize_run_free(struct normalize_run *);
 
-/* Normalizes valid UTF-8. The result is `text` itself or lives in `run` until the next call. Where characters at the start are taken away,
- * *first becomes false: the result does not start where the text did. */
+/* Normalizes valid UTF-8. The result is `text` itself or lives in `run` until the next call. Where characters at the start are
+ * taken away, *first becomes false: the result does not start where the text did. */
 enum status normalize(const struct normalizer *, struct normalize_run *run, const char *text, size_t bytes, const char **ret_text,
 		      size_t *ret_bytes, bool *first, struct error *err);
 

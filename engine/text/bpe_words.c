@@ -113,8 +113,8 @@ static void add_symbol(struct bpe_words *words, int32_t id)
 	words->symbols[words->symbol_count++] = (uint32_t)id;
 }
 
-/* A character that the vocabulary lacks: its bytes' tokens if all are there, else the unknown token, which waits in *unk until a known
- * character comes (the package's order, which lets bytes overtake it). */
+/* A character that the vocabulary lacks: its bytes' tokens if all are there, else the unknown token, which waits in *unk until a
+ * known character comes (the package's order, which lets bytes overtake it). */
 static enum status add_unknown(struct bpe_words *words, const char *character, size_t bytes, bool *unk, struct error *err)
 {
 	const struct bpe_model *model = words->model;
@@ -355,8 +355,8 @@ enum status bpe_words_piece(struct bpe_words *words, const char *text, size_t by
 		if (id >= 0) return bpe_words_id(words, id, err);
 	}
 	if (!model->splits_at_space) return encode_word(words, text, bytes, err);
-	/* A "▁" which no merge can join to what is before it starts a word of its own. This keeps the pieces of models that do not split text
-	 * short, and lets their words be remembered. */
+	/* A "▁" which no merge can join to what is before it starts a word of its own. This keeps the pieces of models that do
+	 * not split text short, and lets their words be remembered. */
 	const char *end = text + bytes;
 	for (const char *at = text; (at = memmem(at, (size_t)(end - at), SPACE, 3)); at += 3) {
 		if (at == text) continue;

@@ -9,16 +9,16 @@
 
 struct pretokenizer;
 
-/* Known: ByteLevel (last in a Sequence), Split, Metaspace, Digits, Punctuation, WhitespaceSplit, Sequence, and null. `what` is the file's
- * path. */
+/* Known: ByteLevel (last in a Sequence), Split, Metaspace, Digits, Punctuation, WhitespaceSplit, Sequence, and null. `what` is
+ * the file's path. */
 enum status pretokenizer_parse(const cJSON *json, const char *what, struct pretokenizer **ret, struct error *err);
 void pretokenizer_free(struct pretokenizer *);
 
 /* Whether the pieces are bytes, each to be looked up as the character that ByteLevel gives it. */
 bool pretokenizer_is_byte_level(const struct pretokenizer *);
 
-/* One encoding: buffers and a regular expression matcher, for one thread. `piece` is called for each piece in order; its text lives until
- * it returns. */
+/* One encoding: buffers and a regular expression matcher, for one thread. `piece` is called for each piece in order; its text
+ * lives until it returns. */
 typedef enum status (*pretokenize_piece)(void *arg, const char *text, size_t bytes, struct error *err);
 struct pretokenize_run;
 enum status pretokenize_run_new(const struct pretokenizer *, pretokenize_piece piece, void *arg, struct pretokenize_run **ret,

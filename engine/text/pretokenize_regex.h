@@ -1,8 +1,8 @@
 /* The regular expressions of a tokenizer.json, which are written for Oniguruma, run by PCRE2.
  *
- * The pattern is read construct by construct: what means the same in both is kept, what differs is rewritten (\s, \w and scripts), and what
- * cannot be had is refused by name. Unicode classes are those of the PCRE2 library's Unicode version (14 in Debian 12): a character
- * assigned later is in none of them. */
+ * The pattern is read construct by construct: what means the same in both is kept, what differs is rewritten (\s, \w and
+ * scripts), and what cannot be had is refused by name. Unicode classes are those of the PCRE2 library's Unicode version (14 in
+ * Debian 12): a character assigned later is in none of them. */
 #ifndef BESAD_ENGINE_PRETOKENIZE_REGEX_H
 #define BESAD_ENGINE_PRETOKENIZE_REGEX_H
 
@@ -21,7 +21,8 @@ void regex_free(struct regex *);
 struct regex_matcher *regex_matcher_new(void); /* NULL: no memory */
 void regex_matcher_free(struct regex_matcher *);
 
-/* The leftmost match in text[from..bytes) (lookbehind sees what is before), text being valid UTF-8. No match: *ret_found is false. */
+/* The leftmost match in text[from..bytes) (lookbehind sees what is before), text being valid UTF-8. No match: *ret_found is
+ * false. */
 enum status regex_find(const struct regex *, struct regex_matcher *, const char *text, size_t bytes, size_t from, bool *ret_found,
 		       size_t *ret_start, size_t *ret_end, struct error *err);
 

@@ -10,6 +10,7 @@
 #include "engine/json.h"
 #include "engine/text/bpe.h"
 #include "engine/text/sentencepiece.h"
+#include "engine/text/unicode.h"
 
 enum { MAX_MODEL_BYTES = 128 << 20, MAX_CONFIG_BYTES = 16 << 20 };
 
@@ -124,7 +125,13 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
 			     size_t *ret_count, struct error *err)
 {
 	if (tokenizer->bpe) return bpe_encode(tokenizer->bpe, text, bytes, ret_ids, ret_count, err);
-	return sentencepiece_encode(tokenizer->sentencepiece, text, bytes, ret_ids, ret_count, err);
+	if (utf8_valid(text, bytes)) return sentencepiece_encode(tokenizer->sentencepiece, text, bytes, ret_ids, ret_count, err);
+	/* The library would read each wrong byte as one U+FFFD; both kinds of tokenizer shall read text alike. */
+	char *repaired;
+	TRY(utf8_repair(text, bytes, &repaired, &bytes, err));
+	enum status status = sentencepiece_encode(tokenizer->sentencepiece, repaired, bytes, ret_ids, ret_count, err);
+	free(repaired);
+	return status;
 }
 
 int32_t tokenizer_bos(const struct tokenizer *tokenizer)

@@ -9,7 +9,8 @@ int utf8_write(uint32_t code_point, char out[4])
 	return (int)utf8proc_encode_char((utf8proc_int32_t)code_point, (utf8proc_uint8_t *)out);
 }
 
-/* The length of the well-formed character at `s`, or minus the length of the maximal invalid sequence there (Unicode, table 3-7). */
+/* The length of the well-formed character at `s`, or minus the length of the maximal invalid sequence there (Unicode, table
+ * 3-7). */
 static int character_length(const unsigned char *s, const unsigned char *end)
 {
 	unsigned char lead = *s;

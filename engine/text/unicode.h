@@ -40,8 +40,8 @@ static inline const char *utf8_previous(const char *at)
 /* Writes the code point to out[0..3] and returns how many bytes it took. */
 int utf8_write(uint32_t code_point, char out[4]);
 
-/* A copy of `text` in which each maximal invalid sequence is U+FFFD, as Python's bytes.decode("utf-8", errors="replace") has it: the
- * longest start of a well-formed character is one sequence, any other byte its own. The caller frees it. */
+/* A copy of `text` in which each maximal invalid sequence is U+FFFD, as Python's bytes.decode("utf-8", errors="replace") has it:
+ * the longest start of a well-formed character is one sequence, any other byte its own. The caller frees it. */
 enum status utf8_repair(const char *text, size_t bytes, char **ret_text, size_t *ret_bytes, struct error *err);
 
 bool unicode_is_space(uint32_t code_point);       /* White_Space */

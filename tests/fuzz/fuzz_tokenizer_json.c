@@ -1,5 +1,5 @@
-/* libFuzzer over the tokenizer.json reader and the encoder. The input is the file and, behind a byte 0xff (which JSON cannot hold), a text
- * to encode. */
+/* libFuzzer over the tokenizer.json reader and the encoder. The input is the file and, behind a byte 0xff (which JSON cannot
+ * hold), a text to encode. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

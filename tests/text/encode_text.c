@@ -1,7 +1,8 @@
 /* Encodes records of text for compare_tokenizers.py: encode_text TOKENIZER RECORDS IDS [REPEATS]
  *
- * TOKENIZER is a tokenizer.json or a model directory. RECORDS holds for each text its length as a little-endian uint32 and its bytes; IDS
- * gets for each the count of its ids and the ids, all uint32. Prints the ids' count and the seconds of the fastest of REPEATS rounds. */
+ * TOKENIZER is a tokenizer.json or a model directory. RECORDS holds for each text its length as a little-endian uint32 and its
+ * bytes; IDS gets for each the count of its ids and the ids, all uint32. Prints the ids' count and the seconds of the fastest of
+ * REPEATS rounds. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

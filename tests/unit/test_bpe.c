@@ -1,4 +1,5 @@
-/* tokenizer.json: the ids that the tokenizers package gives (tests/data/tokenizers, see make.py there), and files that are refused. */
+/* tokenizer.json: the ids that the tokenizers package gives (tests/data/tokenizers, see make.py there), and files that are
+ * refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -134,8 +135,8 @@ static void test_threads_share_a_tokenizer(void **state)
 	bpe_free(bpe);
 }
 
-/* A piece of any length: where no merge crosses, 50000 times the text gives 50000 times its ids. In "abcd", "b c" comes first; then "bc d", although
- * "a b" was waiting before it and "a bc" now stands in that place. */
+/* A piece of any length: where no merge crosses, 50000 times the text gives 50000 times its ids. In "abcd", "b c" comes first;
+ * then "bc d", although "a b" was waiting before it and "a bc" now stands in that place. */
 static void test_long_pieces(void **state)
 {
 	(void)state;
@@ -159,7 +160,8 @@ static void test_long_pieces(void **state)
 	bpe_free(bpe);
 }
 
-/* Short words and long ones are merged by different means. Words joined by a character that merges with nothing give their own ids. */
+/* Short words and long ones are merged by different means. Words joined by a character that merges with nothing give their own
+ * ids. */
 static void test_long_and_short_agree(void **state)
 {
 	(void)state;

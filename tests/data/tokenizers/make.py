@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes the small tokenizers of this directory and the ids that the tokenizers package gives for texts.bin.
 
-Each tokenizer has the normalizer, pre-tokenizer, post-processor, model options and kinds of added tokens of the family it is named after, and a
-vocabulary of a few hundred tokens trained on sample.txt. Needs the tokenizers package; CI uses what is committed.
+Each tokenizer has the normalizer, pre-tokenizer, post-processor, model options and kinds of added tokens of the family it is named
+after, and a vocabulary of a few hundred tokens trained on sample.txt. Needs the tokenizers package; CI uses what is committed.
 
     python3 tests/data/tokenizers/make.py [--out DIR] [--vocab N] [--corpus FILE ...]
 """
@@ -19,10 +19,11 @@ HERE = pathlib.Path(__file__).parent
 SPACE = "\u2581"
 
 GPT4 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+CL100K = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]"
+          r"|\s+(?!\S)|\s+")
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-TEKKEN = (r"[^\r\n\p{L}\p{N}]?" + UPPER + "*" + LOWER + r"+|[^\r\n\p{L}\p{N}]?" + UPPER + "+" + LOWER + r"*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
-          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+TEKKEN = (r"[^\r\n\p{L}\p{N}]?" + UPPER + "*" + LOWER + r"+|[^\r\n\p{L}\p{N}]?" + UPPER + "+" + LOWER
+          + r"*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 DEEPSEEK = (r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
             r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 
@@ -44,9 +45,7 @@ def replace(pattern, content, kind="String"):
 
 
 def sequence(*parts):
-    return {"type": "Sequence", {"ByteLevel": "pretokenizers", "Split": "pretokenizers", "Digits": "pretokenizers",
-                                 "Punctuation": "pretokenizers", "WhitespaceSplit": "pretokenizers"}.get(parts[0]["type"], "normalizers"):
-            list(parts)}
+    return {"type": "Sequence", "pretokenizers": list(parts)}
 
 
 def template(token):
@@ -73,18 +72,21 @@ FAMILIES = {
     "gpt2": (None, byte_level(use_regex=True), byte_level(True, True),
              {"continuing_subword_prefix": "", "end_of_word_suffix": ""}, [], [special("<|endoftext|>", normalized=True)]),
     "llama3": (None, sequence(split(GPT4 % "{1,3}"), byte_level()),
-               {"type": "Sequence", "processors": [byte_level(True, True), template("<|begin_of_text|>")]}, {"ignore_merges": True}, [],
+               {"type": "Sequence", "processors": [byte_level(True, True), template("<|begin_of_text|>")]},
+               {"ignore_merges": True}, [],
                [special("<|begin_of_text|>"), special("<|end_of_text|>"), special("<|start_header_id|>"), special("<|eot_id|>")]
                + [special(f"<|reserved_special_token_{i}|>") for i in range(12)]),
     "qwen2.5": ({"type": "NFC"}, sequence(split(GPT4 % ""), byte_level()), byte_level(), {}, [],
-                [special("<|endoftext|>"), special("<|im_start|>"), special("<|im_end|>"), added("<tool_call>"), added("</tool_call>"),
-                 added("<|fim_prefix|>")]),
+                [special("<|endoftext|>"), special("<|im_start|>"), special("<|im_end|>"), added("<tool_call>"),
+                 added("</tool_call>"), added("<|fim_prefix|>")]),
     "qwen3": ({"type": "NFC"}, sequence(split(GPT4 % ""), byte_level()), byte_level(), {"unk_token": None}, [],
               [special("<|endoftext|>"), special("<|im_start|>"), added("<think>"), added("</think>")]),
     "llama2": (PREPEND, None, template("<s>"), LLAMA2, BASE, []),
     "mistral": (None, metaspace("first", False), template("<s>"), LLAMA2, BASE + [special("[INST]"), special("[/INST]")], []),
-    "nemo": (None, sequence(split(TEKKEN), byte_level()), template("<s>"), {}, BASE + [special("[INST]"), special("<SPECIAL_18>")], []),
-    "gemma2": (replace(" ", SPACE), {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+    "nemo": (None, sequence(split(TEKKEN), byte_level()), template("<s>"), {},
+             BASE + [special("[INST]"), special("<SPECIAL_18>")], []),
+    "gemma2": (replace(" ", SPACE),
+               {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
                template("<bos>"), LLAMA2,
                [special("<pad>"), special("<eos>"), special("<bos>"), special("<unk>"), added("<unused0>"), added("<unused1>"),
                 special("<start_of_turn>"), added("\n"), added("\n\n"), added("\n\n\n"), added(SPACE * 2), added(SPACE * 3),
@@ -104,15 +106,19 @@ FAMILIES = {
     "odd-bytes": ({"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"},
                                                        {"type": "Strip", "strip_left": True, "strip_right": True}]},
                   sequence({"type": "Punctuation", "behavior": "Contiguous"}, byte_level(True, True)),
-                  {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1], "trim_offsets": True, "add_prefix_space": True},
-                  {}, BASE, [added("<Word>", normalized=True, single_word=True), added("the", normalized=True, single_word=True, lstrip=True),
-                             added("É", normalized=True)]),
-    "odd-spaces": ({"type": "Sequence", "normalizers": [{"type": "NFD"}, replace(r"\s{2,}|\w\d", " ", "Regex")]}, metaspace("always", True),
+                  {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1], "trim_offsets": True,
+                   "add_prefix_space": True},
+                  {}, BASE,
+                  [added("<Word>", normalized=True, single_word=True), added("É", normalized=True),
+                   added("the", normalized=True, single_word=True, lstrip=True)]),
+    "odd-spaces": ({"type": "Sequence", "normalizers": [{"type": "NFD"}, replace(r"\s{2,}|\w\d", " ", "Regex")]},
+                   metaspace("always", True),
                    template("<s>"), {"unk_token": "<unk>", "fuse_unk": False}, BASE,
                    [added("[x]", lstrip=True, rstrip=True), added(" [y]", lstrip=True), added("[y]", single_word=True)]),
     "odd-words": ({"type": "NFKD"}, sequence({"type": "WhitespaceSplit"}, {"type": "Digits", "individual_digits": False},
                                             {"type": "Punctuation", "behavior": "MergedWithPrevious"},
-                                            split(r"(?i:the)|[aeiou]|\p{Greek}", "MergedWithNext"), split(r"[^z]+", "Contiguous", True)),
+                                            split(r"(?i:the)|[aeiou]|\p{Greek}", "MergedWithNext"),
+                                            split(r"[^z]+", "Contiguous", True)),
                   None, {"unk_token": "<unk>", "fuse_unk": True}, BASE, []),
 }
 
@@ -138,8 +144,8 @@ def train(family, corpus, vocab):
     learner.train_from_iterator([text[i:i + 1000] for text in corpus for i in range(0, len(text), 1000)], trainer)
     model = json.loads(learner.to_str())["model"]
     legacy = family in ("gpt2", "llama2", "qwen2.5")
-    shell["model"] = {"type": "BPE"} | options | {"vocab": model["vocab"],
-                                                   "merges": [" ".join(pair) for pair in model["merges"]] if legacy else model["merges"]}
+    merges = [" ".join(pair) for pair in model["merges"]] if legacy else model["merges"]
+    shell["model"] = {"type": "BPE"} | options | {"vocab": model["vocab"], "merges": merges}
     if family == "gpt2":
         del shell["model"]["type"]  # as in the first files
     ids = dict(model["vocab"])
@@ -166,8 +172,9 @@ def fill_ids(node, ids):
             fill_ids(value, ids)
 
 
-ALPHABETS = ["abc", "ab ", "ABCdef 123", "  \t\n\r", "'sStTrReEvVmMlLdD ", "e\u0301\u0300a\u0323 \u1100\u1161\u11a8가", "中文字 国，。",
-             "ابتث ًّ ١٢", "😀👩\u200d👧\ufe0f🏽🇩 ", "<|>/[]{}=;", "\u00a0\u2003\u3000\u200b\u180e\u0085 x", "½²Ⅷ③٣3", "\u2581 a", "ſKéÉßİ", "\x01\x02\x7f\x1b"]
+ALPHABETS = ["abc", "ab ", "ABCdef 123", "  \t\n\r", "'sStTrReEvVmMlLdD ", "e\u0301\u0300a\u0323 \u1100\u1161\u11a8가",
+             "中文字 国，。", "ابتث ًّ ١٢", "😀👩\u200d👧\ufe0f🏽🇩 ", "<|>/[]{}=;", "\u00a0\u2003\u3000\u200b\u180e\u0085 x", "½²Ⅷ③٣3",
+             "\u2581 a", "ſKéÉßİ", "\x01\x02\x7f\x1b"]
 
 
 def random_character(rng, any_version):
@@ -200,8 +207,8 @@ def random_bytes(rng):
     data = bytearray("aé中😀".encode() * rng.randint(1, 3))
     for _ in range(rng.randint(1, 6)):
         at = rng.randrange(len(data))
-        data[at:at + rng.randint(0, 1)] = bytes(rng.choice([0x80, 0xBF, 0xC0, 0xC2, 0xE0, 0xE2, 0xED, 0xF0, 0xF4, 0xFF, rng.randrange(256)])
-                                                for _ in range(rng.randint(0, 2)))
+        telling = [0x80, 0xBF, 0xC0, 0xC2, 0xE0, 0xE2, 0xED, 0xF0, 0xF4, 0xFF, rng.randrange(256)]
+        data[at:at + rng.randint(0, 1)] = bytes(rng.choice(telling) for _ in range(rng.randint(0, 2)))
     return bytes(data)
 
 
@@ -212,13 +219,18 @@ def all_tokens():
 def golden_texts():
     rng = random.Random(5)
     texts = [line.encode() for line in (HERE / "sample.txt").read_text().splitlines(True)]
-    texts += ["\u03b1\u0342\u03b2\u0345 x\u180ey z\u00b23 \u00bc5 \u18067 \u203f8".encode()]  # classes that libraries see differently
-    texts += [b"", b" ", b"\n", b"  \n\n  x", b"\0", b"a\0b", b"\r\n\r\n", b"x" * 300, ("長" * 120).encode(), b"ab" * 90 + b" " * 70 + b"c"]
-    texts += ["Hello <|user|>  \n world</s>  x <|endoftext|> y[x] [y] [y]z\u00e9 <Word>s <word> The the theme É e\u0301".encode()]
-    texts += ["".join(rng.choice(all_tokens()) + rng.choice(["", " ", "  \n", "a"]) for _ in range(8)).encode() for _ in range(6)]
+    # Classes that libraries see differently; marks out of order, many of them, and newer ones.
+    texts += ["\u03b1\u0342\u03b2\u0345 x\u180ey z\u00b23 \u00bc5 \u18067 \u203f8".encode()]
+    texts += [("e" + "\u0301\u0323\u0334\u0308" * 12 + " o\u0898\u064b\u0323\u0302").encode()]
+    texts += [b"", b" ", b"\n", b"  \n\n  x", b"\0", b"a\0b", b"\r\n\r\n", b"x" * 300, ("長" * 120).encode()]
+    texts += [b"ab" * 90 + b" " * 70 + b"c"]
+    texts += ["Hello <|user|>  \n world</s>  x <|endoftext|> y[x] [y] [y]z\u00e9 <Word>s <word> The the theme É E\u0301".encode()]
+    spaces = ["", " ", "  \n", "a"]
+    texts += ["".join(rng.choice(all_tokens()) + rng.choice(spaces) for _ in range(8)).encode() for _ in range(6)]
     texts += [random_text(rng, all_tokens(), any_version=i % 2 == 1).encode() for i in range(40)]
     texts += [random_bytes(rng) for _ in range(24)]
-    texts += [b"\xe2\x96", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf8\x88\x80\x80\x80", b"a\xff\xfeb", b"\xf4\x90\x80\x80", b"\xe0\x80\x80"]
+    texts += [b"\xe2\x96", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf8\x88\x80\x80\x80", b"a\xff\xfeb",
+              b"\xf4\x90\x80\x80", b"\xe0\x80\x80"]
     return texts
 
 
