@@ -140,7 +140,8 @@ static const struct backend_ops operations = {
 
 #define KERNELS(isa)                                                                                                               \
 	{                                                                                                                          \
-#isa, &layer_kernels_##isa, &attention_kernels_##isa, &prune_kernels_##isa, &learn_kernels_##isa                   \
+#isa, &layer_kernels_##isa, &attention_kernels_##isa, &prune_kernels_##isa, &gradient_kernels_##isa,               \
+			&learn_kernels_##isa                                                                                       \
 	}
 static const struct cpu_kernels kernels_v2 = KERNELS(v2), kernels_v3 = KERNELS(v3), kernels_v4 = KERNELS(v4);
 

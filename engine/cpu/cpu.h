@@ -86,6 +86,8 @@ enum status cpu_rank_rows(struct backend *, enum importance, struct tensor rank,
 enum status cpu_bin_ranks(struct backend *, struct tensor bin, struct tensor rank, int candidates);
 enum status cpu_mask_weights(struct backend *, struct tensor out, struct tensor weight, struct tensor rank, const void *threshold,
 			     bool shared);
+
+/* gradient.c */
 enum status cpu_binned_gradient(struct backend *, struct tensor sums, struct tensor dy, struct tensor x, struct tensor weight,
 				struct tensor bin, bool shared);
 

@@ -65,9 +65,25 @@ struct prune_kernels {
 	bool (*importance)(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row);
 	void (*mask_weights)(const struct tensor *out, const struct tensor *weight, const struct tensor *rank,
 			     const int32_t *threshold, bool shared, int64_t first, int64_t last);
-	/* sums[bin] = Σ gradient · weight over the row `row` of weight and bin; gradient: one row, fp32. */
-	void (*bin_gradient)(float *sums, int bins, const float *gradient, const struct tensor *weight, const struct tensor *bin,
-			     int64_t row);
+};
+
+/* The block of G = dyᵀ·x that is made, and dropped into bins, at a time. Multiples of any BLOCK_ROWS and BLOCK_COLS. */
+enum { GRADIENT_ROWS = 96, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
+
+struct gradient_job {
+	struct tensor dy, x, weight, bin;
+	float *x_panels; /* x packed: x.rows times x.cols rounded up to GRADIENT_GRAIN */
+	float *sums;     /* [weight.rows], `sums_stride` apart, zero at first */
+	int64_t sums_stride;
+};
+
+struct gradient_kernels {
+	/* Packs the columns [first, last) of x; first is a multiple of GRADIENT_GRAIN. */
+	void (*pack)(const struct gradient_job *, int64_t first, int64_t last);
+	/* Adds to the sums of the rows [first, last). workspace: GRADIENT_ROWS · (GRADIENT_COLS + tokens) floats. */
+	void (*gradient)(const struct gradient_job *, int64_t first, int64_t last, float *workspace);
+	/* The same for a gradient that was made elsewhere: g holds the rows [row, row + rows), columns [col, col + cols). Overwrites g. */
+	void (*drop)(const struct gradient_job *, float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col, int64_t cols);
 };
 
 /* Elements per partial sum of the optimizer: fixed, so that a sum does not depend on the number of threads. */
@@ -94,6 +110,7 @@ struct cpu_kernels {
 	const struct layer_kernels *layer;
 	const struct attention_kernels *attention;
 	const struct prune_kernels *prune;
+	const struct gradient_kernels *gradient;
 	const struct learn_kernels *learn;
 };
 
@@ -101,6 +118,7 @@ struct cpu_kernels {
 	extern const struct layer_kernels layer_kernels_##isa;                                                                     \
 	extern const struct attention_kernels attention_kernels_##isa;                                                             \
 	extern const struct prune_kernels prune_kernels_##isa;                                                                     \
+	extern const struct gradient_kernels gradient_kernels_##isa;                                                               \
 	extern const struct learn_kernels learn_kernels_##isa;
 CPU_DECLARE_KERNELS(v2)
 CPU_DECLARE_KERNELS(v3)

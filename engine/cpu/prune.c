@@ -106,7 +106,7 @@ enum status cpu_bin_ranks(struct backend *backend, struct tensor bin, struct ten
 	return STATUS_OK;
 }
 
-/* ---- masks and their gradient ------------------------------------------------------------------------------------------------------- */
+/* ---- masks --------------------------------------------------------------------------------------------------------------------- */
 
 enum status cpu_mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
 			     const void *threshold, bool shared)
@@ -117,56 +117,6 @@ enum status cpu_mask_weights(struct backend *backend, struct tensor out, struct 
 	{
 		struct share rows = cpu_share(out.rows, 1);
 		cpu->kernels->prune->mask_weights(&out, &weight, &rank, threshold, shared, rows.first, rows.last);
-	}
-	return STATUS_OK;
-}
-
-/* G is made in panels of rows that stay in the last-level cache, by sgemm with all threads; then each row goes through the bins. */
-enum { PANEL_BYTES = 4 << 20 };
-
-enum status cpu_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
-				struct tensor weight, struct tensor bin, bool shared)
-{
-	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_binned_gradient(backend, sums, dy, x, weight, bin, shared));
-	int bins = (int)sums.cols;
-	int64_t rows = weight.rows, cols = weight.cols, tokens = dy.rows;
-	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
-	if (panel_rows < 16) panel_rows = 16;
-	if (panel_rows > rows) panel_rows = rows;
-	bool convert = dy.dtype != DTYPE_F32;
-	size_t copies = convert ? (size_t)tokens * (size_t)(rows + cols) : 0, row_sums = shared ? (size_t)rows * (size_t)bins : 0;
-	size_t floats = (size_t)panel_rows * (size_t)cols + row_sums + copies;
-	void *scratch;
-	TRY(cpu_scratch(cpu, "binned_gradient", floats * sizeof(float), &scratch));
-	float *panel = scratch, *by_row = panel + panel_rows * cols;
-	int64_t by_row_stride = bins;
-	if (convert) {
-		struct tensor dy_copy = tensor_make(by_row + row_sums, tokens, rows, DTYPE_F32);
-		struct tensor x_copy = tensor_make((float *)dy_copy.data + tokens * rows, tokens, cols, DTYPE_F32);
-		TRY(cpu_convert(backend, dy_copy, dy));
-		TRY(cpu_convert(backend, x_copy, x));
-		dy = dy_copy;
-		x = x_copy;
-	}
-	if (!shared) {
-		by_row = sums.data;
-		by_row_stride = sums.stride;
-	}
-	for (int64_t first = 0; first < rows; first += panel_rows) {
-		int64_t count = rows - first < panel_rows ? rows - first : panel_rows;
-		TRY(cpu_sgemm(cpu, "binned_gradient", true, false, count, cols, tokens, (const float *)dy.data + first, dy.stride,
-			      x.data, x.stride, false, panel, cols));
-#pragma omp parallel for schedule(static) num_threads(cpu_threads(cpu, count *cols))
-		for (int64_t row = 0; row < count; row++)
-			cpu->kernels->prune->bin_gradient(by_row + (first + row) * by_row_stride, bins, panel + row * cols, &weight,
-							  &bin, first + row);
-	}
-	for (int64_t b = 0; shared && b < bins; b++) {
-		double sum = 0;
-		for (int64_t row = 0; row < rows; row++)
-			sum += (double)by_row[row * bins + b];
-		((float *)sums.data)[b] = (float)sum;
 	}
 	return STATUS_OK;
 }

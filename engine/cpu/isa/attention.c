@@ -2,49 +2,11 @@
  * no [T, T] matrix is ever stored. Tiles above the diagonal, or out of the window, are skipped; inside the tiles at the edge each block of
  * rows computes only the columns it needs. */
 #include "engine/cpu/isa/isa.h"
+#include "engine/cpu/isa/product.h"
 
 enum { TILE = ATTENTION_TILE };
 
-/* ---- products of tiles ----------------------------------------------------------------------------------------------------------- */
-
-#if defined __AVX512F__
-enum { LANES = 16, BLOCK_ROWS = 8 };
-#elif defined __AVX2__
-enum { LANES = 8, BLOCK_ROWS = 6 };
-#else
-enum { LANES = 4, BLOCK_ROWS = 6 };
-#endif
-enum { BLOCK_COLS = 2 * LANES };
-
-typedef float vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-
-/* C [rows, 2·LANES] (+)= A · B over the inner range; A is read through two strides, so that it may be transposed. */
-INLINE void product_block(int rows, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row, int inner,
-			  float *c, int64_t c_row, bool accumulate)
-{
-	vector sum[BLOCK_ROWS][2];
-#pragma GCC unroll 8
-	for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-		for (int j = 0; j < 2; j++)
-			sum[i][j] = accumulate ? *(const vector *)(c + i * c_row + j * LANES) : (vector){0};
-	for (int k = 0; k < inner; k++) {
-		vector left = *(const vector *)(b + k * b_row), right = *(const vector *)(b + k * b_row + LANES);
-#pragma GCC unroll 8
-		for (int i = 0; i < rows; i++) {
-			float factor = a[i * a_row + k * a_inner];
-			sum[i][0] += factor * left;
-			sum[i][1] += factor * right;
-		}
-	}
-#pragma GCC unroll 8
-	for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-		for (int j = 0; j < 2; j++)
-			*(vector *)(c + i * c_row + j * LANES) = sum[i][j];
-}
-
-/* The same for `rows` ≤ BLOCK_ROWS and any number of columns, which is rounded up to a multiple of BLOCK_COLS. */
+/* product_block for any number of columns, which is rounded up to a multiple of BLOCK_COLS. */
 static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row,
 			 int inner, float *c, int64_t c_row, bool accumulate)
 {
@@ -63,6 +25,10 @@ static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, 
 #if defined __AVX512F__
 			CASE(7)
 			CASE(8)
+			CASE(9)
+			CASE(10)
+			CASE(11)
+			CASE(12)
 #endif
 #undef CASE
 		}

@@ -1,4 +1,4 @@
-/* Column norms, importance, masks and binned gradients. */
+/* Column norms, importance and masks. */
 #include "engine/cpu/isa/isa.h"
 
 static void column_norms(double *sums, const struct tensor *x_tensor, int64_t first, int64_t last)
@@ -85,39 +85,8 @@ static void mask_weights(const struct tensor *out, const struct tensor *weight, 
 	}
 }
 
-/* ---- binned gradients ------------------------------------------------------------------------------------------------------------ */
-
-/* Four sums per bin, taken in turn: an addition need not wait for the one before it to the same bin. */
-static void bin_gradient(float *sums, int bins, const float *gradient, const struct tensor *weight, const struct tensor *bin,
-			 int64_t row)
-{
-	float part[4][256], buffer[PIECE], product[PIECE];
-	for (int i = 0; i < 4; i++)
-		memset(part[i], 0, (size_t)bins * sizeof **part);
-	for (int64_t col = 0; col < weight->cols; col += PIECE) {
-		int64_t n = least(PIECE, weight->cols - col), i = 0;
-		const float *w = row_read(weight, row, col, n, buffer);
-		const uint8_t *b = at(bin, row, col);
-#pragma omp simd
-		for (int64_t j = 0; j < n; j++)
-			product[j] = gradient[col + j] * w[j];
-		for (; i + 4 <= n; i += 4) {
-			part[0][b[i]] += product[i];
-			part[1][b[i + 1]] += product[i + 1];
-			part[2][b[i + 2]] += product[i + 2];
-			part[3][b[i + 3]] += product[i + 3];
-		}
-		for (; i < n; i++)
-			part[0][b[i]] += product[i];
-	}
-#pragma omp simd
-	for (int i = 0; i < bins; i++)
-		sums[i] = (part[0][i] + part[1][i]) + (part[2][i] + part[3][i]);
-}
-
 const struct prune_kernels ISA_NAME(prune_kernels) = {
 	.column_norms = column_norms,
 	.importance = importance,
 	.mask_weights = mask_weights,
-	.bin_gradient = bin_gradient,
 };
