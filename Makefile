@@ -120,7 +120,11 @@ tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 
 # libFuzzer targets, by clang: each is built with the sources that it names here.
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c) $(wildcard engine/text/unicode*.c) engine/text/string_map.c
+FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c engine/text/unicode*.c) engine/text/string_map.c
+FUZZ_fuzz_safetensors := engine/model/safetensors.c
+FUZZ_fuzz_config := engine/model/config.c engine/model/families.c
+FUZZ_fuzz_spec := $(FUZZ_fuzz_safetensors) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/roots.c
+FUZZ_fuzz_reader := engine/text/reader.c
 
 .SECONDEXPANSION:
 $(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c $$(FUZZ_$$*)

@@ -244,7 +244,7 @@ static void parse_calibration(struct parser *parser, const struct fields *top)
 			fields_problem(&fields, "path", "is required: the daemon was started without --calibration");
 	}
 	spec->calibration_samples = (int)fields_int(&fields, "samples", 1, MAX_SAMPLES, DEFAULT_SAMPLES);
-	spec->calibration_seed = fields_int(&fields, "seed", 0, (int64_t)1 << 53, 0);
+	spec->calibration_seed = fields_int(&fields, "seed", 0, ((int64_t)1 << 53) - 1, 0);
 	spec->calibration.sequence_length = parse_sequence_length(parser, &fields);
 	if ((int64_t)spec->calibration_samples * spec->calibration.sequence_length > MAX_CALIBRATION_TOKENS)
 		fields_problem(&fields, "samples", "samples × sequence_length must be at most %d", MAX_CALIBRATION_TOKENS);

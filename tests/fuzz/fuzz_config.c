@@ -1,0 +1,33 @@
+/* libFuzzer over config.json: what is accepted must have sizes that can be multiplied, and a rope table. */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "engine/json.h"
+#include "engine/model/config.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void use(const struct model_config *config)
+{
+	int64_t area;
+	if (config->heads < 1 || config->kv_heads < 1 || config->heads % config->kv_heads || config->layers < 1) abort();
+	if (__builtin_mul_overflow(config->hidden, config->intermediate, &area)) abort();
+	if (__builtin_mul_overflow(config->hidden, config->vocab, &area)) abort();
+	if (config->rope.rotary > 4096) return;
+	float *table = model_rope_table(config, 8);
+	for (int i = 0; table && i < 8 * config->rope.rotary; i++)
+		if (!isfinite(table[i])) abort();
+	free(table);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct model_config config;
+	struct error err;
+	cJSON *json;
+	if (json_parse((const char *)data, size, "config.json", &json, &err) != STATUS_OK) return 0;
+	if (model_config_parse(json, "config.json", &config, &err) == STATUS_OK) use(&config);
+	cJSON_Delete(json);
+	return 0;
+}
