@@ -7,6 +7,8 @@
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
  *
+ * Where the family has q and k norms, each head of q and k is normalised before it turns.
+ *
  * T is the number of token rows of a batch (sequences one after the other), H the hidden size, I the intermediate size. */
 #ifndef BESAD_ENGINE_BLOCK_H
 #define BESAD_ENGINE_BLOCK_H
@@ -46,6 +48,7 @@ struct block {
 	struct tensor active[FUSED_COUNT]; /* compute_type */
 	struct tensor bias[FUSED_COUNT];   /* F32 [1, rows]; no data where there is none */
 	struct tensor norm1, norm2;        /* F32 [1, H] */
+	struct tensor q_norm, k_norm;      /* F32 [1, head_dim]; no data where there are none */
 	struct tensor rope;                /* F32 [positions, rotary] */
 };
 
@@ -72,9 +75,11 @@ struct activations {
 	int64_t tokens;                                     /* per sequence */
 	struct tensor n1, qkv, attention, n2, gate_up, mlp; /* compute type */
 	struct tensor h;                                    /* F32 [T,H] */
-	struct tensor stats1, stats2, lse;                  /* F32 */
+	struct tensor qk; /* compute type: q and k normalised and turned, where there are q and k norms */
+	struct tensor stats1, stats2, stats_q, stats_k, lse; /* F32 */
 	struct tensor dmlp, dn2, dqkv, dattention,
-		dhalf; /* of the backward: compute type; without data unless `backward` was asked for */
+		dhalf;               /* of the backward: compute type; without data unless `backward` was asked for */
+	struct tensor dqk, dqk_wide; /* with q and k norms: compute type; F32, unless that is the compute type */
 	void *memory;
 };
 

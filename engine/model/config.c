@@ -135,6 +135,7 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 	config->max_positions = family->max_positions;
 	TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
 	TRY(json_get_int(json, path, "max_position_embeddings", 1, MAX_POSITIONS, &config->max_positions, err));
+	if (!given(json, "head_dim")) config->head_dim = family->head_dim;
 	TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
 	if (config->heads % config->kv_heads != 0)
 		return error_set(err, STATUS_INVALID,
@@ -363,6 +364,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	TRY(json_get_bool(json, path, "tie_word_embeddings", &config.tied_embeddings, err));
 	config.qkv_bias = family->qkv_bias || attention_bias;
 	config.o_bias = attention_bias;
+	config.qk_norm = family->qk_norm;
 	TRY(json_get_int(json, path, "bos_token_id", 0, MAX_VOCAB - 1, &config.bos_token, err));
 	*ret = config;
 	return STATUS_OK;

@@ -20,6 +20,7 @@ struct model_config {
 	enum activation activation;
 	bool gated_mlp; /* act(gate) · up, else act(fc1) */
 	bool qkv_bias, o_bias, mlp_bias;
+	bool qk_norm; /* q and k are normalised head by head before they turn */
 	bool tied_embeddings;
 	struct {
 		enum rope_kind kind;

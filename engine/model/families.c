@@ -28,6 +28,17 @@ const struct family families[] = {
 		.max_positions = 32768,
 		.sliding_window = 4096,
 	},
+	{
+		.model_type = "qwen3",
+		.architecture = "Qwen3ForCausalLM",
+		.attention_bias = true,
+		.qk_norm = true,
+		.window = WINDOW_WHEN_SWITCHED_ON,
+		.kv_heads = 32,
+		.head_dim = 128,
+		.max_positions = 32768,
+		.sliding_window = 4096,
+	},
 	{0},
 };
 

@@ -94,6 +94,14 @@ static void test_families(void **state)
 	SUCCEEDS(parse(s, "{\"model_type\":\"mistral\"," SIZES ",\"num_key_value_heads\":null}", &config));
 	assert_int_equal(config.sliding_window, 4096);
 	assert_int_equal(config.kv_heads, 4);
+	SUCCEEDS(parse(s, "{\"model_type\":\"qwen3\"," SIZES ",\"num_key_value_heads\":2,\"attention_bias\":true}", &config));
+	assert_true(config.qk_norm && config.qkv_bias && config.o_bias);
+	assert_int_equal(config.head_dim, 128);
+	assert_true(fabsf(config.attention_scale - 0.08838835f) < 1e-7f);
+	SUCCEEDS(parse(s, "{\"architectures\":[\"Qwen3ForCausalLM\"]," SIZES ",\"num_key_value_heads\":2,\"head_dim\":24}",
+		       &config));
+	assert_int_equal(config.head_dim, 24);
+	assert_false(config.qkv_bias || config.o_bias);
 	static const char qwen[] = "{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"sliding_window\":64,%s}";
 	static const struct {
 		const char *fields;
@@ -176,6 +184,8 @@ static void test_refuses(void **state)
 		{"{\"model_type\":\"llama\",\"hidden_size\":1e9}", "'hidden_size' must be an integer from 1 to 65536",
 		 STATUS_INVALID},
 		{"{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"attention_bias\":true}", "'attention_bias'",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"qwen3\"," SIZES ",\"num_key_value_heads\":4,\"mlp_bias\":true}", "'mlp_bias'",
 		 STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"qwen2\"," SIZES
 		 ",\"num_key_value_heads\":4,\"use_sliding_window\":true,\"max_window_layers\":1}",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the golden data that tests/unit/test_families.c compares besad with: needs torch, transformers and safetensors.
+"""Makes the golden data that tests/backend/test_families.c compares besad with: needs torch, transformers and safetensors.
 
 Usage: tests/data/families/make.py [--check] [FAMILY...]
 
@@ -53,6 +53,12 @@ FAMILIES = {
                               max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
                               use_sliding_window=False, sliding_window=None, max_window_layers=2,
                               layer_types=["full_attention", "full_attention"], tie_word_embeddings=True),
+    },
+    "qwen3": {
+        "newer": newer(model_type="qwen3", architectures=["Qwen3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, head_dim=12,
+                       max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+                       attention_bias=False, use_sliding_window=False, sliding_window=None, max_window_layers=2,
+                       layer_types=["full_attention", "full_attention"], tie_word_embeddings=True),
     },
 }
 

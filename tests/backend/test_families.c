@@ -5,18 +5,22 @@
 #include "tests/unit/scratch.h"
 
 #include "engine/model/block.h"
+#include "tests/backend/harness.h"
 
 enum { TOKENS = 40 };
 
-struct family_case {
-	const char *family, *name;
+/* fp32 and its bounds, or, where a family has steps of their own in bf16, that. */
+struct precision {
+	enum dtype type;
+	double logits, gradient;
 };
+static const struct precision FP32 = {DTYPE_F32, 1e-4, 1e-3}, BF16 = {DTYPE_BF16, 0.2, 0.03};
 
 struct subject {
 	struct scratch *s;
+	const struct precision *precision;
 	struct checkpoint golden;
 	struct model model;
-	struct backend *backend;
 	struct block block;
 	struct activations activations;
 	struct tensor x, y; /* F32 [TOKENS, H]: what goes into a block, and what comes out */
@@ -51,52 +55,46 @@ static void *golden(struct subject *t, const char *name, enum dtype dtype, int64
 
 /* ---- on the device -------------------------------------------------------------------------------------------------------------- */
 
-#define RUN(call)                                                                                                                  \
-	do {                                                                                                                       \
-		if ((call) != STATUS_OK) fail_msg("%s: %s", #call, t->backend->error.message);                                     \
-	} while (0)
-
-static struct tensor new_tensor(struct subject *t, int64_t rows, int64_t cols)
+static struct tensor new_tensor(int64_t rows, int64_t cols, enum dtype type)
 {
-	struct tensor tensor = tensor_make(NULL, rows, cols, DTYPE_F32);
-	RUN(t->backend->ops->alloc(t->backend, tensor_bytes(&tensor), &tensor.data));
+	struct tensor tensor = tensor_make(NULL, rows, cols, type);
+	RUN(OPS->alloc(BACKEND, tensor_bytes(&tensor), &tensor.data));
 	return tensor;
 }
 
-static float *download(struct subject *t, struct tensor tensor)
+static float *download(struct tensor tensor)
 {
 	float *host = malloc(tensor_bytes(&tensor));
 	assert_non_null(host);
-	RUN(t->backend->ops->download(t->backend, host, tensor.data, tensor_bytes(&tensor)));
+	RUN(OPS->download(BACKEND, host, tensor.data, tensor_bytes(&tensor)));
 	return host;
 }
 
-static void open_subject(struct subject *t, struct scratch *s, const struct family_case *c)
+static void open_subject(struct subject *t, struct scratch *s, const char *family, const char *name,
+			 const struct precision *precision)
 {
 	char path[256];
-	*t = (struct subject){.s = s};
-	snprintf(path, sizeof path, "tests/data/families/%s/model.safetensors", c->family);
+	*t = (struct subject){.s = s, .precision = precision};
+	snprintf(path, sizeof path, "tests/data/families/%s/model.safetensors", family);
 	copy_file(s, path, "model.safetensors");
-	snprintf(path, sizeof path, "tests/data/families/%s/%s.json", c->family, c->name);
+	snprintf(path, sizeof path, "tests/data/families/%s/%s.json", family, name);
 	copy_file(s, path, "config.json");
-	snprintf(path, sizeof path, "tests/data/families/%s/%s.golden.safetensors", c->family, c->name);
+	snprintf(path, sizeof path, "tests/data/families/%s/%s.golden.safetensors", family, name);
 	SUCCEEDS(checkpoint_open_file(path, &t->golden, &s->err));
 	SUCCEEDS(model_open(s->directory, &t->model, &s->err));
-	SUCCEEDS(backend_cpu_create(2, &t->backend, &s->err));
 	SUCCEEDS(block_check(&t->model, &s->err));
-	SUCCEEDS(block_create(&t->model, t->backend, DTYPE_F32, TOKENS, &t->block, &s->err));
+	SUCCEEDS(block_create(&t->model, BACKEND, precision->type, TOKENS, &t->block, &s->err));
 	SUCCEEDS(activations_create(&t->block, 1, TOKENS, true, &t->activations, &s->err));
-	t->x = new_tensor(t, TOKENS, t->model.config.hidden);
-	t->y = new_tensor(t, TOKENS, t->model.config.hidden);
+	t->x = new_tensor(TOKENS, t->model.config.hidden, DTYPE_F32);
+	t->y = new_tensor(TOKENS, t->model.config.hidden, DTYPE_F32);
 }
 
 static void close_subject(struct subject *t)
 {
-	t->backend->ops->release(t->backend, t->x.data);
-	t->backend->ops->release(t->backend, t->y.data);
-	activations_release(&t->activations, t->backend);
+	OPS->release(BACKEND, t->x.data);
+	OPS->release(BACKEND, t->y.data);
+	activations_release(&t->activations, BACKEND);
 	block_release(&t->block);
-	backend_destroy(t->backend);
 	model_close(&t->model);
 	checkpoint_close(&t->golden);
 }
@@ -106,10 +104,10 @@ static void run_blocks(struct subject *t)
 {
 	struct scratch *s = t->s;
 	int32_t *ids = golden(t, "ids", DTYPE_I32, 1, TOKENS);
-	SUCCEEDS(model_embed(&t->model, t->backend, ids, TOKENS, t->y, &s->err));
+	SUCCEEDS(model_embed(&t->model, BACKEND, ids, TOKENS, t->y, &s->err));
 	free(ids);
 	for (int index = 0; index < t->model.config.layers; index++) {
-		RUN(t->backend->ops->copy(t->backend, t->x.data, t->y.data, tensor_bytes(&t->y)));
+		RUN(OPS->copy(BACKEND, t->x.data, t->y.data, tensor_bytes(&t->y)));
 		SUCCEEDS(block_load(&t->block, &t->model, index, &s->err));
 		RUN(block_activate_dense(&t->block));
 		RUN(block_forward(&t->block, &t->activations, 1, t->x, t->y, NULL));
@@ -122,14 +120,13 @@ static void check_logits(struct subject *t)
 {
 	struct scratch *s = t->s;
 	const struct model_config *config = &t->model.config;
-	const struct backend_ops *ops = t->backend->ops;
 	struct model_head head;
-	struct tensor normed = new_tensor(t, TOKENS, config->hidden), stats = new_tensor(t, TOKENS, 2),
-		      logits = new_tensor(t, TOKENS, config->vocab);
-	SUCCEEDS(model_head_load(&t->model, t->backend, DTYPE_F32, &head, &s->err));
-	RUN(ops->norm_forward(t->backend, &config->norm, normed, stats, t->y, head.norm_weight, head.norm_bias));
-	RUN(ops->matmul(t->backend, logits, normed, false, head.head, true, false));
-	float *got = download(t, logits), *expected = golden(t, "logits", DTYPE_F32, TOKENS, config->vocab);
+	struct tensor normed = new_tensor(TOKENS, config->hidden, t->precision->type), stats = new_tensor(TOKENS, 2, DTYPE_F32),
+		      logits = new_tensor(TOKENS, config->vocab, DTYPE_F32);
+	SUCCEEDS(model_head_load(&t->model, BACKEND, t->precision->type, &head, &s->err));
+	RUN(OPS->norm_forward(BACKEND, &config->norm, normed, stats, t->y, head.norm_weight, head.norm_bias));
+	RUN(OPS->matmul(BACKEND, logits, normed, false, head.head, true, false));
+	float *got = download(logits), *expected = golden(t, "logits", DTYPE_F32, TOKENS, config->vocab);
 	int64_t count = TOKENS * config->vocab;
 	double squares = 0;
 	for (int64_t i = 0; i < count; i++)
@@ -139,13 +136,13 @@ static void check_logits(struct subject *t)
 	for (int64_t i = 0; i < count; i++)
 		worst = fmax(worst, fabs((double)got[i] - expected[i]) / fmax(fabs((double)expected[i]), usual));
 	print_message("logits: off by %.2g\n", worst);
-	if (!(worst < 1e-4)) fail_msg("a logit is off by %g of its value", worst);
+	if (!(worst < t->precision->logits)) fail_msg("a logit is off by %g of its value", worst);
 	free(got);
 	free(expected);
-	model_head_release(&head, t->backend);
-	ops->release(t->backend, normed.data);
-	ops->release(t->backend, stats.data);
-	ops->release(t->backend, logits.data);
+	model_head_release(&head, BACKEND);
+	OPS->release(BACKEND, normed.data);
+	OPS->release(BACKEND, stats.data);
+	OPS->release(BACKEND, logits.data);
 }
 
 /* ---- gradients ------------------------------------------------------------------------------------------------------------------ */
@@ -159,9 +156,9 @@ static enum status compare_gradient(void *context, enum fused fused, const struc
 {
 	struct comparison *comparison = context;
 	struct subject *t = comparison->t;
-	struct tensor dw = new_tensor(t, gradient->dy.cols, gradient->x.cols);
-	RUN(t->backend->ops->matmul(t->backend, dw, gradient->dy, true, gradient->x, false, false));
-	float *got = download(t, dw);
+	struct tensor dw = new_tensor(gradient->dy.cols, gradient->x.cols, DTYPE_F32);
+	RUN(OPS->matmul(BACKEND, dw, gradient->dy, true, gradient->x, false, false));
+	float *got = download(dw);
 	for (int l = 0; l < t->block.layout.n_linears; l++) {
 		const struct linear *linear = &t->block.layout.linears[l];
 		char name[160];
@@ -175,12 +172,13 @@ static enum status compare_gradient(void *context, enum fused fused, const struc
 			squares += (double)expected[i] * expected[i];
 		}
 		print_message("%s: off by %.2g\n", name, sqrt(miss / squares));
-		if (!(sqrt(miss / squares) < 1e-3)) fail_msg("%s is off by %g of its norm", name, sqrt(miss / squares));
+		if (!(sqrt(miss / squares) < t->precision->gradient))
+			fail_msg("%s is off by %g of its norm", name, sqrt(miss / squares));
 		free(expected);
 		comparison->compared++;
 	}
 	free(got);
-	t->backend->ops->release(t->backend, dw.data);
+	OPS->release(BACKEND, dw.data);
 	return STATUS_OK;
 }
 
@@ -198,8 +196,8 @@ static void check_gradients(struct subject *t)
 	assert_non_null(host);
 	for (int64_t i = 0; i < count; i++)
 		host[i] = output_gradient((uint32_t)i);
-	struct tensor dy = new_tensor(t, TOKENS, t->model.config.hidden);
-	RUN(t->backend->ops->upload(t->backend, dy.data, host, tensor_bytes(&dy)));
+	struct tensor dy = new_tensor(TOKENS, t->model.config.hidden, DTYPE_F32);
+	RUN(OPS->upload(BACKEND, dy.data, host, tensor_bytes(&dy)));
 	free(host);
 	struct comparison comparison = {.t = t};
 	RUN(block_backward(&t->block, &t->activations, 1, dy, compare_gradient, &comparison));
@@ -207,14 +205,14 @@ static void check_gradients(struct subject *t)
 		kept += strncmp(t->golden.tensors[i].name, "gradient.", 9) == 0;
 	assert_true(kept > 0);
 	assert_int_equal(comparison.compared, kept);
-	t->backend->ops->release(t->backend, dy.data);
+	OPS->release(BACKEND, dy.data);
 }
 
-static void check(struct scratch *s, const char *family, const char *name)
+static void check(struct scratch *s, const char *family, const char *name, const struct precision *precision)
 {
 	struct subject t;
-	print_message("%s, %s\n", family, name);
-	open_subject(&t, s, &(struct family_case){family, name});
+	print_message("%s, %s, %s\n", family, name, precision == &FP32 ? "fp32" : "bf16");
+	open_subject(&t, s, family, name, precision);
 	run_blocks(&t);
 	check_logits(&t);
 	check_gradients(&t);
@@ -223,23 +221,32 @@ static void check(struct scratch *s, const char *family, const char *name)
 
 static void test_llama(void **state)
 {
-	check(*state, "llama", "llama3-classic");
-	check(*state, "llama", "linear-newer");
-	check(*state, "llama", "dynamic-classic");
+	check(*state, "llama", "llama3-classic", &FP32);
+	check(*state, "llama", "linear-newer", &FP32);
+	check(*state, "llama", "dynamic-classic", &FP32);
 }
 
 static void test_mistral(void **state)
 {
-	check(*state, "mistral", "window-classic");
+	check(*state, "mistral", "window-classic", &FP32);
 }
 
 static void test_qwen2(void **state)
 {
-	check(*state, "qwen2", "biases-newer");
+	check(*state, "qwen2", "biases-newer", &FP32);
+}
+
+static void test_qwen3(void **state)
+{
+	check(*state, "qwen3", "newer", &FP32);
+	check(*state, "qwen3", "newer", &BF16);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama), SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2)};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama), SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2),
+					   SCRATCH_TEST(test_qwen3)};
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	test_backend_end();
+	return failed;
 }
