@@ -9,6 +9,8 @@ static void add_linear(struct block_layout *layout, const char *path, enum fused
 	struct linear *linear = &layout->linears[layout->n_linears++];
 	*linear = (struct linear){.name = strchr(path, '.') + 1,
 				  .path = path,
+				  .stored = path,
+				  .stored_rows = rows,
 				  .fused = fused,
 				  .first = layout->fused_rows[fused],
 				  .rows = rows,
@@ -22,6 +24,18 @@ static void add_linear(struct block_layout *layout, const char *path, enum fused
 	layout->params += rows * cols;
 }
 
+/* Says that all linears of a fused matrix are one tensor of the file, in their order. */
+static void store_fused(struct block_layout *layout, enum fused fused, const char *stored)
+{
+	for (int i = 0; i < layout->n_linears; i++) {
+		struct linear *linear = &layout->linears[i];
+		if (linear->fused != fused) continue;
+		linear->stored = stored;
+		linear->stored_first = linear->first;
+		linear->stored_rows = layout->fused_rows[fused];
+	}
+}
+
 void block_layout_init(const struct model_config *config, struct block_layout *ret)
 {
 	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
@@ -33,6 +47,9 @@ void block_layout_init(const struct model_config *config, struct block_layout *r
 	add_linear(ret, "mlp.gate_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
 	add_linear(ret, "mlp.up_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
 	add_linear(ret, "mlp.down_proj", FUSED_MLP_OUT, config->hidden, config->intermediate, config->mlp_bias);
+	if (!config->stored_fused) return;
+	store_fused(ret, FUSED_QKV, "self_attn.qkv_proj");
+	store_fused(ret, FUSED_MLP_IN, "mlp.gate_up_proj");
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
@@ -42,12 +59,19 @@ static void tensor_name(char name[160], int index, const char *path, const char 
 	snprintf(name, 160, "model.layers.%d.%s.%s", index, path, kind);
 }
 
-enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, const struct tensor_info **ret,
+enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, struct tensor_info *ret,
 				struct error *err)
 {
 	char name[160];
-	tensor_name(name, index, linear->path, "weight");
-	return model_tensor(model, name, linear->rows, linear->cols, ret, err);
+	const struct tensor_info *whole;
+	tensor_name(name, index, linear->stored, "weight");
+	TRY(model_tensor(model, name, linear->stored_rows, linear->cols, &whole, err));
+	int64_t row_bytes = linear->cols * (int64_t)dtype_size(whole->dtype);
+	*ret = *whole;
+	ret->shape[0] = linear->rows;
+	ret->offset += linear->stored_first * row_bytes;
+	ret->bytes = linear->rows * row_bytes;
+	return STATUS_OK;
 }
 
 /* The norms of a block, their place in weight names, and in struct block. */
@@ -79,16 +103,17 @@ enum status block_check(const struct model *model, struct error *err)
 {
 	struct block_layout layout;
 	const struct tensor_info *info;
+	struct tensor_info weight;
 	enum dtype type = DTYPE_F32;
 	block_layout_init(&model->config, &layout);
 	for (int index = 0; index < model->config.layers; index++) {
 		char name[160];
 		for (int i = 0; i < layout.n_linears; i++) {
-			TRY(block_linear_tensor(model, &layout.linears[i], index, &info, err));
-			if (index == 0 && i == 0) type = info->dtype;
-			if (info->dtype != type)
+			TRY(block_linear_tensor(model, &layout.linears[i], index, &weight, err));
+			if (index == 0 && i == 0) type = weight.dtype;
+			if (weight.dtype != type)
 				return error_set(err, STATUS_UNSUPPORTED, "tensor '%s' has another type than the linears before it",
-						 info->name);
+						 weight.name);
 			if (!layout.linears[i].bias) continue;
 			tensor_name(name, index, layout.linears[i].path, "bias");
 			TRY(model_tensor(model, name, 0, layout.linears[i].rows, &info, err));
@@ -144,11 +169,11 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 			 struct block *ret, struct error *err)
 {
 	struct block block = {.config = &model->config, .backend = backend, .compute_type = compute_type};
-	const struct tensor_info *info;
+	struct tensor_info info;
 	enum status status = STATUS_OK;
 	block_layout_init(block.config, &block.layout);
 	TRY(block_linear_tensor(model, &block.layout.linears[0], 0, &info, err));
-	block.file_type = info->dtype;
+	block.file_type = info.dtype;
 	for (int f = 0; status == STATUS_OK && f < FUSED_COUNT; f++) {
 		int64_t rows = block.layout.fused_rows[f], cols = block.layout.fused_cols[f];
 		status = allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
@@ -197,12 +222,12 @@ static enum status load_linear(struct block *block, const struct model *model, c
 			       struct error *err)
 {
 	struct backend *backend = block->backend;
-	const struct tensor_info *info;
+	struct tensor_info info;
 	void *host = NULL;
 	TRY(block_linear_tensor(model, linear, index, &info, err));
-	TRY(model_read(model, info, &host, err));
+	TRY(model_read(model, &info, &host, err));
 	struct tensor to = tensor_rows(block->weight[linear->fused], linear->first, linear->rows);
-	enum status status = backend->ops->upload(backend, to.data, host, (size_t)info->bytes);
+	enum status status = backend->ops->upload(backend, to.data, host, (size_t)info.bytes);
 	free(host);
 	if (status != STATUS_OK) *err = backend->error;
 	if (status != STATUS_OK || !linear->bias) return status;

@@ -22,7 +22,10 @@ enum { BLOCK_MAX_LINEARS = 7 };
 /* One prunable linear of a block: rows [first, first + rows) of a fused matrix. */
 struct linear {
 	const char *name; /* "q_proj": the key in events and reports */
-	const char *path; /* "self_attn.q_proj": its place in weight names */
+	const char *path; /* "self_attn.q_proj": its place in weight names, but for `stored` */
+	const char *
+		stored; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of stored_rows */
+	int64_t stored_first, stored_rows;
 	enum fused fused;
 	int64_t first, rows, cols;
 	int64_t row; /* the first of its rows when the rows of all linears are counted through */
@@ -62,9 +65,9 @@ enum status block_check(const struct model *, struct error *err);
 /* Reads block `index` into `weight`, the biases and the norms. */
 enum status block_load(struct block *, const struct model *, int index, struct error *err);
 
-/* The tensor in the file that holds `linear` of block `index`. */
-enum status block_linear_tensor(const struct model *, const struct linear *, int index, const struct tensor_info **ret,
-				struct error *err);
+/* Where the file holds `linear` of block `index`: its rows of a tensor, described as a tensor of their own. The name is that of the
+ * whole tensor and stays the checkpoint's. */
+enum status block_linear_tensor(const struct model *, const struct linear *, int index, struct tensor_info *ret, struct error *err);
 
 /* active = weight. The operations of the rest of this header fill block->backend->error. */
 enum status block_activate_dense(struct block *);

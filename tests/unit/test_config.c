@@ -102,6 +102,13 @@ static void test_families(void **state)
 		       &config));
 	assert_int_equal(config.head_dim, 24);
 	assert_false(config.qkv_bias || config.o_bias);
+	SUCCEEDS(parse(s,
+		       "{\"model_type\":\"phi3\"," SIZES ",\"sliding_window\":2047,\"attention_bias\":false,\"rope_scaling\":null}",
+		       &config));
+	assert_true(config.stored_fused && config.norm.eps == 1e-5f);
+	assert_int_equal(config.kv_heads, 4);
+	assert_int_equal(config.max_positions, 4096);
+	assert_int_equal(config.sliding_window, 2047);
 	static const char qwen[] = "{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"sliding_window\":64,%s}";
 	static const struct {
 		const char *fields;
@@ -185,6 +192,9 @@ static void test_refuses(void **state)
 		 STATUS_INVALID},
 		{"{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"attention_bias\":true}", "'attention_bias'",
 		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"phi3\"," SIZES
+		 ",\"rope_scaling\":{\"type\":\"longrope\",\"long_factor\":[1],\"short_factor\":[1]}}",
+		 "'long_factor' in 'rope_scaling'", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"qwen3\"," SIZES ",\"num_key_value_heads\":4,\"mlp_bias\":true}", "'mlp_bias'",
 		 STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"qwen2\"," SIZES

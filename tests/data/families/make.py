@@ -54,6 +54,12 @@ FAMILIES = {
                               use_sliding_window=False, sliding_window=None, max_window_layers=2,
                               layer_types=["full_attention", "full_attention"], tie_word_embeddings=True),
     },
+    "phi3": {
+        "fused-classic": classic(model_type="phi3", architectures=["Phi3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
+                                 max_position_embeddings=512, original_max_position_embeddings=512, rope_theta=10000.0,
+                                 rope_scaling=None, sliding_window=11, attention_bias=False, resid_pdrop=0.0, embd_pdrop=0.0,
+                                 attention_dropout=0.0, tie_word_embeddings=False),
+    },
     "qwen3": {
         "newer": newer(model_type="qwen3", architectures=["Qwen3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, head_dim=12,
                        max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
@@ -100,7 +106,8 @@ def golden(model, seed, linears):
     layer = model.model.layers[-1]
     outputs = []
     model.double()
-    hook = layer.register_forward_hook(lambda module, args, output: outputs.append(output[0] if isinstance(output, tuple) else output))
+    hook = layer.register_forward_hook(
+        lambda module, args, output: outputs.append(output[0] if isinstance(output, tuple) else output))
     model(ids[None], use_cache=False)
     hook.remove()
     outputs[0][0].backward(output_gradient(TOKENS, config.hidden_size))
@@ -134,7 +141,8 @@ def make(family, cases, check):
         else:
             model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
             model.tie_weights()
-        write(HERE / family / f"{case}.golden.safetensors", golden(model, number, None if number == 0 else ("q_proj", "k_proj")), check)
+        kept = golden(model, number, None if number == 0 else ("q_proj", "k_proj"))
+        write(HERE / family / f"{case}.golden.safetensors", kept, check)
         text = json.dumps(fields, indent=1) + "\n"
         if check:
             assert (HERE / family / f"{case}.json").read_text() == text
