@@ -9,6 +9,8 @@ static void add_linear(struct block_layout *layout, const char *path, enum fused
 	struct linear *linear = &layout->linears[layout->n_linears++];
 	*linear = (struct linear){.name = strchr(path, '.') + 1,
 				  .path = path,
+				  .stored = path,
+				  .stored_rows = rows,
 				  .fused = fused,
 				  .first = layout->fused_rows[fused],
 				  .rows = rows,
@@ -22,6 +24,18 @@ static void add_linear(struct block_layout *layout, const char *path, enum fused
 	layout->params += rows * cols;
 }
 
+/* Says that all linears of a fused matrix are one tensor of the file, in their order. */
+static void store_fused(struct block_layout *layout, enum fused fused, const char *stored)
+{
+	for (int i = 0; i < layout->n_linears; i++) {
+		struct linear *linear = &layout->linears[i];
+		if (linear->fused != fused) continue;
+		linear->stored = stored;
+		linear->stored_first = linear->first;
+		linear->stored_rows = layout->fused_rows[fused];
+	}
+}
+
 void block_layout_init(const struct model_config *config, struct block_layout *ret)
 {
 	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
@@ -33,6 +47,9 @@ void block_layout_init(const struct model_config *config, struct block_layout *r
 	add_linear(ret, "mlp.gate_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
 	add_linear(ret, "mlp.up_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
 	add_linear(ret, "mlp.down_proj", FUSED_MLP_OUT, config->hidden, config->intermediate, config->mlp_bias);
+	if (!config->stored_fused) return;
+	store_fused(ret, FUSED_QKV, "self_attn.qkv_proj");
+	store_fused(ret, FUSED_MLP_IN, "mlp.gate_up_proj");
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
@@ -42,37 +59,70 @@ static void tensor_name(char name[160], int index, const char *path, const char 
 	snprintf(name, 160, "model.layers.%d.%s.%s", index, path, kind);
 }
 
-enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, const struct tensor_info **ret,
+enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, struct tensor_info *ret,
 				struct error *err)
 {
 	char name[160];
-	tensor_name(name, index, linear->path, "weight");
-	return model_tensor(model, name, linear->rows, linear->cols, ret, err);
+	const struct tensor_info *whole;
+	tensor_name(name, index, linear->stored, "weight");
+	TRY(model_tensor(model, name, linear->stored_rows, linear->cols, &whole, err));
+	int64_t row_bytes = linear->cols * (int64_t)dtype_size(whole->dtype);
+	*ret = *whole;
+	ret->shape[0] = linear->rows;
+	ret->offset += linear->stored_first * row_bytes;
+	ret->bytes = linear->rows * row_bytes;
+	return STATUS_OK;
 }
 
-static const char *const NORM_PATHS[] = {"input_layernorm", "post_attention_layernorm"};
+/* The norms of a block, their place in weight names, and in struct block. */
+static const struct {
+	const char *path;
+	bool of_heads;
+	size_t place;
+} NORMS[] = {
+	{"input_layernorm", false, offsetof(struct block, norm1)},
+	{"post_attention_layernorm", false, offsetof(struct block, norm2)},
+	{"self_attn.q_norm", true, offsetof(struct block, q_norm)},
+	{"self_attn.k_norm", true, offsetof(struct block, k_norm)},
+};
+enum { N_NORMS = sizeof NORMS / sizeof *NORMS };
+
+/* How many weights a norm has; 0 where the family lacks it. */
+static int64_t norm_length(const struct model_config *config, int norm)
+{
+	if (!NORMS[norm].of_heads) return config->hidden;
+	return config->qk_norm ? config->head_dim : 0;
+}
+
+static struct tensor *norm_weight(struct block *block, int norm)
+{
+	return (struct tensor *)((char *)block + NORMS[norm].place);
+}
 
 enum status block_check(const struct model *model, struct error *err)
 {
 	struct block_layout layout;
 	const struct tensor_info *info;
+	struct tensor_info weight;
 	enum dtype type = DTYPE_F32;
 	block_layout_init(&model->config, &layout);
 	for (int index = 0; index < model->config.layers; index++) {
 		char name[160];
 		for (int i = 0; i < layout.n_linears; i++) {
-			TRY(block_linear_tensor(model, &layout.linears[i], index, &info, err));
-			if (index == 0 && i == 0) type = info->dtype;
-			if (info->dtype != type)
+			TRY(block_linear_tensor(model, &layout.linears[i], index, &weight, err));
+			if (index == 0 && i == 0) type = weight.dtype;
+			if (weight.dtype != type)
 				return error_set(err, STATUS_UNSUPPORTED, "tensor '%s' has another type than the linears before it",
-						 info->name);
+						 weight.name);
 			if (!layout.linears[i].bias) continue;
 			tensor_name(name, index, layout.linears[i].path, "bias");
 			TRY(model_tensor(model, name, 0, layout.linears[i].rows, &info, err));
 		}
-		for (int i = 0; i < 2; i++) {
-			tensor_name(name, index, NORM_PATHS[i], "weight");
-			TRY(model_tensor(model, name, 0, model->config.hidden, &info, err));
+		for (int i = 0; i < N_NORMS; i++) {
+			int64_t length = norm_length(&model->config, i);
+			if (!length) continue;
+			tensor_name(name, index, NORMS[i].path, "weight");
+			TRY(model_tensor(model, name, 0, length, &info, err));
 		}
 	}
 	return STATUS_OK;
@@ -119,11 +169,11 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 			 struct block *ret, struct error *err)
 {
 	struct block block = {.config = &model->config, .backend = backend, .compute_type = compute_type};
-	const struct tensor_info *info;
+	struct tensor_info info;
 	enum status status = STATUS_OK;
 	block_layout_init(block.config, &block.layout);
 	TRY(block_linear_tensor(model, &block.layout.linears[0], 0, &info, err));
-	block.file_type = info->dtype;
+	block.file_type = info.dtype;
 	for (int f = 0; status == STATUS_OK && f < FUSED_COUNT; f++) {
 		int64_t rows = block.layout.fused_rows[f], cols = block.layout.fused_cols[f];
 		status = allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
@@ -151,8 +201,8 @@ static void release(struct backend *backend, struct tensor *tensor)
 
 static void release_norms(struct block *block)
 {
-	release(block->backend, &block->norm1);
-	release(block->backend, &block->norm2);
+	for (int i = 0; i < N_NORMS; i++)
+		release(block->backend, norm_weight(block, i));
 }
 
 void block_release(struct block *block)
@@ -172,12 +222,12 @@ static enum status load_linear(struct block *block, const struct model *model, c
 			       struct error *err)
 {
 	struct backend *backend = block->backend;
-	const struct tensor_info *info;
+	struct tensor_info info;
 	void *host = NULL;
 	TRY(block_linear_tensor(model, linear, index, &info, err));
-	TRY(model_read(model, info, &host, err));
+	TRY(model_read(model, &info, &host, err));
 	struct tensor to = tensor_rows(block->weight[linear->fused], linear->first, linear->rows);
-	enum status status = backend->ops->upload(backend, to.data, host, (size_t)info->bytes);
+	enum status status = backend->ops->upload(backend, to.data, host, (size_t)info.bytes);
 	free(host);
 	if (status != STATUS_OK) *err = backend->error;
 	if (status != STATUS_OK || !linear->bias) return status;
@@ -199,10 +249,13 @@ enum status block_load(struct block *block, const struct model *model, int index
 	for (int i = 0; i < block->layout.n_linears; i++)
 		TRY(load_linear(block, model, &block->layout.linears[i], index, err));
 	release_norms(block);
-	tensor_name(name, index, NORM_PATHS[0], "weight");
-	TRY(model_upload_vector(model, block->backend, name, block->config->hidden, &block->norm1, err));
-	tensor_name(name, index, NORM_PATHS[1], "weight");
-	return model_upload_vector(model, block->backend, name, block->config->hidden, &block->norm2, err);
+	for (int i = 0; i < N_NORMS; i++) {
+		int64_t length = norm_length(block->config, i);
+		if (!length) continue;
+		tensor_name(name, index, NORMS[i].path, "weight");
+		TRY(model_upload_vector(model, block->backend, name, length, norm_weight(block, i), err));
+	}
+	return STATUS_OK;
 }
 
 enum status block_activate_dense(struct block *block)
@@ -238,6 +291,7 @@ static void place_activations(const struct block *block, struct activations *a, 
 {
 	const struct model_config *config = block->config;
 	int64_t rows = a->batch * a->tokens, hidden = config->hidden;
+	int64_t turned = (config->heads + config->kv_heads) * config->head_dim;
 	const int64_t *width = block->layout.fused_rows;
 	enum dtype type = block->compute_type;
 	a->n1 = place(arena, rows, hidden, type);
@@ -250,12 +304,20 @@ static void place_activations(const struct block *block, struct activations *a, 
 	a->stats1 = place_whole(arena, rows, 2, DTYPE_F32);
 	a->stats2 = place_whole(arena, rows, 2, DTYPE_F32);
 	a->lse = place_whole(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
+	if (config->qk_norm) {
+		a->qk = place(arena, rows, turned, type);
+		a->stats_q = place_whole(arena, rows, 2 * config->heads, DTYPE_F32);
+		a->stats_k = place_whole(arena, rows, 2 * config->kv_heads, DTYPE_F32);
+	}
 	if (!backward) return;
 	a->dmlp = place(arena, rows, config->intermediate, type);
 	a->dn2 = place(arena, rows, hidden, type);
 	a->dqkv = place(arena, rows, width[FUSED_QKV], type);
 	a->dattention = place(arena, rows, config->heads * config->head_dim, type);
 	if (type != DTYPE_F32) a->dhalf = place(arena, rows, hidden, type);
+	if (!config->qk_norm) return;
+	a->dqk = place(arena, rows, turned, type);
+	if (type != DTYPE_F32) a->dqk_wide = place(arena, rows, turned, DTYPE_F32);
 }
 
 enum status activations_create(const struct block *block, int batch, int64_t tokens, bool backward, struct activations *ret,
@@ -295,6 +357,60 @@ static struct qkv split_qkv(const struct model_config *config, struct tensor qkv
 	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
 	return (struct qkv){tensor_cols(qkv, 0, query), tensor_cols(qkv, query, key), tensor_cols(qkv, query + key, key),
 			    tensor_cols(qkv, 0, query + key)};
+}
+
+/* The same v, with q and k in a tensor of their own. */
+static struct qkv with_qk(struct qkv qkv, struct tensor qk)
+{
+	return (struct qkv){tensor_cols(qk, 0, qkv.q.cols), tensor_cols(qk, qkv.q.cols, qkv.k.cols), qkv.v, qk};
+}
+
+/* The norm of the `heads` heads of q or k. */
+static struct norm head_norm(const struct model_config *config, int64_t heads)
+{
+	struct norm norm = config->norm;
+	norm.groups = (int)heads;
+	return norm;
+}
+
+/* *heads: in, the outputs of the q, k and v products; out, what attention reads. */
+static enum status turn_heads(const struct block *block, const struct activations *a, struct qkv *heads)
+{
+	const struct backend_ops *ops = block->backend->ops;
+	const struct model_config *config = block->config;
+	int64_t rows = heads->q.rows;
+	if (config->qk_norm) {
+		struct norm q_norm = head_norm(config, config->heads), k_norm = head_norm(config, config->kv_heads);
+		struct qkv raw = *heads;
+		struct tensor none = {0};
+		*heads = with_qk(raw, tensor_rows(a->qk, 0, rows));
+		TRY(ops->norm_forward(block->backend, &q_norm, heads->q, tensor_rows(a->stats_q, 0, rows), raw.q, block->q_norm,
+				      none));
+		TRY(ops->norm_forward(block->backend, &k_norm, heads->k, tensor_rows(a->stats_k, 0, rows), raw.k, block->k_norm,
+				      none));
+	}
+	if (!block->rope.data) return STATUS_OK;
+	return ops->rope(block->backend, heads->qk, block->rope, (int)config->head_dim, config->rope.rotary, false);
+}
+
+/* From the gradients of what attention read to those of the products' outputs, `to`; `raw` are these outputs. Without norms
+ * `gradients` is `to`. */
+static enum status turn_heads_back(const struct block *block, const struct activations *a, struct qkv gradients, struct qkv raw,
+				   struct qkv to)
+{
+	const struct backend_ops *ops = block->backend->ops;
+	const struct model_config *config = block->config;
+	int64_t rows = to.q.rows;
+	if (block->rope.data)
+		TRY(ops->rope(block->backend, gradients.qk, block->rope, (int)config->head_dim, config->rope.rotary, true));
+	if (!config->qk_norm) return STATUS_OK;
+	struct norm q_norm = head_norm(config, config->heads), k_norm = head_norm(config, config->kv_heads);
+	struct qkv wide = a->dqk_wide.data ? with_qk(to, tensor_rows(a->dqk_wide, 0, rows)) : to;
+	TRY(ops->norm_backward(block->backend, &q_norm, wide.q, gradients.q, raw.q, tensor_rows(a->stats_q, 0, rows), block->q_norm,
+			       false));
+	TRY(ops->norm_backward(block->backend, &k_norm, wide.k, gradients.k, raw.k, tensor_rows(a->stats_k, 0, rows), block->k_norm,
+			       false));
+	return a->dqk_wide.data ? ops->convert(block->backend, to.qk, wide.qk) : STATUS_OK;
 }
 
 static struct attention attention_of(const struct block *block, const struct activations *a, int batch)
@@ -338,11 +454,11 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 
 	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, none));
 	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, sums[FUSED_QKV]));
-	struct qkv split = split_qkv(config, qkv);
-	if (block->rope.data) TRY(ops->rope(backend, split.qk, block->rope, (int)config->head_dim, config->rope.rotary, false));
+	struct qkv heads = split_qkv(config, qkv);
+	TRY(turn_heads(block, a, &heads));
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
-	TRY(ops->attention_forward(backend, &attention, out, lse, split.q, split.k, split.v));
+	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
 	TRY(copy_rows(backend, h, x));
 	TRY(linear_forward(block, FUSED_O, h, out, true, sums[FUSED_O]));
 
@@ -393,11 +509,15 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	TRY(round_gradient(backend, dy, a->dhalf, &g));
 	TRY(use(context, FUSED_O, &(struct fused_gradient){g, ROWS(a->attention)}));
 	TRY(linear_backward(block, FUSED_O, dout, g));
-	struct qkv split = split_qkv(config, ROWS(a->qkv)), d = split_qkv(config, ROWS(a->dqkv));
+	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;
+	if (config->qk_norm) {
+		heads = with_qk(raw, ROWS(a->qk));
+		d = with_qk(draw, ROWS(a->dqk));
+	}
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
-	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, split.q, split.k, split.v, ROWS(a->attention), lse, dout));
-	if (block->rope.data) TRY(ops->rope(backend, d.qk, block->rope, (int)config->head_dim, config->rope.rotary, true));
+	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, heads.q, heads.k, heads.v, ROWS(a->attention), lse, dout));
+	TRY(turn_heads_back(block, a, d, raw, draw));
 	return use(context, FUSED_QKV, &(struct fused_gradient){ROWS(a->dqkv), ROWS(a->n1)});
 }
 #undef ROWS

@@ -7,6 +7,8 @@
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
  *
+ * Where the family has q and k norms, each head of q and k is normalised before it turns.
+ *
  * T is the number of token rows of a batch (sequences one after the other), H the hidden size, I the intermediate size. */
 #ifndef BESAD_ENGINE_BLOCK_H
 #define BESAD_ENGINE_BLOCK_H
@@ -20,7 +22,10 @@ enum { BLOCK_MAX_LINEARS = 7 };
 /* One prunable linear of a block: rows [first, first + rows) of a fused matrix. */
 struct linear {
 	const char *name; /* "q_proj": the key in events and reports */
-	const char *path; /* "self_attn.q_proj": its place in weight names */
+	const char *path; /* "self_attn.q_proj": its place in weight names, but for `stored` */
+	const char *
+		stored; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of stored_rows */
+	int64_t stored_first, stored_rows;
 	enum fused fused;
 	int64_t first, rows, cols;
 	int64_t row; /* the first of its rows when the rows of all linears are counted through */
@@ -46,6 +51,7 @@ struct block {
 	struct tensor active[FUSED_COUNT]; /* compute_type */
 	struct tensor bias[FUSED_COUNT];   /* F32 [1, rows]; no data where there is none */
 	struct tensor norm1, norm2;        /* F32 [1, H] */
+	struct tensor q_norm, k_norm;      /* F32 [1, head_dim]; no data where there are none */
 	struct tensor rope;                /* F32 [positions, rotary] */
 };
 
@@ -59,9 +65,9 @@ enum status block_check(const struct model *, struct error *err);
 /* Reads block `index` into `weight`, the biases and the norms. */
 enum status block_load(struct block *, const struct model *, int index, struct error *err);
 
-/* The tensor in the file that holds `linear` of block `index`. */
-enum status block_linear_tensor(const struct model *, const struct linear *, int index, const struct tensor_info **ret,
-				struct error *err);
+/* Where the file holds `linear` of block `index`: its rows of a tensor, described as a tensor of their own. The name is that of the
+ * whole tensor and stays the checkpoint's. */
+enum status block_linear_tensor(const struct model *, const struct linear *, int index, struct tensor_info *ret, struct error *err);
 
 /* active = weight. The operations of the rest of this header fill block->backend->error. */
 enum status block_activate_dense(struct block *);
@@ -72,9 +78,11 @@ struct activations {
 	int64_t tokens;                                     /* per sequence */
 	struct tensor n1, qkv, attention, n2, gate_up, mlp; /* compute type */
 	struct tensor h;                                    /* F32 [T,H] */
-	struct tensor stats1, stats2, lse;                  /* F32 */
+	struct tensor qk; /* compute type: q and k normalised and turned, where there are q and k norms */
+	struct tensor stats1, stats2, stats_q, stats_k, lse; /* F32 */
 	struct tensor dmlp, dn2, dqkv, dattention,
-		dhalf; /* of the backward: compute type; without data unless `backward` was asked for */
+		dhalf;               /* of the backward: compute type; without data unless `backward` was asked for */
+	struct tensor dqk, dqk_wide; /* with q and k norms: compute type; F32, unless that is the compute type */
 	void *memory;
 };
 

@@ -135,6 +135,7 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 	config->max_positions = family->max_positions;
 	TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
 	TRY(json_get_int(json, path, "max_position_embeddings", 1, MAX_POSITIONS, &config->max_positions, err));
+	if (!given(json, "head_dim")) config->head_dim = family->head_dim;
 	TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
 	if (config->heads % config->kv_heads != 0)
 		return error_set(err, STATUS_INVALID,
@@ -345,7 +346,6 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	struct model_config config = {
 		.norm = {.kind = NORM_RMS, .groups = 1}, .gated_mlp = true, .embedding_scale = 1, .bos_token = -1};
 	const struct family *family = NULL;
-	double eps = 1e-6;
 	if (!cJSON_IsObject(json)) return error_set(err, STATUS_INVALID, "%s: not a JSON object", path);
 	TRY(find_family(json, path, &family, err));
 	snprintf(config.family, sizeof config.family, "%s", family->model_type);
@@ -354,6 +354,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	TRY(parse_activation(json, path, &config.activation, err));
 	TRY(parse_window(json, family, path, &config, err));
 	TRY(parse_rope(json, path, &config, err));
+	double eps = family->rms_norm_eps;
 	TRY(json_get_double(json, path, "rms_norm_eps", &eps, err));
 	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: 'rms_norm_eps' must be above 0 and at most 1", path);
 	config.norm.eps = (float)eps;
@@ -363,6 +364,8 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	TRY(json_get_bool(json, path, "tie_word_embeddings", &config.tied_embeddings, err));
 	config.qkv_bias = family->qkv_bias || attention_bias;
 	config.o_bias = attention_bias;
+	config.qk_norm = family->qk_norm;
+	config.stored_fused = family->stored_fused;
 	TRY(json_get_int(json, path, "bos_token_id", 0, MAX_VOCAB - 1, &config.bos_token, err));
 	*ret = config;
 	return STATUS_OK;

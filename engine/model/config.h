@@ -20,6 +20,8 @@ struct model_config {
 	enum activation activation;
 	bool gated_mlp; /* act(gate) · up, else act(fc1) */
 	bool qkv_bias, o_bias, mlp_bias;
+	bool qk_norm;      /* q and k are normalised head by head before they turn */
+	bool stored_fused; /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
 	bool tied_embeddings;
 	struct {
 		enum rope_kind kind;

@@ -10,6 +10,7 @@ const struct family families[] = {
 		.attention_bias = true,
 		.mlp_bias = true,
 		.max_positions = 2048,
+		.rms_norm_eps = 1e-6,
 	},
 	{
 		.model_type = "mistral",
@@ -18,6 +19,7 @@ const struct family families[] = {
 		.kv_heads = 8,
 		.max_positions = 131072,
 		.sliding_window = 4096,
+		.rms_norm_eps = 1e-6,
 	},
 	{
 		.model_type = "qwen2",
@@ -27,6 +29,27 @@ const struct family families[] = {
 		.kv_heads = 32,
 		.max_positions = 32768,
 		.sliding_window = 4096,
+		.rms_norm_eps = 1e-6,
+	},
+	{
+		.model_type = "qwen3",
+		.architecture = "Qwen3ForCausalLM",
+		.attention_bias = true,
+		.qk_norm = true,
+		.window = WINDOW_WHEN_SWITCHED_ON,
+		.kv_heads = 32,
+		.head_dim = 128,
+		.max_positions = 32768,
+		.sliding_window = 4096,
+		.rms_norm_eps = 1e-6,
+	},
+	{
+		.model_type = "phi3",
+		.architecture = "Phi3ForCausalLM",
+		.stored_fused = true,
+		.window = WINDOW_WHEN_GIVEN,
+		.max_positions = 4096,
+		.rms_norm_eps = 1e-5,
 	},
 	{0},
 };

@@ -14,12 +14,16 @@ struct family {
 	bool qkv_bias;            /* always there */
 	bool attention_bias;      /* heeds the field: biases on q, k, v and o */
 	bool mlp_bias;            /* heeds the field */
+	bool qk_norm;
+	bool stored_fused; /* qkv_proj and gate_up_proj */
 	enum window_rule window;
 
 	/* Defaults of transformers' configuration class, for fields that config.json may leave out. */
 	int64_t kv_heads; /* 0: as many as heads */
+	int64_t head_dim; /* 0: hidden_size / heads */
 	int64_t max_positions;
 	int64_t sliding_window; /* 0 for none */
+	double rms_norm_eps;
 };
 
 /* Ends with a row whose model_type is NULL. */

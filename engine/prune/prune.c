@@ -244,12 +244,12 @@ static enum status write_weights(struct walk *w, int index, struct block_result 
 				   err));
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
-		const struct tensor_info *info;
+		struct tensor_info info;
 		struct tensor rows = tensor_rows(w->block.weight[linear->fused], linear->first, linear->rows);
 		TRY(block_linear_tensor(w->p->model, linear, index, &info, err));
-		TRY(backend_failed(w, ops->download(w->backend, w->weights, rows.data, (size_t)info->bytes), err));
-		TRY(output_write(w->p->output, info, w->weights, err));
-		result->linears[i].zeros = count_zeros(w->weights, info->dtype, linear->rows * linear->cols);
+		TRY(backend_failed(w, ops->download(w->backend, w->weights, rows.data, (size_t)info.bytes), err));
+		TRY(output_write(w->p->output, &info, w->weights, err));
+		result->linears[i].zeros = count_zeros(w->weights, info.dtype, linear->rows * linear->cols);
 		result->zeros += result->linears[i].zeros;
 	}
 	result->params = layout->params;

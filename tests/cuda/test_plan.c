@@ -29,6 +29,7 @@ static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enu
 				   .kv_heads = c->kv_heads,
 				   .head_dim = c->head_dim,
 				   .vocab = c->vocab,
+				   .qk_norm = c->qk_norm,
 				   .sequences = SEQUENCES,
 				   .tokens = TOKENS,
 				   .learn_batch = LEARN_BATCH,

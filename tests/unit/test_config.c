@@ -94,6 +94,21 @@ static void test_families(void **state)
 	SUCCEEDS(parse(s, "{\"model_type\":\"mistral\"," SIZES ",\"num_key_value_heads\":null}", &config));
 	assert_int_equal(config.sliding_window, 4096);
 	assert_int_equal(config.kv_heads, 4);
+	SUCCEEDS(parse(s, "{\"model_type\":\"qwen3\"," SIZES ",\"num_key_value_heads\":2,\"attention_bias\":true}", &config));
+	assert_true(config.qk_norm && config.qkv_bias && config.o_bias);
+	assert_int_equal(config.head_dim, 128);
+	assert_true(fabsf(config.attention_scale - 0.08838835f) < 1e-7f);
+	SUCCEEDS(parse(s, "{\"architectures\":[\"Qwen3ForCausalLM\"]," SIZES ",\"num_key_value_heads\":2,\"head_dim\":24}",
+		       &config));
+	assert_int_equal(config.head_dim, 24);
+	assert_false(config.qkv_bias || config.o_bias);
+	SUCCEEDS(parse(s,
+		       "{\"model_type\":\"phi3\"," SIZES ",\"sliding_window\":2047,\"attention_bias\":false,\"rope_scaling\":null}",
+		       &config));
+	assert_true(config.stored_fused && config.norm.eps == 1e-5f);
+	assert_int_equal(config.kv_heads, 4);
+	assert_int_equal(config.max_positions, 4096);
+	assert_int_equal(config.sliding_window, 2047);
 	static const char qwen[] = "{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"sliding_window\":64,%s}";
 	static const struct {
 		const char *fields;
@@ -176,6 +191,11 @@ static void test_refuses(void **state)
 		{"{\"model_type\":\"llama\",\"hidden_size\":1e9}", "'hidden_size' must be an integer from 1 to 65536",
 		 STATUS_INVALID},
 		{"{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"attention_bias\":true}", "'attention_bias'",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"phi3\"," SIZES
+		 ",\"rope_scaling\":{\"type\":\"longrope\",\"long_factor\":[1],\"short_factor\":[1]}}",
+		 "'long_factor' in 'rope_scaling'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"qwen3\"," SIZES ",\"num_key_value_heads\":4,\"mlp_bias\":true}", "'mlp_bias'",
 		 STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"qwen2\"," SIZES
 		 ",\"num_key_value_heads\":4,\"use_sliding_window\":true,\"max_window_layers\":1}",

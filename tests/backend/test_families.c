@@ -1,0 +1,258 @@
+/* Every family against transformers: the logits of a tiny random model, and the gradients of its last block's weights against PyTorch's.
+ * tests/data/families/make.py made the models and what is expected of them, and says what the files hold. */
+#include <math.h>
+
+#include "tests/unit/scratch.h"
+
+#include "engine/model/block.h"
+#include "tests/backend/harness.h"
+
+enum { TOKENS = 40 };
+
+/* fp32 and its bounds, or, where a family has steps of their own in bf16, that. */
+struct precision {
+	enum dtype type;
+	double logits, gradient;
+};
+static const struct precision FP32 = {DTYPE_F32, 1e-4, 1e-3}, BF16 = {DTYPE_BF16, 0.2, 0.03};
+
+struct subject {
+	struct scratch *s;
+	const struct precision *precision;
+	struct checkpoint golden;
+	struct model model;
+	struct block block;
+	struct activations activations;
+	struct tensor x, y; /* F32 [TOKENS, H]: what goes into a block, and what comes out */
+};
+
+/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+
+static void copy_file(struct scratch *s, const char *from, const char *name)
+{
+	FILE *file = fopen(from, "rb");
+	if (!file) fail_msg("%s is missing", from);
+	static char bytes[1 << 20];
+	size_t size = fread(bytes, 1, sizeof bytes, file);
+	assert_true(size < sizeof bytes);
+	fclose(file);
+	scratch_write(s, name, bytes, size);
+}
+
+/* The data of a golden tensor; the caller frees it. */
+static void *golden(struct subject *t, const char *name, enum dtype dtype, int64_t rows, int64_t cols)
+{
+	const struct tensor_info *info = checkpoint_find(&t->golden, name);
+	if (!info) fail_msg("no '%s' in the golden data", name);
+	assert_int_equal(info->dtype, dtype);
+	assert_int_equal(info->bytes, rows * cols * (int64_t)dtype_size(dtype));
+	void *data = malloc((size_t)info->bytes);
+	assert_non_null(data);
+	struct scratch *s = t->s;
+	SUCCEEDS(checkpoint_read(&t->golden, info, data, &s->err));
+	return data;
+}
+
+/* ---- on the device -------------------------------------------------------------------------------------------------------------- */
+
+static struct tensor new_tensor(int64_t rows, int64_t cols, enum dtype type)
+{
+	struct tensor tensor = tensor_make(NULL, rows, cols, type);
+	RUN(OPS->alloc(BACKEND, tensor_bytes(&tensor), &tensor.data));
+	return tensor;
+}
+
+static float *download(struct tensor tensor)
+{
+	float *host = malloc(tensor_bytes(&tensor));
+	assert_non_null(host);
+	RUN(OPS->download(BACKEND, host, tensor.data, tensor_bytes(&tensor)));
+	return host;
+}
+
+static void open_subject(struct subject *t, struct scratch *s, const char *family, const char *name,
+			 const struct precision *precision)
+{
+	char path[256];
+	*t = (struct subject){.s = s, .precision = precision};
+	snprintf(path, sizeof path, "tests/data/families/%s/model.safetensors", family);
+	copy_file(s, path, "model.safetensors");
+	snprintf(path, sizeof path, "tests/data/families/%s/%s.json", family, name);
+	copy_file(s, path, "config.json");
+	snprintf(path, sizeof path, "tests/data/families/%s/%s.golden.safetensors", family, name);
+	SUCCEEDS(checkpoint_open_file(path, &t->golden, &s->err));
+	SUCCEEDS(model_open(s->directory, &t->model, &s->err));
+	SUCCEEDS(block_check(&t->model, &s->err));
+	SUCCEEDS(block_create(&t->model, BACKEND, precision->type, TOKENS, &t->block, &s->err));
+	SUCCEEDS(activations_create(&t->block, 1, TOKENS, true, &t->activations, &s->err));
+	t->x = new_tensor(TOKENS, t->model.config.hidden, DTYPE_F32);
+	t->y = new_tensor(TOKENS, t->model.config.hidden, DTYPE_F32);
+}
+
+static void close_subject(struct subject *t)
+{
+	OPS->release(BACKEND, t->x.data);
+	OPS->release(BACKEND, t->y.data);
+	activations_release(&t->activations, BACKEND);
+	block_release(&t->block);
+	model_close(&t->model);
+	checkpoint_close(&t->golden);
+}
+
+/* The last block's outputs are then in y, and its weights and activations are the ones that lie ready for a backward. */
+static void run_blocks(struct subject *t)
+{
+	struct scratch *s = t->s;
+	int32_t *ids = golden(t, "ids", DTYPE_I32, 1, TOKENS);
+	SUCCEEDS(model_embed(&t->model, BACKEND, ids, TOKENS, t->y, &s->err));
+	free(ids);
+	for (int index = 0; index < t->model.config.layers; index++) {
+		RUN(OPS->copy(BACKEND, t->x.data, t->y.data, tensor_bytes(&t->y)));
+		SUCCEEDS(block_load(&t->block, &t->model, index, &s->err));
+		RUN(block_activate_dense(&t->block));
+		RUN(block_forward(&t->block, &t->activations, 1, t->x, t->y, NULL));
+	}
+}
+
+/* ---- logits --------------------------------------------------------------------------------------------------------------------- */
+
+static void check_logits(struct subject *t)
+{
+	struct scratch *s = t->s;
+	const struct model_config *config = &t->model.config;
+	struct model_head head;
+	struct tensor normed = new_tensor(TOKENS, config->hidden, t->precision->type), stats = new_tensor(TOKENS, 2, DTYPE_F32),
+		      logits = new_tensor(TOKENS, config->vocab, DTYPE_F32);
+	SUCCEEDS(model_head_load(&t->model, BACKEND, t->precision->type, &head, &s->err));
+	RUN(OPS->norm_forward(BACKEND, &config->norm, normed, stats, t->y, head.norm_weight, head.norm_bias));
+	RUN(OPS->matmul(BACKEND, logits, normed, false, head.head, true, false));
+	float *got = download(logits), *expected = golden(t, "logits", DTYPE_F32, TOKENS, config->vocab);
+	int64_t count = TOKENS * config->vocab;
+	double squares = 0;
+	for (int64_t i = 0; i < count; i++)
+		squares += (double)expected[i] * expected[i];
+	/* Relative to the logit, or to their root mean square where one happens to be near zero. */
+	double usual = sqrt(squares / (double)count), worst = 0;
+	for (int64_t i = 0; i < count; i++)
+		worst = fmax(worst, fabs((double)got[i] - expected[i]) / fmax(fabs((double)expected[i]), usual));
+	print_message("logits: off by %.2g\n", worst);
+	if (!(worst < t->precision->logits)) fail_msg("a logit is off by %g of its value", worst);
+	free(got);
+	free(expected);
+	model_head_release(&head, BACKEND);
+	OPS->release(BACKEND, normed.data);
+	OPS->release(BACKEND, stats.data);
+	OPS->release(BACKEND, logits.data);
+}
+
+/* ---- gradients ------------------------------------------------------------------------------------------------------------------ */
+
+struct comparison {
+	struct subject *t;
+	int compared; /* tensors of the file */
+};
+
+static enum status compare_gradient(void *context, enum fused fused, const struct fused_gradient *gradient)
+{
+	struct comparison *comparison = context;
+	struct subject *t = comparison->t;
+	struct tensor dw = new_tensor(gradient->dy.cols, gradient->x.cols, DTYPE_F32);
+	RUN(OPS->matmul(BACKEND, dw, gradient->dy, true, gradient->x, false, false));
+	float *got = download(dw);
+	for (int l = 0; l < t->block.layout.n_linears; l++) {
+		const struct linear *linear = &t->block.layout.linears[l];
+		char name[160];
+		snprintf(name, sizeof name, "gradient.%s", linear->stored);
+		if (linear->fused != fused || !checkpoint_find(&t->golden, name)) continue;
+		float *whole = golden(t, name, DTYPE_F32, linear->stored_rows, linear->cols);
+		const float *expected = whole + linear->stored_first * linear->cols;
+		double miss = 0, squares = 0;
+		for (int64_t i = 0; i < linear->rows * linear->cols; i++) {
+			double difference = (double)got[linear->first * linear->cols + i] - expected[i];
+			miss += difference * difference;
+			squares += (double)expected[i] * expected[i];
+		}
+		print_message("gradient of %s: off by %.2g\n", linear->path, sqrt(miss / squares));
+		if (!(sqrt(miss / squares) < t->precision->gradient))
+			fail_msg("the gradient of %s is off by %g of its norm", linear->path, sqrt(miss / squares));
+		free(whole);
+		comparison->compared += linear->stored_first + linear->rows == linear->stored_rows;
+	}
+	free(got);
+	OPS->release(BACKEND, dw.data);
+	return STATUS_OK;
+}
+
+/* Element i of make.py's output_gradient. */
+static float output_gradient(uint32_t i)
+{
+	return (float)((i * 2654435761u) >> 16) / 65536 - 0.5f;
+}
+
+static void check_gradients(struct subject *t)
+{
+	int64_t count = TOKENS * t->model.config.hidden;
+	int kept = 0;
+	float *host = malloc((size_t)count * sizeof *host);
+	assert_non_null(host);
+	for (int64_t i = 0; i < count; i++)
+		host[i] = output_gradient((uint32_t)i);
+	struct tensor dy = new_tensor(TOKENS, t->model.config.hidden, DTYPE_F32);
+	RUN(OPS->upload(BACKEND, dy.data, host, tensor_bytes(&dy)));
+	free(host);
+	struct comparison comparison = {.t = t};
+	RUN(block_backward(&t->block, &t->activations, 1, dy, compare_gradient, &comparison));
+	for (size_t i = 0; i < t->golden.n_tensors; i++)
+		kept += strncmp(t->golden.tensors[i].name, "gradient.", 9) == 0;
+	assert_true(kept > 0);
+	assert_int_equal(comparison.compared, kept);
+	OPS->release(BACKEND, dy.data);
+}
+
+static void check(struct scratch *s, const char *family, const char *name, const struct precision *precision)
+{
+	struct subject t;
+	print_message("%s, %s, %s\n", family, name, precision == &FP32 ? "fp32" : "bf16");
+	open_subject(&t, s, family, name, precision);
+	run_blocks(&t);
+	check_logits(&t);
+	check_gradients(&t);
+	close_subject(&t);
+}
+
+static void test_llama(void **state)
+{
+	check(*state, "llama", "llama3-classic", &FP32);
+	check(*state, "llama", "linear-newer", &FP32);
+	check(*state, "llama", "dynamic-classic", &FP32);
+}
+
+static void test_mistral(void **state)
+{
+	check(*state, "mistral", "window-classic", &FP32);
+}
+
+static void test_qwen2(void **state)
+{
+	check(*state, "qwen2", "biases-newer", &FP32);
+}
+
+static void test_qwen3(void **state)
+{
+	check(*state, "qwen3", "newer", &FP32);
+	check(*state, "qwen3", "newer", &BF16);
+}
+
+static void test_phi3(void **state)
+{
+	check(*state, "phi3", "fused-classic", &FP32);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama), SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2),
+					   SCRATCH_TEST(test_qwen3), SCRATCH_TEST(test_phi3)};
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	test_backend_end();
+	return failed;
+}

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Makes the golden data that tests/backend/test_families.c compares besad with: needs torch, transformers and safetensors.
+
+Usage: tests/data/families/make.py [--check] [FAMILY...]
+
+A folder holds one family: model.safetensors (bf16, random), and per case CASE.json (its config.json) and CASE.golden.safetensors: `ids`
+I32 [tokens], `logits` F32 [tokens, vocab] of the ids, and `gradient.LINEAR` F32 in LINEAR's shape: the gradient of Σ y ⊙ dy by the
+linear's weight, y being the output of the last block and dy what `output_gradient` makes. Logits are computed in fp32, gradients in
+double. With --check nothing is written: it fails unless the files there hold what would be made."""
+
+import json
+import pathlib
+import sys
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+HERE = pathlib.Path(__file__).parent
+TOKENS = 40
+
+SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64,
+             bos_token_id=1, eos_token_id=2, pad_token_id=None)
+
+
+def classic(**fields):
+    return dict(SIZES, torch_dtype="bfloat16", **fields)
+
+
+def newer(**fields):
+    return dict(SIZES, dtype="bfloat16", **fields)
+
+
+LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, tie_word_embeddings=True)
+
+# Family: the cases' configurations, as in a model's config.json. The weights are those of the first case.
+FAMILIES = {
+    "llama": {
+        "llama3-classic": classic(**LLAMA, max_position_embeddings=512, rope_theta=10000.0,
+                                  rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                                    original_max_position_embeddings=128)),
+        "linear-newer": newer(**LLAMA, max_position_embeddings=512,
+                              rope_parameters=dict(rope_type="linear", rope_theta=20000.0, factor=3.0)),
+        "dynamic-classic": classic(**LLAMA, max_position_embeddings=16, rope_theta=10000.0,
+                                   rope_scaling=dict(type="dynamic", factor=2.0)),
+    },
+    "mistral": {
+        "window-classic": classic(model_type="mistral", architectures=["MistralForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
+                                  max_position_embeddings=512, rope_theta=10000.0, sliding_window=7, tie_word_embeddings=False),
+    },
+    "qwen2": {
+        "biases-newer": newer(model_type="qwen2", architectures=["Qwen2ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6,
+                              max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+                              use_sliding_window=False, sliding_window=None, max_window_layers=2,
+                              layer_types=["full_attention", "full_attention"], tie_word_embeddings=True),
+    },
+    "phi3": {
+        "fused-classic": classic(model_type="phi3", architectures=["Phi3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
+                                 max_position_embeddings=512, original_max_position_embeddings=512, rope_theta=10000.0,
+                                 rope_scaling=None, sliding_window=11, attention_bias=False, resid_pdrop=0.0, embd_pdrop=0.0,
+                                 attention_dropout=0.0, tie_word_embeddings=False),
+    },
+    "qwen3": {
+        "newer": newer(model_type="qwen3", architectures=["Qwen3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, head_dim=12,
+                       max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
+                       attention_bias=False, use_sliding_window=False, sliding_window=None, max_window_layers=2,
+                       layer_types=["full_attention", "full_attention"], tie_word_embeddings=True),
+    },
+}
+
+
+def randomise(model, seed):
+    """Weights large enough that every part of a block shows in the logits; in bf16's values."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        value = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name:
+            value = parameter.detach() + 0.3 * value
+        elif parameter.dim() == 1:
+            value = 0.3 * value
+        elif "embed" not in name:
+            value = value * 1.5 / parameter.shape[1] ** 0.5
+        parameter.data = value.bfloat16().float()
+
+
+def output_gradient(tokens, hidden):
+    """Element i is the upper half of i · 2654435761 mod 2³² as a fraction, less one half."""
+    i = torch.arange(tokens * hidden, dtype=torch.int64)
+    return (((i * 2654435761) % 2**32 // 2**16).double() / 65536 - 0.5).reshape(tokens, hidden)
+
+
+def build(fields, seed):
+    config = transformers.AutoConfig.for_model(**{k: v for k, v in fields.items() if k not in ("torch_dtype", "dtype")})
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    if seed is not None:
+        randomise(model, seed)
+    return model
+
+
+def golden(model, seed, linears):
+    """linears: parts of names of the gradients to keep, or None for all."""
+    config = model.config
+    ids = torch.randint(0, config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(seed + 1))
+    kept = {"ids": ids.int()}
+    kept["logits"] = model(ids[None], use_cache=False).logits[0].detach().float().contiguous()
+    layer = model.model.layers[-1]
+    outputs = []
+    model.double()
+    hook = layer.register_forward_hook(
+        lambda module, args, output: outputs.append(output[0] if isinstance(output, tuple) else output))
+    model(ids[None], use_cache=False)
+    hook.remove()
+    outputs[0][0].backward(output_gradient(TOKENS, config.hidden_size))
+    for name, module in layer.named_modules():
+        if isinstance(module, torch.nn.Linear) and (linears is None or name.split(".")[-1] in linears):
+            kept["gradient." + name] = module.weight.grad.float().contiguous()
+    model.float()
+    return kept
+
+
+def write(path, tensors, check):
+    if not check:
+        path.parent.mkdir(exist_ok=True)
+        save_file(tensors, path)
+        path.chmod(0o644)
+        return
+    there = load_file(path)
+    assert there.keys() == tensors.keys(), path
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(there[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def make(family, cases, check):
+    state = None
+    for number, (case, fields) in enumerate(cases.items()):
+        model = build(fields, seed=sum(family.encode()) if state is None else None)
+        if state is None:
+            state = {name: tensor.bfloat16().contiguous() for name, tensor in model.state_dict().items()
+                     if name != "lm_head.weight" or not fields["tie_word_embeddings"]}
+            write(HERE / family / "model.safetensors", state, check)
+        else:
+            model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+            model.tie_weights()
+        kept = golden(model, number, None if number == 0 else ("q_proj", "k_proj"))
+        write(HERE / family / f"{case}.golden.safetensors", kept, check)
+        text = json.dumps(fields, indent=1) + "\n"
+        if check:
+            assert (HERE / family / f"{case}.json").read_text() == text
+        else:
+            (HERE / family / f"{case}.json").write_text(text)
+        print(family, case)
+
+
+if __name__ == "__main__":
+    asked = [argument for argument in sys.argv[1:] if argument != "--check"]
+    for family in asked or FAMILIES:
+        make(family, FAMILIES[family], "--check" in sys.argv)
