@@ -1,10 +1,10 @@
 #!/bin/sh
 # Runs every test that was built in BUILD, and the ones that drive the programs. Prints what failed and, last, 'N passed, N failed'.
-# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, cuda, reference, api.
+# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, cuda, reference, api, ctl.
 set -u
 cd "$(dirname "$0")/.."
 build=${1:-build}
-parts=${TESTS:-unit backend cuda reference api}
+parts=${TESTS:-unit backend cuda reference api ctl}
 log=$build/tests/log
 passed=0
 failed=0
@@ -41,7 +41,7 @@ for part in $parts; do
 				--samples 1 --windows 1
 		fi
 		;;
-	reference | api)
+	reference | api | ctl)
 		for source in tests/$part/test_*.py; do
 			run $part-$(basename $source .py) env BESAD=$build/besad python3 $source
 		done

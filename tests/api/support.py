@@ -52,25 +52,25 @@ class Daemon:
             os.mkdir(path)
         self.process, self.port, self.token = None, None, None
 
-    def start(self, *options, environment=None):
+    def start(self, *options, port=0, environment=None):
         port_file = os.path.join(self.directory, "port")
         if os.path.exists(port_file):
             os.unlink(port_file)
         log = open(os.path.join(self.directory, "log"), "ab")
         self.process = subprocess.Popen(
-            [BESAD, "--listen", "127.0.0.1:0", "--port-file", port_file, "--state-dir", self.state, "--model-root", self.models,
+            [BESAD, "--listen", f"127.0.0.1:{port}", "--port-file", port_file, "--state-dir", self.state, "--model-root", self.models,
              "--data-root", self.data, "--output-root", self.output, *self.options, *options],
             stderr=log, stdout=log, env={**os.environ, **(environment or {})})
         log.close()
 
-        def port():
+        def bound_port():
             if self.process.poll() is not None:
                 raise AssertionError(f"besad {self.condition()}")
             if not os.path.exists(port_file):
                 return 0
             with open(port_file) as file:
                 return int(file.read() or 0)
-        self.port = wait_for("the port file", port)
+        self.port = wait_for("the port file", bound_port)
         wait_for("readiness", lambda: self.get("/readyz").status == 200)
         return self
 

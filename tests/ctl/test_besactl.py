@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""besactl against a real daemon: on a terminal and in a pipe, through a restart, with its exit codes and its JSON."""
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
+from support import BESAD, SLOW, Daemon, small_job, small_model, wait_for, write_model  # noqa: E402
+
+BESACTL = os.path.join(os.path.dirname(BESAD), "besactl")
+DONE, USAGE, REFUSED, UNREACHABLE, FAILED, CANCELLED = range(6)
+BLOCKS = 12
+
+
+class Terminal:
+    """A command on a pseudo-terminal of 100 columns; `text` grows as it writes."""
+
+    def __init__(self, command, environment):
+        master, slave = pty.openpty()
+        subprocess.run(["stty", "cols", "100"], stdin=slave, check=True)
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
+        os.close(slave)
+        self.text = b""
+        self.reader = threading.Thread(target=self.read, args=(master,))
+        self.reader.start()
+
+    def read(self, master):
+        try:
+            while piece := os.read(master, 65536):
+                self.text += piece
+        except OSError:
+            pass  # Linux's end of file on a terminal
+        os.close(master)
+
+    def end(self):
+        status = self.process.wait(120 * SLOW)
+        self.reader.join()
+        return status
+
+
+class Besactl(unittest.TestCase):
+    def setUp(self):
+        self.daemon = Daemon()
+        self.addCleanup(self.daemon.remove)
+        small_model(self.daemon, BLOCKS)
+        self.daemon.start()
+
+    def environment(self):
+        return {**os.environ, "BESAD_URL": f"http://127.0.0.1:{self.daemon.port}", "TERM": "xterm"}
+
+    def run_ctl(self, *arguments, **more):
+        return subprocess.run([BESACTL, *arguments], capture_output=True, text=True, env=self.environment(), timeout=120 * SLOW,
+                              **more)
+
+    def says(self, *arguments, status=DONE, **more):
+        done = self.run_ctl(*arguments, **more)
+        self.assertEqual(done.returncode, status, (arguments, done.stdout, done.stderr))
+        return done.stdout
+
+    def job_file(self, **spec):
+        path = os.path.join(self.daemon.directory, "job.json")
+        with open(path, "w") as file:
+            json.dump(small_job(**spec), file)
+        return path
+
+    def slow_job(self, **spec):
+        """A job that runs for many seconds: passes over every block, again and again."""
+        return self.job_file(besa={"epochs": 40}, **spec)
+
+    def test_pipe(self):
+        out = self.says("submit", "--watch", self.job_file())
+        self.assertNotIn("\r", out)
+        self.assertNotIn("\x1b", out)
+        blocks = re.findall(r"^block (\d+)/12  reconstruction \S+  sparsity 50(?:\.0+)? ?%", out, re.M)
+        self.assertEqual([int(b) for b in blocks], list(range(1, BLOCKS + 1)), out)
+        self.assertIn("\nsucceeded\n", out)
+
+    def test_terminal(self):
+        terminal = Terminal([BESACTL, "submit", "--watch", self.slow_job()], self.environment())
+        self.assertEqual(terminal.end(), DONE, terminal.text[-500:])
+        text = terminal.text.decode()
+        bars = re.findall(r"\r([^\r\n\x1b]*\[[#-]+\][^\r\n\x1b]*)\x1b\[K", text)
+        self.assertGreater(len(bars), 3, text[-500:])
+        self.assertTrue(all(len(bar) < 100 for bar in bars))
+        for part in (r"block \d+/12", r"\d %|\d%", r"loss \d", r"sparsity \d", r"left"):
+            self.assertTrue(any(re.search(part, bar) for bar in bars), (part, bars[-3:]))
+        filled = [bar.count("#") for bar in bars]
+        self.assertEqual(filled, sorted(filled))  # a bar never goes back
+        lines = re.sub(r"\r[^\n]*?\x1b\[K", "", text)
+        self.assertEqual(len(re.findall(r"^block \d+/12 ", lines, re.M)), BLOCKS, lines)
+
+    def test_restart(self):
+        terminal = Terminal([BESACTL, "submit", "--watch", self.slow_job()], self.environment())
+        wait_for("a finished block", lambda: b"block 2/12" in terminal.text)
+        port = self.daemon.port
+        self.daemon.kill()
+        wait_for("the loss of the connection", lambda: b"trying again" in terminal.text)
+        self.daemon.start(port=port)
+        self.assertEqual(terminal.end(), DONE, terminal.text[-500:])
+        text = terminal.text.decode()
+        self.assertIn("connected again", text)
+        lines = re.findall(r"^block (\d+)/12  reconstruction", re.sub(r"\r[^\n]*?\x1b\[K", "", text), re.M)
+        self.assertEqual([int(b) for b in lines], list(range(1, BLOCKS + 1)))  # none lost, none twice
+
+    def test_interrupted_watch_leaves_the_job(self):
+        job = self.says("submit", self.slow_job()).strip()
+        watch = subprocess.Popen([BESACTL, "watch", job], env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True)
+        watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        _, errors = watch.communicate(timeout=60 * SLOW)
+        self.assertEqual(watch.returncode, -signal.SIGINT)
+        self.assertIn("the job goes on", errors)
+        self.assertEqual(self.daemon.job(job)["state"], "running")
+
+    def test_exit_codes(self):
+        self.assertIn("/sparsity", self.run_ctl("submit", self.job_file(sparsity=1.2)).stderr)
+        self.says("submit", self.job_file(sparsity=1.2), status=REFUSED)
+        self.says("submit", "absent.json", status=USAGE)
+        self.says("dance", status=USAGE)
+        self.says("show", "0" * 26, status=REFUSED)
+        self.says("info", "--url", "http://127.0.0.1:9", status=UNREACHABLE)
+        failing = self.job_file(timeout_seconds=0.2, besa={"epochs": 40})
+        self.says("submit", "--wait", failing, status=FAILED)
+        job = self.says("submit", self.slow_job()).strip()
+        self.says("cancel", job)
+        self.says("watch", job, status=CANCELLED)
+
+    def test_life_of_a_job(self):
+        job = self.says("submit", "--model", "small", "--sparsity", "50%", "--calibration", "tokens.safetensors", "--samples", "32",
+                        "--sequence-length", "64", "--name", "by hand").strip()
+        other = self.says("submit", self.job_file(method="wanda")).strip()
+        self.says("watch", job)
+        self.says("watch", other)
+        self.assertEqual(json.loads(self.says("show", "--json", job))["state"], "succeeded")
+        self.assertIn("by hand", self.says("list"))
+        self.assertEqual({j["id"] for j in json.loads(self.says("list", "--json"))["jobs"]}, {job, other})
+        report = json.loads(self.says("report", "--json", job))
+        self.assertEqual(len(report["blocks"]), BLOCKS)
+        self.assertIn("q_proj", self.says("report", job))
+        compared = self.says("compare", job, other)
+        self.assertIn("besa", compared)
+        self.assertIn("wanda", compared)
+        self.says("retry", job, status=REFUSED)
+        self.says("rm", job, other)
+        self.assertEqual(json.loads(self.says("list", "--json"))["jobs"], [])
+        self.assertIn("small", self.says("models"))
+        self.assertEqual(json.loads(self.says("info", "--json"))["version"], json.loads(self.daemon.get("/v1/info").body)["version"])
+
+    def test_events_as_json(self):
+        out = self.says("submit", "--watch", "--json", self.job_file())
+        events = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(sum(e.get("type") == "block.finished" for e in events), BLOCKS)
+
+    def test_idempotency_key(self):
+        write_model(os.path.join(self.daemon.models, "other"), 64, 160, 4, 2, 1, vocab=300)
+        jobs = {self.says("submit", "-k", "nightly-{date}", self.job_file()).strip() for _ in range(2)}
+        self.assertEqual(len(jobs), 1)
+        self.says("submit", "-k", "nightly-{date}", self.job_file(model="other"), status=REFUSED)
+
+    def test_token(self):
+        path = os.path.join(self.daemon.directory, "token")
+        with open(path, "w") as file:
+            file.write("an-example-token-long-enough\n")
+        self.daemon.stop()
+        self.daemon.token = "an-example-token-long-enough"
+        self.daemon.start("--token-file", path)
+        self.says("list", status=REFUSED)
+        self.says("list", "--token-file", path)
+
+
+if __name__ == "__main__":
+    unittest.main()
