@@ -3,15 +3,17 @@
 
 #include "api/http.h"
 
+static const int64_t max_event_id = 999999999999999; /* 15 digits: exact in a client's double */
+
 /* Where the reader is: Last-Event-ID, which a reconnecting EventSource sends, stands over ?after=. */
 static bool read_position(const struct request *request, int64_t *after, int64_t *limit, struct response *response)
 {
 	cJSON *errors = cJSON_CreateArray();
 	*after = 0;
 	*limit = API_DEFAULT_PAGE;
-	query_number(request, "after", 0, (int64_t)1 << 53, after, errors);
+	query_number(request, "after", 0, max_event_id, after, errors);
 	query_number(request, "limit", 1, API_MAX_PAGE, limit, errors);
-	if (request->last_event_id && !number_parse(request->last_event_id, (int64_t)1 << 53, after))
+	if (request->last_event_id && !number_parse(request->last_event_id, max_event_id, after))
 		problem_add(errors, "header", "Last-Event-ID", "must be the id of an event");
 	if (cJSON_GetArraySize(errors) == 0) {
 		cJSON_Delete(errors);
