@@ -4,10 +4,23 @@
 
 #include "api/http.h"
 
+static void add_reading(cJSON *to, const char *key, double value)
+{
+	cJSON_AddItemToObject(to, key, value < 0 ? cJSON_CreateNull() : cJSON_CreateNumber(value));
+}
+
 void info_show(const struct request *request, struct response *response)
 {
 	const struct api_config *config = request->config;
 	cJSON *json = config->hooks.info(config->hooks.context);
+	struct device_reading device;
+	metrics_get_device(config->metrics, &device);
+	cJSON *load = json ? cJSON_AddObjectToObject(json, "device_load") : NULL;
+	add_reading(load, "utilisation", device.utilisation);
+	add_reading(load, "memory_used_bytes", device.memory_used);
+	add_reading(load, "memory_total_bytes", device.memory_total);
+	add_reading(load, "power_watts", device.watts);
+	add_reading(load, "temperature_celsius", device.celsius);
 	cJSON *limits = json ? cJSON_AddObjectToObject(json, "limits") : NULL;
 	cJSON_AddNumberToObject(limits, "queue", (double)config->queue_limit);
 	cJSON_AddNumberToObject(limits, "body_bytes", API_MAX_BODY);

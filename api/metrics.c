@@ -34,6 +34,7 @@ struct metrics {
 	uint64_t jobs_finished[JOB_STATES], blocks;
 	double block_seconds, reconstruction;
 	int streams;
+	struct device_reading device;
 };
 
 struct metrics *metrics_create(const char *backend)
@@ -47,6 +48,7 @@ struct metrics *metrics_create(const char *backend)
 	metrics->job_seconds.bounds = job_bounds;
 	metrics->job_seconds.n = sizeof job_bounds / sizeof *job_bounds;
 	metrics->reconstruction = NAN;
+	metrics->device = (struct device_reading){-1, -1, -1, -1, -1};
 	return metrics;
 }
 
@@ -106,6 +108,20 @@ void metrics_count_streams(struct metrics *metrics, int change)
 {
 	pthread_mutex_lock(&metrics->lock);
 	metrics->streams += change;
+	pthread_mutex_unlock(&metrics->lock);
+}
+
+void metrics_set_device(struct metrics *metrics, const struct device_reading *device)
+{
+	pthread_mutex_lock(&metrics->lock);
+	metrics->device = *device;
+	pthread_mutex_unlock(&metrics->lock);
+}
+
+void metrics_get_device(struct metrics *metrics, struct device_reading *ret)
+{
+	pthread_mutex_lock(&metrics->lock);
+	*ret = metrics->device;
 	pthread_mutex_unlock(&metrics->lock);
 }
 
@@ -169,6 +185,25 @@ static void write_jobs(struct metrics *metrics, const int64_t jobs[JOB_STATES], 
 	buffer_printf(to, "besad_last_block_reconstruction_loss %.17g\n", metrics->reconstruction);
 }
 
+static void write_device(const struct device_reading *device, struct buffer *to)
+{
+	const struct {
+		const char *name, *help;
+		double value;
+	} gauges[] = {
+		{"besad_device_utilisation_ratio", "How busy the compute device is, 0 to 1.", device->utilisation},
+		{"besad_device_memory_used_bytes", "Memory of the compute device in use, by any process.", device->memory_used},
+		{"besad_device_memory_total_bytes", "Memory of the compute device.", device->memory_total},
+		{"besad_device_power_watts", "Power that the compute device draws.", device->watts},
+		{"besad_device_temperature_celsius", "Temperature of the compute device.", device->celsius},
+	};
+	for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++) {
+		if (gauges[i].value < 0) continue;
+		describe(to, gauges[i].name, "gauge", gauges[i].help);
+		buffer_printf(to, "%s %.17g\n", gauges[i].name, gauges[i].value);
+	}
+}
+
 void metrics_write(struct metrics *metrics, const int64_t jobs[JOB_STATES], struct buffer *to)
 {
 	pthread_mutex_lock(&metrics->lock);
@@ -184,6 +219,7 @@ void metrics_write(struct metrics *metrics, const int64_t jobs[JOB_STATES], stru
 	write_histogram(to, "besad_http_request_duration_seconds", &metrics->request_seconds);
 	describe(to, "besad_sse_clients", "gauge", "Open event streams.");
 	buffer_printf(to, "besad_sse_clients %d\n", metrics->streams);
+	write_device(&metrics->device, to);
 	pthread_mutex_unlock(&metrics->lock);
 	write_process(to);
 }

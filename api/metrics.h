@@ -22,6 +22,15 @@ void metrics_count_block(struct metrics *, double reconstruction, double seconds
 
 void metrics_count_streams(struct metrics *, int change);
 
+/* The compute device right now, for all processes together. A negative value: it does not tell. */
+struct device_reading {
+	double utilisation; /* 0 to 1 */
+	double watts, celsius;
+	double memory_used, memory_total; /* bytes */
+};
+void metrics_set_device(struct metrics *, const struct device_reading *);
+void metrics_get_device(struct metrics *, struct device_reading *ret); /* the last one set; at first all is unknown */
+
 /* Appends everything in Prometheus' text format, with the jobs by state. */
 void metrics_write(struct metrics *, const int64_t jobs[JOB_STATES], struct buffer *to);
 

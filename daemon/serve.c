@@ -16,6 +16,7 @@
 
 #include "api/api.h"
 #include "daemon/device.h"
+#include "daemon/gauge.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
@@ -30,6 +31,7 @@ struct daemon {
 	char *checkpoints;
 	struct db *db;
 	struct metrics *metrics;
+	struct gauge *gauge;
 	struct worker *worker;
 	struct api *api;
 	struct sockets sockets;
@@ -208,10 +210,12 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 	TRY(device_open(daemon->options, &backend, err));
 	daemon->info = describe(backend);
 	daemon->metrics = metrics_create(backend->name);
+	daemon->gauge = gauge_create(backend);
 	struct worker_config config = {
 		.db = daemon->db, .metrics = daemon->metrics, .options = daemon->options, .checkpoints = daemon->checkpoints};
-	enum status status = daemon->info && daemon->metrics ? worker_create(&config, backend, &daemon->worker, err)
-							     : error_set(err, STATUS_NO_MEMORY, "no memory for the worker");
+	enum status status = daemon->info && daemon->metrics && daemon->gauge
+				     ? worker_create(&config, backend, &daemon->worker, err)
+				     : error_set(err, STATUS_NO_MEMORY, "no memory for the worker");
 	if (status) backend_destroy(backend);
 	return status;
 }
@@ -282,6 +286,13 @@ static enum status start(struct daemon *daemon, struct error *err)
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
 
+static void read_gauge(struct daemon *daemon)
+{
+	struct device_reading reading;
+	gauge_read(daemon->gauge, &reading);
+	metrics_set_device(daemon->metrics, &reading);
+}
+
 static void wait_for_end(struct daemon *daemon)
 {
 	sigset_t signals;
@@ -289,10 +300,12 @@ static void wait_for_end(struct daemon *daemon)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	read_gauge(daemon);
 	for (;;) {
 		siginfo_t info;
 		int number = sigtimedwait(&signals, &info, &second);
 		worker_tick(daemon->worker);
+		read_gauge(daemon);
 		if (number < 0) continue;
 		log_info("%s from process %d: stopping; a running job goes on at the next start",
 			 number == SIGTERM ? "SIGTERM" : "SIGINT", (int)info.si_pid);
@@ -306,6 +319,7 @@ static void stop(struct daemon *daemon)
 	api_stop(daemon->api);
 	listen_close(&daemon->sockets);
 	worker_free(daemon->worker);
+	gauge_free(daemon->gauge);
 	metrics_free(daemon->metrics);
 	db_close(daemon->db);
 	cJSON_Delete(daemon->info);

@@ -211,6 +211,9 @@ class Contract(unittest.TestCase):
         self.assertEqual(self.daemon.get("/healthz").status, 200)
         info = self.daemon.get("/v1/info").json
         self.assertEqual(info["backend"], "cpu")
+        load = wait_for("the device's utilisation",
+                        lambda: (d := self.daemon.get("/v1/info").json["device_load"])["utilisation"] is not None and d)
+        self.assertTrue(0 <= load["utilisation"] <= 1 and 0 < load["memory_used_bytes"] < load["memory_total_bytes"], load)
         models = {m["name"]: m for m in self.daemon.get("/v1/models").json["models"]}
         self.assertEqual(models["small"]["family"], "llama")
         metrics = self.daemon.get("/metrics").body.decode()

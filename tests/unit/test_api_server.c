@@ -317,6 +317,18 @@ static void test_metrics_count(void **state)
 	assert_non_null(strstr(text, "\nbesad_http_requests_total{route=\"/v1/info\",method=\"GET\",code=\"200\"} 1\n"));
 	assert_non_null(strstr(text, "\nbesad_http_requests_total{route=\"none\",method=\"other\",code=\"404\"} 1\n"));
 	assert_non_null(strstr(text, "\nbesad_jobs{state=\"queued\"} 0\n"));
+	assert_null(strstr(text, "besad_device_"));
+	free(text);
+	metrics_set_device(
+		f->metrics,
+		&(struct device_reading){.utilisation = 0.5, .watts = -1, .celsius = 40, .memory_used = 3e9, .memory_total = 8e9});
+	assert_int_equal(ask(f, "GET", "/metrics", "", NULL, &text), 200);
+	assert_non_null(strstr(text, "\nbesad_device_utilisation_ratio 0.5\n"));
+	assert_non_null(strstr(text, "\nbesad_device_memory_used_bytes 3000000000\n"));
+	assert_null(strstr(text, "besad_device_power_watts"));
+	free(text);
+	assert_int_equal(ask(f, "GET", "/v1/info", "", NULL, &text), 200);
+	assert_non_null(strstr(text, "\"memory_total_bytes\":8000000000,\"power_watts\":null,\"temperature_celsius\":40}"));
 	free(text);
 }
 
