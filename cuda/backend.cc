@@ -60,6 +60,7 @@ static const struct backend_ops cuda_ops = {
 	.zero = cuda_zero,
 	.sync = cuda_sync,
 	.memory = cuda_memory,
+	.footprint = cuda_footprint,
 	.convert = cuda_convert,
 	.matmul = cuda_matmul,
 	.add_bias = cuda_add_bias,

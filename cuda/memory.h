@@ -21,5 +21,6 @@ enum status cuda_copy(struct backend *, void *to, const void *from, size_t bytes
 enum status cuda_zero(struct backend *, void *device, size_t bytes);
 enum status cuda_sync(struct backend *);
 enum status cuda_memory(struct backend *, size_t *ret_free, size_t *ret_total);
+enum status cuda_footprint(struct backend *, const struct workload *, struct footprint *ret); /* footprint.cc */
 
 #endif

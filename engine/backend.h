@@ -20,6 +20,7 @@
 #include "engine/tensor.h"
 
 struct backend;
+struct model_config;
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
 
@@ -51,6 +52,22 @@ struct rates {
 	int64_t groups;    /* G */
 	const void *cols;  /* device I32 [G]: C of the linear that group g prunes */
 	const void *share; /* device F64 [G]: the group's weights / all weights of the block; they add up to 1 */
+};
+
+/* What a job puts on the device: one block of a model, and its calibration's hidden states. */
+struct workload {
+	const struct model_config *config;
+	enum dtype file_type, compute_type; /* of the weights: as stored, and as products take them */
+	int64_t sequences, tokens;          /* of the calibration; tokens per sequence */
+	int64_t learn_batch;                /* sequences of a learning step; 0 where nothing is learned */
+	int64_t pass_batch;                 /* sequences of a pass that learns nothing */
+	int candidates;
+	bool by_row; /* a rate per row, else per linear */
+};
+struct footprint {
+	bool fits;
+	size_t peak, available; /* bytes: at most in use at once, and free */
+	int streams_on_device;  /* how many of the two hidden-state streams are counted in `peak`; the others live in host memory */
 };
 
 /* Prodigy (arXiv 2306.06101, Algorithm as published with BESA; besa.md 1.9), lr 1, no decay, no bias correction. */
@@ -85,6 +102,9 @@ struct backend_ops {
 	enum status (*zero)(struct backend *, void *device, size_t bytes);
 	enum status (*sync)(struct backend *);
 	enum status (*memory)(struct backend *, size_t *ret_free, size_t *ret_total); /* bytes the device has, and has left */
+
+	/* Predicts what a workload takes of the device's memory. NULL where the device's memory is the host's. */
+	enum status (*footprint)(struct backend *, const struct workload *, struct footprint *ret);
 
 	/* ---- dense layers ---------------------------------------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,20 @@ static bool prunes(const struct run *run)
 	return run->spec->method != METHOD_NONE;
 }
 
+static enum status __attribute__((format(printf, 3, 4))) warn(const struct run *run, struct error *err, const char *format, ...)
+{
+	char message[400];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(message, sizeof message, format, args);
+	va_end(args);
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddStringToObject(data, "message", message);
+	enum status status = run->sink->event(run->sink->context, "warning", data, err);
+	cJSON_Delete(data);
+	return status;
+}
+
 /* Backend, threads and precision: the caller's for a new job, those of its first attempt for a resumed one, because they change the
  * last bits of the result. */
 static enum status resolve_settings(struct run *run, struct error *err)
@@ -48,15 +63,8 @@ static enum status resolve_settings(struct run *run, struct error *err)
 	enum precision precision = run->spec->precision;
 	if (savepoint->found) {
 		if (strcmp(savepoint->backend, run->backend->name) != 0) {
-			cJSON *data = cJSON_CreateObject();
-			char message[160];
-			snprintf(message, sizeof message,
-				 "the job began on the %s backend and goes on on %s: results may differ in the last bits",
-				 savepoint->backend, run->backend->name);
-			cJSON_AddStringToObject(data, "message", message);
-			enum status status = run->sink->event(run->sink->context, "warning", data, err);
-			cJSON_Delete(data);
-			TRY(status);
+			TRY(warn(run, err, "the job began on the %s backend and goes on on %s: results may differ in the last bits",
+				 savepoint->backend, run->backend->name));
 		} else if (run->backend->unified && savepoint->threads != run->backend->threads) {
 			TRY(backend_cpu_create(savepoint->threads, &run->own_backend, err));
 			run->backend = run->own_backend;
@@ -164,6 +172,29 @@ static enum status find_published(struct run *run, cJSON **ret_result, struct er
 	return status;
 }
 
+/* Before anything is computed: what will not fit on the device fails now, with the numbers, and not hours later. */
+static enum status check_memory(const struct run *run, const struct pruning *pruning, struct error *err)
+{
+	struct workload workload;
+	struct footprint need;
+	if (!run->backend->ops->footprint) return STATUS_OK;
+	TRY(prune_workload(pruning, &workload, err));
+	if (run->backend->ops->footprint(run->backend, &workload, &need)) {
+		*err = run->backend->error;
+		return err->status;
+	}
+	if (!need.fits)
+		return error_set(err, STATUS_NO_MEMORY,
+				 "the job needs %zu MiB of device memory, and %zu MiB are free; a shorter "
+				 "'calibration.sequence_length' or a "
+				 "smaller 'besa.batch_size' needs less",
+				 (need.peak >> 20) + 1, need.available >> 20);
+	if (need.streams_on_device == 2) return STATUS_OK;
+	double stream = (double)workload.sequences * (double)workload.tokens * (double)workload.config->hidden * sizeof(float);
+	return warn(run, err, "%s of hidden states live in host memory, %.0f MiB each: the device has %zu MiB free",
+		    need.streams_on_device ? "one of two streams" : "both streams", stream / (1 << 20), need.available >> 20);
+}
+
 static enum status run_all(struct run *run, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
@@ -176,6 +207,16 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		return error_set(err, STATUS_NOT_FOUND, "%s is gone, and %d finished blocks with it; submit the job again",
 				 job->work_dir, job->blocks_done);
 	TRY(resolve_settings(run, err));
+	const struct pruning pruning = {.job = job,
+					.model = &run->model,
+					.backend = run->backend,
+					.sink = run->sink,
+					.progress = &run->progress,
+					.savepoint = &run->savepoint,
+					.spec_json = run->spec_json,
+					.output = &run->output,
+					.compute_type = run->compute_type};
+	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
 	if (prunes(run)) TRY(output_open(job->model_dir, &run->model.checkpoint, job->work_dir, &run->output, err));
 	TRY(savepoint_save(&run->savepoint, run->spec_json, err));
@@ -189,15 +230,6 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 				.pruned = run->pruned,
 				.device = run->backend->device};
 	if (prunes(run)) {
-		const struct pruning pruning = {.job = job,
-						.model = &run->model,
-						.backend = run->backend,
-						.sink = run->sink,
-						.progress = &run->progress,
-						.savepoint = &run->savepoint,
-						.spec_json = run->spec_json,
-						.output = &run->output,
-						.compute_type = run->compute_type};
 		TRY(prune_blocks(&pruning, &run->calibration, err));
 		progress_phase(&run->progress, "evaluating");
 		TRY(evaluate_pruned(run, err));

@@ -331,7 +331,7 @@ static enum status end_phase(struct walk *w, struct block_result *result, enum p
 static enum status prune_block(struct walk *w, int index, struct error *err)
 {
 	struct block_result result = {.mark = monotonic_seconds()};
-	double started = result.mark, tokens = (double)(w->input.sequences * w->input.tokens);
+	double started = result.mark, tokens = calibrated(w) ? (double)(w->input.sequences * w->input.tokens) : 1;
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
 	TRY(end_phase(w, &result, PHASE_LOAD, err));
@@ -361,14 +361,41 @@ static enum status prune_block(struct walk *w, int index, struct error *err)
 	return status;
 }
 
+/* Sequences of a pass that learns nothing. */
+static int64_t pass_batch(const struct pruning *p)
+{
+	int64_t samples = p->job->spec->calibration_samples, tokens = p->job->spec->calibration.sequence_length;
+	int64_t batch_tokens = p->backend->unified ? BATCH_TOKENS_CPU : BATCH_TOKENS_DEVICE;
+	return tokens >= batch_tokens ? 1 : batch_tokens / tokens < samples ? batch_tokens / tokens : samples;
+}
+
+enum status prune_workload(const struct pruning *p, struct workload *ret, struct error *err)
+{
+	const struct spec *spec = p->job->spec;
+	struct block_layout layout;
+	struct tensor_info info;
+	block_layout_init(&p->model->config, &layout);
+	TRY(block_linear_tensor(p->model, &layout.linears[0], 0, &info, err));
+	*ret = (struct workload){.config = &p->model->config,
+				 .file_type = info.dtype,
+				 .compute_type = p->compute_type,
+				 .sequences = spec->calibration.resolved_path ? spec->calibration_samples : 0,
+				 .tokens = spec->calibration.sequence_length,
+				 .learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
+				 .pass_batch = pass_batch(p),
+				 .candidates = spec->besa.candidates,
+				 .by_row = spec->besa.granularity == GRANULARITY_ROW};
+	return STATUS_OK;
+}
+
 static enum status create(struct walk *w, struct error *err)
 {
 	const struct model *model = w->p->model;
 	const struct block_layout *layout = &w->block.layout;
 	int64_t samples = w->spec->calibration_samples, tokens = w->spec->calibration.sequence_length,
 		hidden = model->config.hidden;
-	int64_t batch_tokens = w->backend->unified ? BATCH_TOKENS_CPU : BATCH_TOKENS_DEVICE, largest = 0;
-	w->batch = (int)(tokens >= batch_tokens ? 1 : batch_tokens / tokens < samples ? batch_tokens / tokens : samples);
+	int64_t largest = 0;
+	w->batch = (int)pass_batch(w->p);
 	TRY(block_create(model, w->backend, w->p->compute_type, tokens, &w->block, err));
 	TRY(ranking_create(&w->block, &w->ranking, err));
 	if (learns(w)) TRY(besa_create(w->spec, &w->block, &w->ranking, tokens, &w->besa, err));
@@ -378,8 +405,10 @@ static enum status create(struct walk *w, struct error *err)
 	w->y = y;
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, STEP_STATS * sizeof(double), &w->stats), err));
 	int64_t at_once = w->batch > w->spec->besa.batch_size ? w->batch : w->spec->besa.batch_size;
-	TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->input, err));
-	TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->reference, err));
+	if (calibrated(w)) {
+		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->input, err));
+		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->reference, err));
+	}
 	for (int i = 0; i < layout->n_linears; i++)
 		if (layout->linears[i].rows * layout->linears[i].cols > largest)
 			largest = layout->linears[i].rows * layout->linears[i].cols;

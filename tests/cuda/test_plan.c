@@ -128,6 +128,40 @@ static void test_limit(void **state)
 	backend_destroy(limited);
 }
 
+/* The backend's answer: streams leave a device that has less, before a job fits no more. */
+static void test_footprint(void **state)
+{
+	struct error err;
+	struct model model;
+	struct footprint need;
+	int last = 2;
+	(void)state;
+	assert_int_equal(model_open("demo/tiny-llama", &model, &err), STATUS_OK);
+	struct workload workload = {.config = &model.config,
+				    .file_type = DTYPE_BF16,
+				    .compute_type = DTYPE_BF16,
+				    .sequences = 512,
+				    .tokens = 256,
+				    .learn_batch = 1,
+				    .pass_batch = 4,
+				    .candidates = 101,
+				    .by_row = true};
+	bool seen[3] = {false}, refused = false;
+	for (size_t limit = (size_t)1 << 30; limit >= WORKSPACE_BYTES + ((size_t)1 << 20); limit -= (size_t)10 << 20) {
+		assert_int_equal(backend_cuda_create(limit, &backend, &err), STATUS_OK);
+		assert_int_equal(backend->ops->footprint(backend, &workload, &need), STATUS_OK);
+		assert_int_equal(need.available, limit);
+		assert_true(need.streams_on_device <= last && (need.fits || need.streams_on_device == 0));
+		assert_true(!need.fits || (need.peak <= limit && !refused));
+		last = need.streams_on_device;
+		seen[last] = seen[last] || need.fits;
+		refused = refused || !need.fits;
+		backend_destroy(backend);
+	}
+	assert_true(seen[0] && seen[1] && seen[2] && refused);
+	model_close(&model);
+}
+
 /* LLaMA-2-70B within 24 GB: hidden states do not all fit on the device, the rest does. */
 static void test_70b_in_24_gb(void **state)
 {
@@ -160,6 +194,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plan_is_what_is_allocated),
 		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_footprint),
 		cmocka_unit_test(test_70b_in_24_gb),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

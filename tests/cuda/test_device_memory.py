@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""--device-memory, on a besad with the emulated CUDA backend: what cannot fit fails at once, with the numbers."""
+import json
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
+from support import BESAD, SLOW, Daemon, write_calibration, write_model  # noqa: E402
+
+SAMPLES, TOKENS = 1536, 64
+
+
+class DeviceMemory(unittest.TestCase):
+    def setUp(self):
+        self.place = Daemon()  # for its directories; it is not started
+        self.addCleanup(self.place.remove)
+        write_model(os.path.join(self.place.models, "small"), 64, 160, 4, 2, 1, vocab=300, scale=0.1)
+        write_calibration(os.path.join(self.place.data, "tokens.safetensors"), SAMPLES, TOKENS, vocab=300)
+
+    def run_job(self, output, memory=None, method="wanda"):
+        calibration = {"path": "tokens.safetensors", "samples": SAMPLES, "sequence_length": TOKENS}
+        job, checkpoint = (os.path.join(self.place.directory, output + end) for end in (".json", ".checkpoint"))
+        with open(job, "w") as file:
+            json.dump({"model": "small", "output": output, "method": method, "sparsity": 0.5,
+                       **({"calibration": calibration} if method == "wanda" else {})}, file)
+        done = subprocess.run([BESAD, "run", "--backend", "cuda", *(["--device-memory", f"{memory}M"] if memory else []),
+                               "--checkpoint-dir", checkpoint, "--model-root", self.place.models, "--data-root", self.place.data,
+                               "--output-root", self.place.output, job], capture_output=True, text=True, timeout=300 * SLOW)
+        events = []
+        if os.path.exists(os.path.join(checkpoint, "events.jsonl")):
+            with open(os.path.join(checkpoint, "events.jsonl")) as file:
+                events = [json.loads(line) for line in file]
+        return done, events
+
+    def test_too_little(self):
+        done, events = self.run_job("none", 90)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        needs = re.search(r"the job needs (\d+) MiB of device memory, and 90 MiB are free", done.stderr)
+        self.assertTrue(needs, done.stderr)
+        self.assertNotIn("block.started", [e["type"] for e in events])
+
+    def test_enough(self):
+        done, events = self.run_job("magnitude", 140, method="magnitude")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotIn("warning", [e["type"] for e in events])
+
+
+if __name__ == "__main__":
+    unittest.main()
