@@ -47,6 +47,7 @@ static size_t activation_bytes(const struct plan_sizes *s, int64_t batch, bool b
 		bytes += padded(rows, s->intermediate, type) + padded(rows, s->hidden, type) + padded(rows, fused_rows[0], type) +
 			 padded(rows, fused_cols[1], type) + (type == DTYPE_F32 ? 0 : padded(rows, s->hidden, type));
 	if (s->qk_norm) bytes += padded(rows, turned, type) + array(rows, 2 * (s->heads + s->kv_heads), 4);
+	if (s->output_norms) bytes += (backward ? 3 : 2) * padded(rows, s->hidden, DTYPE_F32) + 2 * array(rows, 2, 4);
 	if (s->qk_norm && backward) bytes += padded(rows, turned, type) + (type == DTYPE_F32 ? 0 : padded(rows, turned, DTYPE_F32));
 	return bytes;
 }
@@ -93,8 +94,8 @@ void plan_predict(const struct plan_sizes *s, struct plan *ret)
 		bins += array(fused_rows[f], fused_cols[f], 1);
 		rows += fused_rows[f];
 	}
-	p.weights +=
-		2 * array(1, s->hidden, 4) + array(s->tokens, s->head_dim, 4) + (s->qk_norm ? 2 * array(1, s->head_dim, 4) : 0);
+	p.weights += (s->output_norms ? 4 : 2) * array(1, s->hidden, 4) + array(s->tokens, s->head_dim, 4) +
+		     (s->qk_norm ? 2 * array(1, s->head_dim, 4) : 0);
 	p.ranks += array(rows, 1, 4);
 	p.activations = activation_bytes(s, s->pass_batch, false);
 	if (s->learn_batch) {

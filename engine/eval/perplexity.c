@@ -121,7 +121,7 @@ static enum status score(const struct evaluation *e, struct head_room *room, str
 	TRY(ops->norm_forward(e->backend, &e->model->config.norm, normed, tensor_rows(room->stats, 0, rows), hidden,
 			      e->head.norm_weight, e->head.norm_bias));
 	TRY(ops->matmul(e->backend, logits, normed, false, e->head.head, true, false));
-	TRY(ops->token_logprobs(e->backend, room->logprobs, logits, room->targets, 0));
+	TRY(ops->token_logprobs(e->backend, room->logprobs, logits, room->targets, e->model->config.logit_softcap));
 	TRY(ops->download(e->backend, room->host, room->logprobs, (size_t)rows * sizeof *room->host));
 	for (int64_t t = 0; t < rows; t++)
 		*sum += room->host[t];

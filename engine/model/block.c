@@ -74,24 +74,28 @@ enum status block_linear_tensor(const struct model *model, const struct linear *
 	return STATUS_OK;
 }
 
-/* The norms of a block, their place in weight names, and in struct block. */
+/* The norms of a block: their place in weight names, without and with output norms, and in struct block. */
 static const struct {
-	const char *path;
+	const char *path, *with_output_norms;
 	bool of_heads;
 	size_t place;
 } NORMS[] = {
-	{"input_layernorm", false, offsetof(struct block, norm1)},
-	{"post_attention_layernorm", false, offsetof(struct block, norm2)},
-	{"self_attn.q_norm", true, offsetof(struct block, q_norm)},
-	{"self_attn.k_norm", true, offsetof(struct block, k_norm)},
+	{"input_layernorm", "input_layernorm", false, offsetof(struct block, norm1)},
+	{"post_attention_layernorm", "pre_feedforward_layernorm", false, offsetof(struct block, norm2)},
+	{"self_attn.q_norm", "self_attn.q_norm", true, offsetof(struct block, q_norm)},
+	{"self_attn.k_norm", "self_attn.k_norm", true, offsetof(struct block, k_norm)},
+	{NULL, "post_attention_layernorm", false, offsetof(struct block, attention_norm)},
+	{NULL, "post_feedforward_layernorm", false, offsetof(struct block, mlp_norm)},
 };
 enum { N_NORMS = sizeof NORMS / sizeof *NORMS };
 
-/* How many weights a norm has; 0 where the family lacks it. */
-static int64_t norm_length(const struct model_config *config, int norm)
+/* The name of a norm's weight in block `index`, and its length; 0 where the family lacks that norm. */
+static int64_t norm_name(const struct model_config *config, int norm, int index, char name[160])
 {
-	if (!NORMS[norm].of_heads) return config->hidden;
-	return config->qk_norm ? config->head_dim : 0;
+	const char *path = config->output_norms ? NORMS[norm].with_output_norms : NORMS[norm].path;
+	if (!path || (NORMS[norm].of_heads && !config->qk_norm)) return 0;
+	tensor_name(name, index, path, "weight");
+	return NORMS[norm].of_heads ? config->head_dim : config->hidden;
 }
 
 static struct tensor *norm_weight(struct block *block, int norm)
@@ -119,10 +123,8 @@ enum status block_check(const struct model *model, struct error *err)
 			TRY(model_tensor(model, name, 0, layout.linears[i].rows, &info, err));
 		}
 		for (int i = 0; i < N_NORMS; i++) {
-			int64_t length = norm_length(&model->config, i);
-			if (!length) continue;
-			tensor_name(name, index, NORMS[i].path, "weight");
-			TRY(model_tensor(model, name, 0, length, &info, err));
+			int64_t length = norm_name(&model->config, i, index, name);
+			if (length) TRY(model_tensor(model, name, 0, length, &info, err));
 		}
 	}
 	return STATUS_OK;
@@ -248,12 +250,11 @@ enum status block_load(struct block *block, const struct model *model, int index
 	char name[160];
 	for (int i = 0; i < block->layout.n_linears; i++)
 		TRY(load_linear(block, model, &block->layout.linears[i], index, err));
+	block->window = model_window(block->config, index);
 	release_norms(block);
 	for (int i = 0; i < N_NORMS; i++) {
-		int64_t length = norm_length(block->config, i);
-		if (!length) continue;
-		tensor_name(name, index, NORMS[i].path, "weight");
-		TRY(model_upload_vector(model, block->backend, name, length, norm_weight(block, i), err));
+		int64_t length = norm_name(block->config, i, index, name);
+		if (length) TRY(model_upload_vector(model, block->backend, name, length, norm_weight(block, i), err));
 	}
 	return STATUS_OK;
 }
@@ -309,7 +310,14 @@ static void place_activations(const struct block *block, struct activations *a, 
 		a->stats_q = place_whole(arena, rows, 2 * config->heads, DTYPE_F32);
 		a->stats_k = place_whole(arena, rows, 2 * config->kv_heads, DTYPE_F32);
 	}
+	if (config->output_norms) {
+		a->attention_output = place(arena, rows, hidden, DTYPE_F32);
+		a->mlp_output = place(arena, rows, hidden, DTYPE_F32);
+		a->stats_attention = place_whole(arena, rows, 2, DTYPE_F32);
+		a->stats_mlp = place_whole(arena, rows, 2, DTYPE_F32);
+	}
 	if (!backward) return;
+	if (config->output_norms) a->doutput = place(arena, rows, hidden, DTYPE_F32);
 	a->dmlp = place(arena, rows, config->intermediate, type);
 	a->dn2 = place(arena, rows, hidden, type);
 	a->dqkv = place(arena, rows, width[FUSED_QKV], type);
@@ -422,7 +430,8 @@ static struct attention attention_of(const struct block *block, const struct act
 				  .kv_heads = (int)config->kv_heads,
 				  .head_dim = (int)config->head_dim,
 				  .scale = config->attention_scale,
-				  .window = config->sliding_window};
+				  .softcap = config->attention_softcap,
+				  .window = block->window};
 }
 
 static enum status linear_forward(const struct block *block, enum fused f, struct tensor y, struct tensor x, bool accumulate,
@@ -437,6 +446,37 @@ static enum status linear_forward(const struct block *block, enum fused f, struc
 static enum status copy_rows(struct backend *backend, struct tensor to, struct tensor from)
 {
 	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
+}
+
+/* The linear that ends attention or the MLP: what it gave is kept where it is normalised, by `weight`. Without data there is no norm. */
+struct ending {
+	enum fused fused;
+	struct tensor output, stats, weight;
+};
+
+static struct ending attention_ending(const struct block *block, const struct activations *a)
+{
+	return (struct ending){FUSED_O, a->attention_output, a->stats_attention, block->attention_norm};
+}
+
+static struct ending mlp_ending(const struct block *block, const struct activations *a)
+{
+	return (struct ending){FUSED_MLP_OUT, a->mlp_output, a->stats_mlp, block->mlp_norm};
+}
+
+/* to = from + linear(x), all F32 [T,H] but x. */
+static enum status end_forward(const struct block *block, struct ending ending, struct tensor to, struct tensor from,
+			       struct tensor x, void *sums)
+{
+	struct backend *backend = block->backend;
+	if (!ending.weight.data) {
+		TRY(copy_rows(backend, to, from));
+		return linear_forward(block, ending.fused, to, x, true, sums);
+	}
+	struct tensor output = tensor_rows(ending.output, 0, to.rows), stats = tensor_rows(ending.stats, 0, to.rows), none = {0};
+	TRY(linear_forward(block, ending.fused, output, x, false, sums));
+	TRY(backend->ops->norm_forward(backend, &block->config->norm, to, stats, output, ending.weight, none));
+	return backend->ops->add(backend, to, from);
 }
 
 enum status block_forward(const struct block *block, struct activations *a, int batch, struct tensor x, struct tensor y,
@@ -459,15 +499,13 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
-	TRY(copy_rows(backend, h, x));
-	TRY(linear_forward(block, FUSED_O, h, out, true, sums[FUSED_O]));
+	TRY(end_forward(block, attention_ending(block, a), h, x, out, sums[FUSED_O]));
 
 	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, none));
 	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, sums[FUSED_MLP_IN]));
 	TRY(ops->activation_forward(backend, config->activation, mlp, tensor_cols(gate_up, 0, config->intermediate),
 				    tensor_cols(gate_up, config->intermediate, config->intermediate)));
-	TRY(copy_rows(backend, y, h));
-	return linear_forward(block, FUSED_MLP_OUT, y, mlp, true, sums[FUSED_MLP_OUT]);
+	return end_forward(block, mlp_ending(block, a), y, h, mlp, sums[FUSED_MLP_OUT]);
 }
 
 /* dx = dy · active: through a fused matrix to its input. */
@@ -487,6 +525,20 @@ static enum status round_gradient(struct backend *backend, struct tensor gradien
 	return backend->ops->convert(backend, *ret, gradient);
 }
 
+/* The gradient of what a linear gave, in the type that the products take, from that of the sum it went into. */
+static enum status end_backward(const struct block *block, const struct activations *a, struct ending ending, struct tensor dy,
+				struct tensor *ret)
+{
+	struct backend *backend = block->backend;
+	if (ending.weight.data) {
+		struct tensor output = tensor_rows(ending.output, 0, dy.rows), stats = tensor_rows(ending.stats, 0, dy.rows);
+		struct tensor doutput = tensor_rows(a->doutput, 0, dy.rows);
+		TRY(backend->ops->norm_backward(backend, &block->config->norm, doutput, dy, output, stats, ending.weight, false));
+		dy = doutput;
+	}
+	return round_gradient(backend, dy, a->dhalf, ret);
+}
+
 enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, fused_gradient_fn use,
 			   void *context)
 {
@@ -498,7 +550,7 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	struct tensor gate = tensor_cols(gate_up, 0, config->intermediate);
 	struct tensor up = tensor_cols(gate_up, config->intermediate, config->intermediate);
 
-	TRY(round_gradient(backend, dy, a->dhalf, &g));
+	TRY(end_backward(block, a, mlp_ending(block, a), dy, &g));
 	TRY(use(context, FUSED_MLP_OUT, &(struct fused_gradient){g, ROWS(a->mlp)}));
 	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g));
 	TRY(ops->activation_backward(backend, config->activation, gate, up, dmlp, gate, up));
@@ -506,7 +558,7 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	TRY(linear_backward(block, FUSED_MLP_IN, dn2, gate_up));
 	TRY(ops->norm_backward(backend, &config->norm, dy, dn2, ROWS(a->h), ROWS(a->stats2), block->norm2, true));
 
-	TRY(round_gradient(backend, dy, a->dhalf, &g));
+	TRY(end_backward(block, a, attention_ending(block, a), dy, &g));
 	TRY(use(context, FUSED_O, &(struct fused_gradient){g, ROWS(a->attention)}));
 	TRY(linear_backward(block, FUSED_O, dout, g));
 	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;

@@ -7,7 +7,8 @@
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
  *
- * Where the family has q and k norms, each head of q and k is normalised before it turns.
+ * Where the family has q and k norms, each head of q and k is normalised before it turns; where it has output norms, a·Woᵀ and s·Wdᵀ are
+ * normalised before they are added.
  *
  * T is the number of token rows of a batch (sequences one after the other), H the hidden size, I the intermediate size. */
 #ifndef BESAD_ENGINE_BLOCK_H
@@ -47,12 +48,14 @@ struct block {
 	struct block_layout layout;
 	struct backend *backend;
 	enum dtype file_type, compute_type;
-	struct tensor weight[FUSED_COUNT]; /* frozen, file_type */
-	struct tensor active[FUSED_COUNT]; /* compute_type */
-	struct tensor bias[FUSED_COUNT];   /* F32 [1, rows]; no data where there is none */
-	struct tensor norm1, norm2;        /* F32 [1, H] */
-	struct tensor q_norm, k_norm;      /* F32 [1, head_dim]; no data where there are none */
-	struct tensor rope;                /* F32 [positions, rotary] */
+	struct tensor weight[FUSED_COUNT];      /* frozen, file_type */
+	struct tensor active[FUSED_COUNT];      /* compute_type */
+	struct tensor bias[FUSED_COUNT];        /* F32 [1, rows]; no data where there is none */
+	struct tensor norm1, norm2;             /* F32 [1, H] */
+	struct tensor q_norm, k_norm;           /* F32 [1, head_dim]; no data where there are none */
+	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
+	struct tensor rope;                     /* F32 [positions, rotary] */
+	int64_t window;                         /* of the block that is loaded */
 };
 
 enum status block_create(const struct model *, struct backend *, enum dtype compute_type, int64_t sequence_length,
@@ -83,6 +86,8 @@ struct activations {
 	struct tensor dmlp, dn2, dqkv, dattention,
 		dhalf;               /* of the backward: compute type; without data unless `backward` was asked for */
 	struct tensor dqk, dqk_wide; /* with q and k norms: compute type; F32, unless that is the compute type */
+	/* With output norms: F32 [T,H] what the two linears gave, F32 statistics, and the gradient of what they gave. */
+	struct tensor attention_output, mlp_output, stats_attention, stats_mlp, doutput;
 	void *memory;
 };
 

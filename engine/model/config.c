@@ -12,7 +12,6 @@
 enum {
 	MAX_CONFIG_BYTES = 4 << 20,
 	MAX_COLUMNS = 65536, /* inputs of a linear layer: ranks are 16 bits wide */
-	MAX_LAYERS = 4096,
 	MAX_VOCAB = 1 << 24,
 	MAX_POSITIONS = 1 << 30,
 };
@@ -38,8 +37,6 @@ static const struct {
 	{"pretraining_tp", 1},
 	{"partial_rotary_factor", 1},
 	{"quantization_config", 0},
-	{"attn_logit_softcapping", 0},
-	{"final_logit_softcapping", 0},
 	{"use_qk_norm", 0},
 	{"qk_layernorm", 0},
 	{"use_parallel_residual", 0},
@@ -50,7 +47,7 @@ static const struct {
 	{"residual_multiplier", 1},
 	{"embedding_multiplier", 1},
 	{"attention_multiplier", 0},
-	{"query_pre_attn_scalar", 0},
+	{"use_bidirectional_attention", 0},
 	{"num_experts", 0},
 	{"num_local_experts", 0},
 	{"no_rope_layers", 0},
@@ -67,14 +64,22 @@ static bool is_neutral(const cJSON *value, double neutral)
 	return (cJSON_IsArray(value) || cJSON_IsObject(value)) && value->child == NULL;
 }
 
+/* What only the families with a `query_pre_attn_scalar` heed; they do nothing where they are 0. */
+static const char *const capping_fields[] = {"query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"};
+
+static enum status refuse_field(const cJSON *json, const char *key, double neutral, const char *path, struct error *err)
+{
+	const cJSON *value = cJSON_GetObjectItemCaseSensitive(json, key);
+	if (!value || is_neutral(value, neutral)) return STATUS_OK;
+	return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is set, which is not supported", path, key);
+}
+
 static enum status refuse_fields(const cJSON *json, const struct family *family, const char *path, struct error *err)
 {
-	for (size_t i = 0; i < sizeof refused_fields / sizeof *refused_fields; i++) {
-		const cJSON *value = cJSON_GetObjectItemCaseSensitive(json, refused_fields[i].key);
-		if (value && !is_neutral(value, refused_fields[i].neutral))
-			return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is set, which is not supported", path,
-					 refused_fields[i].key);
-	}
+	for (size_t i = 0; i < sizeof refused_fields / sizeof *refused_fields; i++)
+		TRY(refuse_field(json, refused_fields[i].key, refused_fields[i].neutral, path, err));
+	for (size_t i = 0; !family->query_pre_attn_scalar && i < sizeof capping_fields / sizeof *capping_fields; i++)
+		TRY(refuse_field(json, capping_fields[i], 0, path, err));
 	const struct {
 		const char *key;
 		bool heeded;
@@ -121,8 +126,10 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 		int64_t high;
 		int64_t *to;
 	} required[] = {
-		{"hidden_size", MAX_COLUMNS, &config->hidden},      {"intermediate_size", MAX_COLUMNS, &config->intermediate},
-		{"num_hidden_layers", MAX_LAYERS, &config->layers}, {"num_attention_heads", MAX_COLUMNS, &config->heads},
+		{"hidden_size", MAX_COLUMNS, &config->hidden},
+		{"intermediate_size", MAX_COLUMNS, &config->intermediate},
+		{"num_hidden_layers", MODEL_MAX_LAYERS, &config->layers},
+		{"num_attention_heads", MAX_COLUMNS, &config->heads},
 		{"vocab_size", MAX_VOCAB, &config->vocab},
 	};
 	for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
@@ -158,7 +165,8 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 	return STATUS_OK;
 }
 
-static enum status parse_activation(const cJSON *json, const char *path, enum activation *ret, struct error *err)
+static enum status parse_activation(const cJSON *json, const struct family *family, const char *path, enum activation *ret,
+				    struct error *err)
 {
 	static const struct {
 		const char *name;
@@ -167,52 +175,98 @@ static enum status parse_activation(const cJSON *json, const char *path, enum ac
 		{"silu", ACTIVATION_SILU},          {"swish", ACTIVATION_SILU}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
 		{"gelu_new", ACTIVATION_GELU_TANH}, {"gelu", ACTIVATION_GELU},  {"relu", ACTIVATION_RELU},
 	};
-	const char *name = "silu";
-	TRY(json_get_string(json, path, "hidden_act", &name, err));
+	const char *key = family->activation_key ? family->activation_key : "hidden_act";
+	const char *name = family->activation ? family->activation : "silu";
+	TRY(json_get_string(json, path, key, &name, err));
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (strcmp(known[i].name, name) == 0) {
 			*ret = known[i].activation;
 			return STATUS_OK;
 		}
-	return error_set(err, STATUS_UNSUPPORTED, "%s: 'hidden_act' '%.64s' is not supported", path, name);
+	return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' '%.64s' is not supported", path, key, name);
 }
 
-/* All layers have the same window, or the model is refused. */
+/* A number above 0; 0 where it is null, and `value` where it is not given. */
+static enum status parse_positive(const cJSON *json, const char *path, const char *key, double value, double *ret,
+				  struct error *err)
+{
+	*ret = given(json, key) ? 0 : value;
+	if (!member(json, key)) return STATUS_OK;
+	TRY(json_get_double(json, path, key, ret, err));
+	if (!(*ret > 0 && *ret <= 1e6))
+		return error_set(err, STATUS_INVALID, "%s: '%s' must be above 0 and at most 1e6", path, key);
+	return STATUS_OK;
+}
+
+static enum status parse_capping(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+				 struct error *err)
+{
+	double scalar, attention, logits;
+	if (!family->query_pre_attn_scalar) return STATUS_OK;
+	TRY(parse_positive(json, path, "query_pre_attn_scalar", family->query_pre_attn_scalar, &scalar, err));
+	if (!scalar) return error_set(err, STATUS_INVALID, "%s: 'query_pre_attn_scalar' must be a number", path);
+	TRY(parse_positive(json, path, "attn_logit_softcapping", family->attn_logit_softcapping, &attention, err));
+	TRY(parse_positive(json, path, "final_logit_softcapping", family->final_logit_softcapping, &logits, err));
+	config->attention_scale = (float)(1 / sqrt(scalar));
+	config->attention_softcap = (float)attention;
+	config->logit_softcap = (float)logits;
+	return STATUS_OK;
+}
+
+static void set_full(struct model_config *config, int64_t layer, bool full)
+{
+	uint8_t bit = (uint8_t)(1 << layer % 8), *byte = &config->full_layers[layer / 8];
+	*byte = full ? *byte | bit : *byte & (uint8_t)~bit;
+}
+
+/* `layer_types`, which goes before what the other fields say of layers. */
+static enum status parse_layer_types(const cJSON *types, const struct family *family, const char *path, struct model_config *config,
+				     struct error *err)
+{
+	if (!cJSON_IsArray(types) || cJSON_GetArraySize(types) != config->layers)
+		return error_set(err, STATUS_INVALID, "%s: 'layer_types' must list %" PRId64 " layers", path, config->layers);
+	const cJSON *type;
+	int64_t layer = 0, full_layers = 0;
+	cJSON_ArrayForEach(type, types)
+	{
+		const char *name = cJSON_GetStringValue(type);
+		if (!name) return error_set(err, STATUS_INVALID, "%s: 'layer_types' must be a list of strings", path);
+		bool full = strcmp(name, "full_attention") == 0;
+		if (!full && (strcmp(name, "sliding_attention") != 0 || config->sliding_window == 0))
+			return error_set(err, STATUS_UNSUPPORTED, "%s: 'layer_types' has '%.64s', which is not supported here",
+					 path, name);
+		set_full(config, layer++, full);
+		full_layers += full;
+	}
+	bool mixed = full_layers > 0 && full_layers < config->layers;
+	if (mixed && family->window != WINDOW_WHEN_SWITCHED_ON && family->window != WINDOW_BY_PATTERN)
+		return error_set(err, STATUS_UNSUPPORTED,
+				 "%s: a sliding window in some layers only ('layer_types') is not supported for model_type '%s'",
+				 path, family->model_type);
+	return STATUS_OK;
+}
+
 static enum status parse_window(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
 				struct error *err)
 {
-	bool on = family->window == WINDOW_WHEN_GIVEN;
+	bool on = family->window == WINDOW_WHEN_GIVEN || family->window == WINDOW_BY_PATTERN;
 	int64_t window = given(json, "sliding_window") ? 0 : family->sliding_window, full_layers = 0;
 	TRY(json_get_int(json, path, "sliding_window", 1, MAX_POSITIONS, &window, err));
 	if (family->window == WINDOW_WHEN_SWITCHED_ON) {
-		full_layers = config->layers < 28 ? config->layers : 28;
+		full_layers = 28;
 		TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
 		TRY(json_get_int(json, path, "max_window_layers", 0, INT32_MAX, &full_layers, err));
 	}
-	if (!on) window = 0;
-	const cJSON *types = member(json, "layer_types"), *type;
-	if (types) {
-		if (!cJSON_IsArray(types) || cJSON_GetArraySize(types) != config->layers)
-			return error_set(err, STATUS_INVALID, "%s: 'layer_types' must list %" PRId64 " layers", path,
-					 config->layers);
-		/* The list is what holds; `max_window_layers` is how it came about. */
-		full_layers = 0;
-		cJSON_ArrayForEach(type, types)
-		{
-			const char *name = cJSON_GetStringValue(type);
-			if (!name) return error_set(err, STATUS_INVALID, "%s: 'layer_types' must be a list of strings", path);
-			if (strcmp(name, "full_attention") == 0)
-				full_layers++;
-			else if (strcmp(name, "sliding_attention") != 0 || window == 0)
-				return error_set(err, STATUS_UNSUPPORTED,
-						 "%s: 'layer_types' has '%.64s', which is not supported here", path, name);
-		}
-	}
-	if (full_layers >= config->layers) window = 0;
-	if (window > 0 && full_layers > 0)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: a sliding window in some layers only ('%s') is not supported", path,
-				 types ? "layer_types" : "max_window_layers");
-	config->sliding_window = window;
+	config->sliding_window = on ? window : 0;
+	for (int64_t layer = 0; layer < config->layers; layer++)
+		set_full(config, layer,
+			 family->window == WINDOW_BY_PATTERN ? (layer + 1) % family->window_pattern == 0 : layer < full_layers);
+	const cJSON *types = member(json, "layer_types");
+	if (types) TRY(parse_layer_types(types, family, path, config, err));
+	bool slides = false;
+	for (int layer = 0; layer < config->layers; layer++)
+		slides = slides || model_window(config, layer) > 0;
+	if (!slides) config->sliding_window = 0;
 	return STATUS_OK;
 }
 
@@ -351,13 +405,18 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	snprintf(config.family, sizeof config.family, "%s", family->model_type);
 	TRY(refuse_fields(json, family, path, err));
 	TRY(parse_sizes(json, family, path, &config, err));
-	TRY(parse_activation(json, path, &config.activation, err));
+	TRY(parse_activation(json, family, path, &config.activation, err));
+	TRY(parse_capping(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));
 	TRY(parse_rope(json, path, &config, err));
 	double eps = family->rms_norm_eps;
 	TRY(json_get_double(json, path, "rms_norm_eps", &eps, err));
 	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: 'rms_norm_eps' must be above 0 and at most 1", path);
 	config.norm.eps = (float)eps;
+	config.norm.weight_offset = family->norm_offset;
+	config.output_norms = family->output_norms;
+	if (family->scaled_embeddings) config.embedding_scale = (float)sqrt((double)config.hidden);
+	config.tied_embeddings = family->tied_embeddings;
 	bool attention_bias = false;
 	TRY(json_get_bool(json, path, "attention_bias", &attention_bias, err));
 	TRY(json_get_bool(json, path, "mlp_bias", &config.mlp_bias, err));

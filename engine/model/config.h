@@ -11,6 +11,8 @@
 #include "engine/backend.h"
 #include "engine/error.h"
 
+enum { MODEL_MAX_LAYERS = 4096 };
+
 enum rope_kind { ROPE_NONE, ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3 };
 
 struct model_config {
@@ -22,6 +24,7 @@ struct model_config {
 	bool qkv_bias, o_bias, mlp_bias;
 	bool qk_norm;      /* q and k are normalised head by head before they turn */
 	bool stored_fused; /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
+	bool output_norms; /* what attention and the MLP give is normalised before it is added */
 	bool tied_embeddings;
 	struct {
 		enum rope_kind kind;
@@ -29,16 +32,24 @@ struct model_config {
 		int64_t original_max_positions;
 		int rotary; /* columns of a head that turn */
 	} rope;
-	int64_t sliding_window; /* 0 for none */
-	float embedding_scale;  /* 1 but for Gemma */
-	float attention_scale;  /* 1/sqrt(head_dim) as a rule */
-	int64_t bos_token;      /* -1 for none */
+	int64_t sliding_window;                    /* 0 for none; else of the layers that are not in full_layers */
+	uint8_t full_layers[MODEL_MAX_LAYERS / 8]; /* a bit per layer */
+	float embedding_scale;                     /* 1 but for Gemma */
+	float attention_scale;                     /* 1/sqrt(head_dim) as a rule */
+	float attention_softcap, logit_softcap;    /* as in struct attention; 0 for none */
+	int64_t bos_token;                         /* -1 for none */
 };
 
 /* Parses config.json's content, in the classic form (rope_theta, rope_scaling, torch_dtype) or the newer one (rope_parameters,
  * dtype). `path` names the file in errors. */
 enum status model_config_parse(const cJSON *json, const char *path, struct model_config *ret, struct error *err);
 enum status model_config_read(const char *model_dir, struct model_config *ret, struct error *err);
+
+/* The attention window of a layer, 0 for none. */
+static inline int64_t model_window(const struct model_config *config, int layer)
+{
+	return config->full_layers[layer / 8] >> layer % 8 & 1 ? 0 : config->sliding_window;
+}
 
 /* The rope table of struct backend_ops.rope for `positions` positions: host F32 [positions, rotary], computed in double. For
  * ROPE_DYNAMIC the base depends on `positions` as in transformers. The caller frees it. NULL when memory runs out. */

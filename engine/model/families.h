@@ -5,8 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* When a sliding window holds: never, whenever `sliding_window` is a number, or only where `use_sliding_window` is true as well. */
-enum window_rule { WINDOW_NEVER, WINDOW_WHEN_GIVEN, WINDOW_WHEN_SWITCHED_ON };
+/* Where a sliding window holds: nowhere; in all layers, when `sliding_window` is a number; only where `use_sliding_window` is true as well,
+ * from `max_window_layers` on; in all but every `window_pattern`-th layer. The latter two heed `layer_types`. */
+enum window_rule { WINDOW_NEVER, WINDOW_WHEN_GIVEN, WINDOW_WHEN_SWITCHED_ON, WINDOW_BY_PATTERN };
 
 struct family {
 	const char *model_type;   /* of config.json */
@@ -16,6 +17,12 @@ struct family {
 	bool mlp_bias;            /* heeds the field */
 	bool qk_norm;
 	bool stored_fused; /* qkv_proj and gate_up_proj */
+	bool output_norms;
+	bool scaled_embeddings;     /* by the root of the hidden size */
+	bool tied_embeddings;       /* unless config.json says otherwise */
+	float norm_offset;          /* of struct norm */
+	const char *activation_key; /* the field that names it; NULL: hidden_act */
+	const char *activation;     /* its default; NULL: silu */
 	enum window_rule window;
 
 	/* Defaults of transformers' configuration class, for fields that config.json may leave out. */
@@ -23,7 +30,10 @@ struct family {
 	int64_t head_dim; /* 0: hidden_size / heads */
 	int64_t max_positions;
 	int64_t sliding_window; /* 0 for none */
+	int64_t window_pattern;
 	double rms_norm_eps;
+	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */
+	double attn_logit_softcapping, final_logit_softcapping;
 };
 
 /* Ends with a row whose model_type is NULL. */

@@ -30,6 +30,7 @@ static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enu
 				   .head_dim = c->head_dim,
 				   .vocab = c->vocab,
 				   .qk_norm = c->qk_norm,
+				   .output_norms = c->output_norms,
 				   .sequences = SEQUENCES,
 				   .tokens = TOKENS,
 				   .learn_batch = LEARN_BATCH,

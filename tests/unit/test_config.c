@@ -122,13 +122,28 @@ static void test_families(void **state)
 		 "attention\"]",
 		 64},
 		{"\"use_sliding_window\":true,\"layer_types\":[\"full_attention\",\"full_attention\"]", 0},
+		{"\"use_sliding_window\":true,\"max_window_layers\":1", 64},
+		{"\"use_sliding_window\":true,\"max_window_layers\":0,\"layer_types\":[\"full_attention\",\"sliding_attention\"]",
+		 64},
 	};
 	for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
 		char text[1024];
 		snprintf(text, sizeof text, qwen, windows[i].fields);
 		SUCCEEDS(parse(s, text, &config));
 		assert_int_equal(config.sliding_window, windows[i].window);
+		assert_int_equal(model_window(&config, 1), windows[i].window);
+		assert_int_equal(model_window(&config, 0), i < 6 ? windows[i].window : 0);
 	}
+	SUCCEEDS(parse(s, "{\"model_type\":\"gemma2\"," SIZES "}", &config));
+	assert_int_equal(model_window(&config, 0), 4096);
+	assert_int_equal(model_window(&config, 1), 0);
+	assert_int_equal(config.activation, ACTIVATION_GELU_TANH);
+	assert_true(config.norm.weight_offset == 1 && config.tied_embeddings && config.output_norms);
+	assert_true(config.embedding_scale == 8 && config.attention_scale == 0.0625f);
+	assert_true(config.attention_softcap == 50 && config.logit_softcap == 30);
+	SUCCEEDS(parse(s, "{\"model_type\":\"gemma2\"," SIZES ",\"attn_logit_softcapping\":null,\"final_logit_softcapping\":null}",
+		       &config));
+	assert_true(config.attention_softcap == 0 && config.logit_softcap == 0);
 }
 
 static void test_refuses(void **state)
@@ -197,12 +212,15 @@ static void test_refuses(void **state)
 		 "'long_factor' in 'rope_scaling'", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"qwen3\"," SIZES ",\"num_key_value_heads\":4,\"mlp_bias\":true}", "'mlp_bias'",
 		 STATUS_UNSUPPORTED},
-		{"{\"model_type\":\"qwen2\"," SIZES
-		 ",\"num_key_value_heads\":4,\"use_sliding_window\":true,\"max_window_layers\":1}",
-		 "'max_window_layers'", STATUS_UNSUPPORTED},
-		{"{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4,\"use_sliding_window\":true,"
-		 "\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+		{"{\"model_type\":\"mistral\"," SIZES
+		 ",\"num_key_value_heads\":4,\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
 		 "'layer_types'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"gemma2\"," SIZES ",\"query_pre_attn_scalar\":null}", "'query_pre_attn_scalar'", STATUS_INVALID},
+		{"{\"model_type\":\"gemma2\"," SIZES ",\"attn_logit_softcapping\":-1}", "'attn_logit_softcapping'", STATUS_INVALID},
+		{"{\"model_type\":\"gemma2\"," SIZES ",\"hidden_activation\":\"tanh\"}", "'hidden_activation' 'tanh'",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"gemma2\"," SIZES ",\"use_bidirectional_attention\":true}", "'use_bidirectional_attention'",
+		 STATUS_UNSUPPORTED},
 	};
 	for (size_t i = 0; i < sizeof wholes / sizeof *wholes; i++)
 		FAILS(wholes[i].status, wholes[i].part, parse(s, wholes[i].text, &config));

@@ -53,12 +53,25 @@ FAMILIES = {
                               max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
                               use_sliding_window=False, sliding_window=None, max_window_layers=2,
                               layer_types=["full_attention", "full_attention"], tie_word_embeddings=True),
+        "some-windows-classic": classic(model_type="qwen2", architectures=["Qwen2ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6,
+                                        max_position_embeddings=512, rope_theta=1000000.0, use_sliding_window=True, sliding_window=5,
+                                        max_window_layers=1, tie_word_embeddings=True),
     },
     "phi3": {
         "fused-classic": classic(model_type="phi3", architectures=["Phi3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
                                  max_position_embeddings=512, original_max_position_embeddings=512, rope_theta=10000.0,
                                  rope_scaling=None, sliding_window=11, attention_bias=False, resid_pdrop=0.0, embd_pdrop=0.0,
                                  attention_dropout=0.0, tie_word_embeddings=False),
+    },
+    "gemma2": {
+        "newer": newer(model_type="gemma2", architectures=["Gemma2ForCausalLM"], hidden_activation="gelu_pytorch_tanh",
+                       rms_norm_eps=1e-6, head_dim=12, max_position_embeddings=512, query_pre_attn_scalar=20, sliding_window=9,
+                       attn_logit_softcapping=4.0, final_logit_softcapping=9.0, attention_bias=False,
+                       layer_types=["full_attention", "sliding_attention"],
+                       rope_parameters=dict(rope_type="default", rope_theta=10000.0), tie_word_embeddings=True),
+        "classic": classic(model_type="gemma2", architectures=["Gemma2ForCausalLM"], hidden_act="gelu_pytorch_tanh",
+                           hidden_activation="gelu_pytorch_tanh", rms_norm_eps=1e-6, head_dim=12, max_position_embeddings=512,
+                           query_pre_attn_scalar=12, sliding_window=6, rope_theta=10000.0, attention_bias=False),
     },
     "qwen3": {
         "newer": newer(model_type="qwen3", architectures=["Qwen3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, head_dim=12,
@@ -136,7 +149,7 @@ def make(family, cases, check):
         model = build(fields, seed=sum(family.encode()) if state is None else None)
         if state is None:
             state = {name: tensor.bfloat16().contiguous() for name, tensor in model.state_dict().items()
-                     if name != "lm_head.weight" or not fields["tie_word_embeddings"]}
+                     if name != "lm_head.weight" or not model.config.tie_word_embeddings}
             write(HERE / family / "model.safetensors", state, check)
         else:
             model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
