@@ -94,8 +94,8 @@ void plan_predict(const struct plan_sizes *s, struct plan *ret)
 		bins += array(fused_rows[f], fused_cols[f], 1);
 		rows += fused_rows[f];
 	}
-	p.weights += (s->output_norms ? 4 : 2) * array(1, s->hidden, 4) + array(s->tokens, s->head_dim, 4) +
-		     (s->qk_norm ? 2 * array(1, s->head_dim, 4) : 0);
+	p.weights += (s->output_norms ? 4 : 2) * array(1, s->hidden, 4) +
+		     (s->local_rope ? 2 : 1) * array(s->tokens, s->head_dim, 4) + (s->qk_norm ? 2 * array(1, s->head_dim, 4) : 0);
 	p.ranks += array(rows, 1, 4);
 	p.activations = activation_bytes(s, s->pass_batch, false);
 	if (s->learn_batch) {

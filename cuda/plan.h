@@ -15,6 +15,7 @@ struct plan_sizes {
 	int64_t pass_batch;        /* sequences of a pass that learns nothing */
 	int candidates;
 	bool qk_norm, output_norms;         /* as in struct model_config */
+	bool local_rope;                    /* sliding layers have a rope table of their own */
 	bool by_row;                        /* a rate per row, else per linear */
 	enum dtype file_type, compute_type; /* of the weights: as stored, and as products take them */
 	int streams_on_device; /* of the two hidden-state streams: 0, 1 or 2; each of the others takes a batch of room */

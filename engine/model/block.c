@@ -154,14 +154,15 @@ static enum status allocate_padded(struct backend *backend, int64_t rows, int64_
 	return STATUS_OK;
 }
 
-static enum status upload_rope(struct block *block, int64_t positions, struct error *err)
+static enum status upload_rope(struct block *block, const struct rope *rope, int64_t positions, struct tensor *ret,
+			       struct error *err)
 {
 	const struct model_config *config = block->config;
-	if (config->rope.kind == ROPE_NONE) return STATUS_OK;
-	TRY(allocate(block->backend, positions, config->rope.rotary, DTYPE_F32, &block->rope, err));
-	float *table = model_rope_table(config, positions);
+	if (rope->kind == ROPE_NONE) return STATUS_OK;
+	TRY(allocate(block->backend, positions, rope->rotary, DTYPE_F32, ret, err));
+	float *table = model_rope_table(config, rope, positions);
 	if (!table) return error_set(err, STATUS_NO_MEMORY, "no memory for the rope table");
-	enum status status = block->backend->ops->upload(block->backend, block->rope.data, table, tensor_bytes(&block->rope));
+	enum status status = block->backend->ops->upload(block->backend, ret->data, table, tensor_bytes(ret));
 	free(table);
 	if (status != STATUS_OK) *err = block->backend->error;
 	return status;
@@ -186,7 +187,8 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 		if (block.layout.linears[i].bias && !block.bias[f].data)
 			status = allocate(backend, 1, block.layout.fused_rows[f], DTYPE_F32, &block.bias[f], err);
 	}
-	if (status == STATUS_OK) status = upload_rope(&block, sequence_length, err);
+	if (status == STATUS_OK) status = upload_rope(&block, &block.config->rope, sequence_length, &block.rope, err);
+	if (status == STATUS_OK) status = upload_rope(&block, &block.config->local_rope, sequence_length, &block.local_rope, err);
 	if (status != STATUS_OK) {
 		block_release(&block);
 		return status;
@@ -217,6 +219,7 @@ void block_release(struct block *block)
 	}
 	release_norms(block);
 	release(block->backend, &block->rope);
+	release(block->backend, &block->local_rope);
 	*block = (struct block){0};
 }
 
@@ -381,6 +384,14 @@ static struct norm head_norm(const struct model_config *config, int64_t heads)
 	return norm;
 }
 
+/* q and k of the loaded block, turned in place. */
+static enum status turn(const struct block *block, struct tensor qk, bool back)
+{
+	struct tensor table = block->window && block->local_rope.data ? block->local_rope : block->rope;
+	if (!table.data) return STATUS_OK;
+	return block->backend->ops->rope(block->backend, qk, table, (int)block->config->head_dim, (int)table.cols, back);
+}
+
 /* *heads: in, the outputs of the q, k and v products; out, what attention reads. */
 static enum status turn_heads(const struct block *block, const struct activations *a, struct qkv *heads)
 {
@@ -397,8 +408,7 @@ static enum status turn_heads(const struct block *block, const struct activation
 		TRY(ops->norm_forward(block->backend, &k_norm, heads->k, tensor_rows(a->stats_k, 0, rows), raw.k, block->k_norm,
 				      none));
 	}
-	if (!block->rope.data) return STATUS_OK;
-	return ops->rope(block->backend, heads->qk, block->rope, (int)config->head_dim, config->rope.rotary, false);
+	return turn(block, heads->qk, false);
 }
 
 /* From the gradients of what attention read to those of the products' outputs, `to`; `raw` are these outputs. Without norms
@@ -409,8 +419,7 @@ static enum status turn_heads_back(const struct block *block, const struct activ
 	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
 	int64_t rows = to.q.rows;
-	if (block->rope.data)
-		TRY(ops->rope(block->backend, gradients.qk, block->rope, (int)config->head_dim, config->rope.rotary, true));
+	TRY(turn(block, gradients.qk, true));
 	if (!config->qk_norm) return STATUS_OK;
 	struct norm q_norm = head_norm(config, config->heads), k_norm = head_norm(config, config->kv_heads);
 	struct qkv wide = a->dqk_wide.data ? with_qk(to, tensor_rows(a->dqk_wide, 0, rows)) : to;

@@ -54,7 +54,7 @@ struct block {
 	struct tensor norm1, norm2;             /* F32 [1, H] */
 	struct tensor q_norm, k_norm;           /* F32 [1, head_dim]; no data where there are none */
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
-	struct tensor rope;                     /* F32 [positions, rotary] */
+	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
 	int64_t window;                         /* of the block that is loaded */
 };
 

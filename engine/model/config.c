@@ -78,6 +78,7 @@ static enum status refuse_fields(const cJSON *json, const struct family *family,
 {
 	for (size_t i = 0; i < sizeof refused_fields / sizeof *refused_fields; i++)
 		TRY(refuse_field(json, refused_fields[i].key, refused_fields[i].neutral, path, err));
+	if (!family->rope_local_base_freq) TRY(refuse_field(json, "rope_local_base_freq", 0, path, err));
 	for (size_t i = 0; !family->query_pre_attn_scalar && i < sizeof capping_fields / sizeof *capping_fields; i++)
 		TRY(refuse_field(json, capping_fields[i], 0, path, err));
 	const struct {
@@ -249,6 +250,7 @@ static enum status parse_layer_types(const cJSON *types, const struct family *fa
 static enum status parse_window(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
 				struct error *err)
 {
+	int64_t pattern = family->window_pattern;
 	bool on = family->window == WINDOW_WHEN_GIVEN || family->window == WINDOW_BY_PATTERN;
 	int64_t window = given(json, "sliding_window") ? 0 : family->sliding_window, full_layers = 0;
 	TRY(json_get_int(json, path, "sliding_window", 1, MAX_POSITIONS, &window, err));
@@ -257,10 +259,11 @@ static enum status parse_window(const cJSON *json, const struct family *family, 
 		TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
 		TRY(json_get_int(json, path, "max_window_layers", 0, INT32_MAX, &full_layers, err));
 	}
+	if (family->heeds_window_pattern)
+		TRY(json_get_int(json, path, "sliding_window_pattern", 1, MODEL_MAX_LAYERS, &pattern, err));
 	config->sliding_window = on ? window : 0;
 	for (int64_t layer = 0; layer < config->layers; layer++)
-		set_full(config, layer,
-			 family->window == WINDOW_BY_PATTERN ? (layer + 1) % family->window_pattern == 0 : layer < full_layers);
+		set_full(config, layer, family->window == WINDOW_BY_PATTERN ? (layer + 1) % pattern == 0 : layer < full_layers);
 	const cJSON *types = member(json, "layer_types");
 	if (types) TRY(parse_layer_types(types, family, path, config, err));
 	bool slides = false;
@@ -302,7 +305,9 @@ static enum status rope_number(const cJSON *rope, const char *path, const char *
 	return STATUS_OK;
 }
 
-static enum status parse_rope(const cJSON *json, const char *path, struct model_config *config, struct error *err)
+/* What an object says: `rope_scaling`, `rope_parameters`, or the part of the latter for one type of layer. */
+static enum status parse_rope_object(const cJSON *object, const char *path, const struct model_config *config, struct rope *rope,
+				     struct error *err)
 {
 	static const char *const known[] = {"rope_type",
 					    "type",
@@ -313,78 +318,106 @@ static enum status parse_rope(const cJSON *json, const char *path, struct model_
 					    "original_max_position_embeddings",
 					    "finetuned",
 					    "partial_rotary_factor"};
-	const cJSON *scaling = member(json, "rope_scaling"), *parameters = member(json, "rope_parameters");
-	if (scaling && parameters)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: has both 'rope_scaling' and 'rope_parameters'", path);
-	const cJSON *rope = parameters ? parameters : scaling, *field;
-	config->rope.kind = ROPE_DEFAULT;
-	config->rope.theta = 10000;
-	config->rope.factor = 1;
-	config->rope.rotary = (int)config->head_dim;
-	config->rope.original_max_positions = config->max_positions;
-	if (member(json, "rope_theta")) TRY(rope_number(json, path, "rope_theta", 1, 1e15, &config->rope.theta, err));
-	if (!rope) return STATUS_OK;
-
-	if (!cJSON_IsObject(rope)) return error_set(err, STATUS_INVALID, "%s: '%s' must be an object", path, rope->string);
-	cJSON_ArrayForEach(field, rope)
+	const cJSON *field;
+	if (!cJSON_IsObject(object)) return error_set(err, STATUS_INVALID, "%s: '%s' must be an object", path, object->string);
+	cJSON_ArrayForEach(field, object)
 	{
 		bool found = false;
 		for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++)
 			found = strcmp(known[i], field->string) == 0;
 		if (!found)
 			return error_set(err, STATUS_UNSUPPORTED, "%s: '%.64s' in '%s' is not supported", path, field->string,
-					 rope->string);
+					 object->string);
 	}
 	double rotary = 1;
-	TRY(json_get_double(rope, path, "partial_rotary_factor", &rotary, err));
+	TRY(json_get_double(object, path, "partial_rotary_factor", &rotary, err));
 	if (rotary != 1)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: 'partial_rotary_factor' is set, which is not supported", path);
-	if (member(rope, "rope_theta")) TRY(rope_number(rope, path, "rope_theta", 1, 1e15, &config->rope.theta, err));
-	TRY(parse_rope_kind(rope, path, &config->rope.kind, err));
-	if (config->rope.kind == ROPE_DEFAULT) return STATUS_OK;
+	if (member(object, "rope_theta")) TRY(rope_number(object, path, "rope_theta", 1, 1e15, &rope->theta, err));
+	TRY(parse_rope_kind(object, path, &rope->kind, err));
+	if (rope->kind == ROPE_DEFAULT) return STATUS_OK;
 
-	TRY(rope_number(rope, path, "factor", 1, 1e6, &config->rope.factor, err));
-	if (config->rope.kind == ROPE_DYNAMIC && config->head_dim == 2)
+	TRY(rope_number(object, path, "factor", 1, 1e6, &rope->factor, err));
+	if (rope->kind == ROPE_DYNAMIC && config->head_dim == 2)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: dynamic rope scaling needs a head size above 2", path);
-	if (config->rope.kind != ROPE_LLAMA3) return STATUS_OK;
-	TRY(rope_number(rope, path, "low_freq_factor", 1e-6, 1e6, &config->rope.low_freq_factor, err));
-	TRY(rope_number(rope, path, "high_freq_factor", 1e-6, 1e6, &config->rope.high_freq_factor, err));
-	TRY(json_get_int(rope, path, "original_max_position_embeddings", 1, MAX_POSITIONS, &config->rope.original_max_positions,
-			 err));
-	if (!member(rope, "original_max_position_embeddings"))
+	if (rope->kind != ROPE_LLAMA3) return STATUS_OK;
+	TRY(rope_number(object, path, "low_freq_factor", 1e-6, 1e6, &rope->low_freq_factor, err));
+	TRY(rope_number(object, path, "high_freq_factor", 1e-6, 1e6, &rope->high_freq_factor, err));
+	TRY(json_get_int(object, path, "original_max_position_embeddings", 1, MAX_POSITIONS, &rope->original_max_positions, err));
+	if (!member(object, "original_max_position_embeddings"))
 		return error_set(err, STATUS_INVALID, "%s: 'original_max_position_embeddings' is missing in '%s'", path,
-				 rope->string);
-	if (config->rope.high_freq_factor <= config->rope.low_freq_factor)
+				 object->string);
+	if (rope->high_freq_factor <= rope->low_freq_factor)
 		return error_set(err, STATUS_INVALID, "%s: 'high_freq_factor' must be above 'low_freq_factor'", path);
 	return STATUS_OK;
 }
 
-/* The angle per position of pair i (transformers, modeling_rope_utils.py). */
-static double rope_frequency(const struct model_config *config, double theta, int i)
+/* `rope_parameters` by type of layer. */
+static enum status parse_rope_by_type(const cJSON *parameters, const char *path, struct model_config *config, struct error *err)
 {
-	const double pi = 3.14159265358979323846;
-	double frequency = pow(theta, -2.0 * i / config->rope.rotary);
-	if (config->rope.kind == ROPE_LINEAR) return frequency / config->rope.factor;
-	if (config->rope.kind != ROPE_LLAMA3) return frequency;
-	/* Turns over the original context: few → slowed down by the factor, many → as it is, between → blended. */
-	double turns = (double)config->rope.original_max_positions * frequency / (2 * pi);
-	double low = config->rope.low_freq_factor, high = config->rope.high_freq_factor;
-	double keep = fmin(fmax((turns - low) / (high - low), 0), 1);
-	return keep * frequency + (1 - keep) * frequency / config->rope.factor;
+	const cJSON *part;
+	cJSON_ArrayForEach(part, parameters)
+	{
+		bool full = strcmp(part->string, "full_attention") == 0;
+		if (!full && strcmp(part->string, "sliding_attention") != 0)
+			return error_set(err, STATUS_UNSUPPORTED, "%s: '%.64s' in '%s' is not supported", path, part->string,
+					 parameters->string);
+		if (!cJSON_IsNull(part))
+			TRY(parse_rope_object(part, path, config, full ? &config->rope : &config->local_rope, err));
+	}
+	return STATUS_OK;
 }
 
-float *model_rope_table(const struct model_config *config, int64_t positions)
+static enum status parse_rope(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+			      struct error *err)
 {
-	int rotary = config->rope.rotary, half = rotary / 2;
+	const cJSON *scaling = member(json, "rope_scaling"), *parameters = member(json, "rope_parameters");
+	if (scaling && parameters)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: has both 'rope_scaling' and 'rope_parameters'", path);
+	config->rope = (struct rope){.kind = ROPE_DEFAULT,
+				     .theta = family->rope_theta,
+				     .factor = 1,
+				     .rotary = (int)config->head_dim,
+				     .original_max_positions = config->max_positions};
+	if (family->rope_local_base_freq) {
+		config->local_rope = config->rope;
+		config->local_rope.theta = family->rope_local_base_freq;
+		if (member(json, "rope_local_base_freq"))
+			TRY(rope_number(json, path, "rope_local_base_freq", 1, 1e15, &config->local_rope.theta, err));
+	}
+	if (member(json, "rope_theta")) TRY(rope_number(json, path, "rope_theta", 1, 1e15, &config->rope.theta, err));
+	bool by_type = family->rope_local_base_freq && cJSON_IsObject(parameters);
+	if (by_type) return parse_rope_by_type(parameters, path, config, err);
+	const cJSON *object = parameters ? parameters : scaling;
+	return object ? parse_rope_object(object, path, config, &config->rope, err) : STATUS_OK;
+}
+
+/* The angle per position of pair i (transformers, modeling_rope_utils.py). */
+static double rope_frequency(const struct rope *rope, double theta, int i)
+{
+	const double pi = 3.14159265358979323846;
+	double frequency = pow(theta, -2.0 * i / rope->rotary);
+	if (rope->kind == ROPE_LINEAR) return frequency / rope->factor;
+	if (rope->kind != ROPE_LLAMA3) return frequency;
+	/* Turns over the original context: few → slowed down by the factor, many → as it is, between → blended. */
+	double turns = (double)rope->original_max_positions * frequency / (2 * pi);
+	double low = rope->low_freq_factor, high = rope->high_freq_factor;
+	double keep = fmin(fmax((turns - low) / (high - low), 0), 1);
+	return keep * frequency + (1 - keep) * frequency / rope->factor;
+}
+
+float *model_rope_table(const struct model_config *config, const struct rope *rope, int64_t positions)
+{
+	int rotary = rope->rotary, half = rotary / 2;
 	float *table = calloc((size_t)positions * (size_t)rotary + 1, sizeof *table);
 	if (!table) return NULL;
-	double theta = config->rope.theta;
-	if (config->rope.kind == ROPE_DYNAMIC && positions > config->max_positions) {
-		double factor = config->rope.factor, stretch = (double)positions / (double)config->max_positions;
+	double theta = rope->theta;
+	if (rope->kind == ROPE_DYNAMIC && positions > config->max_positions) {
+		double factor = rope->factor, stretch = (double)positions / (double)config->max_positions;
 		theta *= pow(factor * stretch - (factor - 1), (double)rotary / (rotary - 2));
 	}
 	for (int i = 0; i < half; i++) {
-		double frequency = rope_frequency(config, theta, i);
+		double frequency = rope_frequency(rope, theta, i);
 		for (int64_t t = 0; t < positions; t++) {
 			table[t * rotary + i] = (float)cos((double)t * frequency);
 			table[t * rotary + half + i] = (float)sin((double)t * frequency);
@@ -408,7 +441,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	TRY(parse_activation(json, family, path, &config.activation, err));
 	TRY(parse_capping(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));
-	TRY(parse_rope(json, path, &config, err));
+	TRY(parse_rope(json, family, path, &config, err));
 	double eps = family->rms_norm_eps;
 	TRY(json_get_double(json, path, "rms_norm_eps", &eps, err));
 	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: 'rms_norm_eps' must be above 0 and at most 1", path);

@@ -15,6 +15,13 @@ enum { MODEL_MAX_LAYERS = 4096 };
 
 enum rope_kind { ROPE_NONE, ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3 };
 
+struct rope {
+	enum rope_kind kind;
+	double theta, factor, low_freq_factor, high_freq_factor;
+	int64_t original_max_positions;
+	int rotary; /* columns of a head that turn */
+};
+
 struct model_config {
 	char family[32]; /* model_type: "llama" */
 	int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
@@ -26,13 +33,8 @@ struct model_config {
 	bool stored_fused; /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
 	bool output_norms; /* what attention and the MLP give is normalised before it is added */
 	bool tied_embeddings;
-	struct {
-		enum rope_kind kind;
-		double theta, factor, low_freq_factor, high_freq_factor;
-		int64_t original_max_positions;
-		int rotary; /* columns of a head that turn */
-	} rope;
-	int64_t sliding_window;                    /* 0 for none; else of the layers that are not in full_layers */
+	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */
+	int64_t sliding_window;       /* 0 for none; else of the layers that are not in full_layers */
 	uint8_t full_layers[MODEL_MAX_LAYERS / 8]; /* a bit per layer */
 	float embedding_scale;                     /* 1 but for Gemma */
 	float attention_scale;                     /* 1/sqrt(head_dim) as a rule */
@@ -53,6 +55,6 @@ static inline int64_t model_window(const struct model_config *config, int layer)
 
 /* The rope table of struct backend_ops.rope for `positions` positions: host F32 [positions, rotary], computed in double. For
  * ROPE_DYNAMIC the base depends on `positions` as in transformers. The caller frees it. NULL when memory runs out. */
-float *model_rope_table(const struct model_config *, int64_t positions);
+float *model_rope_table(const struct model_config *, const struct rope *, int64_t positions);
 
 #endif

@@ -31,7 +31,9 @@ struct family {
 	int64_t max_positions;
 	int64_t sliding_window; /* 0 for none */
 	int64_t window_pattern;
-	double rms_norm_eps;
+	bool heeds_window_pattern; /* `sliding_window_pattern` */
+	double rms_norm_eps, rope_theta;
+	double rope_local_base_freq;  /* 0: sliding layers turn as the others do */
 	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */
 	double attn_logit_softcapping, final_logit_softcapping;
 };

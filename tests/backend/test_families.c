@@ -258,10 +258,17 @@ static void test_gemma2(void **state)
 	check(*state, "gemma2", "classic", &FP32);
 }
 
+static void test_gemma3(void **state)
+{
+	check(*state, "gemma3", "newer", &FP32);
+	check(*state, "gemma3", "classic", &FP32);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama), SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2),
-					   SCRATCH_TEST(test_qwen3), SCRATCH_TEST(test_phi3),    SCRATCH_TEST(test_gemma2)};
+					   SCRATCH_TEST(test_qwen3), SCRATCH_TEST(test_phi3),    SCRATCH_TEST(test_gemma2),
+					   SCRATCH_TEST(test_gemma3)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

@@ -31,6 +31,7 @@ static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enu
 				   .vocab = c->vocab,
 				   .qk_norm = c->qk_norm,
 				   .output_norms = c->output_norms,
+				   .local_rope = c->local_rope.kind != ROPE_NONE,
 				   .sequences = SEQUENCES,
 				   .tokens = TOKENS,
 				   .learn_batch = LEARN_BATCH,

@@ -144,6 +144,22 @@ static void test_families(void **state)
 	SUCCEEDS(parse(s, "{\"model_type\":\"gemma2\"," SIZES ",\"attn_logit_softcapping\":null,\"final_logit_softcapping\":null}",
 		       &config));
 	assert_true(config.attention_softcap == 0 && config.logit_softcap == 0);
+	assert_int_equal(config.local_rope.kind, ROPE_NONE);
+	SUCCEEDS(parse(s, "{\"model_type\":\"gemma3_text\"," SIZES ",\"sliding_window\":512,\"sliding_window_pattern\":1}",
+		       &config));
+	assert_int_equal(config.sliding_window, 0);
+	SUCCEEDS(parse(s, "{\"model_type\":\"gemma3_text\"," SIZES "}", &config));
+	assert_true(config.rope.theta == 1e6 && config.local_rope.theta == 1e4);
+	assert_true(config.attention_softcap == 0 && config.logit_softcap == 0 && config.qk_norm);
+	assert_int_equal(model_window(&config, 1), 4096);
+	SUCCEEDS(parse(s,
+		       "{\"model_type\":\"gemma3_text\"," SIZES
+		       ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8,\"rope_theta\":5e5},"
+		       "\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":2e4}}}",
+		       &config));
+	assert_true(config.rope.theta == 5e5 && config.rope.factor == 8 && config.local_rope.theta == 2e4);
+	assert_int_equal(config.rope.kind, ROPE_LINEAR);
+	assert_int_equal(config.local_rope.kind, ROPE_DEFAULT);
 }
 
 static void test_refuses(void **state)
@@ -175,6 +191,7 @@ static void test_refuses(void **state)
 		 "\"original_max_position_embeddings\":8192}",
 		 "'high_freq_factor'", STATUS_INVALID},
 		{"\"rope_theta\":0", "'rope_theta'", STATUS_INVALID},
+		{"\"rope_local_base_freq\":10000", "'rope_local_base_freq'", STATUS_UNSUPPORTED},
 		{"\"num_key_value_heads\":3", "no multiple of 'num_key_value_heads' 3", STATUS_INVALID},
 		{"\"num_key_value_heads\":0", "'num_key_value_heads'", STATUS_INVALID},
 		{"\"head_dim\":15", "15 is odd", STATUS_INVALID},
@@ -215,6 +232,8 @@ static void test_refuses(void **state)
 		{"{\"model_type\":\"mistral\"," SIZES
 		 ",\"num_key_value_heads\":4,\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
 		 "'layer_types'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"gemma3_text\"," SIZES ",\"rope_parameters\":{\"rope_theta\":1}}",
+		 "'rope_theta' in 'rope_parameters'", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"query_pre_attn_scalar\":null}", "'query_pre_attn_scalar'", STATUS_INVALID},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"attn_logit_softcapping\":-1}", "'attn_logit_softcapping'", STATUS_INVALID},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"hidden_activation\":\"tanh\"}", "'hidden_activation' 'tanh'",
@@ -241,7 +260,7 @@ static void assert_angle(const float *table, int rotary, int64_t t, int i, doubl
 static float *rope_table(struct scratch *s, const char *fields, int64_t positions, struct model_config *config)
 {
 	SUCCEEDS(parse_llama(s, fields, config));
-	float *table = model_rope_table(config, positions);
+	float *table = model_rope_table(config, &config->rope, positions);
 	assert_non_null(table);
 	return table;
 }
