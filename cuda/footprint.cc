@@ -17,6 +17,8 @@ static struct plan_sizes sizes_of(const struct cuda *c, const struct workload *w
 	s.head_dim = config->head_dim;
 	s.vocab = config->vocab;
 	s.qk_norm = config->qk_norm;
+	s.plain_mlp = !config->gated_mlp;
+	s.layer_norm = config->norm.kind == NORM_LAYER;
 	s.output_norms = config->output_norms;
 	s.local_rope = config->local_rope.kind != ROPE_NONE;
 	s.sequences = w->sequences;

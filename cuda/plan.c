@@ -27,7 +27,7 @@ static size_t padded(int64_t rows, int64_t cols, enum dtype type)
 static void fused_shapes(const struct plan_sizes *s, int64_t rows[FUSED], int64_t cols[FUSED])
 {
 	int64_t query = s->heads * s->head_dim, key = s->kv_heads * s->head_dim;
-	const int64_t all_rows[FUSED] = {query + 2 * key, s->hidden, 2 * s->intermediate, s->hidden};
+	const int64_t all_rows[FUSED] = {query + 2 * key, s->hidden, (s->plain_mlp ? 1 : 2) * s->intermediate, s->hidden};
 	const int64_t all_cols[FUSED] = {s->hidden, query, s->hidden, s->intermediate};
 	for (int f = 0; f < FUSED; f++) {
 		rows[f] = all_rows[f];
@@ -94,12 +94,12 @@ void plan_predict(const struct plan_sizes *s, struct plan *ret)
 		bins += array(fused_rows[f], fused_cols[f], 1);
 		rows += fused_rows[f];
 	}
-	p.weights += (s->output_norms ? 4 : 2) * array(1, s->hidden, 4) +
+	p.weights += (s->output_norms || s->layer_norm ? 4 : 2) * array(1, s->hidden, 4) +
 		     (s->local_rope ? 2 : 1) * array(s->tokens, s->head_dim, 4) + (s->qk_norm ? 2 * array(1, s->head_dim, 4) : 0);
 	p.ranks += array(rows, 1, 4);
 	p.activations = activation_bytes(s, s->pass_batch, false);
 	if (s->learn_batch) {
-		int64_t groups = s->by_row ? rows : LINEARS, learn_rows = s->learn_batch * s->tokens;
+		int64_t groups = s->by_row ? rows : LINEARS - s->plain_mlp, learn_rows = s->learn_batch * s->tokens;
 		p.learning = bins + CANDIDATE_ARRAYS * array(groups, s->candidates, 4) + array(groups, s->candidates - 1, 4) +
 			     3 * array(groups, 1, 4) + array(groups, 1, 8) + array(learn_rows, s->hidden, 4) +
 			     padded(learn_rows, s->hidden, DTYPE_F32) + 2 * 512;

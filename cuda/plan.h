@@ -15,6 +15,8 @@ struct plan_sizes {
 	int64_t pass_batch;        /* sequences of a pass that learns nothing */
 	int candidates;
 	bool qk_norm, output_norms;         /* as in struct model_config */
+	bool plain_mlp;                     /* no gate */
+	bool layer_norm;                    /* norms have biases */
 	bool local_rope;                    /* sliding layers have a rope table of their own */
 	bool by_row;                        /* a rate per row, else per linear */
 	enum dtype file_type, compute_type; /* of the weights: as stored, and as products take them */

@@ -199,6 +199,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 {
 	const struct engine_job *job = run->job;
 	TRY(model_open(job->model_dir, &run->model, err));
+	TRY(model_check(&run->model, err));
 	TRY(block_check(&run->model, err));
 	TRY(savepoint_load(job->checkpoint_dir, run->spec_json, job->blocks_done, &run->savepoint, err));
 	TRY(find_published(run, ret_result, err));

@@ -51,7 +51,7 @@ static enum status run_embeddings(struct evaluation *e, const int32_t *ids, int6
 		struct tensor x;
 		TRY(check_stop(e, err));
 		TRY(backend_failed(e, stream_batch(&e->stream, i, n, false, &x), err));
-		TRY(model_embed(e->model, e->backend, ids + i * e->length, n * e->length, x, err));
+		TRY(model_embed(e->model, e->backend, ids + i * e->length, n * e->length, e->length, x, err));
 		TRY(backend_failed(e, stream_store(&e->stream, i, n, x), err));
 	}
 	return STATUS_OK;

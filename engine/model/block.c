@@ -7,7 +7,8 @@
 static void add_linear(struct block_layout *layout, const char *path, enum fused fused, int64_t rows, int64_t cols, bool bias)
 {
 	struct linear *linear = &layout->linears[layout->n_linears++];
-	*linear = (struct linear){.name = strchr(path, '.') + 1,
+	const char *dot = strchr(path, '.');
+	*linear = (struct linear){.name = dot ? dot + 1 : path,
 				  .path = path,
 				  .stored = path,
 				  .stored_rows = rows,
@@ -43,10 +44,11 @@ void block_layout_init(const struct model_config *config, struct block_layout *r
 	add_linear(ret, "self_attn.q_proj", FUSED_QKV, query, config->hidden, config->qkv_bias);
 	add_linear(ret, "self_attn.k_proj", FUSED_QKV, key, config->hidden, config->qkv_bias);
 	add_linear(ret, "self_attn.v_proj", FUSED_QKV, key, config->hidden, config->qkv_bias);
-	add_linear(ret, "self_attn.o_proj", FUSED_O, config->hidden, query, config->o_bias);
-	add_linear(ret, "mlp.gate_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
-	add_linear(ret, "mlp.up_proj", FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
-	add_linear(ret, "mlp.down_proj", FUSED_MLP_OUT, config->hidden, config->intermediate, config->mlp_bias);
+	add_linear(ret, config->names->o, FUSED_O, config->hidden, query, config->o_bias);
+	add_linear(ret, config->names->gate, FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
+	if (config->gated_mlp)
+		add_linear(ret, config->names->up, FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
+	add_linear(ret, config->names->down, FUSED_MLP_OUT, config->hidden, config->intermediate, config->mlp_bias);
 	if (!config->stored_fused) return;
 	store_fused(ret, FUSED_QKV, "self_attn.qkv_proj");
 	store_fused(ret, FUSED_MLP_IN, "mlp.gate_up_proj");
@@ -54,9 +56,9 @@ void block_layout_init(const struct model_config *config, struct block_layout *r
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
 
-static void tensor_name(char name[160], int index, const char *path, const char *kind)
+static void tensor_name(const struct model_config *config, char name[160], int index, const char *path, const char *kind)
 {
-	snprintf(name, 160, "model.layers.%d.%s.%s", index, path, kind);
+	snprintf(name, 160, "%s.%d.%s.%s", config->names->blocks, index, path, kind);
 }
 
 enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, struct tensor_info *ret,
@@ -64,7 +66,7 @@ enum status block_linear_tensor(const struct model *model, const struct linear *
 {
 	char name[160];
 	const struct tensor_info *whole;
-	tensor_name(name, index, linear->stored, "weight");
+	tensor_name(&model->config, name, index, linear->stored, "weight");
 	TRY(model_tensor(model, name, linear->stored_rows, linear->cols, &whole, err));
 	int64_t row_bytes = linear->cols * (int64_t)dtype_size(whole->dtype);
 	*ret = *whole;
@@ -74,33 +76,37 @@ enum status block_linear_tensor(const struct model *model, const struct linear *
 	return STATUS_OK;
 }
 
-/* The norms of a block: their place in weight names, without and with output norms, and in struct block. */
-static const struct {
-	const char *path, *with_output_norms;
-	bool of_heads;
-	size_t place;
-} NORMS[] = {
-	{"input_layernorm", "input_layernorm", false, offsetof(struct block, norm1)},
-	{"post_attention_layernorm", "pre_feedforward_layernorm", false, offsetof(struct block, norm2)},
-	{"self_attn.q_norm", "self_attn.q_norm", true, offsetof(struct block, q_norm)},
-	{"self_attn.k_norm", "self_attn.k_norm", true, offsetof(struct block, k_norm)},
-	{NULL, "post_attention_layernorm", false, offsetof(struct block, attention_norm)},
-	{NULL, "post_feedforward_layernorm", false, offsetof(struct block, mlp_norm)},
+/* A vector [length] of a block's norms: the last parts of its name, and where it lies on the device. */
+struct norm_vector {
+	const char *path, *kind;
+	int64_t length;
+	struct tensor *place;
 };
-enum { N_NORMS = sizeof NORMS / sizeof *NORMS };
+enum { MAX_NORM_VECTORS = 8 };
 
-/* The name of a norm's weight in block `index`, and its length; 0 where the family lacks that norm. */
-static int64_t norm_name(const struct model_config *config, int norm, int index, char name[160])
+/* The norms that the family has; their number. `block` may be NULL: then there are no places. */
+static int norm_vectors(const struct model_config *config, struct block *block, struct norm_vector ret[MAX_NORM_VECTORS])
 {
-	const char *path = config->output_norms ? NORMS[norm].with_output_norms : NORMS[norm].path;
-	if (!path || (NORMS[norm].of_heads && !config->qk_norm)) return 0;
-	tensor_name(name, index, path, "weight");
-	return NORMS[norm].of_heads ? config->head_dim : config->hidden;
-}
-
-static struct tensor *norm_weight(struct block *block, int norm)
-{
-	return (struct tensor *)((char *)block + NORMS[norm].place);
+	static struct block nowhere;
+	struct block *b = block ? block : &nowhere;
+	const struct weight_names *names = config->names;
+	const struct {
+		bool there;
+		struct norm_vector vector;
+	} all[MAX_NORM_VECTORS] = {
+		{true, {names->norm1, "weight", config->hidden, &b->norm1}},
+		{true, {names->norm2, "weight", config->hidden, &b->norm2}},
+		{config->norm.kind == NORM_LAYER, {names->norm1, "bias", config->hidden, &b->norm1_bias}},
+		{config->norm.kind == NORM_LAYER, {names->norm2, "bias", config->hidden, &b->norm2_bias}},
+		{config->qk_norm, {"self_attn.q_norm", "weight", config->head_dim, &b->q_norm}},
+		{config->qk_norm, {"self_attn.k_norm", "weight", config->head_dim, &b->k_norm}},
+		{config->output_norms, {names->attention_norm, "weight", config->hidden, &b->attention_norm}},
+		{config->output_norms, {names->mlp_norm, "weight", config->hidden, &b->mlp_norm}},
+	};
+	int n = 0;
+	for (int i = 0; i < MAX_NORM_VECTORS; i++)
+		if (all[i].there) ret[n++] = all[i].vector;
+	return n;
 }
 
 enum status block_check(const struct model *model, struct error *err)
@@ -108,7 +114,9 @@ enum status block_check(const struct model *model, struct error *err)
 	struct block_layout layout;
 	const struct tensor_info *info;
 	struct tensor_info weight;
+	struct norm_vector norms[MAX_NORM_VECTORS];
 	enum dtype type = DTYPE_F32;
+	int n_norms = norm_vectors(&model->config, NULL, norms);
 	block_layout_init(&model->config, &layout);
 	for (int index = 0; index < model->config.layers; index++) {
 		char name[160];
@@ -119,12 +127,12 @@ enum status block_check(const struct model *model, struct error *err)
 				return error_set(err, STATUS_UNSUPPORTED, "tensor '%s' has another type than the linears before it",
 						 weight.name);
 			if (!layout.linears[i].bias) continue;
-			tensor_name(name, index, layout.linears[i].path, "bias");
+			tensor_name(&model->config, name, index, layout.linears[i].path, "bias");
 			TRY(model_tensor(model, name, 0, layout.linears[i].rows, &info, err));
 		}
-		for (int i = 0; i < N_NORMS; i++) {
-			int64_t length = norm_name(&model->config, i, index, name);
-			if (length) TRY(model_tensor(model, name, 0, length, &info, err));
+		for (int i = 0; i < n_norms; i++) {
+			tensor_name(&model->config, name, index, norms[i].path, norms[i].kind);
+			TRY(model_tensor(model, name, 0, norms[i].length, &info, err));
 		}
 	}
 	return STATUS_OK;
@@ -205,8 +213,10 @@ static void release(struct backend *backend, struct tensor *tensor)
 
 static void release_norms(struct block *block)
 {
-	for (int i = 0; i < N_NORMS; i++)
-		release(block->backend, norm_weight(block, i));
+	struct norm_vector norms[MAX_NORM_VECTORS];
+	int n = norm_vectors(block->config, block, norms);
+	for (int i = 0; i < n; i++)
+		release(block->backend, norms[i].place);
 }
 
 void block_release(struct block *block)
@@ -239,7 +249,7 @@ static enum status load_linear(struct block *block, const struct model *model, c
 
 	char name[160];
 	struct tensor bias = {0};
-	tensor_name(name, index, linear->path, "bias");
+	tensor_name(&model->config, name, index, linear->path, "bias");
 	TRY(model_upload_vector(model, backend, name, linear->rows, &bias, err));
 	struct tensor place = tensor_cols(block->bias[linear->fused], linear->first, linear->rows);
 	status = backend->ops->copy(backend, place.data, bias.data, tensor_bytes(&bias));
@@ -251,13 +261,15 @@ static enum status load_linear(struct block *block, const struct model *model, c
 enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
 {
 	char name[160];
+	struct norm_vector norms[MAX_NORM_VECTORS];
 	for (int i = 0; i < block->layout.n_linears; i++)
 		TRY(load_linear(block, model, &block->layout.linears[i], index, err));
 	block->window = model_window(block->config, index);
 	release_norms(block);
-	for (int i = 0; i < N_NORMS; i++) {
-		int64_t length = norm_name(block->config, i, index, name);
-		if (length) TRY(model_upload_vector(model, block->backend, name, length, norm_weight(block, i), err));
+	int n_norms = norm_vectors(block->config, block, norms);
+	for (int i = 0; i < n_norms; i++) {
+		tensor_name(block->config, name, index, norms[i].path, norms[i].kind);
+		TRY(model_upload_vector(model, block->backend, name, norms[i].length, norms[i].place, err));
 	}
 	return STATUS_OK;
 }
@@ -452,6 +464,17 @@ static enum status linear_forward(const struct block *block, enum fused f, struc
 	return block->bias[f].data ? backend->ops->add_bias(backend, y, block->bias[f]) : STATUS_OK;
 }
 
+/* Gate and up of the first linear's outputs; up is without data where there is no gate. */
+static struct tensor gate_of(const struct model_config *config, struct tensor gate_up)
+{
+	return tensor_cols(gate_up, 0, config->intermediate);
+}
+
+static struct tensor up_of(const struct model_config *config, struct tensor gate_up)
+{
+	return config->gated_mlp ? tensor_cols(gate_up, config->intermediate, config->intermediate) : (struct tensor){0};
+}
+
 static enum status copy_rows(struct backend *backend, struct tensor to, struct tensor from)
 {
 	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
@@ -499,9 +522,9 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	int64_t rows = batch * a->tokens;
 #define ROWS(t) tensor_rows(t, 0, rows)
 	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention), h = ROWS(a->h), n2 = ROWS(a->n2);
-	struct tensor gate_up = ROWS(a->gate_up), mlp = ROWS(a->mlp), none = {0};
+	struct tensor gate_up = ROWS(a->gate_up), mlp = ROWS(a->mlp);
 
-	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, none));
+	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
 	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, sums[FUSED_QKV]));
 	struct qkv heads = split_qkv(config, qkv);
 	TRY(turn_heads(block, a, &heads));
@@ -510,10 +533,9 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
 	TRY(end_forward(block, attention_ending(block, a), h, x, out, sums[FUSED_O]));
 
-	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, none));
+	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
 	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, sums[FUSED_MLP_IN]));
-	TRY(ops->activation_forward(backend, config->activation, mlp, tensor_cols(gate_up, 0, config->intermediate),
-				    tensor_cols(gate_up, config->intermediate, config->intermediate)));
+	TRY(ops->activation_forward(backend, config->activation, mlp, gate_of(config, gate_up), up_of(config, gate_up)));
 	return end_forward(block, mlp_ending(block, a), y, h, mlp, sums[FUSED_MLP_OUT]);
 }
 
@@ -556,8 +578,7 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	const struct model_config *config = block->config;
 	int64_t rows = batch * a->tokens;
 	struct tensor dmlp = ROWS(a->dmlp), gate_up = ROWS(a->gate_up), dn2 = ROWS(a->dn2), dout = ROWS(a->dattention), g;
-	struct tensor gate = tensor_cols(gate_up, 0, config->intermediate);
-	struct tensor up = tensor_cols(gate_up, config->intermediate, config->intermediate);
+	struct tensor gate = gate_of(config, gate_up), up = up_of(config, gate_up);
 
 	TRY(end_backward(block, a, mlp_ending(block, a), dy, &g));
 	TRY(use(context, FUSED_MLP_OUT, &(struct fused_gradient){g, ROWS(a->mlp)}));

@@ -7,6 +7,8 @@
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
  *
+ * Without a gate there is no u, and s = act(g).
+ *
  * Where the family has q and k norms, each head of q and k is normalised before it turns; where it has output norms, a·Woᵀ and s·Wdᵀ are
  * normalised before they are added.
  *
@@ -52,6 +54,7 @@ struct block {
 	struct tensor active[FUSED_COUNT];      /* compute_type */
 	struct tensor bias[FUSED_COUNT];        /* F32 [1, rows]; no data where there is none */
 	struct tensor norm1, norm2;             /* F32 [1, H] */
+	struct tensor norm1_bias, norm2_bias;   /* F32 [1, H]; no data where there are none */
 	struct tensor q_norm, k_norm;           /* F32 [1, head_dim]; no data where there are none */
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
 	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */

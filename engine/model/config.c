@@ -55,7 +55,11 @@ static const struct {
 	{"add_cross_attention", 0},
 	{"attention_chunk_size", 0},
 	{"rope_interleaved", 0},
+	{"_remove_final_layer_norm", 0},
 };
+
+/* Fields that change the maths when they are false. */
+static const char *const required_true[] = {"do_layer_norm_before", "layer_norm_elementwise_affine"};
 
 static bool is_neutral(const cJSON *value, double neutral)
 {
@@ -78,6 +82,10 @@ static enum status refuse_fields(const cJSON *json, const struct family *family,
 {
 	for (size_t i = 0; i < sizeof refused_fields / sizeof *refused_fields; i++)
 		TRY(refuse_field(json, refused_fields[i].key, refused_fields[i].neutral, path, err));
+	for (size_t i = 0; i < sizeof required_true / sizeof *required_true; i++)
+		if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(json, required_true[i])))
+			return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is false, which is not supported", path,
+					 required_true[i]);
 	if (!family->rope_local_base_freq) TRY(refuse_field(json, "rope_local_base_freq", 0, path, err));
 	for (size_t i = 0; !family->query_pre_attn_scalar && i < sizeof capping_fields / sizeof *capping_fields; i++)
 		TRY(refuse_field(json, capping_fields[i], 0, path, err));
@@ -128,7 +136,7 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 		int64_t *to;
 	} required[] = {
 		{"hidden_size", MAX_COLUMNS, &config->hidden},
-		{"intermediate_size", MAX_COLUMNS, &config->intermediate},
+		{family->intermediate_key ? family->intermediate_key : "intermediate_size", MAX_COLUMNS, &config->intermediate},
 		{"num_hidden_layers", MODEL_MAX_LAYERS, &config->layers},
 		{"num_attention_heads", MAX_COLUMNS, &config->heads},
 		{"vocab_size", MAX_VOCAB, &config->vocab},
@@ -162,6 +170,11 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 	if (config->heads * config->head_dim > MAX_COLUMNS)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: %" PRId64 " heads of %" PRId64 " are more than %d columns", path,
 				 config->heads, config->head_dim, MAX_COLUMNS);
+	int64_t embedding = config->hidden;
+	TRY(json_get_int(json, path, "word_embed_proj_dim", 1, MAX_COLUMNS, &embedding, err));
+	if (embedding != config->hidden)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: 'word_embed_proj_dim' other than 'hidden_size' is not supported",
+				 path);
 	config->attention_scale = (float)(1 / sqrt((double)config->head_dim));
 	return STATUS_OK;
 }
@@ -426,12 +439,26 @@ float *model_rope_table(const struct model_config *config, const struct rope *ro
 	return table;
 }
 
+static enum status parse_norm(const cJSON *json, const struct family *family, const char *path, struct norm *ret, struct error *err)
+{
+	double eps = family->rms_norm_eps;
+	*ret = (struct norm){.kind = family->layer_norm ? NORM_LAYER : NORM_RMS, .weight_offset = family->norm_offset, .groups = 1};
+	if (family->layer_norm) {
+		ret->eps = 1e-5f;
+		return STATUS_OK;
+	}
+	TRY(json_get_double(json, path, "rms_norm_eps", &eps, err));
+	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: 'rms_norm_eps' must be above 0 and at most 1", path);
+	ret->eps = (float)eps;
+	return STATUS_OK;
+}
+
 /* ---- the whole ----------------------------------------------------------------------------------------------------------- */
 
 enum status model_config_parse(const cJSON *json, const char *path, struct model_config *ret, struct error *err)
 {
 	struct model_config config = {
-		.norm = {.kind = NORM_RMS, .groups = 1}, .gated_mlp = true, .embedding_scale = 1, .bos_token = -1};
+		.norm = {.kind = NORM_RMS, .groups = 1}, .position_offset = -1, .embedding_scale = 1, .bos_token = -1};
 	const struct family *family = NULL;
 	if (!cJSON_IsObject(json)) return error_set(err, STATUS_INVALID, "%s: not a JSON object", path);
 	TRY(find_family(json, path, &family, err));
@@ -441,16 +468,22 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	TRY(parse_activation(json, family, path, &config.activation, err));
 	TRY(parse_capping(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));
-	TRY(parse_rope(json, family, path, &config, err));
-	double eps = family->rms_norm_eps;
-	TRY(json_get_double(json, path, "rms_norm_eps", &eps, err));
-	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: 'rms_norm_eps' must be above 0 and at most 1", path);
-	config.norm.eps = (float)eps;
-	config.norm.weight_offset = family->norm_offset;
+	if (family->learned_positions)
+		config.position_offset = 2;
+	else
+		TRY(parse_rope(json, family, path, &config, err));
+	TRY(parse_norm(json, family, path, &config.norm, err));
+	config.names = family->names;
+	config.gated_mlp = !family->plain_mlp;
 	config.output_norms = family->output_norms;
 	if (family->scaled_embeddings) config.embedding_scale = (float)sqrt((double)config.hidden);
 	config.tied_embeddings = family->tied_embeddings;
-	bool attention_bias = false;
+	bool attention_bias = family->all_biases;
+	config.mlp_bias = family->all_biases;
+	if (family->all_biases) {
+		TRY(json_get_bool(json, path, "enable_bias", &attention_bias, err));
+		config.mlp_bias = attention_bias;
+	}
 	TRY(json_get_bool(json, path, "attention_bias", &attention_bias, err));
 	TRY(json_get_bool(json, path, "mlp_bias", &config.mlp_bias, err));
 	TRY(json_get_bool(json, path, "tie_word_embeddings", &config.tied_embeddings, err));

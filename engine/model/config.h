@@ -22,16 +22,27 @@ struct rope {
 	int rotary; /* columns of a head that turn */
 };
 
+/* Where a family keeps its tensors. Those of a block are below "<blocks>.<index>."; NULL is what the family lacks. */
+struct weight_names {
+	const char *embeddings, *positions, *final_norm;
+	const char *blocks;
+	const char *norm1, *norm2;             /* before attention and before the MLP */
+	const char *attention_norm, *mlp_norm; /* output norms */
+	const char *o, *gate, *up, *down;      /* linears; q, k and v are self_attn.{q,k,v}_proj */
+};
+
 struct model_config {
 	char family[32]; /* model_type: "llama" */
 	int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
 	struct norm norm; /* groups is 1 */
 	enum activation activation;
-	bool gated_mlp; /* act(gate) · up, else act(fc1) */
+	const struct weight_names *names;
+	bool gated_mlp; /* act(gate) · up, else act(gate) */
 	bool qkv_bias, o_bias, mlp_bias;
-	bool qk_norm;      /* q and k are normalised head by head before they turn */
-	bool stored_fused; /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
-	bool output_norms; /* what attention and the MLP give is normalised before it is added */
+	bool qk_norm;        /* q and k are normalised head by head before they turn */
+	bool stored_fused;   /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
+	bool output_norms;   /* what attention and the MLP give is normalised before it is added */
+	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */
 	bool tied_embeddings;
 	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */
 	int64_t sliding_window;       /* 0 for none; else of the layers that are not in full_layers */

@@ -3,10 +3,31 @@
 #include <stddef.h>
 #include <string.h>
 
+#define DECODER_NAMES                                                                                                              \
+	.embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .norm1 = "input_layernorm",      \
+	.o = "self_attn.o_proj", .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
+
+static const struct weight_names llama_names = {DECODER_NAMES, .norm2 = "post_attention_layernorm"};
+static const struct weight_names gemma_names = {DECODER_NAMES, .norm2 = "pre_feedforward_layernorm",
+						.attention_norm = "post_attention_layernorm",
+						.mlp_norm = "post_feedforward_layernorm"};
+static const struct weight_names opt_names = {
+	.embeddings = "model.decoder.embed_tokens",
+	.positions = "model.decoder.embed_positions",
+	.final_norm = "model.decoder.final_layer_norm",
+	.blocks = "model.decoder.layers",
+	.norm1 = "self_attn_layer_norm",
+	.norm2 = "final_layer_norm",
+	.o = "self_attn.out_proj",
+	.gate = "fc1",
+	.down = "fc2",
+};
+
 const struct family families[] = {
 	{
 		.model_type = "llama",
 		.architecture = "LlamaForCausalLM",
+		.names = &llama_names,
 		.attention_bias = true,
 		.mlp_bias = true,
 		.max_positions = 2048,
@@ -16,6 +37,7 @@ const struct family families[] = {
 	{
 		.model_type = "mistral",
 		.architecture = "MistralForCausalLM",
+		.names = &llama_names,
 		.window = WINDOW_WHEN_GIVEN,
 		.kv_heads = 8,
 		.max_positions = 131072,
@@ -26,6 +48,7 @@ const struct family families[] = {
 	{
 		.model_type = "qwen2",
 		.architecture = "Qwen2ForCausalLM",
+		.names = &llama_names,
 		.qkv_bias = true,
 		.window = WINDOW_WHEN_SWITCHED_ON,
 		.kv_heads = 32,
@@ -37,6 +60,7 @@ const struct family families[] = {
 	{
 		.model_type = "qwen3",
 		.architecture = "Qwen3ForCausalLM",
+		.names = &llama_names,
 		.attention_bias = true,
 		.qk_norm = true,
 		.window = WINDOW_WHEN_SWITCHED_ON,
@@ -50,6 +74,7 @@ const struct family families[] = {
 	{
 		.model_type = "phi3",
 		.architecture = "Phi3ForCausalLM",
+		.names = &llama_names,
 		.stored_fused = true,
 		.window = WINDOW_WHEN_GIVEN,
 		.max_positions = 4096,
@@ -59,6 +84,7 @@ const struct family families[] = {
 	{
 		.model_type = "gemma2",
 		.architecture = "Gemma2ForCausalLM",
+		.names = &gemma_names,
 		.attention_bias = true,
 		.output_norms = true,
 		.scaled_embeddings = true,
@@ -81,6 +107,7 @@ const struct family families[] = {
 	{
 		.model_type = "gemma3_text",
 		.architecture = "Gemma3ForCausalLM",
+		.names = &gemma_names,
 		.attention_bias = true,
 		.qk_norm = true,
 		.output_norms = true,
@@ -100,6 +127,20 @@ const struct family families[] = {
 		.rope_theta = 1000000,
 		.rope_local_base_freq = 10000,
 		.query_pre_attn_scalar = 256,
+	},
+	{
+		.model_type = "opt",
+		.architecture = "OPTForCausalLM",
+		.names = &opt_names,
+		.layer_norm = true,
+		.learned_positions = true,
+		.plain_mlp = true,
+		.all_biases = true,
+		.intermediate_key = "ffn_dim",
+		.tied_embeddings = true,
+		.activation_key = "activation_function",
+		.activation = "relu",
+		.max_positions = 2048,
 	},
 	{0},
 };

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/model/config.h"
+
 /* Where a sliding window holds: nowhere; in all layers, when `sliding_window` is a number; only where `use_sliding_window` is true as well,
  * from `max_window_layers` on; in all but every `window_pattern`-th layer. The latter two heed `layer_types`. */
 enum window_rule { WINDOW_NEVER, WINDOW_WHEN_GIVEN, WINDOW_WHEN_SWITCHED_ON, WINDOW_BY_PATTERN };
@@ -12,9 +14,15 @@ enum window_rule { WINDOW_NEVER, WINDOW_WHEN_GIVEN, WINDOW_WHEN_SWITCHED_ON, WIN
 struct family {
 	const char *model_type;   /* of config.json */
 	const char *architecture; /* the class in its `architectures` */
-	bool qkv_bias;            /* always there */
-	bool attention_bias;      /* heeds the field: biases on q, k, v and o */
-	bool mlp_bias;            /* heeds the field */
+	const struct weight_names *names;
+	bool layer_norm;              /* with a bias, eps 1e-5; else RMS */
+	bool learned_positions;       /* added to the embeddings, from row 2 on; no rope */
+	bool plain_mlp;               /* without a gate */
+	bool all_biases;              /* heeds `enable_bias`, which is true by default */
+	const char *intermediate_key; /* the field that says the intermediate size; NULL: intermediate_size */
+	bool qkv_bias;                /* always there */
+	bool attention_bias;          /* heeds the field: biases on q, k, v and o */
+	bool mlp_bias;                /* heeds the field */
 	bool qk_norm;
 	bool stored_fused; /* qkv_proj and gate_up_proj */
 	bool output_norms;

@@ -138,27 +138,80 @@ enum status model_upload_vector(const struct model *model, struct backend *backe
 	return STATUS_OK;
 }
 
-enum status model_embed(const struct model *model, struct backend *backend, const int32_t *ids, int64_t tokens, struct tensor out,
-			struct error *err)
+/* "NAME.KIND" */
+static const char *tensor_name(char room[128], const char *name, const char *kind)
 {
+	snprintf(room, 128, "%s.%s", name, kind);
+	return room;
+}
+
+static const char *head_name(const struct model_config *config, char room[128])
+{
+	return config->tied_embeddings ? tensor_name(room, config->names->embeddings, "weight") : "lm_head.weight";
+}
+
+/* The position table: one row for each position behind `position_offset` others. */
+static enum status position_table(const struct model *model, const struct tensor_info **ret, struct error *err)
+{
+	char name[128];
 	const struct model_config *config = &model->config;
+	*ret = NULL;
+	if (config->position_offset < 0) return STATUS_OK;
+	return model_tensor(model, tensor_name(name, config->names->positions, "weight"),
+			    config->max_positions + config->position_offset, config->hidden, ret, err);
+}
+
+enum status model_check(const struct model *model, struct error *err)
+{
+	char name[128];
 	const struct tensor_info *info;
-	TRY(model_tensor(model, "model.embed_tokens.weight", config->vocab, config->hidden, &info, err));
-	void *row = malloc((size_t)config->hidden * dtype_size(info->dtype));
-	float *values = malloc((size_t)(tokens * config->hidden) * sizeof *values);
+	const struct model_config *config = &model->config;
+	TRY(model_tensor(model, tensor_name(name, config->names->embeddings, "weight"), config->vocab, config->hidden, &info, err));
+	TRY(model_tensor(model, head_name(config, name), config->vocab, config->hidden, &info, err));
+	TRY(model_tensor(model, tensor_name(name, config->names->final_norm, "weight"), 0, config->hidden, &info, err));
+	if (config->norm.kind == NORM_LAYER)
+		TRY(model_tensor(model, tensor_name(name, config->names->final_norm, "bias"), 0, config->hidden, &info, err));
+	return position_table(model, &info, err);
+}
+
+/* values [cols] += scale · row `index` of a table. `row` has room for it in the file's type. */
+static enum status add_row(const struct model *model, const struct tensor_info *table, int64_t index, float scale, void *row,
+			   float *values, struct error *err)
+{
+	int64_t cols = table->shape[1];
+	size_t bytes = (size_t)cols * dtype_size(table->dtype);
+	TRY(file_read(&model->checkpoint.shards[table->shard], row, bytes, table->offset + index * (int64_t)bytes, err));
+	if (first_not_finite(row, table->dtype, cols) < cols)
+		return error_set(err, STATUS_NUMERIC, "%s: tensor '%s' is not finite (NaN or infinity) in row %" PRId64,
+				 shard_path(model, table), table->name, index);
+	for (int64_t j = 0; j < cols; j++)
+		values[j] += half_load(row, table->dtype, j) * scale;
+	return STATUS_OK;
+}
+
+enum status model_embed(const struct model *model, struct backend *backend, const int32_t *ids, int64_t tokens, int64_t length,
+			struct tensor out, struct error *err)
+{
+	char name[128];
+	const struct model_config *config = &model->config;
+	const struct tensor_info *table, *positions;
+	TRY(model_tensor(model, tensor_name(name, config->names->embeddings, "weight"), config->vocab, config->hidden, &table,
+			 err));
+	TRY(position_table(model, &positions, err));
+	if (positions && length > config->max_positions)
+		return error_set(err, STATUS_INVALID,
+				 "sequences of %" PRId64 " tokens are longer than the model's %" PRId64 " positions", length,
+				 config->max_positions);
+	void *row = malloc((size_t)config->hidden * sizeof(float));
+	float *values = calloc((size_t)(tokens * config->hidden), sizeof *values);
 	enum status status = STATUS_OK;
 	if (!row || !values)
 		status = error_set(err, STATUS_NO_MEMORY, "no memory for the embeddings of %" PRId64 " tokens", tokens);
-	size_t row_bytes = (size_t)config->hidden * dtype_size(info->dtype);
 	for (int64_t t = 0; status == STATUS_OK && t < tokens; t++) {
-		status = file_read(&model->checkpoint.shards[info->shard], row, row_bytes,
-				   info->offset + ids[t] * (int64_t)row_bytes, err);
-		if (status != STATUS_OK) break;
-		if (first_not_finite(row, info->dtype, config->hidden) < config->hidden)
-			status = error_set(err, STATUS_NUMERIC, "%s: tensor '%s' is not finite (NaN or infinity) in row %" PRId32,
-					   shard_path(model, info), info->name, ids[t]);
-		for (int64_t j = 0; j < config->hidden; j++)
-			values[t * config->hidden + j] = half_load(row, info->dtype, j) * config->embedding_scale;
+		float *to = values + t * config->hidden;
+		status = add_row(model, table, ids[t], config->embedding_scale, row, to, err);
+		if (status == STATUS_OK && positions)
+			status = add_row(model, positions, t % length + config->position_offset, 1, row, to, err);
 	}
 	if (status == STATUS_OK) {
 		status = backend->ops->upload(backend, out.data, values, (size_t)(tokens * config->hidden) * sizeof *values);
@@ -175,10 +228,14 @@ enum status model_head_load(const struct model *model, struct backend *backend, 
 	const struct model_config *config = &model->config;
 	const struct tensor_info *info;
 	struct model_head head = {0};
-	const char *name = config->tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-	TRY(model_tensor(model, name, config->vocab, config->hidden, &info, err));
-	TRY(model_upload_vector(model, backend, "model.norm.weight", config->hidden, &head.norm_weight, err));
-	enum status status = upload(model, backend, info, config->vocab, config->hidden, &head.head, err);
+	const char *norm = config->names->final_norm;
+	char name[128];
+	TRY(model_tensor(model, head_name(config, name), config->vocab, config->hidden, &info, err));
+	TRY(model_upload_vector(model, backend, tensor_name(name, norm, "weight"), config->hidden, &head.norm_weight, err));
+	enum status status = STATUS_OK;
+	if (config->norm.kind == NORM_LAYER)
+		status = model_upload_vector(model, backend, tensor_name(name, norm, "bias"), config->hidden, &head.norm_bias, err);
+	if (status == STATUS_OK) status = upload(model, backend, info, config->vocab, config->hidden, &head.head, err);
 	if (status == STATUS_OK) status = retype(backend, type, &head.head, err);
 	if (status != STATUS_OK) {
 		model_head_release(&head, backend);

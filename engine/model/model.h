@@ -26,9 +26,13 @@ enum status model_read(const struct model *, const struct tensor_info *, void **
 enum status model_upload_vector(const struct model *, struct backend *, const char *name, int64_t cols, struct tensor *ret,
 				struct error *err);
 
-/* out [T,H] F32 on the device = the embeddings of the ids (host, T of them); reads the rows it needs, not the table. */
-enum status model_embed(const struct model *, struct backend *, const int32_t *ids, int64_t tokens, struct tensor out,
-			struct error *err);
+/* out [T,H] F32 on the device = the embeddings of the ids (host, T of them: sequences of `length`, one after the other), with their
+ * positions' where the family has such; reads the rows it needs, not the tables. */
+enum status model_embed(const struct model *, struct backend *, const int32_t *ids, int64_t tokens, int64_t length,
+			struct tensor out, struct error *err);
+
+/* Checks that the tensors outside the blocks are there with the shape and a type that can be used. */
+enum status model_check(const struct model *, struct error *err);
 
 /* Final norm and head on the device. `type` is what the head computes in. */
 struct model_head {

@@ -97,8 +97,8 @@ static enum status embed_all(struct walk *w, const struct sequences *calibration
 		struct tensor x;
 		TRY(check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(&w->input, i, n, false, &x), err));
-		TRY(model_embed(w->p->model, w->backend, calibration->ids + i * calibration->length, n * calibration->length, x,
-				err));
+		TRY(model_embed(w->p->model, w->backend, calibration->ids + i * calibration->length, n * calibration->length,
+				calibration->length, x, err));
 		TRY(backend_failed(w, stream_store(&w->input, i, n, x), err));
 		if (!w->dense_stream) continue;
 		TRY(backend_failed(w, stream_store(&w->reference, i, n, x), err));

@@ -104,7 +104,7 @@ static void run_blocks(struct subject *t)
 {
 	struct scratch *s = t->s;
 	int32_t *ids = golden(t, "ids", DTYPE_I32, 1, TOKENS);
-	SUCCEEDS(model_embed(&t->model, BACKEND, ids, TOKENS, t->y, &s->err));
+	SUCCEEDS(model_embed(&t->model, BACKEND, ids, TOKENS, TOKENS, t->y, &s->err));
 	free(ids);
 	for (int index = 0; index < t->model.config.layers; index++) {
 		RUN(OPS->copy(BACKEND, t->x.data, t->y.data, tensor_bytes(&t->y)));
@@ -264,11 +264,17 @@ static void test_gemma3(void **state)
 	check(*state, "gemma3", "classic", &FP32);
 }
 
+static void test_opt(void **state)
+{
+	check(*state, "opt", "classic", &FP32);
+	check(*state, "opt", "newer", &FP32);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama), SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2),
-					   SCRATCH_TEST(test_qwen3), SCRATCH_TEST(test_phi3),    SCRATCH_TEST(test_gemma2),
-					   SCRATCH_TEST(test_gemma3)};
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama),  SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2),
+					   SCRATCH_TEST(test_qwen3),  SCRATCH_TEST(test_phi3),    SCRATCH_TEST(test_gemma2),
+					   SCRATCH_TEST(test_gemma3), SCRATCH_TEST(test_opt)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

@@ -30,6 +30,8 @@ static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enu
 				   .head_dim = c->head_dim,
 				   .vocab = c->vocab,
 				   .qk_norm = c->qk_norm,
+				   .plain_mlp = !c->gated_mlp,
+				   .layer_norm = c->norm.kind == NORM_LAYER,
 				   .output_norms = c->output_norms,
 				   .local_rope = c->local_rope.kind != ROPE_NONE,
 				   .sequences = SEQUENCES,

@@ -6,6 +6,7 @@
 #include "engine/json.h"
 #include "engine/model/config.h"
 
+#define OPT_SIZES "\"hidden_size\":64,\"ffn_dim\":96,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100"
 #define SIZES "\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100"
 
 static enum status parse(struct scratch *s, const char *text, struct model_config *ret)
@@ -160,6 +161,15 @@ static void test_families(void **state)
 	assert_true(config.rope.theta == 5e5 && config.rope.factor == 8 && config.local_rope.theta == 2e4);
 	assert_int_equal(config.rope.kind, ROPE_LINEAR);
 	assert_int_equal(config.local_rope.kind, ROPE_DEFAULT);
+	SUCCEEDS(parse(s, "{\"model_type\":\"opt\"," OPT_SIZES "}", &config));
+	assert_int_equal(config.intermediate, 96);
+	assert_int_equal(config.norm.kind, NORM_LAYER);
+	assert_int_equal(config.position_offset, 2);
+	assert_int_equal(config.rope.kind, ROPE_NONE);
+	assert_int_equal(config.activation, ACTIVATION_RELU);
+	assert_true(config.qkv_bias && config.o_bias && config.mlp_bias && config.tied_embeddings && !config.gated_mlp);
+	SUCCEEDS(parse(s, "{\"model_type\":\"opt\"," OPT_SIZES ",\"enable_bias\":false}", &config));
+	assert_false(config.qkv_bias || config.o_bias || config.mlp_bias);
 }
 
 static void test_refuses(void **state)
@@ -234,6 +244,12 @@ static void test_refuses(void **state)
 		 "'layer_types'", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"gemma3_text\"," SIZES ",\"rope_parameters\":{\"rope_theta\":1}}",
 		 "'rope_theta' in 'rope_parameters'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"opt\"," OPT_SIZES ",\"do_layer_norm_before\":false}", "'do_layer_norm_before'",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"opt\"," OPT_SIZES ",\"word_embed_proj_dim\":32}", "'word_embed_proj_dim'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"opt\"," OPT_SIZES ",\"_remove_final_layer_norm\":true}", "'_remove_final_layer_norm'",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"opt\"," SIZES "}", "'ffn_dim' is missing", STATUS_INVALID},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"query_pre_attn_scalar\":null}", "'query_pre_attn_scalar'", STATUS_INVALID},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"attn_logit_softcapping\":-1}", "'attn_logit_softcapping'", STATUS_INVALID},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"hidden_activation\":\"tanh\"}", "'hidden_activation' 'tanh'",

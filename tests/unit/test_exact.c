@@ -11,7 +11,9 @@
 
 #include "engine/prune/exact.h"
 
-static const struct model_config CONFIG = {.hidden = 37, .intermediate = 91, .heads = 5, .kv_heads = 1, .head_dim = 10};
+static const struct weight_names NAMES = {.o = "o", .gate = "gate", .up = "up", .down = "down"};
+static const struct model_config CONFIG = {
+	.names = &NAMES, .gated_mlp = true, .hidden = 37, .intermediate = 91, .heads = 5, .kv_heads = 1, .head_dim = 10};
 
 static float *random_rates(const struct block_layout *layout, unsigned seed, float low, float high)
 {

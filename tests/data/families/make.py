@@ -33,6 +33,9 @@ def newer(**fields):
 
 LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, tie_word_embeddings=True)
 
+OPT = dict(model_type="opt", architectures=["OPTForCausalLM"], hidden_size=32, ffn_dim=40, num_hidden_layers=2, num_attention_heads=4,
+           vocab_size=64, activation_function="relu", dropout=0.1, bos_token_id=1, eos_token_id=2, pad_token_id=1)
+
 # Family: the cases' configurations, as in a model's config.json. The weights are those of the first case.
 FAMILIES = {
     "llama": {
@@ -86,6 +89,11 @@ FAMILIES = {
                            sliding_window_pattern=2, rope_theta=50000.0, rope_local_base_freq=500.0, attention_bias=False,
                            rope_scaling=dict(rope_type="linear", factor=2.0)),
     },
+    "opt": {
+        "classic": dict(OPT, torch_dtype="bfloat16", max_position_embeddings=48),
+        "newer": dict(OPT, dtype="bfloat16", max_position_embeddings=48, word_embed_proj_dim=32, do_layer_norm_before=True,
+                      enable_bias=True, layer_norm_elementwise_affine=True, _remove_final_layer_norm=False, tie_word_embeddings=True),
+    },
     "qwen3": {
         "newer": newer(model_type="qwen3", architectures=["Qwen3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, head_dim=12,
                        max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
@@ -129,7 +137,7 @@ def golden(model, seed, linears):
     ids = torch.randint(0, config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(seed + 1))
     kept = {"ids": ids.int()}
     kept["logits"] = model(ids[None], use_cache=False).logits[0].detach().float().contiguous()
-    layer = model.model.layers[-1]
+    layer = getattr(model.model, "decoder", model.model).layers[-1]
     outputs = []
     model.double()
     hook = layer.register_forward_hook(
