@@ -28,7 +28,7 @@ def run_besad(besad, directory, model, calibration, samples, length, precision, 
         job = os.path.join(work, "job.json")
         with open(job, "w") as file:
             json.dump({"model": os.path.basename(model), "output": "out", "method": method, "sparsity": 0.5,
-                       "precision": precision, "calibration": {"path": os.path.basename(calibration), "samples": samples,
+                       "precision": precision, "progress": {"perplexity_every": 0}, "calibration": {"path": os.path.basename(calibration), "samples": samples,
                                                                "sequence_length": length}}, file)
         process = subprocess.Popen(
             [besad, "run", job, "--model-root", os.path.dirname(model), "--data-root", os.path.dirname(calibration),

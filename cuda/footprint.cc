@@ -25,6 +25,7 @@ static struct plan_sizes sizes_of(const struct cuda *c, const struct workload *w
 	s.tokens = w->tokens;
 	s.learn_batch = w->learn_batch;
 	s.pass_batch = w->pass_batch;
+	s.probe_sequences = w->probe_sequences;
 	s.candidates = w->candidates;
 	s.by_row = w->by_row;
 	s.file_type = w->file_type;

@@ -13,6 +13,7 @@ struct plan_sizes {
 	int64_t sequences, tokens; /* of the calibration set; tokens per sequence */
 	int64_t learn_batch;       /* sequences of a learning step; 0 where nothing is learned */
 	int64_t pass_batch;        /* sequences of a pass that learns nothing */
+	int64_t probe_sequences;   /* of the progress perplexity; 0 where none is taken */
 	int candidates;
 	bool qk_norm, output_norms;         /* as in struct model_config */
 	bool plain_mlp;                     /* no gate */
@@ -31,6 +32,7 @@ struct plan {
 	size_t learning;    /* bins, θ and the optimizer's state, outputs and their gradients */
 	size_t activations; /* of the passes, and of the learning step */
 	size_t streams;     /* hidden states */
+	size_t probe;       /* hidden states of the progress perplexity, and the head */
 	size_t scratch;     /* the most that operations take for their own length, and cuBLASLt's workspace */
 	size_t pruning;     /* all of these */
 	size_t evaluation;  /* the peak of evaluating perplexity, hidden states left out */

@@ -61,6 +61,7 @@ struct workload {
 	int64_t sequences, tokens;          /* of the calibration; tokens per sequence */
 	int64_t learn_batch;                /* sequences of a learning step; 0 where nothing is learned */
 	int64_t pass_batch;                 /* sequences of a pass that learns nothing */
+	int64_t probe_sequences;            /* of the progress perplexity; 0 where none is taken */
 	int candidates;
 	bool by_row; /* a rate per row, else per linear */
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/eval/perplexity.h"
+#include "engine/eval/probe.h"
 #include "engine/eval/report.h"
 #include "engine/file.h"
 #include "engine/json.h"
@@ -29,6 +30,9 @@ struct run {
 	struct savepoint savepoint;
 	struct sequences calibration;
 	struct sequences datasets[SPEC_MAX_DATASETS];
+	struct sequences probe; /* tokens of the progress perplexity */
+	const char *probe_source;
+	struct probe_plan plan;
 	struct output output;
 	struct progress progress;
 	enum dtype compute_type, evaluation_type;
@@ -80,23 +84,55 @@ static enum status resolve_settings(struct run *run, struct error *err)
 	return STATUS_OK;
 }
 
+/* Token-blocks that pruning one block takes, as progress counts them. */
+static double block_work(const struct spec *spec)
+{
+	if (!spec->calibration.resolved_path) return prune_block_work(spec);
+	return (double)spec->calibration_samples * spec->calibration.sequence_length * prune_block_work(spec);
+}
+
+/* The first tokens of the first data set, or of the calibration where there is none of that length, cut as the calibration is. */
+static enum status choose_probe(struct run *run, struct error *err)
+{
+	const struct spec *spec = run->spec;
+	int64_t length = spec->calibration.sequence_length;
+	const struct sequences *from = &run->calibration;
+	run->probe_source = "calibration";
+	if (spec->n_perplexity > 0 && run->datasets[0].count * run->datasets[0].length >= length) {
+		from = &run->datasets[0];
+		run->probe_source = spec->perplexity[0].name;
+	}
+	TRY(probe_plan(&run->model.config, spec->probe_every, block_work(spec), from->count * from->length / length, length,
+		       run->backend->unified, &run->plan, err));
+	if (!run->plan.sequences) return STATUS_OK;
+	run->probe = (struct sequences){.count = run->plan.sequences, .length = length};
+	size_t bytes = (size_t)(run->probe.count * length) * sizeof *run->probe.ids;
+	run->probe.ids = malloc(bytes);
+	if (!run->probe.ids) return error_set(err, STATUS_NO_MEMORY, "no memory for the probe's tokens");
+	memcpy(run->probe.ids, from->ids, bytes);
+	return STATUS_OK;
+}
+
 static enum status load_data(struct run *run, struct error *err)
 {
 	const struct spec *spec = run->spec;
 	int64_t vocab = run->model.config.vocab;
-	if (prunes(run) && spec->calibration.resolved_path && !run->job->blocks_done) {
+	for (int i = 0; i < spec->n_perplexity; i++) {
+		const struct dataset *dataset = &spec->perplexity[i];
+		TRY(corpus_evaluation(dataset->resolved_path, run->job->model_dir, vocab, dataset->sequence_length, dataset->join,
+				      run->job->stop, &run->datasets[i], err));
+	}
+	if (!prunes(run)) return STATUS_OK;
+	/* Later blocks go on from the hidden states; only the probe may need the tokens again. */
+	bool needed = !run->job->blocks_done || (!spec->n_perplexity && spec->probe_every != PROBE_NEVER);
+	if (spec->calibration.resolved_path && needed) {
 		TRY(corpus_calibration(spec->calibration.resolved_path, run->job->model_dir, vocab, spec->calibration_samples,
 				       spec->calibration.sequence_length, spec->calibration_seed, run->job->stop, &run->calibration,
 				       err));
 		snprintf(run->savepoint.calibration_hash, sizeof run->savepoint.calibration_hash, "%016" PRIx64,
 			 run->calibration.hash);
 	}
-	for (int i = 0; i < spec->n_perplexity; i++) {
-		const struct dataset *dataset = &spec->perplexity[i];
-		TRY(corpus_evaluation(dataset->resolved_path, run->job->model_dir, vocab, dataset->sequence_length, dataset->join,
-				      run->job->stop, &run->datasets[i], err));
-	}
-	return STATUS_OK;
+	return choose_probe(run, err);
 }
 
 static void start_progress(struct run *run)
@@ -109,8 +145,7 @@ static void start_progress(struct run *run)
 		if (cJSON_GetObjectItemCaseSensitive(run->savepoint.dense, spec->perplexity[i].name)) done += work;
 	}
 	if (prunes(run)) {
-		double block = (double)spec->calibration_samples * spec->calibration.sequence_length * prune_block_work(spec);
-		if (!spec->calibration.resolved_path) block = prune_block_work(spec);
+		double block = block_work(spec);
 		pruning = block * layers;
 		done += block * run->job->blocks_done;
 		evaluation *= 2;
@@ -216,7 +251,9 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 					.savepoint = &run->savepoint,
 					.spec_json = run->spec_json,
 					.output = &run->output,
-					.compute_type = run->compute_type};
+					.compute_type = run->compute_type,
+					.probe = &run->probe,
+					.plan = &run->plan};
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
 	if (prunes(run)) TRY(output_open(job->model_dir, &run->model.checkpoint, job->work_dir, &run->output, err));
@@ -229,6 +266,8 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 				.savepoint = &run->savepoint,
 				.spec = run->spec_json,
 				.pruned = run->pruned,
+				.probe = &run->probe,
+				.probe_source = run->probe_source,
 				.device = run->backend->device};
 	if (prunes(run)) {
 		TRY(prune_blocks(&pruning, &run->calibration, err));
@@ -263,6 +302,8 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 							 : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
 	output_close(&run.output);
 	sequences_free(&run.calibration);
+	sequences_free(&run.probe);
+	free(run.plan.due);
 	for (int i = 0; i < SPEC_MAX_DATASETS; i++)
 		sequences_free(&run.datasets[i]);
 	savepoint_free(&run.savepoint);

@@ -20,6 +20,7 @@ enum {
 	DEFAULT_SAMPLES = 128,
 	MAX_SAMPLES = 65536,
 	MAX_CALIBRATION_TOKENS = 1 << 30,
+	MAX_PROBE_EVERY = 10000,
 };
 
 /* What the sigmoid's rates can reach: 0.5 ± 0.1224 (besa.md 2), and the targets for which "auto" takes it. */
@@ -308,14 +309,29 @@ static void parse_evaluation(struct parser *parser, const struct fields *top)
 	}
 }
 
+/* How often the progress perplexity is taken: "auto" or a whole number, 0 for never. */
+static void parse_progress(struct parser *parser, const struct fields *top)
+{
+	static const char *const known[] = {"perplexity_every", NULL};
+	struct fields fields = fields_section(top, "progress");
+	fields_only(&fields, known);
+	const cJSON *every = fields_get(&fields, "perplexity_every");
+	parser->spec->probe_every = PROBE_AUTO;
+	if (!every || (cJSON_IsString(every) && strcmp(every->valuestring, "auto") == 0)) return;
+	if (cJSON_IsNumber(every))
+		parser->spec->probe_every = (int)fields_int(&fields, "perplexity_every", 0, MAX_PROBE_EVERY, PROBE_NEVER);
+	else
+		fields_problem(&fields, "perplexity_every", "must be \"auto\" or a whole number of blocks, 0 for never");
+}
+
 /* ---- the whole --------------------------------------------------------------------------------------------------------------- */
 
 enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
 		       struct error *err)
 {
-	static const char *const known[] = {"name",       "model",     "output",   "overwrite",       "method",
-					    "sparsity",   "pattern",   "besa",     "quantization",    "calibration",
-					    "evaluation", "precision", "priority", "timeout_seconds", NULL};
+	static const char *const known[] = {"name",      "model",    "output",          "overwrite",   "method",     "sparsity",
+					    "pattern",   "besa",     "quantization",    "calibration", "evaluation", "progress",
+					    "precision", "priority", "timeout_seconds", NULL};
 	struct spec *spec = calloc(1, sizeof *spec);
 	struct parser parser = {.roots = roots, .spec = spec, .max_positions = INT_MAX};
 	struct fields fields = {.problems = problems, .object = json};
@@ -331,6 +347,7 @@ enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec
 		parse_calibration(&parser, &fields);
 		parse_besa(&parser, &fields);
 		parse_evaluation(&parser, &fields);
+		parse_progress(&parser, &fields);
 		spec->precision = (enum precision)fields_choice(&fields, "precision", precision_names, PRECISION_AUTO);
 		spec->priority = (int)fields_int(&fields, "priority", -100, 100, 0);
 		spec->timeout_seconds = fields_number(&fields, "timeout_seconds", 0, 1e9, 0);
@@ -416,6 +433,16 @@ static cJSON *evaluation_to_json(const struct spec *spec, bool *ok)
 	return evaluation;
 }
 
+static cJSON *progress_to_json(const struct spec *spec, bool *ok)
+{
+	cJSON *progress = cJSON_CreateObject();
+	if (spec->probe_every == PROBE_AUTO)
+		add_string(progress, "perplexity_every", "auto", ok);
+	else
+		add_number(progress, "perplexity_every", spec->probe_every, ok);
+	return progress;
+}
+
 cJSON *spec_to_json(const struct spec *spec)
 {
 	bool ok = true;
@@ -430,6 +457,7 @@ cJSON *spec_to_json(const struct spec *spec)
 	add(json, "besa", besa_to_json(spec, &ok), &ok);
 	add(json, "calibration", calibration_to_json(spec, &ok), &ok);
 	add(json, "evaluation", evaluation_to_json(spec, &ok), &ok);
+	add(json, "progress", progress_to_json(spec, &ok), &ok);
 	add_string(json, "precision", precision_names[spec->precision], &ok);
 	add_number(json, "priority", spec->priority, &ok);
 	add_number(json, "timeout_seconds", spec->timeout_seconds, &ok);

@@ -14,6 +14,8 @@ enum method { METHOD_BESA, METHOD_WANDA, METHOD_MAGNITUDE, METHOD_NONE };
 enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
 enum target { TARGET_BLOCK, TARGET_DENSE_STREAM };
 enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
+/* `probe_every` of a spec: as often as fits into its share of the time, or never; n ≥ 1 is after each n-th block and the last. */
+enum { PROBE_AUTO = -1, PROBE_NEVER = 0 };
 enum precision { PRECISION_AUTO, PRECISION_F32, PRECISION_BF16 };
 
 enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_PROBLEMS = 32 };
@@ -49,6 +51,7 @@ struct spec {
 	int64_t calibration_seed;
 	struct dataset perplexity[SPEC_MAX_DATASETS];
 	int n_perplexity;
+	int probe_every; /* progress.perplexity_every: PROBE_AUTO, PROBE_NEVER or n ≥ 1 */
 	enum precision precision;
 	int priority;
 	double timeout_seconds; /* 0 for none */

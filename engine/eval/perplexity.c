@@ -2,13 +2,13 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "engine/eval/scorer.h"
 #include "engine/model/block.h"
 #include "engine/prune/stream.h"
 
-/* Tokens that go through a block at once, and elements of a slice of logits: enough to keep the products busy. */
-enum { BATCH_TOKENS = 1024, LOGITS = 8 << 20 };
+/* Tokens that go through a block at once: enough to keep the products busy. */
+enum { BATCH_TOKENS = 1024 };
 /* Bytes of hidden states kept at once; more windows than fit go through the blocks in several turns. */
 static const int64_t MAX_STREAM_BYTES = (int64_t)8 << 30;
 
@@ -22,8 +22,9 @@ struct evaluation {
 	int64_t length;
 	struct block block;
 	struct activations activations;
-	struct model_head head;
-	struct tensor y; /* F32 [batch·length, H] */
+	struct scorer scorer;
+	double *logprobs; /* [length] */
+	struct tensor y;  /* F32 [batch·length, H] */
 	struct stream stream;
 };
 
@@ -73,75 +74,15 @@ static enum status run_block(struct evaluation *e, int index, int64_t count, str
 	return STATUS_OK;
 }
 
-/* Device room for the head: normalised states, logits and log-probabilities of `rows` tokens. */
-struct head_room {
-	int64_t rows;
-	struct tensor normed, logits, stats;
-	void *targets, *logprobs;
-	double *host;
-	int32_t *next;
-};
-
-static void head_room_release(struct head_room *room, struct backend *backend)
-{
-	void *device[] = {room->normed.data, room->logits.data, room->stats.data, room->targets, room->logprobs};
-	for (size_t i = 0; i < sizeof device / sizeof *device; i++)
-		backend->ops->release(backend, device[i]);
-	free(room->host);
-	free(room->next);
-}
-
-static enum status head_room_create(const struct evaluation *e, struct head_room *room, struct error *err)
-{
-	const struct model_config *config = &e->model->config;
-	const struct backend_ops *ops = e->backend->ops;
-	room->rows = LOGITS / config->vocab < 1 ? 1 : LOGITS / config->vocab;
-	if (room->rows > e->length) room->rows = e->length;
-	room->normed = tensor_make(NULL, room->rows, config->hidden, e->type);
-	room->logits = tensor_make(NULL, room->rows, config->vocab, DTYPE_F32);
-	room->stats = tensor_make(NULL, room->rows, 2, DTYPE_F32);
-	room->host = malloc((size_t)room->rows * sizeof *room->host);
-	room->next = malloc((size_t)room->rows * sizeof *room->next);
-	if (!room->host || !room->next) return error_set(err, STATUS_NO_MEMORY, "no memory for log-probabilities");
-	TRY(backend_failed(e, ops->alloc(e->backend, tensor_bytes(&room->normed), &room->normed.data), err));
-	TRY(backend_failed(e, ops->alloc(e->backend, tensor_bytes(&room->logits), &room->logits.data), err));
-	TRY(backend_failed(e, ops->alloc(e->backend, tensor_bytes(&room->stats), &room->stats.data), err));
-	TRY(backend_failed(e, ops->alloc(e->backend, (size_t)room->rows * sizeof(int32_t), &room->targets), err));
-	return backend_failed(e, ops->alloc(e->backend, (size_t)room->rows * sizeof(double), &room->logprobs), err);
-}
-
-/* Adds up the log-probabilities of ids[1 … rows] given hidden states [rows, H]. */
-static enum status score(const struct evaluation *e, struct head_room *room, struct tensor hidden, const int32_t *ids, double *sum)
-{
-	const struct backend_ops *ops = e->backend->ops;
-	int64_t rows = hidden.rows;
-	struct tensor normed = tensor_rows(room->normed, 0, rows), logits = tensor_rows(room->logits, 0, rows);
-	memcpy(room->next, ids + 1, (size_t)rows * sizeof *ids);
-	TRY(ops->upload(e->backend, room->targets, room->next, (size_t)rows * sizeof *ids));
-	TRY(ops->norm_forward(e->backend, &e->model->config.norm, normed, tensor_rows(room->stats, 0, rows), hidden,
-			      e->head.norm_weight, e->head.norm_bias));
-	TRY(ops->matmul(e->backend, logits, normed, false, e->head.head, true, false));
-	TRY(ops->token_logprobs(e->backend, room->logprobs, logits, room->targets, e->model->config.logit_softcap));
-	TRY(ops->download(e->backend, room->host, room->logprobs, (size_t)rows * sizeof *room->host));
-	for (int64_t t = 0; t < rows; t++)
-		*sum += room->host[t];
-	return STATUS_OK;
-}
-
 static enum status run_head(struct evaluation *e, const int32_t *ids, int64_t count, double *sum, struct error *err)
 {
-	struct head_room room = {0};
-	enum status status = head_room_create(e, &room, err);
+	enum status status = STATUS_OK;
 	for (int64_t i = 0; status == STATUS_OK && i < count; i++) {
 		struct tensor x;
 		status = check_stop(e, err);
 		if (status == STATUS_OK) status = backend_failed(e, stream_batch(&e->stream, i, 1, true, &x), err);
-		for (int64_t t = 0; status == STATUS_OK && t < e->length - 1; t += room.rows) {
-			int64_t n = e->length - 1 - t < room.rows ? e->length - 1 - t : room.rows;
-			status = backend_failed(e, score(e, &room, tensor_rows(x, t, n), ids + i * e->length + t, sum), err);
-		}
+		if (status == STATUS_OK) status = scorer_next_tokens(&e->scorer, x, ids + i * e->length, e->logprobs, sum, err);
 	}
-	head_room_release(&room, e->backend);
 	return status;
 }
 
@@ -159,7 +100,9 @@ static enum status create(struct evaluation *e, int64_t turn, struct error *err)
 	TRY(block_check(e->model, err));
 	TRY(block_create(e->model, e->backend, e->type, e->length, &e->block, err));
 	TRY(activations_create(&e->block, e->batch, e->length, false, &e->activations, err));
-	TRY(model_head_load(e->model, e->backend, e->type, &e->head, err));
+	TRY(scorer_create(e->model, e->backend, e->type, e->length, &e->scorer, err));
+	e->logprobs = malloc((size_t)e->length * sizeof *e->logprobs);
+	if (!e->logprobs) return error_set(err, STATUS_NO_MEMORY, "no memory for log-probabilities");
 	struct tensor y = tensor_make(NULL, e->batch * e->length, hidden, DTYPE_F32);
 	TRY(backend_failed(e, e->backend->ops->alloc(e->backend, tensor_bytes(&y), &y.data), err));
 	e->y = y;
@@ -170,7 +113,8 @@ static void destroy(struct evaluation *e)
 {
 	block_release(&e->block);
 	activations_release(&e->activations, e->backend);
-	model_head_release(&e->head, e->backend);
+	scorer_release(&e->scorer);
+	free(e->logprobs);
 	e->backend->ops->release(e->backend, e->y.data);
 	stream_release(&e->stream);
 }

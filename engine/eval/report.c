@@ -69,6 +69,12 @@ enum status report_write(const struct report *report, const cJSON *result, const
 	cJSON_AddNumberToObject(json, "threads", report->savepoint->threads);
 	cJSON_AddStringToObject(json, "precision", report->savepoint->precision);
 	cJSON_AddStringToObject(json, "calibration_hash", report->savepoint->calibration_hash);
+	if (report->probe->count > 0) {
+		cJSON *probe = cJSON_AddObjectToObject(json, "progress_perplexity");
+		cJSON_AddStringToObject(probe, "dataset", report->probe_source);
+		cJSON_AddNumberToObject(probe, "sequences", (double)report->probe->count);
+		cJSON_AddNumberToObject(probe, "sequence_length", (double)report->probe->length);
+	}
 	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
 	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
 	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);

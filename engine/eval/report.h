@@ -4,13 +4,16 @@
 
 #include "engine/engine.h"
 #include "engine/prune/savepoint.h"
+#include "engine/text/corpus.h"
 
 struct report {
 	const struct engine_job *job;
 	const struct savepoint *savepoint;
 	const cJSON *spec;
-	const cJSON *pruned; /* {dataset: perplexity} */
-	const char *output;  /* its name, as in the result; NULL when the job made none */
+	const cJSON *pruned;           /* {dataset: perplexity} */
+	const struct sequences *probe; /* of the progress perplexity; count 0 where there was none */
+	const char *probe_source;      /* the name of its data set, or "calibration" */
+	const char *output;            /* its name, as in the result; NULL when the job made none */
 	const char *device;
 	double seconds; /* of this attempt */
 };

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/eval/probe.h"
+#include "engine/file.h"
 #include "engine/model/block.h"
 #include "engine/model/half.h"
 #include "engine/prune/besa.h"
@@ -27,6 +29,7 @@ struct walk {
 	struct ranking ranking;
 	struct besa besa;
 	struct activations activations; /* of the passes */
+	struct probe probe;             /* without a plan where nothing is probed */
 	int batch;                      /* sequences of a pass */
 	struct tensor y;                /* F32 [batch · tokens, H] */
 	void *stats;                    /* F64 [STEP_STATS] */
@@ -42,11 +45,11 @@ struct linear_result {
 };
 
 /* Where the time of a block goes. */
-enum phase { PHASE_LOAD, PHASE_REFERENCE, PHASE_RANK, PHASE_LEARN, PHASE_FINAL, PHASE_WRITE, PHASE_COUNT };
-static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank", "learn", "final", "write"};
+enum phase { PHASE_LOAD, PHASE_REFERENCE, PHASE_RANK, PHASE_LEARN, PHASE_FINAL, PHASE_WRITE, PHASE_PROBE, PHASE_COUNT };
+static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank", "learn", "final", "write", "probe"};
 
 struct block_result {
-	double loss, reconstruction, seconds;
+	double loss, reconstruction, perplexity, seconds;
 	double phases[PHASE_COUNT], mark; /* seconds; monotonic time when the running phase began */
 	int64_t zeros, params;
 	struct linear_result linears[BLOCK_MAX_LINEARS];
@@ -86,6 +89,11 @@ static bool calibrated(const struct walk *w)
 static bool learns(const struct walk *w)
 {
 	return w->spec->method == METHOD_BESA && w->spec->sparsity > 0;
+}
+
+static bool probes(const struct walk *w)
+{
+	return w->probe.plan != NULL;
 }
 
 /* ---- passes ---------------------------------------------------------------------------------------------------------------------- */
@@ -273,7 +281,8 @@ static cJSON *block_json(const struct walk *w, int index, const struct block_res
 		cJSON_AddNumberToObject(layer, "zeros", (double)result->linears[i].zeros);
 		cJSON_AddNumberToObject(layer, "params", (double)(layout->linears[i].rows * layout->linears[i].cols));
 	}
-	cJSON_AddNullToObject(data, "perplexity");
+	cJSON_AddItemToObject(data, "perplexity",
+			      isnan(result->perplexity) ? cJSON_CreateNull() : cJSON_CreateNumber(result->perplexity));
 	cJSON_AddNumberToObject(data, "seconds", result->seconds);
 	cJSON *phases = cJSON_AddObjectToObject(data, "phases");
 	for (int i = 0; i < PHASE_COUNT; i++)
@@ -293,12 +302,18 @@ static enum status checkpoint_block(struct walk *w, int index, cJSON *data, stru
 		savepoint_path(savepoint, "dense", index + 1, path);
 		if (w->dense_stream) TRY(stream_save(&w->reference, path, err));
 	}
+	if (probes(w) && index + 1 < w->p->model->config.layers) {
+		savepoint_path(savepoint, "probe", index + 1, path);
+		TRY(stream_save(&w->probe.behind, path, err));
+	}
 	cJSON_AddItemToArray(savepoint->blocks, cJSON_Duplicate(data, true));
 	TRY(savepoint_save(savepoint, w->p->spec_json, err));
 	TRY(w->p->sink->commit_block(w->p->sink->context, index, data, err));
 	savepoint_path(savepoint, "hidden", index, path);
 	unlink(path);
 	savepoint_path(savepoint, "dense", index, path);
+	unlink(path);
+	savepoint_path(savepoint, "probe", index, path);
 	unlink(path);
 	return STATUS_OK;
 }
@@ -330,7 +345,7 @@ static enum status end_phase(struct walk *w, struct block_result *result, enum p
 
 static enum status prune_block(struct walk *w, int index, struct error *err)
 {
-	struct block_result result = {.mark = monotonic_seconds()};
+	struct block_result result = {.perplexity = NAN, .mark = monotonic_seconds()};
 	double started = result.mark, tokens = calibrated(w) ? (double)(w->input.sequences * w->input.tokens) : 1;
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
@@ -351,6 +366,8 @@ static enum status prune_block(struct walk *w, int index, struct error *err)
 	progress_add(w->p->progress, tokens);
 	TRY(write_weights(w, index, &result, err));
 	TRY(end_phase(w, &result, PHASE_WRITE, err));
+	if (probes(w)) TRY(probe_advance(&w->probe, index, &result.perplexity, err));
+	TRY(end_phase(w, &result, PHASE_PROBE, err));
 
 	double miss = learns(w) ? ((double)result.zeros / (double)result.params - w->spec->sparsity) / w->spec->sparsity : 0;
 	result.loss = result.reconstruction + w->spec->besa.lambda * miss * miss;
@@ -376,16 +393,32 @@ enum status prune_workload(const struct pruning *p, struct workload *ret, struct
 	struct tensor_info info;
 	block_layout_init(&p->model->config, &layout);
 	TRY(block_linear_tensor(p->model, &layout.linears[0], 0, &info, err));
-	*ret = (struct workload){.config = &p->model->config,
-				 .file_type = info.dtype,
-				 .compute_type = p->compute_type,
-				 .sequences = spec->calibration.resolved_path ? spec->calibration_samples : 0,
-				 .tokens = spec->calibration.sequence_length,
-				 .learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
-				 .pass_batch = pass_batch(p),
-				 .candidates = spec->besa.candidates,
-				 .by_row = spec->besa.granularity == GRANULARITY_ROW};
+	*ret = (struct workload){
+		.config = &p->model->config,
+		.file_type = info.dtype,
+		.compute_type = p->compute_type,
+		.sequences = spec->calibration.resolved_path ? spec->calibration_samples : 0,
+		.tokens = spec->calibration.sequence_length,
+		.learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
+		.pass_batch = pass_batch(p),
+		.probe_sequences = spec->calibration.resolved_path && spec->probe_every != PROBE_NEVER ? PROBE_MOST_SEQUENCES : 0,
+		.candidates = spec->besa.candidates,
+		.by_row = spec->besa.granularity == GRANULARITY_ROW};
 	return STATUS_OK;
+}
+
+static enum status create_probe(struct walk *w, struct error *err)
+{
+	if (!w->p->plan->sequences) return STATUS_OK;
+	w->probe = (struct probe){.model = w->p->model,
+				  .block = &w->block,
+				  .activations = &w->activations,
+				  .batch = w->batch,
+				  .y = w->y,
+				  .stop = w->p->job->stop,
+				  .tokens = w->p->probe,
+				  .plan = w->p->plan};
+	return probe_create(&w->probe, err);
 }
 
 static enum status create(struct walk *w, struct error *err)
@@ -417,11 +450,12 @@ static enum status create(struct walk *w, struct error *err)
 	w->weights = malloc((size_t)largest * dtype_size(w->block.file_type));
 	if (!w->rates || !w->thresholds || !w->weights)
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
-	return STATUS_OK;
+	return create_probe(w, err);
 }
 
 static void destroy(struct walk *w)
 {
+	probe_release(&w->probe);
 	stream_release(&w->input);
 	stream_release(&w->reference);
 	w->backend->ops->release(w->backend, w->stats);
@@ -435,11 +469,25 @@ static void destroy(struct walk *w)
 	free(w->weights);
 }
 
+/* A job that began on another kind of device may have had a plan without probes: then it goes on without them. */
+static enum status start_probe(struct walk *w, struct error *err)
+{
+	char path[4096];
+	int first = w->p->job->blocks_done;
+	if (!probes(w)) return STATUS_OK;
+	if (!first) return probe_embed(&w->probe, err);
+	savepoint_path(w->p->savepoint, "probe", first, path);
+	if (path_exists(path)) return stream_load(&w->probe.behind, path, err);
+	probe_release(&w->probe);
+	return STATUS_OK;
+}
+
 /* The hidden states that the first block to prune starts from. */
 static enum status start(struct walk *w, const struct sequences *calibration, struct error *err)
 {
 	char path[4096];
 	int first = w->p->job->blocks_done;
+	TRY(start_probe(w, err));
 	if (!calibrated(w)) return STATUS_OK;
 	if (!first) return embed_all(w, calibration, err);
 	savepoint_path(w->p->savepoint, "hidden", first, path);

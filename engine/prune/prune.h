@@ -3,6 +3,7 @@
 #define BESAD_ENGINE_PRUNE_H
 
 #include "engine/engine.h"
+#include "engine/eval/probe.h"
 #include "engine/model/model.h"
 #include "engine/model/output.h"
 #include "engine/progress.h"
@@ -19,6 +20,8 @@ struct pruning {
 	const cJSON *spec_json;
 	struct output *output;
 	enum dtype compute_type;
+	const struct sequences *probe; /* tokens of the progress perplexity, of the calibration's length */
+	const struct probe_plan *plan; /* of them */
 };
 
 /* The work of one block, in forward passes of its calibration tokens, as progress counts it. */

@@ -2,7 +2,8 @@
  *
  *   savepoint.json   the settings that were resolved at the start (backend, threads, precision), dense perplexities, and the
  *                    block.finished data of every block on disk
- *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's
+ *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
+ *                    probe-K.bin those of the progress perplexity
  *
  * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin beside it. It may
  * be one block ahead of the caller's commit: then that block is done again, with the same result. */

@@ -45,7 +45,7 @@ class Durability(unittest.TestCase):
         small_model(self.daemon, BLOCKS)
 
     def spec(self, output):
-        return small_job(output=output, name=output, evaluation={"perplexity": [
+        return small_job(output=output, name=output, progress={"perplexity_every": 5}, evaluation={"perplexity": [
             {"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]})
 
     def check_history(self, job, attempts):

@@ -175,7 +175,7 @@ static const char full[] =
 	"\"parameterization\":\"sigmoid\"},\"calibration\":{\"path\":\"c4.json\",\"samples\":16,\"sequence_length\":128,\"seed\":"
 	"42},"
 	"\"evaluation\":{\"perplexity\":[{\"name\":\"w\",\"path\":\"wiki.test.txt\",\"sequence_length\":256,\"join\":\"\\n\"}]},"
-	"\"precision\":\"bf16\",\"priority\":-3,\"timeout_seconds\":90.5}";
+	"\"progress\":{\"perplexity_every\":7},\"precision\":\"bf16\",\"priority\":-3,\"timeout_seconds\":90.5}";
 
 static void test_round_trip(void **state)
 {
@@ -276,6 +276,9 @@ static void test_fields(void **state)
 		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"title\":1}]}", "/evaluation/perplexity/0/title",
 		 "unknown key"},
 		{"\"precision\":\"f16\"", "/precision", "auto, f32, bf16"},
+		{"\"progress\":{\"perplexity_every\":-1}", "/progress/perplexity_every", "from 0 to 10000"},
+		{"\"progress\":{\"perplexity_every\":\"often\"}", "/progress/perplexity_every", "auto"},
+		{"\"progress\":{\"every\":1}", "/progress/every", "unknown key"},
 		{"\"priority\":101", "/priority", "from -100 to 100"},
 		{"\"timeout_seconds\":-1", "/timeout_seconds", "number"},
 	};
