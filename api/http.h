@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "api/api.h"
+#include "api/assets.h"
 #include "api/buffer.h"
 
 enum { MAX_QUERY = 16, MAX_RESPONSE_HEADERS = 6 };
@@ -111,7 +112,10 @@ void router_run(struct request *, struct response *);
 handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_retry, jobs_delete; /* jobs.c */
 handler_fn events_list;                                                             /* events.c */
 handler_fn report_show, models_list, info_show, metrics_show, health_live, health_ready;
-handler_fn asset_index, asset_script, asset_style, asset_openapi; /* assets.c */
+
+#define ASSET_HANDLER(name, path, file, type) asset_##name,
+handler_fn DASHBOARD_FILES(ASSET_HANDLER) asset_openapi; /* assets.c */
+#undef ASSET_HANDLER
 
 /* ---- json.c ------------------------------------------------------------------------------------------------------------- */
 

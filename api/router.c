@@ -3,14 +3,13 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/assets.h"
 #include "api/http.h"
 
 #define JSON "application/json"
+#define DASHBOARD_ROUTE(name, path, file, type) {"GET", path, asset_##name, .open = true, .types = {type}},
 
 static const struct route routes[] = {
-	{"GET", "/", asset_index, .open = true, .types = {"text/html"}},
-	{"GET", "/app.js", asset_script, .open = true, .types = {"text/javascript"}},
-	{"GET", "/style.css", asset_style, .open = true, .types = {"text/css"}},
 	{"GET", "/openapi.yaml", asset_openapi, .open = true, .types = {"application/yaml"}},
 	{"GET", "/healthz", health_live, .open = true, .types = {JSON}},
 	{"GET", "/readyz", health_ready, .open = true, .types = {JSON}},
@@ -25,7 +24,7 @@ static const struct route routes[] = {
 	{"POST", "/v1/jobs/{id}/retry", jobs_retry, .slow = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/events", events_list, .types = {JSON, "text/event-stream"}, .params = {"after", "limit"}},
 	{"GET", "/v1/jobs/{id}/report", report_show, .types = {JSON}},
-};
+	DASHBOARD_FILES(DASHBOARD_ROUTE)};
 enum { ROUTES = sizeof routes / sizeof *routes };
 
 /* Does `path` fit `pattern`? What stands for {id} goes to `id`, "" where it cannot be an id. */

@@ -176,7 +176,7 @@ static void test_authentication(void **state)
 	request.path = "/not/there";
 	assert_int_equal(check(&request, &response), 401);
 	response_clear(&response);
-	const char *open[] = {"/", "/app.js", "/style.css", "/healthz", "/readyz", "/openapi.yaml"};
+	const char *open[] = {"/", "/main.js", "/style.css", "/healthz", "/readyz", "/openapi.yaml"};
 	for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
 		request.path = open[i];
 		assert_int_equal(check(&request, &response), 0);

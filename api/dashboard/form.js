@@ -1,0 +1,278 @@
+// The form that submits a job.
+import { get, post } from "./api.js";
+import { copyButton, curlSubmit, specAgain } from "./curl.js";
+import { announce, bytes, freshId, make } from "./dom.js";
+import { DATASET, GROUPS, lookUp, merge, parse, place, remainder } from "./spec.js";
+
+// ---- one field --------------------------------------------------------------------------------------------------------------
+
+function control(field, id) {
+	if (field.kind === "flag") return make("input", { type: "checkbox", id });
+	if (field.kind === "choice" || field.kind === "model")
+		return make("select", { id }, (field.choices || []).map(({ value, text }) => make("option", { value }, text || "default")));
+	return make("input", { type: "text", id, inputmode: field.kind === "number" ? "decimal" : null, placeholder: field.placeholder,
+		autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
+}
+
+class Field {
+	constructor(definition) {
+		this.definition = definition;
+		this.id = freshId("field");
+		this.input = control(definition, this.id);
+		this.hint = definition.hint ? make("p", { class: "hint", id: `${this.id}-hint` }, definition.hint) : null;
+		this.error = make("p", { class: "error", id: `${this.id}-error`, hidden: true });
+		const label = make("label", { for: this.id }, definition.label);
+		const flag = definition.kind === "flag";
+		this.node = make("div", { class: `field${flag ? " flag" : ""}` }, flag ? [this.input, label] : [label, this.input], this.hint, this.error);
+		if (definition.value !== undefined) this.input.value = definition.value;
+		this.complain([]);
+		this.input.addEventListener("input", () => this.complain([]));
+	}
+
+	get value() {
+		if (this.definition.kind === "flag") return this.input.checked || undefined;
+		return parse(this.definition, this.input.value);
+	}
+
+	set value(value) {
+		if (this.definition.kind === "flag") this.input.checked = Boolean(value);
+		else this.input.value = value === undefined || value === null ? "" : String(value);
+	}
+
+	complain(texts) {
+		this.error.hidden = texts.length === 0;
+		this.error.textContent = texts.join("; ");
+		if (texts.length) this.input.setAttribute("aria-invalid", "true");
+		else this.input.removeAttribute("aria-invalid");
+		const described = [this.hint?.id, texts.length ? this.error.id : null].filter(Boolean).join(" ");
+		if (described) this.input.setAttribute("aria-describedby", described);
+		else this.input.removeAttribute("aria-describedby");
+	}
+
+	show() {
+		const folded = this.node.closest("details");
+		if (folded) folded.open = true;
+		this.input.focus();
+	}
+}
+
+// ---- the data sets to measure -----------------------------------------------------------------------------------------------
+
+class Datasets {
+	constructor() {
+		this.rows = [];
+		this.list = make("div", { class: "datasets" });
+		this.button = make("button", { type: "button", class: "quiet", onclick: () => this.add().fields[0].input.focus() }, "Add a data set");
+		this.node = make("fieldset", { class: "card" }, make("legend", null, "Perplexity"),
+			make("p", { class: "hint" }, "Each file is measured with the dense and with the pruned model."), this.list, this.button);
+	}
+
+	add() {
+		const row = { fields: DATASET.map((definition) => new Field(definition)) };
+		const drop = make("button", { type: "button", class: "quiet", onclick: () => this.drop(row) }, "Remove");
+		row.legend = make("legend");
+		row.node = make("fieldset", { class: "dataset" }, row.legend, make("div", { class: "fields" }, row.fields.map((field) => field.node)), drop);
+		this.rows.push(row);
+		this.list.append(row.node);
+		this.number();
+		return row;
+	}
+
+	drop(row) {
+		this.rows = this.rows.filter((other) => other !== row);
+		row.node.remove();
+		this.number();
+		this.button.focus();
+	}
+
+	clear() {
+		this.rows = [];
+		this.list.replaceChildren();
+	}
+
+	number() {
+		this.rows.forEach((row, n) => (row.legend.textContent = `Data set ${n + 1}`));
+	}
+
+	// All fields, by the pointer that they have now.
+	fields() {
+		return this.rows.flatMap((row, n) => row.fields.map((field) => [field.definition.pointer.replace("<n>", n), field]));
+	}
+}
+
+// ---- the form ---------------------------------------------------------------------------------------------------------------
+
+function modelOption(model) {
+	const facts = model.supported ? [model.family, `${model.blocks} blocks`, bytes(model.bytes)] : [model.reason || "not supported"];
+	return make("option", { value: model.name, disabled: !model.supported }, `${model.name} (${facts.filter(Boolean).join(", ")})`);
+}
+
+// Names a submission, so that one whose answer was lost can be sent again and is still one job.
+function freshKey() {
+	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+class Form {
+	constructor(heading) {
+		this.fixed = new Map(); // pointer: Field
+		this.datasets = new Datasets();
+		this.extra = new Field({ pointer: "", label: "More fields, as JSON", kind: "text" });
+		this.sent = { body: null, key: null };
+		this.summary = make("div", { class: "summary", role: "alert", tabindex: -1, hidden: true });
+		const groups = GROUPS.map((group) => this.group(group));
+		const area = make("textarea", { id: this.extra.id, rows: 4, spellcheck: "false", placeholder: "{ }" });
+		this.extra.input.replaceWith(area);
+		this.extra.input = area;
+		area.addEventListener("input", () => this.extra.complain([]));
+		this.submitButton = make("button", { class: "primary" }, "Submit");
+		this.node = make("form", { novalidate: true, onsubmit: (event) => this.submit(event) }, this.summary, ...groups.slice(0, 3),
+			this.datasets.node, ...groups.slice(3), make("details", { class: "card" }, make("summary", null, "Other fields"), this.extra.node,
+				make("p", { class: "hint" }, make("a", { href: "openapi.yaml" }, "The contract"), " has them all.")),
+			make("p", { class: "buttons" }, this.submitButton, copyButton(() => this.command())));
+		this.heading = heading;
+		this.input("/method").addEventListener("change", () => this.adapt());
+		this.adapt();
+	}
+
+	input(pointer) {
+		return this.fixed.get(pointer).input;
+	}
+
+	group({ title, fields, folded, only }) {
+		const made = fields.map((definition) => {
+			const field = new Field(definition);
+			this.fixed.set(definition.pointer, field);
+			return field.node;
+		});
+		const content = make("div", { class: "fields" }, made);
+		const node = folded ? make("details", { class: "card" }, make("summary", null, title), content)
+			: make("fieldset", { class: "card" }, make("legend", null, title), content);
+		if (only) node.dataset.only = only;
+		return node;
+	}
+
+	// Some fields are of some methods only.
+	adapt() {
+		const method = this.input("/method").value;
+		for (const node of this.node.querySelectorAll("[data-only]")) node.hidden = node.dataset.only !== method;
+		for (const pointer of ["/sparsity", "/output", "/overwrite"]) this.fixed.get(pointer).node.hidden = method === "none";
+	}
+
+	setModels(models) {
+		const select = this.input("/model");
+		const { value } = select;
+		const usable = models.filter((model) => model.supported);
+		select.replaceChildren(...(models.length ? [] : [make("option", { value: "" }, "none found below the model roots")]), ...models.map(modelOption));
+		select.value = models.some((model) => model.name === value) ? value : usable[0]?.name ?? "";
+	}
+
+	fields() {
+		return [...this.fixed, ...this.datasets.fields()];
+	}
+
+	// The spec as it stands. Throws a SyntaxError for what is no JSON.
+	spec() {
+		const spec = {};
+		for (const [pointer, field] of this.fields()) {
+			const value = field.node.closest("[hidden]") ? undefined : field.value;
+			if (value !== undefined) place(spec, pointer, value);
+		}
+		this.datasets.rows.forEach((_, n) => lookUp(spec, `/evaluation/perplexity/${n}`) ?? place(spec, `/evaluation/perplexity/${n}`, {}));
+		const more = this.extra.input.value.trim() === "" ? {} : JSON.parse(this.extra.input.value);
+		if (more === null || typeof more !== "object" || Array.isArray(more)) throw new SyntaxError("an object is needed");
+		return merge(spec, more);
+	}
+
+	fill(spec) {
+		this.datasets.clear();
+		for (const _ of spec.evaluation?.perplexity || []) this.datasets.add();
+		const { d_coef: d, learning_rate: rate, ...besa } = spec.besa || {};
+		// Each belongs to one optimizer, and the other's is no choice of the user's.
+		const own = { ...spec, besa: { ...besa, ...(besa.optimizer === "adamw" ? { learning_rate: rate } : { d_coef: d }) } };
+		for (const [pointer, field] of this.fields()) field.value = lookUp(own, pointer);
+		const rest = remainder(spec, [...this.fields().map(([pointer]) => pointer), "/pattern"]);
+		for (const set of rest.evaluation?.perplexity || []) if (set?.join === "\n\n") delete set.join;
+		if (rest.evaluation?.perplexity?.every((set) => !set || Object.keys(set).length === 0)) delete rest.evaluation;
+		this.extra.input.value = Object.keys(rest).length ? JSON.stringify(rest, null, 2) : "";
+		this.adapt();
+	}
+
+	read() {
+		try {
+			return this.spec();
+		} catch (error) {
+			this.extra.complain([`This is no JSON object: ${error.message}`]);
+			this.extra.show();
+			return null;
+		}
+	}
+
+	command() {
+		const spec = this.read();
+		return spec && curlSubmit(spec);
+	}
+
+	// The API's errors, each at its field; those of no field, and a list of all, above the form.
+	complain(problem) {
+		const byPointer = new Map(this.fields());
+		const complaints = new Map();
+		const items = (problem.errors || []).map(({ pointer, detail, header, parameter }) => {
+			const field = byPointer.get(pointer) || (pointer ? this.extra : null);
+			if (!field) return make("li", null, `${pointer ?? header ?? parameter ?? ""} ${detail}`);
+			const text = field === this.extra ? `${pointer} ${detail}` : detail;
+			complaints.set(field, [...(complaints.get(field) || []), text]);
+			const go = (event) => {
+				event.preventDefault();
+				field.show();
+			};
+			return make("li", null, make("a", { href: `#${field.input.id}`, onclick: go }, `${field === this.extra ? "" : `${field.definition.label}: `}${text}`));
+		});
+		for (const [field, texts] of complaints) field.complain(texts);
+		const title = items.length ? "besad did not take this job:" : problem.message;
+		this.summary.replaceChildren(make("p", null, title), make("ul", null, items));
+		this.summary.hidden = false;
+		this.summary.focus();
+	}
+
+	clear() {
+		this.summary.hidden = true;
+		for (const [, field] of this.fields()) field.complain([]);
+		this.extra.complain([]);
+	}
+
+	async submit(event) {
+		event.preventDefault();
+		this.clear();
+		const spec = this.read();
+		if (!spec || this.submitButton.disabled) return;
+		const body = JSON.stringify(spec);
+		if (this.sent.body !== body) this.sent = { body, key: freshKey() };
+		this.submitButton.disabled = true;
+		try {
+			const job = await post("v1/jobs", { body, headers: { "Idempotency-Key": this.sent.key } });
+			announce("The job is queued");
+			location.hash = `#/job/${job.id}`;
+		} catch (problem) {
+			this.complain(problem.status ? problem : { message: "besad does not answer. Submitting again is safe: it will be one job." });
+		} finally {
+			this.submitButton.disabled = false;
+		}
+	}
+}
+
+// `template` is the id of a job whose spec fills the form, or nothing.
+export function formView(template) {
+	const heading = make("h2", { tabindex: -1 }, "New job");
+	const form = new Form(heading);
+	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), heading, form.node);
+	let loaded = false;
+
+	async function poll(signal) {
+		if (loaded) return get("v1/info", signal);
+		const [{ models }, job] = await Promise.all([get("v1/models", signal), template ? get(`v1/jobs/${template}`, signal) : null]);
+		loaded = true;
+		form.setModels(models);
+		if (job) form.fill(specAgain(job));
+	}
+	return { title: "New job", node, heading, poll, stop() {} };
+}
