@@ -107,7 +107,7 @@ export function compareView(ids) {
 			if (usable.length < 2) return setText(error, "A comparison needs two jobs that have pruned a model.");
 			const section = (title, ...content) => make("section", { class: "card", "aria-label": title }, make("h3", null, title), ...content);
 			place.replaceChildren(chooser(ids, usable, others),
-				section("Results", make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Results" }, comparison(usable))),
+				section("Results", make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of results" }, comparison(usable))),
 				section("Reconstruction loss of each block", lossChart(usable, reports)),
 				make("h3", null, "Learned sparsity"), make("div", { class: "grid" }, heatmaps(usable, reports)));
 		} catch (problem) {

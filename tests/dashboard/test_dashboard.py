@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""The dashboard in a real browser against a running besad: submit by the form, watch a job through a restart, cancel, compare, a wrong
+token; its accessibility, and pictures of it. tests/dashboard/run.sh starts it."""
+import base64
+import os
+import re
+import shutil
+import sys
+import time
+import unittest
+
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
+from support import ROOT, SLOW, Daemon, wait_for  # noqa: E402
+
+AXE = os.environ.get("AXE", "")
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+BLOCKS = 6  # of the demo's model
+TOKEN = "a-token-that-nobody-guesses"
+# What Chromium itself says of requests that this test makes fail: no besad, a wrong token, a wrong spec.
+EXPECTED_LOG = re.compile(r"net::ERR_CONNECTION_REFUSED|net::ERR_INCOMPLETE_CHUNKED|net::ERR_CONNECTION_RESET|net::ERR_EMPTY_RESPONSE|"
+                          r"status of (401|422)|net::ERR_SOCKET_NOT_CONNECTED")
+
+
+def browser(width, height, dark=False):
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", f"--window-size={width},{height}"):
+        options.add_argument(argument)
+    if dark:
+        options.add_argument("--force-dark-mode")
+    options.binary_location = shutil.which("chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1,
+                                                                  "mobile": width < 600})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme",
+                                                                        "value": "dark" if dark else "light"}]})
+    return driver
+
+
+class Dashboard(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.daemon = Daemon()
+        self.addCleanup(self.daemon.remove)
+        shutil.copytree(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.daemon.models, "tiny-llama"))
+        for name in ("demo/calibration.safetensors", "tests/data/tiny-llama.wikitext2-64k.safetensors"):
+            shutil.copy(os.path.join(ROOT, name), self.daemon.data)
+        self.daemon.start()
+        self.driver = self.open_browser(1280, 900)
+
+    def open_browser(self, *arguments):
+        driver = browser(*arguments)
+        self.addCleanup(driver.quit)
+        return driver
+
+    def go(self, fragment="", driver=None):
+        (driver or self.driver).get(f"http://127.0.0.1:{self.daemon.port}/{fragment}")
+
+    # ---- what a user sees
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def shown(self, selector):
+        return [e for e in self.driver.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()]
+
+    def text(self, selector="body"):
+        try:
+            return self.find(selector).text
+        except StaleElementReferenceException:
+            return ""
+
+    def see(self, what, text, selector="body", seconds=30):
+        wait_for(what, lambda: re.search(text, self.text(selector)), seconds)
+
+    def field(self, label):
+        """A control by its label, as a screen reader finds it."""
+        for element in self.driver.find_elements(By.CSS_SELECTOR, "label"):
+            if element.text.strip() == label:
+                return self.driver.find_element(By.ID, element.get_attribute("for"))
+        raise AssertionError(f"no label {label!r}")
+
+    def fill(self, label, value):
+        field = self.field(label)
+        if field.tag_name == "select":
+            Select(field).select_by_value(value)
+        else:
+            field.clear()
+            field.send_keys(value)
+
+    def click(self, text):
+        wait_for(f"a button {text!r}", lambda: [b for b in self.shown("button, a, summary") if b.text.strip() == text])[0].click()
+
+    def heading(self, text):
+        return self.find(f"section[aria-label='{text}']")
+
+    # ---- checks
+
+    def check_log(self, driver=None):
+        log = [e for e in (driver or self.driver).get_log("browser") if e["level"] != "DEBUG"]
+        self.assertEqual([e for e in log if not EXPECTED_LOG.search(e["message"])], [])
+
+    def check_access(self, driver=None):
+        """axe-core, and that whatever can be used has a name."""
+        driver = driver or self.driver
+        unnamed = driver.execute_script("""
+            return [...document.querySelectorAll("a, button, input, select, textarea, progress, meter, summary")]
+                .filter((e) => e.checkVisibility())
+                .filter((e) => !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.getAttribute("aria-labelledby")))
+                .map((e) => e.outerHTML);""")
+        self.assertEqual(unnamed, [])
+        overflow = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        self.assertLessEqual(overflow, 0, "the page scrolls sideways")
+        if not os.path.exists(AXE):
+            print("NOT RUN: axe-core, which could not be fetched", file=sys.stderr)
+            return
+        with open(AXE) as file:
+            driver.execute_script(file.read())
+        found = driver.execute_async_script("""
+            const done = arguments[arguments.length - 1];
+            axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }).then((r) =>
+                done(r.violations.map((v) => [v.id, v.help, v.nodes.map((n) => n.html + " " + n.failureSummary).slice(0, 3)])));""")
+        self.assertEqual(found, [])
+
+    def picture(self, name, driver=None):
+        """The whole page, however long it is."""
+        if not SCREENSHOTS:
+            return
+        image = (driver or self.driver).execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+        with open(os.path.join(SCREENSHOTS, name + ".png"), "wb") as file:
+            file.write(base64.b64decode(image["data"]))
+
+    # ---- jobs
+
+    def spec(self, **spec):
+        return {"model": "tiny-llama", "sparsity": 0.5, "precision": "f32",
+                "calibration": {"path": "calibration.safetensors", "samples": 64, "sequence_length": 256}, **spec}
+
+    def finished_blocks(self):
+        return len(self.driver.find_elements(By.CSS_SELECTOR, "section[aria-label='Learned sparsity, per cent'] tbody tr:first-child "
+                                                              "td:not(.pending)"))
+
+    # ---- the tests
+
+    def test_submit_watch_restart(self):
+        self.go()
+        self.see("an empty queue", "Nothing is queued or running")
+        self.check_access()
+        self.find("nav a[href='#/new']").send_keys(Keys.ENTER)
+        wait_for("the models", lambda: self.shown("select option[value='tiny-llama']"))
+        self.fill("Sparsity", "1.2")
+        self.fill("Calibration data", "calibration.safetensors")
+        self.fill("Samples", "64")
+        self.fill("Sequence length", "256")
+        self.click("Submit")
+        self.see("the API's error at its field", r"must be a number from 0 to 0\.95")
+        field = self.field("Sparsity")
+        self.assertEqual(field.get_attribute("aria-invalid"), "true")
+        described = [self.driver.find_element(By.ID, i).text for i in field.get_attribute("aria-describedby").split()]
+        self.assertTrue(any("0.95" in text for text in described), described)
+        self.check_access()
+        self.picture("form")
+        self.fill("Sparsity", "0.5")
+        self.fill("Name", "by the form")
+        self.click("BESA settings")
+        self.fill("Epochs", "16")
+        self.click("Add a data set")
+        self.fill("File", "tiny-llama.wikitext2-64k.safetensors")
+        sequence_length = [e for e in self.driver.find_elements(By.CSS_SELECTOR, ".dataset label") if e.text == "Sequence length"][0]
+        self.driver.find_element(By.ID, sequence_length.get_attribute("for")).send_keys("256")
+        self.click("Submit")
+
+        self.see("the job's page", "by the form")
+        self.see("the running block's loss", r"Block \d+, step \d+ of \d+: loss")
+        path = "section[aria-label='Loss of the running block'] .plot svg"
+        before = self.find(path).get_attribute("outerHTML")
+        wait_for("the curve to grow", lambda: self.find(path).get_attribute("outerHTML") != before)
+        wait_for("the first column of the heat map", lambda: self.finished_blocks() >= 1)
+        self.see("a reconstruction loss", "Values, and each layer")
+        self.assertEqual(self.text("#connection"), "Live")
+        self.check_access()
+
+        seen, port = self.finished_blocks(), self.daemon.port
+        self.daemon.kill()
+        self.see("that it is not live", "Not live")
+        self.see("since when", r"data as of \d\d:\d\d:\d\d")
+        self.picture("lost")
+        self.daemon.start(port=port)
+        self.see("that it is live again", "^Live$", "#connection")
+        wait_for("more blocks", lambda: self.finished_blocks() > seen)
+        self.picture("job-live")
+        for width, height, dark, name in ((1280, 900, True, "job-dark"), (390, 844, False, "phone"), (390, 844, True, "phone-dark")):
+            other = self.open_browser(width, height, dark)
+            self.go(self.driver.current_url.split("/", 3)[3], other)
+            wait_for("the heat map", lambda d=other: d.find_elements(By.CSS_SELECTOR, "section[aria-label='Learned sparsity, per cent'] td"))
+            self.check_access(other)
+            self.picture(name, other)
+            self.check_log(other)
+            other.quit()
+        self.see("the end", "succeeded", seconds=120)
+        wait_for("all columns", lambda: self.finished_blocks() == BLOCKS)
+        self.see("the perplexity", r"tiny-llama\.wikitext2-64k|wikitext2", "section[aria-label='Perplexity']")
+        self.assertEqual(self.text("#connection"), "Live")
+        self.check_access()
+        self.picture("job-done")
+        self.check_log()
+
+    def test_cancel_and_retry(self):
+        job = self.daemon.submit(self.spec(besa={"epochs": 60}))
+        self.go(f"#/job/{job}")
+        self.click("Cancel")
+        self.see("the cancellation", "cancelled")
+        self.assertEqual(self.daemon.finish(job)["state"], "cancelled")
+        self.click("Retry")
+        self.see("it running again", "running")
+        self.check_access()
+        self.daemon.request("POST", f"/v1/jobs/{job}/cancel")
+        self.daemon.finish(job)
+        self.check_log()
+
+    def test_compare(self):
+        for method in ("besa", "wanda", "magnitude"):
+            self.daemon.finish(self.daemon.submit(self.spec(method=method, name=f"by {method}", evaluation={"perplexity": [
+                {"name": "wikitext2", "path": "tiny-llama.wikitext2-64k.safetensors", "sequence_length": 256}]})))
+        self.go()
+        self.see("the history", "by besa")
+        self.picture("jobs")
+        self.check_access()
+        for box in self.driver.find_elements(By.CSS_SELECTOR, ".row .check input"):
+            box.send_keys(Keys.SPACE)
+        self.click("Compare 3 jobs")
+        self.see("the table", "wikitext2, pruned")
+        values = self.text("table.compare")
+        for method in ("besa", "wanda", "magnitude"):
+            self.assertIn(f"by {method}", values)
+        self.assertEqual(len(self.driver.find_elements(By.CSS_SELECTOR, "table.compare td.best")), 2)
+        self.check_access()
+        self.picture("compare")
+        self.check_log()
+
+    def test_token(self):
+        self.daemon.stop()
+        path = os.path.join(self.daemon.directory, "token")
+        with open(path, "w") as file:
+            file.write(TOKEN + "\n")
+        self.daemon.token = TOKEN
+        self.daemon.start("--token-file", path)
+        self.go()
+        self.see("the question", "This besad asks for a token")
+        self.check_access()
+        self.field("Token").send_keys("a-wrong-one-of-some-length", Keys.ENTER)
+        self.see("the refusal", "besad does not take this token")
+        self.picture("token")
+        self.field("Token").send_keys(TOKEN, Keys.ENTER)
+        self.see("the jobs", "Nothing is queued or running")
+        self.assertEqual(self.driver.execute_script("return localStorage.length + document.cookie.length"), 0)
+        self.driver.refresh()
+        self.see("the jobs again", "Nothing is queued or running")
+        self.click("Forget the token")
+        self.see("the question again", "This besad asks for a token")
+        self.check_log()
+
+
+if __name__ == "__main__":
+    if SCREENSHOTS:
+        os.makedirs(SCREENSHOTS, exist_ok=True)
+    unittest.main()
