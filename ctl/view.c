@@ -51,6 +51,8 @@ static void line_block(struct buffer *line, const cJSON *data)
 	append_value(line, "reconstruction", format_number(number_member(data, "reconstruction"), text));
 	append_value(line, "sparsity", format_percent(number_member(data, "sparsity"), text));
 	append_value(line, "perplexity", format_number(number_member(data, "perplexity"), text));
+	if (isfinite(number_member(data, "perplexity")) && isfinite(number_member(data, "perplexity_dense")))
+		buffer_printf(line, " (dense %s)", format_number(number_member(data, "perplexity_dense"), text));
 	if (number_member(data, "seconds") >= 0) buffer_printf(line, "  %s", format_seconds(number_member(data, "seconds"), text));
 }
 

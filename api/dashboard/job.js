@@ -165,13 +165,13 @@ function perplexityPart() {
 		values.replaceChildren(rows.length ? table("Perplexity by data set", ["Data set", "Dense", "Pruned", "Change"], rows) : "");
 		picture.node.hidden = blocks.length === 0;
 		if (!blocks.length) return;
-		const first = sets.find(([, { dense }]) => dense !== null);
 		const so = blocks.at(-1);
+		const { perplexity_dense: dense } = so;
 		const domain = [0, progress.blocks];
-		const series = [{ name: "so far", points: blocks.map((b) => [b.block + 1, b.perplexity]) }];
-		if (first) series.push({ name: `dense, ${first[0]}`, points: domain.map((x) => [x, first[1].dense]), dashed: true });
+		const series = [{ name: "so far, a few sequences", points: blocks.map((b) => [b.block + 1, b.perplexity]) }];
+		if (dense !== null) series.push({ name: "dense, the same sequences", points: domain.map((x) => [x, dense]), dashed: true });
 		picture.update(series, domain, `Perplexity with ${so.block + 1} blocks pruned: ${short(so.perplexity)}` +
-			`${first ? `, dense ${short(first[1].dense)}` : ""}`);
+			`${dense === null ? "" : `, dense ${short(dense)}`}`);
 	}
 	return { node, update };
 }

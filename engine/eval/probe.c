@@ -31,7 +31,7 @@ static double cost_ahead(const struct cost *cost, int index)
 
 static double total_cost(const struct cost *cost, const bool *due)
 {
-	double total = 0;
+	double total = cost_ahead(cost, -1); /* the dense model's */
 	for (int i = 0; i < cost->layers; i++)
 		total += cost->tokens + (due[i] ? cost_ahead(cost, i) : 0);
 	return total;
@@ -40,7 +40,7 @@ static double total_cost(const struct cost *cost, const bool *due)
 /* Marks each block whose probe the share of the blocks up to it pays for. */
 static bool choose_affordable(const struct cost *cost, double block_budget, bool *due)
 {
-	double saved = 0;
+	double saved = -cost_ahead(cost, -1);
 	bool any = false;
 	for (int i = 0; i < cost->layers; i++) {
 		saved += block_budget - cost->tokens;
@@ -165,14 +165,12 @@ static enum status score(struct probe *p, struct stream *from, double *ret, stru
 	return status;
 }
 
-enum status probe_advance(struct probe *p, int index, double *ret, struct error *err)
+/* The perplexity behind all blocks from `index` on, taken as they are in the model. */
+static enum status run_ahead(struct probe *p, int index, double *ret, struct error *err)
 {
 	struct stream *last = &p->behind;
-	*ret = NAN;
-	TRY(pass(p, &p->behind, &p->behind, err));
-	if (!p->plan->due[index]) return STATUS_OK;
-	for (int next = index + 1; next < p->model->config.layers; next++) {
-		TRY(block_load(p->block, p->model, next, err));
+	for (; index < p->model->config.layers; index++) {
+		TRY(block_load(p->block, p->model, index, err));
 		TRY(backend_failed(p, block_activate_dense(p->block), err));
 		TRY(pass(p, last, &p->ahead, err));
 		last = &p->ahead;
@@ -180,4 +178,16 @@ enum status probe_advance(struct probe *p, int index, double *ret, struct error 
 	TRY(score(p, last, ret, err));
 	if (!isfinite(*ret)) *ret = NAN;
 	return STATUS_OK;
+}
+
+enum status probe_dense(struct probe *p, double *ret, struct error *err)
+{
+	return run_ahead(p, 0, ret, err);
+}
+
+enum status probe_advance(struct probe *p, int index, double *ret, struct error *err)
+{
+	*ret = NAN;
+	TRY(pass(p, &p->behind, &p->behind, err));
+	return p->plan->due[index] ? run_ahead(p, index + 1, ret, err) : STATUS_OK;
 }

@@ -283,6 +283,8 @@ static cJSON *block_json(const struct walk *w, int index, const struct block_res
 	}
 	cJSON_AddItemToObject(data, "perplexity",
 			      isnan(result->perplexity) ? cJSON_CreateNull() : cJSON_CreateNumber(result->perplexity));
+	double dense = isnan(result->perplexity) ? NAN : w->p->savepoint->probe_dense;
+	cJSON_AddItemToObject(data, "perplexity_dense", isnan(dense) ? cJSON_CreateNull() : cJSON_CreateNumber(dense));
 	cJSON_AddNumberToObject(data, "seconds", result->seconds);
 	cJSON *phases = cJSON_AddObjectToObject(data, "phases");
 	for (int i = 0; i < PHASE_COUNT; i++)
@@ -475,7 +477,10 @@ static enum status start_probe(struct walk *w, struct error *err)
 	char path[4096];
 	int first = w->p->job->blocks_done;
 	if (!probes(w)) return STATUS_OK;
-	if (!first) return probe_embed(&w->probe, err);
+	if (!first) {
+		TRY(probe_embed(&w->probe, err));
+		return probe_dense(&w->probe, &w->p->savepoint->probe_dense, err);
+	}
 	savepoint_path(w->p->savepoint, "probe", first, path);
 	if (path_exists(path)) return stream_load(&w->probe.behind, path, err);
 	probe_release(&w->probe);

@@ -1,5 +1,6 @@
 #include "engine/prune/savepoint.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,8 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	snprintf(ret->backend, sizeof ret->backend, "%s", backend);
 	snprintf(ret->precision, sizeof ret->precision, "%s", precision);
 	snprintf(ret->calibration_hash, sizeof ret->calibration_hash, "%s", hash);
+	ret->probe_dense =
+		cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "probe_dense")); /* NaN where there is none */
 	ret->dense = cJSON_Duplicate(dense, true);
 	ret->blocks = cJSON_Duplicate(blocks, true);
 	while (ret->blocks && cJSON_GetArraySize(ret->blocks) > blocks_done)
@@ -42,7 +45,7 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err)
 {
 	char path[4096];
-	struct savepoint savepoint = {.directory = directory};
+	struct savepoint savepoint = {.directory = directory, .probe_dense = NAN};
 	if (snprintf(path, sizeof path, "%s/savepoint.json", directory) >= (int)sizeof path - 64)
 		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
 	if (path_exists(path)) {
@@ -78,6 +81,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 	cJSON_AddStringToObject(json, "precision", savepoint->precision);
 	cJSON_AddStringToObject(json, "calibration_hash", savepoint->calibration_hash);
 	cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense);
+	if (!isnan(savepoint->probe_dense)) cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense);
 	cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
 	char *text = cJSON_PrintUnformatted(json);
 	cJSON_Delete(json);

@@ -77,6 +77,8 @@ class Progress(unittest.TestCase):
         blocks = [block["perplexity"] for block in report["blocks"]]
         self.assertEqual(report["progress_perplexity"]["sequences"], SEQUENCES)
         self.assertTrue(all(blocks), blocks)
+        for block in report["blocks"]:
+            self.assertLess(abs(block["perplexity_dense"] / result["perplexity"]["few"]["dense"] - 1), 1e-4)
         self.assertLess(abs(blocks[-1] / result["perplexity"]["few"]["pruned"] - 1), 1e-4)
         for index in (0, 2):
             expected = self.mix(f"mixed-{index}", "pruned", index + 1)

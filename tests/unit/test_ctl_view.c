@@ -35,6 +35,9 @@ static void test_lines(void **state)
 	expect_line(&view, "job.queued", "{\"reason\":\"submitted\"}", "queued");
 	expect_line(&view, "job.started", "{\"attempt\":1}", "started");
 	expect_line(&view, "job.started", "{\"attempt\":2,\"blocks_done\":3}", "started, attempt 2");
+	expect_line(&view, "block.finished",
+		    "{\"block\":1,\"blocks\":6,\"sparsity\":0.5,\"perplexity\":19.5,\"perplexity_dense\":18.25,\"seconds\":75}",
+		    "block 2/6  sparsity 50.0 %  perplexity 19.50 (dense 18.25)  1 min 15 s");
 	expect_line(&view, "eval.finished", "{\"dataset\":\"wiki\",\"model\":\"dense\",\"perplexity\":18.6231}",
 		    "dense perplexity on wiki: 18.62");
 	expect_line(&view, "block.started", "{\"block\":2,\"blocks\":6}", NULL);
