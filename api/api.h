@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 
 #include "api/metrics.h"
+#include "api/token.h"
 #include "db/db.h"
 #include "engine/error.h"
 
@@ -45,7 +46,7 @@ struct api_config {
 	struct db *db; /* its listener is set by api_start */
 	struct metrics *metrics;
 	struct api_hooks hooks;
-	const char *token;   /* NULL: no authentication; then only loopback names are answered as Host */
+	struct token *token; /* the caller's; NULL: no authentication; then only loopback names are answered as Host */
 	int64_t queue_limit; /* jobs that may wait */
 };
 

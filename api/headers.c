@@ -105,12 +105,3 @@ bool origin_is_host(const char *origin, const char *host)
 		authority = origin + 8;
 	return authority && host && strcasecmp(authority, host) == 0;
 }
-
-bool token_equals(const char *given, const char *wanted)
-{
-	size_t n = strlen(given), length = strlen(wanted);
-	unsigned difference = n != length;
-	for (size_t i = 0; i < length; i++)
-		difference |= (unsigned char)wanted[i] ^ (unsigned char)(i < n ? given[i] : 0);
-	return difference == 0;
-}

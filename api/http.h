@@ -83,9 +83,6 @@ bool host_is_loopback(const char *host);
 /* Does `origin` name the site that `host` names? Never for "null". */
 bool origin_is_host(const char *origin, const char *host);
 
-/* Compares without giving away by its time where the two differ. */
-bool token_equals(const char *given, const char *wanted);
-
 /* ---- router.c ------------------------------------------------------------------------------------------------------------ */
 
 typedef void handler_fn(const struct request *, struct response *);

@@ -89,10 +89,11 @@ static bool check_host(const struct request *request, struct response *response)
 
 static bool check_token(const struct request *request, struct response *response)
 {
-	const char *token = request->config->token, *given = request->authorization;
+	struct token *token = request->config->token;
+	const char *given = request->authorization;
 	if (!token || (request->route && request->route->open)) return true;
 	bool bearer = given && strncasecmp(given, "Bearer ", 7) == 0;
-	if (bearer && token_equals(given + 7 + strspn(given + 7, " "), token)) return true;
+	if (bearer && token_fits(token, given + 7 + strspn(given + 7, " "))) return true;
 	problem(response, 401, "unauthorized", bearer ? "this is not the token" : "send the token: Authorization: Bearer …");
 	response_header(response, "WWW-Authenticate",
 			bearer ? "Bearer realm=\"besad\", error=\"invalid_token\"" : "Bearer realm=\"besad\"");

@@ -1,6 +1,7 @@
 #include "daemon/listen.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -42,6 +43,40 @@ static enum status open_one(const struct addrinfo *info, const char *text, struc
 	sockets->loopback = (sockets->n == 0 || sockets->loopback) && is_loopback(info->ai_addr);
 	if (sockets->n == 0) sockets->port = port_of(fd);
 	sockets->fds[sockets->n++] = fd;
+	return STATUS_OK;
+}
+
+static enum status inherit_one(int fd, struct sockets *sockets, struct error *err)
+{
+	struct sockaddr_storage address;
+	socklen_t size = sizeof address, length = sizeof(int);
+	int listening = 0;
+	if (getsockname(fd, (struct sockaddr *)&address, &size) != 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0)
+		return error_errno(err, "descriptor %d of $LISTEN_FDS", fd);
+	if (!listening || (address.ss_family != AF_INET && address.ss_family != AF_INET6))
+		return error_set(err, STATUS_INVALID, "descriptor %d of $LISTEN_FDS is no listening TCP socket", fd);
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0)
+		return error_errno(err, "descriptor %d of $LISTEN_FDS", fd);
+	sockets->loopback = (sockets->n == 0 || sockets->loopback) && is_loopback((struct sockaddr *)&address);
+	if (sockets->n == 0) sockets->port = port_of(fd);
+	sockets->fds[sockets->n++] = fd;
+	return STATUS_OK;
+}
+
+enum status listen_inherit(struct sockets *sockets, struct error *err)
+{
+	enum { FIRST = 3 }; /* SD_LISTEN_FDS_START */
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+	if (!pid || !count || strtol(pid, NULL, 10) != getpid()) return STATUS_OK;
+	long n = strtol(count, NULL, 10);
+	if (n < 0 || n > MAX_SOCKETS)
+		return error_set(err, STATUS_INVALID, "$LISTEN_FDS is '%.20s': 0 to %d sockets can be passed on", count,
+				 MAX_SOCKETS);
+	for (int fd = FIRST; fd < FIRST + n; fd++)
+		TRY(inherit_one(fd, sockets, err));
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
 	return STATUS_OK;
 }
 

@@ -18,6 +18,10 @@ struct sockets {
 
 /* Opens every address that HOST:PORT or [HOST]:PORT means, and adds it. */
 enum status listen_open(const char *address, struct sockets *, struct error *err);
+
+/* Takes the listening sockets that systemd passed on, if it did (sd_listen_fds(3)). */
+enum status listen_inherit(struct sockets *, struct error *err);
+
 void listen_close(struct sockets *);
 
 #endif

@@ -30,10 +30,11 @@ const char options_help[] =
 	"\n"
 	"serve:\n"
 	"  --listen HOST:PORT      address to answer on (default 127.0.0.1:8642); [::1]:8642 for IPv6; may be repeated;\n"
-	"                          port 0 takes a free one; what is not loopback needs --token-file\n"
+	"                          port 0 takes a free one; what is not loopback needs --token-file;\n"
+	"                          sockets that systemd passes on stand in for it\n"
 	"  --state-dir DIR         queue and checkpoints (default $STATE_DIRECTORY, $XDG_STATE_HOME/besad or\n"
 	"                          ~/.local/state/besad)\n"
-	"  --token-file FILE       requests must bear the token in its first line\n"
+	"  --token-file FILE       requests must bear the token in its first line; read again on SIGHUP\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
 	"  --port-file FILE        write the port there once it is open\n"
 	"\n"
@@ -168,7 +169,7 @@ static enum status make_directory(const char *option, const char *path, char **f
 	return set_directory(option, path, field, err);
 }
 
-static enum status read_token(const char *path, char **field, struct error *err)
+enum status options_read_token(const char *path, char **field, struct error *err)
 {
 	char *text;
 	size_t bytes;
@@ -235,7 +236,10 @@ static enum status parse_option(int option, const char *value, struct options *o
 	case OPTION_STATE_DIR:
 		return make_directory("--state-dir", value, &options->state_dir, err);
 	case OPTION_TOKEN_FILE:
-		return read_token(value, &options->token, err);
+		TRY(options_read_token(value, &options->token, err));
+		free(options->token_file);
+		options->token_file = realpath(value, NULL);
+		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
 	case OPTION_QUEUE_LIMIT:
 		return parse_number("--queue-limit", value, 1, 1000000, &options->queue_limit, err);
 	case OPTION_PORT_FILE:
@@ -331,6 +335,7 @@ void options_free(struct options *options)
 	free(options->roots.output);
 	free(options->roots.calibration);
 	free(options->state_dir);
+	free(options->token_file);
 	free(options->token);
 	free(options->checkpoint_dir);
 	*options = (struct options){0};

@@ -24,8 +24,9 @@ struct options {
 	/* serve */
 	const char *listen[MAX_LISTEN];
 	size_t n_listen;
-	char *state_dir; /* absolute */
-	char *token;     /* NULL: none */
+	char *state_dir;  /* absolute */
+	char *token_file; /* real path; NULL: none */
+	char *token;      /* its first line */
 	int64_t queue_limit;
 	const char *port_file; /* or NULL */
 
@@ -38,6 +39,9 @@ struct options {
 /* STATUS_INVALID for a command line that makes no sense. *ret is freed with options_free, also after a failure. */
 enum status options_parse(int argc, char **argv, struct options *ret, struct error *err);
 void options_free(struct options *);
+
+/* The token in a file's first line; the caller frees *ret, which is freed first where it is not NULL. */
+enum status options_read_token(const char *path, char **ret, struct error *err);
 
 extern const char options_help[];
 

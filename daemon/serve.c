@@ -33,10 +33,12 @@ struct daemon {
 	struct metrics *metrics;
 	struct gauge *gauge;
 	struct worker *worker;
+	struct token *token;
 	struct api *api;
 	struct sockets sockets;
 	cJSON *info; /* what does not change of /v1/info */
 	time_t started;
+	unsigned long pulse; /* of the worker, when the watchdog was last fed */
 };
 
 /* ---- hooks of the API ---------------------------------------------------------------------------------------------------- */
@@ -223,7 +225,8 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 static enum status open_sockets(struct daemon *daemon, struct error *err)
 {
 	const struct options *options = daemon->options;
-	for (size_t i = 0; i < options->n_listen; i++)
+	TRY(listen_inherit(&daemon->sockets, err));
+	for (size_t i = 0; i < options->n_listen && !daemon->sockets.n; i++)
 		TRY(listen_open(options->listen[i], &daemon->sockets, err));
 	if (!daemon->sockets.loopback && !options->token)
 		return error_set(err, STATUS_INVALID, "an address that is not loopback needs --token-file");
@@ -232,6 +235,8 @@ static enum status open_sockets(struct daemon *daemon, struct error *err)
 
 static enum status start_api(struct daemon *daemon, struct error *err)
 {
+	if (daemon->options->token && !(daemon->token = token_create(daemon->options->token)))
+		return error_set(err, STATUS_NO_MEMORY, "no memory for the token");
 	struct api_config config = {
 		.db = daemon->db,
 		.metrics = daemon->metrics,
@@ -244,7 +249,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .models = hook_models,
 			  .info = hook_info,
 			  .ready = hook_ready},
-		.token = daemon->options->token,
+		.token = daemon->token,
 		.queue_limit = daemon->options->queue_limit,
 	};
 	size_t n = daemon->sockets.n;
@@ -293,6 +298,32 @@ static void read_gauge(struct daemon *daemon)
 	metrics_set_device(daemon->metrics, &reading);
 }
 
+/* SIGHUP: the token may have changed. A file that cannot be used changes nothing. */
+static void reload(struct daemon *daemon)
+{
+	struct error err;
+	char *text = NULL;
+	if (!daemon->token) {
+		log_info("SIGHUP: there is no token file to read again");
+		return;
+	}
+	notify("RELOADING=1");
+	if (options_read_token(daemon->options->token_file, &text, &err))
+		log_error("SIGHUP: the token stays as it is: %s", err.message);
+	else if (token_replace(daemon->token, text))
+		log_info("SIGHUP: the token was read again");
+	free(text);
+	notify("READY=1");
+}
+
+/* Tells systemd that all is well, as long as it is; what hangs is killed by it, and the next start goes on. */
+static void feed_watchdog(struct daemon *daemon)
+{
+	unsigned long pulse = worker_pulse(daemon->worker);
+	if (pulse != daemon->pulse) notify("WATCHDOG=1");
+	daemon->pulse = pulse;
+}
+
 static void wait_for_end(struct daemon *daemon)
 {
 	sigset_t signals;
@@ -300,13 +331,16 @@ static void wait_for_end(struct daemon *daemon)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	read_gauge(daemon);
 	for (;;) {
 		siginfo_t info;
 		int number = sigtimedwait(&signals, &info, &second);
 		worker_tick(daemon->worker);
 		read_gauge(daemon);
-		if (number < 0) continue;
+		feed_watchdog(daemon);
+		if (number == SIGHUP) reload(daemon);
+		if (number < 0 || number == SIGHUP) continue;
 		log_info("%s from process %d: stopping; a running job goes on at the next start",
 			 number == SIGTERM ? "SIGTERM" : "SIGINT", (int)info.si_pid);
 		return;
@@ -317,6 +351,7 @@ static void stop(struct daemon *daemon)
 {
 	if (daemon->worker) worker_stop(daemon->worker); /* before the streams end, so that watchers hear of it */
 	api_stop(daemon->api);
+	token_free(daemon->token);
 	listen_close(&daemon->sockets);
 	worker_free(daemon->worker);
 	gauge_free(daemon->gauge);
@@ -331,6 +366,10 @@ int serve(const struct options *options)
 {
 	struct daemon daemon = {.options = options, .lock = -1};
 	struct error err;
+	sigset_t hangup; /* a job run by hand ends with its terminal, the daemon does not */
+	sigemptyset(&hangup);
+	sigaddset(&hangup, SIGHUP);
+	sigprocmask(SIG_BLOCK, &hangup, NULL);
 	enum status status = start(&daemon, &err);
 	if (status) {
 		log_error("cannot start: %s", err.message);

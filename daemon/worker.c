@@ -35,6 +35,7 @@ struct worker {
 	int64_t deadline;           /* of the current job, in monotonic milliseconds; 0 for none */
 	bool timed_out;
 	atomic_bool stop; /* the engine's flag */
+	atomic_ulong pulse;
 };
 
 /* What the engine's callbacks share during one attempt. */
@@ -68,6 +69,7 @@ static char *event_text(const struct attempt *attempt, const char *type, const c
 static enum status on_event(void *context, const char *type, const cJSON *data, struct error *err)
 {
 	struct attempt *attempt = context;
+	atomic_fetch_add(&attempt->worker->pulse, 1);
 	int64_t now = monotonic_milliseconds();
 	bool step = strcmp(type, "block.step") == 0;
 	if (step && now - attempt->step_written < STEP_MILLISECONDS) return STATUS_OK;
@@ -104,6 +106,7 @@ static void on_progress(void *context, const char *phase, int block, int blocks,
 {
 	struct attempt *attempt = context;
 	struct job_progress *progress = &attempt->progress;
+	atomic_fetch_add(&attempt->worker->pulse, 1);
 	struct error ignored; /* progress is not worth a job: if the database is broken, the next event says so */
 	bool new_phase = strcmp(progress->phase, phase) != 0;
 	snprintf(progress->phase, sizeof progress->phase, "%s", phase);
@@ -392,6 +395,14 @@ bool worker_is_ready(struct worker *worker)
 	bool ready = worker->started && !worker->stopping;
 	pthread_mutex_unlock(&worker->lock);
 	return ready;
+}
+
+unsigned long worker_pulse(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	if (!worker->current[0]) atomic_fetch_add(&worker->pulse, 1);
+	pthread_mutex_unlock(&worker->lock);
+	return atomic_load(&worker->pulse);
 }
 
 void worker_stop(struct worker *worker)

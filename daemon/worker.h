@@ -27,6 +27,9 @@ void worker_cancel(struct worker *, const char *job_id); /* stops that job if it
 void worker_tick(struct worker *);                       /* about once a second: deadlines */
 bool worker_is_ready(struct worker *);
 
+/* A number that changes as long as all is well: always while the worker is idle, else whenever the engine has got on. */
+unsigned long worker_pulse(struct worker *);
+
 /* Stops the running job at its next step, leaves it queued with its checkpoint, and ends the thread. */
 void worker_stop(struct worker *);
 void worker_free(struct worker *); /* stopped; takes NULL */

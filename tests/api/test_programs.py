@@ -6,11 +6,12 @@ import pty
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import unittest
 
-from support import BESAD, SLOW, Daemon, small_job, small_model
+from support import BESAD, SLOW, Daemon, small_job, small_model, wait_for
 from test_durability import digests
 
 BLOCKS = 20
@@ -137,6 +138,54 @@ class Start(unittest.TestCase):
             file.write(b"this is not a database, and long enough to be one" * 100)
         self.assertIn("database", self.refused("--listen", "127.0.0.1:0"))
         shutil.rmtree(self.daemon.state)
+
+    def test_token_is_read_again(self):
+        path = os.path.join(self.daemon.directory, "token")
+
+        def write(text):
+            with open(path, "w") as file:
+                file.write(text + "\n")
+        write("the-first-of-two-tokens")
+        self.daemon.token = "the-first-of-two-tokens"
+        self.daemon.start("--token-file", path)
+        self.assertEqual(self.daemon.get("/v1/info").status, 200)
+        write("short")
+        self.daemon.process.send_signal(signal.SIGHUP)
+        wait_for("the complaint", lambda: "the token stays as it is" in self.daemon.log())
+        self.assertEqual(self.daemon.get("/v1/info").status, 200)
+        write("the-second-of-two-tokens")
+        self.daemon.process.send_signal(signal.SIGHUP)
+        wait_for("the new token", lambda: self.daemon.get("/v1/info", Authorization="Bearer the-second-of-two-tokens").status == 200)
+        self.assertEqual(self.daemon.get("/v1/info").status, 401)
+
+    def test_started_by_systemd(self):
+        """A socket that was passed on, a notification when it is ready, and a watchdog that is fed."""
+        with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            address = os.path.join(self.daemon.directory, "notify")
+            manager.bind(address)
+            manager.settimeout(30 * SLOW)
+            d = self.daemon
+
+            def adopt():
+                os.dup2(listening.fileno(), 3)  # SD_LISTEN_FDS_START
+                os.set_inheritable(3, True)
+                os.environ["LISTEN_PID"] = str(os.getpid())
+            command = [BESAD, "--model-root", d.models, "--output-root", d.output, "--state-dir", d.state, "--listen", "127.0.0.1:1"]
+            pid = os.fork()
+            if pid == 0:
+                adopt()
+                os.environ.update(LISTEN_FDS="1", NOTIFY_SOCKET=address)
+                os.execv(BESAD, command)
+            try:
+                self.assertEqual(manager.recv(100), b"READY=1")
+                d.port = listening.getsockname()[1]
+                self.assertEqual(d.get("/healthz").status, 200)
+                self.assertEqual([manager.recv(100) for _ in range(2)], [b"WATCHDOG=1"] * 2)
+            finally:
+                os.kill(pid, signal.SIGTERM)
+                _, status = os.waitpid(pid, 0)
+            self.assertEqual(status, 0)
+            self.assertIn(b"STOPPING=1", iter(lambda: manager.recv(100), None))
 
     def test_ipv6(self):
         self.daemon.options = ("--listen", "[::1]:0")

@@ -67,11 +67,16 @@ static void test_origin(void **state)
 static void test_token(void **state)
 {
 	(void)state;
-	assert_true(token_equals("0123456789abcdef", "0123456789abcdef"));
-	assert_false(token_equals("0123456789abcdeg", "0123456789abcdef"));
-	assert_false(token_equals("0123456789abcde", "0123456789abcdef"));
-	assert_false(token_equals("0123456789abcdef0", "0123456789abcdef"));
-	assert_false(token_equals("", "0123456789abcdef"));
+	struct token *token = token_create("0123456789abcdef");
+	assert_non_null(token);
+	assert_true(token_fits(token, "0123456789abcdef"));
+	const char *wrong[] = {"0123456789abcdeg", "0123456789abcde", "0123456789abcdef0", ""};
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+		assert_false(token_fits(token, wrong[i]));
+	assert_true(token_replace(token, "fedcba9876543210"));
+	assert_false(token_fits(token, "0123456789abcdef"));
+	assert_true(token_fits(token, "fedcba9876543210"));
+	token_free(token);
 }
 
 static void test_numbers(void **state)
@@ -167,7 +172,7 @@ static void test_path_id(void **state)
 static void test_authentication(void **state)
 {
 	(void)state;
-	struct api_config config = {.token = "0123456789abcdef"};
+	struct api_config config = {.token = token_create("0123456789abcdef")};
 	struct response response;
 	struct request request = {.config = &config, .method = "GET", .path = "/v1/jobs", .host = "example.com"};
 	assert_int_equal(check(&request, &response), 401);
@@ -190,18 +195,20 @@ static void test_authentication(void **state)
 	}
 	request.authorization = "bearer 0123456789abcdef";
 	assert_int_equal(check(&request, &response), 0);
+	token_free(config.token);
 }
 
 static void test_hosts_and_origins(void **state)
 {
 	(void)state;
-	struct api_config open = {0}, guarded = {.token = "0123456789abcdef"};
+	struct api_config open = {0}, guarded = {.token = token_create("0123456789abcdef")};
 	struct response response;
 	struct request request = {.config = &open, .method = "GET", .path = "/", .host = "evil.example"};
 	assert_int_equal(check(&request, &response), 403);
 	response_clear(&response);
 	request.config = &guarded;
 	assert_int_equal(check(&request, &response), 0);
+	token_free(guarded.token);
 
 	request = (struct request){.config = &open, .method = "POST", .path = "/v1/jobs", .host = "localhost:1"};
 	request.origin = "http://localhost:1";
