@@ -155,10 +155,36 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@demo/run.sh $(BUILD)/besad
 
+# ---- installation: DESTDIR, PREFIX ------------------------------------------------------------------------------------------
+PREFIX  ?= /usr
+INSTALL := install -D -m 644
+UNITDIR := /lib/systemd/system
+
+install: all
+	@$(MAKE) --no-print-directory install-files
+
+install-files:
+	install -D -m 755 $(BUILD)/besad $(DESTDIR)$(PREFIX)/bin/besad
+	install -D -m 755 $(BUILD)/besactl $(DESTDIR)$(PREFIX)/bin/besactl
+	install -D -m 755 systemd/besad-nightly $(DESTDIR)$(PREFIX)/lib/besad/besad-nightly
+	$(INSTALL) ctl/completion/besactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/besactl
+	$(INSTALL) ctl/completion/_besactl $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_besactl
+	$(INSTALL) ctl/completion/besactl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/besactl.fish
+	$(INSTALL) openapi.yaml $(DESTDIR)$(PREFIX)/share/besad/openapi.yaml
+	for page in man/*.1; do $(INSTALL) $$page $(DESTDIR)$(PREFIX)/share/man/man1/$$(basename $$page) || exit 1; done
+	for page in man/*.8; do $(INSTALL) $$page $(DESTDIR)$(PREFIX)/share/man/man8/$$(basename $$page) || exit 1; done
+	for unit in besad.service besad.socket besad-nightly@.service besad-nightly@.timer; do \
+		sed 's|/usr/bin/besad|$(PREFIX)/bin/besad|; s|/usr/lib/besad|$(PREFIX)/lib/besad|' systemd/$$unit >$(BUILD)/unit && \
+		$(INSTALL) $(BUILD)/unit $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
+	rm -f $(BUILD)/unit
+	$(INSTALL) systemd/besad.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/besad.conf
+	[ -e $(DESTDIR)/etc/default/besad ] || $(INSTALL) systemd/besad.default $(DESTDIR)/etc/default/besad
+	mkdir -p $(DESTDIR)/etc/besad/jobs
+
 clean:
 	rm -rf build
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all tests fuzz check check-built deps demo clean
+.PHONY: all tests fuzz check check-built deps demo install install-files clean
 .DELETE_ON_ERROR:

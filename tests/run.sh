@@ -1,10 +1,10 @@
 #!/bin/sh
 # Runs every test that was built in BUILD, and the ones that drive the programs. Prints what failed and, last, 'N passed, N failed'.
-# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, cuda, reference, api, ctl.
+# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, cuda, reference, api, ctl, systemd.
 set -u
 cd "$(dirname "$0")/.."
 build=${1:-build}
-parts=${TESTS:-unit backend cuda reference api ctl}
+parts=${TESTS:-unit backend cuda reference api ctl systemd}
 log=$build/tests/log
 passed=0
 failed=0
@@ -42,7 +42,7 @@ for part in $parts; do
 			run cuda-device-memory env BESAD=$build/tests/emulated/besad python3 tests/cuda/test_device_memory.py
 		fi
 		;;
-	reference | api | ctl)
+	reference | api | ctl | systemd)
 		for source in tests/$part/test_*.py; do
 			run $part-$(basename $source .py) env BESAD=$build/besad python3 $source
 		done

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import random
+import re
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import time
 import unittest
 
-from support import BESAD, SLOW, Daemon, small_job, small_model, wait_for
+from support import BESAD, ROOT, SLOW, Daemon, small_job, small_model, wait_for
 from test_durability import digests
 
 BLOCKS = 20
@@ -99,6 +100,19 @@ class Run(unittest.TestCase):
         self.assertIn("/sparsity", wrong.stderr)
         self.assertEqual(subprocess.run([BESAD, "run", "nothing.json"], capture_output=True).returncode, 2)
         self.assertEqual(subprocess.run([BESAD, "run"], capture_output=True).returncode, 2)
+
+
+class Manual(unittest.TestCase):
+    def test_every_option_is_in_the_manual(self):
+        besactl = os.path.join(os.path.dirname(BESAD), "besactl")
+        for program, page in ((BESAD, "besad.8"), (besactl, "besactl.1")):
+            text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+            with open(os.path.join(ROOT, "man", page)) as file:
+                manual = file.read()
+            for option in set(re.findall(r"--[a-z][a-z-]+", text)):
+                self.assertIn(f"-{option[1:]}", manual.replace("Fl -", "--"), page)
+            for option in set(re.findall(r"Fl -([a-z][a-z-]+)", manual)):
+                self.assertIn("--" + option, text, page)
 
 
 class Start(unittest.TestCase):
