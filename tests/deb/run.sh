@@ -33,7 +33,7 @@ in_root() { DEBIAN_FRONTEND=noninteractive chroot "$root" "$@"; }
 # What the root has now, for the comparison after the purge. apt's own files and logs are not besad's.
 list() { in_root find / -xdev \( -path /proc -o -path /tmp -o -path /var/cache -o -path /var/log -o -path /var/lib/apt -o -path /var/lib/dpkg \) -prune -o -print | sort; }
 in_root sh -c 'apt-get update -q && apt-get install -q -y --no-install-recommends adduser systemd $(dpkg-deb -f /tmp/besad_*.deb Depends | tr -d " " |
-	tr , "\n" | sed "s/(.*//" | grep -v besactl) $(dpkg-deb -f /tmp/besactl_*.deb Depends | tr -d " " | tr , "\n" | sed "s/(.*//")' >"$work/apt.log" 2>&1 ||
+	tr , "\n" | sed "s/[(|].*//" | grep -v besactl) $(dpkg-deb -f /tmp/besactl_*.deb Depends | tr -d " " | tr , "\n" | sed "s/[(|].*//")' >"$work/apt.log" 2>&1 ||
 	{ tail -20 "$work/apt.log" && exit 1; }
 list >"$work/before"
 
