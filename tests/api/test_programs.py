@@ -113,6 +113,19 @@ class Manual(unittest.TestCase):
             self.assertEqual(set(re.findall(r"--([a-z][a-z-]+)", text)), written, page)
 
 
+class Monitoring(unittest.TestCase):
+    def test_what_grafana_asks_for_is_there(self):
+        with open(os.path.join(ROOT, "api", "metrics.c")) as file:
+            known = set(re.findall(r'"((?:besad|process)_[a-z_]+)"', file.read()))
+        for name in ("besad.json", "alerts.yaml"):
+            with open(os.path.join(ROOT, "docs", "grafana", name)) as file:
+                asked = set(re.findall(r"(?:besad|process)_[a-z_]+", file.read()))
+            self.assertTrue(asked)
+            self.assertEqual({re.sub("_bucket$", "", metric) for metric in asked} - known, set(), name)
+        with open(os.path.join(ROOT, "docs", "grafana", "besad.json")) as file:
+            self.assertTrue(json.load(file)["panels"])
+
+
 class Start(unittest.TestCase):
     def setUp(self):
         self.daemon = Daemon()
