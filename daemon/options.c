@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "engine/file.h"
 
@@ -37,6 +38,9 @@ const char options_help[] =
 	"  --token-file FILE       requests must bear the token in its first line; read again on SIGHUP\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
 	"  --port-file FILE        write the port there once it is open\n"
+	"  --notify-host HOST      jobs may ask for a web address there to be told of their end; may be repeated\n"
+	"  --notify-key-file FILE  sign that with the key in its first line\n"
+	"  --on-finish PROGRAM     run it at the end of every job, with the job's id and state as arguments\n"
 	"\n"
 	"run (paths are relative to the current directory unless roots are given):\n"
 	"  --checkpoint-dir DIR    events and checkpoints (default: beside the output, removed at the end)\n"
@@ -57,6 +61,9 @@ enum {
 	OPTION_TOKEN_FILE,
 	OPTION_QUEUE_LIMIT,
 	OPTION_PORT_FILE,
+	OPTION_NOTIFY_HOST,
+	OPTION_NOTIFY_KEY_FILE,
+	OPTION_ON_FINISH,
 	OPTION_CHECKPOINT_DIR,
 	OPTION_JSON,
 	OPTION_HELP,
@@ -80,6 +87,9 @@ static const struct option serve_options[] = {
 	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
 	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
 	{"port-file", required_argument, NULL, OPTION_PORT_FILE},
+	{"notify-host", required_argument, NULL, OPTION_NOTIFY_HOST},
+	{"notify-key-file", required_argument, NULL, OPTION_NOTIFY_KEY_FILE},
+	{"on-finish", required_argument, NULL, OPTION_ON_FINISH},
 	{0},
 };
 
@@ -242,6 +252,18 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
 	case OPTION_QUEUE_LIMIT:
 		return parse_number("--queue-limit", value, 1, 1000000, &options->queue_limit, err);
+	case OPTION_NOTIFY_HOST:
+		if (options->n_notify_hosts == MAX_NOTIFY_HOSTS)
+			return error_set(err, STATUS_INVALID, "--notify-host: more than %d hosts", MAX_NOTIFY_HOSTS);
+		options->notify_hosts[options->n_notify_hosts++] = value;
+		return STATUS_OK;
+	case OPTION_NOTIFY_KEY_FILE:
+		return options_read_token(value, &options->notify_key, err);
+	case OPTION_ON_FINISH:
+		free(options->on_finish);
+		options->on_finish = realpath(value, NULL);
+		if (!options->on_finish || access(options->on_finish, X_OK) != 0) return error_errno(err, "--on-finish %s", value);
+		return STATUS_OK;
 	case OPTION_PORT_FILE:
 		options->port_file = value;
 		return STATUS_OK;
@@ -337,6 +359,8 @@ void options_free(struct options *options)
 	free(options->state_dir);
 	free(options->token_file);
 	free(options->token);
+	free(options->notify_key);
+	free(options->on_finish);
 	free(options->checkpoint_dir);
 	*options = (struct options){0};
 }

@@ -9,7 +9,7 @@
 #include "engine/error.h"
 #include "engine/spec.h"
 
-enum { MAX_LISTEN = 4 };
+enum { MAX_LISTEN = 4, MAX_NOTIFY_HOSTS = 16 };
 
 enum command { COMMAND_SERVE, COMMAND_RUN, COMMAND_HELP, COMMAND_VERSION };
 enum backend_choice { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
@@ -29,6 +29,10 @@ struct options {
 	char *token;      /* its first line */
 	int64_t queue_limit;
 	const char *port_file; /* or NULL */
+	const char *notify_hosts[MAX_NOTIFY_HOSTS];
+	size_t n_notify_hosts;
+	char *notify_key; /* NULL: notifications are not signed */
+	char *on_finish;  /* a program's real path; or NULL */
 
 	/* run */
 	const char *job_file;

@@ -1,12 +1,16 @@
 #include "daemon/prepare.h"
 
+#include <curl/curl.h>
+
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <time.h>
 
+#include "engine/fields.h"
 #include "engine/file.h"
 #include "engine/json.h"
 
@@ -92,6 +96,38 @@ enum status prepare_spec(const cJSON *json, const struct roots *roots, const cha
 	spec->output = output;
 	*ret = spec;
 	return STATUS_OK;
+}
+
+/* The host of a web address without user and password, or NULL; freed with curl_free. */
+static char *host_of(const char *url)
+{
+	char *host = NULL, *user = NULL;
+	CURLU *parts = curl_url();
+	if (!parts || curl_url_set(parts, CURLUPART_URL, url, 0) || curl_url_get(parts, CURLUPART_HOST, &host, 0)) host = NULL;
+	if (host && curl_url_get(parts, CURLUPART_USER, &user, 0) == CURLUE_OK) {
+		curl_free(host);
+		host = NULL;
+	}
+	curl_free(user);
+	curl_url_cleanup(parts);
+	return host;
+}
+
+enum status prepare_notify(const struct spec *spec, const char *const *hosts, size_t n, struct spec_problems *problems,
+			   struct error *err)
+{
+	if (!spec->notify_url) return STATUS_OK;
+	bool allowed = false;
+	char *host = host_of(spec->notify_url);
+	for (size_t i = 0; i < n && host; i++)
+		allowed = allowed || strcasecmp(host, hosts[i]) == 0;
+	struct fields fields = {.problems = problems, .pointer = "/notify"};
+	if (!host)
+		fields_problem(&fields, "url", "must be a web address without user and password");
+	else if (!allowed)
+		fields_problem(&fields, "url", "its host '%.100s' is not one that this besad may tell (--notify-host)", host);
+	curl_free(host);
+	return host && allowed ? STATUS_OK : error_set(err, STATUS_INVALID, "/notify/url: the host may not be told");
 }
 
 /* Does the report in the output say that job `id` made it? */

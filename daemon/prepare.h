@@ -10,6 +10,10 @@
 enum status prepare_spec(const cJSON *json, const struct roots *roots, const char *id, struct spec **ret,
 			 struct spec_problems *problems, struct error *err);
 
+/* A problem at /notify/url unless its host is one of the `n` hosts. STATUS_INVALID. */
+enum status prepare_notify(const struct spec *, const char *const *hosts, size_t n, struct spec_problems *problems,
+			   struct error *err);
+
 /* STATUS_EXISTS when there is something at `output` that may not be replaced and was not made by job `id`. */
 enum status prepare_output(const struct roots *roots, const char *output, bool overwrite, const char *id, struct error *err);
 

@@ -20,6 +20,7 @@
 #include "daemon/listen.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
+#include "daemon/notifier.h"
 #include "daemon/notify.h"
 #include "daemon/prepare.h"
 #include "daemon/worker.h"
@@ -32,6 +33,7 @@ struct daemon {
 	struct db *db;
 	struct metrics *metrics;
 	struct gauge *gauge;
+	struct notifier *notifier;
 	struct worker *worker;
 	struct token *token;
 	struct api *api;
@@ -77,7 +79,12 @@ static enum status hook_prepare(void *context, const cJSON *json, const char *id
 	const struct roots *roots = &((struct daemon *)context)->options->roots;
 	struct spec_problems problems = {0};
 	struct spec *spec;
+	const struct options *options = ((struct daemon *)context)->options;
 	enum status status = prepare_spec(json, roots, id, &spec, &problems, err);
+	if (!status) {
+		status = prepare_notify(spec, options->notify_hosts, options->n_notify_hosts, &problems, err);
+		if (status) spec_free(spec);
+	}
 	if (status == STATUS_INVALID) {
 		ret->errors = problem_list(&problems);
 		error_set(err, STATUS_INVALID, "%d field%s of the spec %s wrong", problems.count, problems.count == 1 ? "" : "s",
@@ -103,6 +110,14 @@ static void hook_queued(void *context)
 
 static void hook_cancelled(void *context, const char *job_id)
 {
+	struct daemon *daemon = context;
+	struct job job;
+	struct error err;
+	/* A job that was only queued has ended with that; the running one ends in the worker. */
+	if (db_job_get(daemon->db, job_id, &job, &err) == STATUS_OK) {
+		if (job.state == JOB_CANCELLED) notifier_job_ended(daemon->notifier, job_id);
+		job_clear(&job);
+	}
 	worker_cancel(((struct daemon *)context)->worker, job_id);
 }
 
@@ -213,8 +228,11 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 	daemon->info = describe(backend);
 	daemon->metrics = metrics_create(backend->name);
 	daemon->gauge = gauge_create(backend);
-	struct worker_config config = {
-		.db = daemon->db, .metrics = daemon->metrics, .options = daemon->options, .checkpoints = daemon->checkpoints};
+	struct worker_config config = {.db = daemon->db,
+				       .metrics = daemon->metrics,
+				       .notifier = daemon->notifier,
+				       .options = daemon->options,
+				       .checkpoints = daemon->checkpoints};
 	enum status status = daemon->info && daemon->metrics && daemon->gauge
 				     ? worker_create(&config, backend, &daemon->worker, err)
 				     : error_set(err, STATUS_NO_MEMORY, "no memory for the worker");
@@ -283,6 +301,7 @@ static enum status start(struct daemon *daemon, struct error *err)
 	raise_descriptor_limit();
 	TRY(open_sockets(daemon, err));
 	TRY(open_state(daemon, err));
+	TRY(notifier_start(daemon->options, daemon->db, &daemon->notifier, err));
 	TRY(start_worker(daemon, err));
 	TRY(start_api(daemon, err));
 	TRY(worker_start(daemon->worker, err));
@@ -353,6 +372,7 @@ static void stop(struct daemon *daemon)
 	api_stop(daemon->api);
 	token_free(daemon->token);
 	listen_close(&daemon->sockets);
+	notifier_stop(daemon->notifier);
 	worker_free(daemon->worker);
 	gauge_free(daemon->gauge);
 	metrics_free(daemon->metrics);

@@ -280,6 +280,7 @@ static void run_job(struct worker *worker, const struct job *job)
 	if (insist(worker, &ending) && !ending.requeue) {
 		metrics_count_job(worker->config.metrics, ending.state, seconds);
 		if (ending.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
+		notifier_job_ended(worker->config.notifier, job->id);
 	}
 	if (ending.requeue)
 		log_info("job=%s interrupted, queued again seconds=%.1f", job->id, seconds);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "api/metrics.h"
+#include "daemon/notifier.h"
 #include "daemon/options.h"
 #include "db/db.h"
 #include "engine/backend.h"
@@ -14,6 +15,7 @@ struct worker;
 struct worker_config {
 	struct db *db;
 	struct metrics *metrics;
+	struct notifier *notifier;
 	const struct options *options;
 	const char *checkpoints; /* the directory with a directory per job */
 };

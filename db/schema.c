@@ -52,6 +52,21 @@ static const char *const migrations[] = {
 	"  data TEXT NOT NULL CHECK (json_valid(data)),"
 	"  PRIMARY KEY (job_id, block)"
 	") STRICT, WITHOUT ROWID;",
+	/* 2: whom to tell of a job's end. However a job ends, its row says so, and the same transaction notes the duty. */
+	"CREATE TABLE notifications ("
+	"  job_id TEXT PRIMARY KEY NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
+	"  url TEXT NOT NULL,"
+	"  attempts INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),"
+	"  due_at INTEGER NOT NULL DEFAULT 0"
+	") STRICT;"
+	"CREATE INDEX notifications_by_time ON notifications (due_at);"
+	"CREATE TRIGGER job_ended AFTER UPDATE OF state ON jobs"
+	"  WHEN NEW.finished_at <> 0 AND OLD.finished_at = 0 AND json_extract(NEW.spec, '$.notify.url') IS NOT NULL"
+	"  BEGIN"
+	"    INSERT OR REPLACE INTO notifications (job_id, url) VALUES (NEW.id, json_extract(NEW.spec, '$.notify.url'));"
+	"  END;"
+	"CREATE TRIGGER job_retried AFTER UPDATE OF state ON jobs WHEN NEW.finished_at = 0"
+	"  BEGIN DELETE FROM notifications WHERE job_id = NEW.id; END;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

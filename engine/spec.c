@@ -21,6 +21,7 @@ enum {
 	MAX_SAMPLES = 65536,
 	MAX_CALIBRATION_TOKENS = 1 << 30,
 	MAX_PROBE_EVERY = 10000,
+	MAX_URL = 2000,
 };
 
 /* What the sigmoid's rates can reach: 0.5 ± 0.1224 (besa.md 2), and the targets for which "auto" takes it. */
@@ -324,14 +325,34 @@ static void parse_progress(struct parser *parser, const struct fields *top)
 		fields_problem(&fields, "perplexity_every", "must be \"auto\" or a whole number of blocks, 0 for never");
 }
 
+/* Which hosts may be told is the daemon's to say; here it must only be a web address. */
+static void parse_notify(struct parser *parser, const struct fields *top)
+{
+	static const char *const known[] = {"url", NULL};
+	struct fields fields = fields_section(top, "notify");
+	fields_only(&fields, known);
+	const char *url = fields_string(&fields, "url", MAX_URL, false, NULL);
+	if (!url) {
+		if (fields.object && !fields_get(&fields, "url")) fields_problem(&fields, "url", "is required");
+		return;
+	}
+	bool web = strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0;
+	for (const char *c = url; *c; c++)
+		web = web && *c > 0x20 && *c < 0x7f;
+	if (!web)
+		fields_problem(&fields, "url", "must be an http:// or https:// address in ASCII");
+	else
+		parser->spec->notify_url = copy(parser, url);
+}
+
 /* ---- the whole --------------------------------------------------------------------------------------------------------------- */
 
 enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
 		       struct error *err)
 {
-	static const char *const known[] = {"name",      "model",    "output",          "overwrite",   "method",     "sparsity",
-					    "pattern",   "besa",     "quantization",    "calibration", "evaluation", "progress",
-					    "precision", "priority", "timeout_seconds", NULL};
+	static const char *const known[] = {"name",    "model",     "output",       "overwrite",       "method",     "sparsity",
+					    "pattern", "besa",      "quantization", "calibration",     "evaluation", "progress",
+					    "notify",  "precision", "priority",     "timeout_seconds", NULL};
 	struct spec *spec = calloc(1, sizeof *spec);
 	struct parser parser = {.roots = roots, .spec = spec, .max_positions = INT_MAX};
 	struct fields fields = {.problems = problems, .object = json};
@@ -348,6 +369,7 @@ enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec
 		parse_besa(&parser, &fields);
 		parse_evaluation(&parser, &fields);
 		parse_progress(&parser, &fields);
+		parse_notify(&parser, &fields);
 		spec->precision = (enum precision)fields_choice(&fields, "precision", precision_names, PRECISION_AUTO);
 		spec->priority = (int)fields_int(&fields, "priority", -100, 100, 0);
 		spec->timeout_seconds = fields_number(&fields, "timeout_seconds", 0, 1e9, 0);
@@ -458,6 +480,11 @@ cJSON *spec_to_json(const struct spec *spec)
 	add(json, "calibration", calibration_to_json(spec, &ok), &ok);
 	add(json, "evaluation", evaluation_to_json(spec, &ok), &ok);
 	add(json, "progress", progress_to_json(spec, &ok), &ok);
+	if (spec->notify_url) {
+		cJSON *notify = cJSON_CreateObject();
+		add_string(notify, "url", spec->notify_url, &ok);
+		add(json, "notify", notify, &ok);
+	}
 	add_string(json, "precision", precision_names[spec->precision], &ok);
 	add_number(json, "priority", spec->priority, &ok);
 	add_number(json, "timeout_seconds", spec->timeout_seconds, &ok);
@@ -477,6 +504,7 @@ static void dataset_free(struct dataset *dataset)
 void spec_free(struct spec *spec)
 {
 	if (!spec) return;
+	free(spec->notify_url);
 	free(spec->name);
 	free(spec->model);
 	free(spec->output);

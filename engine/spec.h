@@ -53,6 +53,7 @@ struct spec {
 	int n_perplexity;
 	int probe_every; /* progress.perplexity_every: PROBE_AUTO, PROBE_NEVER or n ≥ 1 */
 	enum precision precision;
+	char *notify_url; /* NULL: nobody is told of the end */
 	int priority;
 	double timeout_seconds; /* 0 for none */
 };

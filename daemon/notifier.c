@@ -1,0 +1,350 @@
+#include "daemon/notifier.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/http.h"
+#include "daemon/log.h"
+
+enum {
+	FIRST_DELAY = 5000, /* milliseconds; doubled after each failure */
+	LONGEST_DELAY = 2 * 3600 * 1000,
+	MOST_ATTEMPTS = 24, /* then about a day has passed */
+	REQUEST_SECONDS = 10,
+	PROGRAM_SECONDS = 60,
+	TROUBLE_MILLISECONDS = 5000, /* before the database is tried again */
+	MAX_ENDED = 1024,            /* ended jobs that wait for the program */
+};
+
+struct notifier {
+	const struct options *options;
+	struct db *db;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool woken, stopping;
+	atomic_bool stop;
+	char ended[MAX_ENDED][JOB_ID_BYTES]; /* for the program, the oldest first */
+	size_t n_ended;
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* {"event", "job"} of a job that has ended; NULL where there is none, or where it runs again. */
+static char *body_of(struct notifier *notifier, const char *job_id, enum job_state *ret_state)
+{
+	struct job job;
+	struct error err;
+	char event[32];
+	if (db_job_get(notifier->db, job_id, &job, &err)) return NULL;
+	*ret_state = job.state;
+	char *text = NULL;
+	if (job.state == JOB_SUCCEEDED || job.state == JOB_FAILED || job.state == JOB_CANCELLED) {
+		snprintf(event, sizeof event, "job.%s", job_state_name(job.state));
+		cJSON *body = cJSON_CreateObject();
+		cJSON_AddStringToObject(body, "event", event);
+		cJSON_AddItemToObject(body, "job", job_json(&job));
+		text = cJSON_PrintUnformatted(body);
+		cJSON_Delete(body);
+	}
+	job_clear(&job);
+	return text;
+}
+
+/* ---- the web address ------------------------------------------------------------------------------------------------------ */
+
+static size_t ignore(char *data, size_t size, size_t count, void *context)
+{
+	(void)data;
+	(void)context;
+	return size * count;
+}
+
+static int check_stop(void *context, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)d;
+	return atomic_load(&((struct notifier *)context)->stop);
+}
+
+/* "X-Besad-Signature: sha256=" and the HMAC of the body. */
+static bool sign(const char *key, const char *body, char header[128])
+{
+	unsigned char digest[32];
+	int length = snprintf(header, 128, "X-Besad-Signature: sha256=");
+	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, key, strlen(key), body, strlen(body), digest)) return false;
+	for (size_t i = 0; i < sizeof digest; i++)
+		length += snprintf(header + length, 128 - (size_t)length, "%02x", digest[i]);
+	return true;
+}
+
+static struct curl_slist *headers_of(const struct notifier *notifier, const char *job_id, const char *body)
+{
+	char delivery[64], signature[128];
+	const char *lines[] = {"Content-Type: application/json", "Expect:", delivery, signature};
+	size_t n = notifier->options->notify_key ? 4 : 3;
+	struct curl_slist *list = NULL;
+	snprintf(delivery, sizeof delivery, "X-Besad-Delivery: %s", job_id);
+	if (n == 4 && !sign(notifier->options->notify_key, body, signature)) return NULL;
+	for (size_t i = 0; i < n; i++) {
+		struct curl_slist *longer = curl_slist_append(list, lines[i]);
+		if (!longer) {
+			curl_slist_free_all(list);
+			return NULL;
+		}
+		list = longer;
+	}
+	return list;
+}
+
+/* True for an answer of 2xx; else `why` says what came instead. */
+static bool send_one(struct notifier *notifier, const struct notification *notification, const char *body, char why[256])
+{
+	long status = 0;
+	CURL *curl = curl_easy_init();
+	struct curl_slist *headers = headers_of(notifier, notification->job_id, body);
+	CURLcode code = CURLE_OUT_OF_MEMORY;
+	if (curl && headers) {
+		curl_easy_setopt(curl, CURLOPT_URL, notification->url);
+		curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+		curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L); /* to a host that nobody allowed */
+		curl_easy_setopt(curl, CURLOPT_PROXY, "");
+		curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+		curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)REQUEST_SECONDS);
+		curl_easy_setopt(curl, CURLOPT_USERAGENT, "besad/" BESAD_VERSION);
+		curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+		curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, ignore);
+		curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+		curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, check_stop);
+		curl_easy_setopt(curl, CURLOPT_XFERINFODATA, notifier);
+		code = curl_easy_perform(curl);
+		curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+	}
+	if (code)
+		snprintf(why, 256, "%s", curl_easy_strerror(code));
+	else
+		snprintf(why, 256, "it answered %ld", status);
+	curl_slist_free_all(headers);
+	curl_easy_cleanup(curl);
+	return code == CURLE_OK && status >= 200 && status < 300;
+}
+
+static int64_t delay_after(int attempts)
+{
+	int64_t delay = FIRST_DELAY;
+	for (int i = 0; i < attempts && delay < LONGEST_DELAY; i++)
+		delay *= 2;
+	return delay < LONGEST_DELAY ? delay : LONGEST_DELAY;
+}
+
+static enum status deliver(struct notifier *notifier, const struct notification *notification, struct error *err)
+{
+	enum job_state state;
+	char why[256];
+	char *body = body_of(notifier, notification->job_id, &state);
+	if (!body) return db_notification_done(notifier->db, notification->job_id, err);
+	bool sent = send_one(notifier, notification, body, why);
+	free(body);
+	if (sent) {
+		log_info("job=%s told %s", notification->job_id, notification->url);
+		return db_notification_done(notifier->db, notification->job_id, err);
+	}
+	if (atomic_load(&notifier->stop)) return STATUS_OK;
+	if (notification->attempts + 1 >= MOST_ATTEMPTS) {
+		log_error("job=%s %s could not be told, and is given up: %s", notification->job_id, notification->url, why);
+		return db_notification_done(notifier->db, notification->job_id, err);
+	}
+	int64_t delay = delay_after(notification->attempts);
+	log_warning("job=%s %s could not be told, again in %lld s: %s", notification->job_id, notification->url,
+		    (long long)delay / 1000, why);
+	return db_notification_delay(notifier->db, notification->job_id, now_ms() + delay, err);
+}
+
+/* Delivers what is due; *ret_next is when the next one is, 0 for never. */
+static enum status deliver_due(struct notifier *notifier, int64_t *ret_next, struct error *err)
+{
+	*ret_next = 0;
+	while (!atomic_load(&notifier->stop)) {
+		struct notification notification;
+		bool found;
+		TRY(db_notification_next(notifier->db, &found, &notification, err));
+		if (!found) return STATUS_OK;
+		bool due = notification.due_at <= now_ms();
+		*ret_next = notification.due_at;
+		enum status status = due ? deliver(notifier, &notification, err) : STATUS_OK;
+		notification_clear(&notification);
+		if (!due || status) return status;
+	}
+	return STATUS_OK;
+}
+
+/* ---- the operator's program ------------------------------------------------------------------------------------------------ */
+
+/* The job as a file without a name, at its beginning; -1 on failure. */
+static int input_file(const char *body)
+{
+	size_t length = strlen(body);
+	int fd = memfd_create("job", MFD_CLOEXEC);
+	if (fd < 0) return -1;
+	if (write(fd, body, length) == (ssize_t)length && lseek(fd, 0, SEEK_SET) == 0) return fd;
+	close(fd);
+	return -1;
+}
+
+/* Waits for the program to end, and kills it when its time is over or besad stops. */
+static int await(struct notifier *notifier, pid_t pid)
+{
+	const struct timespec pause = {.tv_nsec = 50000000};
+	int status = 0;
+	for (int waited = 0; waitpid(pid, &status, WNOHANG) == 0; waited += 50) {
+		if (waited >= PROGRAM_SECONDS * 1000 || atomic_load(&notifier->stop)) kill(pid, SIGKILL);
+		nanosleep(&pause, NULL);
+	}
+	return status;
+}
+
+static void run_program(struct notifier *notifier, const char *job_id)
+{
+	extern char **environ;
+	enum job_state state;
+	char *program = notifier->options->on_finish, *body = body_of(notifier, job_id, &state), id[JOB_ID_BYTES], state_name[16];
+	int input = body ? input_file(body) : -1;
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none;
+	pid_t pid;
+	free(body);
+	if (input < 0) return;
+	snprintf(id, sizeof id, "%s", job_id);
+	snprintf(state_name, sizeof state_name, "%s", job_state_name(state));
+	char *arguments[] = {program, id, state_name, NULL};
+	sigemptyset(&none);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+	int failed = posix_spawn(&pid, program, &actions, &attributes, arguments, environ);
+	posix_spawnattr_destroy(&attributes);
+	posix_spawn_file_actions_destroy(&actions);
+	close(input);
+	if (failed) {
+		log_error("job=%s %s cannot be run: %s", job_id, program, strerror(failed));
+		return;
+	}
+	int status = await(notifier, pid);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		log_warning("job=%s %s ended with %s %d", job_id, program, WIFEXITED(status) ? "status" : "signal",
+			    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------------------ */
+
+static bool take_ended(struct notifier *notifier, char job_id[JOB_ID_BYTES])
+{
+	pthread_mutex_lock(&notifier->lock);
+	bool found = notifier->n_ended > 0 && !notifier->stopping;
+	if (found) {
+		memcpy(job_id, notifier->ended[0], JOB_ID_BYTES);
+		notifier->n_ended--;
+		memmove(notifier->ended[0], notifier->ended[1], notifier->n_ended * sizeof notifier->ended[0]);
+	}
+	pthread_mutex_unlock(&notifier->lock);
+	return found;
+}
+
+/* Until `until`, in milliseconds of the epoch, 0 for ever, or until there is news. False when besad stops. */
+static bool wait_for_news(struct notifier *notifier, int64_t until)
+{
+	const struct timespec time = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+	pthread_mutex_lock(&notifier->lock);
+	while (!notifier->woken && !notifier->stopping)
+		if (!until)
+			pthread_cond_wait(&notifier->changed, &notifier->lock);
+		else if (pthread_cond_timedwait(&notifier->changed, &notifier->lock, &time) == ETIMEDOUT)
+			break;
+	notifier->woken = false;
+	bool goes_on = !notifier->stopping;
+	pthread_mutex_unlock(&notifier->lock);
+	return goes_on;
+}
+
+static void *work(void *context)
+{
+	struct notifier *notifier = context;
+	int64_t next;
+	do {
+		struct error err;
+		char job_id[JOB_ID_BYTES];
+		while (take_ended(notifier, job_id))
+			run_program(notifier, job_id);
+		if (deliver_due(notifier, &next, &err)) {
+			log_error("notifications wait: %s", err.message);
+			next = now_ms() + TROUBLE_MILLISECONDS;
+		}
+	} while (wait_for_news(notifier, next));
+	return NULL;
+}
+
+enum status notifier_start(const struct options *options, struct db *db, struct notifier **ret, struct error *err)
+{
+	struct notifier *notifier = calloc(1, sizeof *notifier);
+	if (!notifier) return error_set(err, STATUS_NO_MEMORY, "no memory for the notifier");
+	notifier->options = options;
+	notifier->db = db;
+	pthread_mutex_init(&notifier->lock, NULL);
+	pthread_cond_init(&notifier->changed, NULL);
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	if (pthread_create(&notifier->thread, NULL, work, notifier) != 0) {
+		free(notifier);
+		return error_set(err, STATUS_NO_MEMORY, "cannot start the notifier's thread");
+	}
+	*ret = notifier;
+	return STATUS_OK;
+}
+
+void notifier_job_ended(struct notifier *notifier, const char *job_id)
+{
+	pthread_mutex_lock(&notifier->lock);
+	if (notifier->options->on_finish && notifier->n_ended < MAX_ENDED)
+		snprintf(notifier->ended[notifier->n_ended++], JOB_ID_BYTES, "%s", job_id);
+	notifier->woken = true;
+	pthread_cond_signal(&notifier->changed);
+	pthread_mutex_unlock(&notifier->lock);
+}
+
+void notifier_stop(struct notifier *notifier)
+{
+	if (!notifier) return;
+	atomic_store(&notifier->stop, true);
+	pthread_mutex_lock(&notifier->lock);
+	notifier->stopping = true;
+	pthread_cond_signal(&notifier->changed);
+	pthread_mutex_unlock(&notifier->lock);
+	pthread_join(notifier->thread, NULL);
+	pthread_cond_destroy(&notifier->changed);
+	pthread_mutex_destroy(&notifier->lock);
+	curl_global_cleanup();
+	free(notifier);
+}

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Who is told of a job's end: a web address, signed, again until it answers, after a restart too; and the operator's program."""
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import threading
+import unittest
+
+from support import Daemon, small_job, small_model, wait_for
+
+KEY = "a-key-for-signatures"
+
+
+class Listener:
+    """A web server that keeps what is posted to it and answers with `status`."""
+
+    def __init__(self):
+        self.requests, self.status = [], 204
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.requests.append((self.path, dict(self.headers), body))
+                self.send_response(outer.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *arguments):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/told?x=1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Notify(unittest.TestCase):
+    def setUp(self):
+        self.daemon = Daemon()
+        self.addCleanup(self.daemon.remove)
+        small_model(self.daemon)
+        self.listener = Listener()
+        self.addCleanup(self.listener.close)
+        self.key = os.path.join(self.daemon.directory, "key")
+        with open(self.key, "w") as file:
+            file.write(KEY + "\n")
+
+    def start(self, *options):
+        return self.daemon.start("--notify-host", "127.0.0.1", "--notify-key-file", self.key, *options)
+
+    def submit(self, **spec):
+        return self.daemon.submit(small_job(notify={"url": self.listener.url}, **spec))
+
+    def told(self, count):
+        return wait_for("being told", lambda: len(self.listener.requests) >= count and self.listener.requests)[count - 1]
+
+    def test_signed(self):
+        self.start()
+        job = self.submit(method="wanda")
+        path, headers, body = self.told(1)
+        self.assertEqual((path, headers["X-Besad-Delivery"], headers["Content-Type"]), ("/told?x=1", job, "application/json"))
+        self.assertEqual(headers["X-Besad-Signature"], "sha256=" + hmac.new(KEY.encode(), body, hashlib.sha256).hexdigest())
+        told = json.loads(body)
+        self.assertEqual((told["event"], told["job"]), ("job.succeeded", self.daemon.job(job)))
+        self.assertEqual(told["job"]["spec"]["notify"], {"url": self.listener.url})
+
+    def test_failed_and_cancelled(self):
+        self.start()
+        self.submit(timeout_seconds=0.05, besa={"epochs": 50})
+        self.assertEqual(json.loads(self.told(1)[2])["event"], "job.failed")
+        running = self.submit(besa={"epochs": 100})
+        queued = self.submit(output="another")
+        for number, job in ((2, queued), (3, running)):
+            self.daemon.request("POST", f"/v1/jobs/{job}/cancel")
+            told = json.loads(self.told(number)[2])
+            self.assertEqual((told["event"], told["job"]["id"]), ("job.cancelled", job))
+
+    def test_again_until_it_answers(self):
+        self.listener.status = 500
+        self.start()
+        job = self.submit(method="wanda")
+        self.told(1)
+        self.daemon.finish(job)
+        wait_for("the note of the failure", lambda: "could not be told, again in 5 s" in self.daemon.log())
+        self.daemon.kill()
+        self.listener.status = 200
+        self.start()
+        path, headers, body = self.told(2)
+        self.assertEqual(headers["X-Besad-Delivery"], job)
+        wait_for("the note of success", lambda: f"job={job} told" in self.daemon.log())
+        self.assertEqual(len(self.listener.requests), 2)
+
+    def test_hosts(self):
+        self.start()
+        for url in ("http://localhost:1/", "https://example.com/", "http://user@127.0.0.1/", "ftp://127.0.0.1/", "127.0.0.1"):
+            response = self.daemon.request("POST", "/v1/jobs", small_job(notify={"url": url}))
+            self.assertEqual(response.status, 422, url)
+            self.assertEqual([e["pointer"] for e in response.json["errors"]], ["/notify/url"])
+        self.assertEqual(self.daemon.request("POST", "/v1/jobs", small_job(notify={})).status, 422)
+
+    def test_program(self):
+        seen = os.path.join(self.daemon.directory, "seen")
+        program = os.path.join(self.daemon.directory, "program")
+        with open(program, "w") as file:
+            file.write(f'#!/bin/sh\n{{ echo "$#" "$1" "$2"; cat; }} >{seen}.part\nmv {seen}.part {seen}\n')
+        os.chmod(program, 0o700)
+        self.start("--on-finish", program)
+        job = self.daemon.submit(small_job(method="wanda", name="$(touch /tmp/x); \"' `id`"))
+        wait_for("the program", lambda: os.path.exists(seen))
+        with open(seen) as file:
+            self.assertEqual(file.readline(), f"2 {job} succeeded\n")
+            self.assertEqual(json.load(file)["job"], self.daemon.job(job))
+
+
+if __name__ == "__main__":
+    unittest.main()
