@@ -113,6 +113,8 @@ static enum status read_spec(struct run *run, struct error *err)
 	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "output"));
 	run->dated = output && strstr(output, "{date}");
 	cJSON_Delete(json);
+	if (!status && run->spec->notify_url)
+		bar_line(&run->bar, "notify: only the daemon tells; nobody is told of this run's end");
 	if (status == STATUS_INVALID)
 		for (int i = 0; i < problems.count; i++)
 			bar_line(&run->bar, "%s: %s: %s", run->options->job_file, problems.items[i].pointer,
