@@ -47,7 +47,7 @@ struct api_config {
 	struct metrics *metrics;
 	struct api_hooks hooks;
 	struct token *token; /* the caller's; NULL: no authentication; then only loopback names are answered as Host */
-	int64_t queue_limit; /* jobs that may wait */
+	const _Atomic int64_t *queue_limit; /* jobs that may wait; the caller's, who may change it at any time */
 };
 
 /* What every server keeps to; /v1/info shows them. */

@@ -18,7 +18,7 @@ void api_submission_clear(struct api_submission *submission)
 
 static void queue_full(const struct request *request, struct response *response)
 {
-	problem(response, 503, "queue-full", "%lld jobs wait already", (long long)request->config->queue_limit);
+	problem(response, 503, "queue-full", "%lld jobs wait already", (long long)*request->config->queue_limit);
 	response_header(response, "Retry-After", "%d", RETRY_AFTER_SECONDS);
 }
 
@@ -84,7 +84,7 @@ static void insert(const struct request *request, const char *canonical, const c
 	struct job job = {0};
 	struct error err;
 	enum insert_outcome outcome;
-	if (db_job_insert(config->db, &submission, config->queue_limit, &outcome, &job, &err)) {
+	if (db_job_insert(config->db, &submission, *config->queue_limit, &outcome, &job, &err)) {
 		problem_failure(response, &err);
 	} else if (outcome == INSERT_OUTPUT_CLAIMED) {
 		output_claimed(response, prepared->output);
@@ -259,7 +259,7 @@ void jobs_retry(const struct request *request, struct response *response)
 	job_clear(&job);
 	if (status == STATUS_EXISTS)
 		problem(response, 409, "output-exists", "%s", err.message);
-	else if (status || db_job_retry(config->db, request->id, config->queue_limit, &outcome, &job, &err))
+	else if (status || db_job_retry(config->db, request->id, *config->queue_limit, &outcome, &job, &err))
 		problem_failure(response, &err);
 	else
 		answer_retry(request, outcome, &job, response);

@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 #include "engine/file.h"
+#include "engine/json.h"
 
-enum { MIN_TOKEN = 16, MAX_TOKEN = 4096, DEFAULT_QUEUE_LIMIT = 1000 };
+enum { MIN_TOKEN = 16, MAX_TOKEN = 4096, DEFAULT_QUEUE_LIMIT = 1000, MAX_QUEUE = 1000000, MAX_LIMITS_FILE = 65536 };
 
 const char options_help[] =
 	"usage: besad [serve] [option]...\n"
@@ -37,6 +38,7 @@ const char options_help[] =
 	"                          ~/.local/state/besad)\n"
 	"  --token-file FILE       requests must bear the token in its first line; read again on SIGHUP\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
+	"  --limits-file FILE      JSON, as in {\"queue\": 50}: goes before --queue-limit; read again on SIGHUP\n"
 	"  --port-file FILE        write the port there once it is open\n"
 	"  --notify-host HOST      jobs may ask for a web address there to be told of their end; may be repeated\n"
 	"  --notify-key-file FILE  sign that with the key in its first line\n"
@@ -60,6 +62,7 @@ enum {
 	OPTION_STATE_DIR,
 	OPTION_TOKEN_FILE,
 	OPTION_QUEUE_LIMIT,
+	OPTION_LIMITS_FILE,
 	OPTION_PORT_FILE,
 	OPTION_NOTIFY_HOST,
 	OPTION_NOTIFY_KEY_FILE,
@@ -86,6 +89,7 @@ static const struct option serve_options[] = {
 	{"state-dir", required_argument, NULL, OPTION_STATE_DIR},
 	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
 	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
+	{"limits-file", required_argument, NULL, OPTION_LIMITS_FILE},
 	{"port-file", required_argument, NULL, OPTION_PORT_FILE},
 	{"notify-host", required_argument, NULL, OPTION_NOTIFY_HOST},
 	{"notify-key-file", required_argument, NULL, OPTION_NOTIFY_KEY_FILE},
@@ -251,7 +255,7 @@ static enum status parse_option(int option, const char *value, struct options *o
 		options->token_file = realpath(value, NULL);
 		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
 	case OPTION_QUEUE_LIMIT:
-		return parse_number("--queue-limit", value, 1, 1000000, &options->queue_limit, err);
+		return parse_number("--queue-limit", value, 1, MAX_QUEUE, &options->queue_limit, err);
 	case OPTION_NOTIFY_HOST:
 		if (options->n_notify_hosts == MAX_NOTIFY_HOSTS)
 			return error_set(err, STATUS_INVALID, "--notify-host: more than %d hosts", MAX_NOTIFY_HOSTS);
@@ -264,6 +268,10 @@ static enum status parse_option(int option, const char *value, struct options *o
 		options->on_finish = realpath(value, NULL);
 		if (!options->on_finish || access(options->on_finish, X_OK) != 0) return error_errno(err, "--on-finish %s", value);
 		return STATUS_OK;
+	case OPTION_LIMITS_FILE:
+		free(options->limits_file);
+		options->limits_file = realpath(value, NULL);
+		return options->limits_file ? STATUS_OK : error_errno(err, "--limits-file %s", value);
 	case OPTION_PORT_FILE:
 		options->port_file = value;
 		return STATUS_OK;
@@ -296,8 +304,25 @@ static enum status default_state_dir(struct options *options, struct error *err)
 	return make_directory("--state-dir", path, &options->state_dir, err);
 }
 
+enum status options_read_limits(const char *path, int64_t *queue_limit, struct error *err)
+{
+	cJSON *json;
+	int64_t queue = *queue_limit;
+	TRY(json_read_file(path, MAX_LIMITS_FILE, &json, err));
+	enum status status = STATUS_OK;
+	if (!cJSON_IsObject(json)) status = error_set(err, STATUS_INVALID, "%s: must be an object", path);
+	for (const cJSON *item = status ? NULL : json->child; item && !status; item = item->next)
+		if (strcmp(item->string, "queue") != 0)
+			status = error_set(err, STATUS_INVALID, "%s: unknown limit '%.64s'; there is 'queue'", path, item->string);
+	if (!status) status = json_get_int(json, path, "queue", 1, MAX_QUEUE, &queue, err);
+	cJSON_Delete(json);
+	if (!status) *queue_limit = queue;
+	return status;
+}
+
 static enum status complete_serve(struct options *options, struct error *err)
 {
+	if (options->limits_file) TRY(options_read_limits(options->limits_file, &options->queue_limit, err));
 	if (!options->roots.model) return error_set(err, STATUS_INVALID, "--model-root is needed");
 	if (!options->roots.output) return error_set(err, STATUS_INVALID, "--output-root is needed");
 	if (!options->roots.data) {
@@ -358,6 +383,7 @@ void options_free(struct options *options)
 	free(options->roots.calibration);
 	free(options->state_dir);
 	free(options->token_file);
+	free(options->limits_file);
 	free(options->token);
 	free(options->notify_key);
 	free(options->on_finish);

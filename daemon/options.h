@@ -28,6 +28,7 @@ struct options {
 	char *token_file; /* real path; NULL: none */
 	char *token;      /* its first line */
 	int64_t queue_limit;
+	char *limits_file;     /* real path; NULL: none */
 	const char *port_file; /* or NULL */
 	const char *notify_hosts[MAX_NOTIFY_HOSTS];
 	size_t n_notify_hosts;
@@ -43,6 +44,9 @@ struct options {
 /* STATUS_INVALID for a command line that makes no sense. *ret is freed with options_free, also after a failure. */
 enum status options_parse(int argc, char **argv, struct options *ret, struct error *err);
 void options_free(struct options *);
+
+/* {"queue": N}: what is there replaces *queue_limit. */
+enum status options_read_limits(const char *path, int64_t *queue_limit, struct error *err);
 
 /* The token in a file's first line; the caller frees *ret, which is freed first where it is not NULL. */
 enum status options_read_token(const char *path, char **ret, struct error *err);

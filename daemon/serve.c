@@ -36,6 +36,7 @@ struct daemon {
 	struct notifier *notifier;
 	struct worker *worker;
 	struct token *token;
+	_Atomic int64_t queue_limit;
 	struct api *api;
 	struct sockets sockets;
 	cJSON *info; /* what does not change of /v1/info */
@@ -268,7 +269,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .info = hook_info,
 			  .ready = hook_ready},
 		.token = daemon->token,
-		.queue_limit = daemon->options->queue_limit,
+		.queue_limit = &daemon->queue_limit,
 	};
 	size_t n = daemon->sockets.n;
 	daemon->sockets.n = 0; /* the API's from here on */
@@ -317,21 +318,36 @@ static void read_gauge(struct daemon *daemon)
 	metrics_set_device(daemon->metrics, &reading);
 }
 
-/* SIGHUP: the token may have changed. A file that cannot be used changes nothing. */
-static void reload(struct daemon *daemon)
+static void reload_token(struct daemon *daemon)
 {
 	struct error err;
 	char *text = NULL;
-	if (!daemon->token) {
-		log_info("SIGHUP: there is no token file to read again");
-		return;
-	}
-	notify("RELOADING=1");
 	if (options_read_token(daemon->options->token_file, &text, &err))
 		log_error("SIGHUP: the token stays as it is: %s", err.message);
 	else if (token_replace(daemon->token, text))
 		log_info("SIGHUP: the token was read again");
 	free(text);
+}
+
+static void reload_limits(struct daemon *daemon)
+{
+	struct error err;
+	int64_t queue = daemon->options->queue_limit;
+	if (options_read_limits(daemon->options->limits_file, &queue, &err)) {
+		log_error("SIGHUP: the limits stay as they are: %s", err.message);
+		return;
+	}
+	daemon->queue_limit = queue;
+	log_info("SIGHUP: the limits were read again: queue=%lld", (long long)queue);
+}
+
+/* SIGHUP. A file that cannot be used changes nothing. */
+static void reload(struct daemon *daemon)
+{
+	notify("RELOADING=1");
+	if (daemon->token) reload_token(daemon);
+	if (daemon->options->limits_file) reload_limits(daemon);
+	if (!daemon->token && !daemon->options->limits_file) log_info("SIGHUP: there is no file to read again");
 	notify("READY=1");
 }
 
@@ -384,7 +400,7 @@ static void stop(struct daemon *daemon)
 
 int serve(const struct options *options)
 {
-	struct daemon daemon = {.options = options, .lock = -1};
+	struct daemon daemon = {.options = options, .lock = -1, .queue_limit = options->queue_limit};
 	struct error err;
 	sigset_t hangup; /* a job run by hand ends with its terminal, the daemon does not */
 	sigemptyset(&hangup);

@@ -183,6 +183,28 @@ class Start(unittest.TestCase):
         wait_for("the new token", lambda: self.daemon.get("/v1/info", Authorization="Bearer the-second-of-two-tokens").status == 200)
         self.assertEqual(self.daemon.get("/v1/info").status, 401)
 
+    def test_limits_are_read_again(self):
+        path = os.path.join(self.daemon.directory, "limits.json")
+
+        def write(text):
+            with open(path, "w") as file:
+                file.write(text)
+        write('{"queue": 2}')
+        self.daemon.start("--queue-limit", "7", "--limits-file", path)
+        self.assertEqual(self.daemon.get("/v1/info").json["limits"]["queue"], 2)
+        for wrong in ('{"queue": 0}', '{"queues": 1}', "[]", ""):
+            write(wrong)
+            complaints = self.daemon.log().count("the limits stay as they are")
+            self.daemon.process.send_signal(signal.SIGHUP)
+            wait_for("the complaint", lambda n=complaints: self.daemon.log().count("the limits stay as they are") > n)
+            self.assertEqual(self.daemon.get("/v1/info").json["limits"]["queue"], 2)
+        write('{"queue": 5}')
+        self.daemon.process.send_signal(signal.SIGHUP)
+        wait_for("the new limit", lambda: self.daemon.get("/v1/info").json["limits"]["queue"] == 5)
+        self.daemon.stop()
+        write('{"queue": "many"}')
+        self.assertIn("queue", self.refused("--listen", "127.0.0.1:0", "--limits-file", path, status=2))
+
     def test_started_by_systemd(self):
         """A socket that was passed on, a notification when it is ready, and a watchdog that is fed."""
         with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -19,6 +19,8 @@
 #include "api/buffer.h"
 #include "engine/file.h"
 
+static const _Atomic int64_t queue_limit = 3;
+
 struct fixture {
 	char directory[64];
 	struct db *db;
@@ -114,7 +116,7 @@ static int setup(void **state)
 	struct api_config config = {
 		.db = f->db,
 		.metrics = f->metrics,
-		.queue_limit = 3,
+		.queue_limit = &queue_limit,
 		.hooks = {f, prepare, prepare_retry, queued, cancelled, deleted, models, info, ready},
 	};
 	assert_int_equal(api_start(&config, &fd, 1, &f->api, &f->err), STATUS_OK);
