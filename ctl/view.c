@@ -65,6 +65,16 @@ static void line_perplexity(struct buffer *line, const cJSON *data)
 	buffer_printf(line, ": %s", format_number(number_member(data, "perplexity"), text));
 }
 
+static void line_task(struct buffer *line, const cJSON *data)
+{
+	char acc[TEXT_ROOM], norm[TEXT_ROOM];
+	text_append(line, text_member_or(data, "model", "?"));
+	buffer_printf(line, " accuracy on ");
+	text_append(line, text_member_or(data, "task", "?"));
+	buffer_printf(line, ": %s, by bytes %s", format_percent(number_member(data, "acc"), acc),
+		      format_percent(number_member(data, "acc_norm"), norm));
+}
+
 static void take_step(struct view *view, const cJSON *data)
 {
 	view->block = count_member(data, "block") + 1;
@@ -112,6 +122,8 @@ bool view_take_event(struct view *view, const char *type, const cJSON *data, str
 		line_block(line, data);
 	} else if (strcmp(type, "eval.finished") == 0) {
 		line_perplexity(line, data);
+	} else if (strcmp(type, "task.finished") == 0) {
+		line_task(line, data);
 	} else if (strcmp(type, "warning") == 0) {
 		buffer_printf(line, "warning: ");
 		text_append(line, text_member_or(data, "message", "?"));

@@ -75,7 +75,7 @@ static enum status on_event(void *context, const char *type, const cJSON *data, 
 	if (step && now - attempt->step_written < STEP_MILLISECONDS) return STATUS_OK;
 	char *text = event_text(attempt, type, data);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	bool once = strcmp(type, "eval.finished") == 0;
+	bool once = strcmp(type, "eval.finished") == 0 || strcmp(type, "task.finished") == 0;
 	enum status status = (once ? db_event_append_once : db_event_append)(attempt->worker->config.db, attempt->job->id, type,
 									     text, &attempt->progress, err);
 	free(text);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/eval/choices.h"
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
 #include "engine/eval/report.h"
@@ -36,7 +37,10 @@ struct run {
 	struct output output;
 	struct progress progress;
 	enum dtype compute_type, evaluation_type;
-	cJSON *pruned; /* {dataset: perplexity} */
+	struct questions questions[SPEC_MAX_TASKS];
+	struct requests requests[SPEC_MAX_TASKS];
+	cJSON *pruned;       /* {dataset: perplexity} */
+	cJSON *pruned_tasks; /* {task: score} */
 	double started;
 };
 
@@ -113,6 +117,25 @@ static enum status choose_probe(struct run *run, struct error *err)
 	return STATUS_OK;
 }
 
+static enum status load_tasks(struct run *run, struct error *err)
+{
+	const struct spec *spec = run->spec;
+	struct tokenizer *tokenizer;
+	if (!spec->n_tasks) return STATUS_OK;
+	TRY(tokenizer_load(run->job->model_dir, run->model.config.vocab, &tokenizer, err));
+	enum status status = STATUS_OK;
+	for (int i = 0; i < spec->n_tasks && !status; i++) {
+		const struct task *task = &spec->tasks[i];
+		status = questions_load(task->resolved_path, task->format, task->limit, &run->questions[i], err);
+		if (!status)
+			status = requests_encode(&run->questions[i], tokenizer, run->model.config.max_positions, &run->requests[i],
+						 err);
+		if (status) error_prefix(err, "task '%s'", task->name);
+	}
+	tokenizer_free(tokenizer);
+	return status;
+}
+
 static enum status load_data(struct run *run, struct error *err)
 {
 	const struct spec *spec = run->spec;
@@ -122,6 +145,7 @@ static enum status load_data(struct run *run, struct error *err)
 		TRY(corpus_evaluation(dataset->resolved_path, run->job->model_dir, vocab, dataset->sequence_length, dataset->join,
 				      run->job->stop, &run->datasets[i], err));
 	}
+	TRY(load_tasks(run, err));
 	if (!prunes(run)) return STATUS_OK;
 	/* Later blocks go on from the hidden states; only the probe may need the tokens again. */
 	bool needed = !run->job->blocks_done || (!spec->n_perplexity && spec->probe_every != PROBE_NEVER);
@@ -143,6 +167,11 @@ static void start_progress(struct run *run)
 		double work = (double)(run->datasets[i].count * run->datasets[i].length) * layers;
 		evaluation += work;
 		if (cJSON_GetObjectItemCaseSensitive(run->savepoint.dense, spec->perplexity[i].name)) done += work;
+	}
+	for (int i = 0; i < spec->n_tasks; i++) {
+		double work = (double)requests_work(&run->requests[i]) * layers;
+		evaluation += work;
+		if (cJSON_GetObjectItemCaseSensitive(run->savepoint.dense_tasks, spec->tasks[i].name)) done += work;
 	}
 	if (prunes(run)) {
 		double block = block_work(spec);
@@ -177,11 +206,46 @@ static enum status evaluate(struct run *run, const struct model *model, const ch
 	return STATUS_OK;
 }
 
+static cJSON *score_json(const struct score *score)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddNumberToObject(json, "acc", score->acc);
+	cJSON_AddNumberToObject(json, "acc_stderr", score->acc_stderr);
+	cJSON_AddNumberToObject(json, "acc_norm", score->acc_norm);
+	cJSON_AddNumberToObject(json, "acc_norm_stderr", score->acc_norm_stderr);
+	cJSON_AddNumberToObject(json, "questions", (double)score->questions);
+	return json;
+}
+
+/* Scores of `model` on every task that `results` does not have yet; each is added to it and told as task.finished. */
+static enum status evaluate_tasks(struct run *run, const struct model *model, const char *which, cJSON *results, struct error *err)
+{
+	for (int i = 0; i < run->spec->n_tasks; i++) {
+		const char *name = run->spec->tasks[i].name;
+		struct score score;
+		if (cJSON_GetObjectItemCaseSensitive(results, name)) continue;
+		enum status status = choices_score(model, run->backend, run->evaluation_type, &run->questions[i], &run->requests[i],
+						   run->job->stop, &run->progress, &score, NULL, err);
+		if (status != STATUS_OK)
+			return status == STATUS_CANCELLED ? status : error_prefix(err, "task '%s', %s model", name, which);
+		cJSON *data = score_json(&score);
+		cJSON_AddItemToObject(results, name, cJSON_Duplicate(data, true));
+		cJSON_AddStringToObject(data, "task", name);
+		cJSON_AddStringToObject(data, "model", which);
+		status = run->sink->event(run->sink->context, "task.finished", data, err);
+		cJSON_Delete(data);
+		TRY(status);
+		TRY(savepoint_save(&run->savepoint, run->spec_json, err));
+	}
+	return STATUS_OK;
+}
+
 static enum status evaluate_pruned(struct run *run, struct error *err)
 {
 	struct model pruned;
 	TRY(model_open(run->output.work_dir, &pruned, err));
 	enum status status = evaluate(run, &pruned, "pruned", run->pruned, err);
+	if (!status) status = evaluate_tasks(run, &pruned, "pruned", run->pruned_tasks, err);
 	model_close(&pruned);
 	return status;
 }
@@ -262,10 +326,12 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 
 	progress_phase(&run->progress, "evaluating dense");
 	TRY(evaluate(run, &run->model, "dense", run->savepoint.dense, err));
+	TRY(evaluate_tasks(run, &run->model, "dense", run->savepoint.dense_tasks, err));
 	struct report report = {.job = job,
 				.savepoint = &run->savepoint,
 				.spec = run->spec_json,
 				.pruned = run->pruned,
+				.pruned_tasks = run->pruned_tasks,
 				.probe = &run->probe,
 				.probe_source = run->probe_source,
 				.device = run->backend->device};
@@ -298,19 +364,26 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 	cJSON *result = NULL;
 	run.spec_json = spec_to_json(job->spec);
 	run.pruned = cJSON_CreateObject();
-	enum status status = run.spec_json && run.pruned ? run_all(&run, &result, err)
-							 : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
+	run.pruned_tasks = cJSON_CreateObject();
+	enum status status = run.spec_json && run.pruned && run.pruned_tasks
+				     ? run_all(&run, &result, err)
+				     : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
 	output_close(&run.output);
 	sequences_free(&run.calibration);
 	sequences_free(&run.probe);
 	free(run.plan.due);
 	for (int i = 0; i < SPEC_MAX_DATASETS; i++)
 		sequences_free(&run.datasets[i]);
+	for (int i = 0; i < SPEC_MAX_TASKS; i++) {
+		questions_free(&run.questions[i]);
+		requests_free(&run.requests[i]);
+	}
 	savepoint_free(&run.savepoint);
 	model_close(&run.model);
 	backend_destroy(run.own_backend);
 	cJSON_Delete(run.spec_json);
 	cJSON_Delete(run.pruned);
+	cJSON_Delete(run.pruned_tasks);
 	if (status == STATUS_OK) *ret_result = result;
 	return status;
 }

@@ -269,10 +269,15 @@ static char *default_dataset_name(struct parser *parser, const char *path)
 	return name;
 }
 
+static bool is_name(const char *text)
+{
+	return *text && !text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")];
+}
+
 static void parse_dataset_name(struct parser *parser, const struct fields *fields, struct dataset *dataset)
 {
 	const char *text = fields_string(fields, "name", 64, false, NULL);
-	if (text && (!*text || text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")]))
+	if (text && !is_name(text))
 		fields_problem(fields, "name", "must be letters, digits and _.- only");
 	else
 		dataset->name = text ? copy(parser, text) : dataset->path ? default_dataset_name(parser, dataset->path) : NULL;
@@ -284,13 +289,52 @@ static void parse_dataset_name(struct parser *parser, const struct fields *field
 		}
 }
 
+static void parse_task(struct parser *parser, const struct fields *fields, struct task *task)
+{
+	static const char *const known[] = {"name", "path", "format", "limit", NULL};
+	struct dataset file = {0};
+	fields_only(fields, known);
+	if (!fields_get(fields, "path")) fields_problem(fields, "path", "is required");
+	parse_data_path(parser, fields, &file);
+	const char *text = fields_string(fields, "name", 64, false, NULL);
+	if (text && !is_name(text))
+		fields_problem(fields, "name", "must be letters, digits and _.- only");
+	else
+		task->name = text ? copy(parser, text) : file.path ? default_dataset_name(parser, file.path) : NULL;
+	task->path = file.path;
+	task->resolved_path = file.resolved_path;
+	task->format = (enum task_format)fields_choice(fields, "format", task_format_names, TASK_CHOICES);
+	task->limit = fields_int(fields, "limit", 0, INT32_MAX, 0);
+	for (const struct task *other = parser->spec->tasks; other < task && task->name; other++)
+		if (other->name && strcmp(other->name, task->name) == 0) {
+			fields_problem(fields, "name", "'%s' is the name of an earlier task; names must differ", task->name);
+			return;
+		}
+}
+
+static void parse_tasks(struct parser *parser, const struct fields *fields)
+{
+	const cJSON *list = fields_get(fields, "tasks");
+	if (!list) return;
+	if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > SPEC_MAX_TASKS) {
+		fields_problem(fields, "tasks", "must be a list of at most %d tasks", SPEC_MAX_TASKS);
+		return;
+	}
+	for (int i = 0; i < cJSON_GetArraySize(list); i++) {
+		struct fields element = fields_element(fields, "tasks", i);
+		struct task *task = &parser->spec->tasks[parser->spec->n_tasks++];
+		if (element.object) parse_task(parser, &element, task);
+	}
+}
+
 static void parse_evaluation(struct parser *parser, const struct fields *top)
 {
-	static const char *const known[] = {"perplexity", NULL};
+	static const char *const known[] = {"perplexity", "tasks", NULL};
 	static const char *const known_dataset[] = {"name", "path", "sequence_length", "join", NULL};
 	struct spec *spec = parser->spec;
 	struct fields fields = fields_section(top, "evaluation");
 	fields_only(&fields, known);
+	parse_tasks(parser, &fields);
 	const cJSON *list = fields_get(&fields, "perplexity");
 	if (!list) return;
 	if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > SPEC_MAX_DATASETS) {
@@ -436,6 +480,20 @@ static cJSON *calibration_to_json(const struct spec *spec, bool *ok)
 	return calibration;
 }
 
+static cJSON *tasks_to_json(const struct spec *spec, bool *ok)
+{
+	cJSON *tasks = cJSON_CreateArray();
+	for (int i = 0; i < spec->n_tasks; i++) {
+		cJSON *task = cJSON_CreateObject();
+		add_string(task, "name", spec->tasks[i].name, ok);
+		add_string(task, "path", spec->tasks[i].path, ok);
+		add_string(task, "format", task_format_names[spec->tasks[i].format], ok);
+		add_number(task, "limit", (double)spec->tasks[i].limit, ok);
+		cJSON_AddItemToArray(tasks, task);
+	}
+	return tasks;
+}
+
 static cJSON *evaluation_to_json(const struct spec *spec, bool *ok)
 {
 	cJSON *evaluation = cJSON_CreateObject(), *list = cJSON_CreateArray();
@@ -452,6 +510,7 @@ static cJSON *evaluation_to_json(const struct spec *spec, bool *ok)
 		}
 	}
 	add(evaluation, "perplexity", list, ok);
+	if (spec->n_tasks) add(evaluation, "tasks", tasks_to_json(spec, ok), ok);
 	return evaluation;
 }
 
@@ -504,6 +563,11 @@ static void dataset_free(struct dataset *dataset)
 void spec_free(struct spec *spec)
 {
 	if (!spec) return;
+	for (int i = 0; i < spec->n_tasks; i++) {
+		free(spec->tasks[i].name);
+		free(spec->tasks[i].path);
+		free(spec->tasks[i].resolved_path);
+	}
 	free(spec->notify_url);
 	free(spec->name);
 	free(spec->model);

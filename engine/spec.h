@@ -9,6 +9,7 @@
 
 #include "engine/backend.h"
 #include "engine/error.h"
+#include "engine/eval/tasks.h"
 
 enum method { METHOD_BESA, METHOD_WANDA, METHOD_MAGNITUDE, METHOD_NONE };
 enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
@@ -18,7 +19,7 @@ enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
 enum { PROBE_AUTO = -1, PROBE_NEVER = 0 };
 enum precision { PRECISION_AUTO, PRECISION_F32, PRECISION_BF16 };
 
-enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_PROBLEMS = 32 };
+enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_TASKS = 16, SPEC_MAX_PROBLEMS = 32 };
 
 struct dataset {
 	char *name;          /* evaluation only */
@@ -26,6 +27,13 @@ struct dataset {
 	char *resolved_path; /* absolute, inside a data root */
 	int sequence_length; /* T; 0 until the model is known, then resolved */
 	char *join;          /* between JSON Lines documents; evaluation only */
+};
+
+/* A multiple-choice task of the evaluation. */
+struct task {
+	char *name, *path, *resolved_path; /* as in struct dataset */
+	enum task_format format;
+	int64_t limit; /* questions; 0 for all */
 };
 
 struct spec {
@@ -51,6 +59,8 @@ struct spec {
 	int64_t calibration_seed;
 	struct dataset perplexity[SPEC_MAX_DATASETS];
 	int n_perplexity;
+	struct task tasks[SPEC_MAX_TASKS];
+	int n_tasks;
 	int probe_every; /* progress.perplexity_every: PROBE_AUTO, PROBE_NEVER or n ≥ 1 */
 	enum precision precision;
 	char *notify_url; /* NULL: nobody is told of the end */

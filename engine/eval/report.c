@@ -29,6 +29,11 @@ static void add_number_or_null(cJSON *object, const char *key, const cJSON *numb
 		cJSON_AddNullToObject(object, key);
 }
 
+static void add_or_null(cJSON *object, const char *key, const cJSON *item)
+{
+	cJSON_AddItemToObject(object, key, item ? cJSON_Duplicate(item, true) : cJSON_CreateNull());
+}
+
 cJSON *report_result(const struct report *report)
 {
 	const struct spec *spec = report->job->spec;
@@ -49,6 +54,13 @@ cJSON *report_result(const struct report *report)
 		add_number_or_null(entry, "dense", cJSON_GetObjectItemCaseSensitive(report->savepoint->dense, dataset->name));
 		add_number_or_null(entry, "pruned", cJSON_GetObjectItemCaseSensitive(report->pruned, dataset->name));
 		cJSON_AddNumberToObject(entry, "sequence_length", dataset->sequence_length);
+	}
+	cJSON *tasks = cJSON_AddObjectToObject(result, "tasks");
+	for (int i = 0; i < spec->n_tasks; i++) {
+		const char *name = spec->tasks[i].name;
+		cJSON *entry = cJSON_AddObjectToObject(tasks, name);
+		add_or_null(entry, "dense", cJSON_GetObjectItemCaseSensitive(report->savepoint->dense_tasks, name));
+		add_or_null(entry, "pruned", cJSON_GetObjectItemCaseSensitive(report->pruned_tasks, name));
 	}
 	cJSON_AddNumberToObject(result, "seconds", report->seconds);
 	cJSON_AddNumberToObject(result, "pruning_seconds", seconds);

@@ -35,6 +35,8 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	ret->probe_dense =
 		cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "probe_dense")); /* NaN where there is none */
 	ret->dense = cJSON_Duplicate(dense, true);
+	const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(json, "dense_tasks");
+	ret->dense_tasks = cJSON_IsObject(tasks) ? cJSON_Duplicate(tasks, true) : cJSON_CreateObject();
 	ret->blocks = cJSON_Duplicate(blocks, true);
 	while (ret->blocks && cJSON_GetArraySize(ret->blocks) > blocks_done)
 		cJSON_DeleteItemFromArray(ret->blocks, blocks_done);
@@ -60,9 +62,10 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 					 "%s is gone, so %d finished blocks cannot be continued; submit the job again", path,
 					 blocks_done);
 		savepoint.dense = cJSON_CreateObject();
+		savepoint.dense_tasks = cJSON_CreateObject();
 		savepoint.blocks = cJSON_CreateArray();
 	}
-	if (!savepoint.dense || !savepoint.blocks) {
+	if (!savepoint.dense || !savepoint.dense_tasks || !savepoint.blocks) {
 		savepoint_free(&savepoint);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
 	}
@@ -81,6 +84,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 	cJSON_AddStringToObject(json, "precision", savepoint->precision);
 	cJSON_AddStringToObject(json, "calibration_hash", savepoint->calibration_hash);
 	cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense);
+	cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks);
 	if (!isnan(savepoint->probe_dense)) cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense);
 	cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
 	char *text = cJSON_PrintUnformatted(json);
@@ -94,6 +98,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 void savepoint_free(struct savepoint *savepoint)
 {
 	cJSON_Delete(savepoint->dense);
+	cJSON_Delete(savepoint->dense_tasks);
 	cJSON_Delete(savepoint->blocks);
 	*savepoint = (struct savepoint){0};
 }

@@ -23,6 +23,7 @@ struct savepoint {
 	int threads;
 	char calibration_hash[17]; /* hex; "" before calibration data was read */
 	cJSON *dense;              /* {dataset: perplexity} */
+	cJSON *dense_tasks;        /* {task: score} */
 	double probe_dense;        /* the dense model's perplexity on the sequences of the progress perplexity; NaN for none */
 	cJSON *blocks;             /* [block.finished data] */
 };

@@ -28,6 +28,8 @@ class Qwen(unittest.TestCase):
         cls.daemon = daemon = Daemon()
         cls.addClassCleanup(daemon.remove)
         shutil.copytree(os.path.join(DATA, "tiny-qwen"), os.path.join(daemon.models, "tiny-qwen"))
+        for name in os.listdir(os.path.join(DATA, "tasks")):
+            shutil.copy(os.path.join(DATA, "tasks", name), daemon.data)
         for name in ("tiny-qwen.calibration.safetensors", "tiny-qwen.wikitext2-64k.safetensors", "wikitext2.valid.txt.gz"):
             shutil.copy(os.path.join(DATA, name), daemon.data)
         with open(os.path.join(ROOT, "demo", "wikitext2.test.txt"), "rb") as source:
@@ -73,6 +75,18 @@ class Qwen(unittest.TestCase):
         result, blocks = self.prune(besa={"granularity": "layer"})
         self.assertLess(result["perplexity"]["tokens"]["pruned"], reference("besa-layer-50-d5")["pruned_perplexity"] * 1.012)
         self.exact(blocks)
+
+    def test_tasks(self):
+        with open(os.path.join(DATA, "tasks", "golden.json")) as file:
+            golden = json.load(file)
+        tasks = [{"name": name, "path": name + ".jsonl", "format": task["format"]} for name, task in golden.items()]
+        result, _ = self.prune(method="wanda", evaluation={"tasks": tasks})
+        self.assertEqual(set(result["tasks"]), set(golden))
+        for name, scores in result["tasks"].items():
+            for key in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "questions"):
+                self.assertAlmostEqual(scores["dense"][key], golden[name][key], 12, (name, key))
+            self.assertEqual(scores["pruned"]["questions"], golden[name]["questions"])
+        self.assertNotEqual([s["dense"] for s in result["tasks"].values()], [s["pruned"] for s in result["tasks"].values()])
 
     def test_from_text(self):
         result, blocks = self.prune(

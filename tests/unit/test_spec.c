@@ -174,7 +174,8 @@ static const char full[] =
 	"\"epochs\":3,\"batch_size\":4,\"optimizer\":\"adamw\",\"learning_rate\":0.003,\"d_coef\":7,\"target\":\"dense_stream\","
 	"\"parameterization\":\"sigmoid\"},\"calibration\":{\"path\":\"c4.json\",\"samples\":16,\"sequence_length\":128,\"seed\":"
 	"42},"
-	"\"evaluation\":{\"perplexity\":[{\"name\":\"w\",\"path\":\"wiki.test.txt\",\"sequence_length\":256,\"join\":\"\\n\"}]},"
+	"\"evaluation\":{\"perplexity\":[{\"name\":\"w\",\"path\":\"wiki.test.txt\",\"sequence_length\":256,\"join\":\"\\n\"}],"
+	"\"tasks\":[{\"name\":\"t\",\"path\":\"c4.json\",\"format\":\"arc\",\"limit\":9}]},"
 	"\"progress\":{\"perplexity_every\":7},\"precision\":\"bf16\",\"priority\":-3,\"timeout_seconds\":90.5}";
 
 static void test_round_trip(void **state)
@@ -217,7 +218,7 @@ static void test_fields(void **state)
 		{"\"a/b~c\":1", "/a~1b~0c", "unknown key"},
 		{"\"besa\":{\"lamda\":1}", "/besa/lamda", "unknown key"},
 		{"\"calibration\":{\"sample\":1}", "/calibration/sample", "unknown key"},
-		{"\"evaluation\":{\"tasks\":[]}", "/evaluation/tasks", "unknown key"},
+		{"\"evaluation\":{\"task\":[]}", "/evaluation/task", "unknown key"},
 		{"\"name\":7", "/name", "must be a string"},
 		{"\"name\":\"a\\u0007b\"", "/name", "control characters"},
 		{"\"name\":\"a\\u0085b\"", "/name", "control characters"},
@@ -275,6 +276,11 @@ static void test_fields(void **state)
 		 "/evaluation/perplexity/0/sequence_length", "from 2 to 512"},
 		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"title\":1}]}", "/evaluation/perplexity/0/title",
 		 "unknown key"},
+		{"\"evaluation\":{\"tasks\":{}}", "/evaluation/tasks", "list of at most 16"},
+		{"\"evaluation\":{\"tasks\":[{\"path\":\"c4.json\",\"format\":\"mmlu\"}]}", "/evaluation/tasks/0/format", "piqa"},
+		{"\"evaluation\":{\"tasks\":[{\"path\":\"c4.json\"},{\"path\":\"c4.json\"}]}", "/evaluation/tasks/1/name",
+		 "must differ"},
+		{"\"evaluation\":{\"tasks\":[{}]}", "/evaluation/tasks/0/path", "is required"},
 		{"\"precision\":\"f16\"", "/precision", "auto, f32, bf16"},
 		{"\"progress\":{\"perplexity_every\":-1}", "/progress/perplexity_every", "from 0 to 10000"},
 		{"\"progress\":{\"perplexity_every\":\"often\"}", "/progress/perplexity_every", "auto"},

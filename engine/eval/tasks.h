@@ -1,0 +1,34 @@
+/* Multiple-choice tasks: what their files hold, and the questions made of it with the semantics of EleutherAI's lm-evaluation-harness
+ * (lm_eval/tasks/{piqa,super_glue/boolq,hellaswag,winogrande,arc}, lm_eval/api/task.py). */
+#ifndef BESAD_ENGINE_TASKS_H
+#define BESAD_ENGINE_TASKS_H
+
+#include <stdint.h>
+
+#include "engine/error.h"
+
+enum task_format { TASK_CHOICES, TASK_PIQA, TASK_BOOLQ, TASK_HELLASWAG, TASK_WINOGRANDE, TASK_ARC, TASK_FORMATS };
+extern const char *const task_format_names[]; /* "choices", "piqa" …; ends with NULL */
+
+/* One text to score: the log-probability of `continuation` behind `context`. */
+struct choice {
+	char *context, *continuation;
+	int64_t bytes; /* of the choice itself, by which acc_norm divides */
+};
+
+struct question {
+	struct choice *choices;
+	int n, answer; /* index of the right one */
+};
+
+struct questions {
+	struct question *items;
+	int64_t count;
+};
+
+/* Reads a JSON Lines file, plain or gzipped, in the data set's own field names; at most `limit` questions, 0 for all. STATUS_INVALID names
+ * file, line and field. */
+enum status questions_load(const char *path, enum task_format, int64_t limit, struct questions *ret, struct error *err);
+void questions_free(struct questions *);
+
+#endif

@@ -1,0 +1,18 @@
+/* Windows of tokens through a whole model, one block in memory at a time: the log-probability of each token but the first. */
+#ifndef BESAD_ENGINE_WINDOWS_H
+#define BESAD_ENGINE_WINDOWS_H
+
+#include <stdatomic.h>
+
+#include "engine/model/model.h"
+#include "engine/progress.h"
+#include "engine/text/corpus.h"
+
+/* Takes window `index`: logprobs[t] is that of its token t + 1, given those before it; n of them. */
+typedef void (*window_fn)(void *context, int64_t index, const double *logprobs, int64_t n);
+
+/* Calls `take` for every window, in order, with products in `type`. Adds windows · length · layers to the progress. */
+enum status windows_evaluate(const struct model *, struct backend *, enum dtype type, const struct sequences *windows,
+			     const atomic_bool *stop, struct progress *, window_fn take, void *context, struct error *err);
+
+#endif
