@@ -8,17 +8,23 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static void use_rope(const struct model_config *config, const struct rope *rope)
+{
+	if (rope->kind == ROPE_NONE || rope->rotary > 4096) return;
+	float *table = model_rope_table(config, rope, 8);
+	for (int i = 0; table && i < 8 * rope->rotary; i++)
+		if (!isfinite(table[i])) abort();
+	free(table);
+}
+
 static void use(const struct model_config *config)
 {
 	int64_t area;
 	if (config->heads < 1 || config->kv_heads < 1 || config->heads % config->kv_heads || config->layers < 1) abort();
 	if (__builtin_mul_overflow(config->hidden, config->intermediate, &area)) abort();
 	if (__builtin_mul_overflow(config->hidden, config->vocab, &area)) abort();
-	if (config->rope.rotary > 4096) return;
-	float *table = model_rope_table(config, 8);
-	for (int i = 0; table && i < 8 * config->rope.rotary; i++)
-		if (!isfinite(table[i])) abort();
-	free(table);
+	use_rope(config, &config->rope);
+	use_rope(config, &config->local_rope);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
