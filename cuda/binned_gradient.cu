@@ -121,7 +121,7 @@ enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, st
 	struct cuda *c = cuda_begin(backend, "binned_gradient", {sums, dy, x, weight, bin});
 	TRY(check_binned_gradient(backend, sums, dy, x, weight, bin, shared));
 	int64_t rows = weight.rows, cols = weight.cols;
-	if (rows == 0 || cols == 0) {
+	if (rows == 0 || cols == 0 || dy.rows == 0) {
 		CUDA_TRY(c, cudaMemset2DAsync(sums.data, (size_t)sums.stride * sizeof(float), 0, (size_t)sums.cols * sizeof(float),
 					      (size_t)sums.rows, c->stream));
 		return STATUS_OK;

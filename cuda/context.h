@@ -140,6 +140,17 @@ enum status cuda_activation_forward(struct backend *, enum activation, struct te
 enum status cuda_activation_backward(struct backend *, enum activation, struct tensor dgate, struct tensor dup, struct tensor dy,
 				     struct tensor gate, struct tensor up);
 
+/* route.cu */
+enum status cuda_route(struct backend *, const struct routing *, struct tensor weights, void *experts, void *counts, void *places,
+		       void *sources, struct tensor logits);
+enum status cuda_dispatch(struct backend *, struct tensor to, struct tensor from, const void *sources, int chosen,
+			  struct tensor scale);
+enum status cuda_combine(struct backend *, struct tensor to, struct tensor from, const void *places, int chosen,
+			 struct tensor scale, bool accumulate);
+enum status cuda_route_backward(struct backend *, const struct routing *, struct tensor dlogits, struct tensor logits,
+				struct tensor weights, const void *experts, const void *places, struct tensor dy,
+				struct tensor outputs);
+
 /* importance.cu */
 enum status cuda_column_norms(struct backend *, void *sums, struct tensor x);
 enum status cuda_bin_ranks(struct backend *, struct tensor bin, struct tensor rank, int candidates);

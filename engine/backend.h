@@ -42,6 +42,24 @@ struct attention {
 	int64_t window; /* a query sees the last `window` keys, itself included; 0 for all */
 };
 
+/* How tokens find their experts: each goes to the `chosen` of `experts` with the largest logits, the lower index first where they tie. Its
+ * weight of an expert is the softmax over all experts, or, where `normalise` is set, over the chosen. */
+struct routing {
+	int experts, chosen; /* up to ROUTE_MAX_EXPERTS, 1 … experts */
+	bool normalise;
+};
+enum { ROUTE_MAX_EXPERTS = 512 };
+
+/* The rows of what goes through experts are grouped by expert, in the order of their tokens; the first of an expert's rows is a multiple of
+ * ROUTE_GRAIN: products of many different heights would each want a plan of their own. */
+enum { ROUTE_GRAIN = 16 };
+
+/* The most rows that `tokens` tokens can take. */
+static inline int64_t routing_rows(const struct routing *routing, int64_t tokens)
+{
+	return tokens * routing->chosen + (int64_t)routing->experts * (ROUTE_GRAIN - 1);
+}
+
 enum parameterization { PARAM_SIGMOID, PARAM_SOFTMAX }; /* β = softmax(sigmoid(θ)) or softmax(θ): besa.md 1.5 and 2 */
 enum importance { IMPORTANCE_WANDA, IMPORTANCE_MAGNITUDE };
 
@@ -153,6 +171,29 @@ struct backend_ops {
 	/* May run in place: dgate over gate, dup over up. */
 	enum status (*activation_backward)(struct backend *, enum activation, struct tensor dgate, struct tensor dup,
 					   struct tensor dy, struct tensor gate, struct tensor up);
+
+	/* ---- experts ---------------------------------------------------------------------------------------------------- */
+
+	/* From logits [T, experts], any float: weights F32 [T, chosen], experts I32 [T, chosen] in order of their logits, counts I32 [experts]
+	 * of the tokens that each expert got, places I32 [T, chosen]: the grouped row of each choice, and sources I32 [routing_rows]: the
+	 * choice t · chosen + s of each grouped row, -1 in the rows between the experts' and after the last. */
+	enum status (*route)(struct backend *, const struct routing *, struct tensor weights, void *experts, void *counts,
+			     void *places, void *sources, struct tensor logits);
+
+	/* Row r of `to` = scale[c] · from[c / chosen] with c = sources[r]; zeros where that is -1. scale: F32 [T, chosen] without gaps,
+	 * without data for 1. Any float. */
+	enum status (*dispatch)(struct backend *, struct tensor to, struct tensor from, const void *sources, int chosen,
+				struct tensor scale);
+
+	/* to[t] = (accumulate ? to[t] : 0) + Σ_s scale[t, s] · from[places[t, s]]. places I32, scale F32 [T, chosen], without data for
+	 * 1. Any float; the sum is taken in fp32. */
+	enum status (*combine)(struct backend *, struct tensor to, struct tensor from, const void *places, int chosen,
+			       struct tensor scale, bool accumulate);
+
+	/* ∂/∂logits of Σ_s weights[t, s] · outputs[places[t, s]] with gradient dy [T,H], any float. dlogits: any float [T, experts]. */
+	enum status (*route_backward)(struct backend *, const struct routing *, struct tensor dlogits, struct tensor logits,
+				      struct tensor weights, const void *experts, const void *places, struct tensor dy,
+				      struct tensor outputs);
 
 	/* ---- importance, ranks and masks (besa.md 1.1 to 1.6) ------------------------------------------------------------ */
 

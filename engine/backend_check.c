@@ -192,6 +192,63 @@ enum status check_activation_backward(struct backend *backend, struct tensor dga
 	return STATUS_OK;
 }
 
+static bool routing_fits(const struct routing *routing, struct tensor weights, struct tensor logits)
+{
+	return routing->experts > 0 && routing->experts <= ROUTE_MAX_EXPERTS && routing->chosen > 0 &&
+	       routing->chosen <= routing->experts && floats(logits) && logits.cols == routing->experts &&
+	       typed(weights, DTYPE_F32) && sized(weights, logits.rows, routing->chosen);
+}
+
+enum status check_route(struct backend *backend, const struct routing *routing, struct tensor weights, const void *experts,
+			const void *counts, const void *places, const void *sources, struct tensor logits)
+{
+	CHECK(backend, "route", routing_fits(routing, weights, logits), {"weights", weights}, {"logits", logits});
+	CHECK_POINTER(backend, "route", experts);
+	CHECK_POINTER(backend, "route", counts);
+	CHECK_POINTER(backend, "route", places);
+	CHECK_POINTER(backend, "route", sources);
+	return STATUS_OK;
+}
+
+/* The weights of `chosen` choices, without gaps, or none. */
+static bool scale_fits(struct tensor scale, int chosen)
+{
+	return !scale.data || (typed(scale, DTYPE_F32) && scale.cols == chosen && scale.stride == chosen);
+}
+
+enum status check_dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
+			   struct tensor scale)
+{
+	bool fits = floats(to) && floats(from) && to.cols == from.cols && chosen > 0 && scale_fits(scale, chosen) &&
+		    (!scale.data || scale.rows == from.rows);
+	CHECK(backend, "dispatch", fits, {"to", to}, {"from", from}, {"scale", scale});
+	CHECK_POINTER(backend, "dispatch", sources);
+	return STATUS_OK;
+}
+
+enum status check_combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
+			  struct tensor scale)
+{
+	bool fits = floats(to) && floats(from) && to.cols == from.cols && chosen > 0 && scale_fits(scale, chosen) &&
+		    (!scale.data || scale.rows == to.rows);
+	CHECK(backend, "combine", fits, {"to", to}, {"from", from}, {"scale", scale});
+	CHECK_POINTER(backend, "combine", places);
+	return STATUS_OK;
+}
+
+enum status check_route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits,
+				 struct tensor logits, struct tensor weights, const void *experts, const void *places,
+				 struct tensor dy, struct tensor outputs)
+{
+	bool fits = routing_fits(routing, weights, logits) && floats(dlogits) && same(dlogits, logits) && floats(dy) &&
+		    floats(outputs) && dy.rows == logits.rows && dy.cols == outputs.cols;
+	CHECK(backend, "route_backward", fits, {"dlogits", dlogits}, {"logits", logits}, {"weights", weights}, {"dy", dy},
+	      {"outputs", outputs});
+	CHECK_POINTER(backend, "route_backward", experts);
+	CHECK_POINTER(backend, "route_backward", places);
+	return STATUS_OK;
+}
+
 enum status check_column_norms(struct backend *backend, const void *sums, struct tensor x)
 {
 	CHECK(backend, "column_norms", floats(x), {"x", x});

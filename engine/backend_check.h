@@ -23,6 +23,15 @@ enum status check_attention_backward(struct backend *, const struct attention *,
 enum status check_activation_forward(struct backend *, struct tensor y, struct tensor gate, struct tensor up);
 enum status check_activation_backward(struct backend *, struct tensor dgate, struct tensor dup, struct tensor dy,
 				      struct tensor gate, struct tensor up);
+enum status check_route(struct backend *, const struct routing *, struct tensor weights, const void *experts, const void *counts,
+			const void *places, const void *sources, struct tensor logits);
+enum status check_dispatch(struct backend *, struct tensor to, struct tensor from, const void *sources, int chosen,
+			   struct tensor scale);
+enum status check_combine(struct backend *, struct tensor to, struct tensor from, const void *places, int chosen,
+			  struct tensor scale);
+enum status check_route_backward(struct backend *, const struct routing *, struct tensor dlogits, struct tensor logits,
+				 struct tensor weights, const void *experts, const void *places, struct tensor dy,
+				 struct tensor outputs);
 enum status check_column_norms(struct backend *, const void *sums, struct tensor x);
 enum status check_rank_rows(struct backend *, enum importance, struct tensor rank, struct tensor weight, const void *sums,
 			    double sequences);

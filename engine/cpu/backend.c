@@ -125,6 +125,10 @@ static const struct backend_ops operations = {
 	.attention_backward = cpu_attention_backward,
 	.activation_forward = cpu_activation_forward,
 	.activation_backward = cpu_activation_backward,
+	.route = cpu_route,
+	.dispatch = cpu_dispatch,
+	.combine = cpu_combine,
+	.route_backward = cpu_route_backward,
 	.column_norms = cpu_column_norms,
 	.rank_rows = cpu_rank_rows,
 	.bin_ranks = cpu_bin_ranks,
@@ -140,8 +144,8 @@ static const struct backend_ops operations = {
 
 #define KERNELS(isa)                                                                                                               \
 	{                                                                                                                          \
-#isa, &layer_kernels_##isa, &attention_kernels_##isa, &prune_kernels_##isa, &gradient_kernels_##isa,               \
-			&learn_kernels_##isa                                                                                       \
+#isa, &layer_kernels_##isa, &route_kernels_##isa, &attention_kernels_##isa, &prune_kernels_##isa,                  \
+			&gradient_kernels_##isa, &learn_kernels_##isa                                                              \
 	}
 static const struct cpu_kernels kernels_v2 = KERNELS(v2), kernels_v3 = KERNELS(v3), kernels_v4 = KERNELS(v4);
 

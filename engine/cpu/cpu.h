@@ -80,6 +80,15 @@ enum status cpu_attention_backward(struct backend *, const struct attention *, s
 				   struct tensor dout);
 
 /* prune.c */
+enum status cpu_route(struct backend *, const struct routing *, struct tensor weights, void *experts, void *counts, void *places,
+		      void *sources, struct tensor logits);
+enum status cpu_dispatch(struct backend *, struct tensor to, struct tensor from, const void *sources, int chosen,
+			 struct tensor scale);
+enum status cpu_combine(struct backend *, struct tensor to, struct tensor from, const void *places, int chosen, struct tensor scale,
+			bool accumulate);
+enum status cpu_route_backward(struct backend *, const struct routing *, struct tensor dlogits, struct tensor logits,
+			       struct tensor weights, const void *experts, const void *places, struct tensor dy,
+			       struct tensor outputs);
 enum status cpu_column_norms(struct backend *, void *sums, struct tensor x);
 enum status cpu_rank_rows(struct backend *, enum importance, struct tensor rank, struct tensor weight, const void *sums,
 			  double sequences);

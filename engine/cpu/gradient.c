@@ -63,7 +63,9 @@ enum status cpu_binned_gradient(struct backend *backend, struct tensor sums, str
 	}
 	for (int64_t row = 0; row < rows; row++)
 		memset(job.sums + row * job.sums_stride, 0, (size_t)bins * sizeof(float));
-	if (native)
+	if (!tokens)
+		; /* an expert that got none: the sums stay zero */
+	else if (native)
 		TRY(by_panels(cpu, &job, job.x_panels, panel_rows));
 	else
 		by_blocks(cpu, &job, job.x_panels + x_panels, workspace);

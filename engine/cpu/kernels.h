@@ -26,6 +26,16 @@ struct layer_kernels {
 			       int64_t last);
 };
 
+struct route_kernels {
+	/* By rows of `to`. scale may be NULL. */
+	void (*dispatch)(const struct tensor *to, const struct tensor *from, const int32_t *sources, int chosen, const float *scale,
+			 int64_t first, int64_t last);
+	void (*combine)(const struct tensor *to, const struct tensor *from, const int32_t *places, int chosen, const float *scale,
+			bool accumulate, int64_t first, int64_t last);
+	/* ⟨row `row` of a, row `other` of b⟩ */
+	float (*dot)(const struct tensor *a, int64_t row, const struct tensor *b, int64_t other);
+};
+
 /* Queries and keys are cut into tiles of this many rows. */
 enum { ATTENTION_TILE = 64 };
 
@@ -108,6 +118,7 @@ struct learn_kernels {
 struct cpu_kernels {
 	const char *isa;
 	const struct layer_kernels *layer;
+	const struct route_kernels *route;
 	const struct attention_kernels *attention;
 	const struct prune_kernels *prune;
 	const struct gradient_kernels *gradient;
@@ -116,6 +127,7 @@ struct cpu_kernels {
 
 #define CPU_DECLARE_KERNELS(isa)                                                                                                   \
 	extern const struct layer_kernels layer_kernels_##isa;                                                                     \
+	extern const struct route_kernels route_kernels_##isa;                                                                     \
 	extern const struct attention_kernels attention_kernels_##isa;                                                             \
 	extern const struct prune_kernels prune_kernels_##isa;                                                                     \
 	extern const struct gradient_kernels gradient_kernels_##isa;                                                               \

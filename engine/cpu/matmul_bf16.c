@@ -5,8 +5,9 @@
 
 #include <oneapi/dnnl/dnnl.h>
 
-/* A model's step multiplies a few dozen shapes, again and again; a primitive costs much more to make than to run. */
-enum { MOST_PRIMITIVES = 128 };
+/* A model's step multiplies a few dozen shapes, with experts a few hundred, again and again; a primitive costs much more to make than to
+ * run. */
+enum { MOST_PRIMITIVES = 512 };
 
 struct matmul_shape {
 	int64_t m, n, k, lda, ldb, ldc;

@@ -54,9 +54,7 @@ static bool choose_affordable(const struct cost *cost, double block_budget, bool
 
 static double head_blocks(const struct model_config *config)
 {
-	struct block_layout layout;
-	block_layout_init(config, &layout);
-	return (double)config->vocab * (double)config->hidden / (double)layout.params;
+	return (double)config->vocab * (double)config->hidden / (double)layout_params_per_token(config);
 }
 
 enum status probe_plan(const struct model_config *config, int every, double block_work, int64_t available, int64_t length,

@@ -2,57 +2,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-static void add_linear(struct block_layout *layout, const char *path, enum fused fused, int64_t rows, int64_t cols, bool bias)
-{
-	struct linear *linear = &layout->linears[layout->n_linears++];
-	const char *dot = strchr(path, '.');
-	*linear = (struct linear){.name = dot ? dot + 1 : path,
-				  .path = path,
-				  .stored = path,
-				  .stored_rows = rows,
-				  .fused = fused,
-				  .first = layout->fused_rows[fused],
-				  .rows = rows,
-				  .cols = cols,
-				  .row = layout->rows,
-				  .bias = bias};
-	if (!linear->first) layout->fused_row[fused] = layout->rows;
-	layout->fused_rows[fused] += rows;
-	layout->fused_cols[fused] = cols;
-	layout->rows += rows;
-	layout->params += rows * cols;
-}
-
-/* Says that all linears of a fused matrix are one tensor of the file, in their order. */
-static void store_fused(struct block_layout *layout, enum fused fused, const char *stored)
-{
-	for (int i = 0; i < layout->n_linears; i++) {
-		struct linear *linear = &layout->linears[i];
-		if (linear->fused != fused) continue;
-		linear->stored = stored;
-		linear->stored_first = linear->first;
-		linear->stored_rows = layout->fused_rows[fused];
-	}
-}
-
-void block_layout_init(const struct model_config *config, struct block_layout *ret)
-{
-	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
-	*ret = (struct block_layout){0};
-	add_linear(ret, "self_attn.q_proj", FUSED_QKV, query, config->hidden, config->qkv_bias);
-	add_linear(ret, "self_attn.k_proj", FUSED_QKV, key, config->hidden, config->qkv_bias);
-	add_linear(ret, "self_attn.v_proj", FUSED_QKV, key, config->hidden, config->qkv_bias);
-	add_linear(ret, config->names->o, FUSED_O, config->hidden, query, config->o_bias);
-	add_linear(ret, config->names->gate, FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
-	if (config->gated_mlp)
-		add_linear(ret, config->names->up, FUSED_MLP_IN, config->intermediate, config->hidden, config->mlp_bias);
-	add_linear(ret, config->names->down, FUSED_MLP_OUT, config->hidden, config->intermediate, config->mlp_bias);
-	if (!config->stored_fused) return;
-	store_fused(ret, FUSED_QKV, "self_attn.qkv_proj");
-	store_fused(ret, FUSED_MLP_IN, "mlp.gate_up_proj");
-}
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
 
@@ -109,33 +58,53 @@ static int norm_vectors(const struct model_config *config, struct block *block, 
 	return n;
 }
 
-enum status block_check(const struct model *model, struct error *err)
+enum status block_file_type(const struct model *model, const struct block_layout *layout, enum dtype *ret, struct error *err)
 {
-	struct block_layout layout;
+	struct tensor_info info;
+	TRY(block_linear_tensor(model, &layout->linears[0], 0, &info, err));
+	*ret = info.dtype;
+	return STATUS_OK;
+}
+
+/* Checks the tensors of block `index`, whose linears must be of `type`. */
+static enum status check_block(const struct model *model, const struct block_layout *layout, int index, enum dtype type,
+			       struct error *err)
+{
+	const struct model_config *config = &model->config;
 	const struct tensor_info *info;
 	struct tensor_info weight;
 	struct norm_vector norms[MAX_NORM_VECTORS];
-	enum dtype type = DTYPE_F32;
-	int n_norms = norm_vectors(&model->config, NULL, norms);
-	block_layout_init(&model->config, &layout);
-	for (int index = 0; index < model->config.layers; index++) {
-		char name[160];
-		for (int i = 0; i < layout.n_linears; i++) {
-			TRY(block_linear_tensor(model, &layout.linears[i], index, &weight, err));
-			if (index == 0 && i == 0) type = weight.dtype;
-			if (weight.dtype != type)
-				return error_set(err, STATUS_UNSUPPORTED, "tensor '%s' has another type than the linears before it",
-						 weight.name);
-			if (!layout.linears[i].bias) continue;
-			tensor_name(&model->config, name, index, layout.linears[i].path, "bias");
-			TRY(model_tensor(model, name, 0, layout.linears[i].rows, &info, err));
-		}
-		for (int i = 0; i < n_norms; i++) {
-			tensor_name(&model->config, name, index, norms[i].path, norms[i].kind);
-			TRY(model_tensor(model, name, 0, norms[i].length, &info, err));
-		}
+	char name[160];
+	int n_norms = norm_vectors(config, NULL, norms);
+	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
+		TRY(block_linear_tensor(model, linear, index, &weight, err));
+		if (weight.dtype != type)
+			return error_set(err, STATUS_UNSUPPORTED, "tensor '%s' has another type than the linears before it",
+					 weight.name);
+		if (!linear->bias) continue;
+		tensor_name(config, name, index, linear->path, "bias");
+		TRY(model_tensor(model, name, 0, linear->rows, &info, err));
 	}
-	return STATUS_OK;
+	for (int i = 0; i < n_norms; i++) {
+		tensor_name(config, name, index, norms[i].path, norms[i].kind);
+		TRY(model_tensor(model, name, 0, norms[i].length, &info, err));
+	}
+	if (!config->experts) return STATUS_OK;
+	tensor_name(config, name, index, config->names->router, "weight");
+	return model_tensor(model, name, config->experts, config->hidden, &info, err);
+}
+
+enum status block_check(const struct model *model, struct error *err)
+{
+	struct block_layout layout;
+	enum dtype type;
+	TRY(block_layout_create(&model->config, &layout, err));
+	enum status status = block_file_type(model, &layout, &type, err);
+	for (int index = 0; status == STATUS_OK && index < model->config.layers; index++)
+		status = check_block(model, &layout, index, type, err);
+	block_layout_release(&layout);
+	return status;
 }
 
 static enum status allocate(struct backend *backend, int64_t rows, int64_t cols, enum dtype type, struct tensor *ret,
@@ -180,11 +149,8 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 			 struct block *ret, struct error *err)
 {
 	struct block block = {.config = &model->config, .backend = backend, .compute_type = compute_type};
-	struct tensor_info info;
-	enum status status = STATUS_OK;
-	block_layout_init(block.config, &block.layout);
-	TRY(block_linear_tensor(model, &block.layout.linears[0], 0, &info, err));
-	block.file_type = info.dtype;
+	TRY(block_layout_create(block.config, &block.layout, err));
+	enum status status = block_file_type(model, &block.layout, &block.file_type, err);
 	for (int f = 0; status == STATUS_OK && f < FUSED_COUNT; f++) {
 		int64_t rows = block.layout.fused_rows[f], cols = block.layout.fused_cols[f];
 		status = allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
@@ -228,8 +194,10 @@ void block_release(struct block *block)
 		release(block->backend, &block->bias[f]);
 	}
 	release_norms(block);
+	release(block->backend, &block->router);
 	release(block->backend, &block->rope);
 	release(block->backend, &block->local_rope);
+	block_layout_release(&block->layout);
 	*block = (struct block){0};
 }
 
@@ -271,7 +239,11 @@ enum status block_load(struct block *block, const struct model *model, int index
 		tensor_name(block->config, name, index, norms[i].path, norms[i].kind);
 		TRY(model_upload_vector(model, block->backend, name, norms[i].length, norms[i].place, err));
 	}
-	return STATUS_OK;
+	if (!block->config->experts) return STATUS_OK;
+	release(block->backend, &block->router);
+	tensor_name(block->config, name, index, block->config->names->router, "weight");
+	return model_upload_matrix(model, block->backend, name, block->config->experts, block->config->hidden, block->compute_type,
+				   &block->router, err);
 }
 
 enum status block_activate_dense(struct block *block)
@@ -283,26 +255,6 @@ enum status block_activate_dense(struct block *block)
 
 /* ---- activations ------------------------------------------------------------------------------------------------------------ */
 
-/* One allocation holds all tensors of a batch; `place` hands out 256-byte aligned parts, or only counts while memory is NULL. */
-struct arena {
-	char *memory;
-	size_t used;
-};
-
-static struct tensor place(struct arena *arena, int64_t rows, int64_t cols, enum dtype type)
-{
-	struct tensor tensor = tensor_padded(arena->memory ? arena->memory + arena->used : NULL, rows, cols, type);
-	arena->used += (tensor_room(&tensor) + 255) & ~(size_t)255;
-	return tensor;
-}
-
-static struct tensor place_whole(struct arena *arena, int64_t rows, int64_t cols, enum dtype type)
-{
-	struct tensor tensor = place(arena, rows, cols, type);
-	tensor.stride = cols;
-	return tensor;
-}
-
 static void place_activations(const struct block *block, struct activations *a, struct arena *arena, bool backward)
 {
 	const struct model_config *config = block->config;
@@ -310,37 +262,41 @@ static void place_activations(const struct block *block, struct activations *a, 
 	int64_t turned = (config->heads + config->kv_heads) * config->head_dim;
 	const int64_t *width = block->layout.fused_rows;
 	enum dtype type = block->compute_type;
-	a->n1 = place(arena, rows, hidden, type);
-	a->qkv = place(arena, rows, width[FUSED_QKV], type);
-	a->attention = place(arena, rows, config->heads * config->head_dim, type);
-	a->n2 = place(arena, rows, hidden, type);
-	a->gate_up = place(arena, rows, width[FUSED_MLP_IN], type);
-	a->mlp = place(arena, rows, config->intermediate, type);
-	a->h = place_whole(arena, rows, hidden, DTYPE_F32); /* copied whole */
-	a->stats1 = place_whole(arena, rows, 2, DTYPE_F32);
-	a->stats2 = place_whole(arena, rows, 2, DTYPE_F32);
-	a->lse = place_whole(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
+	a->n1 = arena_place(arena, rows, hidden, type);
+	a->qkv = arena_place(arena, rows, width[FUSED_QKV], type);
+	a->attention = arena_place(arena, rows, config->heads * config->head_dim, type);
+	a->n2 = arena_place(arena, rows, hidden, type);
+	if (config->experts) {
+		experts_place(&a->experts, block, arena, rows, backward);
+	} else {
+		a->gate_up = arena_place(arena, rows, width[FUSED_MLP_IN], type);
+		a->mlp = arena_place(arena, rows, config->intermediate, type);
+	}
+	a->h = arena_place_whole(arena, rows, hidden, DTYPE_F32); /* copied whole */
+	a->stats1 = arena_place_whole(arena, rows, 2, DTYPE_F32);
+	a->stats2 = arena_place_whole(arena, rows, 2, DTYPE_F32);
+	a->lse = arena_place_whole(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
 	if (config->qk_norm) {
-		a->qk = place(arena, rows, turned, type);
-		a->stats_q = place_whole(arena, rows, 2 * config->heads, DTYPE_F32);
-		a->stats_k = place_whole(arena, rows, 2 * config->kv_heads, DTYPE_F32);
+		a->qk = arena_place(arena, rows, turned, type);
+		a->stats_q = arena_place_whole(arena, rows, 2 * config->heads, DTYPE_F32);
+		a->stats_k = arena_place_whole(arena, rows, 2 * config->kv_heads, DTYPE_F32);
 	}
 	if (config->output_norms) {
-		a->attention_output = place(arena, rows, hidden, DTYPE_F32);
-		a->mlp_output = place(arena, rows, hidden, DTYPE_F32);
-		a->stats_attention = place_whole(arena, rows, 2, DTYPE_F32);
-		a->stats_mlp = place_whole(arena, rows, 2, DTYPE_F32);
+		a->attention_output = arena_place(arena, rows, hidden, DTYPE_F32);
+		a->mlp_output = arena_place(arena, rows, hidden, DTYPE_F32);
+		a->stats_attention = arena_place_whole(arena, rows, 2, DTYPE_F32);
+		a->stats_mlp = arena_place_whole(arena, rows, 2, DTYPE_F32);
 	}
 	if (!backward) return;
-	if (config->output_norms) a->doutput = place(arena, rows, hidden, DTYPE_F32);
-	a->dmlp = place(arena, rows, config->intermediate, type);
-	a->dn2 = place(arena, rows, hidden, type);
-	a->dqkv = place(arena, rows, width[FUSED_QKV], type);
-	a->dattention = place(arena, rows, config->heads * config->head_dim, type);
-	if (type != DTYPE_F32) a->dhalf = place(arena, rows, hidden, type);
+	if (config->output_norms) a->doutput = arena_place(arena, rows, hidden, DTYPE_F32);
+	if (!config->experts) a->dmlp = arena_place(arena, rows, config->intermediate, type);
+	a->dn2 = arena_place(arena, rows, hidden, type);
+	a->dqkv = arena_place(arena, rows, width[FUSED_QKV], type);
+	a->dattention = arena_place(arena, rows, config->heads * config->head_dim, type);
+	if (type != DTYPE_F32) a->dhalf = arena_place(arena, rows, hidden, type);
 	if (!config->qk_norm) return;
-	a->dqk = place(arena, rows, turned, type);
-	if (type != DTYPE_F32) a->dqk_wide = place(arena, rows, turned, DTYPE_F32);
+	a->dqk = arena_place(arena, rows, turned, type);
+	if (type != DTYPE_F32) a->dqk_wide = arena_place(arena, rows, turned, DTYPE_F32);
 }
 
 enum status activations_create(const struct block *block, int batch, int64_t tokens, bool backward, struct activations *ret,
@@ -350,9 +306,14 @@ enum status activations_create(const struct block *block, int batch, int64_t tok
 	struct arena arena = {0};
 	place_activations(block, &a, &arena, backward);
 	void *memory;
+	if (block->config->experts) {
+		a.experts.tokens = calloc((size_t)block->config->experts, sizeof *a.experts.tokens);
+		if (!a.experts.tokens) return error_set(err, STATUS_NO_MEMORY, "no memory for the counts of experts' tokens");
+	}
 	enum status status = block->backend->ops->alloc(block->backend, arena.used, &memory);
 	if (status != STATUS_OK) {
 		*err = block->backend->error;
+		free(a.experts.tokens);
 		return status;
 	}
 	arena = (struct arena){.memory = memory};
@@ -365,6 +326,7 @@ enum status activations_create(const struct block *block, int batch, int64_t tok
 void activations_release(struct activations *a, struct backend *backend)
 {
 	backend->ops->release(backend, a->memory);
+	free(a->experts.tokens);
 	*a = (struct activations){0};
 }
 
@@ -456,23 +418,12 @@ static struct attention attention_of(const struct block *block, const struct act
 }
 
 static enum status linear_forward(const struct block *block, enum fused f, struct tensor y, struct tensor x, bool accumulate,
-				  void *sums)
+				  const struct input_norms *norms)
 {
 	struct backend *backend = block->backend;
-	if (sums) TRY(backend->ops->column_norms(backend, sums, x));
+	if (norms) TRY(backend->ops->column_norms(backend, norms->sums[f], x));
 	TRY(backend->ops->matmul(backend, y, x, false, block->active[f], true, accumulate));
 	return block->bias[f].data ? backend->ops->add_bias(backend, y, block->bias[f]) : STATUS_OK;
-}
-
-/* Gate and up of the first linear's outputs; up is without data where there is no gate. */
-static struct tensor gate_of(const struct model_config *config, struct tensor gate_up)
-{
-	return tensor_cols(gate_up, 0, config->intermediate);
-}
-
-static struct tensor up_of(const struct model_config *config, struct tensor gate_up)
-{
-	return config->gated_mlp ? tensor_cols(gate_up, config->intermediate, config->intermediate) : (struct tensor){0};
 }
 
 static enum status copy_rows(struct backend *backend, struct tensor to, struct tensor from)
@@ -498,45 +449,57 @@ static struct ending mlp_ending(const struct block *block, const struct activati
 
 /* to = from + linear(x), all F32 [T,H] but x. */
 static enum status end_forward(const struct block *block, struct ending ending, struct tensor to, struct tensor from,
-			       struct tensor x, void *sums)
+			       struct tensor x, const struct input_norms *norms)
 {
 	struct backend *backend = block->backend;
 	if (!ending.weight.data) {
 		TRY(copy_rows(backend, to, from));
-		return linear_forward(block, ending.fused, to, x, true, sums);
+		return linear_forward(block, ending.fused, to, x, true, norms);
 	}
 	struct tensor output = tensor_rows(ending.output, 0, to.rows), stats = tensor_rows(ending.stats, 0, to.rows), none = {0};
-	TRY(linear_forward(block, ending.fused, output, x, false, sums));
+	TRY(linear_forward(block, ending.fused, output, x, false, norms));
 	TRY(backend->ops->norm_forward(backend, &block->config->norm, to, stats, output, ending.weight, none));
 	return backend->ops->add(backend, to, from);
 }
 
+/* y = h + mlp(n2), for one MLP or for experts. */
+static enum status mlp_forward(const struct block *block, struct activations *a, struct tensor y, struct tensor h, struct tensor n2,
+			       const struct input_norms *norms)
+{
+	const struct backend_ops *ops = block->backend->ops;
+	const struct model_config *config = block->config;
+	if (config->experts) {
+		TRY(copy_rows(block->backend, y, h));
+		return experts_forward(block, &a->experts, n2, y, norms);
+	}
+	struct tensor gate_up = tensor_rows(a->gate_up, 0, y.rows), mlp = tensor_rows(a->mlp, 0, y.rows);
+	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, norms));
+	TRY(ops->activation_forward(block->backend, config->activation, mlp, block_gate(config, gate_up),
+				    block_up(config, gate_up)));
+	return end_forward(block, mlp_ending(block, a), y, h, mlp, norms);
+}
+
 enum status block_forward(const struct block *block, struct activations *a, int batch, struct tensor x, struct tensor y,
-			  void *const *sums)
+			  const struct input_norms *norms)
 {
 	struct backend *backend = block->backend;
 	const struct backend_ops *ops = backend->ops;
 	const struct model_config *config = block->config;
-	static void *const no_sums[FUSED_COUNT];
-	if (!sums) sums = no_sums;
 	int64_t rows = batch * a->tokens;
 #define ROWS(t) tensor_rows(t, 0, rows)
 	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention), h = ROWS(a->h), n2 = ROWS(a->n2);
-	struct tensor gate_up = ROWS(a->gate_up), mlp = ROWS(a->mlp);
 
 	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
-	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, sums[FUSED_QKV]));
+	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, norms));
 	struct qkv heads = split_qkv(config, qkv);
 	TRY(turn_heads(block, a, &heads));
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
-	TRY(end_forward(block, attention_ending(block, a), h, x, out, sums[FUSED_O]));
+	TRY(end_forward(block, attention_ending(block, a), h, x, out, norms));
 
 	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
-	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, sums[FUSED_MLP_IN]));
-	TRY(ops->activation_forward(backend, config->activation, mlp, gate_of(config, gate_up), up_of(config, gate_up)));
-	return end_forward(block, mlp_ending(block, a), y, h, mlp, sums[FUSED_MLP_OUT]);
+	return mlp_forward(block, a, y, h, n2, norms);
 }
 
 /* dx = dy · active: through a fused matrix to its input. */
@@ -570,26 +533,37 @@ static enum status end_backward(const struct block *block, const struct activati
 	return round_gradient(backend, dy, a->dhalf, ret);
 }
 
-enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, fused_gradient_fn use,
+/* dn2 from dy, the gradient of what the MLP gave. */
+static enum status mlp_backward(const struct block *block, struct activations *a, struct tensor dn2, struct tensor dy,
+				struct tensor n2, product_gradient_fn use, void *context)
+{
+	const struct backend_ops *ops = block->backend->ops;
+	const struct model_config *config = block->config;
+	if (config->experts) return experts_backward(block, &a->experts, dn2, dy, use, context);
+	struct tensor dmlp = tensor_rows(a->dmlp, 0, dy.rows), gate_up = tensor_rows(a->gate_up, 0, dy.rows), g;
+	struct tensor gate = block_gate(config, gate_up), up = block_up(config, gate_up);
+	TRY(end_backward(block, a, mlp_ending(block, a), dy, &g));
+	TRY(use(context, FUSED_MLP_OUT, &(struct product_gradient){g, tensor_rows(a->mlp, 0, dy.rows)}));
+	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g));
+	TRY(ops->activation_backward(block->backend, config->activation, gate, up, dmlp, gate, up));
+	TRY(use(context, FUSED_MLP_IN, &(struct product_gradient){gate_up, n2}));
+	return linear_backward(block, FUSED_MLP_IN, dn2, gate_up);
+}
+
+enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
 			   void *context)
 {
 	struct backend *backend = block->backend;
 	const struct backend_ops *ops = backend->ops;
 	const struct model_config *config = block->config;
 	int64_t rows = batch * a->tokens;
-	struct tensor dmlp = ROWS(a->dmlp), gate_up = ROWS(a->gate_up), dn2 = ROWS(a->dn2), dout = ROWS(a->dattention), g;
-	struct tensor gate = gate_of(config, gate_up), up = up_of(config, gate_up);
+	struct tensor dn2 = ROWS(a->dn2), dout = ROWS(a->dattention), g;
 
-	TRY(end_backward(block, a, mlp_ending(block, a), dy, &g));
-	TRY(use(context, FUSED_MLP_OUT, &(struct fused_gradient){g, ROWS(a->mlp)}));
-	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g));
-	TRY(ops->activation_backward(backend, config->activation, gate, up, dmlp, gate, up));
-	TRY(use(context, FUSED_MLP_IN, &(struct fused_gradient){gate_up, ROWS(a->n2)}));
-	TRY(linear_backward(block, FUSED_MLP_IN, dn2, gate_up));
+	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), use, context));
 	TRY(ops->norm_backward(backend, &config->norm, dy, dn2, ROWS(a->h), ROWS(a->stats2), block->norm2, true));
 
 	TRY(end_backward(block, a, attention_ending(block, a), dy, &g));
-	TRY(use(context, FUSED_O, &(struct fused_gradient){g, ROWS(a->attention)}));
+	TRY(use(context, FUSED_O, &(struct product_gradient){g, ROWS(a->attention)}));
 	TRY(linear_backward(block, FUSED_O, dout, g));
 	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;
 	if (config->qk_norm) {
@@ -600,6 +574,6 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, heads.q, heads.k, heads.v, ROWS(a->attention), lse, dout));
 	TRY(turn_heads_back(block, a, d, raw, draw));
-	return use(context, FUSED_QKV, &(struct fused_gradient){ROWS(a->dqkv), ROWS(a->n1)});
+	return use(context, FUSED_QKV, &(struct product_gradient){ROWS(a->dqkv), ROWS(a->n1)});
 }
 #undef ROWS

@@ -1,13 +1,13 @@
 /* One transformer block: its weights on the device, and its forward and backward.
  *
- * Linears that read the same input lie one under the other in one "fused" matrix, so that a block is four large products instead of seven
- * small ones: q, k, v · o · gate, up · down. The frozen weights stay in the file's type; `active` holds what the products use, in the
+ * Linears that read the same input lie one under the other in one "fused" matrix (engine/model/layout.h), so that a block is four large
+ * products instead of seven small ones. The frozen weights stay in the file's type; `active` holds what the products use, in the
  * compute type: the dense weights, or W ⊙ M.
  *
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
  *
- * Without a gate there is no u, and s = act(g).
+ * Without a gate there is no u, and s = act(g). With experts there are many such MLPs: engine/model/experts.h.
  *
  * Where the family has q and k norms, each head of q and k is normalised before it turns; where it has output norms, a·Woᵀ and s·Wdᵀ are
  * normalised before they are added.
@@ -17,32 +17,9 @@
 #define BESAD_ENGINE_BLOCK_H
 
 #include "engine/backend.h"
+#include "engine/model/experts.h"
+#include "engine/model/layout.h"
 #include "engine/model/model.h"
-
-enum fused { FUSED_QKV, FUSED_O, FUSED_MLP_IN, FUSED_MLP_OUT, FUSED_COUNT };
-enum { BLOCK_MAX_LINEARS = 7 };
-
-/* One prunable linear of a block: rows [first, first + rows) of a fused matrix. */
-struct linear {
-	const char *name; /* "q_proj": the key in events and reports */
-	const char *path; /* "self_attn.q_proj": its place in weight names, but for `stored` */
-	const char *
-		stored; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of stored_rows */
-	int64_t stored_first, stored_rows;
-	enum fused fused;
-	int64_t first, rows, cols;
-	int64_t row; /* the first of its rows when the rows of all linears are counted through */
-	bool bias;
-};
-
-struct block_layout {
-	struct linear linears[BLOCK_MAX_LINEARS];
-	int n_linears;
-	int64_t fused_rows[FUSED_COUNT], fused_cols[FUSED_COUNT];
-	int64_t fused_row[FUSED_COUNT]; /* counted through, as linear.row */
-	int64_t rows, params;           /* of all linears */
-};
-void block_layout_init(const struct model_config *, struct block_layout *ret);
 
 /* Device memory of one block, used again for each block. */
 struct block {
@@ -57,6 +34,7 @@ struct block {
 	struct tensor norm1_bias, norm2_bias;   /* F32 [1, H]; no data where there are none */
 	struct tensor q_norm, k_norm;           /* F32 [1, head_dim]; no data where there are none */
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
+	struct tensor router;                   /* compute type [experts, H]; no data where there are no experts */
 	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
 	int64_t window;                         /* of the block that is loaded */
 };
@@ -64,6 +42,9 @@ struct block {
 enum status block_create(const struct model *, struct backend *, enum dtype compute_type, int64_t sequence_length,
 			 struct block *ret, struct error *err);
 void block_release(struct block *);
+
+/* The type of a checkpoint's linears, which block_check has found to be one. */
+enum status block_file_type(const struct model *, const struct block_layout *, enum dtype *ret, struct error *err);
 
 /* Checks that every tensor of every block is there with the shape and a type that can be used. */
 enum status block_check(const struct model *, struct error *err);
@@ -78,11 +59,30 @@ enum status block_linear_tensor(const struct model *, const struct linear *, int
 /* active = weight. The operations of the rest of this header fill block->backend->error. */
 enum status block_activate_dense(struct block *);
 
+/* The rows of a product in an array of the fused matrices, such as block->active. */
+static inline struct tensor block_product(const struct block *block, const struct tensor fused[FUSED_COUNT], int product)
+{
+	const struct product *p = &block->layout.products[product];
+	return tensor_rows(fused[p->fused], p->first, p->rows);
+}
+
+/* Gate and up of the first linear's outputs; up is without data where there is no gate. */
+static inline struct tensor block_gate(const struct model_config *config, struct tensor gate_up)
+{
+	return tensor_cols(gate_up, 0, config->intermediate);
+}
+
+static inline struct tensor block_up(const struct model_config *config, struct tensor gate_up)
+{
+	return config->gated_mlp ? tensor_cols(gate_up, config->intermediate, config->intermediate) : (struct tensor){0};
+}
+
 /* Activations of one batch, kept for the backward. */
 struct activations {
 	int batch;
 	int64_t tokens;                                     /* per sequence */
-	struct tensor n1, qkv, attention, n2, gate_up, mlp; /* compute type */
+	struct tensor n1, qkv, attention, n2, gate_up, mlp; /* compute type; with experts the last two are without data */
+	struct expert_activations experts;                  /* unused where there are none */
 	struct tensor h;                                    /* F32 [T,H] */
 	struct tensor qk; /* compute type: q and k normalised and turned, where there are q and k norms */
 	struct tensor stats1, stats2, stats_q, stats_k, lse; /* F32 */
@@ -99,20 +99,26 @@ enum status activations_create(const struct block *, int batch, int64_t tokens, 
 			       struct error *err);
 void activations_release(struct activations *, struct backend *);
 
-/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `sums`, where not NULL, are device F64 arrays
- * [cols] per fused matrix that receive the squared column norms of its input. y must not be x. */
-enum status block_forward(const struct block *, struct activations *, int batch, struct tensor x, struct tensor y,
-			  void *const *sums);
+/* What a pass adds up of the inputs of each product. */
+struct input_norms {
+	void **sums;   /* per product: device F64 [cols], the squared column norms */
+	int64_t *seen; /* per expert: the tokens that it got */
+};
 
-/* The input and the gradient of the output of a fused matrix. */
-struct fused_gradient {
+/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `norms`, where not NULL, grow. y must not be
+ * x. */
+enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
+			  const struct input_norms *norms);
+
+/* The input and the gradient of the output of a product; without rows for an expert that got no token. */
+struct product_gradient {
 	struct tensor dy, x; /* compute type [T, rows], [T, cols] */
 };
-/* Called for each fused matrix, from the last to the first, while its tensors are valid. */
-typedef enum status (*fused_gradient_fn)(void *context, enum fused fused, const struct fused_gradient *gradient);
+/* Called for each product, those of a fused matrix after those of the next, while its tensors are valid. */
+typedef enum status (*product_gradient_fn)(void *context, int product, const struct product_gradient *gradient);
 
 /* The backward of the last block_forward, from dy F32 [T,H], which it overwrites. The gradient of x is not computed: nothing needs it. */
-enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, fused_gradient_fn use,
+enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,
 			   void *context);
 
 #endif

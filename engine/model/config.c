@@ -48,9 +48,11 @@ static const struct {
 	{"embedding_multiplier", 1},
 	{"attention_multiplier", 0},
 	{"use_bidirectional_attention", 0},
-	{"num_experts", 0},
-	{"num_local_experts", 0},
 	{"no_rope_layers", 0},
+	{"mlp_only_layers", 0},
+	{"decoder_sparse_step", 1},
+	{"n_shared_experts", 0},
+	{"shared_expert_intermediate_size", 0},
 	{"is_encoder_decoder", 0},
 	{"add_cross_attention", 0},
 	{"attention_chunk_size", 0},
@@ -71,6 +73,9 @@ static bool is_neutral(const cJSON *value, double neutral)
 /* What only the families with a `query_pre_attn_scalar` heed; they do nothing where they are 0. */
 static const char *const capping_fields[] = {"query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"};
 
+/* Each is heeded by the families that call it so. */
+static const char *const experts_fields[] = {"num_experts", "num_local_experts", "n_routed_experts"};
+
 static enum status refuse_field(const cJSON *json, const char *key, double neutral, const char *path, struct error *err)
 {
 	const cJSON *value = cJSON_GetObjectItemCaseSensitive(json, key);
@@ -86,6 +91,9 @@ static enum status refuse_fields(const cJSON *json, const struct family *family,
 		if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(json, required_true[i])))
 			return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is false, which is not supported", path,
 					 required_true[i]);
+	for (size_t i = 0; i < sizeof experts_fields / sizeof *experts_fields; i++)
+		if (!family->experts_key || strcmp(family->experts_key, experts_fields[i]) != 0)
+			TRY(refuse_field(json, experts_fields[i], 0, path, err));
 	if (!family->rope_local_base_freq) TRY(refuse_field(json, "rope_local_base_freq", 0, path, err));
 	for (size_t i = 0; !family->query_pre_attn_scalar && i < sizeof capping_fields / sizeof *capping_fields; i++)
 		TRY(refuse_field(json, capping_fields[i], 0, path, err));
@@ -176,6 +184,23 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 		return error_set(err, STATUS_UNSUPPORTED, "%s: 'word_embed_proj_dim' other than 'hidden_size' is not supported",
 				 path);
 	config->attention_scale = (float)(1 / sqrt((double)config->head_dim));
+	return STATUS_OK;
+}
+
+static enum status parse_experts(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+				 struct error *err)
+{
+	int64_t experts = family->experts, chosen = family->experts_per_token;
+	if (!family->experts_key) return STATUS_OK;
+	TRY(json_get_int(json, path, family->experts_key, 1, ROUTE_MAX_EXPERTS, &experts, err));
+	TRY(json_get_int(json, path, "num_experts_per_tok", 1, ROUTE_MAX_EXPERTS, &chosen, err));
+	if (chosen > experts)
+		return error_set(err, STATUS_INVALID, "%s: 'num_experts_per_tok' %" PRId64 " is more than '%s' %" PRId64, path,
+				 chosen, family->experts_key, experts);
+	config->experts = (int)experts;
+	config->experts_per_token = (int)chosen;
+	config->normalised_routing = family->normalised_routing;
+	if (family->heeds_norm_topk_prob) TRY(json_get_bool(json, path, "norm_topk_prob", &config->normalised_routing, err));
 	return STATUS_OK;
 }
 
@@ -465,6 +490,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	snprintf(config.family, sizeof config.family, "%s", family->model_type);
 	TRY(refuse_fields(json, family, path, err));
 	TRY(parse_sizes(json, family, path, &config, err));
+	TRY(parse_experts(json, family, path, &config, err));
 	TRY(parse_activation(json, family, path, &config.activation, err));
 	TRY(parse_capping(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));

@@ -29,6 +29,7 @@ struct weight_names {
 	const char *norm1, *norm2;             /* before attention and before the MLP */
 	const char *attention_norm, *mlp_norm; /* output norms */
 	const char *o, *gate, *up, *down;      /* linears; q, k and v are self_attn.{q,k,v}_proj */
+	const char *router, *experts;          /* with experts gate, up and down are below "<experts>.<index>." */
 };
 
 struct model_config {
@@ -43,6 +44,9 @@ struct model_config {
 	bool stored_fused;   /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
 	bool output_norms;   /* what attention and the MLP give is normalised before it is added */
 	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */
+	int experts;         /* MLPs of a block, each of size `intermediate`; 0 where there is one that all tokens take */
+	int experts_per_token;
+	bool normalised_routing; /* as struct routing's `normalise` */
 	bool tied_embeddings;
 	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */
 	int64_t sliding_window;       /* 0 for none; else of the layers that are not in full_layers */

@@ -22,6 +22,15 @@ static const struct weight_names opt_names = {
 	.gate = "fc1",
 	.down = "fc2",
 };
+#define EXPERT_NAMES                                                                                                               \
+	.embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .norm1 = "input_layernorm",      \
+	.norm2 = "post_attention_layernorm", .o = "self_attn.o_proj"
+
+static const struct weight_names mixtral_names = {
+	EXPERT_NAMES, .router = "block_sparse_moe.gate", .experts = "block_sparse_moe.experts", .gate = "w1", .up = "w3",
+	.down = "w2"};
+static const struct weight_names qwen3_moe_names = {EXPERT_NAMES,        .router = "mlp.gate", .experts = "mlp.experts",
+						    .gate = "gate_proj", .up = "up_proj",      .down = "down_proj"};
 
 const struct family families[] = {
 	{
@@ -141,6 +150,38 @@ const struct family families[] = {
 		.activation_key = "activation_function",
 		.activation = "relu",
 		.max_positions = 2048,
+	},
+	{
+		.model_type = "mixtral",
+		.architecture = "MixtralForCausalLM",
+		.names = &mixtral_names,
+		.window = WINDOW_WHEN_GIVEN,
+		.experts_key = "num_local_experts",
+		.experts = 8,
+		.experts_per_token = 2,
+		.normalised_routing = true,
+		.kv_heads = 8,
+		.max_positions = 131072,
+		.rms_norm_eps = 1e-5,
+		.rope_theta = 1000000,
+	},
+	{
+		.model_type = "qwen3_moe",
+		.architecture = "Qwen3MoeForCausalLM",
+		.names = &qwen3_moe_names,
+		.intermediate_key = "moe_intermediate_size",
+		.attention_bias = true,
+		.qk_norm = true,
+		.window = WINDOW_WHEN_SWITCHED_ON,
+		.experts_key = "num_experts",
+		.experts = 128,
+		.experts_per_token = 8,
+		.heeds_norm_topk_prob = true,
+		.kv_heads = 4,
+		.max_positions = 32768,
+		.sliding_window = 4096,
+		.rms_norm_eps = 1e-6,
+		.rope_theta = 10000,
 	},
 	{0},
 };

@@ -26,6 +26,10 @@ struct family {
 	bool qk_norm;
 	bool stored_fused; /* qkv_proj and gate_up_proj */
 	bool output_norms;
+	const char *experts_key;        /* the field that says how many experts there are; NULL: there are none */
+	int experts, experts_per_token; /* `num_experts_per_tok` */
+	bool normalised_routing;
+	bool heeds_norm_topk_prob;  /* which normalises the routing */
 	bool scaled_embeddings;     /* by the root of the hidden size */
 	bool tied_embeddings;       /* unless config.json says otherwise */
 	float norm_offset;          /* of struct norm */

@@ -122,20 +122,34 @@ static enum status retype(struct backend *backend, enum dtype type, struct tenso
 	return STATUS_OK;
 }
 
-enum status model_upload_vector(const struct model *model, struct backend *backend, const char *name, int64_t cols,
-				struct tensor *ret, struct error *err)
+static enum status upload_as(const struct model *model, struct backend *backend, const struct tensor_info *info, int64_t rows,
+			     int64_t cols, enum dtype type, struct tensor *ret, struct error *err)
 {
-	const struct tensor_info *info;
 	struct tensor tensor = {0};
-	TRY(model_tensor(model, name, 0, cols, &info, err));
-	TRY(upload(model, backend, info, 1, cols, &tensor, err));
-	enum status status = retype(backend, DTYPE_F32, &tensor, err);
+	TRY(upload(model, backend, info, rows, cols, &tensor, err));
+	enum status status = retype(backend, type, &tensor, err);
 	if (status != STATUS_OK) {
 		backend->ops->release(backend, tensor.data);
 		return status;
 	}
 	*ret = tensor;
 	return STATUS_OK;
+}
+
+enum status model_upload_vector(const struct model *model, struct backend *backend, const char *name, int64_t cols,
+				struct tensor *ret, struct error *err)
+{
+	const struct tensor_info *info;
+	TRY(model_tensor(model, name, 0, cols, &info, err));
+	return upload_as(model, backend, info, 1, cols, DTYPE_F32, ret, err);
+}
+
+enum status model_upload_matrix(const struct model *model, struct backend *backend, const char *name, int64_t rows, int64_t cols,
+				enum dtype type, struct tensor *ret, struct error *err)
+{
+	const struct tensor_info *info;
+	TRY(model_tensor(model, name, rows, cols, &info, err));
+	return upload_as(model, backend, info, rows, cols, type, ret, err);
 }
 
 /* "NAME.KIND" */
@@ -235,8 +249,7 @@ enum status model_head_load(const struct model *model, struct backend *backend, 
 	enum status status = STATUS_OK;
 	if (config->norm.kind == NORM_LAYER)
 		status = model_upload_vector(model, backend, tensor_name(name, norm, "bias"), config->hidden, &head.norm_bias, err);
-	if (status == STATUS_OK) status = upload(model, backend, info, config->vocab, config->hidden, &head.head, err);
-	if (status == STATUS_OK) status = retype(backend, type, &head.head, err);
+	if (status == STATUS_OK) status = upload_as(model, backend, info, config->vocab, config->hidden, type, &head.head, err);
 	if (status != STATUS_OK) {
 		model_head_release(&head, backend);
 		return status;

@@ -26,6 +26,10 @@ enum status model_read(const struct model *, const struct tensor_info *, void **
 enum status model_upload_vector(const struct model *, struct backend *, const char *name, int64_t cols, struct tensor *ret,
 				struct error *err);
 
+/* Reads a matrix [rows, cols] onto the device as `type`, into a new allocation. */
+enum status model_upload_matrix(const struct model *, struct backend *, const char *name, int64_t rows, int64_t cols,
+				enum dtype type, struct tensor *ret, struct error *err);
+
 /* out [T,H] F32 on the device = the embeddings of the ids (host, T of them: sequences of `length`, one after the other), with their
  * positions' where the family has such; reads the rows it needs, not the tables. */
 enum status model_embed(const struct model *, struct backend *, const int32_t *ids, int64_t tokens, int64_t length,

@@ -192,21 +192,24 @@ static enum status update_masks(struct besa *besa)
 	return STATUS_OK;
 }
 
-/* Sums ∂L/∂(W ⊙ M) ⊙ W of a fused matrix into the bins of its groups. */
-static enum status bin_gradient(void *context, enum fused f, const struct fused_gradient *gradient)
+/* Sums ∂L/∂(W ⊙ M) ⊙ W of a product into the bins of its groups. */
+static enum status bin_gradient(void *context, int index, const struct product_gradient *gradient)
 {
 	struct besa *besa = context;
 	struct backend *backend = besa->backend;
 	const struct block_layout *layout = &besa->block->layout;
+	const struct product *product = &layout->products[index];
+	enum fused f = product->fused;
 	if (besa->spec->besa.granularity == GRANULARITY_ROW)
-		return backend->ops->binned_gradient(backend, tensor_rows(besa->sums, layout->fused_row[f], layout->fused_rows[f]),
-						     gradient->dy, gradient->x, besa->block->weight[f], besa->bin[f], false);
+		return backend->ops->binned_gradient(backend, tensor_rows(besa->sums, product->row, product->rows), gradient->dy,
+						     gradient->x, block_product(besa->block, besa->block->weight, index),
+						     block_product(besa->block, besa->bin, index), false);
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
-		if (linear->fused != f) continue;
+		if (linear->product != index) continue;
 		TRY(backend->ops->binned_gradient(backend, tensor_rows(besa->sums, i, 1),
-						  tensor_cols(gradient->dy, linear->first, linear->rows), gradient->x,
-						  tensor_rows(besa->block->weight[f], linear->first, linear->rows),
+						  tensor_cols(gradient->dy, linear->first - product->first, linear->rows),
+						  gradient->x, tensor_rows(besa->block->weight[f], linear->first, linear->rows),
 						  tensor_rows(besa->bin[f], linear->first, linear->rows), true));
 	}
 	return STATUS_OK;
@@ -265,11 +268,13 @@ static enum status read_rates(struct besa *besa, float *rates)
 					besa->spec->sparsity, besa->spec->besa.lambda));
 	if (besa->spec->besa.granularity == GRANULARITY_ROW)
 		return backend->ops->download(backend, rates, besa->rate, (size_t)layout->rows * sizeof *rates);
-	float by_linear[BLOCK_MAX_LINEARS];
-	TRY(backend->ops->download(backend, by_linear, besa->rate, (size_t)layout->n_linears * sizeof *by_linear));
-	for (int i = 0; i < layout->n_linears; i++)
+	/* The rates of the linears go to the front, and from there, the last first, to their rows: no linear has fewer than one. */
+	TRY(backend->ops->download(backend, rates, besa->rate, (size_t)layout->n_linears * sizeof *rates));
+	for (int i = layout->n_linears - 1; i >= 0; i--) {
+		float rate = rates[i];
 		for (int64_t r = 0; r < layout->linears[i].rows; r++)
-			rates[layout->linears[i].row + r] = by_linear[i];
+			rates[layout->linears[i].row + r] = rate;
+	}
 	return STATUS_OK;
 }
 

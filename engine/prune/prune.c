@@ -19,6 +19,12 @@
 /* Tokens that go through a block at once in the passes that learn nothing. */
 enum { BATCH_TOKENS_CPU = 1024, BATCH_TOKENS_DEVICE = 8192 };
 
+/* Of the linears of one kind, or of one expert. */
+struct part_result {
+	double rate; /* the mean over the rows */
+	int64_t rows, zeros, params;
+};
+
 /* Everything that lives as long as the walk over the blocks. */
 struct walk {
 	const struct pruning *p;
@@ -36,12 +42,8 @@ struct walk {
 	struct stream input, reference; /* X of the running block; its Y_ref (dense_stream: the dense model's hidden states) */
 	float *rates;                   /* [rows of a block] */
 	int32_t *thresholds;
-	void *weights; /* host room for the largest linear, in the file's type */
-};
-
-struct linear_result {
-	double rate;
-	int64_t zeros;
+	struct part_result *experts; /* of the running block, [layout.experts] */
+	void *weights;               /* host room for the largest linear, in the file's type */
 };
 
 /* Where the time of a block goes. */
@@ -52,7 +54,7 @@ struct block_result {
 	double loss, reconstruction, perplexity, seconds;
 	double phases[PHASE_COUNT], mark; /* seconds; monotonic time when the running phase began */
 	int64_t zeros, params;
-	struct linear_result linears[BLOCK_MAX_LINEARS];
+	struct part_result kinds[LAYOUT_MAX_KINDS];
 };
 
 double prune_block_work(const struct spec *spec)
@@ -114,8 +116,8 @@ static enum status embed_all(struct walk *w, const struct sequences *calibration
 	return STATUS_OK;
 }
 
-/* to = block(from), batch by batch; from and to may be one stream. `sums` as in block_forward. */
-static enum status pass(struct walk *w, struct stream *from, struct stream *to, void *const *sums, struct error *err)
+/* to = block(from), batch by batch; from and to may be one stream. `norms` as in block_forward. */
+static enum status pass(struct walk *w, struct stream *from, struct stream *to, const struct input_norms *norms, struct error *err)
 {
 	for (int64_t i = 0; i < from->sequences; i += w->batch) {
 		int64_t n = batch_at(w, i);
@@ -123,7 +125,7 @@ static enum status pass(struct walk *w, struct stream *from, struct stream *to, 
 		TRY(check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(from, i, n, true, &x), err));
 		if (to && to != from) TRY(backend_failed(w, stream_batch(to, i, n, false, &y), err));
-		TRY(backend_failed(w, block_forward(&w->block, &w->activations, (int)n, x, y, sums), err));
+		TRY(backend_failed(w, block_forward(&w->block, &w->activations, (int)n, x, y, norms), err));
 		if (to) TRY(backend_failed(w, stream_store(to, i, n, y), err));
 	}
 	return STATUS_OK;
@@ -134,8 +136,8 @@ static enum status reference_pass(struct walk *w, struct error *err)
 {
 	TRY(backend_failed(w, ranking_reset_sums(&w->ranking, &w->block), err));
 	TRY(backend_failed(w, block_activate_dense(&w->block), err));
-	if (!w->dense_stream) return pass(w, &w->input, &w->reference, w->ranking.sums, err);
-	TRY(pass(w, &w->input, NULL, w->ranking.sums, err));
+	if (!w->dense_stream) return pass(w, &w->input, &w->reference, &w->ranking.norms, err);
+	TRY(pass(w, &w->input, NULL, &w->ranking.norms, err));
 	return pass(w, &w->reference, &w->reference, NULL, err);
 }
 
@@ -218,12 +220,37 @@ static enum status choose_thresholds(struct walk *w, int index, struct block_res
 		TRY(exact_thresholds(layout, w->rates, zeros, w->thresholds, err));
 	}
 	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
 		double sum = 0;
-		for (int64_t r = 0; r < layout->linears[i].rows; r++)
-			sum += w->rates[layout->linears[i].row + r];
-		result->linears[i].rate = sum / (double)layout->linears[i].rows;
+		for (int64_t r = 0; r < linear->rows; r++)
+			sum += w->rates[linear->row + r];
+		struct part_result *kind = &result->kinds[linear->kind];
+		kind->rows += linear->rows;
+		kind->rate += (sum - kind->rate * (double)linear->rows) / (double)kind->rows;
 	}
 	return STATUS_OK;
+}
+
+/* Tells which experts got no token of the calibration: their weights are ranked by magnitude, and nothing is learned about them. */
+static enum status report_unseen(const struct walk *w, int index, struct error *err)
+{
+	const struct engine_sink *sink = w->p->sink;
+	int unseen = 0, experts = w->block.layout.experts;
+	char message[400];
+	size_t used = (size_t)snprintf(message, sizeof message, "block %d: no calibration token reached expert", index);
+	for (int i = 0; i < experts; i++) {
+		if (w->ranking.norms.seen[i]) continue;
+		unseen++;
+		if (used < sizeof message - 80)
+			used += (size_t)snprintf(message + used, sizeof message - used, unseen > 1 ? ", %d" : " %d", i);
+	}
+	if (!unseen) return STATUS_OK;
+	snprintf(message + used, sizeof message - used, " (%d of %d); pruned by magnitude", unseen, experts);
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddStringToObject(data, "message", message);
+	enum status status = sink->event(sink->context, "warning", data, err);
+	cJSON_Delete(data);
+	return status;
 }
 
 /* ---- output ---------------------------------------------------------------------------------------------------------------------- */
@@ -257,11 +284,33 @@ static enum status write_weights(struct walk *w, int index, struct block_result 
 		TRY(block_linear_tensor(w->p->model, linear, index, &info, err));
 		TRY(backend_failed(w, ops->download(w->backend, w->weights, rows.data, (size_t)info.bytes), err));
 		TRY(output_write(w->p->output, &info, w->weights, err));
-		result->linears[i].zeros = count_zeros(w->weights, info.dtype, linear->rows * linear->cols);
-		result->zeros += result->linears[i].zeros;
+		int64_t params = linear->rows * linear->cols, zeros = count_zeros(w->weights, info.dtype, params);
+		int expert = layout->products[linear->product].expert;
+		struct part_result *kind = &result->kinds[linear->kind];
+		kind->zeros += zeros;
+		kind->params += params;
+		result->zeros += zeros;
+		if (expert < 0) continue;
+		w->experts[expert].zeros += zeros;
+		w->experts[expert].params += params;
 	}
 	result->params = layout->params;
 	return output_sync(w->p->output, err);
+}
+
+/* Of each expert the calibration tokens that it got (null without a calibration), and its sparsity. */
+static cJSON *experts_json(const struct walk *w)
+{
+	cJSON *experts = cJSON_CreateArray();
+	for (int i = 0; i < w->block.layout.experts; i++) {
+		const struct part_result *part = &w->experts[i];
+		cJSON *expert = cJSON_CreateObject();
+		cJSON_AddItemToObject(expert, "tokens",
+				      calibrated(w) ? cJSON_CreateNumber((double)w->ranking.norms.seen[i]) : cJSON_CreateNull());
+		cJSON_AddNumberToObject(expert, "sparsity", (double)part->zeros / (double)part->params);
+		cJSON_AddItemToArray(experts, expert);
+	}
+	return experts;
 }
 
 static cJSON *block_json(const struct walk *w, int index, const struct block_result *result)
@@ -275,12 +324,13 @@ static cJSON *block_json(const struct walk *w, int index, const struct block_res
 			      calibrated(w) ? cJSON_CreateNumber(result->reconstruction) : cJSON_CreateNull());
 	cJSON_AddNumberToObject(data, "sparsity", (double)result->zeros / (double)result->params);
 	cJSON *layers = cJSON_AddObjectToObject(data, "layers");
-	for (int i = 0; i < layout->n_linears; i++) {
-		cJSON *layer = cJSON_AddObjectToObject(layers, layout->linears[i].name);
-		cJSON_AddNumberToObject(layer, "rate", result->linears[i].rate);
-		cJSON_AddNumberToObject(layer, "zeros", (double)result->linears[i].zeros);
-		cJSON_AddNumberToObject(layer, "params", (double)(layout->linears[i].rows * layout->linears[i].cols));
+	for (int i = 0; i < layout->n_kinds; i++) {
+		cJSON *layer = cJSON_AddObjectToObject(layers, layout->kinds[i]);
+		cJSON_AddNumberToObject(layer, "rate", result->kinds[i].rate);
+		cJSON_AddNumberToObject(layer, "zeros", (double)result->kinds[i].zeros);
+		cJSON_AddNumberToObject(layer, "params", (double)result->kinds[i].params);
 	}
+	if (layout->experts) cJSON_AddItemToObject(data, "experts", experts_json(w));
 	cJSON_AddItemToObject(data, "perplexity",
 			      isnan(result->perplexity) ? cJSON_CreateNull() : cJSON_CreateNumber(result->perplexity));
 	double dense = isnan(result->perplexity) ? NAN : w->p->savepoint->probe_dense;
@@ -348,11 +398,15 @@ static enum status end_phase(struct walk *w, struct block_result *result, enum p
 static enum status prune_block(struct walk *w, int index, struct error *err)
 {
 	struct block_result result = {.perplexity = NAN, .mark = monotonic_seconds()};
+	memset(w->experts, 0, (size_t)w->block.layout.experts * sizeof *w->experts);
 	double started = result.mark, tokens = calibrated(w) ? (double)(w->input.sequences * w->input.tokens) : 1;
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
 	TRY(end_phase(w, &result, PHASE_LOAD, err));
-	if (calibrated(w)) TRY(reference_pass(w, err));
+	if (calibrated(w)) {
+		TRY(reference_pass(w, err));
+		TRY(report_unseen(w, index, err));
+	}
 	TRY(end_phase(w, &result, PHASE_REFERENCE, err));
 	progress_add(w->p->progress, tokens);
 	enum importance importance = w->spec->method == METHOD_BESA        ? w->spec->besa.importance
@@ -392,12 +446,14 @@ enum status prune_workload(const struct pruning *p, struct workload *ret, struct
 {
 	const struct spec *spec = p->job->spec;
 	struct block_layout layout;
-	struct tensor_info info;
-	block_layout_init(&p->model->config, &layout);
-	TRY(block_linear_tensor(p->model, &layout.linears[0], 0, &info, err));
+	enum dtype file_type;
+	TRY(block_layout_create(&p->model->config, &layout, err));
+	enum status status = block_file_type(p->model, &layout, &file_type, err);
+	block_layout_release(&layout);
+	TRY(status);
 	*ret = (struct workload){
 		.config = &p->model->config,
-		.file_type = info.dtype,
+		.file_type = file_type,
 		.compute_type = p->compute_type,
 		.sequences = spec->calibration.resolved_path ? spec->calibration_samples : 0,
 		.tokens = spec->calibration.sequence_length,
@@ -450,7 +506,8 @@ static enum status create(struct walk *w, struct error *err)
 	w->rates = malloc((size_t)layout->rows * sizeof *w->rates);
 	w->thresholds = malloc((size_t)layout->rows * sizeof *w->thresholds);
 	w->weights = malloc((size_t)largest * dtype_size(w->block.file_type));
-	if (!w->rates || !w->thresholds || !w->weights)
+	w->experts = calloc((size_t)layout->experts + 1, sizeof *w->experts);
+	if (!w->rates || !w->thresholds || !w->weights || !w->experts)
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
 	return create_probe(w, err);
 }
@@ -468,6 +525,7 @@ static void destroy(struct walk *w)
 	block_release(&w->block);
 	free(w->rates);
 	free(w->thresholds);
+	free(w->experts);
 	free(w->weights);
 }
 

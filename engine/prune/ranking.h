@@ -7,7 +7,8 @@
 struct ranking {
 	struct backend *backend;
 	struct tensor rank[FUSED_COUNT]; /* U16, as block.weight */
-	void *sums[FUSED_COUNT];         /* F64 [cols]: squared column norms of the inputs, added up over sequences */
+	int products;                    /* of norms.sums */
+	struct input_norms norms;        /* added up over sequences */
 	void *thresholds;                /* I32 [layout.rows]: weights that each row loses */
 };
 
@@ -18,7 +19,7 @@ void ranking_release(struct ranking *);
 
 enum status ranking_reset_sums(struct ranking *, const struct block *);
 
-/* rank = order of each row by importance, from the sums over `sequences` sequences. */
+/* rank = order of each row by importance, from the sums over `sequences` sequences; by magnitude in an expert that saw no token. */
 enum status ranking_rank(struct ranking *, const struct block *, enum importance, int64_t sequences);
 
 /* active = W where rank ≥ threshold of the row, else 0; thresholds is a host array [layout.rows]. */

@@ -221,7 +221,7 @@ struct gradients {
 	int order[FUSED_COUNT], calls;
 };
 
-static enum status keep_gradient(void *context, enum fused fused, const struct fused_gradient *gradient)
+static enum status keep_gradient(void *context, int fused, const struct product_gradient *gradient)
 {
 	struct gradients *g = context;
 	struct tensor dw = new_tensor(g->f->backend, gradient->dy.cols, gradient->x.cols, NULL);

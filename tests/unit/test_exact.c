@@ -15,6 +15,14 @@ static const struct weight_names NAMES = {.o = "o", .gate = "gate", .up = "up", 
 static const struct model_config CONFIG = {
 	.names = &NAMES, .gated_mlp = true, .hidden = 37, .intermediate = 91, .heads = 5, .kv_heads = 1, .head_dim = 10};
 
+static struct block_layout new_layout(void)
+{
+	struct block_layout layout;
+	struct error err;
+	assert_int_equal(block_layout_create(&CONFIG, &layout, &err), STATUS_OK);
+	return layout;
+}
+
 static float *random_rates(const struct block_layout *layout, unsigned seed, float low, float high)
 {
 	float *rates = malloc((size_t)layout->rows * sizeof *rates);
@@ -56,34 +64,33 @@ static void check(const struct block_layout *layout, const float *rates, double 
 static void test_hits_every_target(void **state)
 {
 	(void)state;
-	struct block_layout layout;
-	block_layout_init(&CONFIG, &layout);
+	struct block_layout layout = new_layout();
 	for (unsigned seed = 1; seed <= 5; seed++) {
 		float *rates = random_rates(&layout, seed, 0.1f, 0.9f);
 		for (double target = 0.01; target < 0.96; target += 0.047)
 			check(&layout, rates, target);
 		free(rates);
 	}
+	block_layout_release(&layout);
 }
 
 /* Layer-wise: all rows of a linear share one rate, so a shift moves whole layers and the rest goes row by row. */
 static void test_equal_rates(void **state)
 {
 	(void)state;
-	struct block_layout layout;
-	block_layout_init(&CONFIG, &layout);
+	struct block_layout layout = new_layout();
 	float *rates = random_rates(&layout, 1, 0.5f, 0.5f);
 	for (double target = 0.0; target <= 1.0; target += 0.0625)
 		check(&layout, rates, target);
 	free(rates);
+	block_layout_release(&layout);
 }
 
 static void test_a_rate_that_needs_no_shift_stays(void **state)
 {
 	(void)state;
-	struct block_layout layout;
+	struct block_layout layout = new_layout();
 	struct error err;
-	block_layout_init(&CONFIG, &layout);
 	float *rates = random_rates(&layout, 3, 0.2f, 0.8f);
 	int32_t *thresholds = new_thresholds(&layout);
 	int64_t zeros = 0;
@@ -94,15 +101,15 @@ static void test_a_rate_that_needs_no_shift_stays(void **state)
 		assert_int_equal(thresholds[i], (int32_t)floor((double)rates[i] * (double)columns_of(&layout, i)));
 	free(thresholds);
 	free(rates);
+	block_layout_release(&layout);
 }
 
 /* What a shift cannot split goes to the largest fraction first, then by layer, then by row. */
 static void test_order_of_the_rest(void **state)
 {
 	(void)state;
-	struct block_layout layout;
+	struct block_layout layout = new_layout();
 	struct error err;
-	block_layout_init(&CONFIG, &layout);
 	float *rates = random_rates(&layout, 1, 0.5f, 0.5f);
 	int32_t *base = new_thresholds(&layout), *more = new_thresholds(&layout);
 	int64_t zeros = 0;
@@ -121,6 +128,7 @@ static void test_order_of_the_rest(void **state)
 	free(base);
 	free(more);
 	free(rates);
+	block_layout_release(&layout);
 }
 
 int main(void)

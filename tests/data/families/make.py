@@ -103,6 +103,49 @@ FAMILIES = {
 }
 
 
+# Experts: transformers keeps them in one tensor, checkpoints one by one, under these names.
+EXPERTS = {"mixtral": ("mlp.", "block_sparse_moe.", ("w1", "w3"), "w2"),
+           "qwen3_moe": ("mlp.", "mlp.", ("gate_proj", "up_proj"), "down_proj")}
+FAMILIES["mixtral"] = {
+    "classic": classic(model_type="mixtral", architectures=["MixtralForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
+                       max_position_embeddings=512, rope_theta=1000000.0, sliding_window=None, num_local_experts=5,
+                       num_experts_per_tok=2, output_router_logits=False, router_aux_loss_coef=0.02, tie_word_embeddings=False),
+    "window-newer": newer(model_type="mixtral", architectures=["MixtralForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
+                          head_dim=8, max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=20000.0),
+                          sliding_window=9, num_local_experts=5, num_experts_per_tok=1, output_router_logits=False,
+                          router_aux_loss_coef=0.02, router_jitter_noise=0.0, tie_word_embeddings=False),
+}
+QWEN3_MOE = dict(model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, head_dim=12,
+                 max_position_embeddings=512, attention_bias=False, use_sliding_window=False, sliding_window=None, max_window_layers=2,
+                 moe_intermediate_size=24, num_experts=12, num_experts_per_tok=3, decoder_sparse_step=1, mlp_only_layers=[],
+                 output_router_logits=False, router_aux_loss_coef=0.001, tie_word_embeddings=False)
+FAMILIES["qwen3_moe"] = {
+    "classic": classic(**QWEN3_MOE, norm_topk_prob=True, rope_theta=1000000.0, rope_scaling=None),
+    "shares-of-all-newer": newer(**QWEN3_MOE, norm_topk_prob=False,
+                                 rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
+}
+
+
+def checkpoint_tensors(family, tensors):
+    """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
+    if family not in EXPERTS:
+        return tensors
+    here, there, (gate, up), down = EXPERTS[family]
+    kept = {}
+    for name, tensor in tensors.items():
+        name = name.replace(here, there)
+        if name.endswith("experts.gate_up_proj"):
+            for i, both in enumerate(tensor):
+                base = f"{name.removesuffix('gate_up_proj')}{i}."
+                kept[base + gate + ".weight"], kept[base + up + ".weight"] = both.chunk(2)
+        elif name.endswith("experts.down_proj"):
+            for i, part in enumerate(tensor):
+                kept[f"{name.removesuffix('down_proj')}{i}.{down}.weight"] = part
+        else:
+            kept[name] = tensor
+    return {name: tensor.contiguous() for name, tensor in kept.items()}
+
+
 def randomise(model, seed):
     """Weights large enough that every part of a block shows in the logits; in bf16's values."""
     generator = torch.Generator().manual_seed(seed)
@@ -113,7 +156,7 @@ def randomise(model, seed):
         elif parameter.dim() == 1:
             value = 0.3 * value
         elif "embed" not in name:
-            value = value * 1.5 / parameter.shape[1] ** 0.5
+            value = value * 1.5 / parameter.shape[-1] ** 0.5
         parameter.data = value.bfloat16().float()
 
 
@@ -125,13 +168,14 @@ def output_gradient(tokens, hidden):
 
 def build(fields, seed):
     config = transformers.AutoConfig.for_model(**{k: v for k, v in fields.items() if k not in ("torch_dtype", "dtype")})
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager",
+                                                          dtype=torch.float32).eval()
     if seed is not None:
         randomise(model, seed)
     return model
 
 
-def golden(model, seed, linears):
+def golden(family, model, seed, linears):
     """linears: parts of names of the gradients to keep, or None for all."""
     config = model.config
     ids = torch.randint(0, config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(seed + 1))
@@ -145,9 +189,13 @@ def golden(model, seed, linears):
     model(ids[None], use_cache=False)
     hook.remove()
     outputs[0][0].backward(output_gradient(TOKENS, config.hidden_size))
-    for name, module in layer.named_modules():
-        if isinstance(module, torch.nn.Linear) and (linears is None or name.split(".")[-1] in linears):
-            kept["gradient." + name] = module.weight.grad.float().contiguous()
+    gradients = {name + ".weight": module.weight.grad for name, module in layer.named_modules()
+                 if isinstance(module, torch.nn.Linear)}
+    gradients |= {name: parameter.grad for name, parameter in layer.named_parameters() if "experts." in name}
+    for name, gradient in checkpoint_tensors(family, gradients).items():
+        name = name.removesuffix(".weight")
+        if linears is None or name.split(".")[-1] in linears:
+            kept["gradient." + name] = gradient.float().contiguous()
     model.float()
     return kept
 
@@ -171,11 +219,11 @@ def make(family, cases, check):
         if state is None:
             state = {name: tensor.bfloat16().contiguous() for name, tensor in model.state_dict().items()
                      if name != "lm_head.weight" or not model.config.tie_word_embeddings}
-            write(HERE / family / "model.safetensors", state, check)
+            write(HERE / family / "model.safetensors", checkpoint_tensors(family, state), check)
         else:
             model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
             model.tie_weights()
-        kept = golden(model, number, None if number == 0 else ("q_proj", "k_proj"))
+        kept = golden(family, model, number, None if number == 0 else ("q_proj", "k_proj"))
         write(HERE / family / f"{case}.golden.safetensors", kept, check)
         text = json.dumps(fields, indent=1) + "\n"
         if check:

@@ -1,0 +1,42 @@
+/* The MLP of a block with experts (Mixtral, arXiv 2401.04088, section 2.1): a router sends each token to a few of many MLPs, and their
+ * outputs are added by its weights.
+ *
+ *   l = n·Wrᵀ     w, e = route(l)     x = rows of n, grouped by expert     per expert: g, u = x·Wguᵀ   s = act(g) ⊙ u   o = s·Wdᵀ
+ *   y += Σ_s w_s · o[row of token and choice s]
+ *
+ * T is the number of tokens, P that of the grouped rows (struct backend_ops.route). */
+#ifndef BESAD_ENGINE_EXPERTS_H
+#define BESAD_ENGINE_EXPERTS_H
+
+#include "engine/model/arena.h"
+#include "engine/model/config.h"
+
+struct block;
+struct input_norms;
+struct product_gradient;
+
+/* What the experts keep of a batch for the backward. */
+struct expert_activations {
+	struct tensor logits, weights;                /* F32 [T, experts], [T, chosen] */
+	struct tensor grouped, gate_up, mlp, outputs; /* compute type [P, H], [P, 2·I], [P, I], [P, H] */
+	struct tensor dmlp, dlogits;                  /* compute type [P, I], [T, experts]; without data unless for a backward */
+	void *chosen, *counts, *places, *sources;     /* device I32, as `route` gives them */
+	int32_t *tokens;                              /* host [experts]: `counts` */
+	int64_t rows;                                 /* P of the last forward */
+};
+
+struct routing experts_routing(const struct model_config *);
+
+/* The device memory for `tokens` tokens. */
+void experts_place(struct expert_activations *, const struct block *, struct arena *, int64_t tokens, bool backward);
+
+/* y [T,H] F32 += experts(x [T,H], compute type). `norms` as in block_forward. Fills the backend's error, as the next does. */
+enum status experts_forward(const struct block *, struct expert_activations *, struct tensor x, struct tensor y,
+			    const struct input_norms *norms);
+
+/* dx [T,H], compute type, from dy [T,H], F32, after the last forward, which read `x`; `use` as in block_backward. */
+enum status experts_backward(const struct block *, struct expert_activations *, struct tensor dx, struct tensor dy,
+			     enum status (*use)(void *context, int product, const struct product_gradient *gradient),
+			     void *context);
+
+#endif

@@ -1,0 +1,136 @@
+#include "engine/model/layout.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A linear that is added to a layout. */
+struct addition {
+	const char *path; /* in weight names; of an expert: below "<experts>.<index>." */
+	enum fused fused;
+	int64_t rows, cols;
+	bool bias;
+};
+
+static int kind_of(struct block_layout *layout, const char *name)
+{
+	for (int i = 0; i < layout->n_kinds; i++)
+		if (strcmp(layout->kinds[i], name) == 0) return i;
+	snprintf(layout->kinds[layout->n_kinds], LAYOUT_MAX_PATH, "%s", name);
+	return layout->n_kinds++;
+}
+
+/* The product that a linear of `expert` (-1 for none) belongs to: the last one, or a new one. */
+static int product_of(struct block_layout *layout, const struct addition *addition, int expert)
+{
+	struct product *last = layout->n_products ? &layout->products[layout->n_products - 1] : NULL;
+	if (!last || last->fused != addition->fused || last->expert != expert) {
+		last = &layout->products[layout->n_products++];
+		*last = (struct product){.fused = addition->fused,
+					 .first = layout->fused_rows[addition->fused],
+					 .cols = addition->cols,
+					 .row = layout->rows,
+					 .expert = expert};
+	}
+	last->rows += addition->rows;
+	return layout->n_products - 1;
+}
+
+static void add_linear(struct block_layout *layout, const struct model_config *config, const struct addition *addition, int expert)
+{
+	struct linear *linear = &layout->linears[layout->n_linears++];
+	enum fused fused = addition->fused;
+	const char *dot = strchr(addition->path, '.');
+	char kind[LAYOUT_MAX_PATH];
+	*linear = (struct linear){.stored_rows = addition->rows,
+				  .fused = fused,
+				  .first = layout->fused_rows[fused],
+				  .rows = addition->rows,
+				  .cols = addition->cols,
+				  .row = layout->rows,
+				  .bias = addition->bias};
+	if (expert < 0) {
+		snprintf(linear->path, sizeof linear->path, "%s", addition->path);
+		snprintf(kind, sizeof kind, "%s", dot ? dot + 1 : addition->path);
+	} else {
+		snprintf(linear->path, sizeof linear->path, "%s.%d.%s", config->names->experts, expert, addition->path);
+		snprintf(kind, sizeof kind, "experts.%s", addition->path);
+	}
+	memcpy(linear->stored, linear->path, sizeof linear->stored);
+	linear->kind = kind_of(layout, kind);
+	linear->product = product_of(layout, addition, expert);
+	if (!linear->first) layout->fused_row[fused] = layout->rows;
+	layout->fused_rows[fused] += linear->rows;
+	layout->fused_cols[fused] = linear->cols;
+	layout->rows += linear->rows;
+	layout->params += linear->rows * linear->cols;
+}
+
+/* Says that all linears of a fused matrix are one tensor of the file, in their order. */
+static void store_fused(struct block_layout *layout, enum fused fused, const char *stored)
+{
+	for (int i = 0; i < layout->n_linears; i++) {
+		struct linear *linear = &layout->linears[i];
+		if (linear->fused != fused) continue;
+		snprintf(linear->stored, sizeof linear->stored, "%s", stored);
+		linear->stored_first = linear->first;
+		linear->stored_rows = layout->fused_rows[fused];
+	}
+}
+
+enum status block_layout_create(const struct model_config *config, struct block_layout *ret, struct error *err)
+{
+	int64_t hidden = config->hidden, intermediate = config->intermediate, query = config->heads * config->head_dim,
+		key = config->kv_heads * config->head_dim;
+	const struct addition attention[] = {
+		{"self_attn.q_proj", FUSED_QKV, query, hidden, config->qkv_bias},
+		{"self_attn.k_proj", FUSED_QKV, key, hidden, config->qkv_bias},
+		{"self_attn.v_proj", FUSED_QKV, key, hidden, config->qkv_bias},
+		{config->names->o, FUSED_O, hidden, query, config->o_bias},
+	};
+	const struct addition gate = {config->names->gate, FUSED_MLP_IN, intermediate, hidden, config->mlp_bias};
+	const struct addition up = {config->names->up, FUSED_MLP_IN, intermediate, hidden, config->mlp_bias};
+	const struct addition down = {config->names->down, FUSED_MLP_OUT, hidden, intermediate, config->mlp_bias};
+	size_t mlps = config->experts ? (size_t)config->experts : 1;
+	struct block_layout layout = {.experts = config->experts,
+				      .linears = calloc(4 + 3 * mlps, sizeof *layout.linears),
+				      .products = calloc(2 + 2 * mlps, sizeof *layout.products)};
+	if (!layout.linears || !layout.products) {
+		block_layout_release(&layout);
+		return error_set(err, STATUS_NO_MEMORY, "no memory for the list of a block's linears");
+	}
+	for (size_t i = 0; i < sizeof attention / sizeof *attention; i++)
+		add_linear(&layout, config, &attention[i], -1);
+	for (int i = 0; i < (int)mlps; i++) {
+		int expert = config->experts ? i : -1;
+		add_linear(&layout, config, &gate, expert);
+		if (config->gated_mlp) add_linear(&layout, config, &up, expert);
+	}
+	for (int i = 0; i < (int)mlps; i++)
+		add_linear(&layout, config, &down, config->experts ? i : -1);
+	if (config->stored_fused) {
+		store_fused(&layout, FUSED_QKV, "self_attn.qkv_proj");
+		store_fused(&layout, FUSED_MLP_IN, "mlp.gate_up_proj");
+	}
+	*ret = layout;
+	return STATUS_OK;
+}
+
+void block_layout_release(struct block_layout *layout)
+{
+	free(layout->linears);
+	free(layout->products);
+	*layout = (struct block_layout){0};
+}
+
+int layout_expert(const struct block_layout *layout, enum fused fused, int expert)
+{
+	return 2 + (fused == FUSED_MLP_OUT ? layout->experts : 0) + expert;
+}
+
+int64_t layout_params_per_token(const struct model_config *config)
+{
+	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
+	int64_t mlp = (config->gated_mlp ? 3 : 2) * config->intermediate * config->hidden;
+	return (2 * query + 2 * key) * config->hidden + mlp * (config->experts ? config->experts_per_token : 1);
+}

@@ -1,0 +1,60 @@
+/* How the prunable linears of a block lie in memory, and under which names in a checkpoint.
+ *
+ * Linears that read the same input lie one under the other in one "fused" matrix: q, k, v · o · gate, up · down. With experts the latter two
+ * hold gate, up of all experts and down of all experts, expert by expert. A product is the part of a fused matrix that multiplies one input:
+ * a whole one, or an expert's part. */
+#ifndef BESAD_ENGINE_LAYOUT_H
+#define BESAD_ENGINE_LAYOUT_H
+
+#include "engine/error.h"
+#include "engine/model/config.h"
+
+enum fused { FUSED_QKV, FUSED_O, FUSED_MLP_IN, FUSED_MLP_OUT, FUSED_COUNT };
+enum { LAYOUT_MAX_KINDS = 7, LAYOUT_MAX_PATH = 80 };
+
+/* Rows [first, first + rows) of a fused matrix. */
+struct product {
+	enum fused fused;
+	int64_t first, rows, cols;
+	int64_t row; /* the first of its rows when the rows of all linears are counted through */
+	int expert;  /* -1 for none */
+};
+
+/* One prunable linear of a block: rows [first, first + rows) of a fused matrix. */
+struct linear {
+	char path[LAYOUT_MAX_PATH]; /* "self_attn.q_proj", "mlp.experts.3.up_proj": its place in weight names, but for `stored` */
+	char stored
+		[LAYOUT_MAX_PATH]; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of
+					 stored_rows */
+	int64_t stored_first, stored_rows;
+	enum fused fused;
+	int product; /* index of the one it belongs to */
+	int kind;    /* of layout.kinds */
+	int64_t first, rows, cols;
+	int64_t row; /* as in struct product */
+	bool bias;
+};
+
+struct block_layout {
+	struct linear *linears;
+	int n_linears;
+	struct product *products; /* the first four are the fused matrices' where there are no experts; see layout_expert */
+	int n_products;
+	int experts;
+	char kinds[LAYOUT_MAX_KINDS][LAYOUT_MAX_PATH]; /* the keys in events and reports: "q_proj", "experts.up_proj" */
+	int n_kinds;
+	int64_t fused_rows[FUSED_COUNT], fused_cols[FUSED_COUNT];
+	int64_t fused_row[FUSED_COUNT]; /* counted through, as linear.row */
+	int64_t rows, params;           /* of all linears */
+};
+
+enum status block_layout_create(const struct model_config *, struct block_layout *ret, struct error *err);
+void block_layout_release(struct block_layout *);
+
+/* The product of an expert's FUSED_MLP_IN or FUSED_MLP_OUT. */
+int layout_expert(const struct block_layout *, enum fused, int expert);
+
+/* The weights of a block that one token multiplies: of all linears, but of the experts that it is sent to only. */
+int64_t layout_params_per_token(const struct model_config *);
+
+#endif
