@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const char *const keys[] = {"block", "reconstruction", "seconds", "perplexity", "perplexity_dense", "layers"};
+static const char *const keys[] = {"block", "reconstruction", "seconds", "perplexity", "perplexity_dense", "layers", "experts"};
 
 /* Moves the report's part of a block.finished event's data to a new object. */
 static cJSON *block_entry(cJSON *data)

@@ -16,6 +16,8 @@ static struct plan_sizes sizes_of(const struct cuda *c, const struct workload *w
 	s.kv_heads = config->kv_heads;
 	s.head_dim = config->head_dim;
 	s.vocab = config->vocab;
+	s.experts = config->experts;
+	s.experts_per_token = config->experts_per_token;
 	s.qk_norm = config->qk_norm;
 	s.plain_mlp = !config->gated_mlp;
 	s.layer_norm = config->norm.kind == NORM_LAYER;

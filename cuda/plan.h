@@ -15,6 +15,7 @@ struct plan_sizes {
 	int64_t pass_batch;        /* sequences of a pass that learns nothing */
 	int64_t probe_sequences;   /* of the progress perplexity; 0 where none is taken */
 	int candidates;
+	int experts, experts_per_token;     /* 0 where there are none */
 	bool qk_norm, output_norms;         /* as in struct model_config */
 	bool plain_mlp;                     /* no gate */
 	bool layer_norm;                    /* norms have biases */

@@ -2,7 +2,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -29,6 +31,8 @@ static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enu
 				   .kv_heads = c->kv_heads,
 				   .head_dim = c->head_dim,
 				   .vocab = c->vocab,
+				   .experts = c->experts,
+				   .experts_per_token = c->experts_per_token,
 				   .qk_norm = c->qk_norm,
 				   .plain_mlp = !c->gated_mlp,
 				   .layer_norm = c->norm.kind == NORM_LAYER,
@@ -46,6 +50,33 @@ static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enu
 				   .processors = PROCESSORS};
 }
 
+/* One of tests/data/families as a model's directory. */
+static char *family_directory(const char *family, const char *name)
+{
+	char target[512], link[128], *directory = strdup("/tmp/besad-plan-XXXXXX"), *here = getcwd(NULL, 0);
+	assert_true(directory && here && mkdtemp(directory));
+	snprintf(target, sizeof target, "%s/tests/data/families/%s/model.safetensors", here, family);
+	snprintf(link, sizeof link, "%s/model.safetensors", directory);
+	assert_int_equal(symlink(target, link), 0);
+	snprintf(target, sizeof target, "%s/tests/data/families/%s/%s.json", here, family, name);
+	snprintf(link, sizeof link, "%s/config.json", directory);
+	assert_int_equal(symlink(target, link), 0);
+	free(here);
+	return directory;
+}
+
+static void family_directory_free(char *directory)
+{
+	static const char *const names[] = {"model.safetensors", "config.json"};
+	char link[128];
+	for (int i = 0; i < 2; i++) {
+		snprintf(link, sizeof link, "%s/%s", directory, names[i]);
+		unlink(link);
+	}
+	rmdir(directory);
+	free(directory);
+}
+
 /* Allocations are rounded up; the plan rounds too, but not each where the engine makes several of one line. */
 static void expect_bytes(const char *what, size_t planned, size_t real)
 {
@@ -53,7 +84,7 @@ static void expect_bytes(const char *what, size_t planned, size_t real)
 		fail_msg("%s: %zu bytes planned, %zu allocated", what, planned, real);
 }
 
-static void compare(bool by_row, enum dtype compute_type)
+static void compare(const char *directory, bool by_row, enum dtype compute_type)
 {
 	struct model model;
 	struct block block;
@@ -70,7 +101,7 @@ static void compare(bool by_row, enum dtype compute_type)
 				     .epochs = 1}};
 	assert_int_equal(backend_cuda_create(0, &backend, &err),
 			 STATUS_OK); /* a new one: what was kept may be a little larger than asked for */
-	assert_int_equal(model_open("demo/tiny-llama", &model, &err), STATUS_OK);
+	assert_int_equal(model_open(directory, &model, &err), STATUS_OK);
 	struct plan_sizes sizes = sizes_of(&model.config, by_row, compute_type);
 	plan_predict(&sizes, &plan);
 
@@ -106,9 +137,14 @@ static void compare(bool by_row, enum dtype compute_type)
 static void test_plan_is_what_is_allocated(void **state)
 {
 	(void)state;
-	compare(true, DTYPE_BF16);
-	compare(true, DTYPE_F32);
-	compare(false, DTYPE_BF16);
+	compare("demo/tiny-llama", true, DTYPE_BF16);
+	compare("demo/tiny-llama", true, DTYPE_F32);
+	compare("demo/tiny-llama", false, DTYPE_BF16);
+	char *experts = family_directory("mixtral", "classic");
+	compare(experts, true, DTYPE_BF16);
+	compare(experts, true, DTYPE_F32);
+	compare(experts, false, DTYPE_BF16);
+	family_directory_free(experts);
 }
 
 /* A limit is kept, an operation's failure names it, and freed memory can be had again. */

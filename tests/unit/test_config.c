@@ -172,6 +172,37 @@ static void test_families(void **state)
 	assert_false(config.qkv_bias || config.o_bias || config.mlp_bias);
 }
 
+static void test_experts(void **state)
+{
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(parse(s, "{\"model_type\":\"mixtral\"," SIZES ",\"num_key_value_heads\":2,\"sliding_window\":null}", &config));
+	assert_int_equal(config.experts, 8);
+	assert_int_equal(config.experts_per_token, 2);
+	assert_int_equal(config.intermediate, 160);
+	assert_true(config.normalised_routing && config.rope.theta == 1e6 && config.norm.eps == 1e-5f);
+	SUCCEEDS(parse(s,
+		       "{\"model_type\":\"mixtral\"," SIZES ",\"num_key_value_heads\":2,\"num_local_experts\":4,"
+		       "\"num_experts_per_tok\":4}",
+		       &config));
+	assert_true(config.experts == 4 && config.experts_per_token == 4);
+	SUCCEEDS(parse(s,
+		       "{\"model_type\":\"qwen3_moe\",\"num_key_value_heads\":2," SIZES
+		       ",\"moe_intermediate_size\":24,\"decoder_sparse_step\":1,"
+		       "\"mlp_only_layers\":[]}",
+		       &config));
+	assert_true(config.experts == 128 && config.experts_per_token == 8 && config.intermediate == 24 && config.qk_norm);
+	assert_false(config.normalised_routing);
+	SUCCEEDS(parse(s,
+		       "{\"model_type\":\"qwen3_moe\",\"num_key_value_heads\":2," SIZES
+		       ",\"moe_intermediate_size\":24,\"num_experts\":6,"
+		       "\"num_experts_per_tok\":2,\"norm_topk_prob\":true}",
+		       &config));
+	assert_true(config.experts == 6 && config.normalised_routing);
+	SUCCEEDS(parse_llama(s, "\"num_local_experts\":0", &config));
+	assert_int_equal(config.experts, 0);
+}
+
 static void test_refuses(void **state)
 {
 	struct scratch *s = *state;
@@ -209,6 +240,8 @@ static void test_refuses(void **state)
 		{"\"max_position_embeddings\":-1", "'max_position_embeddings'", STATUS_INVALID},
 		{"\"rms_norm_eps\":0", "'rms_norm_eps'", STATUS_INVALID},
 		{"\"rms_norm_eps\":\"1e-5\"", "'rms_norm_eps'", STATUS_INVALID},
+		{"\"num_local_experts\":8", "'num_local_experts'", STATUS_UNSUPPORTED},
+		{"\"num_experts\":8", "'num_experts'", STATUS_UNSUPPORTED},
 		{"\"tie_word_embeddings\":1", "'tie_word_embeddings'", STATUS_INVALID},
 	};
 	struct model_config config;
@@ -250,6 +283,20 @@ static void test_refuses(void **state)
 		{"{\"model_type\":\"opt\"," OPT_SIZES ",\"_remove_final_layer_norm\":true}", "'_remove_final_layer_norm'",
 		 STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"opt\"," SIZES "}", "'ffn_dim' is missing", STATUS_INVALID},
+		{"{\"model_type\":\"mixtral\",\"num_key_value_heads\":2," SIZES ",\"num_experts\":8}", "'num_experts'",
+		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"mixtral\",\"num_key_value_heads\":2," SIZES ",\"num_local_experts\":513}",
+		 "'num_local_experts'", STATUS_INVALID},
+		{"{\"model_type\":\"mixtral\",\"num_key_value_heads\":2," SIZES ",\"num_experts_per_tok\":9}",
+		 "'num_experts_per_tok' 9 is more than", STATUS_INVALID},
+		{"{\"model_type\":\"qwen3_moe\",\"num_key_value_heads\":2," SIZES "}", "'moe_intermediate_size' is missing",
+		 STATUS_INVALID},
+		{"{\"model_type\":\"qwen3_moe\",\"num_key_value_heads\":2," SIZES
+		 ",\"moe_intermediate_size\":24,\"mlp_only_layers\":[0]}",
+		 "'mlp_only_layers'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"qwen3_moe\",\"num_key_value_heads\":2," SIZES
+		 ",\"moe_intermediate_size\":24,\"decoder_sparse_step\":2}",
+		 "'decoder_sparse_step'", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"query_pre_attn_scalar\":null}", "'query_pre_attn_scalar'", STATUS_INVALID},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"attn_logit_softcapping\":-1}", "'attn_logit_softcapping'", STATUS_INVALID},
 		{"{\"model_type\":\"gemma2\"," SIZES ",\"hidden_activation\":\"tanh\"}", "'hidden_activation' 'tanh'",
@@ -327,8 +374,8 @@ static void test_rope_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),  SCRATCH_TEST(test_families),
-		SCRATCH_TEST(test_refuses),      SCRATCH_TEST(test_rope_tables),
+		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form), SCRATCH_TEST(test_families),
+		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_refuses),    SCRATCH_TEST(test_rope_tables),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
