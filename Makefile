@@ -123,7 +123,7 @@ FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/
 FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c engine/text/unicode*.c) engine/text/string_map.c
 FUZZ_fuzz_safetensors := engine/model/safetensors.c
 FUZZ_fuzz_config := engine/model/config.c engine/model/families.c
-FUZZ_fuzz_spec := $(FUZZ_fuzz_safetensors) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/roots.c \
+FUZZ_fuzz_spec := $(FUZZ_fuzz_safetensors) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/roots.c engine/apportion.c \
 	engine/eval/tasks.c engine/text/reader.c
 FUZZ_fuzz_reader := engine/text/reader.c
 

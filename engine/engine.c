@@ -18,7 +18,7 @@
 #include "engine/progress.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/savepoint.h"
-#include "engine/text/corpus.h"
+#include "engine/text/mixture.h"
 
 struct run {
 	const struct engine_job *job;
@@ -91,8 +91,8 @@ static enum status resolve_settings(struct run *run, struct error *err)
 /* Token-blocks that pruning one block takes, as progress counts them. */
 static double block_work(const struct spec *spec)
 {
-	if (!spec->calibration.resolved_path) return prune_block_work(spec);
-	return (double)spec->calibration_samples * spec->calibration.sequence_length * prune_block_work(spec);
+	if (!spec->calibration.n_sources) return prune_block_work(spec);
+	return (double)spec->calibration.samples * spec->calibration.sequence_length * prune_block_work(spec);
 }
 
 /* The first tokens of the first data set, or of the calibration where there is none of that length, cut as the calibration is. */
@@ -136,6 +136,16 @@ static enum status load_tasks(struct run *run, struct error *err)
 	return status;
 }
 
+static enum status load_calibration(struct run *run, struct error *err)
+{
+	const struct calibration *calibration = &run->spec->calibration;
+	struct mixture_source sources[SPEC_MAX_SOURCES];
+	for (int i = 0; i < calibration->n_sources; i++)
+		sources[i] = (struct mixture_source){calibration->sources[i].resolved_path, calibration->sources[i].samples};
+	return mixture_calibration(sources, calibration->n_sources, run->job->model_dir, run->model.config.vocab,
+				   calibration->sequence_length, calibration->seed, run->job->stop, &run->calibration, err);
+}
+
 static enum status load_data(struct run *run, struct error *err)
 {
 	const struct spec *spec = run->spec;
@@ -149,10 +159,8 @@ static enum status load_data(struct run *run, struct error *err)
 	if (!prunes(run)) return STATUS_OK;
 	/* Later blocks go on from the hidden states; only the probe may need the tokens again. */
 	bool needed = !run->job->blocks_done || (!spec->n_perplexity && spec->probe_every != PROBE_NEVER);
-	if (spec->calibration.resolved_path && needed) {
-		TRY(corpus_calibration(spec->calibration.resolved_path, run->job->model_dir, vocab, spec->calibration_samples,
-				       spec->calibration.sequence_length, spec->calibration_seed, run->job->stop, &run->calibration,
-				       err));
+	if (spec->calibration.n_sources && needed) {
+		TRY(load_calibration(run, err));
 		snprintf(run->savepoint.calibration_hash, sizeof run->savepoint.calibration_hash, "%016" PRIx64,
 			 run->calibration.hash);
 	}

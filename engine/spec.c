@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/apportion.h"
 #include "engine/fields.h"
 #include "engine/model/config.h"
 #include "engine/model/safetensors.h"
@@ -202,7 +203,7 @@ static void parse_besa(struct parser *parser, const struct fields *top)
 	spec->besa.candidates = (int)fields_int(&fields, "candidates", 2, 256, 101);
 	spec->besa.lambda = fields_number(&fields, "lambda", 0, 1e6, 5);
 	spec->besa.epochs = (int)fields_int(&fields, "epochs", 1, 100, 1);
-	spec->besa.batch_size = (int)fields_int(&fields, "batch_size", 1, spec->calibration_samples, 1);
+	spec->besa.batch_size = (int)fields_int(&fields, "batch_size", 1, spec->calibration.samples, 1);
 	spec->besa.optimizer = (enum optimizer)fields_choice(&fields, "optimizer", optimizer_names, OPTIMIZER_PRODIGY);
 	spec->besa.learning_rate = fields_number(&fields, "learning_rate", 1e-8, 10, 0.01);
 	spec->besa.target = (enum target)fields_choice(&fields, "target", target_names, TARGET_BLOCK);
@@ -226,29 +227,85 @@ static int parse_sequence_length(struct parser *parser, const struct fields *fie
 	return (int)fields_int(fields, "sequence_length", 2, high, high < DEFAULT_SEQUENCE ? high : DEFAULT_SEQUENCE);
 }
 
+/* A calibration file below the data roots, or the operator's own: that may lie outside them, and a spec that was shown to a client, and
+ * comes back, names it. `path` is what the client wrote, or the operator's where it wrote none. */
+static void parse_source(struct parser *parser, const struct fields *fields, const char *path, struct source *source)
+{
+	const char *standard = parser->roots->calibration;
+	struct dataset file = {0};
+	if (path && standard && strcmp(path, standard) == 0) {
+		file.path = copy(parser, standard);
+		file.resolved_path = realpath(standard, NULL);
+		if (!file.resolved_path || !is_regular(file.resolved_path))
+			fields_problem(fields, "path", "the daemon's --calibration file '%.200s' is not there", standard);
+	} else {
+		parse_data_path(parser, fields, &file);
+	}
+	source->path = file.path;
+	source->resolved_path = file.resolved_path;
+}
+
+static void parse_sources(struct parser *parser, const struct fields *fields, const cJSON *list)
+{
+	static const char *const known[] = {"path", "weight", NULL};
+	struct calibration *calibration = &parser->spec->calibration;
+	calibration->mixed = true;
+	if (fields_get(fields, "path")) fields_problem(fields, "sources", "and 'path' exclude each other");
+	if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list) || cJSON_GetArraySize(list) > SPEC_MAX_SOURCES) {
+		fields_problem(fields, "sources", "must be a list of 1 to %d files", SPEC_MAX_SOURCES);
+		return;
+	}
+	for (int i = 0; i < cJSON_GetArraySize(list); i++) {
+		struct fields element = fields_element(fields, "sources", i);
+		struct source *source = &calibration->sources[calibration->n_sources++];
+		source->weight = 1;
+		if (!element.object) continue;
+		fields_only(&element, known);
+		if (!fields_get(&element, "path")) fields_problem(&element, "path", "is required");
+		parse_source(parser, &element, cJSON_GetStringValue(fields_get(&element, "path")), source);
+		source->weight = fields_number(&element, "weight", 1e-6, 1e6, 1);
+	}
+}
+
+/* What each source gives of the samples; one that would give none has no business there. */
+static void share_samples(const struct fields *fields, struct calibration *calibration)
+{
+	double weights[SPEC_MAX_SOURCES];
+	int64_t shares[SPEC_MAX_SOURCES];
+	for (int i = 0; i < calibration->n_sources; i++)
+		weights[i] = calibration->sources[i].weight;
+	apportion(weights, calibration->n_sources, calibration->samples, shares);
+	for (int i = 0; i < calibration->n_sources; i++) {
+		calibration->sources[i].samples = shares[i];
+		if (shares[i]) continue;
+		struct fields element = fields_element(fields, "sources", i);
+		fields_problem(&element, "weight", "is too small for one of the %d samples", calibration->samples);
+	}
+}
+
 static void parse_calibration(struct parser *parser, const struct fields *top)
 {
-	static const char *const known[] = {"path", "samples", "sequence_length", "seed", NULL};
-	struct spec *spec = parser->spec;
+	static const char *const known[] = {"path", "sources", "samples", "sequence_length", "seed", NULL};
+	struct calibration *calibration = &parser->spec->calibration;
 	struct fields fields = fields_section(top, "calibration");
-	const char *standard = parser->roots->calibration, *text = cJSON_GetStringValue(fields_get(&fields, "path"));
-	bool needed = spec->method == METHOD_BESA || spec->method == METHOD_WANDA;
+	const char *standard = parser->roots->calibration;
+	const cJSON *path = fields_get(&fields, "path"), *sources = fields_get(&fields, "sources");
+	bool needed = parser->spec->method == METHOD_BESA || parser->spec->method == METHOD_WANDA;
 	fields_only(&fields, known);
-	/* The operator's own file may lie outside the data roots; a spec that was shown to a client, and comes back, names it. */
-	if (standard && (text ? strcmp(text, standard) == 0 : needed && !fields_get(&fields, "path"))) {
-		spec->calibration.path = copy(parser, standard);
-		spec->calibration.resolved_path = realpath(standard, NULL);
-		if (!spec->calibration.resolved_path || !is_regular(spec->calibration.resolved_path))
-			fields_problem(&fields, "path", "the daemon's --calibration file '%.200s' is not there", standard);
-	} else {
-		parse_data_path(parser, &fields, &spec->calibration);
-		if (needed && !fields_get(&fields, "path"))
-			fields_problem(&fields, "path", "is required: the daemon was started without --calibration");
+	calibration->samples = (int)fields_int(&fields, "samples", 1, MAX_SAMPLES, DEFAULT_SAMPLES);
+	calibration->seed = fields_int(&fields, "seed", 0, ((int64_t)1 << 53) - 1, 0);
+	calibration->sequence_length = parse_sequence_length(parser, &fields);
+	if (sources) {
+		parse_sources(parser, &fields, sources);
+	} else if (path || (needed && standard)) {
+		calibration->n_sources = 1;
+		calibration->sources[0].weight = 1;
+		parse_source(parser, &fields, path ? cJSON_GetStringValue(path) : standard, &calibration->sources[0]);
+	} else if (needed) {
+		fields_problem(&fields, "path", "is required: the daemon was started without --calibration");
 	}
-	spec->calibration_samples = (int)fields_int(&fields, "samples", 1, MAX_SAMPLES, DEFAULT_SAMPLES);
-	spec->calibration_seed = fields_int(&fields, "seed", 0, ((int64_t)1 << 53) - 1, 0);
-	spec->calibration.sequence_length = parse_sequence_length(parser, &fields);
-	if ((int64_t)spec->calibration_samples * spec->calibration.sequence_length > MAX_CALIBRATION_TOKENS)
+	share_samples(&fields, calibration);
+	if ((int64_t)calibration->samples * calibration->sequence_length > MAX_CALIBRATION_TOKENS)
 		fields_problem(&fields, "samples", "samples × sequence_length must be at most %d", MAX_CALIBRATION_TOKENS);
 }
 
@@ -470,14 +527,30 @@ static cJSON *besa_to_json(const struct spec *spec, bool *ok)
 	return besa;
 }
 
+static cJSON *sources_to_json(const struct calibration *calibration, bool *ok)
+{
+	cJSON *sources = cJSON_CreateArray();
+	for (int i = 0; i < calibration->n_sources; i++) {
+		cJSON *source = cJSON_CreateObject();
+		add_string(source, "path", calibration->sources[i].path, ok);
+		add_number(source, "weight", calibration->sources[i].weight, ok);
+		if (!cJSON_AddItemToArray(sources, source)) *ok = false;
+	}
+	return sources;
+}
+
 static cJSON *calibration_to_json(const struct spec *spec, bool *ok)
 {
-	cJSON *calibration = cJSON_CreateObject();
-	add_string(calibration, "path", spec->calibration.path, ok);
-	add_number(calibration, "samples", spec->calibration_samples, ok);
-	add_number(calibration, "sequence_length", spec->calibration.sequence_length, ok);
-	add_number(calibration, "seed", (double)spec->calibration_seed, ok);
-	return calibration;
+	const struct calibration *calibration = &spec->calibration;
+	cJSON *json = cJSON_CreateObject();
+	if (calibration->mixed)
+		add(json, "sources", sources_to_json(calibration, ok), ok);
+	else
+		add_string(json, "path", calibration->sources[0].path, ok);
+	add_number(json, "samples", calibration->samples, ok);
+	add_number(json, "sequence_length", calibration->sequence_length, ok);
+	add_number(json, "seed", (double)calibration->seed, ok);
+	return json;
 }
 
 static cJSON *tasks_to_json(const struct spec *spec, bool *ok)
@@ -573,7 +646,10 @@ void spec_free(struct spec *spec)
 	free(spec->model);
 	free(spec->output);
 	free(spec->model_dir);
-	dataset_free(&spec->calibration);
+	for (int i = 0; i < spec->calibration.n_sources; i++) {
+		free(spec->calibration.sources[i].path);
+		free(spec->calibration.sources[i].resolved_path);
+	}
 	for (int i = 0; i < spec->n_perplexity; i++)
 		dataset_free(&spec->perplexity[i]);
 	free(spec);

@@ -19,14 +19,29 @@ enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
 enum { PROBE_AUTO = -1, PROBE_NEVER = 0 };
 enum precision { PRECISION_AUTO, PRECISION_F32, PRECISION_BF16 };
 
-enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_TASKS = 16, SPEC_MAX_PROBLEMS = 32 };
+enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_SOURCES = 16, SPEC_MAX_TASKS = 16, SPEC_MAX_PROBLEMS = 32 };
 
 struct dataset {
-	char *name;          /* evaluation only */
+	char *name;
 	char *path;          /* as the client wrote it */
 	char *resolved_path; /* absolute, inside a data root */
 	int sequence_length; /* T; 0 until the model is known, then resolved */
-	char *join;          /* between JSON Lines documents; evaluation only */
+	char *join;          /* between JSON Lines documents */
+};
+
+/* A file of the calibration. */
+struct source {
+	char *path, *resolved_path; /* as in struct dataset */
+	double weight;
+	int64_t samples; /* its part of all */
+};
+
+struct calibration {
+	struct source sources[SPEC_MAX_SOURCES];
+	int n_sources; /* 0 where there is no data */
+	bool mixed;    /* the client gave `sources`, not `path` */
+	int samples, sequence_length;
+	int64_t seed;
 };
 
 /* A multiple-choice task of the evaluation. */
@@ -54,9 +69,7 @@ struct spec {
 		enum target target;
 		enum parameterization parameterization; /* auto is resolved */
 	} besa;
-	struct dataset calibration;
-	int calibration_samples;
-	int64_t calibration_seed;
+	struct calibration calibration;
 	struct dataset perplexity[SPEC_MAX_DATASETS];
 	int n_perplexity;
 	struct task tasks[SPEC_MAX_TASKS];

@@ -85,7 +85,7 @@ static int64_t batch_at(const struct walk *w, int64_t first)
 /* Magnitude pruning needs no data; without any there are no passes, and no reconstruction loss to report. */
 static bool calibrated(const struct walk *w)
 {
-	return w->spec->calibration.resolved_path != NULL;
+	return w->spec->calibration.n_sources > 0;
 }
 
 static bool learns(const struct walk *w)
@@ -437,7 +437,7 @@ static enum status prune_block(struct walk *w, int index, struct error *err)
 /* Sequences of a pass that learns nothing. */
 static int64_t pass_batch(const struct pruning *p)
 {
-	int64_t samples = p->job->spec->calibration_samples, tokens = p->job->spec->calibration.sequence_length;
+	int64_t samples = p->job->spec->calibration.samples, tokens = p->job->spec->calibration.sequence_length;
 	int64_t batch_tokens = p->backend->unified ? BATCH_TOKENS_CPU : BATCH_TOKENS_DEVICE;
 	return tokens >= batch_tokens ? 1 : batch_tokens / tokens < samples ? batch_tokens / tokens : samples;
 }
@@ -451,17 +451,17 @@ enum status prune_workload(const struct pruning *p, struct workload *ret, struct
 	enum status status = block_file_type(p->model, &layout, &file_type, err);
 	block_layout_release(&layout);
 	TRY(status);
-	*ret = (struct workload){
-		.config = &p->model->config,
-		.file_type = file_type,
-		.compute_type = p->compute_type,
-		.sequences = spec->calibration.resolved_path ? spec->calibration_samples : 0,
-		.tokens = spec->calibration.sequence_length,
-		.learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
-		.pass_batch = pass_batch(p),
-		.probe_sequences = spec->calibration.resolved_path && spec->probe_every != PROBE_NEVER ? PROBE_MOST_SEQUENCES : 0,
-		.candidates = spec->besa.candidates,
-		.by_row = spec->besa.granularity == GRANULARITY_ROW};
+	*ret = (struct workload){.config = &p->model->config,
+				 .file_type = file_type,
+				 .compute_type = p->compute_type,
+				 .sequences = spec->calibration.n_sources ? spec->calibration.samples : 0,
+				 .tokens = spec->calibration.sequence_length,
+				 .learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
+				 .pass_batch = pass_batch(p),
+				 .probe_sequences =
+					 spec->calibration.n_sources && spec->probe_every != PROBE_NEVER ? PROBE_MOST_SEQUENCES : 0,
+				 .candidates = spec->besa.candidates,
+				 .by_row = spec->besa.granularity == GRANULARITY_ROW};
 	return STATUS_OK;
 }
 
@@ -483,7 +483,7 @@ static enum status create(struct walk *w, struct error *err)
 {
 	const struct model *model = w->p->model;
 	const struct block_layout *layout = &w->block.layout;
-	int64_t samples = w->spec->calibration_samples, tokens = w->spec->calibration.sequence_length,
+	int64_t samples = w->spec->calibration.samples, tokens = w->spec->calibration.sequence_length,
 		hidden = model->config.hidden;
 	int64_t largest = 0;
 	w->batch = (int)pass_batch(w->p);

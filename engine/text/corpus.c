@@ -69,7 +69,7 @@ static enum status allocate(int64_t count, int64_t length, const char *path, str
 	return STATUS_OK;
 }
 
-static void hash_ids(struct sequences *sequences)
+void sequences_hash(struct sequences *sequences)
 {
 	uint64_t hash = 0xcbf29ce484222325u;
 	for (int64_t i = 0; i < sequences->count * sequences->length; i++)
@@ -520,7 +520,7 @@ enum status corpus_calibration(const char *path, const char *model_dir, int64_t 
 			return status;
 		}
 	}
-	hash_ids(&sequences);
+	sequences_hash(&sequences);
 	*ret = sequences;
 	return STATUS_OK;
 }
@@ -559,7 +559,7 @@ enum status corpus_evaluation(const char *path, const char *model_dir, int64_t v
 		tokenizer_free(tokenizer);
 		TRY(status);
 	}
-	hash_ids(&sequences);
+	sequences_hash(&sequences);
 	*ret = sequences;
 	return STATUS_OK;
 }

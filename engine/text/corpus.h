@@ -32,6 +32,8 @@ enum status corpus_calibration(const char *path, const char *model_dir, int64_t 
 enum status corpus_evaluation(const char *path, const char *model_dir, int64_t vocab, int64_t length, const char *join,
 			      const atomic_bool *stop, struct sequences *ret, struct error *err);
 
+/* Fills `hash` from the ids. */
+void sequences_hash(struct sequences *);
 void sequences_free(struct sequences *);
 
 #endif

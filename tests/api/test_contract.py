@@ -47,6 +47,22 @@ class Contract(unittest.TestCase):
         self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/cancel").status, 200)
         return self.daemon.finish(job)
 
+    def test_calibration_from_several_files(self):
+        sources = [{"path": "tokens.safetensors", "weight": 3}, {"path": "tokens.safetensors"}]
+        job = self.daemon.submit(small_job(method="wanda", calibration={"sources": sources, "samples": 8, "sequence_length": 64}))
+        shown = self.daemon.job(job)["spec"]["calibration"]
+        self.assertEqual(shown["sources"], [sources[0], {**sources[1], "weight": 1}])
+        self.assertNotIn("path", shown)
+        done = self.daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded", done)
+        with open(os.path.join(self.daemon.output, done["result"]["output"], "besad.json")) as file:
+            record = json.load(file)
+        self.assertEqual(record["spec"]["calibration"], shown)
+        self.assertRegex(record["calibration_hash"], "^[0-9a-f]{16}$")
+        again = self.daemon.submit(done["spec"] | {"output": None})  # what a client was shown can be sent
+        self.assertEqual(self.daemon.finish(again)["state"], "succeeded")
+        self.problem(self.post(small_job(calibration={"sources": [{"path": "none"}]})), 422, "/calibration/sources/0/path")
+
     def test_a_job_from_post_to_model(self):
         response = self.post(small_job(evaluation={"perplexity": [
             {"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]}))

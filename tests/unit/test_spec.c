@@ -116,11 +116,11 @@ static void test_defaults(void **state)
 	assert_int_equal(spec->besa.target, TARGET_BLOCK);
 	assert_int_equal(spec->besa.parameterization, PARAM_SIGMOID);
 	assert_true(spec->besa.d_coef == 5);
-	assert_string_equal(spec->calibration.path, f->calibration);
-	assert_non_null(spec->calibration.resolved_path);
-	assert_int_equal(spec->calibration_samples, 128);
+	assert_string_equal(spec->calibration.sources[0].path, f->calibration);
+	assert_non_null(spec->calibration.sources[0].resolved_path);
+	assert_int_equal(spec->calibration.samples, 128);
 	assert_int_equal(spec->calibration.sequence_length, 512); /* the model's, below 2048 */
-	assert_int_equal(spec->calibration_seed, 0);
+	assert_int_equal(spec->calibration.seed, 0);
 	assert_int_equal(spec->n_perplexity, 0);
 	assert_int_equal(spec->precision, PRECISION_AUTO);
 	assert_int_equal(spec->priority, 0);
@@ -149,7 +149,7 @@ static void test_dependent_defaults(void **state)
 	}
 	struct spec *spec = parsed(f, "{\"model\":\"other\",\"method\":\"none\"}"); /* found in the second root; no sparsity */
 	assert_string_equal(spec->output, "other-none-{id}");
-	assert_null(spec->calibration.path);
+	assert_null(spec->calibration.sources[0].path);
 	spec_free(spec);
 	scratch_text(&f->scratch, "data/wiki.json.gz", "x");
 	scratch_text(&f->scratch, "data/a b!.txt", "x");
@@ -163,6 +163,26 @@ static void test_dependent_defaults(void **state)
 	assert_int_equal(spec->perplexity[1].sequence_length, 100);
 	assert_string_equal(spec->perplexity[1].join, " ");
 	assert_string_equal(spec->perplexity[2].name, "a_b_");
+	spec_free(spec);
+}
+
+static void test_calibration_sources(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec = parsed(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"calibration\":{\"samples\":10,\"sources\":["
+				      "{\"path\":\"c4.json\",\"weight\":3},{\"path\":\"wiki.test.txt\"}]}}");
+	assert_true(spec->calibration.mixed);
+	assert_int_equal(spec->calibration.n_sources, 2);
+	assert_string_equal(spec->calibration.sources[0].path, "c4.json");
+	assert_non_null(spec->calibration.sources[1].resolved_path);
+	assert_int_equal(spec->calibration.sources[0].samples, 8); /* 7.5 and 2.5: the earlier gets the last one */
+	assert_int_equal(spec->calibration.sources[1].samples, 2);
+	cJSON *json = spec_to_json(spec);
+	char *shown = cJSON_PrintUnformatted(cJSON_GetObjectItem(json, "calibration"));
+	assert_string_equal(shown, "{\"sources\":[{\"path\":\"c4.json\",\"weight\":3},{\"path\":\"wiki.test.txt\",\"weight\":1}],"
+				   "\"samples\":10,\"sequence_length\":512,\"seed\":0}");
+	free(shown);
+	cJSON_Delete(json);
 	spec_free(spec);
 }
 
@@ -258,6 +278,18 @@ static void test_fields(void **state)
 		{"\"calibration\":{\"sequence_length\":513}", "/calibration/sequence_length", "from 2 to 512"},
 		{"\"calibration\":{\"seed\":-1}", "/calibration/seed", "from 0"},
 		{"\"calibration\":{\"path\":\"none.txt\"}", "/calibration/path", "is not there"},
+		{"\"calibration\":{\"sources\":[]}", "/calibration/sources", "a list of 1 to 16"},
+		{"\"calibration\":{\"sources\":{}}", "/calibration/sources", "a list of 1 to 16"},
+		{"\"calibration\":{\"sources\":[1]}", "/calibration/sources/0", "must be an object"},
+		{"\"calibration\":{\"sources\":[{}]}", "/calibration/sources/0/path", "is required"},
+		{"\"calibration\":{\"sources\":[{\"path\":\"c4.json\"},{\"path\":\"../secret\"}]}", "/calibration/sources/1/path",
+		 ""},
+		{"\"calibration\":{\"sources\":[{\"path\":\"c4.json\",\"wait\":1}]}", "/calibration/sources/0/wait", "unknown key"},
+		{"\"calibration\":{\"sources\":[{\"path\":\"c4.json\",\"weight\":0}]}", "/calibration/sources/0/weight", "number"},
+		{"\"calibration\":{\"samples\":9,\"sources\":[{\"path\":\"c4.json\"},{\"path\":\"c4.json\",\"weight\":0.01}]}",
+		 "/calibration/sources/1/weight", "too small for one of the 9 samples"},
+		{"\"calibration\":{\"path\":\"c4.json\",\"sources\":[{\"path\":\"c4.json\"}]}", "/calibration/sources",
+		 "exclude each other"},
 		{"\"calibration\":{\"path\":\"../secret/config.json\"}", "/calibration/path", "'..'"},
 		{"\"calibration\":{\"path\":\"/etc/passwd\"}", "/calibration/path", "outside the roots"},
 		{"\"calibration\":{\"path\":\".\"}", "/calibration/path", "not a regular file"},
@@ -395,6 +427,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SPEC_TEST(test_defaults),
 		SPEC_TEST(test_dependent_defaults),
+		SPEC_TEST(test_calibration_sources),
 		SPEC_TEST(test_round_trip),
 		SPEC_TEST(test_fields),
 		SPEC_TEST(test_required_and_sparsity),
