@@ -169,7 +169,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--corpus", nargs="*", default=[], help="more text files to mix in")
-    parser.add_argument("--tokenizer", nargs="*", default=[], help="more tokenizer.json files")
+    parser.add_argument("--tokenizer", nargs="*", default=[ROOT / "tests/data/tiny-qwen/tokenizer.json"],
+                        help="more tokenizer.json files")
     parser.add_argument("--model", nargs="*", default=[ROOT / "demo/tiny-llama"], help="directories with a tokenizer.model")
     parser.add_argument("--only", nargs="*", help="these tokenizers")
     args = parser.parse_args()
@@ -196,7 +197,7 @@ def main():
             if not args.only or family in args.only:
                 files[family] = work / f"{family}.json"
                 files[family].write_text(json.dumps(make.train(family, text, args.vocab)))
-        files |= {str(path): pathlib.Path(path) for path in args.tokenizer if not args.only}
+        files |= {f"{pathlib.Path(path).parent.name} (tokenizer.json)": pathlib.Path(path) for path in args.tokenizer if not args.only}
         for name, path in files.items():
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
             results[name] = compare(name, path, lambda t: tokenizer.encode(t, add_special_tokens=False).ids,
