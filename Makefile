@@ -126,6 +126,8 @@ FUZZ_fuzz_config := engine/model/config.c engine/model/families.c
 FUZZ_fuzz_spec := $(FUZZ_fuzz_safetensors) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/roots.c engine/apportion.c \
 	engine/eval/tasks.c engine/text/reader.c
 FUZZ_fuzz_reader := engine/text/reader.c
+FUZZ_fuzz_tasks := engine/eval/tasks.c engine/text/reader.c
+FUZZ_fuzz_corpus := engine/text/corpus.c engine/text/reader.c engine/model/safetensors.c
 
 .SECONDEXPANSION:
 $(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c $$(FUZZ_$$*)

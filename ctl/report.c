@@ -187,20 +187,27 @@ static void perplexity_row(struct table *table, const char *dataset, const char 
 	table_end_row(table);
 }
 
-/* Every data set that some job has, each once. */
-static void perplexity_rows(struct table *table, const cJSON *jobs)
+/* A row of a score ("acc") of one model ("dense") on one task. */
+static void score_row(struct table *table, const char *task, const char *score, const char *model, const cJSON *jobs)
 {
-	const cJSON *entry, *dataset;
-	cJSON *seen = cJSON_CreateObject();
+	const cJSON *entry;
+	char text[SCORE_ROOM];
+	table_add_format(table, "%s %s %s", task, score, model);
 	cJSON_ArrayForEach(entry, jobs)
-		cJSON_ArrayForEach(dataset, cJSON_GetObjectItemCaseSensitive(result_of(entry), "perplexity"))
 	{
-		if (cJSON_HasObjectItem(seen, dataset->string)) continue;
-		cJSON_AddNullToObject(seen, dataset->string);
-		perplexity_row(table, dataset->string, "dense", jobs);
-		perplexity_row(table, dataset->string, "pruned", jobs);
+		const cJSON *own = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(result_of(entry), "tasks"), task);
+		table_add(table, format_score(cJSON_GetObjectItemCaseSensitive(own, model), score, text));
 	}
-	cJSON_Delete(seen);
+	table_end_row(table);
+}
+
+static void score_rows(struct table *table, const char *task, const cJSON *jobs)
+{
+	static const char *const scores[] = {"acc", "acc_norm"};
+	for (int i = 0; i < 2; i++) {
+		score_row(table, task, scores[i], "dense", jobs);
+		score_row(table, task, scores[i], "pruned", jobs);
+	}
 }
 
 static void block_rows(struct table *table, const cJSON *jobs)
@@ -223,6 +230,27 @@ static void block_rows(struct table *table, const cJSON *jobs)
 	}
 }
 
+static void perplexity_rows(struct table *table, const char *dataset, const cJSON *jobs)
+{
+	perplexity_row(table, dataset, "dense", jobs);
+	perplexity_row(table, dataset, "pruned", jobs);
+}
+
+/* The rows of everything that some job's result has under `key`, each once. */
+static void rows_of_each(struct table *table, const char *key, const cJSON *jobs,
+			 void (*rows)(struct table *table, const char *name, const cJSON *jobs))
+{
+	const cJSON *entry, *item;
+	cJSON *seen = cJSON_CreateObject();
+	cJSON_ArrayForEach(entry, jobs) cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(result_of(entry), key))
+	{
+		if (cJSON_HasObjectItem(seen, item->string)) continue;
+		cJSON_AddNullToObject(seen, item->string);
+		rows(table, item->string, jobs);
+	}
+	cJSON_Delete(seen);
+}
+
 static void print_comparison(const cJSON *jobs)
 {
 	const cJSON *entry;
@@ -237,7 +265,8 @@ static void print_comparison(const cJSON *jobs)
 	compare_row(&table, "method", jobs, get_method);
 	compare_row(&table, "sparsity asked", jobs, get_target);
 	compare_row(&table, "sparsity reached", jobs, get_sparsity);
-	perplexity_rows(&table, jobs);
+	rows_of_each(&table, "perplexity", jobs, perplexity_rows);
+	rows_of_each(&table, "tasks", jobs, score_rows);
 	compare_row(&table, "pruning time", jobs, get_pruning_time);
 	compare_row(&table, "total time", jobs, get_time);
 	block_rows(&table, jobs);

@@ -47,6 +47,24 @@ static void perplexity_rows(struct table *table, const cJSON *result)
 	}
 }
 
+/* A row for each score of a task: "piqa acc  dense 77.3 % ± 1.0 %, pruned 76.1 % ± 1.0 %". */
+static void task_rows(struct table *table, const cJSON *result)
+{
+	static const char *const scores[] = {"acc", "acc_norm"};
+	const cJSON *task;
+	cJSON_ArrayForEach(task, cJSON_GetObjectItemCaseSensitive(result, "tasks"))
+	{
+		for (int i = 0; i < 2; i++) {
+			char dense[SCORE_ROOM], pruned[SCORE_ROOM];
+			table_add_format(table, "%s %s", task->string, scores[i]);
+			table_add_format(table, "dense %s, pruned %s",
+					 format_score(cJSON_GetObjectItemCaseSensitive(task, "dense"), scores[i], dense),
+					 format_score(cJSON_GetObjectItemCaseSensitive(task, "pruned"), scores[i], pruned));
+			table_end_row(table);
+		}
+	}
+}
+
 static void result_rows(struct table *table, const cJSON *job)
 {
 	const cJSON *result = cJSON_GetObjectItemCaseSensitive(job, "result"),
@@ -65,6 +83,7 @@ static void result_rows(struct table *table, const cJSON *job)
 		table_end_row(table);
 	}
 	perplexity_rows(table, result);
+	task_rows(table, result);
 	row(table, "pruning time", format_seconds(number_member(result, "pruning_seconds"), text));
 	row(table, "total time", format_seconds(number_member(result, "seconds"), text));
 }

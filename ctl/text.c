@@ -91,6 +91,18 @@ const char *format_percent(double fraction, char ret[TEXT_ROOM])
 	return ret;
 }
 
+const char *format_score(const cJSON *scores, const char *score, char ret[SCORE_ROOM])
+{
+	char key[TEXT_ROOM], share[TEXT_ROOM], error[TEXT_ROOM];
+	snprintf(key, sizeof key, "%s_stderr", score);
+	format_percent(number_member(scores, score), share);
+	if (strcmp(share, "-") == 0)
+		snprintf(ret, SCORE_ROOM, "-");
+	else
+		snprintf(ret, SCORE_ROOM, "%s ± %s", share, format_percent(number_member(scores, key), error));
+	return ret;
+}
+
 const char *format_bytes(double bytes, char ret[TEXT_ROOM])
 {
 	static const char *const units[] = {" B", " kB", " MB", " GB", " TB"};

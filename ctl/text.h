@@ -29,4 +29,8 @@ const char *format_bytes(double bytes, char ret[TEXT_ROOM]);       /* "13.5 GB" 
 const char *format_number(double number, char ret[TEXT_ROOM]);     /* four significant digits or more */
 const char *format_time(const char *rfc3339, char ret[TEXT_ROOM]); /* "2024-05-06 07:08:09", still UTC */
 
+/* The member `score` ("acc") of a task's scores and its standard error: "62.5 % ± 4.8 %". "-" where there are none. */
+enum { SCORE_ROOM = 2 * TEXT_ROOM + 8 };
+const char *format_score(const cJSON *scores, const char *score, char ret[SCORE_ROOM]);
+
 #endif

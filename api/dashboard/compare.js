@@ -1,7 +1,7 @@
 // Two or more finished jobs side by side.
 import { get } from "./api.js";
 import { chart } from "./charts.js";
-import { decimal, duration, jobName, make, percent, setText } from "./dom.js";
+import { decimal, duration, jobName, make, percent, score, setText } from "./dom.js";
 import { heatmap, span } from "./heatmap.js";
 
 // The fields of a spec by dotted path, without what differs in any two jobs.
@@ -41,6 +41,16 @@ function perplexityRows(jobs) {
 	});
 }
 
+function taskRows(jobs) {
+	const names = [...new Set(jobs.flatMap((job) => Object.keys(job.result.tasks)))];
+	return names.flatMap((name) => ["acc", "acc_norm"].flatMap((key) => {
+		const of = (model) => jobs.map((job) => job.result.tasks[name]?.[model] ?? null);
+		const misses = of("pruned").map((scores) => (scores ? 1 - scores[key] : null));
+		return [[`${name} ${key}, dense`, of("dense").map((scores) => score(scores, key))],
+			[`${name} ${key}, pruned`, of("pruned").map((scores) => score(scores, key)), best(misses)]];
+	}));
+}
+
 function rowsOf(jobs) {
 	return [
 		["Model", jobs.map((job) => job.spec.model)],
@@ -48,6 +58,7 @@ function rowsOf(jobs) {
 		["Target", jobs.map((job) => percent(job.spec.sparsity))],
 		["Zeros", jobs.map((job) => percent(job.result.sparsity, 3))],
 		...perplexityRows(jobs),
+		...taskRows(jobs),
 		["Pruning time", jobs.map((job) => duration(job.result.pruning_seconds))],
 		["Time in all", jobs.map((job) => duration(job.result.seconds)), best(jobs.map((job) => job.result.seconds))],
 		...specRows(jobs),

@@ -3,7 +3,7 @@ import { get, post, remove } from "./api.js";
 import { chart, short } from "./charts.js";
 import { alive, forget, lost } from "./connection.js";
 import { copyButton, curlSubmit, specAgain } from "./curl.js";
-import { announce, decimal, duration, element, isFinished, jobName, make, percent, setText, timeElement } from "./dom.js";
+import { announce, decimal, duration, element, isFinished, jobName, make, percent, score, setText, timeElement } from "./dom.js";
 import { heatmap, layerNames } from "./heatmap.js";
 import { stateBadge } from "./jobs.js";
 import { apply, currentBlock, newProgress, spoken } from "./progress.js";
@@ -176,6 +176,20 @@ function perplexityPart() {
 	return { node, update };
 }
 
+function tasksPart() {
+	const values = make("div");
+	const { node } = card("Zero-shot tasks", values);
+
+	function update(progress) {
+		const tasks = [...progress.tasks];
+		node.hidden = tasks.length === 0;
+		const rows = tasks.flatMap(([name, { dense, pruned }]) => ["acc", "acc_norm"].map((key) =>
+			[`${name}, ${key}`, score(dense, key), score(pruned, key)]));
+		values.replaceChildren(scroll("Table of scores", table("Accuracy by task, with standard errors", ["Task", "Dense", "Pruned"], rows)));
+	}
+	return { node, update };
+}
+
 function blocksPart() {
 	const picture = chart({ x: "block", y: "reconstruction loss", bars: true, whole: true, nothing: "No block has finished yet." });
 	const values = make("div");
@@ -243,9 +257,9 @@ export function jobView(id) {
 	const ended = new AbortController();
 	const progress = newProgress();
 	const state = statePart(id, (problem) => setText(state.error, problem.message));
-	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), warningsPart()];
-	const [curve, heat, blocks, perplexity, warnings] = parts;
-	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node);
+	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(), warningsPart()];
+	const [curve, heat, blocks, perplexity, tasks, warnings] = parts;
+	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node, tasks.node);
 	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), state.node, warnings.node, grid, heat.node);
 	let job = null;
 	let drawing = false;

@@ -3,7 +3,7 @@
 const LONGEST_CURVE = 1200; // points kept of a block's loss curve
 
 export function newProgress() {
-	return { attempt: 0, running: null, blocks: 0, curves: new Map(), finished: new Map(), perplexity: new Map(), warnings: new Map() };
+	return { attempt: 0, running: null, blocks: 0, curves: new Map(), finished: new Map(), perplexity: new Map(), tasks: new Map(), warnings: new Map() };
 }
 
 function addStep(progress, data) {
@@ -35,6 +35,11 @@ const handlers = {
 		const values = progress.perplexity.get(data.dataset) || { dense: null, pruned: null };
 		values[data.model] = data.perplexity;
 		progress.perplexity.set(data.dataset, values);
+	},
+	"task.finished": (progress, data) => {
+		const scores = progress.tasks.get(data.task) || { dense: null, pruned: null };
+		scores[data.model] = data;
+		progress.tasks.set(data.task, scores);
 	},
 	"job.cancelled": (progress) => (progress.running = null),
 	"job.failed": (progress) => (progress.running = null),

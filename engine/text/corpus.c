@@ -418,7 +418,8 @@ static enum status collect(const char *path, int64_t seed, int64_t length, const
 		if (status != STATUS_OK) break;
 	}
 	reader_close(reader);
-	if (status == STATUS_OK) qsort(candidates->items, candidates->count, sizeof *candidates->items, by_key);
+	if (status == STATUS_OK && candidates->count)
+		qsort(candidates->items, candidates->count, sizeof *candidates->items, by_key);
 	return status;
 }
 

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import BESAD, SLOW, Daemon, small_job, small_model, wait_for, write_model  # noqa: E402
+from support import BESAD, ROOT, SLOW, Daemon, small_job, small_model, wait_for, write_model  # noqa: E402
 
 BESACTL = os.path.join(os.path.dirname(BESAD), "besactl")
 DONE, USAGE, REFUSED, UNREACHABLE, FAILED, CANCELLED = range(6)
@@ -153,6 +154,23 @@ class Besactl(unittest.TestCase):
         self.assertEqual(json.loads(self.says("list", "--json"))["jobs"], [])
         self.assertIn("small", self.says("models"))
         self.assertEqual(json.loads(self.says("info", "--json"))["version"], json.loads(self.daemon.get("/v1/info").body)["version"])
+
+    def test_scores_of_tasks(self):
+        shutil.copytree(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.daemon.models, "llama"))
+        shutil.copy(os.path.join(ROOT, "tests", "data", "tasks", "choices.jsonl"), self.daemon.data)
+        jobs = []
+        for sparsity in (0.5, 0.9):
+            job = self.daemon.submit({"model": "llama", "method": "magnitude", "sparsity": sparsity,
+                                      "evaluation": {"tasks": [{"name": "mine", "path": "choices.jsonl", "format": "choices"}]}})
+            self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+            jobs.append(job)
+        score = self.daemon.job(jobs[0])["result"]["tasks"]["mine"]
+        text = {model: f"{100 * score[model]['acc']:.1f} % ± {100 * score[model]['acc_stderr']:.1f} %" for model in score}
+        self.assertRegex(self.says("show", jobs[0]), f"mine acc +dense {text['dense']}, pruned {text['pruned']}\n")
+        compared = self.says("compare", *jobs)
+        self.assertRegex(compared, f"mine acc dense +{text['dense']} +{text['dense']}\n")
+        self.assertRegex(compared, f"mine acc pruned +{text['pruned']} ")
+        self.assertRegex(compared, r"mine acc_norm pruned +\d")
 
     def test_events_as_json(self):
         out = self.says("submit", "--watch", "--json", self.job_file())

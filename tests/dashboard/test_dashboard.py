@@ -51,7 +51,7 @@ class Dashboard(unittest.TestCase):
         self.daemon = Daemon()
         self.addCleanup(self.daemon.remove)
         shutil.copytree(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.daemon.models, "tiny-llama"))
-        for name in ("demo/calibration.safetensors", "tests/data/tiny-llama.wikitext2-64k.safetensors"):
+        for name in ("demo/calibration.safetensors", "tests/data/tiny-llama.wikitext2-64k.safetensors", "tests/data/tasks/choices.jsonl"):
             shutil.copy(os.path.join(ROOT, name), self.daemon.data)
         self.daemon.start()
         self.driver = self.open_browser(1280, 900)
@@ -229,7 +229,8 @@ class Dashboard(unittest.TestCase):
     def test_compare(self):
         for method in ("besa", "wanda", "magnitude"):
             self.daemon.finish(self.daemon.submit(self.spec(method=method, name=f"by {method}", evaluation={"perplexity": [
-                {"name": "wikitext2", "path": "tiny-llama.wikitext2-64k.safetensors", "sequence_length": 256}]})))
+                {"name": "wikitext2", "path": "tiny-llama.wikitext2-64k.safetensors", "sequence_length": 256}],
+                "tasks": [{"name": "questions", "path": "choices.jsonl", "format": "choices", "limit": 20}]})))
         self.go()
         self.see("the history", "by besa")
         self.picture("jobs")
@@ -241,9 +242,16 @@ class Dashboard(unittest.TestCase):
         values = self.text("table.compare")
         for method in ("besa", "wanda", "magnitude"):
             self.assertIn(f"by {method}", values)
-        self.assertEqual(len(self.driver.find_elements(By.CSS_SELECTOR, "table.compare td.best")), 2)
+        for row in ("questions acc, dense", "questions acc_norm, pruned"):
+            self.assertIn(row, values)
+        self.assertRegex(values, r"questions acc, dense( \d+\.\d % ± \d+\.\d %){3}")
+        best = len(self.driver.find_elements(By.CSS_SELECTOR, "table.compare td.best"))
+        self.assertIn(best, (2, 3, 4))  # perplexity, time, and the scores where they differ
         self.check_access()
         self.picture("compare")
+        self.click("by besa")
+        self.see("the scores of the job's tasks", r"questions, acc_norm \d+\.\d % ± ", "section[aria-label='Zero-shot tasks']")
+        self.check_access()
         self.check_log()
 
     def test_token(self):
