@@ -126,14 +126,19 @@ FUZZ_fuzz_config := engine/model/config.c engine/model/families.c
 FUZZ_fuzz_spec := $(FUZZ_fuzz_safetensors) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/roots.c engine/apportion.c \
 	engine/eval/tasks.c engine/text/reader.c
 FUZZ_fuzz_reader := engine/text/reader.c
+FUZZ_fuzz_tokenizer_model := $(BUILD)/fuzz/sentencepiece.o
 FUZZ_fuzz_tasks := engine/eval/tasks.c engine/text/reader.c
 FUZZ_fuzz_corpus := engine/text/corpus.c engine/text/reader.c engine/model/safetensors.c
+
+$(BUILD)/fuzz/sentencepiece.o: engine/text/sentencepiece.cc
+	@mkdir -p $(@D)
+	clang++ $(CPPFLAGS) -std=c++17 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -c -o $@ $<
 
 .SECONDEXPANSION:
 $(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c $$(FUZZ_$$*)
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ \
-		$(shell pkg-config --libs $(PACKAGES)) -lm
+		$(shell pkg-config --libs $(PACKAGES)) -lstdc++ -lm
 
 fuzz: $(FUZZ_TARGETS)
 
