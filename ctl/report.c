@@ -195,7 +195,8 @@ static void score_row(struct table *table, const char *task, const char *score, 
 	table_add_format(table, "%s %s %s", task, score, model);
 	cJSON_ArrayForEach(entry, jobs)
 	{
-		const cJSON *own = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(result_of(entry), "tasks"), task);
+		const cJSON *own =
+			cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(result_of(entry), "tasks"), task);
 		table_add(table, format_score(cJSON_GetObjectItemCaseSensitive(own, model), score, text));
 	}
 	table_end_row(table);
