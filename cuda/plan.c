@@ -117,6 +117,7 @@ void plan_predict(const struct plan_sizes *s, struct plan *ret)
 	for (int f = 0; f < FUSED; f++) {
 		p.weights += array(fused_rows[f], fused_cols[f], dtype_size(s->file_type)) +
 			     padded(fused_rows[f], fused_cols[f], s->compute_type);
+		p.spare += array(fused_rows[f], fused_cols[f], dtype_size(s->file_type));
 		p.ranks += array(fused_rows[f], fused_cols[f], 2) + (size_t)products(s, f) * array(1, fused_cols[f], 8);
 		bins += array(fused_rows[f], fused_cols[f], 1);
 		rows += fused_rows[f];
@@ -138,7 +139,7 @@ void plan_predict(const struct plan_sizes *s, struct plan *ret)
 	size_t head = LOGITS_ROOM + array(s->vocab, s->hidden, dtype_size(s->compute_type) + dtype_size(s->file_type));
 	if (s->probe_sequences) p.probe = 2 * array(s->probe_sequences * s->tokens, s->hidden, 4) + head;
 	p.scratch = scratch_bytes(s);
-	p.pruning = p.weights + p.ranks + p.learning + p.activations + p.streams + p.probe + p.scratch;
+	p.pruning = p.weights + p.spare + p.ranks + p.learning + p.activations + p.streams + p.probe + p.scratch;
 	p.evaluation = p.weights + activation_bytes(s, s->pass_batch, false) + 2 * batch + head + WORKSPACE_BYTES;
 	p.peak = larger(p.pruning, p.evaluation);
 	*ret = p;

@@ -29,6 +29,7 @@ struct plan_sizes {
 /* Bytes. */
 struct plan {
 	size_t weights; /* of a block: frozen and active */
+	size_t spare;   /* the frozen weights of a second block, on its way from or to disk */
 	size_t ranks;
 	size_t learning;    /* bins, θ and the optimizer's state, outputs and their gradients */
 	size_t activations; /* of the passes, and of the learning step */

@@ -114,7 +114,8 @@ struct backend_ops {
 	enum status (*upload)(struct backend *, void *device, const void *host, size_t bytes);
 	enum status (*download)(struct backend *, void *host, const void *device, size_t bytes); /* done when it returns */
 	/* The same beside the operations: one other thread may call these while operations run. They are done when they return and take no
-	 * part in the order; no operation that has not been waited for may touch the memory meanwhile. */
+	 * part in the order: meanwhile no operation that has not been waited for may touch what is uploaded, or write to what is
+	 * downloaded. */
 	enum status (*side_upload)(struct backend *, void *device, const void *host, size_t bytes, struct error *err);
 	enum status (*side_download)(struct backend *, void *host, const void *device, size_t bytes, struct error *err);
 	enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes); /* device to device */

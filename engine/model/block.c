@@ -190,6 +190,7 @@ void block_release(struct block *block)
 	if (!block->backend) return;
 	for (int f = 0; f < FUSED_COUNT; f++) {
 		release(block->backend, &block->weight[f]);
+		release(block->backend, &block->spare[f]);
 		release(block->backend, &block->active[f]);
 		release(block->backend, &block->bias[f]);
 	}
@@ -201,37 +202,82 @@ void block_release(struct block *block)
 	*block = (struct block){0};
 }
 
-static enum status load_linear(struct block *block, const struct model *model, const struct linear *linear, int index,
+/* Reads a linear into `weight`, or, beside operations, into `spare`. */
+static enum status read_linear(struct block *block, const struct model *model, const struct linear *linear, int index, bool beside,
 			       struct error *err)
 {
-	struct backend *backend = block->backend;
+	const struct backend_ops *ops = block->backend->ops;
 	struct tensor_info info;
 	void *host = NULL;
 	TRY(block_linear_tensor(model, linear, index, &info, err));
 	TRY(model_read(model, &info, &host, err));
-	struct tensor to = tensor_rows(block->weight[linear->fused], linear->first, linear->rows);
-	enum status status = backend->ops->upload(backend, to.data, host, (size_t)info.bytes);
+	struct tensor to = tensor_rows((beside ? block->spare : block->weight)[linear->fused], linear->first, linear->rows);
+	enum status status = beside ? ops->side_upload(block->backend, to.data, host, (size_t)info.bytes, err)
+				    : ops->upload(block->backend, to.data, host, (size_t)info.bytes);
 	free(host);
-	if (status != STATUS_OK) *err = backend->error;
-	if (status != STATUS_OK || !linear->bias) return status;
+	if (status != STATUS_OK && !beside) *err = block->backend->error;
+	return status;
+}
 
+static enum status load_bias(struct block *block, const struct model *model, const struct linear *linear, int index,
+			     struct error *err)
+{
+	struct backend *backend = block->backend;
 	char name[160];
 	struct tensor bias = {0};
+	if (!linear->bias) return STATUS_OK;
 	tensor_name(&model->config, name, index, linear->path, "bias");
 	TRY(model_upload_vector(model, backend, name, linear->rows, &bias, err));
 	struct tensor place = tensor_cols(block->bias[linear->fused], linear->first, linear->rows);
-	status = backend->ops->copy(backend, place.data, bias.data, tensor_bytes(&bias));
+	enum status status = backend->ops->copy(backend, place.data, bias.data, tensor_bytes(&bias));
 	if (status != STATUS_OK) *err = backend->error;
 	backend->ops->release(backend, bias.data);
 	return status;
+}
+
+enum status block_add_spare(struct block *block, struct error *err)
+{
+	for (int f = 0; f < FUSED_COUNT; f++)
+		TRY(allocate(block->backend, block->layout.fused_rows[f], block->layout.fused_cols[f], block->file_type,
+			     &block->spare[f], err));
+	block->spare_index = -1;
+	return STATUS_OK;
+}
+
+enum status block_fetch(struct block *block, const struct model *model, int index, struct error *err)
+{
+	block->spare_index = -1;
+	for (int i = 0; i < block->layout.n_linears; i++)
+		TRY(read_linear(block, model, &block->layout.linears[i], index, true, err));
+	block->spare_index = index;
+	return STATUS_OK;
+}
+
+/* Brings the linears of block `index` into `weight`. */
+static enum status load_linears(struct block *block, const struct model *model, int index, struct error *err)
+{
+	if (block->spare[0].data) {
+		bool fetched = block->spare_index == index;
+		for (int f = 0; f < FUSED_COUNT; f++) {
+			struct tensor other = block->weight[f];
+			block->weight[f] = block->spare[f];
+			block->spare[f] = other;
+		}
+		block->spare_index = -1;
+		if (fetched) return STATUS_OK;
+	}
+	for (int i = 0; i < block->layout.n_linears; i++)
+		TRY(read_linear(block, model, &block->layout.linears[i], index, false, err));
+	return STATUS_OK;
 }
 
 enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
 {
 	char name[160];
 	struct norm_vector norms[MAX_NORM_VECTORS];
+	TRY(load_linears(block, model, index, err));
 	for (int i = 0; i < block->layout.n_linears; i++)
-		TRY(load_linear(block, model, &block->layout.linears[i], index, err));
+		TRY(load_bias(block, model, &block->layout.linears[i], index, err));
 	block->window = model_window(block->config, index);
 	release_norms(block);
 	int n_norms = norm_vectors(block->config, block, norms);

@@ -28,6 +28,8 @@ struct block {
 	struct backend *backend;
 	enum dtype file_type, compute_type;
 	struct tensor weight[FUSED_COUNT];      /* frozen, file_type */
+	struct tensor spare[FUSED_COUNT];       /* as weight, of another block; no data unless block_add_spare was called */
+	int spare_index;                        /* of the block whose weights are in `spare` as they are in the file; -1 for none */
 	struct tensor active[FUSED_COUNT];      /* compute_type */
 	struct tensor bias[FUSED_COUNT];        /* F32 [1, rows]; no data where there is none */
 	struct tensor norm1, norm2;             /* F32 [1, H] */
@@ -49,7 +51,14 @@ enum status block_file_type(const struct model *, const struct block_layout *, e
 /* Checks that every tensor of every block is there with the shape and a type that can be used. */
 enum status block_check(const struct model *, struct error *err);
 
-/* Reads block `index` into `weight`, the biases and the norms. */
+/* A second set of weights: what is in `weight` goes there when the next block is loaded, and stays until one is fetched. */
+enum status block_add_spare(struct block *, struct error *err);
+
+/* Reads the linears of block `index` into `spare`, beside operations that use the rest. Where it fails, block_load will say why. */
+enum status block_fetch(struct block *, const struct model *, int index, struct error *err);
+
+/* Reads block `index` into `weight`, the biases and the norms; the linears were fetched, or are read now. With a spare the weights that were
+ * there change places with it. */
 enum status block_load(struct block *, const struct model *, int index, struct error *err);
 
 /* Where the file holds `linear` of block `index`: its rows of a tensor, described as a tensor of their own. The name is that of the

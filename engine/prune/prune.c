@@ -7,55 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/eval/probe.h"
 #include "engine/file.h"
-#include "engine/model/block.h"
-#include "engine/model/half.h"
-#include "engine/prune/besa.h"
 #include "engine/prune/exact.h"
-#include "engine/prune/ranking.h"
-#include "engine/prune/stream.h"
+#include "engine/prune/walk.h"
 
 /* Tokens that go through a block at once in the passes that learn nothing. */
 enum { BATCH_TOKENS_CPU = 1024, BATCH_TOKENS_DEVICE = 8192 };
-
-/* Of the linears of one kind, or of one expert. */
-struct part_result {
-	double rate; /* the mean over the rows */
-	int64_t rows, zeros, params;
-};
-
-/* Everything that lives as long as the walk over the blocks. */
-struct walk {
-	const struct pruning *p;
-	const struct spec *spec;
-	struct backend *backend;
-	bool dense_stream; /* the reference comes from the dense model's own activations */
-	struct block block;
-	struct ranking ranking;
-	struct besa besa;
-	struct activations activations; /* of the passes */
-	struct probe probe;             /* without a plan where nothing is probed */
-	int batch;                      /* sequences of a pass */
-	struct tensor y;                /* F32 [batch · tokens, H] */
-	void *stats;                    /* F64 [STEP_STATS] */
-	struct stream input, reference; /* X of the running block; its Y_ref (dense_stream: the dense model's hidden states) */
-	float *rates;                   /* [rows of a block] */
-	int32_t *thresholds;
-	struct part_result *experts; /* of the running block, [layout.experts] */
-	void *weights;               /* host room for the largest linear, in the file's type */
-};
-
-/* Where the time of a block goes. */
-enum phase { PHASE_LOAD, PHASE_REFERENCE, PHASE_RANK, PHASE_LEARN, PHASE_FINAL, PHASE_WRITE, PHASE_PROBE, PHASE_COUNT };
-static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank", "learn", "final", "write", "probe"};
-
-struct block_result {
-	double loss, reconstruction, perplexity, seconds;
-	double phases[PHASE_COUNT], mark; /* seconds; monotonic time when the running phase began */
-	int64_t zeros, params;
-	struct part_result kinds[LAYOUT_MAX_KINDS];
-};
 
 double prune_block_work(const struct spec *spec)
 {
@@ -80,22 +37,6 @@ static int64_t batch_at(const struct walk *w, int64_t first)
 {
 	int64_t left = w->input.sequences - first;
 	return left < w->batch ? left : w->batch;
-}
-
-/* Magnitude pruning needs no data; without any there are no passes, and no reconstruction loss to report. */
-static bool calibrated(const struct walk *w)
-{
-	return w->spec->calibration.n_sources > 0;
-}
-
-static bool learns(const struct walk *w)
-{
-	return w->spec->method == METHOD_BESA && w->spec->sparsity > 0;
-}
-
-static bool probes(const struct walk *w)
-{
-	return w->probe.plan != NULL;
 }
 
 /* ---- passes ---------------------------------------------------------------------------------------------------------------------- */
@@ -174,6 +115,80 @@ static enum status final_pass(struct walk *w, double *ret, struct error *err)
 	return STATUS_OK;
 }
 
+/* ---- the block before ------------------------------------------------------------------------------------------------------------ */
+
+/* An event of the running block: told now, or when the block before is committed. */
+static enum status tell(struct walk *w, const char *type, cJSON *data, struct error *err)
+{
+	enum status status = STATUS_OK;
+	if (w->pending) {
+		cJSON *event = cJSON_CreateObject();
+		cJSON_AddStringToObject(event, "type", type);
+		cJSON_AddItemToObject(event, "data", data);
+		cJSON_AddItemToArray(w->held, event);
+		return STATUS_OK;
+	}
+	status = w->p->sink->event(w->p->sink->context, type, data, err);
+	cJSON_Delete(data);
+	return status;
+}
+
+static enum status tell_held(struct walk *w, struct error *err)
+{
+	while (cJSON_GetArraySize(w->held)) {
+		cJSON *event = cJSON_DetachItemFromArray(w->held, 0);
+		enum status status = w->p->sink->event(w->p->sink->context,
+						       cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "type")),
+						       cJSON_GetObjectItemCaseSensitive(event, "data"), err);
+		cJSON_Delete(event);
+		TRY(status);
+	}
+	return STATUS_OK;
+}
+
+static enum status write_last(void *context, struct error *err)
+{
+	struct walk *w = context;
+	TRY(finish_weights(w, &w->last, w->last_weights, err));
+	return finish_streams(w, w->last.index, &w->last_outputs, err);
+}
+
+/* Commits the block before, once it is written. */
+static enum status settle(struct walk *w, struct error *err)
+{
+	if (!w->pending) return STATUS_OK;
+	enum status status = w->writing ? background_wait_first(w->background, err) : write_last(w, err);
+	w->pending = w->writing = false;
+	if (status == STATUS_OK) status = finish_commit(w, &w->last, err);
+	if (status != STATUS_OK) error_prefix(err, "writing block %d", w->last.index);
+	block_result_release(&w->last);
+	return status == STATUS_OK ? tell_held(w, err) : status;
+}
+
+static enum status fetch_next(void *context, struct error *err)
+{
+	struct walk *w = context;
+	return block_fetch(&w->block, w->p->model, w->next, err);
+}
+
+/* What goes on beside the running block: the last one is written, and then the next one fetched, into the memory where that was. */
+static void work_beside(struct walk *w, int index)
+{
+	w->next = index + 1;
+	w->writing = w->pending;
+	background_start(w->background, w->pending ? write_last : NULL, w->next < w->p->model->config.layers ? fetch_next : NULL,
+			 w);
+}
+
+/* Waits for all that goes on beside the running block. A fetch that failed is tried again, in line, by block_load. */
+static enum status stop_beside(struct walk *w, struct error *err)
+{
+	struct error ignored;
+	TRY(settle(w, err));
+	background_wait_second(w->background, &ignored);
+	return STATUS_OK;
+}
+
 /* ---- rates ----------------------------------------------------------------------------------------------------------------------- */
 
 struct step_context {
@@ -189,6 +204,7 @@ static enum status report_step(void *context, const struct besa_step *step, stru
 	double tokens = (double)(w->input.sequences * w->input.tokens);
 	progress_add(w->p->progress, (step->step - c->done) * per_step * tokens);
 	c->done = step->step;
+	if (background_first_over(w->background)) TRY(settle(w, err));
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", c->block);
 	cJSON_AddNumberToObject(data, "step", step->step);
@@ -196,9 +212,7 @@ static enum status report_step(void *context, const struct besa_step *step, stru
 	cJSON_AddNumberToObject(data, "loss", step->loss);
 	cJSON_AddNumberToObject(data, "reconstruction", step->reconstruction);
 	cJSON_AddNumberToObject(data, "sparsity", step->sparsity);
-	enum status status = w->p->sink->event(w->p->sink->context, "block.step", data, err);
-	cJSON_Delete(data);
-	return status;
+	return tell(w, "block.step", data, err);
 }
 
 /* How many weights each row loses: learned and brought to the exact count, or ⌊C·s⌋ for the one-shot methods. */
@@ -212,7 +226,7 @@ static enum status choose_thresholds(struct walk *w, int index, struct block_res
 			w->thresholds[linear->row + r] = (int32_t)((double)linear->cols * w->spec->sparsity);
 		}
 	}
-	if (learns(w)) {
+	if (walk_learns(w)) {
 		struct step_context context = {.w = w, .block = index};
 		struct besa_step last;
 		TRY(besa_learn(&w->besa, &w->input, &w->reference, w->p->job->stop, report_step, &context, w->rates, &last, err));
@@ -232,9 +246,8 @@ static enum status choose_thresholds(struct walk *w, int index, struct block_res
 }
 
 /* Tells which experts got no token of the calibration: their weights are ranked by magnitude, and nothing is learned about them. */
-static enum status report_unseen(const struct walk *w, int index, struct error *err)
+static enum status report_unseen(struct walk *w, int index, struct error *err)
 {
-	const struct engine_sink *sink = w->p->sink;
 	int unseen = 0, experts = w->block.layout.experts;
 	char message[400];
 	size_t used = (size_t)snprintf(message, sizeof message, "block %d: no calibration token reached expert", index);
@@ -248,141 +261,19 @@ static enum status report_unseen(const struct walk *w, int index, struct error *
 	snprintf(message + used, sizeof message - used, " (%d of %d); pruned by magnitude", unseen, experts);
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddStringToObject(data, "message", message);
-	enum status status = sink->event(sink->context, "warning", data, err);
-	cJSON_Delete(data);
-	return status;
-}
-
-/* ---- output ---------------------------------------------------------------------------------------------------------------------- */
-
-static int64_t count_zeros(const void *weights, enum dtype type, int64_t count)
-{
-	int64_t zeros = 0;
-	if (type == DTYPE_F32)
-		for (int64_t i = 0; i < count; i++)
-			zeros += ((const float *)weights)[i] == 0;
-	else
-		for (int64_t i = 0; i < count; i++)
-			zeros += (((const uint16_t *)weights)[i] & 0x7fff) == 0;
-	return zeros;
-}
-
-/* Masks the weights of the block in the file's type and writes them into the output. */
-static enum status write_weights(struct walk *w, int index, struct block_result *result, struct error *err)
-{
-	const struct block_layout *layout = &w->block.layout;
-	const struct backend_ops *ops = w->backend->ops;
-	for (int f = 0; f < FUSED_COUNT; f++)
-		TRY(backend_failed(w,
-				   ops->mask_weights(w->backend, w->block.weight[f], w->block.weight[f], w->ranking.rank[f],
-						     (int32_t *)w->ranking.thresholds + layout->fused_row[f], false),
-				   err));
-	for (int i = 0; i < layout->n_linears; i++) {
-		const struct linear *linear = &layout->linears[i];
-		struct tensor_info info;
-		struct tensor rows = tensor_rows(w->block.weight[linear->fused], linear->first, linear->rows);
-		TRY(block_linear_tensor(w->p->model, linear, index, &info, err));
-		TRY(backend_failed(w, ops->download(w->backend, w->weights, rows.data, (size_t)info.bytes), err));
-		TRY(output_write(w->p->output, &info, w->weights, err));
-		int64_t params = linear->rows * linear->cols, zeros = count_zeros(w->weights, info.dtype, params);
-		int expert = layout->products[linear->product].expert;
-		struct part_result *kind = &result->kinds[linear->kind];
-		kind->zeros += zeros;
-		kind->params += params;
-		result->zeros += zeros;
-		if (expert < 0) continue;
-		w->experts[expert].zeros += zeros;
-		w->experts[expert].params += params;
-	}
-	result->params = layout->params;
-	return output_sync(w->p->output, err);
-}
-
-/* Of each expert the calibration tokens that it got (null without a calibration), and its sparsity. */
-static cJSON *experts_json(const struct walk *w)
-{
-	cJSON *experts = cJSON_CreateArray();
-	for (int i = 0; i < w->block.layout.experts; i++) {
-		const struct part_result *part = &w->experts[i];
-		cJSON *expert = cJSON_CreateObject();
-		cJSON_AddItemToObject(expert, "tokens",
-				      calibrated(w) ? cJSON_CreateNumber((double)w->ranking.norms.seen[i]) : cJSON_CreateNull());
-		cJSON_AddNumberToObject(expert, "sparsity", (double)part->zeros / (double)part->params);
-		cJSON_AddItemToArray(experts, expert);
-	}
-	return experts;
-}
-
-static cJSON *block_json(const struct walk *w, int index, const struct block_result *result)
-{
-	const struct block_layout *layout = &w->block.layout;
-	cJSON *data = cJSON_CreateObject();
-	cJSON_AddNumberToObject(data, "block", index);
-	cJSON_AddNumberToObject(data, "blocks", (double)w->p->model->config.layers);
-	cJSON_AddItemToObject(data, "loss", calibrated(w) ? cJSON_CreateNumber(result->loss) : cJSON_CreateNull());
-	cJSON_AddItemToObject(data, "reconstruction",
-			      calibrated(w) ? cJSON_CreateNumber(result->reconstruction) : cJSON_CreateNull());
-	cJSON_AddNumberToObject(data, "sparsity", (double)result->zeros / (double)result->params);
-	cJSON *layers = cJSON_AddObjectToObject(data, "layers");
-	for (int i = 0; i < layout->n_kinds; i++) {
-		cJSON *layer = cJSON_AddObjectToObject(layers, layout->kinds[i]);
-		cJSON_AddNumberToObject(layer, "rate", result->kinds[i].rate);
-		cJSON_AddNumberToObject(layer, "zeros", (double)result->kinds[i].zeros);
-		cJSON_AddNumberToObject(layer, "params", (double)result->kinds[i].params);
-	}
-	if (layout->experts) cJSON_AddItemToObject(data, "experts", experts_json(w));
-	cJSON_AddItemToObject(data, "perplexity",
-			      isnan(result->perplexity) ? cJSON_CreateNull() : cJSON_CreateNumber(result->perplexity));
-	double dense = isnan(result->perplexity) ? NAN : w->p->savepoint->probe_dense;
-	cJSON_AddItemToObject(data, "perplexity_dense", isnan(dense) ? cJSON_CreateNull() : cJSON_CreateNumber(dense));
-	cJSON_AddNumberToObject(data, "seconds", result->seconds);
-	cJSON *phases = cJSON_AddObjectToObject(data, "phases");
-	for (int i = 0; i < PHASE_COUNT; i++)
-		cJSON_AddNumberToObject(phases, PHASE_NAMES[i], result->phases[i]);
-	return data;
-}
-
-/* The order that makes a crash at any point safe: the tensors are on disk, then the hidden states behind the block, then the savepoint,
- * then the caller's commit; only then goes what the block started from. */
-static enum status checkpoint_block(struct walk *w, int index, cJSON *data, struct error *err)
-{
-	struct savepoint *savepoint = w->p->savepoint;
-	char path[4096];
-	if (calibrated(w) && index + 1 < w->p->model->config.layers) {
-		savepoint_path(savepoint, "hidden", index + 1, path);
-		TRY(stream_save(&w->input, path, err));
-		savepoint_path(savepoint, "dense", index + 1, path);
-		if (w->dense_stream) TRY(stream_save(&w->reference, path, err));
-	}
-	if (probes(w) && index + 1 < w->p->model->config.layers) {
-		savepoint_path(savepoint, "probe", index + 1, path);
-		TRY(stream_save(&w->probe.behind, path, err));
-	}
-	cJSON_AddItemToArray(savepoint->blocks, cJSON_Duplicate(data, true));
-	TRY(savepoint_save(savepoint, w->p->spec_json, err));
-	TRY(w->p->sink->commit_block(w->p->sink->context, index, data, err));
-	savepoint_path(savepoint, "hidden", index, path);
-	unlink(path);
-	savepoint_path(savepoint, "dense", index, path);
-	unlink(path);
-	savepoint_path(savepoint, "probe", index, path);
-	unlink(path);
-	return STATUS_OK;
+	return tell(w, "warning", data, err);
 }
 
 /* ---- the walk -------------------------------------------------------------------------------------------------------------------- */
 
-static enum status announce_block(const struct walk *w, int index, struct error *err)
+static enum status announce_block(struct walk *w, int index, struct error *err)
 {
-	const struct engine_sink *sink = w->p->sink;
 	w->p->progress->block = index;
 	progress_phase(w->p->progress, "pruning");
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", index);
 	cJSON_AddNumberToObject(data, "blocks", (double)w->p->model->config.layers);
-	enum status status = sink->event(sink->context, "block.started", data, err);
-	cJSON_Delete(data);
-	return status;
+	return tell(w, "block.started", data, err);
 }
 
 /* Ends a phase: its operations are done, not only issued. */
@@ -395,42 +286,89 @@ static enum status end_phase(struct walk *w, struct block_result *result, enum p
 	return STATUS_OK;
 }
 
-static enum status prune_block(struct walk *w, int index, struct error *err)
+static enum status mask_weights(struct walk *w, struct error *err)
 {
-	struct block_result result = {.perplexity = NAN, .mark = monotonic_seconds()};
-	memset(w->experts, 0, (size_t)w->block.layout.experts * sizeof *w->experts);
-	double started = result.mark, tokens = calibrated(w) ? (double)(w->input.sequences * w->input.tokens) : 1;
+	for (int f = 0; f < FUSED_COUNT; f++)
+		TRY(backend_failed(
+			w,
+			w->backend->ops->mask_weights(w->backend, w->block.weight[f], w->block.weight[f], w->ranking.rank[f],
+						      (int32_t *)w->ranking.thresholds + w->block.layout.fused_row[f], false),
+			err));
+	return STATUS_OK;
+}
+
+/* Whether block `index` can be written while the next one is pruned: not if what goes to disk is changed by then, or the device's room for
+ * weights is wanted at once. */
+static bool may_wait(const struct walk *w, int index)
+{
+	bool probed = walk_probes(w) && w->probe.plan->due[index];
+	return index + 1 < w->p->model->config.layers && !w->dense_stream && !probed;
+}
+
+/* From the masked weights to the end of the block: at once, or beside the next one. */
+static enum status finish(struct walk *w, struct block_result *result, double started, struct error *err)
+{
+	bool wait = may_wait(w, result->index);
+	TRY(stop_beside(w, err));
+	if (!wait) TRY(finish_weights(w, result, w->block.weight, err)); /* before the probe loads other blocks */
+	TRY(end_phase(w, result, PHASE_WRITE, err));
+	if (walk_probes(w)) TRY(probe_advance(&w->probe, result->index, &result->perplexity, err));
+	TRY(end_phase(w, result, PHASE_PROBE, err));
+	if (!wait) TRY(finish_streams(w, result->index, &w->input, err));
+	TRY(end_phase(w, result, PHASE_WRITE, err));
+	result->seconds = monotonic_seconds() - started;
+	w->last = *result;
+	*result = (struct block_result){0};
+	if (wait) {
+		memcpy(w->last_weights, w->block.weight, sizeof w->last_weights);
+		w->last_outputs = w->input;
+		w->pending = true;
+		return STATUS_OK;
+	}
+	enum status status = finish_commit(w, &w->last, err);
+	block_result_release(&w->last);
+	return status;
+}
+
+static enum status prune_steps(struct walk *w, struct block_result *result, struct error *err)
+{
+	int index = result->index;
+	double started = monotonic_seconds(), tokens = walk_calibrated(w) ? (double)(w->input.sequences * w->input.tokens) : 1;
+	result->mark = started;
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
-	TRY(end_phase(w, &result, PHASE_LOAD, err));
-	if (calibrated(w)) {
+	work_beside(w, index);
+	TRY(end_phase(w, result, PHASE_LOAD, err));
+	if (walk_calibrated(w)) {
 		TRY(reference_pass(w, err));
 		TRY(report_unseen(w, index, err));
 	}
-	TRY(end_phase(w, &result, PHASE_REFERENCE, err));
+	memcpy(result->seen, w->ranking.norms.seen, (size_t)w->block.layout.experts * sizeof *result->seen);
+	TRY(end_phase(w, result, PHASE_REFERENCE, err));
 	progress_add(w->p->progress, tokens);
 	enum importance importance = w->spec->method == METHOD_BESA        ? w->spec->besa.importance
 				     : w->spec->method == METHOD_MAGNITUDE ? IMPORTANCE_MAGNITUDE
 									   : IMPORTANCE_WANDA;
 	TRY(backend_failed(w, ranking_rank(&w->ranking, &w->block, importance, w->input.sequences), err));
-	TRY(end_phase(w, &result, PHASE_RANK, err));
-	TRY(choose_thresholds(w, index, &result, err));
-	TRY(end_phase(w, &result, PHASE_LEARN, err));
+	TRY(end_phase(w, result, PHASE_RANK, err));
+	TRY(choose_thresholds(w, index, result, err));
+	TRY(end_phase(w, result, PHASE_LEARN, err));
+	TRY(settle(w, err)); /* the final pass writes where the last block's hidden states are */
 	TRY(backend_failed(w, ranking_activate(&w->ranking, &w->block, w->thresholds), err));
-	if (calibrated(w)) TRY(final_pass(w, &result.reconstruction, err));
-	TRY(end_phase(w, &result, PHASE_FINAL, err));
+	if (walk_calibrated(w)) TRY(final_pass(w, &result->reconstruction, err));
+	TRY(end_phase(w, result, PHASE_FINAL, err));
 	progress_add(w->p->progress, tokens);
-	TRY(write_weights(w, index, &result, err));
-	TRY(end_phase(w, &result, PHASE_WRITE, err));
-	if (probes(w)) TRY(probe_advance(&w->probe, index, &result.perplexity, err));
-	TRY(end_phase(w, &result, PHASE_PROBE, err));
+	TRY(mask_weights(w, err));
+	TRY(backend_failed(w, w->backend->ops->sync(w->backend), err));
+	return finish(w, result, started, err);
+}
 
-	double miss = learns(w) ? ((double)result.zeros / (double)result.params - w->spec->sparsity) / w->spec->sparsity : 0;
-	result.loss = result.reconstruction + w->spec->besa.lambda * miss * miss;
-	result.seconds = monotonic_seconds() - started;
-	cJSON *data = block_json(w, index, &result);
-	enum status status = checkpoint_block(w, index, data, err);
-	cJSON_Delete(data);
+static enum status prune_block(struct walk *w, int index, struct error *err)
+{
+	struct block_result result;
+	TRY(block_result_create(&w->block.layout, index, &result, err));
+	enum status status = prune_steps(w, &result, err);
+	block_result_release(&result);
 	return status;
 }
 
@@ -487,16 +425,20 @@ static enum status create(struct walk *w, struct error *err)
 		hidden = model->config.hidden;
 	int64_t largest = 0;
 	w->batch = (int)pass_batch(w->p);
+	w->held = cJSON_CreateArray();
+	if (!w->held) return error_set(err, STATUS_NO_MEMORY, "no memory for events");
+	TRY(background_create(&w->background, err));
 	TRY(block_create(model, w->backend, w->p->compute_type, tokens, &w->block, err));
+	TRY(block_add_spare(&w->block, err));
 	TRY(ranking_create(&w->block, &w->ranking, err));
-	if (learns(w)) TRY(besa_create(w->spec, &w->block, &w->ranking, tokens, &w->besa, err));
+	if (walk_learns(w)) TRY(besa_create(w->spec, &w->block, &w->ranking, tokens, &w->besa, err));
 	TRY(activations_create(&w->block, w->batch, tokens, false, &w->activations, err));
 	struct tensor y = tensor_make(NULL, w->batch * tokens, hidden, DTYPE_F32);
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, tensor_bytes(&y), &y.data), err));
 	w->y = y;
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, STEP_STATS * sizeof(double), &w->stats), err));
 	int64_t at_once = w->batch > w->spec->besa.batch_size ? w->batch : w->spec->besa.batch_size;
-	if (calibrated(w)) {
+	if (walk_calibrated(w)) {
 		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->input, err));
 		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->reference, err));
 	}
@@ -506,14 +448,16 @@ static enum status create(struct walk *w, struct error *err)
 	w->rates = malloc((size_t)layout->rows * sizeof *w->rates);
 	w->thresholds = malloc((size_t)layout->rows * sizeof *w->thresholds);
 	w->weights = malloc((size_t)largest * dtype_size(w->block.file_type));
-	w->experts = calloc((size_t)layout->experts + 1, sizeof *w->experts);
-	if (!w->rates || !w->thresholds || !w->weights || !w->experts)
+	if (!w->rates || !w->thresholds || !w->weights)
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
 	return create_probe(w, err);
 }
 
 static void destroy(struct walk *w)
 {
+	background_destroy(w->background);
+	block_result_release(&w->last);
+	cJSON_Delete(w->held);
 	probe_release(&w->probe);
 	stream_release(&w->input);
 	stream_release(&w->reference);
@@ -525,7 +469,6 @@ static void destroy(struct walk *w)
 	block_release(&w->block);
 	free(w->rates);
 	free(w->thresholds);
-	free(w->experts);
 	free(w->weights);
 }
 
@@ -534,7 +477,7 @@ static enum status start_probe(struct walk *w, struct error *err)
 {
 	char path[4096];
 	int first = w->p->job->blocks_done;
-	if (!probes(w)) return STATUS_OK;
+	if (!walk_probes(w)) return STATUS_OK;
 	if (!first) {
 		TRY(probe_embed(&w->probe, err));
 		return probe_dense(&w->probe, &w->p->savepoint->probe_dense, err);
@@ -551,7 +494,7 @@ static enum status start(struct walk *w, const struct sequences *calibration, st
 	char path[4096];
 	int first = w->p->job->blocks_done;
 	TRY(start_probe(w, err));
-	if (!calibrated(w)) return STATUS_OK;
+	if (!walk_calibrated(w)) return STATUS_OK;
 	if (!first) return embed_all(w, calibration, err);
 	savepoint_path(w->p->savepoint, "hidden", first, path);
 	TRY(stream_load(&w->input, path, err));
@@ -572,6 +515,9 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 		if (status != STATUS_OK && status != STATUS_CANCELLED)
 			error_prefix(err, "block %d of %d", index, (int)p->model->config.layers);
 	}
+	/* Whatever ends the walk, a block that is done is not lost. */
+	struct error second;
+	if (status != STATUS_OK) settle(&w, &second);
 	destroy(&w);
 	return status;
 }

@@ -97,22 +97,21 @@ static enum status move_sequence(struct stream *stream, const struct file *file,
 		return save ? file_write(file, row, bytes, offset, err) : file_read(file, row, bytes, offset, err);
 	}
 	TRY(stream_batch(stream, i, 1, false, &batch));
-	if (!save) TRY(file_read(file, row, bytes, offset, err));
-	enum status status = save ? backend->ops->download(backend, row, batch.data, bytes)
-				  : backend->ops->upload(backend, batch.data, row, bytes);
-	if (status != STATUS_OK) {
-		*err = backend->error;
-		return status;
+	if (save) {
+		TRY(backend->ops->side_download(backend, row, batch.data, bytes, err));
+		return file_write(file, row, bytes, offset, err);
 	}
-	return save ? file_write(file, row, bytes, offset, err) : STATUS_OK;
+	TRY(file_read(file, row, bytes, offset, err));
+	enum status status = backend->ops->upload(backend, batch.data, row, bytes);
+	if (status != STATUS_OK) *err = backend->error;
+	return status;
 }
 
 static enum status move_all(struct stream *stream, const struct file *file, bool save, struct error *err)
 {
 	float *row = malloc(sequence_bytes(stream));
 	if (!row) return error_set(err, STATUS_NO_MEMORY, "no memory for a sequence of hidden states");
-	enum status status = stream->backend->ops->sync(stream->backend);
-	if (status != STATUS_OK) *err = stream->backend->error;
+	enum status status = STATUS_OK;
 	for (int64_t i = 0; status == STATUS_OK && i < stream->sequences; i++)
 		status = move_sequence(stream, file, i, save, row, err);
 	free(row);

@@ -67,6 +67,22 @@ class Events(unittest.TestCase):
         for ids in seen:
             self.assertEqual(ids, expected)
 
+    def test_blocks_follow_each_other(self):
+        """A block may be on its way to disk while the next one is pruned: its end is told before the next one's beginning all the same."""
+        specs = [{"progress": {"perplexity_every": every}, **spec} for every in (0, 3) for spec in (
+            {}, {"besa": {"target": "dense_stream"}}, {"method": "wanda"}, {"method": "magnitude"},
+            {"method": "magnitude", "calibration": None})]
+        for number, spec in enumerate(specs):
+            job = self.daemon.submit(small_job(output=f"order-{number}", **spec))
+            self.assertEqual(self.daemon.finish(job)["state"], "succeeded", self.daemon.job(job))
+            blocks = [(e["data"]["block"], e["type"]) for e in self.daemon.events(job) if e["type"].startswith("block.")]
+            self.assertEqual([b for b, _ in blocks], sorted(b for b, _ in blocks))
+            for block in range(4):
+                types = [t for b, t in blocks if b == block]
+                self.assertEqual((types[0], types[-1]), ("block.started", "block.finished"))
+                self.assertEqual(types.count("block.started") + types.count("block.finished"), 2)
+                self.assertEqual("block.step" in types, "method" not in spec)
+
     def test_deletion_leaves_nothing(self):
         job = self.running(output="gone")
         wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in self.daemon.events(job)))

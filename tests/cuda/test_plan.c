@@ -110,6 +110,9 @@ static void compare(const char *directory, bool by_row, enum dtype compute_type)
 	assert_int_equal(block_load(&block, &model, 0, &err), STATUS_OK);
 	expect_bytes("weights", plan.weights, used() - before);
 	before = used();
+	assert_int_equal(block_add_spare(&block, &err), STATUS_OK);
+	expect_bytes("a second block", plan.spare, used() - before);
+	before = used();
 	assert_int_equal(ranking_create(&block, &ranking, &err), STATUS_OK);
 	expect_bytes("ranks", plan.ranks, used() - before);
 	before = used();
