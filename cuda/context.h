@@ -14,6 +14,7 @@ extern "C" {
 
 struct cuda_allocator;
 struct cuda_staging;
+struct cuda_host_memory;
 struct cuda_matmuls;
 
 /* The operation under way, for errors. */
@@ -29,6 +30,7 @@ struct cuda {
 	int processors;
 	bool broken; /* the device reported an error that stays; destroy resets it */
 	struct cuda_allocator *allocator;
+	struct cuda_host_memory *host_memory;
 	struct cuda_staging *staging, *side; /* of the operations' stream, and of side_stream */
 	cudaStream_t side_stream;
 	struct cuda_matmuls *matmuls;

@@ -2,12 +2,14 @@
  * the same sizes over and over. All work is issued on one stream, so memory may be reused as soon as it is released: what still uses
  * it comes earlier on the stream.
  *
- * Uploads and downloads go through two pinned buffers: one is filled or emptied by the processor while the other is on the bus. */
+ * Uploads and downloads go through two pinned buffers: one is filled or emptied by the processor while the other is on the bus. Memory of
+ * alloc_host is pinned itself, and needs none. */
 #include "cuda/memory.h"
 
 #include <algorithm>
 #include <map>
 #include <new>
+#include <stdlib.h>
 #include <string.h>
 #include <unordered_map>
 
@@ -25,6 +27,15 @@ struct cuda_allocator {
 	size_t limit, held = 0, used = 0; /* bytes: of the device, and handed out */
 	std::unordered_map<void *, size_t> live;
 	std::multimap<size_t, void *> idle;
+};
+
+/* What alloc_host gave out, by address. */
+struct cuda_host_memory {
+	struct part {
+		size_t bytes;
+		bool pinned;
+	};
+	std::map<char *, part> parts;
 };
 
 /* Pinned buffers and the stream that their copies are issued on. */
@@ -106,17 +117,63 @@ static cudaError_t receive(cuda_staging *s, void *host, const void *device, size
 	return cudaSuccess;
 }
 
+static bool is_pinned(const struct cuda *c, const void *host, size_t bytes)
+{
+	const auto &parts = c->host_memory->parts;
+	auto after = parts.upper_bound((char *)(uintptr_t)host);
+	if (after == parts.begin()) return false;
+	const auto &part = *--after;
+	return part.second.pinned && (size_t)((const char *)host - part.first) + bytes <= part.second.bytes;
+}
+
 enum status cuda_upload(struct backend *backend, void *device, const void *host, size_t bytes)
 {
 	struct cuda *c = cuda_begin(backend, "upload", {});
-	CUDA_TRY(c, send(c->staging, device, host, bytes));
+	if (is_pinned(c, host, bytes))
+		CUDA_TRY(c, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, c->stream));
+	else
+		CUDA_TRY(c, send(c->staging, device, host, bytes));
 	return STATUS_OK;
 }
 
 enum status cuda_read(struct cuda *c, void *host, const void *device, size_t bytes)
 {
-	CUDA_TRY(c, receive(c->staging, host, device, bytes));
+	if (!is_pinned(c, host, bytes)) {
+		CUDA_TRY(c, receive(c->staging, host, device, bytes));
+		return STATUS_OK;
+	}
+	CUDA_TRY(c, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, c->stream));
+	CUDA_TRY(c, cudaStreamSynchronize(c->stream));
 	return STATUS_OK;
+}
+
+/* Where the system does not let so much be pinned, it is memory like any other. */
+enum status cuda_alloc_host(struct backend *backend, size_t bytes, void **ret)
+{
+	struct cuda *c = cuda_begin(backend, "alloc_host", {});
+	void *p = nullptr;
+	bool pinned = cudaMallocHost(&p, std::max(bytes, (size_t)1)) == cudaSuccess;
+	if (!pinned) {
+		(void)cudaGetLastError();
+		p = malloc(std::max(bytes, (size_t)1));
+		if (!p) return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of host memory", bytes);
+	}
+	c->host_memory->parts[(char *)p] = {bytes, pinned};
+	*ret = p;
+	return STATUS_OK;
+}
+
+void cuda_free_host(struct backend *backend, void *p)
+{
+	struct cuda *c = (struct cuda *)backend;
+	auto found = c->host_memory->parts.find((char *)p);
+	if (!p || found == c->host_memory->parts.end()) return;
+	(void)cudaStreamSynchronize(c->stream);
+	if (found->second.pinned)
+		(void)cudaFreeHost(p);
+	else
+		free(p);
+	c->host_memory->parts.erase(found);
 }
 
 enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
@@ -150,9 +207,10 @@ enum status cuda_side_download(struct backend *backend, void *host, const void *
 enum status cuda_memory_create(struct cuda *c, size_t limit)
 {
 	c->allocator = new (std::nothrow) cuda_allocator;
+	c->host_memory = new (std::nothrow) cuda_host_memory;
 	c->staging = new (std::nothrow) cuda_staging();
 	c->side = new (std::nothrow) cuda_staging();
-	if (!c->allocator || !c->staging || !c->side) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
+	if (!c->allocator || !c->host_memory || !c->staging || !c->side) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
 	c->allocator->limit = limit;
 	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->side_stream, cudaStreamNonBlocking));
 	CUDA_TRY(c, staging_create(c->staging, c->stream));
@@ -162,6 +220,9 @@ enum status cuda_memory_create(struct cuda *c, size_t limit)
 
 void cuda_memory_destroy(struct cuda *c)
 {
+	while (c->host_memory && !c->host_memory->parts.empty())
+		cuda_free_host(&c->base, c->host_memory->parts.begin()->first);
+	delete c->host_memory;
 	staging_destroy(c->staging);
 	staging_destroy(c->side);
 	if (c->side_stream) (void)cudaStreamDestroy(c->side_stream);

@@ -17,6 +17,8 @@ enum status cuda_upload(struct backend *, void *device, const void *host, size_t
 enum status cuda_download(struct backend *, void *host, const void *device, size_t bytes);
 enum status cuda_side_upload(struct backend *, void *device, const void *host, size_t bytes, struct error *err);
 enum status cuda_side_download(struct backend *, void *host, const void *device, size_t bytes, struct error *err);
+enum status cuda_alloc_host(struct backend *, size_t bytes, void **ret);
+void cuda_free_host(struct backend *, void *);
 enum status cuda_copy(struct backend *, void *to, const void *from, size_t bytes);
 enum status cuda_zero(struct backend *, void *device, size_t bytes);
 enum status cuda_sync(struct backend *);

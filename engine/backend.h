@@ -118,6 +118,10 @@ struct backend_ops {
 	 * downloaded. */
 	enum status (*side_upload)(struct backend *, void *device, const void *host, size_t bytes, struct error *err);
 	enum status (*side_download)(struct backend *, void *host, const void *device, size_t bytes, struct error *err);
+	/* Host memory that upload and download go to and from directly. What is uploaded from there must stay as it is until the operations up to
+	 * then have been waited for. */
+	enum status (*alloc_host)(struct backend *, size_t bytes, void **ret);
+	void (*release_host)(struct backend *, void *);                                  /* takes NULL; waits for what uses it */
 	enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes); /* device to device */
 	enum status (*zero)(struct backend *, void *device, size_t bytes);
 	enum status (*sync)(struct backend *);

@@ -24,15 +24,16 @@ enum status stream_create(struct backend *backend, int64_t sequences, int64_t to
 	enum status status = backend->ops->alloc(backend, bytes, &stream.device);
 	if (status == STATUS_NO_MEMORY && !backend->unified) {
 		stream.device = NULL;
-		stream.host = malloc(bytes);
-		if (!stream.host) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu bytes of hidden states", bytes);
+		void *host = NULL;
+		status = backend->ops->alloc_host(backend, bytes, &host);
+		stream.host = host;
 		stream.staging = tensor_make(NULL, batch * tokens, hidden, DTYPE_F32);
-		status = backend->ops->alloc(backend, tensor_bytes(&stream.staging), &stream.staging.data);
+		if (status == STATUS_OK) status = backend->ops->alloc(backend, tensor_bytes(&stream.staging), &stream.staging.data);
 	}
 	if (status != STATUS_OK) {
 		*err = backend->error;
 		error_prefix(err, "hidden states of %" PRId64 " sequences of %" PRId64 " tokens", sequences, tokens);
-		free(stream.host);
+		backend->ops->release_host(backend, stream.host);
 		return status;
 	}
 	*ret = stream;
@@ -44,7 +45,7 @@ void stream_release(struct stream *stream)
 	if (!stream->backend) return;
 	stream->backend->ops->release(stream->backend, stream->device);
 	stream->backend->ops->release(stream->backend, stream->staging.data);
-	free(stream->host);
+	stream->backend->ops->release_host(stream->backend, stream->host);
 	*stream = (struct stream){0};
 }
 

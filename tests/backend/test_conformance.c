@@ -426,6 +426,38 @@ static void test_token_logprobs(void **state)
 
 /* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
 
+/* To and from the backend's own host memory, and from the middle of it; its bounds are those of no other memory. */
+static void test_host_memory(void **state)
+{
+	(void)state;
+	enum { BYTES = 100000 };
+	void *host, *other, *device, *empty;
+	unsigned char plain[BYTES], back[BYTES];
+	RUN(OPS->alloc_host(BACKEND, BYTES, &host));
+	RUN(OPS->alloc_host(BACKEND, BYTES, &other));
+	RUN(OPS->alloc_host(BACKEND, 0, &empty));
+	RUN(OPS->alloc(BACKEND, BYTES, &device));
+	for (int i = 0; i < BYTES; i++)
+		((unsigned char *)host)[i] = plain[i] = (unsigned char)random_below(256);
+	RUN(OPS->upload(BACKEND, device, host, BYTES));
+	RUN(OPS->download(BACKEND, other, device, BYTES));
+	assert_memory_equal(other, plain, BYTES);
+	RUN(OPS->download(BACKEND, back, device, BYTES));
+	assert_memory_equal(back, plain, BYTES);
+	RUN(OPS->upload(BACKEND, device, (char *)host + 70000, 1000));
+	RUN(OPS->upload(BACKEND, (char *)device + 1000, plain, 1000));
+	RUN(OPS->download(BACKEND, (char *)other + 5, device, 2000));
+	assert_memory_equal((char *)other + 5, plain + 70000, 1000);
+	assert_memory_equal((char *)other + 1005, plain, 1000);
+	assert_memory_equal(other, plain, 5);
+	assert_memory_equal((char *)other + 2005, plain + 2005, BYTES - 2005);
+	OPS->release_host(BACKEND, host);
+	OPS->release_host(BACKEND, other);
+	OPS->release_host(BACKEND, empty);
+	OPS->release_host(BACKEND, NULL);
+	OPS->release(BACKEND, device);
+}
+
 static void test_memory(void **state)
 {
 	(void)state;
@@ -556,13 +588,21 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_memory),     cmocka_unit_test(test_convert),
-		cmocka_unit_test(test_matmul),     cmocka_unit_test(test_matmul_views),
-		cmocka_unit_test(test_add),        cmocka_unit_test(test_embed),
-		cmocka_unit_test(test_norm),       cmocka_unit_test(test_rope),
-		cmocka_unit_test(test_attention),  cmocka_unit_test(test_attention_large_logits),
-		cmocka_unit_test(test_activation), cmocka_unit_test(test_token_logprobs),
-		cmocka_unit_test(test_repeatable), cmocka_unit_test(test_side_transfers),
+		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_host_memory),
+		cmocka_unit_test(test_convert),
+		cmocka_unit_test(test_matmul),
+		cmocka_unit_test(test_matmul_views),
+		cmocka_unit_test(test_add),
+		cmocka_unit_test(test_embed),
+		cmocka_unit_test(test_norm),
+		cmocka_unit_test(test_rope),
+		cmocka_unit_test(test_attention),
+		cmocka_unit_test(test_attention_large_logits),
+		cmocka_unit_test(test_activation),
+		cmocka_unit_test(test_token_logprobs),
+		cmocka_unit_test(test_repeatable),
+		cmocka_unit_test(test_side_transfers),
 	};
 	return cmocka_run_group_tests(tests, NULL, teardown);
 }

@@ -10,18 +10,18 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
 from support import BESAD, SLOW, Daemon, write_calibration, write_model  # noqa: E402
 
-SAMPLES, TOKENS = 1536, 64
+SAMPLES, FEW, TOKENS = 1536, 320, 64
 
 
 class DeviceMemory(unittest.TestCase):
     def setUp(self):
         self.place = Daemon()  # for its directories; it is not started
         self.addCleanup(self.place.remove)
-        write_model(os.path.join(self.place.models, "small"), 64, 160, 4, 2, 1, vocab=300, scale=0.1)
+        write_model(os.path.join(self.place.models, "small"), 64, 32, 2, 1, 2, vocab=300, scale=0.1)
         write_calibration(os.path.join(self.place.data, "tokens.safetensors"), SAMPLES, TOKENS, vocab=300)
 
-    def run_job(self, output, memory=None, method="wanda"):
-        calibration = {"path": "tokens.safetensors", "samples": SAMPLES, "sequence_length": TOKENS}
+    def run_job(self, output, memory=None, method="wanda", samples=SAMPLES):
+        calibration = {"path": "tokens.safetensors", "samples": samples, "sequence_length": TOKENS}
         job, checkpoint = (os.path.join(self.place.directory, output + end) for end in (".json", ".checkpoint"))
         with open(job, "w") as file:
             json.dump({"model": "small", "output": output, "method": method, "sparsity": 0.5,
@@ -41,6 +41,19 @@ class DeviceMemory(unittest.TestCase):
         needs = re.search(r"the job needs (\d+) MiB of device memory, and 90 MiB are free", done.stderr)
         self.assertTrue(needs, done.stderr)
         self.assertNotIn("block.started", [e["type"] for e in events])
+
+    def test_less_gives_the_same(self):
+        """Hidden states that do not fit on the device live on the host; blocks go to disk beside the next one from either."""
+        needs = int(re.search(r"the job needs (\d+) MiB", self.run_job("none", 66, samples=FEW)[0].stderr)[1])
+        models = []
+        for output, memory in (("all", None), ("less", needs * 32 // 31 + 2)):
+            done, events = self.run_job(output, memory, samples=FEW)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            warnings = [e["data"]["message"] for e in events if e["type"] == "warning"]
+            self.assertEqual(any("host memory" in w for w in warnings), memory is not None, warnings)
+            with open(os.path.join(self.place.output, output, "model.safetensors"), "rb") as file:
+                models.append(file.read())
+        self.assertEqual(models[0], models[1])
 
     def test_enough(self):
         done, events = self.run_job("magnitude", 140, method="magnitude")
