@@ -17,7 +17,7 @@ FAMILIES = os.path.join(ROOT, "tests", "data", "families")
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 from random_models import write_calibration, write_safetensors  # noqa: E402
 
-LINEARS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
+LINEARS = ("w1", "w2", "w3", "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
            "out_proj", "fc1", "fc2")
 
 
