@@ -148,6 +148,10 @@ class Dashboard(unittest.TestCase):
         return len(self.driver.find_elements(By.CSS_SELECTOR, "section[aria-label='Learned sparsity, per cent'] tbody tr:first-child "
                                                               "td:not(.pending)"))
 
+    def drawing(self, path):
+        """What an element is made of, read at once: the page may put another in its place."""
+        return self.driver.execute_script("return document.querySelector(arguments[0])?.outerHTML", path)
+
     # ---- the tests
 
     def test_submit_watch_restart(self):
@@ -181,8 +185,8 @@ class Dashboard(unittest.TestCase):
         self.see("the job's page", "by the form")
         self.see("the running block's loss", r"Block \d+, step \d+ of \d+: loss")
         path = "section[aria-label='Loss of the running block'] .plot svg"
-        before = self.find(path).get_attribute("outerHTML")
-        wait_for("the curve to grow", lambda: self.find(path).get_attribute("outerHTML") != before)
+        before = self.drawing(path)
+        wait_for("the curve to grow", lambda: self.drawing(path) not in (None, before))
         wait_for("the first column of the heat map", lambda: self.finished_blocks() >= 1)
         self.see("a reconstruction loss", "Values, and each layer")
         self.assertEqual(self.text("#connection"), "Live")
