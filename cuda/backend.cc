@@ -1,5 +1,6 @@
 /* The CUDA backend: creation, errors and the table of its operations. */
 #include "cuda/memory.h"
+#include "cuda/recording.h"
 
 #include <new>
 #include <stdarg.h>
@@ -63,6 +64,10 @@ static const struct backend_ops cuda_ops = {
 	.sync = cuda_sync,
 	.memory = cuda_memory,
 	.footprint = cuda_footprint,
+	.record_begin = cuda_record_begin,
+	.record_end = cuda_record_end,
+	.replay = cuda_replay,
+	.release_recording = cuda_release_recording,
 	.convert = cuda_convert,
 	.matmul = cuda_matmul,
 	.add_bias = cuda_add_bias,

@@ -30,6 +30,7 @@ static struct plan_sizes sizes_of(const struct cuda *c, const struct workload *w
 	s.probe_sequences = w->probe_sequences;
 	s.candidates = w->candidates;
 	s.by_row = w->by_row;
+	s.records = w->records;
 	s.file_type = w->file_type;
 	s.compute_type = w->compute_type;
 	s.processors = c->processors;

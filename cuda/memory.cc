@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <map>
 #include <new>
+#include <set>
 #include <stdlib.h>
 #include <string.h>
 #include <unordered_map>
+#include <vector>
 
 namespace
 {
@@ -27,6 +29,12 @@ struct cuda_allocator {
 	size_t limit, held = 0, used = 0; /* bytes: of the device, and handed out */
 	std::unordered_map<void *, size_t> live;
 	std::multimap<size_t, void *> idle;
+	bool recording = false;
+	std::set<void *> recorded; /* handed out since the recording began */
+};
+
+struct cuda_scratch {
+	std::vector<std::pair<size_t, void *>> parts;
 };
 
 /* What alloc_host gave out, by address. */
@@ -256,9 +264,12 @@ enum status cuda_allocate(struct cuda *c, size_t bytes, void **ret)
 		*ret = found->second;
 		a->used += found->first;
 		a->live[found->second] = found->first;
+		if (a->recording) a->recorded.insert(found->second);
 		a->idle.erase(found);
 		return STATUS_OK;
 	}
+	if (a->recording)
+		return cuda_refuse(c, STATUS_UNSUPPORTED, "%zu bytes of device memory while operations are recorded", bytes);
 	if (a->limit && a->held + size > a->limit) TRY(drop_idle(c));
 	if (a->limit && a->held + size > a->limit)
 		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu of the limit of %zu are in use", bytes,
@@ -301,6 +312,39 @@ void cuda_release(struct cuda *c, void *p)
 static size_t reserve(size_t total)
 {
 	return std::min((size_t)192 << 20, total / 32);
+}
+
+void cuda_scratch_begin(struct cuda *c)
+{
+	c->allocator->recording = true;
+	c->allocator->recorded.clear();
+}
+
+enum status cuda_scratch_end(struct cuda *c, struct cuda_scratch **ret)
+{
+	cuda_allocator *a = c->allocator;
+	a->recording = false;
+	*ret = new (std::nothrow) cuda_scratch;
+	if (!*ret) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
+	for (auto block = a->idle.begin(); block != a->idle.end();) {
+		auto here = block++;
+		if (!a->recorded.count(here->second)) continue;
+		(*ret)->parts.push_back(*here);
+		a->used += here->first;
+		a->idle.erase(here);
+	}
+	a->recorded.clear();
+	return STATUS_OK;
+}
+
+void cuda_scratch_release(struct cuda *c, struct cuda_scratch *scratch)
+{
+	if (!scratch) return;
+	for (auto &part : scratch->parts) {
+		c->allocator->used -= part.first;
+		c->allocator->idle.insert(part);
+	}
+	delete scratch;
 }
 
 enum status cuda_alloc(struct backend *backend, size_t bytes, void **ret)

@@ -17,6 +17,13 @@ enum status cuda_upload(struct backend *, void *device, const void *host, size_t
 enum status cuda_download(struct backend *, void *host, const void *device, size_t bytes);
 enum status cuda_side_upload(struct backend *, void *device, const void *host, size_t bytes, struct error *err);
 enum status cuda_side_download(struct backend *, void *host, const void *device, size_t bytes, struct error *err);
+/* Between these two no memory is got from the device, and what operations take for themselves is kept for the recording that *ret names; it is
+ * theirs until cuda_scratch_release. */
+struct cuda_scratch;
+void cuda_scratch_begin(struct cuda *c);
+enum status cuda_scratch_end(struct cuda *c, struct cuda_scratch **ret);
+void cuda_scratch_release(struct cuda *c, struct cuda_scratch *);
+
 enum status cuda_alloc_host(struct backend *, size_t bytes, void **ret);
 void cuda_free_host(struct backend *, void *);
 enum status cuda_copy(struct backend *, void *to, const void *from, size_t bytes);

@@ -132,6 +132,7 @@ void plan_predict(const struct plan_sizes *s, struct plan *ret)
 		p.learning = bins + CANDIDATE_ARRAYS * array(groups, s->candidates, 4) + array(groups, s->candidates - 1, 4) +
 			     3 * array(groups, 1, 4) + array(groups, 1, 8) + array(learn_rows, s->hidden, 4) +
 			     padded(learn_rows, s->hidden, DTYPE_F32) + 2 * 512;
+		if (s->records) p.learning += 2 * array(learn_rows, s->hidden, 4);
 		p.activations += activation_bytes(s, s->learn_batch, true);
 	}
 	p.streams = (size_t)s->streams_on_device * stream + (size_t)(2 - s->streams_on_device) * batch +

@@ -21,6 +21,7 @@ struct plan_sizes {
 	bool layer_norm;                    /* norms have biases */
 	bool local_rope;                    /* sliding layers have a rope table of their own */
 	bool by_row;                        /* a rate per row, else per linear */
+	bool records;                       /* as in struct workload */
 	enum dtype file_type, compute_type; /* of the weights: as stored, and as products take them */
 	int streams_on_device; /* of the two hidden-state streams: 0, 1 or 2; each of the others takes a batch of room */
 	int processors;        /* the device's multiprocessors */

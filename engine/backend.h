@@ -21,6 +21,7 @@
 
 struct backend;
 struct model_config;
+struct recording; /* operations that a backend has noted */
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
 
@@ -81,7 +82,8 @@ struct workload {
 	int64_t pass_batch;                 /* sequences of a pass that learns nothing */
 	int64_t probe_sequences;            /* of the progress perplexity; 0 where none is taken */
 	int candidates;
-	bool by_row; /* a rate per row, else per linear */
+	bool by_row;  /* a rate per row, else per linear */
+	bool records; /* learning steps are recorded, from inputs of their own */
 };
 struct footprint {
 	bool fits;
@@ -129,6 +131,15 @@ struct backend_ops {
 
 	/* Predicts what a workload takes of the device's memory. NULL where the device's memory is the host's. */
 	enum status (*footprint)(struct backend *, const struct workload *, struct footprint *ret);
+
+	/* Operations as one, for devices on which a launch costs more than a small operation; NULL elsewhere. Between `record_begin` and `record_end`
+	 * operations are noted instead of run; they must not allocate, and not transfer to or from the host. Where one cannot be noted it
+	 * fails, and `record_end`, which must be called all the same, gives STATUS_UNSUPPORTED; nothing has run then. All that they ask for of
+	 * shapes must have been asked for before. `replay` issues them on the memory that they were given. */
+	enum status (*record_begin)(struct backend *);
+	enum status (*record_end)(struct backend *, struct recording **ret);
+	enum status (*replay)(struct backend *, struct recording *);
+	void (*release_recording)(struct backend *, struct recording *); /* takes NULL; waits for replays */
 
 	/* ---- dense layers ---------------------------------------------------------------------------------------------- */
 

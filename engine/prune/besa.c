@@ -84,6 +84,14 @@ out:
 	return status;
 }
 
+bool besa_records(const struct spec *spec, const struct model_config *config, const struct backend *backend, int64_t tokens,
+		  int64_t params)
+{
+	const double large = 1e12; /* floating-point operations: some milliseconds of a large GPU */
+	return backend->ops->record_begin && spec->besa.optimizer == OPTIMIZER_PRODIGY && !config->experts &&
+	       6.0 * (double)(spec->besa.batch_size * tokens) * (double)params < large;
+}
+
 static enum status allocate_all(struct besa *besa, int64_t tokens)
 {
 	struct backend *backend = besa->backend;
@@ -105,6 +113,10 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 	TRY(allocate(backend, &besa->y, rows, hidden, DTYPE_F32));
 	besa->dy = tensor_padded(NULL, rows, hidden, DTYPE_F32);
 	TRY(backend->ops->alloc(backend, tensor_room(&besa->dy), &besa->dy.data));
+	if (besa_records(spec, besa->block->config, backend, tokens, besa->block->layout.params)) {
+		TRY(allocate(backend, &besa->x, rows, hidden, DTYPE_F32));
+		TRY(allocate(backend, &besa->wanted, rows, hidden, DTYPE_F32));
+	}
 	return upload_groups(besa);
 }
 
@@ -135,8 +147,8 @@ void besa_release(struct besa *besa)
 {
 	if (!besa->backend) return;
 	void (*release)(struct backend *, void *) = besa->backend->ops->release;
-	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m,
-				    &besa->v,     &besa->s,      &besa->sums, &besa->y,        &besa->dy};
+	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m, &besa->v,
+				    &besa->s,     &besa->sums,   &besa->y,    &besa->dy,       &besa->x, &besa->wanted};
 	void *arrays[] = {besa->rate, besa->threshold, besa->stats, besa->prodigy, besa->cols, besa->share};
 	for (int f = 0; f < FUSED_COUNT; f++)
 		release(besa->backend, besa->bin[f].data);
@@ -215,19 +227,25 @@ static enum status bin_gradient(void *context, int index, const struct product_g
 	return STATUS_OK;
 }
 
-enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count)
+/* The gradient for the sequences whose inputs and reference outputs are given, in the streams' layout. */
+static enum status gradient_of(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
 {
 	struct backend *backend = besa->backend;
-	struct tensor input, wanted;
-	struct tensor y = tensor_rows(besa->y, 0, count * x->tokens), dy = tensor_rows(besa->dy, 0, count * x->tokens);
+	struct tensor y = tensor_rows(besa->y, 0, input.rows), dy = tensor_rows(besa->dy, 0, input.rows);
 	TRY(update_masks(besa));
-	TRY(stream_batch(x, first, count, true, &input));
 	TRY(block_forward(besa->block, &besa->activations, (int)count, input, y, NULL));
-	TRY(stream_batch(reference, first, count, true, &wanted));
 	TRY(backend->ops->reconstruction(backend, besa->stats, dy, y, wanted, false));
 	TRY(block_backward(besa->block, &besa->activations, (int)count, dy, bin_gradient, besa));
 	return backend->ops->rates_backward(backend, &besa->rates, besa->gradient, besa->theta, besa->beta, besa->sums,
 					    besa->stats);
+}
+
+enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count)
+{
+	struct tensor input, wanted;
+	TRY(stream_batch(x, first, count, true, &input));
+	TRY(stream_batch(reference, first, count, true, &wanted));
+	return gradient_of(besa, input, wanted, count);
 }
 
 static enum status optimize(struct besa *besa, int step)
@@ -242,6 +260,50 @@ static enum status optimize(struct besa *besa, int step)
 	const struct adamw adamw = {
 		.lr = (float)besa->spec->besa.learning_rate, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = step};
 	return backend->ops->adamw_step(backend, &adamw, count, besa->theta.data, besa->m.data, besa->v.data, besa->gradient.data);
+}
+
+/* Brings sequences of a stream to where a recorded step finds them. */
+static enum status bring(struct stream *stream, int64_t first, int64_t count, struct tensor to)
+{
+	struct tensor from;
+	TRY(stream_batch(stream, first, count, true, &from));
+	return stream->backend->ops->copy(stream->backend, to.data, from.data, tensor_bytes(&from));
+}
+
+static enum status compute(struct besa *besa, int64_t count, int step)
+{
+	int64_t rows = count * besa->activations.tokens;
+	TRY(gradient_of(besa, tensor_rows(besa->x, 0, rows), tensor_rows(besa->wanted, 0, rows), count));
+	return optimize(besa, step);
+}
+
+/* Records a step of a whole batch. Without a recording, where the device makes none, steps go on as they are. */
+static enum status record(struct besa *besa, int step)
+{
+	struct backend *backend = besa->backend;
+	enum status begin = backend->ops->record_begin(backend);
+	if (begin != STATUS_OK) return begin == STATUS_UNSUPPORTED ? STATUS_OK : begin;
+	enum status status = compute(besa, besa->spec->besa.batch_size, step), end = backend->ops->record_end(backend, &besa->step);
+	if (end == STATUS_OK && status != STATUS_OK) {
+		backend->ops->release_recording(backend, besa->step);
+		besa->step = NULL;
+	}
+	return end == STATUS_UNSUPPORTED || status == STATUS_UNSUPPORTED ? STATUS_OK : end != STATUS_OK ? end : status;
+}
+
+/* Gradient and optimizer for `count` sequences from `first` on. The first step of a block asks for all shapes, the second can be recorded. */
+static enum status take_step(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count, int step)
+{
+	struct backend *backend = besa->backend;
+	bool whole = count == besa->spec->besa.batch_size;
+	if (!besa->x.data) {
+		TRY(besa_gradient(besa, x, reference, first, count));
+		return optimize(besa, step);
+	}
+	TRY(bring(x, first, count, besa->x));
+	TRY(bring(reference, first, count, besa->wanted));
+	if (step == 2 && whole) TRY(record(besa, step));
+	return besa->step && whole ? backend->ops->replay(backend, besa->step) : compute(besa, count, step);
 }
 
 /* Reads back what the step just issued came to; waits for the device. */
@@ -278,8 +340,9 @@ static enum status read_rates(struct besa *besa, float *rates)
 	return STATUS_OK;
 }
 
-enum status besa_learn(struct besa *besa, struct stream *x, struct stream *reference, const atomic_bool *stop, besa_step_fn report,
-		       void *context, float *rates, struct besa_step *ret_last, struct error *err)
+/* All steps of a block. *ret_last is the last one. */
+static enum status take_steps(struct besa *besa, struct stream *x, struct stream *reference, const atomic_bool *stop,
+			      besa_step_fn report, void *context, struct besa_step *ret_last, struct error *err)
 {
 	const double report_seconds = 0.25;
 	int64_t batch = besa->spec->besa.batch_size, per_epoch = (x->sequences + batch - 1) / batch;
@@ -290,18 +353,29 @@ enum status besa_learn(struct besa *besa, struct stream *x, struct stream *refer
 		if (atomic_load_explicit(stop, memory_order_relaxed))
 			return error_set(err, STATUS_CANCELLED, "stopped while learning");
 		int64_t first = (step.step - 1) % per_epoch * batch, left = x->sequences - first;
-		status = besa_gradient(besa, x, reference, first, left < batch ? left : batch);
+		status = take_step(besa, x, reference, first, left < batch ? left : batch, step.step);
 		bool last = step.step == step.steps,
 		     due = step.step == 1 || last || monotonic_seconds() - reported >= report_seconds;
 		if (status == STATUS_OK && due) status = read_step(besa, &step);
-		if (status == STATUS_OK) status = optimize(besa, step.step);
 		if (status == STATUS_OK && due) {
 			TRY(report(context, &step, err));
 			reported = monotonic_seconds();
 		}
 		if (last) *ret_last = step;
 	}
-	if (status == STATUS_OK) status = read_rates(besa, rates);
 	if (status != STATUS_OK) *err = besa->backend->error;
+	return status;
+}
+
+enum status besa_learn(struct besa *besa, struct stream *x, struct stream *reference, const atomic_bool *stop, besa_step_fn report,
+		       void *context, float *rates, struct besa_step *ret_last, struct error *err)
+{
+	struct backend *backend = besa->backend;
+	enum status status = take_steps(besa, x, reference, stop, report, context, ret_last, err);
+	if (besa->step) backend->ops->release_recording(backend, besa->step); /* the next block's weights lie elsewhere */
+	besa->step = NULL;
+	TRY(status);
+	status = read_rates(besa, rates);
+	if (status != STATUS_OK) *err = backend->error;
 	return status;
 }

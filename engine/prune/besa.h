@@ -24,8 +24,15 @@ struct besa {
 		*share; /* F32 [G], I32 [G], F64 [STEP_STATS], F64 [PRODIGY_STATE], I32 [G], F64 [G] */
 	struct activations activations;
 	struct tensor y, dy; /* F32 [batch·tokens, H] */
-	float *theta_start;  /* host [G,D]: θ₀ of every block */
+	/* Where steps are recorded: their inputs, F32 [batch·tokens, H], without data where none is. */
+	struct tensor x, wanted;
+	struct recording *step; /* of the running block; NULL until there is one */
+	float *theta_start;     /* host [G,D]: θ₀ of every block */
 };
+
+/* Whether a learning step is recorded once a block and then replayed: where its operations are so small that launching them would take longer
+ * than they do. With experts each step has its own shapes, and AdamW's has its number. `tokens` of a sequence, `params` of a block. */
+bool besa_records(const struct spec *, const struct model_config *, const struct backend *, int64_t tokens, int64_t params);
 
 enum status besa_create(const struct spec *, struct block *, struct ranking *, int64_t tokens, struct besa *ret, struct error *err);
 void besa_release(struct besa *);

@@ -387,19 +387,21 @@ enum status prune_workload(const struct pruning *p, struct workload *ret, struct
 	enum dtype file_type;
 	TRY(block_layout_create(&p->model->config, &layout, err));
 	enum status status = block_file_type(p->model, &layout, &file_type, err);
+	int64_t params = layout.params;
 	block_layout_release(&layout);
 	TRY(status);
-	*ret = (struct workload){.config = &p->model->config,
-				 .file_type = file_type,
-				 .compute_type = p->compute_type,
-				 .sequences = spec->calibration.n_sources ? spec->calibration.samples : 0,
-				 .tokens = spec->calibration.sequence_length,
-				 .learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
-				 .pass_batch = pass_batch(p),
-				 .probe_sequences =
-					 spec->calibration.n_sources && spec->probe_every != PROBE_NEVER ? PROBE_MOST_SEQUENCES : 0,
-				 .candidates = spec->besa.candidates,
-				 .by_row = spec->besa.granularity == GRANULARITY_ROW};
+	*ret = (struct workload){
+		.config = &p->model->config,
+		.file_type = file_type,
+		.compute_type = p->compute_type,
+		.sequences = spec->calibration.n_sources ? spec->calibration.samples : 0,
+		.tokens = spec->calibration.sequence_length,
+		.learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
+		.pass_batch = pass_batch(p),
+		.probe_sequences = spec->calibration.n_sources && spec->probe_every != PROBE_NEVER ? PROBE_MOST_SEQUENCES : 0,
+		.candidates = spec->besa.candidates,
+		.by_row = spec->besa.granularity == GRANULARITY_ROW,
+		.records = besa_records(spec, &p->model->config, p->backend, spec->calibration.sequence_length, params)};
 	return STATUS_OK;
 }
 

@@ -458,6 +458,65 @@ static void test_host_memory(void **state)
 	OPS->release(BACKEND, device);
 }
 
+/* y += x, then y += x · w twice, as a recording: nothing runs before it is replayed, and each replay goes on from the last. */
+static void test_recording(void **state)
+{
+	(void)state;
+	enum { N = 24 };
+	struct recording *recording = NULL;
+	void *memory;
+	unsigned char byte;
+	if (!OPS->record_begin) skip();
+	struct operand x = operand_random(N, N, DTYPE_BF16, NO_GAP), w = operand_random(N, N, DTYPE_BF16, NO_GAP);
+	struct operand y = operand_inout(N, N, DTYPE_F32, NO_GAP), sums = operand_output(1, N, DTYPE_F64, NO_GAP);
+	struct operand theirs = operand_output(N, N, DTYPE_BF16, NO_GAP);
+	double *expected = copy_of(y.value, N * N), *product = doubles(N * N);
+	RUN(OPS->zero(BACKEND, sums.tensor.data, N * sizeof(double)));
+	/* The shapes, once: the norms take scratch memory, which the recording then keeps. */
+	RUN(OPS->matmul(BACKEND, theirs.tensor, x.tensor, false, w.tensor, false, false));
+	RUN(OPS->column_norms(BACKEND, sums.tensor.data, x.tensor));
+	RUN(OPS->matmul(BACKEND, y.tensor, x.tensor, false, w.tensor, false, true));
+	ref_matmul(expected, x.value, false, w.value, false, N, N, N, true);
+
+	RUN(OPS->record_begin(BACKEND));
+	RUN(OPS->add(BACKEND, y.tensor, x.tensor));
+	RUN(OPS->matmul(BACKEND, y.tensor, x.tensor, false, w.tensor, false, true));
+	RUN(OPS->column_norms(BACKEND, sums.tensor.data, x.tensor));
+	RUN(OPS->record_end(BACKEND, &recording));
+	ref_matmul(product, x.value, false, w.value, false, N, N, N, false);
+	for (int replays = 0; replays < 3; replays++) {
+		struct operand other = operand_random(N, N, DTYPE_F32, NO_GAP);
+		RUN(OPS->column_norms(BACKEND, sums.tensor.data, other.tensor)); /* in between, with scratch of its own */
+		RUN(OPS->replay(BACKEND, recording));
+		for (int i = 0; i < N * N; i++)
+			expected[i] += x.value[i] + product[i];
+		operand_free(&other, NULL);
+	}
+	operand_fetch(&y);
+	expect_close(y.value, expected, N * N, 1e-9, "a recording that was replayed three times");
+	OPS->release_recording(BACKEND, recording);
+	OPS->release_recording(BACKEND, NULL);
+
+	/* What cannot be noted: the recording says so, and the backend goes on. */
+	RUN(OPS->record_begin(BACKEND));
+	assert_int_not_equal(OPS->alloc(BACKEND, (size_t)77 << 20, &memory), STATUS_OK);
+	if (OPS->record_end(BACKEND, &recording) == STATUS_OK) OPS->release_recording(BACKEND, recording);
+	RUN(OPS->record_begin(BACKEND));
+	assert_int_not_equal(OPS->download(BACKEND, &byte, y.tensor.data, 1), STATUS_OK);
+	assert_int_equal(OPS->record_end(BACKEND, &recording), STATUS_UNSUPPORTED);
+	RUN(OPS->add(BACKEND, y.tensor, x.tensor));
+	for (int i = 0; i < N * N; i++)
+		expected[i] += x.value[i];
+	operand_fetch(&y);
+	expect_close(y.value, expected, N * N, 1e-9, "an operation after a recording that failed");
+	free(expected);
+	free(product);
+	RUN(OPS->sync(BACKEND));
+	operand_fetch(&sums);
+	operand_fetch(&theirs);
+	operand_free(&x, &w, &y, &sums, &theirs, NULL);
+}
+
 static void test_memory(void **state)
 {
 	(void)state;
@@ -588,21 +647,14 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_memory),
-		cmocka_unit_test(test_host_memory),
-		cmocka_unit_test(test_convert),
-		cmocka_unit_test(test_matmul),
-		cmocka_unit_test(test_matmul_views),
-		cmocka_unit_test(test_add),
-		cmocka_unit_test(test_embed),
-		cmocka_unit_test(test_norm),
-		cmocka_unit_test(test_rope),
-		cmocka_unit_test(test_attention),
-		cmocka_unit_test(test_attention_large_logits),
-		cmocka_unit_test(test_activation),
-		cmocka_unit_test(test_token_logprobs),
-		cmocka_unit_test(test_repeatable),
-		cmocka_unit_test(test_side_transfers),
+		cmocka_unit_test(test_recording),   cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_host_memory), cmocka_unit_test(test_convert),
+		cmocka_unit_test(test_matmul),      cmocka_unit_test(test_matmul_views),
+		cmocka_unit_test(test_add),         cmocka_unit_test(test_embed),
+		cmocka_unit_test(test_norm),        cmocka_unit_test(test_rope),
+		cmocka_unit_test(test_attention),   cmocka_unit_test(test_attention_large_logits),
+		cmocka_unit_test(test_activation),  cmocka_unit_test(test_token_logprobs),
+		cmocka_unit_test(test_repeatable),  cmocka_unit_test(test_side_transfers),
 	};
 	return cmocka_run_group_tests(tests, NULL, teardown);
 }

@@ -44,6 +44,7 @@ static struct plan_sizes sizes_of(const struct model_config *c, bool by_row, enu
 				   .pass_batch = PASS_BATCH,
 				   .candidates = 101,
 				   .by_row = by_row,
+				   .records = !c->experts,
 				   .file_type = DTYPE_BF16,
 				   .compute_type = compute_type,
 				   .streams_on_device = 2,

@@ -122,34 +122,35 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
 			      cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c,
 			      cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algorithm,
-			      void *, size_t, cudaStream_t)
+			      void *, size_t, cudaStream_t stream)
 {
 	int64_t m = (int64_t)ld->rows, n = (int64_t)ld->cols, inner = (int64_t)op_cols(la, desc->transpose_a);
 	float scale, keep;
-	std::vector<float> row((size_t)m), column((size_t)inner);
-	std::vector<float> first((size_t)(m * inner));
 	uint32_t align = (uint32_t)algorithm->chosen;
 	if ((uintptr_t)a % (align & 1023) || (uintptr_t)b % (align >> 10 & 1023) || (uintptr_t)d % (align >> 20))
 		return CUBLAS_STATUS_INVALID_VALUE;
 	memcpy(&scale, alpha, sizeof scale);
 	memcpy(&keep, beta, sizeof keep);
-	for (int64_t k = 0; k < inner; k++)
-		for (int64_t i = 0; i < m; i++)
-			first[(size_t)(k * m + i)] =
-				element(a, la->type, desc->transpose_a ? k + i * la->leading : i + k * la->leading);
-	for (int64_t j = 0; j < n; j++) {
-		for (int64_t i = 0; i < m; i++)
-			row[(size_t)i] = 0;
-		for (int64_t k = 0; k < inner; k++) {
-			float x = element(b, lb->type, desc->transpose_b ? j + k * lb->leading : k + j * lb->leading);
+	emulator_issue(stream, [=] {
+		std::vector<float> row((size_t)m), first((size_t)(m * inner));
+		for (int64_t k = 0; k < inner; k++)
 			for (int64_t i = 0; i < m; i++)
-				row[(size_t)i] += first[(size_t)(k * m + i)] * x;
+				first[(size_t)(k * m + i)] =
+					element(a, la->type, desc->transpose_a ? k + i * la->leading : i + k * la->leading);
+		for (int64_t j = 0; j < n; j++) {
+			for (int64_t i = 0; i < m; i++)
+				row[(size_t)i] = 0;
+			for (int64_t k = 0; k < inner; k++) {
+				float x = element(b, lb->type, desc->transpose_b ? j + k * lb->leading : k + j * lb->leading);
+				for (int64_t i = 0; i < m; i++)
+					row[(size_t)i] += first[(size_t)(k * m + i)] * x;
+			}
+			for (int64_t i = 0; i < m; i++) {
+				float old = keep != 0 ? keep * element(c, lc->type, i + j * lc->leading) : 0;
+				set_element(d, ld->type, i + j * ld->leading, scale * row[(size_t)i] + old);
+			}
 		}
-		for (int64_t i = 0; i < m; i++) {
-			float old = keep != 0 ? keep * element(c, lc->type, i + j * lc->leading) : 0;
-			set_element(d, ld->type, i + j * ld->leading, scale * row[(size_t)i] + old);
-		}
-	}
+	});
 	return CUBLAS_STATUS_SUCCESS;
 }
 

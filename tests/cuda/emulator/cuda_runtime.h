@@ -183,7 +183,14 @@ static inline float rsqrtf(float x)
 
 #define CUDART_VERSION 13000
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35 };
+enum cudaError_t {
+	cudaSuccess = 0,
+	cudaErrorInvalidValue = 1,
+	cudaErrorMemoryAllocation = 2,
+	cudaErrorInsufficientDriver = 35,
+	cudaErrorStreamCaptureUnsupported = 900,
+	cudaErrorStreamCaptureInvalidated = 901
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 typedef struct emulator_stream *cudaStream_t;
 typedef struct emulator_event *cudaEvent_t;
@@ -195,6 +202,26 @@ struct cudaDeviceProp {
 };
 
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
+
+/* A graph is the list of what was issued while its stream was captured. What a device does not allow meanwhile makes it invalid. */
+typedef struct emulator_graph *cudaGraph_t;
+typedef struct emulator_graph *cudaGraphExec_t;
+
+/* Runs `work`, or notes it where the stream is captured. */
+void emulator_issue(cudaStream_t, const std::function<void()> &work);
+/* What is forbidden while a stream is captured calls this first; false where one is. */
+bool emulator_allowed();
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *, unsigned);
+cudaError_t cudaStreamDestroy(cudaStream_t);
+cudaError_t cudaStreamSynchronize(cudaStream_t);
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned long long);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
+cudaError_t cudaGraphDestroy(cudaGraph_t);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 
 cudaError_t cudaMalloc(void **, size_t);
 cudaError_t cudaFree(void *);
@@ -232,19 +259,6 @@ static inline cudaError_t cudaDeviceGetPCIBusId(char *ret, int size, int)
 	strncpy(ret, "0000:00:00.0", (size_t)size);
 	return cudaSuccess;
 }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned)
-{
-	*ret = nullptr;
-	return cudaSuccess;
-}
-static inline cudaError_t cudaStreamDestroy(cudaStream_t)
-{
-	return cudaSuccess;
-}
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-	return cudaSuccess;
-}
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ret, unsigned)
 {
 	*ret = nullptr;
@@ -266,20 +280,22 @@ static inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigne
 {
 	return cudaSuccess;
 }
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t)
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream)
 {
-	memcpy(to, from, bytes);
+	emulator_issue(stream, [=] { memcpy(to, from, bytes); });
 	return cudaSuccess;
 }
-static inline cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t)
+static inline cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t stream)
 {
-	memset(to, byte, bytes);
+	emulator_issue(stream, [=] { memset(to, byte, bytes); });
 	return cudaSuccess;
 }
-static inline cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int byte, size_t width, size_t rows, cudaStream_t)
+static inline cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int byte, size_t width, size_t rows, cudaStream_t stream)
 {
-	for (size_t row = 0; row < rows; row++)
-		memset((char *)to + row * pitch, byte, width);
+	emulator_issue(stream, [=] {
+		for (size_t row = 0; row < rows; row++)
+			memset((char *)to + row * pitch, byte, width);
+	});
 	return cudaSuccess;
 }
 

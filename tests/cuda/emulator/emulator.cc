@@ -189,6 +189,95 @@ std::vector<std::vector<emulator_copy>> &emulator_copy_groups()
 	return current->copies;
 }
 
+/* ---- streams and graphs ---------------------------------------------------------------------------------------------------------- */
+
+struct emulator_stream {
+	int unused;
+};
+
+struct emulator_graph {
+	std::vector<std::function<void()>> work;
+};
+
+static cudaStream_t captured; /* by the thread that issues operations; a side stream never is */
+static emulator_graph noted;
+static bool invalid;
+
+void emulator_issue(cudaStream_t stream, const std::function<void()> &work)
+{
+	if (captured && stream == captured)
+		noted.work.push_back(work);
+	else
+		work();
+}
+
+bool emulator_allowed()
+{
+	if (captured) invalid = true;
+	return !captured;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned)
+{
+	*ret = new emulator_stream();
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+	delete stream;
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+	if (!captured || stream != captured) return cudaSuccess;
+	invalid = true;
+	return cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+{
+	if (captured) return cudaErrorStreamCaptureUnsupported;
+	captured = stream;
+	noted.work.clear();
+	invalid = false;
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *ret)
+{
+	if (captured != stream) die("cudaStreamEndCapture of a stream that is not captured");
+	captured = nullptr;
+	*ret = invalid ? nullptr : new emulator_graph(noted);
+	return invalid ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ret, cudaGraph_t graph, unsigned long long)
+{
+	*ret = new emulator_graph(*graph);
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
+{
+	for (const auto &work : graph->work)
+		emulator_issue(stream, work);
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+	delete graph;
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+	delete graph;
+	return cudaSuccess;
+}
+
 /* ---- memory ------------------------------------------------------------------------------------------------------------------- */
 
 static size_t memory_used;
@@ -197,6 +286,7 @@ static const size_t MEMORY_TOTAL = (size_t)4 << 30;
 cudaError_t cudaMalloc(void **ret, size_t bytes)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
+	if (!emulator_allowed()) return cudaErrorStreamCaptureUnsupported;
 	if (memory_used + bytes > MEMORY_TOTAL) return cudaErrorMemoryAllocation;
 	char *p = (char *)mmap(nullptr, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED) return cudaErrorMemoryAllocation;
@@ -211,6 +301,7 @@ cudaError_t cudaMalloc(void **ret, size_t bytes)
 cudaError_t cudaFree(void *p)
 {
 	if (!p) return cudaSuccess;
+	if (!emulator_allowed()) return cudaErrorStreamCaptureUnsupported;
 	auto found = allocations.find(p);
 	if (found == allocations.end()) die("cudaFree of a pointer that was not allocated");
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (found->second + page - 1) / page * page;

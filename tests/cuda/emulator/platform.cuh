@@ -20,12 +20,12 @@ struct f16 {
 #define SHARED_MEMORY(type, name) type *name = static_cast<type *>(emulator_shared())
 
 template <typename... P>
-static cudaError_t platform_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t, P... args)
+static cudaError_t platform_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, P... args)
 {
 	if (shared > 160 * 1024 || block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 || grid.x == 0 ||
 	    grid.y == 0 || grid.z == 0)
 		return cudaErrorInvalidValue;
-	emulator_launch(grid, block, shared, [=] { kernel(args...); });
+	emulator_issue(stream, [=] { emulator_launch(grid, block, shared, [=] { kernel(args...); }); });
 	return cudaSuccess;
 }
 

@@ -1,0 +1,75 @@
+#include "cuda/recording.h"
+
+#include <new>
+
+#include "cuda/memory.h"
+
+struct recording {
+	cudaGraphExec_t graph = nullptr;
+	struct cuda_scratch *scratch = nullptr;
+};
+
+enum status cuda_record_begin(struct backend *backend)
+{
+	struct cuda *c = cuda_begin(backend, "record_begin", {});
+	/* Of this thread alone: another one may transfer meanwhile. */
+	cudaError_t error = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
+	if (error != cudaSuccess) {
+		(void)cudaGetLastError();
+		return cuda_refuse(c, STATUS_UNSUPPORTED, "cudaStreamBeginCapture: %s", cudaGetErrorName(error));
+	}
+	cuda_scratch_begin(c);
+	return STATUS_OK;
+}
+
+static enum status instantiate(struct cuda *c, cudaGraph_t graph, struct recording **ret)
+{
+	struct recording *r = new (std::nothrow) recording();
+	if (!r) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
+	cudaError_t error = cudaGraphInstantiate(&r->graph, graph, 0);
+	if (error != cudaSuccess) {
+		(void)cudaGetLastError();
+		delete r;
+		return cuda_refuse(c, STATUS_UNSUPPORTED, "cudaGraphInstantiate: %s", cudaGetErrorName(error));
+	}
+	*ret = r;
+	return STATUS_OK;
+}
+
+enum status cuda_record_end(struct backend *backend, struct recording **ret)
+{
+	struct cuda *c = cuda_begin(backend, "record_end", {});
+	struct cuda_scratch *scratch = nullptr;
+	cudaGraph_t graph = nullptr;
+	cudaError_t error = cudaStreamEndCapture(c->stream, &graph);
+	enum status status = cuda_scratch_end(c, &scratch);
+	if (error != cudaSuccess || !graph) {
+		(void)cudaGetLastError();
+		c->broken = false; /* what failed was the recording, not the device */
+		status = cuda_refuse(c, STATUS_UNSUPPORTED, "cudaStreamEndCapture: %s", cudaGetErrorName(error));
+	}
+	if (status == STATUS_OK) status = instantiate(c, graph, ret);
+	if (graph) (void)cudaGraphDestroy(graph);
+	if (status == STATUS_OK)
+		(*ret)->scratch = scratch;
+	else
+		cuda_scratch_release(c, scratch);
+	return status;
+}
+
+enum status cuda_replay(struct backend *backend, struct recording *recording)
+{
+	struct cuda *c = cuda_begin(backend, "replay", {});
+	CUDA_TRY(c, cudaGraphLaunch(recording->graph, c->stream));
+	return STATUS_OK;
+}
+
+void cuda_release_recording(struct backend *backend, struct recording *recording)
+{
+	struct cuda *c = (struct cuda *)backend;
+	if (!recording) return;
+	(void)cudaStreamSynchronize(c->stream);
+	(void)cudaGraphExecDestroy(recording->graph);
+	cuda_scratch_release(c, recording->scratch);
+	delete recording;
+}

@@ -1,0 +1,153 @@
+/* Learning by replays of a recorded step against learning step by step, on the emulated CUDA backend: the same rates, to the last bit. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/prune/besa.h"
+
+enum { TOKENS = 8, SEQUENCES = 5, BATCH = 2, EPOCHS = 2 }; /* the last batch of an epoch is not whole */
+
+struct learner {
+	struct backend *backend;
+	struct backend_ops ops; /* the backend's, but for record_begin */
+	enum status (*record_begin)(struct backend *);
+	struct model model;
+	struct block block;
+	struct ranking ranking;
+	struct besa besa;
+	struct stream x, wanted;
+	int recordings;
+};
+
+static struct learner *counting; /* whose recordings `count_recordings` counts */
+
+static enum status count_recordings(struct backend *backend)
+{
+	counting->recordings++;
+	return counting->record_begin(backend);
+}
+
+static void ok(enum status status, const struct error *err)
+{
+	if (status != STATUS_OK) fail_msg("%s", err->message);
+}
+
+static void fill(struct learner *l, struct stream *stream, unsigned seed)
+{
+	struct error err;
+	int64_t count = SEQUENCES * TOKENS * l->model.config.hidden;
+	float *values = malloc((size_t)count * sizeof *values);
+	struct tensor all;
+	assert_non_null(values);
+	srand(seed);
+	for (int64_t i = 0; i < count; i++)
+		values[i] = (float)rand() / (float)RAND_MAX - 0.5f;
+	ok(stream_create(l->backend, SEQUENCES, TOKENS, l->model.config.hidden, BATCH, stream, &err), &err);
+	ok(stream_batch(stream, 0, SEQUENCES, false, &all), &l->backend->error);
+	ok(l->backend->ops->upload(l->backend, all.data, values, (size_t)count * sizeof *values), &l->backend->error);
+	free(values);
+}
+
+static void open_learner(struct learner *l, const struct spec *spec, bool records)
+{
+	struct error err;
+	*l = (struct learner){0};
+	ok(backend_cuda_create(0, &l->backend, &err), &err);
+	l->ops = *l->backend->ops;
+	l->record_begin = l->ops.record_begin;
+	l->ops.record_begin = records ? count_recordings : NULL;
+	l->backend->ops = &l->ops;
+	counting = l;
+	ok(model_open("demo/tiny-llama", &l->model, &err), &err);
+	ok(block_create(&l->model, l->backend, DTYPE_BF16, TOKENS, &l->block, &err), &err);
+	ok(block_add_spare(&l->block, &err), &err);
+	ok(ranking_create(&l->block, &l->ranking, &err), &err);
+	ok(besa_create(spec, &l->block, &l->ranking, TOKENS, &l->besa, &err), &err);
+	fill(l, &l->x, 1);
+	fill(l, &l->wanted, 2);
+}
+
+static void close_learner(struct learner *l)
+{
+	stream_release(&l->x);
+	stream_release(&l->wanted);
+	besa_release(&l->besa);
+	ranking_release(&l->ranking);
+	block_release(&l->block);
+	model_close(&l->model);
+	backend_destroy(l->backend);
+}
+
+static enum status ignore(void *context, const struct besa_step *step, struct error *err)
+{
+	(void)context;
+	(void)step;
+	(void)err;
+	return STATUS_OK;
+}
+
+/* The rates of two blocks, one after the other: their weights and norms lie in other places. */
+static float *learn(struct learner *l)
+{
+	static const atomic_bool running = false;
+	struct error err;
+	struct besa_step last;
+	int64_t rows = l->block.layout.rows;
+	float *rates = malloc(2 * (size_t)rows * sizeof *rates);
+	assert_non_null(rates);
+	for (int index = 0; index < 2; index++) {
+		ok(block_load(&l->block, &l->model, index, &err), &err);
+		ok(ranking_reset_sums(&l->ranking, &l->block), &l->backend->error);
+		ok(ranking_rank(&l->ranking, &l->block, IMPORTANCE_MAGNITUDE, SEQUENCES), &l->backend->error);
+		ok(besa_learn(&l->besa, &l->x, &l->wanted, &running, ignore, NULL, rates + index * rows, &last, &err), &err);
+		assert_int_equal(last.step, EPOCHS * (SEQUENCES + BATCH - 1) / BATCH);
+		assert_null(l->besa.step);
+	}
+	return rates;
+}
+
+static void compare(enum granularity granularity)
+{
+	const struct spec spec = {.sparsity = 0.5,
+				  .besa = {.granularity = granularity,
+					   .parameterization = PARAM_SOFTMAX,
+					   .optimizer = OPTIMIZER_PRODIGY,
+					   .d_coef = 50,
+					   .lambda = 5,
+					   .candidates = 11,
+					   .batch_size = BATCH,
+					   .epochs = EPOCHS}};
+	struct learner plain, recorded;
+	open_learner(&plain, &spec, false);
+	float *expected = learn(&plain);
+	assert_int_equal(plain.recordings, 0);
+	open_learner(&recorded, &spec, true);
+	float *got = learn(&recorded);
+	assert_int_equal(recorded.recordings, 2);
+	size_t rows = 2 * (size_t)plain.block.layout.rows, moved = 0;
+	for (size_t i = 0; i < rows; i++)
+		moved += expected[i] < 0.499f || expected[i] > 0.501f;
+	assert_true(moved > 0); /* something was learned */
+	assert_memory_equal(got, expected, rows * sizeof *got);
+	free(expected);
+	free(got);
+	close_learner(&plain);
+	close_learner(&recorded);
+}
+
+static void test_recorded_learning(void **state)
+{
+	(void)state;
+	compare(GRANULARITY_ROW);
+	compare(GRANULARITY_LAYER);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_recorded_learning)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
