@@ -39,6 +39,7 @@ for part in $parts; do
 		if [ -x $build/tests/emulated/besad ]; then
 			run cuda-whole-blocks tests/cuda/compare.py $build/tests/emulated/besad --other $build/besad --precision f32 \
 				--samples 1 --windows 1
+			run cuda-durability env BESAD=$build/tests/emulated/besad CRASHES=3 BLOCKS=3 python3 tests/api/test_durability.py
 			run cuda-device-memory env BESAD=$build/tests/emulated/besad python3 tests/cuda/test_device_memory.py
 		fi
 		;;

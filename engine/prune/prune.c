@@ -174,6 +174,7 @@ static enum status fetch_next(void *context, struct error *err)
 /* What goes on beside the running block: the last one is written, and then the next one fetched, into the memory where that was. */
 static void work_beside(struct walk *w, int index)
 {
+	if (!w->background) return;
 	w->next = index + 1;
 	w->writing = w->pending;
 	background_start(w->background, w->pending ? write_last : NULL, w->next < w->p->model->config.layers ? fetch_next : NULL,
@@ -185,7 +186,7 @@ static enum status stop_beside(struct walk *w, struct error *err)
 {
 	struct error ignored;
 	TRY(settle(w, err));
-	background_wait_second(w->background, &ignored);
+	if (w->background) background_wait_second(w->background, &ignored);
 	return STATUS_OK;
 }
 
@@ -204,7 +205,7 @@ static enum status report_step(void *context, const struct besa_step *step, stru
 	double tokens = (double)(w->input.sequences * w->input.tokens);
 	progress_add(w->p->progress, (step->step - c->done) * per_step * tokens);
 	c->done = step->step;
-	if (background_first_over(w->background)) TRY(settle(w, err));
+	if (w->pending && background_first_over(w->background)) TRY(settle(w, err));
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", c->block);
 	cJSON_AddNumberToObject(data, "step", step->step);
@@ -302,7 +303,7 @@ static enum status mask_weights(struct walk *w, struct error *err)
 static bool may_wait(const struct walk *w, int index)
 {
 	bool probed = walk_probes(w) && w->probe.plan->due[index];
-	return index + 1 < w->p->model->config.layers && !w->dense_stream && !probed;
+	return w->background && index + 1 < w->p->model->config.layers && !w->dense_stream && !probed;
 }
 
 /* From the masked weights to the end of the block: at once, or beside the next one. */
@@ -314,9 +315,8 @@ static enum status finish(struct walk *w, struct block_result *result, double st
 	TRY(end_phase(w, result, PHASE_WRITE, err));
 	if (walk_probes(w)) TRY(probe_advance(&w->probe, result->index, &result->perplexity, err));
 	TRY(end_phase(w, result, PHASE_PROBE, err));
-	if (!wait) TRY(finish_streams(w, result->index, &w->input, err));
-	TRY(end_phase(w, result, PHASE_WRITE, err));
 	result->seconds = monotonic_seconds() - started;
+	if (!wait) TRY(finish_streams(w, result->index, &w->input, err));
 	w->last = *result;
 	*result = (struct block_result){0};
 	if (wait) {
@@ -429,9 +429,11 @@ static enum status create(struct walk *w, struct error *err)
 	w->batch = (int)pass_batch(w->p);
 	w->held = cJSON_CreateArray();
 	if (!w->held) return error_set(err, STATUS_NO_MEMORY, "no memory for events");
-	TRY(background_create(&w->background, err));
 	TRY(block_create(model, w->backend, w->p->compute_type, tokens, &w->block, err));
-	TRY(block_add_spare(&w->block, err));
+	if (!w->backend->unified) {
+		TRY(background_create(&w->background, err));
+		TRY(block_add_spare(&w->block, err));
+	}
 	TRY(ranking_create(&w->block, &w->ranking, err));
 	if (walk_learns(w)) TRY(besa_create(w->spec, &w->block, &w->ranking, tokens, &w->besa, err));
 	TRY(activations_create(&w->block, w->batch, tokens, false, &w->activations, err));

@@ -53,7 +53,9 @@ struct walk {
 
 	/* The block before the running one, on its way to disk: nothing else is written to its masked weights and to the hidden states behind it
 	 * meanwhile. Events of the running block wait until it is committed. */
-	struct background *background;
+	struct background
+		*background;   /* NULL where the device's memory is the host's: there the processor has its hands full, and copies
+					  beside it hold up its threads for longer than the disk does */
 	bool pending, writing; /* not committed; the background is on it */
 	struct block_result last;
 	struct tensor last_weights[FUSED_COUNT]; /* what block.weight was, and block.spare is once the next block is loaded */

@@ -51,6 +51,8 @@ class DeviceMemory(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             warnings = [e["data"]["message"] for e in events if e["type"] == "warning"]
             self.assertEqual(any("host memory" in w for w in warnings), memory is not None, warnings)
+            blocks = [(e["data"]["block"], e["type"]) for e in events if e["type"].startswith("block.")]
+            self.assertEqual(blocks, [(b, t) for b in range(2) for t in ("block.started", "block.finished")])
             with open(os.path.join(self.place.output, output, "model.safetensors"), "rb") as file:
                 models.append(file.read())
         self.assertEqual(models[0], models[1])
