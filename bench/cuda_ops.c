@@ -225,6 +225,30 @@ static void token_rows(int64_t rows, int64_t hidden, int64_t inner)
 	DROP(&x, &y, &dx, &dy, &stats, &weight, &gate_up, &mlp, &loss);
 }
 
+/* Tokens to experts and back: bytes of the rows that are moved, and of nothing else. */
+static void experts(int64_t tokens, int64_t hidden, int count, int chosen)
+{
+	const struct routing r = {count, chosen, true};
+	int64_t rows = routing_rows(&r, tokens);
+	struct tensor none = {0}, logits = tensor_random(tokens, count, DTYPE_F32), weights = tensor_new(tokens, chosen, DTYPE_F32);
+	struct tensor x = tensor_random(tokens, hidden, DTYPE_BF16), grouped = tensor_random(rows, hidden, DTYPE_BF16);
+	struct tensor y = tensor_random(tokens, hidden, DTYPE_F32), dlogits = tensor_new(tokens, count, DTYPE_BF16);
+	struct tensor chosen_of = tensor_new(tokens, chosen, DTYPE_I32), places = tensor_new(tokens, chosen, DTYPE_I32);
+	struct tensor counts = tensor_new(1, count, DTYPE_I32), sources = tensor_new(1, rows, DTYPE_I32);
+	double choices = (double)tokens * chosen * (double)hidden, all = (double)tokens * (double)hidden;
+	char shape[96];
+	snprintf(shape, sizeof shape, "%lld x %lld, %d of %d", (long long)tokens, (long long)hidden, chosen, count);
+	MEASURE(backend->ops->route(backend, &r, weights, chosen_of.data, counts.data, places.data, sources.data, logits));
+	report("route", shape, 0, 4.0 * (double)tokens * (count + 6.0 * chosen));
+	MEASURE(backend->ops->dispatch(backend, grouped, x, sources.data, chosen, none));
+	report("dispatch", shape, 0, 2 * choices + 2.0 * (double)rows * (double)hidden);
+	MEASURE(backend->ops->combine(backend, y, grouped, places.data, chosen, weights, true));
+	report("combine", shape, 0, 2 * choices + 8 * all);
+	MEASURE(backend->ops->route_backward(backend, &r, dlogits, logits, weights, chosen_of.data, places.data, y, grouped));
+	report("route_backward", shape, 0, 2 * choices + 4 * all);
+	DROP(&logits, &weights, &x, &grouped, &y, &dlogits, &chosen_of, &places, &counts, &sources);
+}
+
 static void learning(int64_t groups, int64_t cols)
 {
 	struct tensor all[8]; /* θ, θ₀, β, gradient, m, v, s, sums */
@@ -293,6 +317,8 @@ int main(int argc, char **argv)
 	attention(4, step, heads, heads, dim);
 	token_rows(step, hidden, inner);
 	token_rows(pass, hidden, inner);
+	experts(step, hidden, 8, 2);
+	experts(step, hidden / 2, 128, 8);
 	learning(4 * hidden + 2 * inner + hidden, hidden);
 	logprobs(pass / 8, 32000 / scale);
 	printf("\n ]}\n");
