@@ -108,23 +108,10 @@ enum status activations_create(const struct block *, int batch, int64_t tokens, 
 			       struct error *err);
 void activations_release(struct activations *, struct backend *);
 
-/* What a pass adds up of the inputs of each product. */
-struct input_norms {
-	void **sums;   /* per product: device F64 [cols], the squared column norms */
-	int64_t *seen; /* per expert: the tokens that it got */
-};
-
 /* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `norms`, where not NULL, grow. y must not be
  * x. */
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
 			  const struct input_norms *norms);
-
-/* The input and the gradient of the output of a product; without rows for an expert that got no token. */
-struct product_gradient {
-	struct tensor dy, x; /* compute type [T, rows], [T, cols] */
-};
-/* Called for each product, those of a fused matrix after those of the next, while its tensors are valid. */
-typedef enum status (*product_gradient_fn)(void *context, int product, const struct product_gradient *gradient);
 
 /* The backward of the last block_forward, from dy F32 [T,H], which it overwrites. The gradient of x is not computed: nothing needs it. */
 enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,

@@ -94,9 +94,7 @@ enum status experts_forward(const struct block *block, struct expert_activations
 
 /* Hands out the gradients of every expert's weights, those of the experts without tokens too; dx, where it has data, = dy · the weights. */
 static enum status multiply_back(const struct block *block, const struct expert_activations *e, enum fused fused, struct tensor dx,
-				 struct tensor dy, struct tensor x,
-				 enum status (*use)(void *context, int product, const struct product_gradient *gradient),
-				 void *context)
+				 struct tensor dy, struct tensor x, product_gradient_fn use, void *context)
 {
 	struct span span = {0, 0};
 	for (int i = 0; i < block->config->experts; i++) {
@@ -112,7 +110,7 @@ static enum status multiply_back(const struct block *block, const struct expert_
 }
 
 enum status experts_backward(const struct block *block, struct expert_activations *e, struct tensor dx, struct tensor dy,
-			     enum status (*use)(void *context, int product, const struct product_gradient *gradient), void *context)
+			     product_gradient_fn use, void *context)
 {
 	struct backend *backend = block->backend;
 	const struct model_config *config = block->config;

@@ -9,11 +9,9 @@
 #define BESAD_ENGINE_EXPERTS_H
 
 #include "engine/model/arena.h"
-#include "engine/model/config.h"
+#include "engine/model/layout.h"
 
 struct block;
-struct input_norms;
-struct product_gradient;
 
 /* What the experts keep of a batch for the backward. */
 struct expert_activations {
@@ -36,7 +34,6 @@ enum status experts_forward(const struct block *, struct expert_activations *, s
 
 /* dx [T,H], compute type, from dy [T,H], F32, after the last forward, which read `x`; `use` as in block_backward. */
 enum status experts_backward(const struct block *, struct expert_activations *, struct tensor dx, struct tensor dy,
-			     enum status (*use)(void *context, int product, const struct product_gradient *gradient),
-			     void *context);
+			     product_gradient_fn use, void *context);
 
 #endif

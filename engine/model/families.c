@@ -3,9 +3,11 @@
 #include <stddef.h>
 #include <string.h>
 
-#define DECODER_NAMES                                                                                                              \
+#define TRUNK_NAMES                                                                                                                \
 	.embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .norm1 = "input_layernorm",      \
-	.o = "self_attn.o_proj", .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
+	.o = "self_attn.o_proj"
+#define DECODER_NAMES TRUNK_NAMES, .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
+#define EXPERT_NAMES TRUNK_NAMES, .norm2 = "post_attention_layernorm"
 
 static const struct weight_names llama_names = {DECODER_NAMES, .norm2 = "post_attention_layernorm"};
 static const struct weight_names gemma_names = {DECODER_NAMES, .norm2 = "pre_feedforward_layernorm",
@@ -22,10 +24,6 @@ static const struct weight_names opt_names = {
 	.gate = "fc1",
 	.down = "fc2",
 };
-#define EXPERT_NAMES                                                                                                               \
-	.embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .norm1 = "input_layernorm",      \
-	.norm2 = "post_attention_layernorm", .o = "self_attn.o_proj"
-
 static const struct weight_names mixtral_names = {
 	EXPERT_NAMES, .router = "block_sparse_moe.gate", .experts = "block_sparse_moe.experts", .gate = "w1", .up = "w3",
 	.down = "w2"};

@@ -8,6 +8,7 @@
 
 #include "engine/error.h"
 #include "engine/model/config.h"
+#include "engine/tensor.h"
 
 enum fused { FUSED_QKV, FUSED_O, FUSED_MLP_IN, FUSED_MLP_OUT, FUSED_COUNT };
 enum { LAYOUT_MAX_KINDS = 7, LAYOUT_MAX_PATH = 80 };
@@ -47,6 +48,19 @@ struct block_layout {
 	int64_t fused_row[FUSED_COUNT]; /* counted through, as linear.row */
 	int64_t rows, params;           /* of all linears */
 };
+
+/* What a pass adds up of the inputs of each product. */
+struct input_norms {
+	void **sums;   /* per product: device F64 [cols], the squared column norms */
+	int64_t *seen; /* per expert: the tokens that it got */
+};
+
+/* The input and the gradient of the output of a product; without rows for an expert that got no token. */
+struct product_gradient {
+	struct tensor dy, x; /* compute type [T, rows], [T, cols] */
+};
+/* Called for each product, those of a fused matrix after those of the next, while its tensors are valid. */
+typedef enum status (*product_gradient_fn)(void *context, int product, const struct product_gradient *gradient);
 
 enum status block_layout_create(const struct model_config *, struct block_layout *ret, struct error *err);
 void block_layout_release(struct block_layout *);

@@ -120,7 +120,6 @@ static enum status final_pass(struct walk *w, double *ret, struct error *err)
 /* An event of the running block: told now, or when the block before is committed. */
 static enum status tell(struct walk *w, const char *type, cJSON *data, struct error *err)
 {
-	enum status status = STATUS_OK;
 	if (w->pending) {
 		cJSON *event = cJSON_CreateObject();
 		cJSON_AddStringToObject(event, "type", type);
@@ -128,7 +127,7 @@ static enum status tell(struct walk *w, const char *type, cJSON *data, struct er
 		cJSON_AddItemToArray(w->held, event);
 		return STATUS_OK;
 	}
-	status = w->p->sink->event(w->p->sink->context, type, data, err);
+	enum status status = w->p->sink->event(w->p->sink->context, type, data, err);
 	cJSON_Delete(data);
 	return status;
 }

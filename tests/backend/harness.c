@@ -34,6 +34,13 @@ void test_backend_end(void)
 	backend = NULL;
 }
 
+int test_backend_teardown(void **state)
+{
+	(void)state;
+	test_backend_end();
+	return 0;
+}
+
 /* splitmix64 */
 static uint64_t random_bits(void)
 {

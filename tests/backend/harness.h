@@ -9,6 +9,7 @@
 /* The backend under test, BESAD_TEST_BACKEND=cpu|cuda, created on first use. BESAD_TEST_THREADS sets the CPU's threads. */
 struct backend *test_backend(void);
 void test_backend_end(void);
+int test_backend_teardown(void **state); /* the same, as a group's teardown */
 
 /* Uniform in [low, high), standard normal, an integer in [0, n): the same sequence in every run, or by BESAD_TEST_SEED. */
 double random_uniform(double low, double high);

@@ -637,13 +637,6 @@ static void test_repeatable(void **state)
 	operand_free(&q, &k, &v, &dout, &weight, &bin, NULL);
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	test_backend_end();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -656,5 +649,5 @@ int main(void)
 		cmocka_unit_test(test_activation),  cmocka_unit_test(test_token_logprobs),
 		cmocka_unit_test(test_repeatable),  cmocka_unit_test(test_side_transfers),
 	};
-	return cmocka_run_group_tests(tests, NULL, teardown);
+	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

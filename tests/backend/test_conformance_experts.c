@@ -253,13 +253,6 @@ static void test_no_tokens(void **state)
 	operand_free(&counts, &sources, NULL);
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	test_backend_end();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -268,5 +261,5 @@ int main(void)
 		cmocka_unit_test(test_route_backward),
 		cmocka_unit_test(test_no_tokens),
 	};
-	return cmocka_run_group_tests(tests, NULL, teardown);
+	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -425,13 +425,6 @@ static void test_adamw(void **state)
 	}
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	test_backend_end();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,5 +435,5 @@ int main(void)
 		cmocka_unit_test(test_prodigy),         cmocka_unit_test(test_prodigy_without_gradient),
 		cmocka_unit_test(test_adamw),
 	};
-	return cmocka_run_group_tests(tests, NULL, teardown);
+	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -288,18 +288,11 @@ static void test_reconstruction(void **state)
 	operand_free(&y, &ref, &dy, &stats, NULL);
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	test_backend_end();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_activation),
 		cmocka_unit_test(test_rope), cmocka_unit_test(test_rates),     cmocka_unit_test(test_reconstruction),
 	};
-	return cmocka_run_group_tests(tests, NULL, teardown);
+	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -123,13 +123,6 @@ static void test_no_memory(void **state)
 	OPS->release(BACKEND, memory);
 }
 
-static int teardown(void **state)
-{
-	(void)state;
-	test_backend_end();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -138,5 +131,5 @@ int main(void)
 		cmocka_unit_test(test_nan_importance),
 		cmocka_unit_test(test_no_memory),
 	};
-	return cmocka_run_group_tests(tests, NULL, teardown);
+	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }
