@@ -135,7 +135,7 @@ $(BUILD)/fuzz/sentencepiece.o: engine/text/sentencepiece.cc
 	clang++ $(CPPFLAGS) -std=c++17 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -c -o $@ $<
 
 .SECONDEXPANSION:
-$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c $$(FUZZ_$$*)
+$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engine/warnings.c $$(FUZZ_$$*)
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ \
 		$(shell pkg-config --libs $(PACKAGES)) -lstdc++ -lm

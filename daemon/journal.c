@@ -10,6 +10,14 @@
 
 enum { MAX_JOURNAL = 1 << 30 };
 
+bool journal_tells_once(const char *type)
+{
+	static const char *const types[] = {"eval.finished", "task.finished", "warning"};
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		if (strcmp(type, types[i]) == 0) return true;
+	return false;
+}
+
 /* Takes one line into account. */
 static enum status replay(struct journal *journal, const char *line, size_t bytes, struct error *err)
 {
@@ -25,14 +33,15 @@ static enum status replay(struct journal *journal, const char *line, size_t byte
 		journal->last_id++;
 		journal->attempts += strcmp(type, "job.started") == 0;
 		journal->blocks_done += strcmp(type, "block.finished") == 0;
-		if (strcmp(type, "eval.finished") == 0)
-			cJSON_AddItemToArray(journal->evaluations, cJSON_DetachItemFromObjectCaseSensitive(event, "data"));
 		if (strcmp(type, "job.succeeded") == 0) {
 			free(journal->result);
 			journal->result = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(event, "data"));
 		}
 	}
-	cJSON_Delete(event);
+	if (status == STATUS_OK && journal_tells_once(type))
+		cJSON_AddItemToArray(journal->told, event);
+	else
+		cJSON_Delete(event);
 	return status;
 }
 
@@ -61,8 +70,8 @@ static enum status open_file(const char *path, struct file *ret, struct error *e
 enum status journal_open(const char *path, struct journal *ret, struct error *err)
 {
 	struct journal journal = {.file.fd = -1};
-	journal.evaluations = cJSON_CreateArray();
-	if (!journal.evaluations) return error_set(err, STATUS_NO_MEMORY, "no memory for the journal");
+	journal.told = cJSON_CreateArray();
+	if (!journal.told) return error_set(err, STATUS_NO_MEMORY, "no memory for the journal");
 	enum status status = open_file(path, &journal.file, err);
 	if (!status) status = replay_all(&journal, err);
 	if (status)
@@ -75,16 +84,21 @@ enum status journal_open(const char *path, struct journal *ret, struct error *er
 void journal_close(struct journal *journal)
 {
 	file_close(&journal->file);
-	cJSON_Delete(journal->evaluations);
+	cJSON_Delete(journal->told);
 	free(journal->result);
-	journal->evaluations = NULL;
+	journal->told = NULL;
 	journal->result = NULL;
 }
 
-bool journal_has_evaluation(const struct journal *journal, const cJSON *data)
+bool journal_has(const struct journal *journal, const char *type, const cJSON *data)
 {
 	const cJSON *told;
-	cJSON_ArrayForEach(told, journal->evaluations) if (cJSON_Compare(told, data, true)) return true;
+	cJSON_ArrayForEach(told, journal->told)
+	{
+		const char *told_type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(told, "type"));
+		if (strcmp(told_type, type) == 0 && cJSON_Compare(cJSON_GetObjectItemCaseSensitive(told, "data"), data, true))
+			return true;
+	}
 	return false;
 }
 

@@ -15,20 +15,23 @@
 
 struct journal {
 	struct file file;
-	int64_t end;        /* where the next line goes */
-	int64_t last_id;    /* 0 when there is no event */
-	int attempts;       /* job.started events */
-	int blocks_done;    /* block.finished events */
-	cJSON *evaluations; /* array: data of eval.finished events */
-	char *result;       /* data of job.succeeded, or NULL */
+	int64_t end;     /* where the next line goes */
+	int64_t last_id; /* 0 when there is no event */
+	int attempts;    /* job.started events */
+	int blocks_done; /* block.finished events */
+	cJSON *told;     /* array: {type, data} of the events that are told once */
+	char *result;    /* data of job.succeeded, or NULL */
 };
 
 /* Opens the journal, or makes it. */
 enum status journal_open(const char *path, struct journal *ret, struct error *err);
 void journal_close(struct journal *);
 
-/* Has that evaluation been told by an earlier attempt? */
-bool journal_has_evaluation(const struct journal *, const cJSON *data);
+/* Is an event of this type told once only, although a resumed job comes to it again? */
+bool journal_tells_once(const char *type);
+
+/* Has an earlier attempt told this event, which is one that is told once? */
+bool journal_has(const struct journal *, const char *type, const cJSON *data);
 
 /* Appends an event with the next id; `data` is JSON. */
 enum status journal_append(struct journal *, const char *type, const char *data, bool durable, struct error *err);

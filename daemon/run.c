@@ -65,8 +65,8 @@ static enum status on_event(void *context, const char *type, const cJSON *data, 
 {
 	struct run *run = context;
 	int64_t now = monotonic_milliseconds();
+	if (journal_tells_once(type) && journal_has(&run->journal, type, data)) return STATUS_OK;
 	bar_event(&run->bar, type, data);
-	if (strcmp(type, "eval.finished") == 0 && journal_has_evaluation(&run->journal, data)) return STATUS_OK;
 	if (strcmp(type, "block.step") == 0) {
 		if (now - run->step_written < STEP_MILLISECONDS) return STATUS_OK;
 		run->step_written = now;

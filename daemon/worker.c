@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/device.h"
+#include "daemon/journal.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "daemon/text.h"
@@ -75,7 +76,7 @@ static enum status on_event(void *context, const char *type, const cJSON *data, 
 	if (step && now - attempt->step_written < STEP_MILLISECONDS) return STATUS_OK;
 	char *text = event_text(attempt, type, data);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	bool once = strcmp(type, "eval.finished") == 0 || strcmp(type, "task.finished") == 0;
+	bool once = journal_tells_once(type);
 	enum status status = (once ? db_event_append_once : db_event_append)(attempt->worker->config.db, attempt->job->id, type,
 									     text, &attempt->progress, err);
 	free(text);

@@ -19,6 +19,7 @@
 #include "engine/prune/prune.h"
 #include "engine/prune/savepoint.h"
 #include "engine/text/mixture.h"
+#include "engine/warnings.h"
 
 struct run {
 	const struct engine_job *job;
@@ -36,6 +37,7 @@ struct run {
 	struct probe_plan plan;
 	struct output output;
 	struct progress progress;
+	struct warnings warnings; /* of what was loaded, until they are told */
 	enum dtype compute_type, evaluation_type;
 	struct questions questions[SPEC_MAX_TASKS];
 	struct requests requests[SPEC_MAX_TASKS];
@@ -51,15 +53,27 @@ static bool prunes(const struct run *run)
 
 static enum status __attribute__((format(printf, 3, 4))) warn(const struct run *run, struct error *err, const char *format, ...)
 {
-	char message[400];
+	char *message;
 	va_list args;
 	va_start(args, format);
-	vsnprintf(message, sizeof message, format, args);
+	int made = vasprintf(&message, format, args);
 	va_end(args);
+	if (made < 0) return error_set(err, STATUS_NO_MEMORY, "no memory for a warning");
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddStringToObject(data, "message", message);
+	free(message);
 	enum status status = run->sink->event(run->sink->context, "warning", data, err);
 	cJSON_Delete(data);
+	return status;
+}
+
+/* Tells what the loaders have noticed. */
+static enum status tell_warnings(struct run *run, struct error *err)
+{
+	enum status status = STATUS_OK;
+	for (size_t i = 0; i < run->warnings.count && !status; i++)
+		status = warn(run, err, "%s", run->warnings.messages[i]);
+	warnings_free(&run->warnings);
 	return status;
 }
 
@@ -328,6 +342,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 					.plan = &run->plan};
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
+	TRY(tell_warnings(run, err));
 	if (prunes(run)) TRY(output_open(job->model_dir, &run->model.checkpoint, job->work_dir, &run->output, err));
 	TRY(savepoint_save(&run->savepoint, run->spec_json, err));
 	start_progress(run);
@@ -386,6 +401,7 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 		questions_free(&run.questions[i]);
 		requests_free(&run.requests[i]);
 	}
+	warnings_free(&run.warnings);
 	savepoint_free(&run.savepoint);
 	model_close(&run.model);
 	backend_destroy(run.own_backend);
