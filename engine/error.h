@@ -23,7 +23,7 @@ enum status {
 
 struct error {
 	enum status status;
-	char message[1024]; /* one line, names the file, tensor or field and what was expected */
+	char message[2048]; /* one line, names the file, tensor or field, what was expected and what to do */
 };
 
 /* Fills `err` (may be NULL) and returns `status`, so that callers write `return error_set(err, STATUS_IO, "...")`. */

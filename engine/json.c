@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/file.h"
+#include "engine/lfs.h"
 
 bool utf8_valid(const char *text, size_t bytes)
 {
@@ -119,7 +120,7 @@ static enum status refuse_duplicates(const cJSON *value, const char *what, struc
 	return status;
 }
 
-enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err)
+static enum status parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err)
 {
 	if (!utf8_valid(text, bytes)) return error_set(err, STATUS_INVALID, "%s: not valid UTF-8", what);
 	TRY(scan(text, bytes, what, err));
@@ -130,12 +131,106 @@ enum status json_parse(const char *text, size_t bytes, const char *what, cJSON *
 	copy[bytes] = 0;
 	const char *end = copy;
 	cJSON *value = cJSON_ParseWithLengthOpts(copy, bytes + 1, &end, true);
-	enum status status = STATUS_OK;
-	if (!value)
-		status = invalid(copy, bytes, end, what, "", err);
-	else
-		status = refuse_duplicates(value, what, err);
+	enum status status = value ? STATUS_OK : invalid(copy, bytes, end, what, "", err);
 	free(copy);
+	if (value) *ret = value;
+	return status;
+}
+
+enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err)
+{
+	cJSON *value = NULL;
+	TRY(parse(text, bytes, what, &value, err));
+	enum status status = refuse_duplicates(value, what, err);
+	if (status != STATUS_OK) {
+		cJSON_Delete(value);
+		return status;
+	}
+	*ret = value;
+	return STATUS_OK;
+}
+
+/* The length of the word for a number that JSON lacks at `s`, 0 where there is none; the sign is not part of it. */
+static size_t special_number(const char *s, const char *end)
+{
+	static const char *const words[] = {"NaN", "Infinity"};
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+		size_t length = strlen(words[i]);
+		if ((size_t)(end - s) >= length && memcmp(s, words[i], length) == 0) return length;
+	}
+	return 0;
+}
+
+/* Copies the text to `to`, which has room for twice as much, with a number beyond the range of a double for NaN and Infinity; its length. */
+static size_t replace_special_numbers(const char *s, const char *end, char *to)
+{
+	static const char infinite[] = "1e999";
+	char *start = to;
+	bool string = false;
+	while (s < end) {
+		size_t length = string ? 0 : special_number(s, end);
+		if (length) {
+			memcpy(to, infinite, sizeof infinite - 1);
+			to += sizeof infinite - 1;
+			s += length;
+			continue;
+		}
+		if (*s == '"') string = !string;
+		if (string && *s == '\\' && s + 1 < end) *to++ = *s++;
+		*to++ = *s++;
+	}
+	return (size_t)(to - start);
+}
+
+struct entry {
+	cJSON *item;
+	size_t place;
+};
+
+static int compare_entries(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+	int order = strcmp(x->item->string, y->item->string);
+	return order ? order : x->place < y->place ? -1 : 1;
+}
+
+/* Removes every member whose key comes again. */
+static enum status drop_duplicates(cJSON *value, const char *what, struct error *err)
+{
+	size_t count = 0;
+	cJSON *child;
+	cJSON_ArrayForEach(child, value)
+	{
+		if (cJSON_IsObject(child) || cJSON_IsArray(child)) TRY(drop_duplicates(child, what, err));
+		count++;
+	}
+	if (!cJSON_IsObject(value) || count < 2) return STATUS_OK;
+	struct entry *entries = malloc(count * sizeof *entries);
+	if (!entries) return error_set(err, STATUS_NO_MEMORY, "no memory to parse %s", what);
+	size_t n = 0;
+	cJSON_ArrayForEach(child, value)
+	{
+		entries[n] = (struct entry){child, n};
+		n++;
+	}
+	qsort(entries, n, sizeof *entries, compare_entries);
+	for (size_t i = 1; i < n; i++)
+		if (strcmp(entries[i - 1].item->string, entries[i].item->string) == 0)
+			cJSON_Delete(cJSON_DetachItemViaPointer(value, entries[i - 1].item));
+	free(entries);
+	return STATUS_OK;
+}
+
+enum status json_parse_python(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err)
+{
+	cJSON *value = NULL;
+	char *plain = malloc(2 * bytes + 1);
+	if (!plain) return error_set(err, STATUS_NO_MEMORY, "no memory to parse %s", what);
+	size_t length = replace_special_numbers(text, text + bytes, plain);
+	enum status status = parse(plain, length, what, &value, err);
+	free(plain);
+	TRY(status);
+	status = drop_duplicates(value, what, err);
 	if (status != STATUS_OK) {
 		cJSON_Delete(value);
 		return status;
@@ -149,7 +244,7 @@ enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct e
 	char *text;
 	size_t bytes;
 	TRY(file_slurp(path, limit, &text, &bytes, err));
-	enum status status = json_parse(text, bytes, path, ret, err);
+	enum status status = is_lfs_pointer(text, bytes) ? lfs_pointer_error(path, err) : json_parse(text, bytes, path, ret, err);
 	free(text);
 	return status;
 }

@@ -19,6 +19,10 @@ bool utf8_valid(const char *text, size_t bytes);
 enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
 enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct error *err);
 
+/* As json_parse, but what Python's json module writes and reads besides: NaN and Infinity, both read as infinite numbers (which json_get_
+ * refuses), and of duplicate keys the last. */
+enum status json_parse_python(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
+
 /* Typed reads of an optional member of `object`: leave *ret as it is when the key is missing or null, and fail with the name of
  * `what` and the key when the type or range is wrong. Integers must be whole and within [low, high]. */
 enum status json_get_int(const cJSON *object, const char *what, const char *key, int64_t low, int64_t high, int64_t *ret,

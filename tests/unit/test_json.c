@@ -1,4 +1,6 @@
 /* JSON: what is refused, with the place, and the typed reads. */
+#include <math.h>
+
 #include "tests/unit/scratch.h"
 
 #include "engine/json.h"
@@ -14,6 +16,41 @@ static void test_accepts(void **state)
 		assert_non_null(json);
 		cJSON_Delete(json);
 	}
+}
+
+/* What Python's json writes and reads, and JSON does not know. */
+static void test_python(void **state)
+{
+	struct scratch *s = *state;
+	static const char text[] =
+		"\xef\xbb\xbf{\"a\":1,\"n\":NaN,\"word\":\"NaN \\\" Infinity\",\"i\":[Infinity,-Infinity],\"a\":{\"b\":1,"
+		"\"c\":5,\"b\":2},\"a\":{\"b\":3,\"b\":4}}";
+	cJSON *json = NULL;
+	double number = 0;
+	SUCCEEDS(json_parse_python(text, strlen(text), "text", &json, &s->err));
+	assert_int_equal(cJSON_GetArraySize(json), 4);
+	const cJSON *a = cJSON_GetObjectItemCaseSensitive(json, "a"), *i = cJSON_GetObjectItemCaseSensitive(json, "i");
+	assert_int_equal(cJSON_GetArraySize(a), 1);
+	assert_true(cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(a, "b")) == 4);
+	assert_true(isinf(cJSON_GetNumberValue(cJSON_GetArrayItem(i, 0))));
+	assert_true(cJSON_GetNumberValue(cJSON_GetArrayItem(i, 1)) < -1e308);
+	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "word")), "NaN \" Infinity");
+	FAILS(STATUS_INVALID, "'n' must be a number", json_get_double(json, "text", "n", &number, &s->err));
+	cJSON_Delete(json);
+	json = NULL;
+	static const char *const refused[] = {"{\"a\":NaNa}", "{\"a\":nan}", "{\"a\":1,}", "{\"a\\", "{NaN:1}"};
+	for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
+		FAILS(STATUS_INVALID, "text", json_parse_python(refused[k], strlen(refused[k]), "text", &json, &s->err));
+	assert_null(json);
+}
+
+static void test_lfs_pointer(void **state)
+{
+	struct scratch *s = *state;
+	cJSON *json = NULL;
+	scratch_text(s, "config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n");
+	FAILS(STATUS_INVALID, "a git-lfs pointer", json_read_file(scratch_path(s, "config.json"), 1000, &json, &s->err));
+	assert_non_null(strstr(s->err.message, "git lfs pull"));
 }
 
 static void test_refuses(void **state)
@@ -111,6 +148,6 @@ static void test_typed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_accepts), SCRATCH_TEST(test_refuses), SCRATCH_TEST(test_depth),
-					   SCRATCH_TEST(test_typed)};
+					   SCRATCH_TEST(test_typed),   SCRATCH_TEST(test_python),  SCRATCH_TEST(test_lfs_pointer)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
