@@ -7,37 +7,96 @@
 #include "ctl/input.h"
 #include "engine/json.h"
 
-enum { FILE_LIMIT = 1 << 20, KEY_ROOM = 128 };
+enum { FILE_LIMIT = 1 << 20 };
+
+/* Does the component at `at` ("0" of "0.path") name a place in a list? No key of a spec begins with a digit. */
+static bool is_index(const char *at)
+{
+	size_t length = strcspn(at, ".");
+	return length > 0 && strspn(at, "0123456789") == length;
+}
+
+/* The member or element of `parent` that the component of `length` bytes at `at` names goes to *ret; NULL where there is none yet, which
+ * can be made: a key of an object, or the next place of a list. `path` is the whole, for messages. */
+static enum status find_member(cJSON *parent, const char *path, const char *at, const char *key, cJSON **ret, struct error *err)
+{
+	int before = at > path ? (int)(at - path) - 1 : 0;
+	if (cJSON_IsObject(parent)) {
+		*ret = cJSON_GetObjectItemCaseSensitive(parent, key);
+		return STATUS_OK;
+	}
+	if (!cJSON_IsArray(parent))
+		return error_set(err, STATUS_INVALID, "cannot set '%s': '%.*s' is not an object in the job file", path, before,
+				 path);
+	int size = cJSON_GetArraySize(parent);
+	if (!is_index(at))
+		return error_set(err, STATUS_INVALID,
+				 "cannot set '%s': '%.*s' is a list, so a number from 0 to %d must follow, not '%s'", path, before,
+				 path, size, key);
+	long index = strtol(key, NULL, 10);
+	if (index > size)
+		return error_set(err, STATUS_INVALID,
+				 "cannot set '%s': the list '%.*s' has %d element%s, so the next one is '%.*s.%d'", path, before,
+				 path, size, size == 1 ? "" : "s", before, path, size);
+	*ret = cJSON_GetArrayItem(parent, (int)index);
+	return STATUS_OK;
+}
+
+/* Puts `value`, which it takes, in the place of `old`, or where find_member found none. */
+static enum status put_member(cJSON *parent, const char *key, cJSON *old, cJSON *value, struct error *err)
+{
+	bool done;
+	if (cJSON_IsObject(parent)) {
+		cJSON_DeleteItemFromObjectCaseSensitive(parent, key);
+		done = cJSON_AddItemToObject(parent, key, value);
+	} else {
+		done = old ? cJSON_ReplaceItemViaPointer(parent, old, value) : cJSON_AddItemToArray(parent, value);
+	}
+	if (done) return STATUS_OK;
+	cJSON_Delete(value);
+	return error_set(err, STATUS_NO_MEMORY, "no memory");
+}
+
+/* jobspec_set for one that has its value, which it takes. */
+static enum status set_path(cJSON *spec, const char *path, cJSON *value, struct error *err)
+{
+	cJSON *parent = spec, *member = NULL;
+	for (const char *at = path;;) {
+		size_t length = strcspn(at, ".");
+		char *key = strndup(at, length);
+		enum status status = STATUS_OK;
+		if (!key)
+			status = error_set(err, STATUS_NO_MEMORY, "no memory");
+		else if (length == 0)
+			status = error_set(err, STATUS_INVALID,
+					   "'%s' names no field: it is keys with dots between, as in besa.epochs", path);
+		if (!status) status = find_member(parent, path, at, key, &member, err);
+		if (status || !at[length]) {
+			if (!status)
+				status = put_member(parent, key, member, value, err);
+			else
+				cJSON_Delete(value);
+			free(key);
+			return status;
+		}
+		at += length + 1;
+		if (!member) {
+			member = is_index(at) ? cJSON_CreateArray() : cJSON_CreateObject();
+			status =
+				member ? put_member(parent, key, NULL, member, err) : error_set(err, STATUS_NO_MEMORY, "no memory");
+		}
+		free(key);
+		if (status) {
+			cJSON_Delete(value);
+			return status;
+		}
+		parent = member;
+	}
+}
 
 enum status jobspec_set(cJSON *spec, const char *path, cJSON *value, struct error *err)
 {
-	char key[KEY_ROOM];
-	const char *at = path;
-	cJSON *object = spec;
-	if (!value) return error_set(err, STATUS_NO_MEMORY, "no memory");
-	for (;;) {
-		size_t length = strcspn(at, ".");
-		if (length == 0 || length >= sizeof key) {
-			cJSON_Delete(value);
-			return error_set(err, STATUS_INVALID,
-					 "'%s' names no field: it is keys with dots between, as in besa.epochs", path);
-		}
-		memcpy(key, at, length);
-		key[length] = 0;
-		at += length;
-		if (!*at) break;
-		at++;
-		cJSON *next = cJSON_GetObjectItemCaseSensitive(object, key);
-		if (!next) next = cJSON_AddObjectToObject(object, key);
-		if (!cJSON_IsObject(next)) {
-			cJSON_Delete(value);
-			return error_set(err, STATUS_INVALID, "cannot set '%s': '%s' is not an object in the job file", path, key);
-		}
-		object = next;
-	}
-	cJSON_DeleteItemFromObjectCaseSensitive(object, key);
-	cJSON_AddItemToObject(object, key, value);
-	return STATUS_OK;
+	return value ? set_path(spec, path, value, err) : error_set(err, STATUS_NO_MEMORY, "no memory");
 }
 
 /* A number in decimal; `percent` allows "50%" for 0.5. */
@@ -52,19 +111,28 @@ static enum status parse_number(const char *option, const char *text, bool perce
 	return STATUS_OK;
 }
 
-/* KEY=VALUE, where a value that is not JSON is a string. */
+/* KEY=VALUE, where a value that is not JSON is a string; but one that begins as a list, an object or a string does in JSON is meant to be
+ * that. "{date}" is none. */
 static enum status set_any(cJSON *spec, const char *text, struct error *err)
 {
-	struct error ignored;
-	char path[KEY_ROOM];
 	const char *equals = strchr(text, '=');
-	if (!equals || equals == text || equals - text >= (int)sizeof path)
-		return error_set(err, STATUS_INVALID, "--set takes KEY=VALUE, not '%s'", text);
-	memcpy(path, text, (size_t)(equals - text));
-	path[equals - text] = 0;
+	if (!equals || equals == text) return error_set(err, STATUS_INVALID, "--set takes KEY=VALUE, not '%s'", text);
+	char *path = strndup(text, (size_t)(equals - text));
+	if (!path) return error_set(err, STATUS_NO_MEMORY, "no memory");
+	const char *given = equals + 1;
+	bool meant = *given == '[' || *given == '"' || (*given == '{' && strspn(given + 1, " \"}") > 0);
 	cJSON *value = NULL;
-	if (json_parse(equals + 1, strlen(equals + 1), "the value", &value, &ignored)) value = cJSON_CreateString(equals + 1);
-	return jobspec_set(spec, path, value, err);
+	struct error reason;
+	enum status status = STATUS_OK;
+	if (json_parse(given, strlen(given), "the value", &value, &reason)) {
+		if (meant)
+			status = error_set(err, STATUS_INVALID, "--set %s: %s: '%s'", path, reason.message, given);
+		else
+			value = cJSON_CreateString(given);
+	}
+	if (!status) status = jobspec_set(spec, path, value, err);
+	free(path);
+	return status;
 }
 
 static cJSON *perplexity_list(cJSON *spec)

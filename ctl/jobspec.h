@@ -10,7 +10,9 @@
 /* `file` is NULL for none. Only what concerns the command line and the file's syntax is checked: the rest is the daemon's. */
 enum status jobspec_build(const char *file, const struct setting *settings, int count, cJSON **ret, struct error *err);
 
-/* Sets the member of `spec` that `path` names by keys with dots between ("besa.epochs"), making objects on the way. Takes `value`. */
+/* Sets the member of `spec` that `path` names by keys with dots between ("besa.epochs"), making objects on the way. A number is a place in
+ * a list ("evaluation.perplexity.0.path"), at most the one behind its last element, which is added. Takes `value`, which may be NULL: no
+ * memory. */
 enum status jobspec_set(cJSON *spec, const char *path, cJSON *value, struct error *err);
 
 #endif

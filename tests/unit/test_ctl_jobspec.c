@@ -81,6 +81,41 @@ static void test_set(void **state)
 	REFUSE("--set takes KEY=VALUE", "--set", "=2");
 	REFUSE("names no field", "--set", "besa..epochs=2");
 	REFUSE("'x' is not an object", "--set", "x=1", "--set", "x.y=2");
+	REFUSE("'a.b' is not an object", "--set", "a.b=1", "--set", "a.b.c=2");
+}
+
+static void test_set_in_lists(void **state)
+{
+	(void)state;
+	EXPECT("{\"evaluation\":{\"perplexity\":[{\"path\":\"a.txt\",\"join\":\"\"},{\"path\":\"b.txt\"}]}}", "--set",
+	       "evaluation.perplexity.0.path=a.txt", "--set", "evaluation.perplexity.1.path=b.txt", "--set",
+	       "evaluation.perplexity.0.join=");
+	EXPECT("{\"x\":[1,5,[6]]}", "--set", "x=[1,2]", "--set", "x.1=5", "--set", "x.2.0=6");
+	EXPECT("{\"evaluation\":{\"perplexity\":[{\"path\":\"b\"}]}}", "-e", "a", "--set", "evaluation.perplexity.0.path=b");
+	EXPECT("{\"output\":\"{date}\",\"name\":\"[x\"}", "--set", "output={date}", "--set", "name=\"[x\"");
+	REFUSE("the list 'x' has 0 elements, so the next one is 'x.0'", "--set", "x.1.path=a");
+	REFUSE("the list 'e.p' has 1 element, so the next one is 'e.p.1'", "--set", "e.p=[{}]", "--set", "e.p.7=1");
+	REFUSE("the list 'x' has 0 elements", "--set", "x.99999999999999999999=1");
+	REFUSE("'x' is a list, so a number from 0 to 2 must follow, not 'path'", "--set", "x=[1,2]", "--set", "x.path=1");
+	REFUSE("'x' is a list, so a number from 0 to 1 must follow, not '-1'", "--set", "x=[1]", "--set", "x.-1=1");
+	REFUSE("'x.0' is not an object", "--set", "x=[1]", "--set", "x.0.y=1");
+	REFUSE("--set x: the value: not valid JSON", "--set", "x=[1,");
+	REFUSE("--set x: the value: not valid JSON", "--set", "x={\"a\":");
+	REFUSE("--set x: the value: not valid JSON", "--set", "x=\"a");
+}
+
+/* Its name is whole in the message, however long it is. */
+static void test_set_long_keys(void **state)
+{
+	(void)state;
+	char setting[520] = "";
+	memset(setting, 'k', 400);
+	strcat(setting, "=1");
+	struct options options;
+	assert_int_equal(PARSE(&options, "submit", "--set", setting), EXIT_OK);
+	char *text = build(&options);
+	assert_int_equal(strlen(text), strlen("{\"\":1}") + 400);
+	free(text);
 }
 
 static void test_wrong_values(void **state)
@@ -177,6 +212,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_options_make_a_spec), cmocka_unit_test(test_set),
+		cmocka_unit_test(test_set_in_lists),        cmocka_unit_test(test_set_long_keys),
 		cmocka_unit_test(test_wrong_values),        cmocka_unit_test(test_file),
 		cmocka_unit_test(test_command_lines),       cmocka_unit_test(test_wrong_command_lines),
 	};
