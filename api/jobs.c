@@ -24,7 +24,7 @@ static void queue_full(const struct request *request, struct response *response)
 
 static void output_claimed(struct response *response, const char *output)
 {
-	problem(response, 409, "output-claimed", "an unfinished job writes to '%.300s', above it or below it", output);
+	problem(response, 409, "output-claimed", "an unfinished job writes to '%s', above it or below it", output);
 }
 
 static void answer_job(struct response *response, unsigned status, struct job *job)

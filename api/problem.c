@@ -6,6 +6,16 @@
 #include <string.h>
 
 #include "api/http.h"
+#include "engine/json.h"
+
+/* All of the text, as valid UTF-8: it may quote what a client sent. NULL when memory runs out; the caller frees it. */
+static char *format(const char *detail, va_list args)
+{
+	char *text;
+	if (vasprintf(&text, detail, args) < 0) return NULL;
+	utf8_mask(text);
+	return text;
+}
 
 void problem_fields(struct response *response, unsigned status, const char *slug, const char *detail, cJSON *errors)
 {
@@ -23,25 +33,25 @@ void problem_fields(struct response *response, unsigned status, const char *slug
 
 void problem(struct response *response, unsigned status, const char *slug, const char *detail, ...)
 {
-	char text[1280];
 	va_list args;
 	va_start(args, detail);
-	vsnprintf(text, sizeof text, detail, args);
+	char *text = format(detail, args);
 	va_end(args);
-	problem_fields(response, status, slug, text, NULL);
+	problem_fields(response, status, slug, text ? text : "no memory to say why", NULL);
+	free(text);
 }
 
 void problem_add(cJSON *errors, const char *kind, const char *name, const char *detail, ...)
 {
-	char text[512];
 	va_list args;
 	va_start(args, detail);
-	vsnprintf(text, sizeof text, detail, args);
+	char *text = format(detail, args);
 	va_end(args);
 	cJSON *error = cJSON_CreateObject();
 	cJSON_AddStringToObject(error, kind, name);
-	cJSON_AddStringToObject(error, "detail", text);
+	cJSON_AddStringToObject(error, "detail", text ? text : "no memory to say why");
 	cJSON_AddItemToArray(errors, error);
+	free(text);
 }
 
 void problem_failure(struct response *response, const struct error *err)

@@ -67,11 +67,11 @@ static bool find(struct request *request, struct response *response)
 		if (strcmp(routes[i].method, "GET") == 0) buffer_printf(&allow, ", HEAD");
 	}
 	if (allow.size) {
-		problem(response, 405, "method-not-allowed", "%s is not a method of %.200s; it takes %s", request->method,
+		problem(response, 405, "method-not-allowed", "%s is not a method of %s; it takes %s", request->method,
 			request->path, allow.data);
 		response_header(response, "Allow", "%s", allow.data);
 	} else {
-		problem(response, 404, "not-found", "there is nothing at %.200s", request->path);
+		problem(response, 404, "not-found", "there is nothing at %s", request->path);
 	}
 	buffer_free(&allow);
 	return false;
@@ -82,7 +82,7 @@ static bool find(struct request *request, struct response *response)
 static bool check_host(const struct request *request, struct response *response)
 {
 	if (request->config->token || !request->host || host_is_loopback(request->host)) return true;
-	problem(response, 403, "forbidden-host", "without a token besad answers to localhost, 127.0.0.0/8 and [::1], not to %.200s",
+	problem(response, 403, "forbidden-host", "without a token besad answers to localhost, 127.0.0.0/8 and [::1], not to %s",
 		request->host);
 	return false;
 }
@@ -104,7 +104,7 @@ static bool check_token(const struct request *request, struct response *response
 static bool check_origin(const struct request *request, struct response *response)
 {
 	if (method_fits("GET", request->method) || !request->origin || origin_is_host(request->origin, request->host)) return true;
-	problem(response, 403, "forbidden-origin", "a page of %.200s may not change anything here", request->origin);
+	problem(response, 403, "forbidden-origin", "a page of %s may not change anything here", request->origin);
 	return false;
 }
 

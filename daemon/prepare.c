@@ -23,9 +23,7 @@ static enum status no_memory(struct error *err)
 
 static enum status problem(struct spec_problems *problems, struct error *err, const char *detail)
 {
-	problems->count = 1;
-	snprintf(problems->items[0].pointer, sizeof problems->items[0].pointer, "/output");
-	snprintf(problems->items[0].detail, sizeof problems->items[0].detail, "%s", detail);
+	fields_problem(&(struct fields){.problems = problems}, "output", "%s", detail);
 	return error_set(err, STATUS_INVALID, "/output: %s", detail);
 }
 
@@ -125,7 +123,9 @@ enum status prepare_notify(const struct spec *spec, const char *const *hosts, si
 	if (!host)
 		fields_problem(&fields, "url", "must be a web address without user and password");
 	else if (!allowed)
-		fields_problem(&fields, "url", "its host '%.100s' is not one that this besad may tell (--notify-host)", host);
+		fields_problem(&fields, "url",
+			       "its host '%s' is not one that this besad may tell: its operator allows hosts by --notify-host",
+			       host);
 	curl_free(host);
 	return host && allowed ? STATUS_OK : error_set(err, STATUS_INVALID, "/notify/url: the host may not be told");
 }

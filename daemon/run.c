@@ -119,6 +119,7 @@ static enum status read_spec(struct run *run, struct error *err)
 		for (int i = 0; i < problems.count; i++)
 			bar_line(&run->bar, "%s: %s: %s", run->options->job_file, problems.items[i].pointer,
 				 problems.items[i].detail);
+	spec_problems_free(&problems);
 	return status;
 }
 

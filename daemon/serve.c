@@ -88,9 +88,11 @@ static enum status hook_prepare(void *context, const cJSON *json, const char *id
 	}
 	if (status == STATUS_INVALID) {
 		ret->errors = problem_list(&problems);
-		error_set(err, STATUS_INVALID, "%d field%s of the spec %s wrong", problems.count, problems.count == 1 ? "" : "s",
-			  problems.count == 1 ? "is" : "are");
+		int wrong = problems.count + problems.more;
+		error_set(err, STATUS_INVALID, "%d field%s of the spec %s wrong%s", wrong, wrong == 1 ? "" : "s",
+			  wrong == 1 ? "is" : "are", problems.more ? "; the first are listed" : "");
 	}
+	spec_problems_free(&problems);
 	TRY(status);
 	status = prepare_output(roots, spec->output, spec->overwrite, id, err);
 	if (!status) status = fill_submission(spec, ret, err);

@@ -167,10 +167,11 @@ static enum status run_attempt(struct worker *worker, const struct job *job, cha
 {
 	cJSON *json;
 	struct spec *spec;
-	struct spec_problems problems;
+	struct spec_problems problems = {0};
 	TRY(json_parse(job->spec, strlen(job->spec), "the spec", &json, err));
 	enum status status = spec_parse(json, &worker->config.options->roots, &spec, &problems, err);
 	cJSON_Delete(json);
+	spec_problems_free(&problems);
 	TRY(status);
 	status = run_engine(worker, job, spec, ret_result, err);
 	spec_free(spec);

@@ -5,13 +5,25 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A message of `length` bytes that had no room ends so that this is seen, and with a whole character. */
+static void end_message(struct error *err, size_t length)
+{
+	static const char dots[] = "…";
+	if (length < sizeof err->message) return;
+	size_t end = sizeof err->message - sizeof dots;
+	while (end > 0 && ((unsigned char)err->message[end] & 0xc0) == 0x80)
+		end--;
+	memcpy(err->message + end, dots, sizeof dots);
+}
+
 enum status error_set(struct error *err, enum status status, const char *format, ...)
 {
 	if (!err) return status;
 	va_list args;
 	va_start(args, format);
-	vsnprintf(err->message, sizeof err->message, format, args);
+	int length = vsnprintf(err->message, sizeof err->message, format, args);
 	va_end(args);
+	end_message(err, length < 0 ? 0 : (size_t)length);
 	err->status = status;
 	return status;
 }
@@ -44,7 +56,8 @@ enum status error_errno(struct error *err, const char *format, ...)
 	int used = vsnprintf(err->message, sizeof err->message, format, args);
 	va_end(args);
 	if (used >= 0 && (size_t)used < sizeof err->message)
-		snprintf(err->message + used, sizeof err->message - used, ": %s", strerror(number));
+		used += snprintf(err->message + used, sizeof err->message - (size_t)used, ": %s", strerror(number));
+	end_message(err, used < 0 ? 0 : (size_t)used);
 	err->status = status;
 	return status;
 }
@@ -59,7 +72,8 @@ enum status error_prefix(struct error *err, const char *format, ...)
 	va_end(args);
 	size_t used = strnlen(text, sizeof text);
 	memcpy(err->message, text, used);
-	snprintf(err->message + used, sizeof err->message - used, ": %s", old);
+	int more = snprintf(err->message + used, sizeof err->message - used, ": %s", old);
+	end_message(err, used + (more < 0 ? 0 : (size_t)more));
 	return err->status;
 }
 

@@ -4,44 +4,85 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/json.h"
 
-/* `to` = base + "/" + key with ~ and / escaped; cut where it is too long. */
-static void join_pointer(char *to, size_t size, const char *base, const char *key)
+/* base + "/" + key, with ~ and / in the key escaped; freed by the caller. NULL: no memory. */
+static char *join_pointer(const char *base, const char *key)
 {
-	size_t used = (size_t)snprintf(to, size, "%s", base);
-	if (!key || used + 4 > size) return;
-	to[used++] = '/';
-	for (; *key && used + 3 <= size; key++) {
-		if (*key == '~' || *key == '/') {
-			to[used++] = '~';
-			to[used++] = *key == '~' ? '0' : '1';
-		} else {
-			to[used++] = *key;
-		}
+	char *pointer = malloc(strlen(base) + (key ? 2 * strlen(key) + 1 : 0) + 1), *to = pointer;
+	if (!pointer) return NULL;
+	to = stpcpy(to, base);
+	if (!key) return pointer;
+	*to++ = '/';
+	for (; *key; key++) {
+		bool escaped = *key == '~' || *key == '/';
+		if (escaped) *to++ = '~';
+		*to++ = !escaped ? *key : *key == '~' ? '0' : '1';
 	}
-	/* A cut must not leave half of a UTF-8 character. */
-	if (*key)
-		while (used > 0 && !utf8_valid(to, used))
-			used--;
-	to[used] = 0;
+	*to = 0;
+	return pointer;
 }
 
 void fields_problem(const struct fields *fields, const char *key, const char *format, ...)
 {
 	struct spec_problems *problems = fields->problems;
-	if (problems->count == SPEC_MAX_PROBLEMS) return;
-	char *detail = problems->items[problems->count].detail;
-	join_pointer(problems->items[problems->count].pointer, sizeof problems->items->pointer, fields->pointer, key);
+	if (problems->count == SPEC_MAX_PROBLEMS) {
+		problems->more++;
+		return;
+	}
+	char *pointer = join_pointer(fields->pointer, key), *detail;
 	va_list args;
 	va_start(args, format);
-	vsnprintf(detail, sizeof problems->items->detail, format, args);
+	if (vasprintf(&detail, format, args) < 0) detail = NULL;
 	va_end(args);
-	for (size_t length = strlen(detail); length > 0 && !utf8_valid(detail, length);)
-		detail[--length] = 0;
-	problems->count++;
+	if (!pointer || !detail) {
+		problems->no_memory = true;
+		free(pointer);
+		free(detail);
+		return;
+	}
+	utf8_mask(detail);
+	problems->items[problems->count].pointer = pointer;
+	problems->items[problems->count++].detail = detail;
+}
+
+void spec_problems_free(struct spec_problems *problems)
+{
+	for (int i = 0; i < problems->count; i++) {
+		free(problems->items[i].pointer);
+		free(problems->items[i].detail);
+	}
+	*problems = (struct spec_problems){0};
+}
+
+/* "a, b, c"; freed by the caller. NULL: no memory. */
+static char *join_names(const char *const *names)
+{
+	size_t room = 1;
+	for (int i = 0; names[i]; i++)
+		room += strlen(names[i]) + 2;
+	char *list = malloc(room), *to = list;
+	if (!list) return NULL;
+	*to = 0;
+	for (int i = 0; names[i]; i++)
+		to = stpcpy(stpcpy(to, i ? ", " : ""), names[i]);
+	return list;
+}
+
+/* A problem that says what was found: `wanted`, then the value, which is shortened where it is long. */
+static void found_problem(const struct fields *fields, const char *key, const cJSON *value, const char *wanted)
+{
+	enum { SHOWN = 60 };
+	char *text = cJSON_PrintUnformatted(value);
+	bool cut = text && strlen(text) > SHOWN;
+	if (cut)
+		for (text[SHOWN] = 0; !utf8_valid(text, strlen(text));)
+			text[strlen(text) - 1] = 0;
+	fields_problem(fields, key, "%s, not %s%s", wanted, text ? text : "this", cut ? "…" : "");
+	cJSON_free(text);
 }
 
 void fields_only(const struct fields *fields, const char *const *known)
@@ -52,7 +93,10 @@ void fields_only(const struct fields *fields, const char *const *known)
 		const char *const *name = known;
 		while (*name && strcmp(*name, field->string) != 0)
 			name++;
-		if (!*name) fields_problem(fields, field->string, "unknown key");
+		if (*name) continue;
+		char *names = join_names(known);
+		fields_problem(fields, field->string, "unknown key; the keys here are %s", names ? names : "other ones");
+		free(names);
 	}
 }
 
@@ -62,12 +106,18 @@ const cJSON *fields_get(const struct fields *fields, const char *key)
 	return cJSON_IsNull(value) ? NULL : value;
 }
 
+/* base + "/" + key, of keys of the contract, none of which has to be escaped; base alone where there is no room for more. */
+static void extend_pointer(const char *base, const char *key, char ret[FIELDS_POINTER_ROOM])
+{
+	if (snprintf(ret, FIELDS_POINTER_ROOM, "%s/%s", base, key) >= FIELDS_POINTER_ROOM) strcpy(ret, base);
+}
+
 struct fields fields_section(const struct fields *fields, const char *key)
 {
 	struct fields section = {.problems = fields->problems, .object = fields_get(fields, key)};
-	join_pointer(section.pointer, sizeof section.pointer, fields->pointer, key);
+	extend_pointer(fields->pointer, key, section.pointer);
 	if (section.object && !cJSON_IsObject(section.object)) {
-		fields_problem(&section, NULL, "must be an object");
+		found_problem(&section, NULL, section.object, "must be an object");
 		section.object = NULL;
 	}
 	return section;
@@ -76,12 +126,12 @@ struct fields fields_section(const struct fields *fields, const char *key)
 struct fields fields_element(const struct fields *fields, const char *key, int index)
 {
 	struct fields element = {.problems = fields->problems, .object = cJSON_GetArrayItem(fields_get(fields, key), index)};
-	char array[sizeof element.pointer], number[16];
-	join_pointer(array, sizeof array, fields->pointer, key);
+	char list[FIELDS_POINTER_ROOM], number[16];
 	snprintf(number, sizeof number, "%d", index);
-	join_pointer(element.pointer, sizeof element.pointer, array, number);
+	extend_pointer(fields->pointer, key, list);
+	extend_pointer(list, number, element.pointer);
 	if (!cJSON_IsObject(element.object)) {
-		fields_problem(&element, NULL, "must be an object");
+		found_problem(&element, NULL, element.object, "must be an object");
 		element.object = NULL;
 	}
 	return element;
@@ -94,7 +144,9 @@ int64_t fields_int(const struct fields *fields, const char *key, int64_t low, in
 	double number = cJSON_IsNumber(value) ? value->valuedouble : NAN;
 	if (fabs(number) <= 0x1p53 && number == floor(number) && (int64_t)number >= low && (int64_t)number <= high)
 		return (int64_t)number;
-	fields_problem(fields, key, "must be an integer from %" PRId64 " to %" PRId64, low, high);
+	char wanted[80];
+	snprintf(wanted, sizeof wanted, "must be an integer from %" PRId64 " to %" PRId64, low, high);
+	found_problem(fields, key, value, wanted);
 	return fallback;
 }
 
@@ -103,7 +155,9 @@ double fields_number(const struct fields *fields, const char *key, double low, d
 	const cJSON *value = fields_get(fields, key);
 	if (!value) return fallback;
 	if (cJSON_IsNumber(value) && value->valuedouble >= low && value->valuedouble <= high) return value->valuedouble;
-	fields_problem(fields, key, "must be a number from %g to %g", low, high);
+	char wanted[80];
+	snprintf(wanted, sizeof wanted, "must be a number from %g to %g", low, high);
+	found_problem(fields, key, value, wanted);
 	return fallback;
 }
 
@@ -111,7 +165,7 @@ bool fields_bool(const struct fields *fields, const char *key, bool fallback)
 {
 	const cJSON *value = fields_get(fields, key);
 	if (!value) return fallback;
-	if (!cJSON_IsBool(value)) fields_problem(fields, key, "must be true or false");
+	if (!cJSON_IsBool(value)) found_problem(fields, key, value, "must be true or false");
 	return cJSON_IsBool(value) ? cJSON_IsTrue(value) : fallback;
 }
 
@@ -137,11 +191,11 @@ const char *fields_string(const struct fields *fields, const char *key, int limi
 	if (!value) return fallback;
 	const char *text = cJSON_GetStringValue(value);
 	if (!text)
-		fields_problem(fields, key, "must be a string");
+		found_problem(fields, key, value, "must be a string");
 	else if (!utf8_valid(text, strlen(text)))
 		fields_problem(fields, key, "must be valid UTF-8");
 	else if (characters(text) > limit)
-		fields_problem(fields, key, "must be at most %d characters long", limit);
+		fields_problem(fields, key, "must be at most %d characters long, not %d", limit, characters(text));
 	else if (!multiline && has_control(text))
 		fields_problem(fields, key, "must not have control characters");
 	else
@@ -154,12 +208,15 @@ int fields_choice(const struct fields *fields, const char *key, const char *cons
 	const cJSON *value = fields_get(fields, key);
 	if (!value) return fallback;
 	const char *text = cJSON_GetStringValue(value);
-	char list[128] = "";
-	for (int i = 0; names[i]; i++) {
+	for (int i = 0; names[i]; i++)
 		if (text && strcmp(text, names[i]) == 0) return i;
-		size_t used = strlen(list);
-		snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
-	}
-	fields_problem(fields, key, "must be one of: %s", list);
+	char *list = join_names(names), *wanted = NULL;
+	if (list && asprintf(&wanted, "must be one of: %s", list) < 0) wanted = NULL;
+	if (wanted)
+		found_problem(fields, key, value, wanted);
+	else
+		fields->problems->no_memory = true;
+	free(list);
+	free(wanted);
 	return fallback;
 }

@@ -10,14 +10,17 @@
 
 #include "engine/spec.h"
 
+enum { FIELDS_POINTER_ROOM = 96 };
+
 /* An object within the JSON. `object` is NULL where the client left the section out: all its fields take their defaults. */
 struct fields {
 	struct spec_problems *problems;
 	const cJSON *object;
-	char pointer[96]; /* "" for the whole, "/besa" … */
+	char pointer[FIELDS_POINTER_ROOM]; /* "" for the whole, "/besa" …: keys of the contract, which all fit */
 };
 
-/* Adds a problem about a field, or about the section itself where `key` is NULL. */
+/* Adds a problem about a field, or about the section itself where `key` is NULL. The detail says what was found, what is wanted and, where
+ * that is not plain, what to do. */
 void fields_problem(const struct fields *, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Every key of the object that is not in the NULL-terminated list is a problem. */

@@ -9,23 +9,41 @@
 #include "engine/file.h"
 #include "engine/lfs.h"
 
+/* The bytes of the character at `s`, 0 where there is none. */
+static int utf8_length(const unsigned char *s, const unsigned char *end)
+{
+	unsigned char lead = *s++;
+	if (lead < 0x80) return 1;
+	int more = lead >= 0xc2 && lead < 0xe0 ? 1 : (lead & 0xf0) == 0xe0 ? 2 : lead >= 0xf0 && lead < 0xf5 ? 3 : 0;
+	if (more == 0 || end - s < more) return 0;
+	/* The second byte tells overlong forms, surrogates and what lies beyond U+10FFFF. */
+	unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+	unsigned char high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+	if (*s < low || *s > high) return 0;
+	for (int i = 1; i < more; i++)
+		if ((s[i] & 0xc0) != 0x80) return 0;
+	return 1 + more;
+}
+
 bool utf8_valid(const char *text, size_t bytes)
 {
 	const unsigned char *s = (const unsigned char *)text, *end = s + bytes;
 	while (s < end) {
-		unsigned char lead = *s++;
-		if (lead < 0x80) continue;
-		int more = lead >= 0xc2 && lead < 0xe0 ? 1 : (lead & 0xf0) == 0xe0 ? 2 : lead >= 0xf0 && lead < 0xf5 ? 3 : 0;
-		if (more == 0 || end - s < more) return false;
-		/* The second byte tells overlong forms, surrogates and what lies beyond U+10FFFF. */
-		unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-		unsigned char high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-		if (*s < low || *s > high) return false;
-		for (int i = 1; i < more; i++)
-			if ((s[i] & 0xc0) != 0x80) return false;
-		s += more;
+		int length = utf8_length(s, end);
+		if (length == 0) return false;
+		s += length;
 	}
 	return true;
+}
+
+void utf8_mask(char *text)
+{
+	unsigned char *s = (unsigned char *)text, *end = s + strlen(text);
+	while (s < end) {
+		int length = utf8_length(s, end);
+		if (length == 0) *s = '?';
+		s += length ? length : 1;
+	}
 }
 
 /* "not valid JSON", with the line of `at` where the text has several. */

@@ -14,6 +14,9 @@ enum { JSON_MAX_DEPTH = 64 };
 
 bool utf8_valid(const char *text, size_t bytes);
 
+/* Puts '?' for every byte that is not part of valid UTF-8: names of files, and messages that were cut, may have such. */
+void utf8_mask(char *text);
+
 /* Parses exactly one JSON value of nesting JSON_MAX_DEPTH at most, with nothing but white space behind it. `what` names the
  * source in errors. Duplicate keys in an object, invalid UTF-8 and NUL in strings are refused. *ret is freed with cJSON_Delete. */
 enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);

@@ -67,6 +67,9 @@ static char *parse_path(struct parser *parser, const struct fields *fields, cons
 	enum status status = roots_resolve(roots, text, &resolved, &err);
 	if (status == STATUS_NO_MEMORY)
 		parser->no_memory = true;
+	else if (status == STATUS_NOT_FOUND)
+		fields_problem(fields, key, "%s, below none of the %s roots; GET /v1/%s lists what is", err.message,
+			       roots == parser->roots->model ? "model" : "data", roots == parser->roots->model ? "models" : "data");
 	else if (status != STATUS_OK)
 		fields_problem(fields, key, "%s", err.message);
 	return resolved;
@@ -82,7 +85,8 @@ static bool is_regular(const char *path)
 static void parse_data_path(struct parser *parser, const struct fields *fields, struct dataset *dataset)
 {
 	dataset->resolved_path = parse_path(parser, fields, "path", parser->roots->data, &dataset->path);
-	if (dataset->resolved_path && !is_regular(dataset->resolved_path)) fields_problem(fields, "path", "is not a regular file");
+	if (dataset->resolved_path && !is_regular(dataset->resolved_path))
+		fields_problem(fields, "path", "'%s' is not a regular file", dataset->path);
 }
 
 /* The engine's message about a file of the model, without the absolute path of the directory. */
@@ -102,14 +106,14 @@ static void parse_model(struct parser *parser, const struct fields *fields)
 	struct checkpoint checkpoint;
 	struct spec *spec = parser->spec;
 	if (!fields_get(fields, "model")) {
-		fields_problem(fields, "model", "is required");
+		fields_problem(fields, "model", "is required: a directory below the model roots; GET /v1/models lists them");
 		return;
 	}
 	spec->model_dir = parse_path(parser, fields, "model", parser->roots->model, &spec->model);
 	if (!spec->model_dir) return;
 	struct stat st;
 	if (stat(spec->model_dir, &st) != 0 || !S_ISDIR(st.st_mode)) {
-		fields_problem(fields, "model", "is not a directory");
+		fields_problem(fields, "model", "'%s' is not a directory", spec->model);
 	} else if (model_config_read(spec->model_dir, &config, &err) != STATUS_OK) {
 		model_problem(parser, fields, &err);
 	} else if (checkpoint_open(spec->model_dir, &checkpoint, &err) != STATUS_OK) {
@@ -182,11 +186,15 @@ static void parse_method(struct parser *parser, const struct fields *fields)
 	spec->method = (enum method)parse_known_choice(fields, "method", method_names, later_methods);
 	parse_known_choice(fields, "pattern", pattern_names, later_patterns);
 	if (fields_get(fields, "quantization")) fields_problem(fields, "quantization", "is not supported by this version");
+	const cJSON *sparsity = fields_get(fields, "sparsity");
 	if (spec->method == METHOD_NONE) {
-		spec->sparsity = fields_number(fields, "sparsity", 0, 0, 0);
+		if (sparsity && !(cJSON_IsNumber(sparsity) && sparsity->valuedouble == 0))
+			fields_problem(fields, "sparsity", "the method none prunes nothing: leave sparsity out");
 		return;
 	}
-	if (!fields_get(fields, "sparsity")) fields_problem(fields, "sparsity", "is required unless method is none");
+	if (!sparsity)
+		fields_problem(fields, "sparsity",
+			       "is required unless the method is none: what part of the weights becomes zero, as in 0.5");
 	spec->sparsity = fields_number(fields, "sparsity", 0, 0.95, 0.5);
 }
 
@@ -237,7 +245,7 @@ static void parse_source(struct parser *parser, const struct fields *fields, con
 		file.path = copy(parser, standard);
 		file.resolved_path = realpath(standard, NULL);
 		if (!file.resolved_path || !is_regular(file.resolved_path))
-			fields_problem(fields, "path", "the daemon's --calibration file '%.200s' is not there", standard);
+			fields_problem(fields, "path", "the daemon's --calibration file '%s' is not there", standard);
 	} else {
 		parse_data_path(parser, fields, &file);
 	}
@@ -457,7 +465,6 @@ enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec
 	struct spec *spec = calloc(1, sizeof *spec);
 	struct parser parser = {.roots = roots, .spec = spec, .max_positions = INT_MAX};
 	struct fields fields = {.problems = problems, .object = json};
-	problems->count = 0;
 	if (!spec) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
 	if (cJSON_IsObject(json)) {
 		fields_only(&fields, known);
@@ -479,7 +486,7 @@ enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec
 	}
 
 	enum status status = STATUS_OK;
-	if (parser.no_memory)
+	if (parser.no_memory || problems->no_memory)
 		status = error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
 	else if (problems->count > 0)
 		status = error_set(err, STATUS_INVALID, "%s: %s%s", problems->items[0].pointer, problems->items[0].detail,

@@ -81,14 +81,16 @@ struct spec {
 	double timeout_seconds; /* 0 for none */
 };
 
-/* What is wrong with a spec, field by field. */
+/* What is wrong with a spec, field by field. Zeroed to begin with; freed with spec_problems_free. */
 struct spec_problems {
-	int count;
+	int count, more; /* how many are listed, and how many are not */
+	bool no_memory;  /* for one of them */
 	struct {
-		char pointer[128]; /* JSON pointer of the field: "/besa/candidates" */
-		char detail[256];
+		char *pointer; /* JSON pointer of the field: "/besa/candidates" */
+		char *detail;  /* valid UTF-8 */
 	} items[SPEC_MAX_PROBLEMS];
 };
+void spec_problems_free(struct spec_problems *);
 
 /* Directories that relative paths are looked up in, each a NULL-terminated list of absolute paths. */
 struct roots {
@@ -98,7 +100,7 @@ struct roots {
 };
 
 /* Checks `json` against the contract, looks its paths up under `roots`, reads the model's config for what depends on it, and fills
- * every default. STATUS_INVALID with `problems` filled when a field is wrong (each names a JSON pointer); other statuses for
+ * every default. STATUS_INVALID with `problems`, which are added to, when a field is wrong (each names a JSON pointer); other statuses for
  * failures that are not the client's. *ret is freed with spec_free. */
 enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
 		       struct error *err);

@@ -149,6 +149,21 @@ class Contract(unittest.TestCase):
             with self.subTest(pointer=pointer, change=change):
                 self.problem(self.post({**small_job(), **change}), 422, pointer)
 
+    def test_none_takes_no_sparsity(self):
+        for sparsity in (0.5, "0"):
+            problem = self.post({"model": "small", "method": "none", "sparsity": sparsity})
+            self.problem(problem, 422, "/sparsity")
+            self.assertIn("none prunes nothing: leave sparsity out", problem.json["errors"][0]["detail"])
+        for spec in ({"sparsity": 0}, {"sparsity": None}, {}):
+            job = self.daemon.submit({"model": "small", "method": "none", **spec})
+            self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+
+    def test_problems_say_what_was_found(self):
+        for change, found in (({"sparsity": 1.2}, "from 0 to 0.95, not 1.2"), ({"overwrite": "yes"}, 'not "yes"'),
+                              ({"method": "guess"}, 'none, not "guess"'), ({"color": 1}, "precision, priority, timeout_seconds"),
+                              ({"model": "absent"}, "GET /v1/models"), ({"priority": [1] * 99}, "[1,1,1")):
+            self.assertIn(found, self.post({**small_job(), **change}).json["errors"][0]["detail"])
+
     def test_symlink_out_of_the_roots(self):
         os.symlink("/etc", os.path.join(self.daemon.models, "etc"))
         self.problem(self.post(small_job(model="etc")), 422, "/model")

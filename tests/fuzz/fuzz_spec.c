@@ -19,6 +19,7 @@ static void check(const cJSON *json)
 	enum status status = spec_parse(json, &roots, &spec, &problems, &err);
 	if (status == STATUS_INVALID && problems.count < 1) abort();
 	if (problems.count > SPEC_MAX_PROBLEMS || (status == STATUS_OK && problems.count)) abort();
+	spec_problems_free(&problems);
 	if (status != STATUS_OK) return;
 	cJSON *shown = spec_to_json(spec);
 	if (!shown) abort();

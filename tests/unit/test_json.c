@@ -145,9 +145,52 @@ static void test_typed(void **state)
 	cJSON_Delete(json);
 }
 
+static void test_mask(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *repaired;
+	} cases[] = {
+		{"", ""},
+		{"a\xc3\xa9\xe2\x80\xa6\xf0\x9f\x98\x80", "a\xc3\xa9\xe2\x80\xa6\xf0\x9f\x98\x80"},
+		{"\xff/a\xc3", "?/a?"},
+		{"\xed\xa0\x80.", "???."},
+		{"\xe2\x80", "??"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char text[32];
+		strcpy(text, cases[i].text);
+		utf8_mask(text);
+		assert_string_equal(text, cases[i].repaired);
+	}
+}
+
+/* A message that has no room shows that it goes on, and is valid UTF-8 all the same. */
+static void test_long_messages(void **state)
+{
+	struct scratch *s = *state;
+	char text[2 * sizeof s->err.message];
+	for (size_t shift = 0; shift < 3; shift++) {
+		memset(text, 'x', shift);
+		for (size_t i = shift; i + 3 < sizeof text; i += 3)
+			strcpy(text + i, "\xe2\x82\xac");
+		error_set(&s->err, STATUS_INVALID, "%s", text);
+		const char *message = s->err.message;
+		assert_true(utf8_valid(message, strlen(message)));
+		assert_string_equal(message + strlen(message) - strlen("€…"), "€…");
+		error_prefix(&s->err, "é");
+		assert_true(utf8_valid(message, strlen(message)));
+		assert_string_equal(message + strlen(message) - strlen("€…"), "€…");
+	}
+	error_set(&s->err, STATUS_INVALID, "%s", "short");
+	assert_string_equal(s->err.message, "short");
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_accepts), SCRATCH_TEST(test_refuses), SCRATCH_TEST(test_depth),
-					   SCRATCH_TEST(test_typed),   SCRATCH_TEST(test_python),  SCRATCH_TEST(test_lfs_pointer)};
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_accepts), SCRATCH_TEST(test_refuses),
+					   SCRATCH_TEST(test_depth),   SCRATCH_TEST(test_typed),
+					   SCRATCH_TEST(test_python),  SCRATCH_TEST(test_lfs_pointer),
+					   SCRATCH_TEST(test_mask),    SCRATCH_TEST(test_long_messages)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,6 +58,7 @@ static int teardown(void **state)
 {
 	struct fixture *f = *state;
 	struct scratch *s = &f->scratch;
+	spec_problems_free(&f->problems);
 	SUCCEEDS(directory_remove(s->directory, &s->err));
 	free(f);
 	return 0;
@@ -67,6 +68,7 @@ static enum status parse(struct fixture *f, const char *text, struct spec **ret)
 {
 	struct scratch *s = &f->scratch;
 	cJSON *json = NULL;
+	spec_problems_free(&f->problems);
 	SUCCEEDS(json_parse(text, strlen(text), "spec", &json, &s->err));
 	enum status status = spec_parse(json, &f->roots, ret, &f->problems, &s->err);
 	cJSON_Delete(json);
@@ -338,7 +340,8 @@ static void test_required_and_sparsity(void **state)
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":1.2}", "/sparsity", "from 0 to 0.95");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":-0.1}", "/sparsity", "from 0 to 0.95");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":\"0.5\"}", "/sparsity", "number");
-	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"method\":\"none\"}", "/sparsity", "from 0 to 0");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"method\":\"none\"}", "/sparsity",
+		       "none prunes nothing: leave sparsity out");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.7,\"besa\":{\"parameterization\":\"sigmoid\"}}",
 		       "/besa/parameterization", "sparsities from 0.3776 to 0.6224 only");
 	spec_free(parsed(f,
@@ -409,14 +412,29 @@ static void test_collects_problems(void **state)
 	strcat(text, "}");
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
 	assert_int_equal(f->problems.count, SPEC_MAX_PROBLEMS);
-	/* A key that is longer than a pointer is cut between its characters. */
-	strcpy(text, "{\"model\":\"tiny\",\"sparsity\":0.5,\"x");
-	for (int i = 0; i < 100; i++)
+	assert_int_equal(f->problems.more, 5);
+	assert_null(spec);
+}
+
+/* Whatever its length, a problem is told whole. */
+static void test_problems_are_not_cut(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec = NULL;
+	char text[4096] = "{\"model\":\"tiny\",\"sparsity\":0.5,\"x", pointer[2048] = "/x";
+	for (int i = 0; i < 500; i++) {
 		strcat(text, "\xc3\xa9");
-	strcat(text, "\":1}");
+		strcat(pointer, "\xc3\xa9");
+	}
+	strcat(text, "~/\":1}");
+	strcat(pointer, "~0~1");
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
-	const char *pointer = f->problems.items[0].pointer;
-	assert_true(utf8_valid(pointer, strlen(pointer)) && strlen(pointer) > 100);
+	assert_int_equal(f->problems.count, 1);
+	assert_string_equal(f->problems.items[0].pointer, pointer);
+	const char *known =
+		"name, model, output, overwrite, method, sparsity, pattern, besa, quantization, calibration, evaluation, "
+		"progress, notify, precision, priority, timeout_seconds";
+	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }
 
@@ -433,6 +451,7 @@ int main(void)
 		SPEC_TEST(test_required_and_sparsity),
 		SPEC_TEST(test_models),
 		SPEC_TEST(test_collects_problems),
+		SPEC_TEST(test_problems_are_not_cut),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
