@@ -11,7 +11,7 @@ OPT      ?= -O2 -g
 VERSION  := 0.1.0
 
 # ---- compiler and libraries -----------------------------------------------------------------------------------------------
-PACKAGES := libmicrohttpd libcjson sqlite3 sentencepiece zlib libpcre2-8 libutf8proc libcurl gnutls
+PACKAGES := libmicrohttpd libcjson json-c sqlite3 sentencepiece zlib libzstd libpcre2-8 libutf8proc libcurl gnutls
 CPPFLAGS += -I. -D_GNU_SOURCE -DBESAD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wundef $(if $(WERROR),-Werror)
 CFLAGS   += -std=gnu11 $(OPT) $(WARNINGS) -Wstrict-prototypes -Wmissing-prototypes -fopenmp -fno-math-errno -pthread
@@ -149,8 +149,8 @@ check-built: all tests
 	tests/run.sh $(BUILD)
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
-DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libsqlite3-dev libsentencepiece-dev \
-                   zlib1g-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libcmocka-dev sqlite3 curl jq python3
+DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \
+                   libsentencepiece-dev zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libcmocka-dev sqlite3 curl jq python3
 MISSING = $(shell for p in $(DEBIAN_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
 
 deps:

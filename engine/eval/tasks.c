@@ -325,10 +325,16 @@ static bool is_blank(const char *text, size_t bytes)
 enum status questions_load(const char *path, enum task_format format, int64_t limit, struct questions *ret, struct error *err)
 {
 	struct reader *reader;
+	struct file file;
 	struct questions questions = {0};
 	int64_t room = 0;
 	if (!limit || limit > MAX_QUESTIONS) limit = MAX_QUESTIONS;
-	TRY(reader_open(path, &reader, err));
+	TRY(file_open_read(path, &file, err));
+	enum status status_open = reader_open(&file, &reader, err);
+	if (status_open) {
+		file_close(&file);
+		return status_open;
+	}
 	enum status status = STATUS_OK;
 	while (!status && questions.count < limit) {
 		const char *text;
@@ -341,6 +347,7 @@ enum status questions_load(const char *path, enum task_format format, int64_t li
 		if (!status) status = add_question(&questions, &room, &question, err);
 	}
 	reader_close(reader);
+	file_close(&file);
 	if (!status && !questions.count) status = error_set(err, STATUS_INVALID, "%s: has no questions", path);
 	if (status)
 		questions_free(&questions);

@@ -264,8 +264,14 @@ static enum status read_text(const char *path, enum kind kind, const char *join,
 			     struct error *err)
 {
 	struct reader *reader;
+	struct file file;
 	struct text text = {0};
-	TRY(reader_open(path, &reader, err));
+	TRY(file_open_read(path, &file, err));
+	enum status status_open = reader_open(&file, &reader, err);
+	if (status_open) {
+		file_close(&file);
+		return status_open;
+	}
 	enum status status = STATUS_OK;
 	if (kind == KIND_LINES) {
 		status = join_records(reader, path, join, stop, &text, err);
@@ -278,6 +284,7 @@ static enum status read_text(const char *path, enum kind kind, const char *join,
 		}
 	}
 	reader_close(reader);
+	file_close(&file);
 	if (status == STATUS_OK && text.used == 0) status = error_set(err, STATUS_INVALID, "%s: has no text", path);
 	if (status != STATUS_OK) {
 		free(text.bytes);
@@ -401,7 +408,13 @@ static enum status collect(const char *path, int64_t seed, int64_t length, const
 			   struct error *err)
 {
 	struct reader *reader;
-	TRY(reader_open(path, &reader, err));
+	struct file file;
+	TRY(file_open_read(path, &file, err));
+	enum status status_open = reader_open(&file, &reader, err);
+	if (status_open) {
+		file_close(&file);
+		return status_open;
+	}
 	enum status status = STATUS_OK;
 	candidates->documents = 0;
 	candidates->cut = false;
@@ -418,6 +431,7 @@ static enum status collect(const char *path, int64_t seed, int64_t length, const
 		if (status != STATUS_OK) break;
 	}
 	reader_close(reader);
+	file_close(&file);
 	if (status == STATUS_OK && candidates->count)
 		qsort(candidates->items, candidates->count, sizeof *candidates->items, by_key);
 	return status;
@@ -471,8 +485,14 @@ static enum status sample_documents(const struct tokenizer *tokenizer, const cha
 static enum status is_single(const char *path, bool *ret, struct error *err)
 {
 	struct reader *reader;
+	struct file file;
 	int documents = 0;
-	TRY(reader_open(path, &reader, err));
+	TRY(file_open_read(path, &file, err));
+	enum status status_open = reader_open(&file, &reader, err);
+	if (status_open) {
+		file_close(&file);
+		return status_open;
+	}
 	enum status status = STATUS_OK;
 	while (status == STATUS_OK && documents < 2) {
 		const char *line;
@@ -482,6 +502,7 @@ static enum status is_single(const char *path, bool *ret, struct error *err)
 		if (status == STATUS_OK && !is_blank(line, bytes)) documents++;
 	}
 	reader_close(reader);
+	file_close(&file);
 	if (status == STATUS_OK) *ret = documents == 1;
 	return status;
 }

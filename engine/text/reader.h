@@ -1,4 +1,5 @@
-/* The bytes or lines of a text file, plain or gzipped, from front to back without holding it in memory. */
+/* The bytes or lines of a text file, unpacked where it is gzip or zstd, from front to back without holding it in memory. A
+ * byte-order mark at its beginning is dropped. */
 #ifndef BESAD_ENGINE_READER_H
 #define BESAD_ENGINE_READER_H
 
@@ -6,13 +7,14 @@
 #include <stdint.h>
 
 #include "engine/error.h"
+#include "engine/file.h"
 
 enum { READER_MAX_LINE = 64 << 20 };
 
 struct reader;
 
-/* gzip is told by the first two bytes. */
-enum status reader_open(const char *path, struct reader **ret, struct error *err);
+/* `file` is borrowed and must stay open. */
+enum status reader_open(const struct file *file, struct reader **ret, struct error *err);
 void reader_close(struct reader *);
 
 /* The next stretch of bytes, valid until the next call; *ret_bytes is 0 at the end. */

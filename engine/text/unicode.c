@@ -9,10 +9,9 @@ int utf8_write(uint32_t code_point, char out[4])
 	return (int)utf8proc_encode_char((utf8proc_int32_t)code_point, (utf8proc_uint8_t *)out);
 }
 
-/* The length of the well-formed character at `s`, or minus the length of the maximal invalid sequence there (Unicode, table
- * 3-7). */
-static int character_length(const unsigned char *s, const unsigned char *end)
+int utf8_length(const char *at, const char *text_end)
 {
+	const unsigned char *s = (const unsigned char *)at, *end = (const unsigned char *)text_end;
 	unsigned char lead = *s;
 	if (lead < 0x80) return 1;
 	if (lead < 0xc2 || lead > 0xf4) return -1;
@@ -32,10 +31,10 @@ enum status utf8_repair(const char *text, size_t bytes, char **ret_text, size_t 
 	if (bytes > (SIZE_MAX - 1) / 3) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu bytes of text", bytes);
 	char *copy = malloc(bytes * 3 + 1); /* U+FFFD takes 3 bytes for as little as one */
 	if (!copy) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu bytes of text", bytes);
-	const unsigned char *s = (const unsigned char *)text, *end = s + bytes;
+	const char *s = text, *end = s + bytes;
 	char *out = copy;
 	while (s < end) {
-		int length = character_length(s, end);
+		int length = utf8_length(s, end);
 		if (length > 0) {
 			memcpy(out, s, (size_t)length);
 			out += length;

@@ -1,4 +1,4 @@
-/* UTF-8 and the character classes that tokenizers name. Every function but utf8_repair expects valid UTF-8. */
+/* UTF-8 and the character classes that tokenizers name. Every function but utf8_length and utf8_repair expects valid UTF-8. */
 #ifndef BESAD_ENGINE_UNICODE_H
 #define BESAD_ENGINE_UNICODE_H
 
@@ -39,6 +39,10 @@ static inline const char *utf8_previous(const char *at)
 
 /* Writes the code point to out[0..3] and returns how many bytes it took. */
 int utf8_write(uint32_t code_point, char out[4]);
+
+/* The length of the well-formed character at `at`, or minus the length of the maximal invalid sequence there (Unicode, table
+ * 3-7). */
+int utf8_length(const char *at, const char *end);
 
 /* A copy of `text` in which each maximal invalid sequence is U+FFFD, as Python's bytes.decode("utf-8", errors="replace") has it:
  * the longest start of a well-formed character is one sequence, any other byte its own. The caller frees it. */

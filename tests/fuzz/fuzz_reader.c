@@ -1,4 +1,4 @@
-/* libFuzzer over text files, plain and gzipped: read by lines and by stretches, they hold the same bytes. */
+/* libFuzzer over text files, plain and packed: read by lines and by stretches, they hold the same bytes. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +12,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static int64_t read_all(const char *path, int by_lines)
 {
 	struct reader *reader;
+	struct file file;
 	struct error err;
 	const char *part;
 	size_t bytes;
 	int64_t total = 0;
-	enum status status = reader_open(path, &reader, &err);
-	if (status != STATUS_OK) return -1;
+	if (file_open_read(path, &file, &err) != STATUS_OK) abort();
+	enum status status = reader_open(&file, &reader, &err);
+	if (status != STATUS_OK) abort();
 	while ((status = (by_lines ? reader_line : reader_next)(reader, &part, &bytes, &err)) == STATUS_OK) {
 		if (by_lines ? !part : !bytes) break;
 		for (size_t i = 0; i < bytes; i++)
@@ -25,6 +27,7 @@ static int64_t read_all(const char *path, int by_lines)
 		if (by_lines && memchr(part, '\n', bytes)) abort();
 	}
 	reader_close(reader);
+	file_close(&file);
 	return status == STATUS_OK ? total : -1;
 }
 
