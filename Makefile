@@ -3,12 +3,40 @@
 #   make CUDA=0          leave the CUDA backend out even where a toolkit is there
 #   make SANITIZE=address,undefined BUILD=build/asan
 #   make WERROR=1        warnings are errors (CI)
+#   make V=1             shows the commands; V=0 shows nothing but what goes wrong, and on a terminal a line that changes
 
 BUILD    ?= build
 CC       ?= gcc
 CXX      ?= g++
 OPT      ?= -O2 -g
 VERSION  := 0.1.0
+
+# ---- how a build looks ----------------------------------------------------------------------------------------------------
+ifneq ($(V),1)
+Q := @
+ifeq ($(V),0)
+say = @[ ! -t 1 ] || printf '\r\033[K%s %s' '$(1)' '$(2)'
+clear_line = [ ! -t 1 ] || printf '\r\033[K'; #
+else
+say = @$(if $(findstring s,$(firstword -$(MAKEFLAGS))),:,echo '$(1) $(2)')
+endif
+endif
+
+# Every core, where whoever started make did not say how many.
+JOBS = $(if $(filter -j% --jobserver-auth=%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+# What a kind of step is done with, FLAGS_kind, lies in a file that changes only when that does: what was built with other flags, or of
+# other parts, is built again.
+COMPILE := $(BUILD)/flags/compile
+LINK    := $(BUILD)/flags/link
+differ   = $(subst x$(1)x,,x$(2)x)
+
+$(BUILD)/flags/%: FORCE
+	@$(if $(call differ,$(strip $(FLAGS_$*)),$(file <$@)),$(shell mkdir -p $(@D))$(file >$@,$(strip $(FLAGS_$*)))):
+
+FORCE:
+
+.DEFAULT_GOAL := all
 
 # ---- compiler and libraries -----------------------------------------------------------------------------------------------
 PACKAGES := libmicrohttpd libcjson json-c sqlite3 sentencepiece zlib libzstd libpcre2-8 libutf8proc libcurl gnutls
@@ -28,15 +56,17 @@ endif
 
 # ---- CUDA: $CUDA_HOME, PATH, /usr/local/cuda ------------------------------------------------------------------------------
 ifneq ($(CUDA),0)
-NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+NVCC := $(firstword $(and $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)) $(shell command -v nvcc 2>/dev/null) \
+          $(wildcard /usr/local/cuda/bin/nvcc))
 endif
 CUDA_SOURCES := $(wildcard cuda/*.cu cuda/*.cc)
 ifneq ($(and $(NVCC),$(CUDA_SOURCES)),)
-.DEFAULT_GOAL := all
 include cuda/cuda.mk
 else
-CUDA_NOTE := without CUDA ($(if $(filter 0,$(CUDA)),CUDA=0,no nvcc in $$CUDA_HOME, PATH or /usr/local/cuda))
-CPPFLAGS  += -DBESAD_NO_CUDA
+NO_NVCC   := no nvcc in $(if $(CUDA_HOME),$(CUDA_HOME)/bin ($$CUDA_HOME) or )a directory of PATH or /usr/local/cuda/bin
+NO_NVCC   := $(NO_NVCC)$(if $(CUDA_HOME),,; CUDA_HOME is not set)
+CUDA_NOTE := without CUDA ($(if $(filter 0,$(CUDA)),CUDA=0,$(strip $(NO_NVCC))))
+NO_CUDA   := -DBESAD_NO_CUDA
 CUDA_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard cuda/*.c)) # what needs no CUDA
 endif
 
@@ -64,30 +94,42 @@ TEST_HELPERS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/back
 include tests/cuda/emulator.mk
 
 all: $(BUILD)/besad $(BUILD)/besactl
-	@echo "built $(BUILD)/besad $(or $(CUDA_NOTE),with CUDA by $(NVCC))"
+	@$(clear_line)echo 'built $(BUILD)/besad $(or $(CUDA_NOTE),with CUDA by $(NVCC))'
 
-$(BUILD)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(BUILD)/libengine.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+FLAGS_compile   = $(CC) $(CXX) $(CPPFLAGS) $(CFLAGS) $(CXXFLAGS) $(foreach isa,$(ISAS),$(ISA_$(isa)))
+FLAGS_link      = $(CC) $(LDFLAGS) $(LDLIBS) $(CTL_LIBS) $(CUDA_LIBS) $(ENGINE_OBJECTS) $(SERVER_OBJECTS) $(DAEMON_OBJECTS)
+FLAGS_no_cuda   = $(NO_CUDA)
+$(BUILD)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(BUILD)/libengine.a $(LINK)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(CUDA_LIBS)
 
-$(BUILD)/besactl: $(CTL_OBJECTS)
-	$(CC) $(filter-out -fopenmp,$(LDFLAGS)) -o $@ $^ $(CTL_LIBS)
+$(BUILD)/besactl: $(CTL_OBJECTS) $(LINK)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(filter-out -fopenmp,$(LDFLAGS)) -o $@ $(filter %.o,$^) $(CTL_LIBS)
 
-$(BUILD)/libengine.a: $(ENGINE_OBJECTS)
+$(BUILD)/libengine.a: $(ENGINE_OBJECTS) $(LINK)
+	$(call say,AR,$@)
 	@rm -f $@
-	ar crs $@ $^
+	$(Q)ar crs $@ $(filter %.o,$^)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(COMPILE)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/%.o: %.cc
+$(BUILD)/%.o: %.cc $(COMPILE)
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$<)
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/engine/backend_none.o: private CPPFLAGS += $(NO_CUDA)
+$(BUILD)/engine/backend_none.o: $(BUILD)/flags/no_cuda
 
 define isa_rule
-$(BUILD)/engine/cpu/isa/%.$(1).o: engine/cpu/isa/%.c
+$(BUILD)/engine/cpu/isa/%.$(1).o: engine/cpu/isa/%.c $(COMPILE)
 	@mkdir -p $$(@D)
-	$(CC) $$(CPPFLAGS) -DISA=$(1) $$(CFLAGS) -O3 -fno-trapping-math $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
+	$$(call say,CC,$$< for $(1))
+	$$(Q)$(CC) $$(CPPFLAGS) -DISA=$(1) $$(CFLAGS) -O3 -fno-trapping-math $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
@@ -95,28 +137,36 @@ $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 $(BUILD)/api/assets.o: openapi.yaml $(wildcard api/dashboard/*)
 
 # ---- tests ----------------------------------------------------------------------------------------------------------------
-$(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a
+$(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(SERVER_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(SERVER_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
-$(BUILD)/tests/test_ctl_%: tests/unit/test_ctl_%.c $(CTL_OBJECTS)
+$(BUILD)/tests/test_ctl_%: tests/unit/test_ctl_%.c $(CTL_OBJECTS) $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(filter-out %/main.o,$(CTL_OBJECTS)) -lcmocka $(CTL_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(filter-out %/main.o,$(CTL_OBJECTS)) -lcmocka $(CTL_LIBS)
 
-$(BUILD)/tests/%: tests/backend/%.c $(TEST_HELPERS) $(BUILD)/libengine.a
+$(BUILD)/tests/%: tests/backend/%.c $(TEST_HELPERS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
-$(BUILD)/tests/%: tests/text/%.c $(BUILD)/libengine.a
+$(BUILD)/tests/%: tests/text/%.c $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
 
-# ---- benchmarks: bench/compare.py and others run them ---------------------------------------------------------------------
-$(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a
+# ---- benchmarks' programs -------------------------------------------------------------------------------------------------
+$(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
 
 tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
+	@$(clear_line):
+
+.SECONDARY: $(TEST_HELPERS)
 
 # libFuzzer targets, by clang: each is built with the sources that it names here.
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -130,37 +180,38 @@ FUZZ_fuzz_tokenizer_model := $(BUILD)/fuzz/sentencepiece.o
 FUZZ_fuzz_tasks := engine/eval/tasks.c engine/text/reader.c
 FUZZ_fuzz_corpus := engine/text/corpus.c engine/text/reader.c engine/model/safetensors.c
 
-$(BUILD)/fuzz/sentencepiece.o: engine/text/sentencepiece.cc
+$(BUILD)/fuzz/sentencepiece.o: engine/text/sentencepiece.cc $(COMPILE)
 	@mkdir -p $(@D)
-	clang++ $(CPPFLAGS) -std=c++17 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -c -o $@ $<
+	$(call say,CXX,$<)
+	$(Q)clang++ $(CPPFLAGS) -std=c++17 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr \
+		-fno-sanitize-recover=all -c -o $@ $<
 
 .SECONDEXPANSION:
-$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engine/warnings.c $$(FUZZ_$$*)
+$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engine/warnings.c $$(FUZZ_$$*) $(COMPILE)
 	@mkdir -p $(@D)
-	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $^ \
+	$(call say,LD,$@)
+	$(Q)clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^) \
 		$(shell pkg-config --libs $(PACKAGES)) -lstdc++ -lm
 
 fuzz: $(FUZZ_TARGETS)
 
 check: deps
-	@$(MAKE) --no-print-directory check-built
+	@$(MAKE) --no-print-directory $(JOBS) check-built
 
 check-built: all tests
 	tests/run.sh $(BUILD)
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
-DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \
-                   libsentencepiece-dev zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libcmocka-dev sqlite3 curl jq python3
-MISSING = $(shell for p in $(DEBIAN_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
+DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev libsentencepiece-dev \
+                   zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libcmocka-dev sqlite3 \
+                   curl jq python3
 
 deps:
-	@missing="$(MISSING)"; [ -z "$$missing" ] || { echo "installing $$missing"; \
-	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -q -y --no-install-recommends $$missing; } || \
-	{ echo "besad needs the Debian packages: $$missing" >&2; exit 1; }
+	@demo/packages.sh $(BUILD) $(DEBIAN_PACKAGES)
 
 demo: deps
-	@$(MAKE) --no-print-directory all
+	@[ -t 1 ] || [ -e $(BUILD)/besad ] || echo "building besad: some minutes"
+	@$(MAKE) --no-print-directory $(JOBS) V=$(or $(V),0) all
 	@demo/run.sh $(BUILD)/besad
 
 # ---- installation: DESTDIR, PREFIX ------------------------------------------------------------------------------------------
@@ -194,5 +245,5 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all tests fuzz check check-built deps demo install install-files clean
+.PHONY: FORCE all tests fuzz check check-built deps demo install install-files clean
 .DELETE_ON_ERROR:

@@ -16,13 +16,17 @@ CUDA_CXX     := $(CXX) $(CPPFLAGS) -Icuda/platform -I$(CUDA_ROOT)/include -DBESA
 CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(basename $(CUDA_SOURCES) $(wildcard cuda/*.c)))
 CUDA_LIBS    := -L$(CUDA_LIBRARIES) -lcudart_static -lrt -ldl
 
-$(BUILD)/cuda/%.o: cuda/%.cu
-	@mkdir -p $(@D)
-	$(NVCC) $(CUDA_CPP) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+FLAGS_nvcc    = $(NVCC) $(CUDA_CPP) $(NVCCFLAGS) $(CUDA_LIBRARIES)
 
-$(BUILD)/cuda/%.o: cuda/%.cc
+$(BUILD)/cuda/%.o: cuda/%.cu $(BUILD)/flags/nvcc
 	@mkdir -p $(@D)
-	$(CUDA_CXX) -MMD -MP -c -o $@ $<
+	$(call say,NVCC,$<)
+	$(Q)$(NVCC) $(CUDA_CPP) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/cuda/%.o: cuda/%.cc $(COMPILE) $(BUILD)/flags/nvcc
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)
+	$(Q)$(CUDA_CXX) -MMD -MP -c -o $@ $<
 
 # On a machine with a GPU.
 check-cuda: all tests

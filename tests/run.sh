@@ -1,27 +1,87 @@
 #!/bin/sh
-# Runs every test that was built in BUILD, and the ones that drive the programs. Prints what failed and, last, 'N passed, N failed'.
-# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: unit, backend, cuda, reference, api, ctl, systemd.
+# Runs every test that was built in BUILD, and the ones that drive the programs. Prints what failed, what was skipped and why, and,
+# last, 'N passed, N failed, N skipped': programs that passed and failed; tests, or programs, that were skipped.
+# Usage: tests/run.sh [BUILD]; TESTS limits it to some parts: make, unit, backend, cuda, reference, api, ctl, systemd.
+# No test waits for less than it takes on a busy machine; one that takes longer than PATIENCE seconds (15 minutes) times SLOWNESS is
+# killed with everything that it started, as is the running one when this is interrupted.
 set -u
 cd "$(dirname "$0")/.."
 build=${1:-build}
-parts=${TESTS:-unit backend cuda reference api ctl systemd}
+parts=${TESTS:-make unit backend cuda reference api ctl systemd}
 log=$build/tests/log
+limit=$((${PATIENCE:-900} * ${SLOWNESS:-1}))
 passed=0
 failed=0
+skipped=0
+child=
 mkdir -p $log
+
+trap 'interrupted INT 130' INT
+trap 'interrupted TERM 143' TERM
+trap 'interrupted HUP 129' HUP
+interrupted() { # interrupted SIGNAL STATUS: the running test ends first
+	trap '' INT TERM HUP
+	[ -z "$child" ] || { kill -TERM $child 2>/dev/null && wait $child; }
+	echo "interrupted by SIG$1: $passed passed, $failed failed, $skipped skipped"
+	exit $2
+}
+
+skip() { # skip NAME REASON
+	skipped=$((skipped + 1))
+	echo "skipped $1: $2"
+}
+
+fail() { # fail NAME REASON
+	failed=$((failed + 1))
+	echo "FAILED  $1: $2"
+}
 
 run() { # run NAME COMMAND...: one test program; its output is kept, and shown when it fails
 	name=$1
 	shift
 	start=$(date +%s)
-	if "$@" >$log/$name.log 2>&1; then
+	tests/watch.py $limit $log/$name.log "$@" &
+	child=$!
+	wait $child
+	status=$?
+	child=
+	took="$(($(date +%s) - start)) s"
+	if [ $status = 0 ]; then
 		passed=$((passed + 1))
-		echo "ok      $name ($(($(date +%s) - start)) s)"
+		echo "ok      $name ($took)"
+		# unittest with -v and cmocka name what they skip.
+		sed -n "s/^\(.*\) \.\.\. skipped [\"']\(.*\)[\"']$/skipped $name: \1: \2/p; s/^\[  SKIPPED \] \([a-z].*\)$/skipped $name: \1/p" \
+			$log/$name.log | sort -u >$log/skipped
+		cat $log/skipped
+		skipped=$((skipped + $(wc -l <$log/skipped)))
 	else
-		failed=$((failed + 1))
-		echo "FAILED  $name ($(($(date +%s) - start)) s); the end of $log/$name.log:"
+		case $status in
+		124) fail $name "killed after $took; the end of $log/$name.log:" ;;
+		125) fail $name "it left processes behind ($took); the end of $log/$name.log:" ;;
+		*) fail $name "status $status ($took); the end of $log/$name.log:" ;;
+		esac
 		tail -n 60 $log/$name.log
 	fi
+}
+
+# Tests of the CUDA backend's code on the host (tests/cuda/emulator): they need no toolkit, and every build but a sanitizer's has them.
+run_emulated() {
+	emulated=$build/tests/emulated
+	if [ ! -x $emulated/besad ]; then
+		if [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || command -v nvcc >/dev/null; then
+			fail cuda "a CUDA toolkit is here, but $emulated/besad was not built (make tests)"
+		else
+			skip cuda "$emulated/besad was not built"
+		fi
+		return
+	fi
+	for program in $emulated/test_cuda_*; do
+		case $program in *.d | *.o) continue ;; esac
+		run $(basename $program) env BESAD_TEST_BACKEND=cuda $program
+	done
+	run cuda-whole-blocks tests/cuda/compare.py $emulated/besad --other $build/besad --precision f32 --samples 1 --windows 1
+	run cuda-durability env BESAD=$emulated/besad CRASHES=3 BLOCKS=3 python3 tests/api/test_durability.py -v
+	run cuda-device-memory env BESAD=$emulated/besad python3 tests/cuda/test_device_memory.py -v
 }
 
 for part in $parts; do
@@ -32,24 +92,15 @@ for part in $parts; do
 			run $name $build/tests/$name
 		done
 		;;
-	cuda) # the CUDA backend's code on the host; tests/cuda/emulator
-		for program in $build/tests/emulated/test_cuda_*; do
-			[ -x $program ] && run $(basename $program) env BESAD_TEST_BACKEND=cuda $program
-		done
-		if [ -x $build/tests/emulated/besad ]; then
-			run cuda-whole-blocks tests/cuda/compare.py $build/tests/emulated/besad --other $build/besad --precision f32 \
-				--samples 1 --windows 1
-			run cuda-durability env BESAD=$build/tests/emulated/besad CRASHES=3 BLOCKS=3 python3 tests/api/test_durability.py
-			run cuda-device-memory env BESAD=$build/tests/emulated/besad python3 tests/cuda/test_device_memory.py
-		fi
-		;;
-	reference | api | ctl | systemd)
+	cuda) run_emulated ;;
+	make | reference | api | ctl | systemd)
 		for source in tests/$part/test_*.py; do
-			run $part-$(basename $source .py) env BESAD=$build/besad python3 $source
+			run $part-$(basename $source .py) env BESAD=$build/besad python3 $source -v
 		done
 		;;
+	*) fail $part "there is no such part" ;;
 	esac
 done
 
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

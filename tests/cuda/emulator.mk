@@ -13,23 +13,27 @@ EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
 endif
 
 # -ffp-contract=off: __fmul_rn and the like must round where the device rounds.
-$(EMULATED)/%.o: %
+$(EMULATED)/%.o: % $(COMPILE)
 	@mkdir -p $(@D)
-	$(CXX) -x c++ -Itests/cuda/emulator $(CPPFLAGS) $(CXXFLAGS) -ffp-contract=off -Wno-unknown-pragmas -Wno-maybe-uninitialized \
+	$(call say,CXX,$< for the emulator)
+	$(Q)$(CXX) -x c++ -Itests/cuda/emulator $(CPPFLAGS) $(CXXFLAGS) -ffp-contract=off -Wno-unknown-pragmas -Wno-maybe-uninitialized \
 		-MMD -MP -c -o $@ $<
 
 # The emulated backend comes first, so that the archive's own (or its stand-in) is not taken.
-$(EMULATED)/test_cuda_%: tests/backend/test_%.c $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a
+$(EMULATED)/test_cuda_%: tests/backend/test_%.c $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka \
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a -lcmocka \
 		$(LDLIBS) $(CUDA_LIBS)
 
-$(EMULATED)/test_cuda_%: tests/cuda/test_%.c $(EMULATED_OBJECTS) $(BUILD)/libengine.a
+$(EMULATED)/test_cuda_%: tests/cuda/test_%.c $(EMULATED_OBJECTS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
 # The whole program on the emulated backend, for tests/cuda/compare.py.
-$(EMULATED)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(EMULATED_OBJECTS) $(BUILD)/libengine.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+$(EMULATED)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(EMULATED_OBJECTS) $(BUILD)/libengine.a $(LINK)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(CUDA_LIBS)
 
 .SECONDARY: $(EMULATED_OBJECTS)

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""The Makefile's manner: what is built again when flags change, what it says, on how many cores; and tests/watch.py, which ends tests."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+WATCH = os.path.join(ROOT, "tests", "watch.py")
+
+
+class Make(unittest.TestCase):
+    def setUp(self):
+        self.build = tempfile.mkdtemp(prefix="besad-build-")
+        self.addCleanup(shutil.rmtree, self.build)
+        self.error = os.path.join(self.build, "engine", "error.o")
+        self.none = os.path.join(self.build, "engine", "backend_none.o")
+
+    def make(self, *arguments, **environment):
+        # Not as a part of the make that runs the tests.
+        ours = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CUDA_HOME", "CUDA", "V", "OPT", "CC")
+        clean = {key: value for key, value in os.environ.items() if key not in ours}
+        done = subprocess.run(["make", "-C", ROOT, "--no-print-directory", "BUILD=" + self.build, *arguments],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**clean, **environment})
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
+
+    def a_toolkit(self):
+        """A directory that looks like one."""
+        nvcc = os.path.join(self.build, "toolkit", "bin", "nvcc")
+        os.makedirs(os.path.dirname(nvcc), exist_ok=True)
+        with open(nvcc, "w") as file:
+            file.write("#!/bin/sh\nexit 1\n")
+        os.chmod(nvcc, 0o755)
+        return os.path.dirname(os.path.dirname(nvcc))
+
+    def test_quiet(self):
+        self.assertEqual(self.make(self.error), "CC engine/error.c\n")
+        os.remove(self.error)
+        self.assertIn(" -c -o " + self.error, self.make("V=1", self.error))
+        os.remove(self.error)
+        self.assertEqual(self.make("V=0", self.error), "")
+        os.remove(self.error)
+        self.assertEqual(self.make("-s", self.error), "")
+
+    def test_other_flags_build_again(self):
+        self.make(self.error)
+        self.assertNotIn("CC", self.make(self.error))
+        self.assertIn("CC engine/error.c", self.make("OPT=-O1", self.error))
+        self.assertNotIn("CC", self.make("OPT=-O1", self.error))
+        self.assertIn("CC engine/error.c", self.make(self.error))
+
+    def test_with_and_without_cuda_in_one_directory(self):
+        """The stand-in for the CUDA backend has its function where there is no backend, and only what depends on it is built again."""
+        toolkit = self.a_toolkit()
+        for _ in range(2):
+            for arguments, stands_in in ((("CUDA=0",), True), (("CUDA_HOME=" + toolkit,), False)):
+                said = self.make(*arguments, self.error, self.none)
+                symbols = subprocess.run(["nm", "--defined-only", self.none], check=True, stdout=subprocess.PIPE, text=True).stdout
+                self.assertEqual("backend_cuda_create" in symbols, stands_in, said)
+        self.assertNotIn("engine/error.c", said)
+        for arguments in (("CUDA=0",), ("CUDA_HOME=" + toolkit,)):
+            self.assertIn(f"LD {self.build}/besad", self.make("-n", *arguments, "all"))
+
+    def test_note_names_where_it_looked(self):
+        self.assertIn("without CUDA (CUDA=0)", self.make("-n", "CUDA=0", "all"))
+        toolkit = self.a_toolkit()
+        self.assertIn(f"with CUDA by {toolkit}/bin/nvcc", self.make("-n", "all", CUDA_HOME=toolkit))
+
+    @unittest.skipIf(os.path.exists("/usr/local/cuda/bin/nvcc") or shutil.which("nvcc"), "this machine has a CUDA toolkit")
+    def test_note_without_a_toolkit(self):
+        self.assertIn("no nvcc in /nowhere/bin ($CUDA_HOME) or a directory of PATH or /usr/local/cuda/bin)",
+                      self.make("-n", "all", CUDA_HOME="/nowhere"))
+        self.assertIn("no nvcc in a directory of PATH or /usr/local/cuda/bin; CUDA_HOME is not set)", self.make("-n", "all"))
+
+    def test_cores(self):
+        """Those of the machine, or as many as the caller says."""
+        text = "show: ; @echo '[$(JOBS)]'\n"
+        for flags, jobs in (((), f"-j{os.cpu_count()}"), (("-j1",), ""), (("-j3",), ""), (("-j",), "")):
+            said = self.make(*flags, "--eval=" + text, "show")
+            self.assertEqual(said, f"[{jobs}]\n", flags)
+
+
+class Watch(unittest.TestCase):
+    """Processes are known by a pipe that they hold: it ends when all of them have."""
+
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix="besad-watch-")
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.log = os.path.join(self.directory, "log")
+        self.held, self.hold = os.pipe()
+        self.addCleanup(os.close, self.held)
+
+    def watch(self, seconds, script):
+        """The watcher of a test that is this Python program."""
+        process = subprocess.Popen([WATCH, str(seconds), self.log, sys.executable, "-c", script.replace("HOLD", str(self.hold))],
+                                   pass_fds=[self.hold], env={**os.environ, "GRACE": "0.1"})
+        os.close(self.hold)
+        return process
+
+    def ended(self, process, status):
+        self.assertEqual(process.wait(), status, self.text())
+        self.assertEqual(os.read(self.held, 1), b"")  # would wait while anybody lives
+
+    def text(self):
+        with open(self.log) as file:
+            return file.read()
+
+    START = "import os, subprocess, sys, time; subprocess.Popen(['sleep', 'infinity'], pass_fds=[HOLD], start_new_session=True); "
+
+    def test_a_good_test(self):
+        self.ended(self.watch(600, "print('fine')"), 0)
+        self.assertEqual(self.text(), "fine\n")
+
+    def test_a_failure(self):
+        self.ended(self.watch(600, self.START + "sys.exit(3)"), 3)
+        self.assertIn("left behind, and killed:\nsleep infinity", self.text())
+
+    def test_a_process_left_behind_is_a_failure(self):
+        self.ended(self.watch(600, self.START), 125)
+
+    def test_time_over(self):
+        self.ended(self.watch(1, self.START + "time.sleep(10**6)"), 124)
+        self.assertIn("killed after 1 s", self.text())
+        self.assertIn('File "<string>", line 1', self.text())  # where it was
+
+    def test_interrupted(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self.watch(600, self.START + "print('started', flush=True); time.sleep(10**6)")
+            while not (os.path.exists(self.log) and "started" in self.text()):
+                time.sleep(0.01)
+            process.send_signal(number)
+            self.ended(process, 128 + number)
+            os.remove(self.log)
+            os.close(self.held)
+            self.held, self.hold = os.pipe()
+        os.close(self.hold)
+
+    def test_what_is_not_there(self):
+        process = subprocess.run([WATCH, "600", self.log, os.path.join(self.directory, "nothing")])
+        os.close(self.hold)
+        self.assertEqual(process.returncode, 127)
+        self.assertIn("make tests", self.text())
+
+    def test_jobs_are_told(self):
+        """What a daemon's database says of its jobs."""
+        script = ("import os, sqlite3, sys; d = sqlite3.connect(os.environ['TMPDIR'] + '/besad.db'); "
+                  "d.execute('CREATE TABLE jobs (id, state)'); d.execute('CREATE TABLE events (job_id, id, type, data)'); "
+                  "d.execute(\"INSERT INTO jobs VALUES ('j', 'running')\"); "
+                  "d.execute(\"INSERT INTO events VALUES ('j', 7, 'block.started', '{}')\"); d.commit(); sys.exit(1)")
+        self.ended(self.watch(600, script), 1)
+        self.assertIn("job j is running; its last events:\n7 block.started {}\n", self.text())
+
+
+if __name__ == "__main__":
+    unittest.main()
