@@ -85,7 +85,7 @@ ENGINE_OBJECTS := $(ENGINE_SOURCES:%.c=$(BUILD)/%.o) $(ENGINE_CXX:%.cc=$(BUILD)/
 SERVER_SOURCES := $(wildcard db/*.c api/*.c)
 SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard daemon/*.c))
-CTL_OBJECTS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard ctl/*.c) api/buffer.c engine/error.c engine/file.c engine/json.c)
+CTL_OBJECTS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard ctl/*.c) api/buffer.c engine/error.c engine/file.c engine/json.c engine/place.c)
 CTL_LIBS       := $(shell pkg-config --libs libcurl libcjson 2>/dev/null) -lm
 UNIT_TESTS     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 BACKEND_TESTS  := $(patsubst tests/backend/%.c,$(BUILD)/tests/%,$(wildcard tests/backend/test_*.c))
@@ -173,7 +173,7 @@ FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/
 FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c engine/text/unicode*.c) engine/text/string_map.c
 FUZZ_fuzz_safetensors := engine/model/safetensors.c
 FUZZ_fuzz_config := engine/model/config.c engine/model/families.c
-FUZZ_fuzz_spec := $(FUZZ_fuzz_safetensors) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/roots.c engine/apportion.c \
+FUZZ_fuzz_spec := $(FUZZ_fuzz_safetensors) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/model/output.c engine/apportion.c \
 	engine/eval/tasks.c engine/text/reader.c
 FUZZ_fuzz_reader := engine/text/reader.c
 FUZZ_fuzz_tokenizer_model := $(BUILD)/fuzz/sentencepiece.o
@@ -187,7 +187,7 @@ $(BUILD)/fuzz/sentencepiece.o: engine/text/sentencepiece.cc $(COMPILE)
 		-fno-sanitize-recover=all -c -o $@ $<
 
 .SECONDEXPANSION:
-$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engine/warnings.c $$(FUZZ_$$*) $(COMPILE)
+$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engine/place.c engine/warnings.c $$(FUZZ_$$*) $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^) \

@@ -23,14 +23,14 @@ static bool is_listed(const cJSON *list, const char *name)
 	return false;
 }
 
-static enum status read_model(const char *path, cJSON *model, struct error *err)
+static enum status read_model(const struct place *place, cJSON *model, struct error *err)
 {
 	struct model_config config;
 	struct checkpoint checkpoint;
-	TRY(model_config_read(path, &config, err));
+	TRY(model_config_read(place, NULL, &config, err));
 	cJSON_AddStringToObject(model, "family", config.family);
 	cJSON_AddNumberToObject(model, "blocks", (double)config.layers);
-	TRY(checkpoint_open(path, &checkpoint, err));
+	TRY(checkpoint_open(place, NULL, &checkpoint, err));
 	double bytes = 0;
 	for (int i = 0; i < checkpoint.n_shards; i++)
 		bytes += (double)checkpoint.shards[i].size;
@@ -51,7 +51,8 @@ static void add_model(const char *root, const char *path, cJSON *list)
 	if (!utf8_valid(name, strlen(name)) || is_listed(list, name)) return;
 	cJSON *model = cJSON_CreateObject();
 	cJSON_AddStringToObject(model, "name", name);
-	enum status status = read_model(path, model, &err);
+	struct place place = {(char *)root, (char *)name};
+	enum status status = read_model(&place, model, &err);
 	add_null(model, "family");
 	add_null(model, "blocks");
 	add_null(model, "bytes");

@@ -13,6 +13,7 @@
 #include "engine/json.h"
 
 enum { MIN_TOKEN = 16, MAX_TOKEN = 4096, DEFAULT_QUEUE_LIMIT = 1000, MAX_QUEUE = 1000000, MAX_LIMITS_FILE = 65536 };
+static const int64_t default_keep_replaced = 86400, max_time = INT64_C(1) << 40;
 
 const char options_help[] =
 	"usage: besad [serve] [option]...\n"
@@ -28,6 +29,8 @@ const char options_help[] =
 	"  --backend auto|cpu|cuda what computes; auto takes a CUDA device if there is one\n"
 	"  --threads N             threads of the CPU backend (default: all that may be used)\n"
 	"  --device-memory SIZE    cap on device memory, as in 20G (default: all there is)\n"
+	"  --keep-replaced TIME    how long an output that was overwritten is kept aside, as in 90m, 24h, 7d or 0\n"
+	"                          (default 24h)\n"
 	"  --help, --version\n"
 	"\n"
 	"serve:\n"
@@ -58,6 +61,7 @@ enum {
 	OPTION_BACKEND,
 	OPTION_THREADS,
 	OPTION_DEVICE_MEMORY,
+	OPTION_KEEP_REPLACED,
 	OPTION_LISTEN,
 	OPTION_STATE_DIR,
 	OPTION_TOKEN_FILE,
@@ -78,7 +82,8 @@ enum {
 		{"output-root", required_argument, NULL, OPTION_OUTPUT_ROOT},                                                      \
 		{"calibration", required_argument, NULL, OPTION_CALIBRATION},                                                      \
 		{"backend", required_argument, NULL, OPTION_BACKEND}, {"threads", required_argument, NULL, OPTION_THREADS},        \
-		{"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY}, {"help", no_argument, NULL, OPTION_HELP},        \
+		{"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY},                                                  \
+		{"keep-replaced", required_argument, NULL, OPTION_KEEP_REPLACED}, {"help", no_argument, NULL, OPTION_HELP},        \
 	{                                                                                                                          \
 		"version", no_argument, NULL, OPTION_VERSION                                                                       \
 	}
@@ -130,6 +135,21 @@ static enum status parse_size(const char *option, const char *text, size_t *ret,
 	if (errno || end == text || *text == '-' || (unit ? end[1] : *end) || value > (ULLONG_MAX >> shift))
 		return error_set(err, STATUS_INVALID, "%s '%s': must be a size in bytes, as in 20G", option, text);
 	*ret = (size_t)(value << shift);
+	return STATUS_OK;
+}
+
+/* A time in seconds, or with m, h or d behind it in minutes, hours or days. */
+static enum status parse_time(const char *option, const char *text, int64_t *ret, struct error *err)
+{
+	static const char units[] = "smhd";
+	static const int64_t seconds[] = {1, 60, 3600, 86400};
+	char *end;
+	errno = 0;
+	long long value = strtoll(text, &end, 10);
+	const char *unit = *end ? strchr(units, *end) : units;
+	if (errno || end == text || !unit || (*end && end[1]) || value < 0 || value > max_time / seconds[unit - units])
+		return error_set(err, STATUS_INVALID, "%s '%s': must be a time, as in 90m, 24h or 7d", option, text);
+	*ret = value * seconds[unit - units];
 	return STATUS_OK;
 }
 
@@ -245,6 +265,8 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return STATUS_OK;
 	case OPTION_DEVICE_MEMORY:
 		return parse_size("--device-memory", value, &options->device_memory, err);
+	case OPTION_KEEP_REPLACED:
+		return parse_time("--keep-replaced", value, &options->keep_replaced, err);
 	case OPTION_LISTEN:
 		return add_listen(value, options, err);
 	case OPTION_STATE_DIR:
@@ -339,8 +361,8 @@ static enum status complete_run(struct options *options, struct error *err)
 	char ***lists[] = {&options->roots.model, &options->roots.data};
 	for (int i = 0; i < 2; i++) {
 		if (*lists[i]) continue;
-		TRY(add_root("the current directory", ".", lists[i], err));
 		TRY(add_root("the root directory", "/", lists[i], err));
+		if (!options->roots.here) TRY(set_directory("the current directory", ".", &options->roots.here, err));
 	}
 	return options->roots.output ? STATUS_OK : set_directory("the current directory", ".", &options->roots.output, err);
 }
@@ -348,7 +370,7 @@ static enum status complete_run(struct options *options, struct error *err)
 enum status options_parse(int argc, char **argv, struct options *ret, struct error *err)
 {
 	int option;
-	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT};
+	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT, .keep_replaced = default_keep_replaced};
 	if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "serve") == 0)) {
 		if (argv[1][0] == 'r') ret->command = COMMAND_RUN;
 		argv++;
@@ -381,6 +403,7 @@ void options_free(struct options *options)
 	free_list(options->roots.data);
 	free(options->roots.output);
 	free(options->roots.calibration);
+	free(options->roots.here);
 	free(options->state_dir);
 	free(options->token_file);
 	free(options->limits_file);

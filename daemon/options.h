@@ -18,8 +18,9 @@ struct options {
 	enum command command;
 	struct roots roots; /* real paths */
 	enum backend_choice backend;
-	int threads;          /* 0: all that the process may use */
-	size_t device_memory; /* bytes; 0: all there is */
+	int threads;           /* 0: all that the process may use */
+	size_t device_memory;  /* bytes; 0: all there is */
+	int64_t keep_replaced; /* seconds that an output which was overwritten is kept */
 
 	/* serve */
 	const char *listen[MAX_LISTEN];

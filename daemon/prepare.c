@@ -7,12 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <time.h>
 
+#include "daemon/log.h"
 #include "engine/fields.h"
-#include "engine/file.h"
 #include "engine/json.h"
+#include "engine/model/publish.h"
 
 enum { MAX_REPORT = 64 << 20 };
 
@@ -61,20 +61,18 @@ static bool expand(const char *template, const char *id, char *to, size_t room)
 	return true;
 }
 
-/* Why the output cannot lie there, or NULL: the part of its path that is there already must be directories inside the root. */
-static const char *place_objection(const char *root, const char *output)
+/* Whether the output can come to lie there, found out now and not hours later. */
+static enum status try_place(const struct roots *roots, const char *output, const char *id, struct spec_problems *problems,
+			     struct error *err)
 {
-	char path[PATH_MAX], real[PATH_MAX];
-	struct stat info;
-	if (snprintf(path, sizeof path, "%s/%s", root, output) >= (int)sizeof path) return "is too long";
-	size_t length = strlen(root);
-	do {
-		*strrchr(path, '/') = 0;
-		if (strlen(path) < length) return NULL; /* the root itself is not there: that shows when the job starts */
-	} while (!realpath(path, real));
-	if (stat(real, &info) != 0 || !S_ISDIR(info.st_mode)) return "has a file where a directory is needed";
-	bool inside = strncmp(real, root, length) == 0 && (real[length] == 0 || real[length] == '/' || root[length - 1] == '/');
-	return inside ? NULL : "leads out of the output root";
+	struct place root = {roots->output, "."}, place = {roots->output, (char *)output};
+	enum status status = publish_try(&root, &place, id, err);
+	if (!status || status == STATUS_NO_MEMORY || status == STATUS_NO_SPACE) return status;
+	char *detail = strdup(err->message);
+	if (!detail) return no_memory(err);
+	status = problem(problems, err, detail);
+	free(detail);
+	return status;
 }
 
 enum status prepare_spec(const cJSON *json, const struct roots *roots, const char *id, struct spec **ret,
@@ -83,12 +81,12 @@ enum status prepare_spec(const cJSON *json, const struct roots *roots, const cha
 	char expanded[PATH_MAX];
 	struct spec *spec;
 	TRY(spec_parse(json, roots, &spec, problems, err));
-	const char *objection = "is too long";
-	if (expand(spec->output, id, expanded, sizeof expanded)) objection = place_objection(roots->output, expanded);
-	char *output = objection ? NULL : strdup(expanded);
+	bool fits = expand(spec->output, id, expanded, sizeof expanded);
+	enum status status = fits ? try_place(roots, expanded, id, problems, err) : problem(problems, err, "is too long");
+	char *output = status ? NULL : strdup(expanded);
 	if (!output) {
 		spec_free(spec);
-		return objection ? problem(problems, err, objection) : no_memory(err);
+		return status ? status : no_memory(err);
 	}
 	free(spec->output);
 	spec->output = output;
@@ -131,13 +129,11 @@ enum status prepare_notify(const struct spec *spec, const char *const *hosts, si
 }
 
 /* Does the report in the output say that job `id` made it? */
-static bool made_by(const char *output_dir, const char *id)
+static bool made_by(const struct place *output, const char *id)
 {
-	char path[PATH_MAX];
 	struct error ignored;
 	cJSON *report;
-	if (snprintf(path, sizeof path, "%s/besad.json", output_dir) >= (int)sizeof path) return false;
-	if (json_read_file(path, MAX_REPORT, &report, &ignored)) return false;
+	if (json_read_place(output, "besad.json", MAX_REPORT, &report, &ignored)) return false;
 	const char *job = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(report, "job"));
 	bool ours = job && strcmp(job, id) == 0;
 	cJSON_Delete(report);
@@ -146,21 +142,32 @@ static bool made_by(const char *output_dir, const char *id)
 
 enum status prepare_output(const struct roots *roots, const char *output, bool overwrite, const char *id, struct error *err)
 {
-	char path[PATH_MAX];
-	if (snprintf(path, sizeof path, "%s/%s", roots->output, output) >= (int)sizeof path)
-		return error_set(err, STATUS_INVALID, "the output's path is too long");
-	if (overwrite || !path_exists(path) || made_by(path, id)) return STATUS_OK;
+	struct place place = {roots->output, (char *)output};
+	if (!place_has(&place, NULL) || made_by(&place, id)) return STATUS_OK;
+	if (overwrite) return publish_check(&place, err);
 	return error_set(err, STATUS_EXISTS, "the output '%.500s' exists; \"overwrite\": true would replace it", output);
+}
+
+/* A place below the output root; *ok is cleared without memory. `name` is freed. */
+static struct place below_output(const struct roots *roots, char *name, bool *ok)
+{
+	struct place place = {name ? strdup(roots->output) : NULL, name};
+	*ok = *ok && place.root;
+	return place;
 }
 
 enum status prepare_paths(const struct roots *roots, const char *checkpoints, const char *id, const char *output,
 			  struct job_paths *ret, struct error *err)
 {
 	struct job_paths paths = {0};
-	if (asprintf(&paths.work_dir, "%s/.besad-%s", roots->output, id) < 0) paths.work_dir = NULL;
+	bool ok = true;
+	char *work;
+	if (asprintf(&work, ".besad-%s", id) < 0) work = NULL;
 	if (asprintf(&paths.checkpoint_dir, "%s/%s", checkpoints, id) < 0) paths.checkpoint_dir = NULL;
-	if (output && asprintf(&paths.output_dir, "%s/%s", roots->output, output) < 0) paths.output_dir = NULL;
-	if (!paths.work_dir || !paths.checkpoint_dir || (output && !paths.output_dir)) {
+	paths.work = below_output(roots, work, &ok);
+	paths.aside = below_output(roots, publish_aside_name(id), &ok);
+	if (output) paths.output = below_output(roots, strdup(output), &ok);
+	if (!ok || !paths.checkpoint_dir) {
 		prepare_paths_free(&paths);
 		return no_memory(err);
 	}
@@ -170,8 +177,16 @@ enum status prepare_paths(const struct roots *roots, const char *checkpoints, co
 
 void prepare_paths_free(struct job_paths *paths)
 {
-	free(paths->output_dir);
-	free(paths->work_dir);
+	place_free(&paths->output);
+	place_free(&paths->work);
+	place_free(&paths->aside);
 	free(paths->checkpoint_dir);
 	*paths = (struct job_paths){0};
+}
+
+void prepare_sweep(const struct roots *roots, int64_t seconds)
+{
+	struct place root = {roots->output, "."};
+	struct error err;
+	if (publish_sweep(&root, (double)seconds, &err)) log_warning("an output that was replaced stays behind: %s", err.message);
 }

@@ -19,12 +19,16 @@ enum status prepare_output(const struct roots *roots, const char *output, bool o
 
 /* Where a job's files lie; each path is owned, freed with prepare_paths_free. */
 struct job_paths {
-	char *output_dir, *work_dir, *checkpoint_dir;
+	struct place output, work, aside; /* below the output root; aside is for what the output replaces */
+	char *checkpoint_dir;
 };
 
 /* `output` may be NULL where only the others are wanted; checkpoint_dir is `checkpoints`/`id`. */
 enum status prepare_paths(const struct roots *roots, const char *checkpoints, const char *id, const char *output,
 			  struct job_paths *ret, struct error *err);
 void prepare_paths_free(struct job_paths *);
+
+/* Removes what outputs replaced longer than `seconds` ago; logs what cannot be. */
+void prepare_sweep(const struct roots *roots, int64_t seconds);
 
 #endif

@@ -210,9 +210,9 @@ static enum status work(struct run *run, struct error *err)
 	TRY(path_in(run, "checkpoint", checkpoints, err));
 	TRY(prepare_paths(&run->options->roots, checkpoints, run->id, run->spec->output, &paths, err));
 	struct engine_job job = {.spec = run->spec,
-				 .model_dir = run->spec->model_dir,
-				 .output_dir = paths.output_dir,
-				 .work_dir = paths.work_dir,
+				 .output = paths.output,
+				 .work = paths.work,
+				 .aside = paths.aside,
 				 .checkpoint_dir = paths.checkpoint_dir,
 				 .blocks_done = run->journal.blocks_done,
 				 .job_id = run->id,
@@ -221,6 +221,7 @@ static enum status work(struct run *run, struct error *err)
 	status = directory_make(paths.checkpoint_dir, err);
 	if (!status) status = engine_run(&job, run->backend, &sink, &result, err);
 	prepare_paths_free(&paths);
+	if (!status) prepare_sweep(&run->options->roots, run->options->keep_replaced);
 	if (!status) status = append(run, "job.succeeded", result, true, err);
 	if (!status) run->result = cJSON_Print(result);
 	cJSON_Delete(result);

@@ -131,7 +131,7 @@ static void discard(struct daemon *daemon, const char *job_id)
 	struct error err;
 	enum status status = prepare_paths(&daemon->options->roots, daemon->checkpoints, job_id, NULL, &paths, &err);
 	if (!status) {
-		struct engine_job job = {.work_dir = paths.work_dir, .checkpoint_dir = paths.checkpoint_dir};
+		struct engine_job job = {.work = paths.work, .checkpoint_dir = paths.checkpoint_dir};
 		status = engine_discard(&job, &err);
 		prepare_paths_free(&paths);
 	}

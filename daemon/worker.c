@@ -22,6 +22,7 @@ enum {
 	STEP_MILLISECONDS = 500,      /* between two block.step events */
 	PROGRESS_MILLISECONDS = 1000, /* between two writes of the progress */
 	TROUBLE_SECONDS = 3,          /* before the database is tried again */
+	SWEEP_SECONDS = 600,          /* between two looks at replaced outputs */
 	NICENESS = 5,                 /* requests come before computing */
 };
 
@@ -144,9 +145,9 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 	if (!status) status = prepare_output(roots, job->output, job->overwrite, job->id, err);
 	if (!status) {
 		struct engine_job engine_job = {.spec = spec,
-						.model_dir = spec->model_dir,
-						.output_dir = paths.output_dir,
-						.work_dir = paths.work_dir,
+						.output = paths.output,
+						.work = paths.work,
+						.aside = paths.aside,
 						.checkpoint_dir = paths.checkpoint_dir,
 						.blocks_done = job->blocks_done,
 						.job_id = job->id,
@@ -315,12 +316,9 @@ static bool claim(struct worker *worker, struct job *job, bool *told)
 		return true;
 	}
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += TROUBLE_SECONDS;
+	until.tv_sec += status ? TROUBLE_SECONDS : SWEEP_SECONDS;
 	while (!worker->wanted && !worker->stopping)
-		if (!status)
-			pthread_cond_wait(&worker->changed, &worker->lock);
-		else if (pthread_cond_timedwait(&worker->changed, &worker->lock, &until))
-			break;
+		if (pthread_cond_timedwait(&worker->changed, &worker->lock, &until)) break;
 	return false;
 }
 
@@ -333,6 +331,9 @@ static void *work(void *context)
 	setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
 	pthread_mutex_lock(&worker->lock);
 	while (!worker->stopping) {
+		pthread_mutex_unlock(&worker->lock);
+		prepare_sweep(&worker->config.options->roots, worker->config.options->keep_replaced);
+		pthread_mutex_lock(&worker->lock);
 		if (!claim(worker, &job, &told)) continue;
 		pthread_mutex_unlock(&worker->lock);
 		run_job(worker, &job);

@@ -10,16 +10,21 @@
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
 #include "engine/eval/report.h"
-#include "engine/file.h"
+#include "engine/inputs.h"
 #include "engine/json.h"
 #include "engine/model/block.h"
 #include "engine/model/model.h"
 #include "engine/model/output.h"
+#include "engine/model/publish.h"
 #include "engine/progress.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/savepoint.h"
 #include "engine/text/mixture.h"
 #include "engine/warnings.h"
+
+enum { MAX_REPORT = 64 << 20 };
+
+static const char report_name[] = "besad.json";
 
 struct run {
 	const struct engine_job *job;
@@ -136,11 +141,11 @@ static enum status load_tasks(struct run *run, struct error *err)
 	const struct spec *spec = run->spec;
 	struct tokenizer *tokenizer;
 	if (!spec->n_tasks) return STATUS_OK;
-	TRY(tokenizer_load(run->job->model_dir, run->model.config.vocab, &tokenizer, err));
+	TRY(tokenizer_load(&spec->model_place, run->model.config.vocab, &run->warnings, &tokenizer, err));
 	enum status status = STATUS_OK;
 	for (int i = 0; i < spec->n_tasks && !status; i++) {
 		const struct task *task = &spec->tasks[i];
-		status = questions_load(task->resolved_path, task->format, task->limit, &run->questions[i], err);
+		status = questions_load(&task->place, task->format, task->limit, &run->questions[i], err);
 		if (!status)
 			status = requests_encode(&run->questions[i], tokenizer, run->model.config.max_positions, &run->requests[i],
 						 err);
@@ -155,9 +160,10 @@ static enum status load_calibration(struct run *run, struct error *err)
 	const struct calibration *calibration = &run->spec->calibration;
 	struct mixture_source sources[SPEC_MAX_SOURCES];
 	for (int i = 0; i < calibration->n_sources; i++)
-		sources[i] = (struct mixture_source){calibration->sources[i].resolved_path, calibration->sources[i].samples};
-	return mixture_calibration(sources, calibration->n_sources, run->job->model_dir, run->model.config.vocab,
-				   calibration->sequence_length, calibration->seed, run->job->stop, &run->calibration, err);
+		sources[i] = (struct mixture_source){&calibration->sources[i].place, calibration->sources[i].samples};
+	return mixture_calibration(sources, calibration->n_sources, &run->spec->model_place, run->model.config.vocab,
+				   calibration->sequence_length, calibration->seed, run->job->stop, &run->warnings,
+				   &run->calibration, err);
 }
 
 static enum status load_data(struct run *run, struct error *err)
@@ -166,8 +172,8 @@ static enum status load_data(struct run *run, struct error *err)
 	int64_t vocab = run->model.config.vocab;
 	for (int i = 0; i < spec->n_perplexity; i++) {
 		const struct dataset *dataset = &spec->perplexity[i];
-		TRY(corpus_evaluation(dataset->resolved_path, run->job->model_dir, vocab, dataset->sequence_length, dataset->join,
-				      run->job->stop, &run->datasets[i], err));
+		TRY(corpus_evaluation(&dataset->place, &spec->model_place, vocab, dataset->sequence_length, dataset->join,
+				      run->job->stop, &run->warnings, &run->datasets[i], err));
 	}
 	TRY(load_tasks(run, err));
 	if (!prunes(run)) return STATUS_OK;
@@ -265,7 +271,7 @@ static enum status evaluate_tasks(struct run *run, const struct model *model, co
 static enum status evaluate_pruned(struct run *run, struct error *err)
 {
 	struct model pruned;
-	TRY(model_open(run->output.work_dir, &pruned, err));
+	TRY(model_open(&run->output.work, NULL, &pruned, err));
 	enum status status = evaluate(run, &pruned, "pruned", run->pruned, err);
 	if (!status) status = evaluate_tasks(run, &pruned, "pruned", run->pruned_tasks, err);
 	model_close(&pruned);
@@ -273,23 +279,41 @@ static enum status evaluate_pruned(struct run *run, struct error *err)
 }
 
 /* A crash between publication and the caller's note of it: the output is there under its name and says that it is this job's. Takes its
- * result and removes what publication may have left. */
+ * result, and finishes what publication may have left. */
 static enum status find_published(struct run *run, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
-	char path[4096];
 	cJSON *json = NULL;
-	if (job->blocks_done < run->model.config.layers || !prunes(run)) return STATUS_OK;
-	if (snprintf(path, sizeof path, "%s/besad.json", job->output_dir) >= (int)sizeof path || !path_exists(path))
-		return STATUS_OK;
-	TRY(json_read_file(path, 64 << 20, &json, err));
+	if (job->blocks_done < run->model.config.layers || !prunes(run) || !place_has(&job->output, report_name)) return STATUS_OK;
+	TRY(json_read_place(&job->output, report_name, MAX_REPORT, &json, err));
 	const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "job");
 	const cJSON *result = cJSON_GetObjectItemCaseSensitive(json, "result");
 	bool ours = cJSON_IsString(id) && strcmp(id->valuestring, job->job_id) == 0 && cJSON_IsObject(result) &&
 		    cJSON_Compare(cJSON_GetObjectItemCaseSensitive(json, "spec"), run->spec_json, true);
-	enum status status = ours ? directory_remove(job->work_dir, err) : STATUS_OK;
+	char *replaced = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "replaced"));
+	struct place aside = {job->aside.root, replaced ? replaced : job->aside.path};
+	enum status status = ours ? publish_rest(&job->work, &aside, err) : STATUS_OK;
 	if (ours && status == STATUS_OK) *ret_result = cJSON_Duplicate(result, true);
 	cJSON_Delete(json);
+	return status;
+}
+
+/* Notes what the inputs are, or, in a resumed job, refuses others than it began with. */
+static enum status check_inputs(struct run *run, struct error *err)
+{
+	cJSON *now;
+	struct savepoint *savepoint = &run->savepoint;
+	TRY(inputs_describe(run->spec, &run->model, &now, err));
+	if (!savepoint->inputs) {
+		savepoint->inputs = now;
+		if (savepoint->found)
+			warnings_add(&run->warnings,
+				     "the job began with an earlier besad, which did not note its inputs: whether they are "
+				     "still the same is not known");
+		return STATUS_OK;
+	}
+	enum status status = inputs_compare(savepoint->inputs, now, err);
+	cJSON_Delete(now);
 	return status;
 }
 
@@ -319,15 +343,16 @@ static enum status check_memory(const struct run *run, const struct pruning *pru
 static enum status run_all(struct run *run, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
-	TRY(model_open(job->model_dir, &run->model, err));
+	TRY(model_open(&run->spec->model_place, &run->warnings, &run->model, err));
 	TRY(model_check(&run->model, err));
 	TRY(block_check(&run->model, err));
 	TRY(savepoint_load(job->checkpoint_dir, run->spec_json, job->blocks_done, &run->savepoint, err));
 	TRY(find_published(run, ret_result, err));
 	if (*ret_result) return STATUS_OK;
-	if (job->blocks_done && !path_exists(job->work_dir))
+	TRY(check_inputs(run, err));
+	if (job->blocks_done && !place_has(&job->work, NULL))
 		return error_set(err, STATUS_NOT_FOUND, "%s is gone, and %d finished blocks with it; submit the job again",
-				 job->work_dir, job->blocks_done);
+				 job->work.path, job->blocks_done);
 	TRY(resolve_settings(run, err));
 	const struct pruning pruning = {.job = job,
 					.model = &run->model,
@@ -343,7 +368,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
 	TRY(tell_warnings(run, err));
-	if (prunes(run)) TRY(output_open(job->model_dir, &run->model.checkpoint, job->work_dir, &run->output, err));
+	if (prunes(run)) TRY(output_open(&run->spec->model_place, &run->model.checkpoint, &job->work, &run->output, err));
 	TRY(savepoint_save(&run->savepoint, run->spec_json, err));
 	start_progress(run);
 
@@ -364,13 +389,19 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		TRY(evaluate_pruned(run, err));
 		progress_phase(&run->progress, "writing");
 		report.output = run->spec->output;
+		/* The last look at what the weights were read from; what was only opened by name may have been replaced meanwhile. */
+		TRY(check_inputs(run, err));
 	}
+	if (prunes(run) && run->spec->overwrite && place_has(&job->output, NULL)) report.replaced = job->aside.path;
 	report.seconds = monotonic_seconds() - run->started;
 	cJSON *result = report_result(&report);
 	enum status status = STATUS_OK;
 	if (prunes(run)) {
-		status = report_write(&report, result, job->work_dir, err);
-		if (status == STATUS_OK) status = output_publish(&run->output, job->output_dir, run->spec->overwrite, err);
+		bool replaced;
+		status = report_write(&report, result, &job->work, err);
+		if (status == STATUS_OK) status = output_sync(&run->output, err);
+		if (status == STATUS_OK)
+			status = publish(&job->work, &job->output, &job->aside, run->spec->overwrite, &replaced, err);
 	}
 	if (status != STATUS_OK) {
 		cJSON_Delete(result);
@@ -414,6 +445,6 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 
 enum status engine_discard(const struct engine_job *job, struct error *err)
 {
-	TRY(directory_remove(job->work_dir, err));
+	TRY(place_remove(&job->work, NULL, err));
 	return directory_remove(job->checkpoint_dir, err);
 }

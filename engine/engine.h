@@ -33,9 +33,9 @@ struct engine_sink {
 
 struct engine_job {
 	const struct spec *spec;
-	const char *model_dir;      /* absolute path of the input model */
-	const char *output_dir;     /* absolute path the result is renamed to */
-	const char *work_dir;       /* absolute path of the unfinished output, same file system as output_dir */
+	struct place output;        /* what the result is renamed to; this and the next two are borrowed */
+	struct place work;          /* the unfinished output, on the same file system */
+	struct place aside;         /* where what `output` replaces is kept, likewise */
 	const char *checkpoint_dir; /* absolute path of a directory only this job uses; exists */
 	int blocks_done;            /* blocks committed by earlier attempts */
 	const char *job_id;         /* for besad.json; "" outside a daemon */

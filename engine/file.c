@@ -8,30 +8,41 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { COPY_CHUNK = 1 << 20, REMOVE_MAX_OPEN = 16 };
 
-struct file_calls file_calls = {pread, pwrite, fsync, rename, renameat2, posix_fallocate};
+static int call_openat2(int directory, const char *path, const struct open_how *how, size_t size)
+{
+	return (int)syscall(SYS_openat2, directory, path, how, size);
+}
 
-/* Takes over `fd`; fails, and closes it, when it is not a regular file. */
-static enum status adopt(int fd, const char *path, struct file *ret, struct error *err)
+struct file_calls file_calls = {pread, pwrite, fsync, rename, renameat2, posix_fallocate, call_openat2};
+
+enum status file_adopt(int fd, char *path, struct file *ret, struct error *err)
 {
 	struct stat st;
 	enum status status = STATUS_OK;
-	char *copy = NULL;
 	if (fstat(fd, &st) != 0)
 		status = error_errno(err, "%s", path);
 	else if (!S_ISREG(st.st_mode))
 		status = error_set(err, STATUS_INVALID, "%s: not a regular file", path);
-	else if (!(copy = strdup(path)))
-		status = error_set(err, STATUS_NO_MEMORY, "no memory to open %s", path);
 	if (status != STATUS_OK) {
 		close(fd);
+		free(path);
 		return status;
 	}
-	*ret = (struct file){fd, copy, st.st_size};
+	*ret = (struct file){fd, path, st.st_size};
 	return STATUS_OK;
+}
+
+static enum status adopt(int fd, const char *path, struct file *ret, struct error *err)
+{
+	char *copy = strdup(path);
+	if (copy) return file_adopt(fd, copy, ret, err);
+	close(fd);
+	return error_set(err, STATUS_NO_MEMORY, "no memory to open %s", path);
 }
 
 enum status file_open_read(const char *path, struct file *ret, struct error *err)
@@ -49,28 +60,35 @@ enum status file_open_write(const char *path, struct file *ret, struct error *er
 	return adopt(fd, path, ret, err);
 }
 
+enum status file_reserve(struct file *file, int64_t size, struct error *err)
+{
+	int number;
+	if (size <= 0) return STATUS_OK;
+	do
+		number = file_calls.fallocate(file->fd, 0, size);
+	while (number == EINTR);
+	if (number != 0) {
+		errno = number;
+		return error_errno(err, "%s: cannot allocate %" PRId64 " bytes", file->path, size);
+	}
+	file->size = size;
+	return STATUS_OK;
+}
+
 enum status file_create(const char *path, int64_t size, struct file *ret, struct error *err)
 {
 	struct file file;
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
 	if (fd < 0) return error_errno(err, "cannot create %s", path);
 	TRY(adopt(fd, path, &file, err));
-	if (size > 0) {
-		int number;
-		do
-			number = file_calls.fallocate(file.fd, 0, size);
-		while (number == EINTR);
-		if (number != 0) {
-			errno = number;
-			enum status status = error_errno(err, "%s: cannot allocate %" PRId64 " bytes", path, size);
-			file_close(&file);
-			unlink(path);
-			return status;
-		}
-		file.size = size;
+	enum status status = file_reserve(&file, size, err);
+	if (status == STATUS_OK) {
+		*ret = file;
+		return STATUS_OK;
 	}
-	*ret = file;
-	return STATUS_OK;
+	file_close(&file);
+	unlink(path);
+	return status;
 }
 
 enum status file_read(const struct file *file, void *buffer, size_t bytes, int64_t offset, struct error *err)
@@ -130,16 +148,19 @@ enum status file_slurp(const char *path, size_t limit, char **ret_text, size_t *
 {
 	struct file file;
 	TRY(file_open_read(path, &file, err));
-	enum status status;
-	char *text = NULL;
-	size_t bytes = (size_t)file.size;
-	if (bytes > limit)
-		status = error_set(err, STATUS_INVALID, "%s: %zu bytes are more than the %zu allowed", path, bytes, limit);
-	else if (!(text = malloc(bytes + 1)))
-		status = error_set(err, STATUS_NO_MEMORY, "no memory to read %s (%zu bytes)", path, bytes);
-	else
-		status = file_read(&file, text, bytes, 0, err);
+	enum status status = file_slurp_open(&file, limit, ret_text, ret_bytes, err);
 	file_close(&file);
+	return status;
+}
+
+enum status file_slurp_open(const struct file *file, size_t limit, char **ret_text, size_t *ret_bytes, struct error *err)
+{
+	size_t bytes = (size_t)file->size;
+	if (bytes > limit)
+		return error_set(err, STATUS_INVALID, "%s: %zu bytes are more than the %zu allowed", file->path, bytes, limit);
+	char *text = malloc(bytes + 1);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory to read %s (%zu bytes)", file->path, bytes);
+	enum status status = file_read(file, text, bytes, 0, err);
 	if (status != STATUS_OK) {
 		free(text);
 		return status;

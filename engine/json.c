@@ -267,6 +267,21 @@ enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct e
 	return status;
 }
 
+enum status json_read_place(const struct place *place, const char *name, size_t limit, cJSON **ret, struct error *err)
+{
+	struct file file;
+	char *text;
+	size_t bytes;
+	TRY(place_open(place, name, &file, err));
+	enum status status = file_slurp_open(&file, limit, &text, &bytes, err);
+	if (status == STATUS_OK) {
+		status = json_parse(text, bytes, file.path, ret, err);
+		free(text);
+	}
+	file_close(&file);
+	return status;
+}
+
 /* The member, or NULL when it is missing or null. */
 static const cJSON *member(const cJSON *object, const char *key)
 {

@@ -9,8 +9,8 @@
 #include "engine/apportion.h"
 #include "engine/fields.h"
 #include "engine/model/config.h"
+#include "engine/model/output.h"
 #include "engine/model/safetensors.h"
-#include "engine/roots.h"
 
 enum {
 	MAX_NAME = 200,
@@ -55,16 +55,15 @@ static char *copy(struct parser *parser, const char *text)
 
 /* ---- paths ------------------------------------------------------------------------------------------------------------- */
 
-/* The real path of a string field below `roots`, or NULL, with a problem unless the field is missing. *ret_text is what the
- * client wrote. */
-static char *parse_path(struct parser *parser, const struct fields *fields, const char *key, char *const *roots, char **ret_text)
+/* Looks a string field up below `roots`; false where it is missing or, with a problem, wrong. *ret_text is what the client wrote. */
+static bool parse_path(struct parser *parser, const struct fields *fields, const char *key, char *const *roots, char **ret_text,
+		       struct place *ret)
 {
 	struct error err;
-	char *resolved = NULL;
 	const char *text = fields_string(fields, key, MAX_PATH_CHARACTERS, false, NULL);
-	if (!text) return NULL;
+	if (!text) return false;
 	*ret_text = copy(parser, text);
-	enum status status = roots_resolve(roots, text, &resolved, &err);
+	enum status status = place_find(roots, parser->roots->here, text, ret, &err);
 	if (status == STATUS_NO_MEMORY)
 		parser->no_memory = true;
 	else if (status == STATUS_NOT_FOUND)
@@ -72,20 +71,21 @@ static char *parse_path(struct parser *parser, const struct fields *fields, cons
 			       roots == parser->roots->model ? "model" : "data", roots == parser->roots->model ? "models" : "data");
 	else if (status != STATUS_OK)
 		fields_problem(fields, key, "%s", err.message);
-	return resolved;
+	return status == STATUS_OK;
 }
 
-static bool is_regular(const char *path)
+static bool has_mode(const struct place *place, mode_t mode)
 {
 	struct stat st;
-	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+	struct error ignored;
+	return place_stat(place, NULL, &st, &ignored) == STATUS_OK && (st.st_mode & S_IFMT) == mode;
 }
 
 /* `path` of a data section. */
 static void parse_data_path(struct parser *parser, const struct fields *fields, struct dataset *dataset)
 {
-	dataset->resolved_path = parse_path(parser, fields, "path", parser->roots->data, &dataset->path);
-	if (dataset->resolved_path && !is_regular(dataset->resolved_path))
+	if (parse_path(parser, fields, "path", parser->roots->data, &dataset->path, &dataset->place) &&
+	    !has_mode(&dataset->place, S_IFREG))
 		fields_problem(fields, "path", "'%s' is not a regular file", dataset->path);
 }
 
@@ -93,10 +93,12 @@ static void parse_data_path(struct parser *parser, const struct fields *fields, 
 static void model_problem(struct parser *parser, const struct fields *fields, const struct error *err)
 {
 	const char *message = err->message;
-	size_t length = strlen(parser->spec->model_dir);
-	if (strncmp(message, parser->spec->model_dir, length) == 0 && message[length] == '/') message += length + 1;
-	if (err->status == STATUS_NO_MEMORY) parser->no_memory = true;
+	char *directory = place_text(&parser->spec->model_place, NULL);
+	size_t length = directory ? strlen(directory) : 0;
+	if (length && strncmp(message, directory, length) == 0 && message[length] == '/') message += length + 1;
+	if (err->status == STATUS_NO_MEMORY || !directory) parser->no_memory = true;
 	fields_problem(fields, "model", "%s", message);
+	free(directory);
 }
 
 static void parse_model(struct parser *parser, const struct fields *fields)
@@ -105,21 +107,21 @@ static void parse_model(struct parser *parser, const struct fields *fields)
 	struct model_config config;
 	struct checkpoint checkpoint;
 	struct spec *spec = parser->spec;
+	const struct place *place = &spec->model_place;
 	if (!fields_get(fields, "model")) {
 		fields_problem(fields, "model", "is required: a directory below the model roots; GET /v1/models lists them");
 		return;
 	}
-	spec->model_dir = parse_path(parser, fields, "model", parser->roots->model, &spec->model);
-	if (!spec->model_dir) return;
-	struct stat st;
-	if (stat(spec->model_dir, &st) != 0 || !S_ISDIR(st.st_mode)) {
+	if (!parse_path(parser, fields, "model", parser->roots->model, &spec->model, &spec->model_place)) return;
+	if (!has_mode(place, S_IFDIR)) {
 		fields_problem(fields, "model", "'%s' is not a directory", spec->model);
-	} else if (model_config_read(spec->model_dir, &config, &err) != STATUS_OK) {
+	} else if (model_config_read(place, NULL, &config, &err) != STATUS_OK) {
 		model_problem(parser, fields, &err);
-	} else if (checkpoint_open(spec->model_dir, &checkpoint, &err) != STATUS_OK) {
+	} else if (checkpoint_open(place, NULL, &checkpoint, &err) != STATUS_OK) {
 		model_problem(parser, fields, &err);
 	} else {
 		parser->max_positions = config.max_positions;
+		if (output_check_inputs(place, &checkpoint, &err) != STATUS_OK) model_problem(parser, fields, &err);
 		checkpoint_close(&checkpoint);
 	}
 }
@@ -154,15 +156,17 @@ static void parse_output(struct parser *parser, const struct fields *fields)
 		spec->output = copy(parser, text);
 		return;
 	}
-	if (!spec->model_dir) return;
+	if (!spec->model_place.path) return;
 	/* As the client wrote it where that can name an output, else the directory's own name. */
-	const char *base = spec->model;
-	if (output_objection(base)) base = strrchr(spec->model_dir, '/') + 1;
+	char *whole = place_text(&spec->model_place, NULL);
+	const char *base = spec->model, *slash = whole ? strrchr(whole, '/') : NULL;
+	if (output_objection(base) && slash) base = slash + 1;
 	if (output_objection(base)) base = "model";
 	if (asprintf(&spec->output, "%s-%s-{id}", base, method_names[spec->method]) < 0) {
 		spec->output = NULL;
 		parser->no_memory = true;
 	}
+	free(whole);
 }
 
 /* ---- method and its settings ------------------------------------------------------------------------------------------------- */
@@ -243,14 +247,14 @@ static void parse_source(struct parser *parser, const struct fields *fields, con
 	struct dataset file = {0};
 	if (path && standard && strcmp(path, standard) == 0) {
 		file.path = copy(parser, standard);
-		file.resolved_path = realpath(standard, NULL);
-		if (!file.resolved_path || !is_regular(file.resolved_path))
+		file.place = PLACE(copy(parser, standard));
+		if (!file.place.path || !has_mode(&file.place, S_IFREG))
 			fields_problem(fields, "path", "the daemon's --calibration file '%s' is not there", standard);
 	} else {
 		parse_data_path(parser, fields, &file);
 	}
 	source->path = file.path;
-	source->resolved_path = file.resolved_path;
+	source->place = file.place;
 }
 
 static void parse_sources(struct parser *parser, const struct fields *fields, const cJSON *list)
@@ -367,7 +371,7 @@ static void parse_task(struct parser *parser, const struct fields *fields, struc
 	else
 		task->name = text ? copy(parser, text) : file.path ? default_dataset_name(parser, file.path) : NULL;
 	task->path = file.path;
-	task->resolved_path = file.resolved_path;
+	task->place = file.place;
 	task->format = (enum task_format)fields_choice(fields, "format", task_format_names, TASK_CHOICES);
 	task->limit = fields_int(fields, "limit", 0, INT32_MAX, 0);
 	for (const struct task *other = parser->spec->tasks; other < task && task->name; other++)
@@ -636,7 +640,7 @@ static void dataset_free(struct dataset *dataset)
 {
 	free(dataset->name);
 	free(dataset->path);
-	free(dataset->resolved_path);
+	place_free(&dataset->place);
 	free(dataset->join);
 }
 
@@ -646,16 +650,16 @@ void spec_free(struct spec *spec)
 	for (int i = 0; i < spec->n_tasks; i++) {
 		free(spec->tasks[i].name);
 		free(spec->tasks[i].path);
-		free(spec->tasks[i].resolved_path);
+		place_free(&spec->tasks[i].place);
 	}
 	free(spec->notify_url);
 	free(spec->name);
 	free(spec->model);
 	free(spec->output);
-	free(spec->model_dir);
+	place_free(&spec->model_place);
 	for (int i = 0; i < spec->calibration.n_sources; i++) {
 		free(spec->calibration.sources[i].path);
-		free(spec->calibration.sources[i].resolved_path);
+		place_free(&spec->calibration.sources[i].place);
 	}
 	for (int i = 0; i < spec->n_perplexity; i++)
 		dataset_free(&spec->perplexity[i]);

@@ -10,6 +10,7 @@
 #include "engine/backend.h"
 #include "engine/error.h"
 #include "engine/eval/tasks.h"
+#include "engine/place.h"
 
 enum method { METHOD_BESA, METHOD_WANDA, METHOD_MAGNITUDE, METHOD_NONE };
 enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
@@ -24,14 +25,15 @@ enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_SOURCES = 16, SPEC_MAX_TASKS = 16, SPEC_
 struct dataset {
 	char *name;
 	char *path;          /* as the client wrote it */
-	char *resolved_path; /* absolute, inside a data root */
+	struct place place;  /* inside a data root */
 	int sequence_length; /* T; 0 until the model is known, then resolved */
 	char *join;          /* between JSON Lines documents */
 };
 
 /* A file of the calibration. */
 struct source {
-	char *path, *resolved_path; /* as in struct dataset */
+	char *path; /* as in struct dataset */
+	struct place place;
 	double weight;
 	int64_t samples; /* its part of all */
 };
@@ -46,14 +48,15 @@ struct calibration {
 
 /* A multiple-choice task of the evaluation. */
 struct task {
-	char *name, *path, *resolved_path; /* as in struct dataset */
+	char *name, *path; /* as in struct dataset */
+	struct place place;
 	enum task_format format;
 	int64_t limit; /* questions; 0 for all */
 };
 
 struct spec {
 	char *name, *model, *output; /* as the client wrote them */
-	char *model_dir;             /* absolute path of `model` */
+	struct place model_place;
 	bool overwrite;
 	enum method method;
 	double sparsity;
@@ -97,6 +100,7 @@ struct roots {
 	char **model, **data;
 	char *output;
 	char *calibration; /* --calibration, or NULL */
+	char *here;        /* where clients' relative paths begin; NULL: at each root */
 };
 
 /* Checks `json` against the contract, looks its paths up under `roots`, reads the model's config for what depends on it, and fills

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/file.h"
+#include "engine/place.h"
 
 /* Adds up zeros and weights over the layers of all blocks. */
 static void count_weights(const cJSON *blocks, double *zeros, double *params, double *seconds)
@@ -66,14 +66,29 @@ cJSON *report_result(const struct report *report)
 	cJSON_AddItemToObject(result, "calibration_hash", *hash ? cJSON_CreateString(hash) : cJSON_CreateNull());
 	cJSON_AddNumberToObject(result, "seconds", report->seconds);
 	cJSON_AddNumberToObject(result, "pruning_seconds", seconds);
+	if (report->replaced) cJSON_AddStringToObject(result, "replaced", report->replaced);
 	return result;
 }
 
-enum status report_write(const struct report *report, const cJSON *result, const char *directory, struct error *err)
+/* The directories of the output: what may be replaced later holds no others (engine/model/publish.h). */
+static enum status list_directories(const struct place *work, cJSON *list, struct error *err)
 {
-	char path[4096];
-	if (snprintf(path, sizeof path, "%s/besad.json", directory) >= (int)sizeof path)
-		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
+	DIR *stream;
+	const struct dirent *entry;
+	enum status status = STATUS_OK;
+	TRY(place_list(work, NULL, &stream, err));
+	while (status == STATUS_OK && (entry = readdir(stream))) {
+		struct stat st;
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+		status = place_lstat(work, entry->d_name, &st, err);
+		if (status == STATUS_OK && S_ISDIR(st.st_mode)) cJSON_AddItemToArray(list, cJSON_CreateString(entry->d_name));
+	}
+	closedir(stream);
+	return status;
+}
+
+enum status report_write(const struct report *report, const cJSON *result, const struct place *work, struct error *err)
+{
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddStringToObject(json, "besad_version", BESAD_VERSION);
 	cJSON_AddStringToObject(json, "job", report->job->job_id);
@@ -89,13 +104,17 @@ enum status report_write(const struct report *report, const cJSON *result, const
 		cJSON_AddNumberToObject(probe, "sequences", (double)report->probe->count);
 		cJSON_AddNumberToObject(probe, "sequence_length", (double)report->probe->length);
 	}
+	cJSON_AddNumberToObject(json, "savepoint_format", SAVEPOINT_FORMAT);
+	cJSON_AddItemReferenceToObject(json, "inputs", report->savepoint->inputs);
 	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
 	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
 	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
-	char *text = cJSON_Print(json);
+	enum status status = list_directories(work, cJSON_AddArrayToObject(json, "directories"), err);
+	char *text = status ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);
+	TRY(status);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
-	enum status status = file_replace(path, text, strlen(text), err);
+	status = place_replace(work, "besad.json", text, strlen(text), err);
 	free(text);
 	return status;
 }

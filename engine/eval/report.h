@@ -16,13 +16,14 @@ struct report {
 	const char *probe_source;      /* the name of its data set, or "calibration" */
 	const char *output;            /* its name, as in the result; NULL when the job made none */
 	const char *device;
-	double seconds; /* of this attempt */
+	const char *replaced; /* where what stood in the output's place is kept, below the output root; NULL for nothing */
+	double seconds;       /* of this attempt */
 };
 
 /* {"output", "sparsity", "zeros", "params", "perplexity": {name: {"dense", "pruned", "sequence_length"}}, "seconds", …}; the caller frees it. */
 cJSON *report_result(const struct report *);
 
-/* Writes besad.json into `directory`: the spec, the result, the blocks and what they were computed with. */
-enum status report_write(const struct report *, const cJSON *result, const char *directory, struct error *err);
+/* Writes besad.json into the directory `work`: the spec, the result, the blocks and what they were computed with. */
+enum status report_write(const struct report *, const cJSON *result, const struct place *work, struct error *err);
 
 #endif

@@ -322,33 +322,36 @@ static bool is_blank(const char *text, size_t bytes)
 	return true;
 }
 
-enum status questions_load(const char *path, enum task_format format, int64_t limit, struct questions *ret, struct error *err)
+static enum status read_questions(const struct file *file, enum task_format format, int64_t limit, struct questions *questions,
+				  struct error *err)
 {
 	struct reader *reader;
-	struct file file;
-	struct questions questions = {0};
 	int64_t room = 0;
-	if (!limit || limit > MAX_QUESTIONS) limit = MAX_QUESTIONS;
-	TRY(file_open_read(path, &file, err));
-	enum status status_open = reader_open(&file, &reader, err);
-	if (status_open) {
-		file_close(&file);
-		return status_open;
-	}
+	TRY(reader_open(file, &reader, err));
 	enum status status = STATUS_OK;
-	while (!status && questions.count < limit) {
+	while (!status && questions->count < limit) {
 		const char *text;
 		size_t bytes;
 		struct question question = {0};
 		status = reader_line(reader, &text, &bytes, err);
 		if (status || !text) break;
 		if (is_blank(text, bytes)) continue;
-		status = read_line(path, reader_line_number(reader), text, bytes, format, &question, err);
-		if (!status) status = add_question(&questions, &room, &question, err);
+		status = read_line(file->path, reader_line_number(reader), text, bytes, format, &question, err);
+		if (!status) status = add_question(questions, &room, &question, err);
 	}
 	reader_close(reader);
+	if (!status && !questions->count) status = error_set(err, STATUS_INVALID, "%s: has no questions", file->path);
+	return status;
+}
+
+enum status questions_load(const struct place *data, enum task_format format, int64_t limit, struct questions *ret,
+			   struct error *err)
+{
+	struct file file;
+	struct questions questions = {0};
+	TRY(place_open(data, NULL, &file, err));
+	enum status status = read_questions(&file, format, limit && limit < MAX_QUESTIONS ? limit : MAX_QUESTIONS, &questions, err);
 	file_close(&file);
-	if (!status && !questions.count) status = error_set(err, STATUS_INVALID, "%s: has no questions", path);
 	if (status)
 		questions_free(&questions);
 	else

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "engine/error.h"
+#include "engine/place.h"
 
 enum task_format { TASK_CHOICES, TASK_PIQA, TASK_BOOLQ, TASK_HELLASWAG, TASK_WINOGRANDE, TASK_ARC, TASK_FORMATS };
 extern const char *const task_format_names[]; /* "choices", "piqa" …; ends with NULL */
@@ -28,7 +28,7 @@ struct questions {
 
 /* Reads a JSON Lines file, plain or gzipped, in the data set's own field names; at most `limit` questions, 0 for all. STATUS_INVALID names
  * file, line and field. */
-enum status questions_load(const char *path, enum task_format, int64_t limit, struct questions *ret, struct error *err);
+enum status questions_load(const struct place *data, enum task_format, int64_t limit, struct questions *ret, struct error *err);
 void questions_free(struct questions *);
 
 #endif

@@ -522,13 +522,14 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	return STATUS_OK;
 }
 
-enum status model_config_read(const char *model_dir, struct model_config *ret, struct error *err)
+enum status model_config_read(const struct place *model, struct warnings *warnings, struct model_config *ret, struct error *err)
 {
-	char *path;
+	(void)warnings;
+	static const char name[] = "config.json";
 	cJSON *json = NULL;
-	if (asprintf(&path, "%s/config.json", model_dir) < 0)
-		return error_set(err, STATUS_NO_MEMORY, "no memory to read the config of %s", model_dir);
-	enum status status = json_read_file(path, MAX_CONFIG_BYTES, &json, err);
+	char *path = place_text(model, name);
+	if (!path) return error_set(err, STATUS_NO_MEMORY, "no memory to read a config");
+	enum status status = json_read_place(model, name, MAX_CONFIG_BYTES, &json, err);
 	if (status == STATUS_OK) status = model_config_parse(json, path, ret, err);
 	cJSON_Delete(json);
 	free(path);

@@ -6,11 +6,11 @@
 
 #include "engine/model/half.h"
 
-enum status model_open(const char *directory, struct model *ret, struct error *err)
+enum status model_open(const struct place *place, struct warnings *warnings, struct model *ret, struct error *err)
 {
 	struct model model = {0};
-	TRY(model_config_read(directory, &model.config, err));
-	TRY(checkpoint_open(directory, &model.checkpoint, err));
+	TRY(model_config_read(place, warnings, &model.config, err));
+	TRY(checkpoint_open(place, warnings, &model.checkpoint, err));
 	*ret = model;
 	return STATUS_OK;
 }

@@ -12,7 +12,7 @@ struct model {
 };
 
 /* Reads config.json and the tensors' heads. */
-enum status model_open(const char *directory, struct model *ret, struct error *err);
+enum status model_open(const struct place *, struct warnings *, struct model *ret, struct error *err);
 void model_close(struct model *);
 
 /* The tensor of that name; its shape must be [rows, cols], or [cols] where rows is 0, and its type F32, BF16 or F16. */

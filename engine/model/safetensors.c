@@ -8,6 +8,8 @@
 
 #include "engine/json.h"
 
+static const char single_name[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
+
 enum { LENGTH_BYTES = 8, MAX_INDEX = 64 << 20, MAX_SHARDS = 10000 };
 
 static const struct stored_type {
@@ -179,15 +181,10 @@ void tensor_infos_free(struct tensor_info *infos, size_t count)
 /* ---- checkpoints ------------------------------------------------------------------------------------------------------- */
 
 /* Opens shard `c->n_shards` and appends its tensors. */
-static enum status add_shard(struct checkpoint *c, const char *directory, const char *name, struct error *err)
+static enum status add_shard(struct checkpoint *c, const struct place *place, const char *name, struct error *err)
 {
-	char *path = NULL;
-	if (asprintf(&path, "%s%s%s", directory ? directory : "", directory ? "/" : "", name) < 0)
-		return error_set(err, STATUS_NO_MEMORY, "no memory to open %s", name);
 	struct file *file = &c->shards[c->n_shards];
-	enum status status = file_open_read(path, file, err);
-	free(path);
-	TRY(status);
+	TRY(place_open(place, name, file, err));
 	int shard = c->n_shards++;
 
 	/* A length that safetensors_parse will refuse is not read: the 8 bytes suffice for its message. */
@@ -201,7 +198,7 @@ static enum status add_shard(struct checkpoint *c, const char *directory, const 
 	memcpy(head, first, LENGTH_BYTES);
 	struct tensor_info *infos = NULL, *all;
 	size_t count = 0;
-	status = file_read(file, head + LENGTH_BYTES, bytes - LENGTH_BYTES, LENGTH_BYTES, err);
+	enum status status = file_read(file, head + LENGTH_BYTES, bytes - LENGTH_BYTES, LENGTH_BYTES, err);
 	if (status == STATUS_OK) status = safetensors_parse(head, bytes, file->size, file->path, &infos, &count, err);
 	free(head);
 	TRY(status);
@@ -220,14 +217,9 @@ static enum status add_shard(struct checkpoint *c, const char *directory, const 
 	return STATUS_OK;
 }
 
-/* Opens every named shard, takes over `names` and sorts the tensors. */
-static enum status open_shards(struct checkpoint *c, const char *directory, char **names, int count, struct error *err)
+/* Sorts the tensors by name; each must be there once. */
+static enum status sort_tensors(struct checkpoint *c, struct error *err)
 {
-	c->shard_names = names;
-	c->shards = calloc((size_t)count + 1, sizeof *c->shards);
-	if (!c->shards) return error_set(err, STATUS_NO_MEMORY, "no memory for %d shards", count);
-	for (int i = 0; i < count; i++)
-		TRY(add_shard(c, directory, names[i], err));
 	qsort(c->tensors, c->n_tensors, sizeof *c->tensors, by_name);
 	for (size_t i = 1; i < c->n_tensors; i++)
 		if (by_name(&c->tensors[i - 1], &c->tensors[i]) == 0)
@@ -236,21 +228,22 @@ static enum status open_shards(struct checkpoint *c, const char *directory, char
 	return STATUS_OK;
 }
 
+/* Opens every named shard, takes over `names` and sorts the tensors. */
+static enum status open_shards(struct checkpoint *c, const struct place *place, char **names, int count, struct error *err)
+{
+	c->shard_names = names;
+	c->shards = calloc((size_t)count + 1, sizeof *c->shards);
+	if (!c->shards) return error_set(err, STATUS_NO_MEMORY, "no memory for %d shards", count);
+	for (int i = 0; i < count; i++)
+		TRY(add_shard(c, place, names[i], err));
+	return sort_tensors(c, err);
+}
+
 static void free_names(char **names)
 {
 	for (char **name = names; name && *name; name++)
 		free(*name);
 	free(names);
-}
-
-static enum status open_single(const char *directory, const char *name, struct checkpoint *c, struct error *err)
-{
-	char **names = calloc(2, sizeof *names);
-	if (!names || !(names[0] = strdup(name))) {
-		free(names);
-		return error_set(err, STATUS_NO_MEMORY, "no memory to open %s", name);
-	}
-	return open_shards(c, directory, names, 1, err);
 }
 
 static int by_string(const void *a, const void *b)
@@ -318,41 +311,50 @@ static enum status check_index(const struct checkpoint *c, const cJSON *map, con
 	return status;
 }
 
-static enum status open_indexed(const char *directory, const char *index_path, struct checkpoint *c, struct error *err)
+static enum status open_indexed(const struct place *place, const char *index_path, struct checkpoint *c, struct error *err)
 {
 	cJSON *index = NULL;
 	char **names = NULL;
 	int count = 0;
-	TRY(json_read_file(index_path, MAX_INDEX, &index, err));
+	TRY(json_read_place(place, index_name, MAX_INDEX, &index, err));
 	const cJSON *map = cJSON_GetObjectItemCaseSensitive(index, "weight_map");
 	enum status status = STATUS_OK;
 	if (!cJSON_IsObject(map))
 		status = error_set(err, STATUS_INVALID, "%s: 'weight_map' must be an object", index_path);
 	else
 		status = list_shards(map, index_path, &names, &count, err);
-	if (status == STATUS_OK) status = open_shards(c, directory, names, count, err);
+	if (status == STATUS_OK) status = open_shards(c, place, names, count, err);
 	if (status == STATUS_OK) status = check_index(c, map, index_path, err);
 	cJSON_Delete(index);
 	return status;
 }
 
-enum status checkpoint_open(const char *directory, struct checkpoint *ret, struct error *err)
+/* One file: `name` in the place, or the place itself where it is NULL. */
+static enum status open_single(const struct place *place, const char *name, struct checkpoint *c, struct error *err)
 {
-	static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
+	c->shards = calloc(1, sizeof *c->shards);
+	c->shard_names = calloc(2, sizeof *c->shard_names);
+	if (!c->shards || !c->shard_names || !(c->shard_names[0] = strdup(name ? name : place->path)))
+		return error_set(err, STATUS_NO_MEMORY, "no memory to open %s", name ? name : place->path);
+	TRY(add_shard(c, place, name, err));
+	return sort_tensors(c, err);
+}
+
+enum status checkpoint_open(const struct place *place, struct warnings *warnings, struct checkpoint *ret, struct error *err)
+{
+	(void)warnings;
 	struct checkpoint c = {0};
-	char *path = NULL, *index_path = NULL;
+	char *index_path = place_text(place, index_name);
 	enum status status;
-	if (asprintf(&path, "%s/%s", directory, single) < 0) path = NULL;
-	if (asprintf(&index_path, "%s/%s", directory, index) < 0) index_path = NULL;
-	if (!path || !index_path)
-		status = error_set(err, STATUS_NO_MEMORY, "no memory to open %s", directory);
-	else if (path_exists(path))
-		status = open_single(directory, single, &c, err);
-	else if (path_exists(index_path))
-		status = open_indexed(directory, index_path, &c, err);
+	if (!index_path)
+		status = error_set(err, STATUS_NO_MEMORY, "no memory to open a model");
+	else if (place_has(place, single_name))
+		status = open_single(place, single_name, &c, err);
+	else if (place_has(place, index_name))
+		status = open_indexed(place, index_path, &c, err);
 	else
-		status = error_set(err, STATUS_NOT_FOUND, "%s: holds neither %s nor %s", directory, single, index);
-	free(path);
+		status = error_set(err, STATUS_NOT_FOUND, "%.*s: holds neither %s nor %s",
+				   (int)(strlen(index_path) - sizeof index_name), index_path, single_name, index_name);
 	free(index_path);
 	if (status != STATUS_OK) {
 		checkpoint_close(&c);
@@ -362,10 +364,10 @@ enum status checkpoint_open(const char *directory, struct checkpoint *ret, struc
 	return STATUS_OK;
 }
 
-enum status checkpoint_open_file(const char *path, struct checkpoint *ret, struct error *err)
+enum status checkpoint_open_file(const struct place *place, struct checkpoint *ret, struct error *err)
 {
 	struct checkpoint c = {0};
-	enum status status = open_single(NULL, path, &c, err);
+	enum status status = open_single(place, NULL, &c, err);
 	if (status != STATUS_OK) {
 		checkpoint_close(&c);
 		return status;

@@ -5,8 +5,9 @@
 #define BESAD_ENGINE_SAFETENSORS_H
 
 #include "engine/error.h"
-#include "engine/file.h"
+#include "engine/place.h"
 #include "engine/tensor.h"
+#include "engine/warnings.h"
 
 enum { SAFETENSORS_MAX_RANK = 8, SAFETENSORS_MAX_HEADER = 100 << 20 };
 
@@ -38,8 +39,8 @@ struct checkpoint {
 
 /* Opens model.safetensors, or all shards that model.safetensors.index.json names (and checks that the index and the shards
  * agree). */
-enum status checkpoint_open(const char *directory, struct checkpoint *ret, struct error *err);
-enum status checkpoint_open_file(const char *path, struct checkpoint *ret, struct error *err); /* one safetensors file */
+enum status checkpoint_open(const struct place *, struct warnings *, struct checkpoint *ret, struct error *err);
+enum status checkpoint_open_file(const struct place *, struct checkpoint *ret, struct error *err); /* one safetensors file */
 void checkpoint_close(struct checkpoint *);
 
 /* NULL when there is none. */

@@ -13,8 +13,13 @@ enum { MAX_SAVEPOINT = 64 << 20 };
 static enum status read_fields(const cJSON *json, const char *path, const cJSON *spec, int blocks_done, struct savepoint *ret,
 			       struct error *err)
 {
-	int64_t threads = 0;
+	int64_t threads = 0, format = 1;
 	const char *backend = NULL, *precision = NULL, *hash = "";
+	TRY(json_get_int(json, path, "format", 1, INT32_MAX, &format, err));
+	if (format > SAVEPOINT_FORMAT)
+		return error_set(err, STATUS_UNSUPPORTED,
+				 "%s: was written by a newer besad (its format is %d, this one knows %d); go on with that one",
+				 path, (int)format, SAVEPOINT_FORMAT);
 	TRY(json_get_int(json, path, "threads", 1, 1 << 20, &threads, err));
 	TRY(json_get_string(json, path, "backend", &backend, err));
 	TRY(json_get_string(json, path, "precision", &precision, err));
@@ -38,6 +43,7 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(json, "dense_tasks");
 	ret->dense_tasks = cJSON_IsObject(tasks) ? cJSON_Duplicate(tasks, true) : cJSON_CreateObject();
 	ret->blocks = cJSON_Duplicate(blocks, true);
+	ret->inputs = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "inputs"), true);
 	while (ret->blocks && cJSON_GetArraySize(ret->blocks) > blocks_done)
 		cJSON_DeleteItemFromArray(ret->blocks, blocks_done);
 	ret->found = true;
@@ -78,7 +84,9 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 	char path[4096];
 	snprintf(path, sizeof path, "%s/savepoint.json", savepoint->directory);
 	cJSON *json = cJSON_CreateObject();
+	cJSON_AddNumberToObject(json, "format", SAVEPOINT_FORMAT);
 	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)spec);
+	if (savepoint->inputs) cJSON_AddItemReferenceToObject(json, "inputs", savepoint->inputs);
 	cJSON_AddStringToObject(json, "backend", savepoint->backend);
 	cJSON_AddNumberToObject(json, "threads", savepoint->threads);
 	cJSON_AddStringToObject(json, "precision", savepoint->precision);
@@ -100,6 +108,7 @@ void savepoint_free(struct savepoint *savepoint)
 	cJSON_Delete(savepoint->dense);
 	cJSON_Delete(savepoint->dense_tasks);
 	cJSON_Delete(savepoint->blocks);
+	cJSON_Delete(savepoint->inputs);
 	*savepoint = (struct savepoint){0};
 }
 

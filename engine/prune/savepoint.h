@@ -1,7 +1,7 @@
 /* What a job keeps in its checkpoint directory to go on after a crash:
  *
- *   savepoint.json   the settings that were resolved at the start (backend, threads, precision), dense perplexities, and the
- *                    block.finished data of every block on disk
+ *   savepoint.json   its format, the spec, what was known of the inputs and the settings that were resolved at the start (backend,
+ *                    threads, precision), dense perplexities, and the block.finished data of every block on disk
  *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
  *                    probe-K.bin those of the progress perplexity
  *
@@ -16,6 +16,9 @@
 
 #include "engine/error.h"
 
+/* Of savepoint.json. 2 added `inputs`. A newer one is refused and left as it is. */
+enum { SAVEPOINT_FORMAT = 2 };
+
 struct savepoint {
 	const char *directory;
 	bool found; /* an earlier attempt left one */
@@ -26,6 +29,7 @@ struct savepoint {
 	cJSON *dense_tasks;        /* {task: score} */
 	double probe_dense;        /* the dense model's perplexity on the sequences of the progress perplexity; NaN for none */
 	cJSON *blocks;             /* [block.finished data] */
+	cJSON *inputs;             /* what was known of them when the job began (engine/inputs.h); NULL in savepoints of format 1 */
 };
 
 /* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another

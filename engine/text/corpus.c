@@ -120,12 +120,12 @@ static enum status read_ids(const struct checkpoint *file, const struct tensor_i
 }
 
 /* `samples` rows or windows; all there are where it is 0. */
-static enum status token_windows(const char *path, int64_t vocab, int64_t samples, int64_t length, struct sequences *ret,
-				 struct error *err)
+static enum status token_windows(const struct place *data, const char *path, int64_t vocab, int64_t samples, int64_t length,
+				 struct sequences *ret, struct error *err)
 {
 	struct checkpoint file;
 	struct sequences sequences = {0};
-	TRY(checkpoint_open_file(path, &file, err));
+	TRY(checkpoint_open_file(data, &file, err));
 	const struct tensor_info *info = checkpoint_find(&file, "input_ids");
 	int64_t have = 0;
 	enum status status = STATUS_OK;
@@ -167,16 +167,12 @@ static bool ends_with(const char *name, size_t length, const char *end)
 }
 
 /* A safetensors file begins with the length of its header, which a text would not, and then the header's brace. */
-static enum status find_kind(const char *path, enum kind *ret, struct error *err)
+static enum status find_kind(const struct file *file, enum kind *ret, struct error *err)
 {
-	struct file file;
+	const char *path = file->path;
 	unsigned char head[9] = {0};
-	TRY(file_open_read(path, &file, err));
-	enum status status = file.size >= (int64_t)sizeof head ? file_read(&file, head, sizeof head, 0, err) : STATUS_OK;
-	bool empty = file.size == 0;
-	file_close(&file);
-	TRY(status);
-	if (empty) return error_set(err, STATUS_INVALID, "%s: is empty", path);
+	if (file->size >= (int64_t)sizeof head) TRY(file_read(file, head, sizeof head, 0, err));
+	if (file->size == 0) return error_set(err, STATUS_INVALID, "%s: is empty", path);
 	size_t length = strlen(path);
 	if (head[8] == '{' && head[4] == 0 && head[5] == 0 && head[6] == 0 && head[7] == 0) {
 		*ret = KIND_TOKENS;
@@ -260,32 +256,25 @@ static enum status join_records(struct reader *reader, const char *path, const c
 }
 
 /* The whole file as one text: verbatim, or its documents with `join` between them. */
-static enum status read_text(const char *path, enum kind kind, const char *join, const atomic_bool *stop, struct text *ret,
+static enum status read_text(const struct file *file, enum kind kind, const char *join, const atomic_bool *stop, struct text *ret,
 			     struct error *err)
 {
 	struct reader *reader;
-	struct file file;
 	struct text text = {0};
-	TRY(file_open_read(path, &file, err));
-	enum status status_open = reader_open(&file, &reader, err);
-	if (status_open) {
-		file_close(&file);
-		return status_open;
-	}
+	TRY(reader_open(file, &reader, err));
 	enum status status = STATUS_OK;
 	if (kind == KIND_LINES) {
-		status = join_records(reader, path, join, stop, &text, err);
+		status = join_records(reader, file->path, join, stop, &text, err);
 	} else {
 		const char *bytes;
 		size_t count = 1;
 		while (status == STATUS_OK && count > 0) {
 			status = is_stopped(stop) ? stopped(err) : reader_next(reader, &bytes, &count, err);
-			if (status == STATUS_OK) status = text_append(&text, bytes, count, path, err);
+			if (status == STATUS_OK) status = text_append(&text, bytes, count, file->path, err);
 		}
 	}
 	reader_close(reader);
-	file_close(&file);
-	if (status == STATUS_OK && text.used == 0) status = error_set(err, STATUS_INVALID, "%s: has no text", path);
+	if (status == STATUS_OK && text.used == 0) status = error_set(err, STATUS_INVALID, "%s: has no text", file->path);
 	if (status != STATUS_OK) {
 		free(text.bytes);
 		return status;
@@ -404,17 +393,11 @@ static enum status add_candidate(struct candidates *candidates, uint64_t key, in
 }
 
 /* One pass over the file: fills `candidates`, sorted, with documents that may have more than `length` tokens. */
-static enum status collect(const char *path, int64_t seed, int64_t length, const atomic_bool *stop, struct candidates *candidates,
-			   struct error *err)
+static enum status collect(const struct file *file, int64_t seed, int64_t length, const atomic_bool *stop,
+			   struct candidates *candidates, struct error *err)
 {
 	struct reader *reader;
-	struct file file;
-	TRY(file_open_read(path, &file, err));
-	enum status status_open = reader_open(&file, &reader, err);
-	if (status_open) {
-		file_close(&file);
-		return status_open;
-	}
+	TRY(reader_open(file, &reader, err));
 	enum status status = STATUS_OK;
 	candidates->documents = 0;
 	candidates->cut = false;
@@ -431,7 +414,6 @@ static enum status collect(const char *path, int64_t seed, int64_t length, const
 		if (status != STATUS_OK) break;
 	}
 	reader_close(reader);
-	file_close(&file);
 	if (status == STATUS_OK && candidates->count)
 		qsort(candidates->items, candidates->count, sizeof *candidates->items, by_key);
 	return status;
@@ -458,17 +440,18 @@ static enum status take_window(const struct tokenizer *tokenizer, const char *pa
 	return STATUS_OK;
 }
 
-static enum status sample_documents(const struct tokenizer *tokenizer, const char *path, int64_t seed, const atomic_bool *stop,
-				    struct sequences *sequences, struct error *err)
+static enum status sample_documents(const struct tokenizer *tokenizer, const struct file *file, int64_t seed,
+				    const atomic_bool *stop, struct sequences *sequences, struct error *err)
 {
 	struct candidates candidates = {0};
 	enum status status;
 	int64_t taken = 0;
 	do {
-		status = collect(path, seed, sequences->length, stop, &candidates, err);
+		status = collect(file, seed, sequences->length, stop, &candidates, err);
 		for (size_t i = 0; i < candidates.count && taken < sequences->count && status == STATUS_OK; i++)
-			status = is_stopped(stop) ? stopped(err)
-						  : take_window(tokenizer, path, &candidates.items[i], sequences, &taken, err);
+			status = is_stopped(stop)
+					 ? stopped(err)
+					 : take_window(tokenizer, file->path, &candidates.items[i], sequences, &taken, err);
 		clear_candidates(&candidates);
 		candidates.from = candidates.limit;
 	} while (status == STATUS_OK && candidates.cut && taken < sequences->count);
@@ -477,22 +460,16 @@ static enum status sample_documents(const struct tokenizer *tokenizer, const cha
 		status = error_set(err, STATUS_INVALID,
 				   "%s: %" PRId64 " of %" PRId64 " documents have more than %" PRId64 " tokens; %" PRId64
 				   " samples were asked for",
-				   path, taken, candidates.documents, sequences->length, sequences->count);
+				   file->path, taken, candidates.documents, sequences->length, sequences->count);
 	return status;
 }
 
 /* Whether a JSON Lines file has exactly one record. */
-static enum status is_single(const char *path, bool *ret, struct error *err)
+static enum status is_single(const struct file *file, bool *ret, struct error *err)
 {
 	struct reader *reader;
-	struct file file;
 	int documents = 0;
-	TRY(file_open_read(path, &file, err));
-	enum status status_open = reader_open(&file, &reader, err);
-	if (status_open) {
-		file_close(&file);
-		return status_open;
-	}
+	TRY(reader_open(file, &reader, err));
 	enum status status = STATUS_OK;
 	while (status == STATUS_OK && documents < 2) {
 		const char *line;
@@ -502,86 +479,106 @@ static enum status is_single(const char *path, bool *ret, struct error *err)
 		if (status == STATUS_OK && !is_blank(line, bytes)) documents++;
 	}
 	reader_close(reader);
-	file_close(&file);
 	if (status == STATUS_OK) *ret = documents == 1;
 	return status;
 }
 
 /* ---- the two uses ------------------------------------------------------------------------------------------------------ */
 
-static enum status sample_text(const char *path, enum kind kind, const struct tokenizer *tokenizer, int64_t seed,
+static enum status sample_text(const struct file *file, enum kind kind, const struct tokenizer *tokenizer, int64_t seed,
 			       const atomic_bool *stop, struct sequences *sequences, struct error *err)
 {
 	bool single = kind == KIND_TEXT;
 	struct text text;
-	if (!single) TRY(is_single(path, &single, err));
-	if (!single) return sample_documents(tokenizer, path, seed, stop, sequences, err);
-	TRY(read_text(path, kind, "", stop, &text, err));
-	enum status status = is_stopped(stop) ? stopped(err) : sample_windows(tokenizer, &text, path, seed, sequences, err);
+	if (!single) TRY(is_single(file, &single, err));
+	if (!single) return sample_documents(tokenizer, file, seed, stop, sequences, err);
+	TRY(read_text(file, kind, "", stop, &text, err));
+	enum status status = is_stopped(stop) ? stopped(err) : sample_windows(tokenizer, &text, file->path, seed, sequences, err);
 	free(text.bytes);
 	return status;
 }
 
-enum status corpus_calibration(const char *path, const char *model_dir, int64_t vocab, int64_t samples, int64_t length,
-			       int64_t seed, const atomic_bool *stop, struct sequences *ret, struct error *err)
+static enum status calibration_of(const struct place *data, const struct file *file, const struct place *model, int64_t vocab,
+				  int64_t seed, const atomic_bool *stop, struct warnings *warnings, struct sequences *sequences,
+				  struct error *err)
 {
 	enum kind kind;
-	struct sequences sequences = {0};
 	struct tokenizer *tokenizer;
-	if (samples < 1 || length < 1) return error_set(err, STATUS_INVALID, "samples and sequence length must be positive");
-	TRY(find_kind(path, &kind, err));
-	if (kind == KIND_TOKENS) {
-		TRY(token_windows(path, vocab, samples, length, &sequences, err));
-	} else {
-		TRY(tokenizer_load(model_dir, vocab, &tokenizer, err));
-		enum status status = allocate(samples, length, path, &sequences, err);
-		if (status == STATUS_OK) status = sample_text(path, kind, tokenizer, seed, stop, &sequences, err);
-		tokenizer_free(tokenizer);
-		if (status != STATUS_OK) {
-			sequences_free(&sequences);
-			return status;
-		}
+	int64_t samples = sequences->count, length = sequences->length;
+	TRY(find_kind(file, &kind, err));
+	if (kind == KIND_TOKENS) return token_windows(data, file->path, vocab, samples, length, sequences, err);
+	TRY(tokenizer_load(model, vocab, warnings, &tokenizer, err));
+	enum status status = allocate(samples, length, file->path, sequences, err);
+	if (status == STATUS_OK) status = sample_text(file, kind, tokenizer, seed, stop, sequences, err);
+	tokenizer_free(tokenizer);
+	return status;
+}
+
+/* What both uses end with. */
+static enum status deliver(enum status status, struct file *file, struct sequences *sequences, struct sequences *ret)
+{
+	file_close(file);
+	if (status != STATUS_OK) {
+		sequences_free(sequences);
+		return status;
 	}
-	sequences_hash(&sequences);
-	*ret = sequences;
+	sequences_hash(sequences);
+	*ret = *sequences;
 	return STATUS_OK;
 }
 
-static enum status text_windows(const char *path, enum kind kind, const struct tokenizer *tokenizer, int64_t length,
+enum status corpus_calibration(const struct place *data, const struct place *model, int64_t vocab, int64_t samples, int64_t length,
+			       int64_t seed, const atomic_bool *stop, struct warnings *warnings, struct sequences *ret,
+			       struct error *err)
+{
+	struct file file;
+	struct sequences sequences = {.count = samples, .length = length};
+	if (samples < 1 || length < 1) return error_set(err, STATUS_INVALID, "samples and sequence length must be positive");
+	TRY(place_open(data, NULL, &file, err));
+	enum status status = calibration_of(data, &file, model, vocab, seed, stop, warnings, &sequences, err);
+	return deliver(status, &file, &sequences, ret);
+}
+
+static enum status text_windows(const struct file *file, enum kind kind, const struct tokenizer *tokenizer, int64_t length,
 				const char *join, const atomic_bool *stop, struct sequences *ret, struct error *err)
 {
 	struct text text;
 	int32_t *ids = NULL;
 	int64_t count = 0;
-	TRY(read_text(path, kind, join, stop, &text, err));
+	TRY(read_text(file, kind, join, stop, &text, err));
 	enum status status = is_stopped(stop) ? stopped(err) : encode(tokenizer, text.bytes, text.used, &ids, &count, err);
 	free(text.bytes);
 	if (status == STATUS_OK && count < length)
-		status = error_set(err, STATUS_INVALID, "%s: has %" PRId64 " tokens, fewer than one window of %" PRId64, path,
+		status = error_set(err, STATUS_INVALID, "%s: has %" PRId64 " tokens, fewer than one window of %" PRId64, file->path,
 				   count, length);
-	if (status == STATUS_OK) status = allocate(count / length, length, path, ret, err);
+	if (status == STATUS_OK) status = allocate(count / length, length, file->path, ret, err);
 	if (status == STATUS_OK) memcpy(ret->ids, ids, (size_t)(ret->count * length) * sizeof *ids);
 	free(ids);
 	return status;
 }
 
-enum status corpus_evaluation(const char *path, const char *model_dir, int64_t vocab, int64_t length, const char *join,
-			      const atomic_bool *stop, struct sequences *ret, struct error *err)
+static enum status evaluation_of(const struct place *data, const struct file *file, const struct place *model, int64_t vocab,
+				 const char *join, const atomic_bool *stop, struct warnings *warnings, struct sequences *sequences,
+				 struct error *err)
 {
 	enum kind kind;
-	struct sequences sequences = {0};
 	struct tokenizer *tokenizer;
+	int64_t length = sequences->length;
+	TRY(find_kind(file, &kind, err));
+	if (kind == KIND_TOKENS) return token_windows(data, file->path, vocab, 0, length, sequences, err);
+	TRY(tokenizer_load(model, vocab, warnings, &tokenizer, err));
+	enum status status = text_windows(file, kind, tokenizer, length, join, stop, sequences, err);
+	tokenizer_free(tokenizer);
+	return status;
+}
+
+enum status corpus_evaluation(const struct place *data, const struct place *model, int64_t vocab, int64_t length, const char *join,
+			      const atomic_bool *stop, struct warnings *warnings, struct sequences *ret, struct error *err)
+{
+	struct file file;
+	struct sequences sequences = {.length = length};
 	if (length < 1) return error_set(err, STATUS_INVALID, "the sequence length must be positive");
-	TRY(find_kind(path, &kind, err));
-	if (kind == KIND_TOKENS) {
-		TRY(token_windows(path, vocab, 0, length, &sequences, err));
-	} else {
-		TRY(tokenizer_load(model_dir, vocab, &tokenizer, err));
-		enum status status = text_windows(path, kind, tokenizer, length, join, stop, &sequences, err);
-		tokenizer_free(tokenizer);
-		TRY(status);
-	}
-	sequences_hash(&sequences);
-	*ret = sequences;
-	return STATUS_OK;
+	TRY(place_open(data, NULL, &file, err));
+	enum status status = evaluation_of(data, &file, model, vocab, join, stop, warnings, &sequences, err);
+	return deliver(status, &file, &sequences, ret);
 }

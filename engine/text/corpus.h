@@ -9,8 +9,9 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "engine/error.h"
+#include "engine/place.h"
 #include "engine/text/tokenizer.h"
+#include "engine/warnings.h"
 
 /* `count` sequences of `length` ids, row after row. */
 struct sequences {
@@ -22,15 +23,16 @@ struct sequences {
 /* `samples` sequences of `length` tokens. safetensors [N,T]: the first `samples` rows, T must be `length`, no seed; [L]:
  * consecutive windows. Text: by `seed`, documents longer than `length` tokens are chosen and a random window in each; a single
  * document gives random windows. BOS (by the tokenizer's rule) stands before a whole document, then the window is cut.
- * STATUS_INVALID, with both numbers, when the file has too little; when an id is not below `vocab`, with its place. `tokenizer`
- * is loaded from `model_dir` when the file is text. */
-enum status corpus_calibration(const char *path, const char *model_dir, int64_t vocab, int64_t samples, int64_t length,
-			       int64_t seed, const atomic_bool *stop, struct sequences *ret, struct error *err);
+ * STATUS_INVALID, with both numbers, when the file has too little; when an id is not below `vocab`, with its place. The tokenizer
+ * is loaded from `model` when the file is text. */
+enum status corpus_calibration(const struct place *data, const struct place *model, int64_t vocab, int64_t samples, int64_t length,
+			       int64_t seed, const atomic_bool *stop, struct warnings *warnings, struct sequences *ret,
+			       struct error *err);
 
 /* All whole windows of `length` of the file's tokens: text is tokenized once in one piece (documents joined by `join`), BOS once
  * in front. */
-enum status corpus_evaluation(const char *path, const char *model_dir, int64_t vocab, int64_t length, const char *join,
-			      const atomic_bool *stop, struct sequences *ret, struct error *err);
+enum status corpus_evaluation(const struct place *data, const struct place *model, int64_t vocab, int64_t length, const char *join,
+			      const atomic_bool *stop, struct warnings *warnings, struct sequences *ret, struct error *err);
 
 /* Fills `hash` from the ids. */
 void sequences_hash(struct sequences *);

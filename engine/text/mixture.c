@@ -28,18 +28,20 @@ static void interleave(const struct mixture_source *sources, const struct sequen
 	}
 }
 
-enum status mixture_calibration(const struct mixture_source *sources, int count, const char *model_dir, int64_t vocab,
-				int64_t length, int64_t seed, const atomic_bool *stop, struct sequences *ret, struct error *err)
+enum status mixture_calibration(const struct mixture_source *sources, int count, const struct place *model, int64_t vocab,
+				int64_t length, int64_t seed, const atomic_bool *stop, struct warnings *warnings,
+				struct sequences *ret, struct error *err)
 {
 	struct sequences parts[MIXTURE_MAX_SOURCES] = {0}, mixed = {.length = length};
 	if (count == 1)
-		return corpus_calibration(sources[0].path, model_dir, vocab, sources[0].samples, length, seed, stop, ret, err);
+		return corpus_calibration(sources[0].data, model, vocab, sources[0].samples, length, seed, stop, warnings, ret,
+					  err);
 	if (count < 1 || count > MIXTURE_MAX_SOURCES)
 		return error_set(err, STATUS_INVALID, "%d sources; 1 to %d can be mixed", count, MIXTURE_MAX_SOURCES);
 	enum status status = STATUS_OK;
 	for (int i = 0; status == STATUS_OK && i < count; i++) {
 		int64_t own_seed = (int64_t)((uint64_t)seed + (uint64_t)i * 0x9e3779b97f4a7c15u);
-		status = corpus_calibration(sources[i].path, model_dir, vocab, sources[i].samples, length, own_seed, stop,
+		status = corpus_calibration(sources[i].data, model, vocab, sources[i].samples, length, own_seed, stop, warnings,
 					    &parts[i], err);
 		mixed.count += sources[i].samples;
 	}

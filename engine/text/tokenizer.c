@@ -6,11 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/file.h"
 #include "engine/json.h"
 #include "engine/text/bpe.h"
 #include "engine/text/sentencepiece.h"
 #include "engine/text/unicode.h"
+
+static const char model_name[] = "tokenizer.model", json_name[] = "tokenizer.json", config_name[] = "tokenizer_config.json";
 
 enum { MAX_MODEL_BYTES = 128 << 20, MAX_CONFIG_BYTES = 16 << 20 };
 
@@ -43,12 +44,16 @@ static enum status choose_bos(const struct piece_model *sentencepiece, const cJS
 	return STATUS_OK;
 }
 
-static enum status read_bos(const struct piece_model *sentencepiece, const char *path, int32_t *ret, struct error *err)
+static enum status read_bos(const struct piece_model *sentencepiece, const struct place *model, int32_t *ret, struct error *err)
 {
 	cJSON *config = NULL;
-	if (path_exists(path)) TRY(json_read_file(path, MAX_CONFIG_BYTES, &config, err));
-	enum status status = choose_bos(sentencepiece, config, path, ret, err);
+	char *path = place_text(model, config_name);
+	if (!path) return error_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer");
+	enum status status = STATUS_OK;
+	if (place_has(model, config_name)) status = json_read_place(model, config_name, MAX_CONFIG_BYTES, &config, err);
+	if (status == STATUS_OK) status = choose_bos(sentencepiece, config, path, ret, err);
 	cJSON_Delete(config);
+	free(path);
 	return status;
 }
 
@@ -60,51 +65,61 @@ static enum status check_count(int64_t count, int64_t vocab, const char *path, s
 			 vocab);
 }
 
-static enum status load_sentencepiece(struct tokenizer *tokenizer, const char *path, const char *config_path, int64_t vocab,
-				      struct error *err)
+/* The content of a file, and its path for messages; both freed by the caller. */
+static enum status read_file(const struct place *model, const char *name, char **ret_bytes, size_t *ret_size, char **ret_path,
+			     struct error *err)
 {
-	char *bytes;
+	char *path = place_text(model, name);
+	if (!path) return error_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer");
+	enum status status = place_slurp(model, name, MAX_MODEL_BYTES, ret_bytes, ret_size, err);
+	if (status == STATUS_OK)
+		*ret_path = path;
+	else
+		free(path);
+	return status;
+}
+
+static enum status load_sentencepiece(struct tokenizer *tokenizer, const struct place *model, int64_t vocab, struct error *err)
+{
+	char *bytes, *path;
 	size_t size;
-	TRY(file_slurp(path, MAX_MODEL_BYTES, &bytes, &size, err));
+	TRY(read_file(model, model_name, &bytes, &size, &path, err));
 	enum status status = sentencepiece_load(bytes, size, path, &tokenizer->sentencepiece, err);
+	if (status == STATUS_OK) status = check_count(sentencepiece_count(tokenizer->sentencepiece), vocab, path, err);
 	free(bytes);
+	free(path);
 	TRY(status);
-	TRY(check_count(sentencepiece_count(tokenizer->sentencepiece), vocab, path, err));
-	return read_bos(tokenizer->sentencepiece, config_path, &tokenizer->bos, err);
+	return read_bos(tokenizer->sentencepiece, model, &tokenizer->bos, err);
 }
 
-static enum status load_bpe(struct tokenizer *tokenizer, const char *path, int64_t vocab, struct error *err)
+static enum status load_bpe(struct tokenizer *tokenizer, const struct place *model, int64_t vocab, struct error *err)
 {
-	char *bytes;
+	char *bytes, *path;
 	size_t size;
-	TRY(file_slurp(path, MAX_MODEL_BYTES, &bytes, &size, err));
+	TRY(read_file(model, json_name, &bytes, &size, &path, err));
 	enum status status = bpe_load(bytes, size, path, &tokenizer->bpe, err);
+	if (status == STATUS_OK) {
+		tokenizer->bos = bpe_bos(tokenizer->bpe);
+		status = check_count(bpe_vocab_size(tokenizer->bpe), vocab, path, err);
+	}
 	free(bytes);
-	TRY(status);
-	tokenizer->bos = bpe_bos(tokenizer->bpe);
-	return check_count(bpe_vocab_size(tokenizer->bpe), vocab, path, err);
+	free(path);
+	return status;
 }
 
-enum status tokenizer_load(const char *model_dir, int64_t vocab, struct tokenizer **ret, struct error *err)
+enum status tokenizer_load(const struct place *model, int64_t vocab, struct warnings *warnings, struct tokenizer **ret,
+			   struct error *err)
 {
-	char *model = NULL, *json = NULL, *config = NULL;
+	(void)warnings;
 	struct tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+	if (!tokenizer) return error_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer");
 	enum status status;
-	if (asprintf(&model, "%s/tokenizer.model", model_dir) < 0) model = NULL;
-	if (asprintf(&json, "%s/tokenizer.json", model_dir) < 0) json = NULL;
-	if (asprintf(&config, "%s/tokenizer_config.json", model_dir) < 0) config = NULL;
-	if (!tokenizer || !model || !json || !config) {
-		status = error_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer of %s", model_dir);
-	} else if (path_exists(model)) {
-		status = load_sentencepiece(tokenizer, model, config, vocab, err);
-	} else if (path_exists(json)) {
-		status = load_bpe(tokenizer, json, vocab, err);
-	} else {
-		status = error_set(err, STATUS_NOT_FOUND, "%s: holds neither tokenizer.model nor tokenizer.json", model_dir);
-	}
-	free(model);
-	free(json);
-	free(config);
+	if (place_has(model, model_name))
+		status = load_sentencepiece(tokenizer, model, vocab, err);
+	else if (place_has(model, json_name))
+		status = load_bpe(tokenizer, model, vocab, err);
+	else
+		status = error_set(err, STATUS_NOT_FOUND, "%s: holds neither tokenizer.model nor tokenizer.json", model->path);
 	if (status != STATUS_OK) {
 		tokenizer_free(tokenizer);
 		return status;

@@ -5,14 +5,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/error.h"
+#include "engine/place.h"
+#include "engine/warnings.h"
 
 struct tokenizer;
 
 /* Loads tokenizer.model (SentencePiece) and tokenizer_config.json from a model directory, or tokenizer.json where there is no
  * tokenizer.model. STATUS_UNSUPPORTED names what a file asks for and besad lacks. A tokenizer with more ids than `vocab`, the
  * embedding's rows, is STATUS_INVALID. */
-enum status tokenizer_load(const char *model_dir, int64_t vocab, struct tokenizer **ret, struct error *err);
+enum status tokenizer_load(const struct place *model, int64_t vocab, struct warnings *warnings, struct tokenizer **ret,
+			   struct error *err);
 void tokenizer_free(struct tokenizer *);
 
 /* Encodes `bytes` bytes as one piece, without special tokens. *ret_ids (int32, *ret_count of them) is freed by the caller. */

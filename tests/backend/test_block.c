@@ -50,7 +50,7 @@ static int setup(void **state)
 	struct error err;
 	f->directory = tiny_model_write(&SHAPE, 7);
 	ok(backend_cpu_create(2, &f->backend, &err), &err);
-	ok(model_open(f->directory, &f->model, &err), &err);
+	ok(model_open(&PLACE(f->directory), NULL, &f->model, &err), &err);
 	ok(block_check(&f->model, &err), &err);
 	ok(block_create(&f->model, f->backend, DTYPE_F32, TOKENS, &f->block, &err), &err);
 	ok(block_load(&f->block, &f->model, 1, &err), &err);

@@ -80,8 +80,8 @@ static void open_subject(struct subject *t, struct scratch *s, const char *famil
 	snprintf(path, sizeof path, "tests/data/families/%s/%s.json", family, name);
 	copy_file(s, path, "config.json");
 	snprintf(path, sizeof path, "tests/data/families/%s/%s.golden.safetensors", family, name);
-	SUCCEEDS(checkpoint_open_file(path, &t->golden, &s->err));
-	SUCCEEDS(model_open(s->directory, &t->model, &s->err));
+	SUCCEEDS(checkpoint_open_file(&PLACE(path), &t->golden, &s->err));
+	SUCCEEDS(model_open(&PLACE(s->directory), NULL, &t->model, &s->err));
 	SUCCEEDS(block_check(&t->model, &s->err));
 	SUCCEEDS(block_create(&t->model, BACKEND, precision->type, TOKENS, &t->block, &s->err));
 	SUCCEEDS(activations_create(&t->block, 1, TOKENS, true, &t->activations, &s->err));

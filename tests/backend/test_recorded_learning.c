@@ -62,7 +62,7 @@ static void open_learner(struct learner *l, const struct spec *spec, bool record
 	l->ops.record_begin = records ? count_recordings : NULL;
 	l->backend->ops = &l->ops;
 	counting = l;
-	ok(model_open("demo/tiny-llama", &l->model, &err), &err);
+	ok(model_open(&PLACE("demo/tiny-llama"), NULL, &l->model, &err), &err);
 	ok(block_create(&l->model, l->backend, DTYPE_BF16, TOKENS, &l->block, &err), &err);
 	ok(block_add_spare(&l->block, &err), &err);
 	ok(ranking_create(&l->block, &l->ranking, &err), &err);

@@ -43,7 +43,7 @@ static void check_task(struct scratch *s, const struct model *model, const struc
 	progress_start(&progress, &sink, 1, 1e9, 0);
 	enum task_format format = format_of(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(golden, "format")));
 	snprintf(path, sizeof path, "tests/data/tasks/%s.jsonl", golden->string);
-	SUCCEEDS(questions_load(path, format, 0, &questions, &s->err));
+	SUCCEEDS(questions_load(&PLACE(path), format, 0, &questions, &s->err));
 	assert_true(questions.count > 0 && questions.count <= 100);
 	SUCCEEDS(requests_encode(&questions, tokenizer, 512, &requests, &s->err));
 	SUCCEEDS(choices_score(model, BACKEND, DTYPE_F32, &questions, &requests, &never, &progress, &score, answers, &s->err));
@@ -72,8 +72,8 @@ static void test_picks(void **state)
 	struct model model;
 	struct tokenizer *tokenizer;
 	cJSON *golden;
-	SUCCEEDS(model_open(MODEL, &model, &s->err));
-	SUCCEEDS(tokenizer_load(MODEL, model.config.vocab, &tokenizer, &s->err));
+	SUCCEEDS(model_open(&PLACE(MODEL), NULL, &model, &s->err));
+	SUCCEEDS(tokenizer_load(&PLACE(MODEL), model.config.vocab, NULL, &tokenizer, &s->err));
 	SUCCEEDS(json_read_file("tests/data/tasks/golden.json", 1 << 20, &golden, &s->err));
 	const cJSON *task;
 	cJSON_ArrayForEach(task, golden) check_task(s, &model, tokenizer, task);
@@ -86,7 +86,7 @@ static void test_limit(void **state)
 {
 	struct scratch *s = *state;
 	struct questions questions;
-	SUCCEEDS(questions_load("tests/data/tasks/piqa.jsonl", TASK_PIQA, 7, &questions, &s->err));
+	SUCCEEDS(questions_load(&PLACE("tests/data/tasks/piqa.jsonl"), TASK_PIQA, 7, &questions, &s->err));
 	assert_int_equal(questions.count, 7);
 	questions_free(&questions);
 }
@@ -123,7 +123,7 @@ static void test_refuses(void **state)
 		char path[256];
 		scratch_write(s, "task.jsonl", cases[i].text, strlen(cases[i].text));
 		snprintf(path, sizeof path, "%s/task.jsonl", s->directory);
-		assert_int_equal(questions_load(path, cases[i].format, 0, &questions, &s->err), STATUS_INVALID);
+		assert_int_equal(questions_load(&PLACE(path), cases[i].format, 0, &questions, &s->err), STATUS_INVALID);
 		if (!strstr(s->err.message, cases[i].message)) fail_msg("'%s' is not in '%s'", cases[i].message, s->err.message);
 	}
 }

@@ -102,7 +102,7 @@ static void compare(const char *directory, bool by_row, enum dtype compute_type)
 				     .epochs = 1}};
 	assert_int_equal(backend_cuda_create(0, &backend, &err),
 			 STATUS_OK); /* a new one: what was kept may be a little larger than asked for */
-	assert_int_equal(model_open(directory, &model, &err), STATUS_OK);
+	assert_int_equal(model_open(&PLACE(directory), NULL, &model, &err), STATUS_OK);
 	struct plan_sizes sizes = sizes_of(&model.config, by_row, compute_type);
 	plan_predict(&sizes, &plan);
 
@@ -180,7 +180,7 @@ static void test_footprint(void **state)
 	struct footprint need;
 	int last = 2;
 	(void)state;
-	assert_int_equal(model_open("demo/tiny-llama", &model, &err), STATUS_OK);
+	assert_int_equal(model_open(&PLACE("demo/tiny-llama"), NULL, &model, &err), STATUS_OK);
 	struct workload workload = {.config = &model.config,
 				    .file_type = DTYPE_BF16,
 				    .compute_type = DTYPE_BF16,

@@ -11,10 +11,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { VOCAB = 256, LENGTH = 8, SAMPLES = 3 };
 
-enum status tokenizer_load(const char *model_dir, int64_t vocab, struct tokenizer **ret, struct error *err)
+enum status tokenizer_load(const struct place *model, int64_t vocab, struct warnings *warnings, struct tokenizer **ret,
+			   struct error *err)
 {
-	(void)model_dir;
+	(void)model;
 	(void)vocab;
+	(void)warnings;
 	(void)err;
 	*ret = NULL;
 	return STATUS_OK;
@@ -70,9 +72,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	snprintf(path, sizeof path, "%s/file.%s", directory, kinds[data[0] % 4]);
 	FILE *file = fopen(path, "wb");
 	if (!file || fwrite(data + 1, 1, size - 1, file) != size - 1 || fclose(file)) abort();
-	check(corpus_calibration(path, directory, VOCAB, SAMPLES, LENGTH, data[0], NULL, &sequences, &err), &sequences, &err);
+	check(corpus_calibration(&PLACE(path), &PLACE(directory), VOCAB, SAMPLES, LENGTH, data[0], NULL, NULL, &sequences, &err),
+	      &sequences, &err);
 	err = (struct error){0};
-	check(corpus_evaluation(path, directory, VOCAB, LENGTH, "\n\n", NULL, &sequences, &err), &sequences, &err);
+	check(corpus_evaluation(&PLACE(path), &PLACE(directory), VOCAB, LENGTH, "\n\n", NULL, NULL, &sequences, &err), &sequences,
+	      &err);
 	unlink(path);
 	return 0;
 }

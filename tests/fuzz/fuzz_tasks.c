@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (fd < 0 && (fd = mkstemp(path)) < 0) abort();
 	if (size < 1) return 0;
 	if (ftruncate(fd, 0) || pwrite(fd, data + 1, size - 1, 0) != (ssize_t)size - 1) abort();
-	enum status status = questions_load(path, (enum task_format)(data[0] % TASK_FORMATS), 0, &questions, &err);
+	enum status status = questions_load(&PLACE(path), (enum task_format)(data[0] % TASK_FORMATS), 0, &questions, &err);
 	if (status != STATUS_OK) {
 		if (!err.message[0]) abort();
 		return 0;

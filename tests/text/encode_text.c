@@ -29,7 +29,7 @@ static void load(struct encoder *encoder, const char *path)
 	struct error err;
 	size_t length = strlen(path);
 	if (length < 5 || strcmp(path + length - 5, ".json") != 0) {
-		check(tokenizer_load(path, INT32_MAX, &encoder->tokenizer, &err), &err);
+		check(tokenizer_load(&PLACE(path), INT32_MAX, NULL, &encoder->tokenizer, &err), &err);
 		return;
 	}
 	char *json;

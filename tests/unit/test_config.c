@@ -30,7 +30,7 @@ static void test_classic_form(void **state)
 {
 	struct scratch *s = *state;
 	struct model_config config;
-	SUCCEEDS(model_config_read("demo/tiny-llama", &config, &s->err));
+	SUCCEEDS(model_config_read(&PLACE("demo/tiny-llama"), NULL, &config, &s->err));
 	assert_string_equal(config.family, "llama");
 	assert_int_equal(config.hidden, 192);
 	assert_int_equal(config.intermediate, 512);
@@ -307,9 +307,9 @@ static void test_refuses(void **state)
 	for (size_t i = 0; i < sizeof wholes / sizeof *wholes; i++)
 		FAILS(wholes[i].status, wholes[i].part, parse(s, wholes[i].text, &config));
 
-	FAILS(STATUS_NOT_FOUND, "config.json", model_config_read(s->directory, &config, &s->err));
+	FAILS(STATUS_NOT_FOUND, "config.json", model_config_read(&PLACE(s->directory), NULL, &config, &s->err));
 	scratch_text(s, "config.json", "{\"model_type\":");
-	FAILS(STATUS_INVALID, "config.json: not valid JSON", model_config_read(s->directory, &config, &s->err));
+	FAILS(STATUS_INVALID, "config.json: not valid JSON", model_config_read(&PLACE(s->directory), NULL, &config, &s->err));
 }
 
 /* Row t of a table has cos then sin of t · frequency. */

@@ -13,12 +13,12 @@ static const atomic_bool running = false, stopping = true;
 static enum status calibrate(struct scratch *s, const char *path, int64_t samples, int64_t length, int64_t seed,
 			     struct sequences *ret)
 {
-	return corpus_calibration(path, demo, VOCAB, samples, length, seed, &running, ret, &s->err);
+	return corpus_calibration(&PLACE(path), &PLACE(demo), VOCAB, samples, length, seed, &running, NULL, ret, &s->err);
 }
 
 static enum status evaluate(struct scratch *s, const char *path, int64_t length, struct sequences *ret)
 {
-	return corpus_evaluation(path, demo, VOCAB, length, "\n\n", &running, ret, &s->err);
+	return corpus_evaluation(&PLACE(path), &PLACE(demo), VOCAB, length, "\n\n", &running, NULL, ret, &s->err);
 }
 
 static uint64_t fnv(const int32_t *ids, int64_t count)
@@ -77,11 +77,14 @@ static void test_evaluation_joins(void **state)
 	scratch_text(s, "a.jsonl",
 		     "{\"text\":\"one two\"}\n\n{\"id\":7,\"text\":\"three \\\"four\\\"\"}\r\n{\"text\":\"five\\nsix\"}");
 	scratch_text(s, "a.txt", "one two + three \"four\" + five\nsix");
-	SUCCEEDS(corpus_evaluation(scratch_path(s, "a.txt"), demo, VOCAB, 4, "\n\n", &running, &text, &s->err));
-	SUCCEEDS(corpus_evaluation(scratch_path(s, "a.jsonl"), demo, VOCAB, 4, " + ", &running, &lines, &s->err));
+	SUCCEEDS(corpus_evaluation(&PLACE(scratch_path(s, "a.txt")), &PLACE(demo), VOCAB, 4, "\n\n", &running, NULL, &text,
+				   &s->err));
+	SUCCEEDS(corpus_evaluation(&PLACE(scratch_path(s, "a.jsonl")), &PLACE(demo), VOCAB, 4, " + ", &running, NULL, &lines,
+				   &s->err));
 	assert_same(&lines, &text);
 	sequences_free(&lines);
-	SUCCEEDS(corpus_evaluation(scratch_path(s, "a.jsonl"), demo, VOCAB, 4, "\n\n", &running, &lines, &s->err));
+	SUCCEEDS(corpus_evaluation(&PLACE(scratch_path(s, "a.jsonl")), &PLACE(demo), VOCAB, 4, "\n\n", &running, NULL, &lines,
+				   &s->err));
 	assert_false(lines.hash == text.hash);
 	sequences_free(&lines);
 	sequences_free(&text);
@@ -102,7 +105,8 @@ static void test_tokens(void **state)
 	FAILS(STATUS_INVALID, "has rows of 256 tokens, but sequence_length is 128",
 	      calibrate(s, "demo/calibration.safetensors", 1, 128, 0, &sequences));
 	FAILS(STATUS_INVALID, "but the vocabulary has 300 ids",
-	      corpus_calibration("demo/calibration.safetensors", demo, 300, 1, 256, 0, &running, &sequences, &s->err));
+	      corpus_calibration(&PLACE("demo/calibration.safetensors"), &PLACE(demo), 300, 1, 256, 0, &running, NULL, &sequences,
+				 &s->err));
 
 	/* 40 bytes 0, 1, 2 …: as I64 the ids are beyond any vocabulary; rewritten below as small ones. */
 	scratch_safetensors(s, "l.safetensors", "{\"input_ids\":{\"dtype\":\"I64\",\"shape\":[5],\"data_offsets\":[0,40]}}", 40);
@@ -277,9 +281,11 @@ static void test_broken_text(void **state)
 	FAILS(STATUS_INVALID, "bad.jsonl: line 2", calibrate(s, scratch_path(s, "bad.jsonl"), 2, 4, 0, &sequences));
 	FAILS(STATUS_NOT_FOUND, "/none.txt", evaluate(s, scratch_path(s, "none.txt"), 64, &sequences));
 	FAILS(STATUS_NOT_FOUND, "tokenizer",
-	      corpus_evaluation("demo/wikitext2.test.txt", s->directory, VOCAB, 64, "", &running, &sequences, &s->err));
+	      corpus_evaluation(&PLACE("demo/wikitext2.test.txt"), &PLACE(s->directory), VOCAB, 64, "", &running, NULL, &sequences,
+				&s->err));
 	FAILS(STATUS_INVALID, "the tokenizer has 2048 ids, but the model's embedding only 2000 rows",
-	      corpus_evaluation("demo/wikitext2.test.txt", demo, 2000, 64, "", &running, &sequences, &s->err));
+	      corpus_evaluation(&PLACE("demo/wikitext2.test.txt"), &PLACE(demo), 2000, 64, "", &running, NULL, &sequences,
+				&s->err));
 }
 
 static void test_broken_gzip(void **state)
@@ -308,9 +314,11 @@ static void test_stop(void **state)
 	struct sequences sequences;
 	write_documents(s, "docs.jsonl", false, 1);
 	FAILS(STATUS_CANCELLED, "stopped",
-	      corpus_calibration(scratch_path(s, "docs.jsonl"), demo, VOCAB, 4, 10, 0, &stopping, &sequences, &s->err));
+	      corpus_calibration(&PLACE(scratch_path(s, "docs.jsonl")), &PLACE(demo), VOCAB, 4, 10, 0, &stopping, NULL, &sequences,
+				 &s->err));
 	FAILS(STATUS_CANCELLED, "stopped",
-	      corpus_evaluation("demo/wikitext2.test.txt", demo, VOCAB, 64, "", &stopping, &sequences, &s->err));
+	      corpus_evaluation(&PLACE("demo/wikitext2.test.txt"), &PLACE(demo), VOCAB, 64, "", &stopping, NULL, &sequences,
+				&s->err));
 }
 
 int main(void)

@@ -9,8 +9,8 @@
 enum { VOCAB = 2048, LENGTH = 256 };
 
 static const atomic_bool running = false;
-static const char demo[] = "demo/tiny-llama", tokens[] = "demo/calibration.safetensors",
-		  text[] = "tests/data/wikitext2.valid.txt.gz";
+static const char demo[] = "demo/tiny-llama";
+static const struct place tokens = {NULL, "demo/calibration.safetensors"}, text = {NULL, "tests/data/wikitext2.valid.txt.gz"};
 
 static void expect_shares(const double *weights, int count, int64_t whole, const int64_t *expected)
 {
@@ -47,12 +47,12 @@ static void test_apportion(void **state)
 
 static enum status mix(struct scratch *s, const struct mixture_source *sources, int count, int64_t seed, struct sequences *ret)
 {
-	return mixture_calibration(sources, count, demo, VOCAB, LENGTH, seed, &running, ret, &s->err);
+	return mixture_calibration(sources, count, &PLACE(demo), VOCAB, LENGTH, seed, &running, NULL, ret, &s->err);
 }
 
-static enum status one(struct scratch *s, const char *path, int64_t samples, int64_t seed, struct sequences *ret)
+static enum status one(struct scratch *s, const struct place *data, int64_t samples, int64_t seed, struct sequences *ret)
 {
-	return corpus_calibration(path, demo, VOCAB, samples, LENGTH, seed, &running, ret, &s->err);
+	return corpus_calibration(data, &PLACE(demo), VOCAB, samples, LENGTH, seed, &running, NULL, ret, &s->err);
 }
 
 static const int32_t *row(const struct sequences *sequences, int64_t i)
@@ -64,8 +64,8 @@ static void test_one_source_is_the_file_itself(void **state)
 {
 	struct scratch *s = *state;
 	struct sequences mixed, alone;
-	SUCCEEDS(mix(s, &(struct mixture_source){text, 7}, 1, 42, &mixed));
-	SUCCEEDS(one(s, text, 7, 42, &alone));
+	SUCCEEDS(mix(s, &(struct mixture_source){&text, 7}, 1, 42, &mixed));
+	SUCCEEDS(one(s, &text, 7, 42, &alone));
 	assert_int_equal(mixed.count, 7);
 	assert_memory_equal(mixed.ids, alone.ids, 7 * LENGTH * sizeof *alone.ids);
 	assert_true(mixed.hash == alone.hash);
@@ -77,11 +77,11 @@ static void test_one_source_is_the_file_itself(void **state)
 static void test_sources_stand_spread(void **state)
 {
 	struct scratch *s = *state;
-	static const struct mixture_source sources[] = {{tokens, 12}, {text, 5}, {tokens, 3}};
+	static const struct mixture_source sources[] = {{&tokens, 12}, {&text, 5}, {&tokens, 3}};
 	struct sequences mixed, first, third;
 	SUCCEEDS(mix(s, sources, 3, 42, &mixed));
-	SUCCEEDS(one(s, tokens, 12, 0, &first));
-	SUCCEEDS(one(s, tokens, 3, 0, &third));
+	SUCCEEDS(one(s, &tokens, 12, 0, &first));
+	SUCCEEDS(one(s, &tokens, 3, 0, &third));
 	assert_int_equal(mixed.count, 20);
 	assert_int_equal(mixed.length, LENGTH);
 	/* Both token files are the demo's: a row of either is told by its content, and the text's by being neither. */
@@ -117,7 +117,7 @@ static void test_sources_stand_spread(void **state)
 static void test_sources_have_seeds_of_their_own(void **state)
 {
 	struct scratch *s = *state;
-	static const struct mixture_source sources[] = {{text, 4}, {text, 4}};
+	static const struct mixture_source sources[] = {{&text, 4}, {&text, 4}};
 	struct sequences mixed;
 	SUCCEEDS(mix(s, sources, 2, 1, &mixed));
 	for (int64_t i = 0; i < mixed.count; i++)
@@ -131,9 +131,9 @@ static void test_a_broken_source_is_named(void **state)
 	struct scratch *s = *state;
 	struct sequences mixed;
 	scratch_text(s, "short.txt", "too short");
-	const struct mixture_source sources[] = {{tokens, 4}, {scratch_path(s, "short.txt"), 4}};
+	const struct mixture_source sources[] = {{&tokens, 4}, {&PLACE(scratch_path(s, "short.txt")), 4}};
 	FAILS(STATUS_INVALID, "short.txt", mix(s, sources, 2, 1, &mixed));
-	const struct mixture_source many[] = {{tokens, 200}, {text, 4}};
+	const struct mixture_source many[] = {{&tokens, 200}, {&text, 4}};
 	FAILS(STATUS_INVALID, "calibration.safetensors", mix(s, many, 2, 1, &mixed));
 }
 

@@ -6,6 +6,7 @@
 #include "tests/unit/scratch.h"
 
 #include "engine/model/output.h"
+#include "engine/model/publish.h"
 
 static const char header[] = "{\"a\":{\"dtype\":\"U8\",\"shape\":[6],\"data_offsets\":[0,6]},"
 			     "\"b\":{\"dtype\":\"U8\",\"shape\":[6],\"data_offsets\":[6,12]}}";
@@ -31,7 +32,7 @@ static int setup(void **state)
 	assert_int_equal(mkdir(f->model, 0700), 0);
 	scratch_safetensors(s, "model/model.safetensors", header, 12);
 	scratch_text(s, "model/config.json", "{}");
-	SUCCEEDS(checkpoint_open(f->model, &f->checkpoint, &s->err));
+	SUCCEEDS(checkpoint_open(&PLACE(f->model), NULL, &f->checkpoint, &s->err));
 	*state = f;
 	return 0;
 }
@@ -58,14 +59,32 @@ static void assert_data(struct scratch *s, const char *name, const char *expecte
 	free(text);
 }
 
+static void put_in_place(struct fixture *f, struct output *output)
+{
+	struct scratch *s = &f->scratch;
+	bool replaced;
+	SUCCEEDS(output_sync(output, &s->err));
+	SUCCEEDS(publish(&PLACE(f->work), &PLACE(f->out), &PLACE(f->work), false, &replaced, &s->err));
+	assert_false(replaced);
+	output_close(output);
+}
+
 static const char dense[] = "\0\1\2\3\4\5\6\7\10\11\12\13", pruned[] = "\0\1\2\3\4\5pruned";
 
 static void test_copies_and_publishes(void **state)
 {
 	struct fixture *f = *state;
 	struct scratch *s = &f->scratch;
-	static const char *const wanted[] = {"tokenizer.model", "tokenizer.json", "chat_template.jinja", "modeling.py",
-					     "LICENSE",         "README.md",      "merges.txt",          "generation_config.json"};
+	static const char *const wanted[] = {"tokenizer.model",
+					     "tokenizer.model.v3",
+					     "additional_chat_templates/rag.jinja",
+					     "tokenizer.json",
+					     "chat_template.jinja",
+					     "modeling.py",
+					     "LICENSE",
+					     "README.md",
+					     "merges.txt",
+					     "generation_config.json"};
 	static const char *const unwanted[] = {"pytorch_model.bin",
 					       ".hidden.json",
 					       "besad.json",
@@ -76,6 +95,7 @@ static void test_copies_and_publishes(void **state)
 					       "sub"};
 	struct output output = {0};
 	char name[96];
+	assert_int_equal(mkdir(scratch_path(s, "model/additional_chat_templates"), 0700), 0);
 	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
 		snprintf(name, sizeof name, "model/%s", wanted[i]);
 		scratch_text(s, name, wanted[i]);
@@ -89,12 +109,11 @@ static void test_copies_and_publishes(void **state)
 			 0); /* as in Hugging Face's cache */
 	scratch_text(s, "elsewhere.json", "linked");
 
-	SUCCEEDS(output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 	assert_data(s, "work/model.safetensors", dense);
 	SUCCEEDS(output_write(&output, checkpoint_find(&f->checkpoint, "b"), "pruned", &s->err));
 	SUCCEEDS(output_sync(&output, &s->err));
-	SUCCEEDS(output_publish(&output, f->out, false, &s->err));
-	output_close(&output);
+	put_in_place(f, &output);
 	assert_false(path_exists(f->work));
 	assert_data(s, "made/out/model.safetensors", pruned);
 	assert_data(s, "model/model.safetensors", dense);
@@ -121,18 +140,19 @@ static void test_resumes(void **state)
 	struct fixture *f = *state;
 	struct scratch *s = &f->scratch;
 	struct output output = {0};
-	SUCCEEDS(output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 	SUCCEEDS(output_write(&output, checkpoint_find(&f->checkpoint, "b"), "pruned", &s->err));
 	output_close(&output);
 	assert_int_equal(unlink(scratch_path(s, "work/config.json")), 0);
 	scratch_text(s, "work/.config.json.part", "left by a crash, and longer than the file");
-	SUCCEEDS(output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 	assert_data(s, "work/model.safetensors", pruned);
 	assert_true(path_exists(scratch_path(s, "work/config.json")));
 	assert_false(path_exists(scratch_path(s, "work/.config.json.part")));
 	output_close(&output);
 	scratch_text(s, "work/model.safetensors", "other");
-	FAILS(STATUS_INVALID, "the model has changed", output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+	FAILS(STATUS_INVALID, "the model has changed",
+	      output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 }
 
 static int64_t room;
@@ -165,7 +185,7 @@ static void test_full_disk(void **state)
 	file_calls.fallocate = limited_fallocate;
 	for (room = 0; room < total; room++) {
 		int64_t before = room;
-		FAILS(STATUS_NO_SPACE, needed, output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+		FAILS(STATUS_NO_SPACE, needed, output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 		room = before;
 		assert_false(path_exists(scratch_path(s, "work/.model.safetensors.part"))); /* what was taken is given back */
 		assert_false(path_exists(scratch_path(s, "work/model.safetensors")));
@@ -174,36 +194,16 @@ static void test_full_disk(void **state)
 	file_calls.pwrite = limited_pwrite;
 	for (int i = 0; i < 2; i++) {
 		writes_left = i;
-		FAILS(STATUS_NO_SPACE, f->work, output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+		FAILS(STATUS_NO_SPACE, "work", output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 	}
 	file_calls = real_calls;
-	SUCCEEDS(output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 	assert_data(s, "work/model.safetensors", dense);
 	file_calls.pwrite = limited_pwrite;
 	writes_left = 0;
 	FAILS(STATUS_NO_SPACE, "work/model.safetensors",
 	      output_write(&output, checkpoint_find(&f->checkpoint, "b"), "pruned", &s->err));
 	output_close(&output);
-}
-
-static void test_publish_over(void **state)
-{
-	struct fixture *f = *state;
-	struct scratch *s = &f->scratch;
-	struct output output = {0};
-	SUCCEEDS(directory_make(f->out, &s->err));
-	scratch_text(s, "made/out/old", "old");
-	SUCCEEDS(output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
-	FAILS(STATUS_EXISTS, "made/out", output_publish(&output, f->out, false, &s->err));
-	assert_true(path_exists(scratch_path(s, "made/out/old")));
-	SUCCEEDS(output_publish(&output, f->out, true, &s->err));
-	assert_false(path_exists(scratch_path(s, "made/out/old")));
-	assert_false(path_exists(f->work));
-	assert_data(s, "made/out/model.safetensors", dense);
-	SUCCEEDS(directory_remove(f->out, &s->err)); /* nothing to replace is as good */
-	SUCCEEDS(output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
-	SUCCEEDS(output_publish(&output, f->out, true, &s->err));
-	assert_data(s, "made/out/model.safetensors", dense);
 }
 
 static void test_shards(void **state)
@@ -218,17 +218,17 @@ static void test_shards(void **state)
 	scratch_safetensors(s, "model/adapter.safetensors", "{}", 0);
 	scratch_text(s, "model/model.safetensors.index.json",
 		     "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\",\"c\":\"2.safetensors\"}}");
-	SUCCEEDS(checkpoint_open(f->model, &f->checkpoint, &s->err));
-	SUCCEEDS(output_open(f->model, &f->checkpoint, f->work, &output, &s->err));
+	SUCCEEDS(checkpoint_open(&PLACE(f->model), NULL, &f->checkpoint, &s->err));
+	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
 	assert_int_equal(output.n_shards, 2);
 	SUCCEEDS(output_write(&output, checkpoint_find(&f->checkpoint, "c"), "xy", &s->err));
-	SUCCEEDS(output_publish(&output, f->out, false, &s->err));
+	put_in_place(f, &output);
 	assert_data(s, "made/out/1.safetensors", dense);
 	assert_true(path_exists(scratch_path(s, "made/out/model.safetensors.index.json")));
 	assert_false(path_exists(scratch_path(s, "made/out/adapter.safetensors")));
 	struct checkpoint c;
 	char data[2];
-	SUCCEEDS(checkpoint_open(f->out, &c, &s->err));
+	SUCCEEDS(checkpoint_open(&PLACE(f->out), NULL, &c, &s->err));
 	SUCCEEDS(checkpoint_read(&c, checkpoint_find(&c, "c"), data, &s->err));
 	assert_memory_equal(data, "xy", 2);
 	checkpoint_close(&c);
@@ -239,8 +239,10 @@ static void test_shards(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		OUTPUT_TEST(test_copies_and_publishes), OUTPUT_TEST(test_resumes), OUTPUT_TEST(test_full_disk),
-		OUTPUT_TEST(test_publish_over),         OUTPUT_TEST(test_shards),
+		OUTPUT_TEST(test_copies_and_publishes),
+		OUTPUT_TEST(test_resumes),
+		OUTPUT_TEST(test_full_disk),
+		OUTPUT_TEST(test_shards),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

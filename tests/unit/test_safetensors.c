@@ -116,7 +116,7 @@ static void test_single(void **state)
 	struct checkpoint c;
 	unsigned char data[8];
 	scratch_safetensors(s, "model.safetensors", two, 14);
-	SUCCEEDS(checkpoint_open(s->directory, &c, &s->err));
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 	assert_int_equal(c.n_tensors, 3);
 	assert_int_equal(c.n_shards, 1);
 	assert_string_equal(c.shard_names[0], "model.safetensors");
@@ -132,7 +132,7 @@ static void test_single(void **state)
 	FAILS(STATUS_UNSUPPORTED, "'flags' has dtype BOOL", checkpoint_read(&c, flags, data, &s->err));
 	checkpoint_close(&c);
 	checkpoint_close(&c);
-	SUCCEEDS(checkpoint_open_file(scratch_path(s, "model.safetensors"), &c, &s->err));
+	SUCCEEDS(checkpoint_open_file(&PLACE(scratch_path(s, "model.safetensors")), &c, &s->err));
 	assert_int_equal(c.n_tensors, 3);
 	checkpoint_close(&c);
 }
@@ -149,7 +149,7 @@ static void test_truncated(void **state)
 	SUCCEEDS(file_read(&file, bytes, (size_t)file.size, 0, &s->err));
 	for (int64_t size = 0; size < file.size; size++) {
 		scratch_write(s, "model.safetensors", bytes, (size_t)size);
-		FAILS(STATUS_INVALID, "model.safetensors", checkpoint_open(s->directory, &c, &s->err));
+		FAILS(STATUS_INVALID, "model.safetensors", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 	}
 	free(bytes);
 	file_close(&file);
@@ -161,7 +161,7 @@ static void test_cut_while_open(void **state)
 	struct checkpoint c;
 	char data[16];
 	scratch_safetensors(s, "model.safetensors", two, 14);
-	SUCCEEDS(checkpoint_open(s->directory, &c, &s->err));
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 	scratch_text(s, "model.safetensors", "short");
 	FAILS(STATUS_IO, "model.safetensors ends", checkpoint_read(&c, checkpoint_find(&c, "x"), data, &s->err));
 	checkpoint_close(&c);
@@ -188,13 +188,13 @@ static void test_shards(void **state)
 		{"{\"weight_map\":[]}", "'weight_map' must be an object", STATUS_INVALID},
 		{"{", "not valid JSON", STATUS_INVALID},
 	};
-	FAILS(STATUS_NOT_FOUND, "neither model.safetensors nor", checkpoint_open(s->directory, &c, &s->err));
+	FAILS(STATUS_NOT_FOUND, "neither model.safetensors nor", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 	scratch_safetensors(s, "2.safetensors", "{" T("b", "F32", "[1]", "[0,4]") "}", 4);
 	scratch_safetensors(s, "1.safetensors", "{" T("a", "F32", "[1]", "[0,4]") "," T("c", "F32", "[1]", "[4,8]") "}", 8);
 	scratch_text(s, "model.safetensors.index.json",
 		     "{\"metadata\":{\"total_size\":12},\"weight_map\":{\"c\":\"1.safetensors\",\"b\":\"2.safetensors\",\"a\":\"1."
 		     "safetensors\"}}");
-	SUCCEEDS(checkpoint_open(s->directory, &c, &s->err));
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 	assert_int_equal(c.n_shards, 2);
 	assert_int_equal(c.n_tensors, 3);
 	assert_string_equal(c.shard_names[checkpoint_find(&c, "b")->shard], "2.safetensors");
@@ -204,11 +204,11 @@ static void test_shards(void **state)
 	checkpoint_close(&c);
 	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
 		scratch_text(s, "model.safetensors.index.json", broken[i].index);
-		FAILS(broken[i].status, broken[i].part, checkpoint_open(s->directory, &c, &s->err));
+		FAILS(broken[i].status, broken[i].part, checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 	}
 	scratch_safetensors(s, "2.safetensors", "{" T("a", "F32", "[1]", "[0,4]") "}", 4);
 	scratch_text(s, "model.safetensors.index.json", "{\"weight_map\":{\"c\":\"1.safetensors\",\"a\":\"2.safetensors\"}}");
-	FAILS(STATUS_INVALID, "'a' is both in", checkpoint_open(s->directory, &c, &s->err));
+	FAILS(STATUS_INVALID, "'a' is both in", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 }
 
 int main(void)

@@ -49,7 +49,7 @@ static int setup(void **state)
 	f->model_roots[0] = f->models;
 	f->model_roots[1] = f->more_models;
 	f->data_roots[0] = f->data;
-	f->roots = (struct roots){f->model_roots, f->data_roots, f->out, f->calibration};
+	f->roots = (struct roots){.model = f->model_roots, .data = f->data_roots, .output = f->out, .calibration = f->calibration};
 	*state = f;
 	return 0;
 }
@@ -103,7 +103,9 @@ static void test_defaults(void **state)
 	char *real = realpath(scratch_path(&f->scratch, "models/tiny"), NULL);
 	assert_string_equal(spec->name, "");
 	assert_string_equal(spec->model, "tiny");
-	assert_string_equal(spec->model_dir, real);
+	char *whole = place_text(&spec->model_place, NULL);
+	assert_string_equal(whole, real);
+	free(whole);
 	assert_string_equal(spec->output, "tiny-besa-{id}");
 	assert_false(spec->overwrite);
 	assert_int_equal(spec->method, METHOD_BESA);
@@ -119,7 +121,7 @@ static void test_defaults(void **state)
 	assert_int_equal(spec->besa.parameterization, PARAM_SIGMOID);
 	assert_true(spec->besa.d_coef == 5);
 	assert_string_equal(spec->calibration.sources[0].path, f->calibration);
-	assert_non_null(spec->calibration.sources[0].resolved_path);
+	assert_non_null(spec->calibration.sources[0].place.path);
 	assert_int_equal(spec->calibration.samples, 128);
 	assert_int_equal(spec->calibration.sequence_length, 512); /* the model's, below 2048 */
 	assert_int_equal(spec->calibration.seed, 0);
@@ -176,7 +178,7 @@ static void test_calibration_sources(void **state)
 	assert_true(spec->calibration.mixed);
 	assert_int_equal(spec->calibration.n_sources, 2);
 	assert_string_equal(spec->calibration.sources[0].path, "c4.json");
-	assert_non_null(spec->calibration.sources[1].resolved_path);
+	assert_non_null(spec->calibration.sources[1].place.path);
 	assert_int_equal(spec->calibration.sources[0].samples, 8); /* 7.5 and 2.5: the earlier gets the last one */
 	assert_int_equal(spec->calibration.sources[1].samples, 2);
 	cJSON *json = spec_to_json(spec);
@@ -220,7 +222,8 @@ static void test_round_trip(void **state)
 			assert_true(cJSON_Compare(given, json, true));
 			cJSON_Delete(given);
 		}
-		assert_string_equal(first->model_dir, second->model_dir);
+		assert_string_equal(first->model_place.root, second->model_place.root);
+		assert_string_equal(first->model_place.path, second->model_place.path);
 		cJSON_Delete(json);
 		cJSON_Delete(again);
 		free(text);
@@ -396,7 +399,7 @@ static void test_models(void **state)
 	assert_string_equal(spec->output, "tiny-besa-{id}");
 	spec_free(spec);
 	spec = parsed(f, "{\"model\":\"alias/\",\"sparsity\":0.5}");
-	assert_string_equal(spec->output, "tiny-besa-{id}");
+	assert_string_equal(spec->output, "alias-besa-{id}");
 	spec_free(spec);
 }
 

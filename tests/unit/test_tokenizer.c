@@ -32,7 +32,7 @@ static void test_encode(void **state)
 {
 	struct scratch *s = *state;
 	struct tokenizer *tokenizer;
-	SUCCEEDS(tokenizer_load(demo, 2048, &tokenizer, &s->err));
+	SUCCEEDS(tokenizer_load(&PLACE(demo), 2048, NULL, &tokenizer, &s->err));
 	assert_int_equal(tokenizer_bos(tokenizer), 1);
 	assert_ids(s, tokenizer, "", 0, NULL, 0);
 	/* Byte fallback: <0x00> is id 3, 1957 the space in front. A newline, and a character that the vocabulary lacks. */
@@ -57,7 +57,7 @@ static void test_long_text(void **state)
 	int32_t *one, *two, *ids;
 	for (int i = 0; i < REPEATS; i++)
 		memcpy(text + (size_t)i * unit, words, unit);
-	SUCCEEDS(tokenizer_load(demo, 2048, &tokenizer, &s->err));
+	SUCCEEDS(tokenizer_load(&PLACE(demo), 2048, NULL, &tokenizer, &s->err));
 	SUCCEEDS(tokenizer_encode(tokenizer, text, unit - 1, &one, &once, &s->err));
 	SUCCEEDS(tokenizer_encode(tokenizer, text, 2 * unit - 1, &two, &twice, &s->err));
 	SUCCEEDS(tokenizer_encode(tokenizer, text, REPEATS * unit - 1, &ids, &all, &s->err));
@@ -88,19 +88,20 @@ static void test_bos(void **state)
 	};
 	struct tokenizer *tokenizer;
 	link_model(s);
-	SUCCEEDS(tokenizer_load(s->directory, 2048, &tokenizer, &s->err)); /* no tokenizer_config.json at all */
+	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err)); /* no tokenizer_config.json at all */
 	assert_int_equal(tokenizer_bos(tokenizer), 1);
 	tokenizer_free(tokenizer);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		scratch_text(s, "tokenizer_config.json", cases[i].config);
-		SUCCEEDS(tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+		SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 		assert_int_equal(tokenizer_bos(tokenizer), cases[i].bos);
 		tokenizer_free(tokenizer);
 	}
 	scratch_text(s, "tokenizer_config.json", "{\"bos_token\":\"<|none|>\"}");
-	FAILS(STATUS_UNSUPPORTED, "'bos_token' '<|none|>'", tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+	FAILS(STATUS_UNSUPPORTED, "'bos_token' '<|none|>'", tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	scratch_text(s, "tokenizer_config.json", "{\"add_bos_token\":\"yes\"}");
-	FAILS(STATUS_INVALID, "tokenizer_config.json: 'add_bos_token'", tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+	FAILS(STATUS_INVALID, "tokenizer_config.json: 'add_bos_token'",
+	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 }
 
 static void test_larger_than_embedding(void **state)
@@ -108,8 +109,8 @@ static void test_larger_than_embedding(void **state)
 	struct scratch *s = *state;
 	struct tokenizer *tokenizer;
 	FAILS(STATUS_INVALID, "tokenizer.model: the tokenizer has 2048 ids, but the model's embedding only 2047 rows",
-	      tokenizer_load(demo, 2047, &tokenizer, &s->err));
-	SUCCEEDS(tokenizer_load(demo, 4096, &tokenizer, &s->err)); /* an embedding may be padded */
+	      tokenizer_load(&PLACE(demo), 2047, NULL, &tokenizer, &s->err));
+	SUCCEEDS(tokenizer_load(&PLACE(demo), 4096, NULL, &tokenizer, &s->err)); /* an embedding may be padded */
 	tokenizer_free(tokenizer);
 }
 
@@ -120,17 +121,17 @@ static void test_broken(void **state)
 	char *model;
 	size_t bytes;
 	FAILS(STATUS_NOT_FOUND, "neither tokenizer.model nor tokenizer.json",
-	      tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	scratch_text(s, "tokenizer.model", "");
 	FAILS(STATUS_INVALID, "tokenizer.model: not a SentencePiece model",
-	      tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	scratch_text(s, "tokenizer.model", "no model");
 	FAILS(STATUS_INVALID, "tokenizer.model: not a SentencePiece model",
-	      tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	SUCCEEDS(file_slurp("demo/tiny-llama/tokenizer.model", 1 << 20, &model, &bytes, &s->err));
 	scratch_write(s, "tokenizer.model", model, bytes / 2);
 	FAILS(STATUS_INVALID, "tokenizer.model: not a SentencePiece model",
-	      tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	free(model);
 }
 
@@ -141,12 +142,12 @@ static void test_tokenizer_json(void **state)
 	char *text;
 	size_t bytes;
 	scratch_text(s, "tokenizer.json", "{");
-	FAILS(STATUS_INVALID, "tokenizer.json", tokenizer_load(s->directory, 1 << 20, &tokenizer, &s->err));
+	FAILS(STATUS_INVALID, "tokenizer.json", tokenizer_load(&PLACE(s->directory), 1 << 20, NULL, &tokenizer, &s->err));
 	SUCCEEDS(file_slurp("tests/data/tokenizers/llama3.json", 1 << 20, &text, &bytes, &s->err));
 	scratch_write(s, "tokenizer.json", text, bytes);
 	free(text);
 	scratch_text(s, "tokenizer_config.json", "{\"add_bos_token\":false}"); /* the post-processor decides */
-	SUCCEEDS(tokenizer_load(s->directory, 1 << 20, &tokenizer, &s->err));
+	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 1 << 20, NULL, &tokenizer, &s->err));
 	assert_true(tokenizer_bos(tokenizer) >= 0);
 	int32_t *ids;
 	size_t count;
@@ -154,10 +155,11 @@ static void test_tokenizer_json(void **state)
 	assert_true(count >= 1 && count <= 5);
 	free(ids);
 	tokenizer_free(tokenizer);
-	FAILS(STATUS_INVALID, "but the model's embedding only 10 rows", tokenizer_load(s->directory, 10, &tokenizer, &s->err));
+	FAILS(STATUS_INVALID, "but the model's embedding only 10 rows",
+	      tokenizer_load(&PLACE(s->directory), 10, NULL, &tokenizer, &s->err));
 	link_model(s); /* where both are there, tokenizer.model counts */
 	scratch_text(s, "tokenizer.json", "{");
-	SUCCEEDS(tokenizer_load(s->directory, 2048, &tokenizer, &s->err));
+	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	tokenizer_free(tokenizer);
 }
 
