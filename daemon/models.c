@@ -10,7 +10,7 @@
 #include "engine/file.h"
 #include "engine/json.h"
 #include "engine/model/config.h"
-#include "engine/model/safetensors.h"
+#include "engine/model/checkpoint.h"
 
 enum { MAX_DEPTH = 5, MAX_MODELS = 1000 };
 

@@ -275,7 +275,8 @@ enum status json_read_place(const struct place *place, const char *name, size_t 
 	TRY(place_open(place, name, &file, err));
 	enum status status = file_slurp_open(&file, limit, &text, &bytes, err);
 	if (status == STATUS_OK) {
-		status = json_parse(text, bytes, file.path, ret, err);
+		status = is_lfs_pointer(text, bytes) ? lfs_pointer_error(file.path, err)
+						     : json_parse(text, bytes, file.path, ret, err);
 		free(text);
 	}
 	file_close(&file);

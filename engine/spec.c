@@ -10,7 +10,7 @@
 #include "engine/fields.h"
 #include "engine/model/config.h"
 #include "engine/model/output.h"
-#include "engine/model/safetensors.h"
+#include "engine/model/checkpoint.h"
 
 enum {
 	MAX_NAME = 200,

@@ -3,24 +3,32 @@
 #define BESAD_ENGINE_MODEL_H
 
 #include "engine/backend.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
-#include "engine/model/safetensors.h"
 
 struct model {
-	struct model_config config;
+	struct model_config config; /* tied_embeddings is what the tensors say: see model_open */
 	struct checkpoint checkpoint;
+	const char *embeddings, *head; /* names of tensors without ".weight"; the same where the embeddings are tied */
 };
 
-/* Reads config.json and the tensors' heads. */
+/* Reads config.json and the tensors' heads, and decides as transformers does which tensors are embeddings and head where config.json ties
+ * them: of two that differ each is used (a warning), and where there is one, it is both. */
 enum status model_open(const struct place *, struct warnings *, struct model *ret, struct error *err);
 void model_close(struct model *);
 
-/* The tensor of that name; its shape must be [rows, cols], or [cols] where rows is 0, and its type F32, BF16 or F16. */
+/* The tensor of that name, or of the name without its "model.": models that were saved without their head lack it. NULL when there is none. */
+const struct tensor_info *model_find(const struct model *, const char *name);
+
+/* The tensor of that name, as model_find finds it; its shape must be [rows, cols], or [cols] where rows is 0, and its type F32, BF16 or F16. */
 enum status model_tensor(const struct model *, const char *name, int64_t rows, int64_t cols, const struct tensor_info **ret,
 			 struct error *err);
 
 /* Reads a tensor and checks that every element is finite (STATUS_NUMERIC names the first that is not). The caller frees *ret. */
 enum status model_read(const struct model *, const struct tensor_info *, void **ret, struct error *err);
+
+/* The zeros, of either sign, among `count` elements of type F32, BF16 or F16. */
+int64_t count_zero_weights(const void *data, enum dtype dtype, int64_t count);
 
 /* Reads a vector [cols] as F32 onto the device, into a new allocation; *ret is a [1, cols] tensor. */
 enum status model_upload_vector(const struct model *, struct backend *, const char *name, int64_t cols, struct tensor *ret,

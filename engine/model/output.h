@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "engine/model/safetensors.h"
+#include "engine/model/checkpoint.h"
 
 struct output {
 	struct place work;

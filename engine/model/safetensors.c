@@ -6,11 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
+#include "engine/json_stream.h"
+#include "engine/lfs.h"
 
-static const char single_name[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
-
-enum { LENGTH_BYTES = 8, MAX_INDEX = 64 << 20, MAX_SHARDS = 10000 };
+enum { LENGTH_BYTES = 8 };
 
 static const struct stored_type {
 	const char *name;
@@ -43,13 +42,6 @@ static uint64_t header_length(const unsigned char *head)
 	return length;
 }
 
-static bool is_size(const cJSON *value, int64_t *ret)
-{
-	if (!cJSON_IsNumber(value) || !(value->valuedouble >= 0 && value->valuedouble <= 0x1p53)) return false;
-	*ret = (int64_t)value->valuedouble;
-	return (double)*ret == value->valuedouble;
-}
-
 static bool printable(const char *name)
 {
 	for (; *name; name++)
@@ -57,36 +49,106 @@ static bool printable(const char *name)
 	return true;
 }
 
-/* One entry of the header. `data` is where the data area starts in the file. */
-static enum status parse_tensor(const cJSON *entry, int64_t data, int64_t file_size, const char *path, struct tensor_info *ret,
-				struct error *err)
-{
-	const char *name = entry->string;
-	if (!*name || !printable(name)) return error_set(err, STATUS_INVALID, "%s: a tensor name is not printable text", path);
-	const cJSON *type = cJSON_GetObjectItemCaseSensitive(entry, "dtype");
-	const cJSON *shape = cJSON_GetObjectItemCaseSensitive(entry, "shape");
-	const cJSON *offsets = cJSON_GetObjectItemCaseSensitive(entry, "data_offsets");
-	if (!cJSON_IsString(type) || !cJSON_IsArray(shape) || !cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2)
-		return error_set(err, STATUS_INVALID, "%s: tensor '%s' lacks a proper dtype, shape or data_offsets", path, name);
+/* What the header says of one tensor, before it is checked. */
+struct entry {
+	char name[JSON_STREAM_TEXT + 1], dtype[33];
+	bool has_dtype, has_shape;
+	int rank, n_offsets;
+	int64_t shape[SAFETENSORS_MAX_RANK], offsets[2];
+	bool bad_offset;
+};
 
-	const struct stored_type *stored = find_type(type->valuestring);
-	if (!stored)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' has the unknown dtype '%.32s'", path, name,
-				 printable(type->valuestring) ? type->valuestring : "?");
-	struct tensor_info info = {.dtype = stored->dtype, .opaque = stored->opaque ? stored->name : NULL};
-	int64_t elements = 1;
-	const cJSON *dimension;
-	cJSON_ArrayForEach(dimension, shape)
-	{
+static enum status improper(const struct entry *entry, const char *path, struct error *err)
+{
+	return error_set(err, STATUS_INVALID, "%s: tensor '%s' lacks a proper dtype, shape or data_offsets", path, entry->name);
+}
+
+static bool is_size(const struct json_stream *s, int64_t *ret)
+{
+	if (!(s->number >= 0 && s->number <= 0x1p53)) return false;
+	*ret = (int64_t)s->number;
+	return (double)*ret == s->number;
+}
+
+static enum status read_shape(struct json_stream *s, struct entry *entry, const char *path, struct error *err)
+{
+	enum json_token token;
+	entry->has_shape = true;
+	entry->rank = 0;
+	for (;;) {
 		int64_t size;
-		if (info.rank == SAFETENSORS_MAX_RANK || !is_size(dimension, &size))
-			return error_set(err, STATUS_INVALID, "%s: tensor '%s' has a bad shape", path, name);
-		info.shape[info.rank++] = size;
-		if (__builtin_mul_overflow(elements, size, &elements))
+		TRY(json_next(s, &token, err));
+		if (token == JSON_ARRAY_END) return STATUS_OK;
+		if (token != JSON_NUMBER || !is_size(s, &size))
+			return error_set(err, STATUS_INVALID, "%s: tensor '%s' has a bad shape", path, entry->name);
+		if (entry->rank == SAFETENSORS_MAX_RANK)
+			return error_set(err, STATUS_INVALID, "%s: tensor '%s' has a bad shape: more than %d dimensions", path,
+					 entry->name, SAFETENSORS_MAX_RANK);
+		entry->shape[entry->rank++] = size;
+	}
+}
+
+static enum status read_offsets(struct json_stream *s, struct entry *entry, const char *path, struct error *err)
+{
+	enum json_token token;
+	entry->n_offsets = 0;
+	for (;;) {
+		TRY(json_next(s, &token, err));
+		if (token == JSON_ARRAY_END) return STATUS_OK;
+		if (token != JSON_NUMBER || entry->n_offsets == 2) return improper(entry, path, err);
+		if (!is_size(s, &entry->offsets[entry->n_offsets++])) entry->bad_offset = true;
+	}
+}
+
+/* The value behind the key that is the tensor's name. */
+static enum status read_entry(struct json_stream *s, struct entry *entry, const char *path, struct error *err)
+{
+	enum json_token token;
+	if (s->cut) return error_set(err, STATUS_INVALID, "%s: a tensor has a name of more than %d bytes", path, JSON_STREAM_TEXT);
+	if (!*s->text || !printable(s->text))
+		return error_set(err, STATUS_INVALID, "%s: a tensor name is not printable text", path);
+	*entry = (struct entry){0};
+	memcpy(entry->name, s->text, strlen(s->text) + 1);
+	TRY(json_next(s, &token, err));
+	if (token != JSON_OBJECT) return improper(entry, path, err);
+	for (;;) {
+		TRY(json_next(s, &token, err));
+		if (token == JSON_OBJECT_END) break;
+		bool dtype = strcmp(s->text, "dtype") == 0, shape = strcmp(s->text, "shape") == 0;
+		bool offsets = strcmp(s->text, "data_offsets") == 0;
+		if ((dtype && entry->has_dtype) || (shape && entry->has_shape) || (offsets && entry->n_offsets))
+			return error_set(err, STATUS_INVALID, "%s: '%s' of tensor '%s' is there twice", path, s->text, entry->name);
+		TRY(json_next(s, &token, err));
+		if (dtype && token == JSON_STRING) {
+			entry->has_dtype = true;
+			snprintf(entry->dtype, sizeof entry->dtype, "%.32s", printable(s->text) ? s->text : "?");
+		} else if (shape && token == JSON_ARRAY) {
+			TRY(read_shape(s, entry, path, err));
+		} else if (offsets && token == JSON_ARRAY) {
+			TRY(read_offsets(s, entry, path, err));
+		} else {
+			TRY(json_skip(s, token, err));
+		}
+	}
+	return entry->has_dtype && entry->has_shape && entry->n_offsets == 2 ? STATUS_OK : improper(entry, path, err);
+}
+
+/* Checks an entry. `data` is where the data area starts in the file. */
+static enum status check_entry(const struct entry *entry, int64_t data, int64_t file_size, const char *path,
+			       struct tensor_info *ret, struct error *err)
+{
+	const char *name = entry->name;
+	const struct stored_type *stored = find_type(entry->dtype);
+	if (!stored)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' has the unknown dtype '%s'", path, name, entry->dtype);
+	struct tensor_info info = {.dtype = stored->dtype, .opaque = stored->opaque ? stored->name : NULL, .rank = entry->rank};
+	int64_t elements = 1, begin = entry->offsets[0], end = entry->offsets[1], bits;
+	for (int i = 0; i < entry->rank; i++) {
+		info.shape[i] = entry->shape[i];
+		if (__builtin_mul_overflow(elements, entry->shape[i], &elements))
 			return error_set(err, STATUS_INVALID, "%s: tensor '%s' has an impossibly large shape", path, name);
 	}
-	int64_t begin, end, bits;
-	if (!is_size(offsets->child, &begin) || !is_size(offsets->child->next, &end) || begin > end || end > file_size - data)
+	if (entry->bad_offset || begin > end || end > file_size - data)
 		return error_set(err, STATUS_INVALID, "%s: tensor '%s' has data_offsets out of range (%" PRId64 " bytes of data)",
 				 path, name, file_size - data);
 	if (__builtin_mul_overflow(elements, (int64_t)stored->bits, &bits) || bits % 8 != 0 || bits / 8 != end - begin)
@@ -134,41 +196,121 @@ static enum status check_layout(struct tensor_info *infos, size_t count, int64_t
 	return STATUS_OK;
 }
 
+static enum status check_names(struct tensor_info *infos, size_t count, const char *path, struct error *err)
+{
+	qsort(infos, count, sizeof *infos, by_name);
+	for (size_t i = 1; i < count; i++)
+		if (by_name(&infos[i - 1], &infos[i]) == 0)
+			return error_set(err, STATUS_INVALID, "%s: tensor '%s' is there twice", path, infos[i].name);
+	return STATUS_OK;
+}
+
+/* The tensors of a head while it is read. */
+struct list {
+	struct tensor_info *infos;
+	size_t count, capacity;
+};
+
+static enum status add_entry(struct list *list, const struct entry *entry, int64_t data, int64_t file_size, const char *path,
+			     struct error *err)
+{
+	if (list->count == SAFETENSORS_MAX_TENSORS)
+		return error_set(err, STATUS_INVALID, "%s: more than %d tensors", path, SAFETENSORS_MAX_TENSORS);
+	if (list->count == list->capacity) {
+		size_t capacity = list->capacity ? list->capacity + list->capacity / 2 : 64;
+		struct tensor_info *grown = realloc(list->infos, capacity * sizeof *grown);
+		if (!grown) return error_set(err, STATUS_NO_MEMORY, "no memory for the tensors of %s", path);
+		list->infos = grown;
+		list->capacity = capacity;
+	}
+	TRY(check_entry(entry, data, file_size, path, &list->infos[list->count], err));
+	list->count++;
+	return STATUS_OK;
+}
+
+static enum status read_header(struct json_stream *s, int64_t data, int64_t file_size, const char *path, struct list *list,
+			       struct error *err)
+{
+	enum json_token token;
+	struct entry entry;
+	TRY(json_next(s, &token, err));
+	if (token != JSON_OBJECT) return error_set(err, STATUS_INVALID, "%s: the header is not a JSON object", path);
+	for (;;) {
+		TRY(json_next(s, &token, err));
+		if (token == JSON_OBJECT_END) break;
+		if (strcmp(s->text, "__metadata__") == 0) {
+			TRY(json_next(s, &token, err));
+			TRY(json_skip(s, token, err));
+			continue;
+		}
+		TRY(read_entry(s, &entry, path, err));
+		TRY(add_entry(list, &entry, data, file_size, path, err));
+	}
+	TRY(json_next(s, &token, err));
+	if (!list->infos && !(list->infos = malloc(sizeof *list->infos)))
+		return error_set(err, STATUS_NO_MEMORY, "no memory for the tensors of %s", path);
+	TRY(check_layout(list->infos, list->count, data, file_size, path, err));
+	return check_names(list->infos, list->count, path, err);
+}
+
+/* `first` is what the file begins with, `bytes` of it; 8 of them are looked at, or what a text in place of a safetensors file tells. */
+static enum status check_length(const char *first, size_t bytes, int64_t file_size, const char *path, uint64_t *ret,
+				struct error *err)
+{
+	if (is_lfs_pointer(first, bytes)) return lfs_pointer_error(path, err);
+	if (bytes < LENGTH_BYTES || file_size < LENGTH_BYTES)
+		return error_set(err, STATUS_INVALID, "%s: too short for a safetensors file", path);
+	uint64_t length = header_length((const unsigned char *)first);
+	if (length > SAFETENSORS_MAX_HEADER)
+		return error_set(err, STATUS_INVALID,
+				 "%s: not a safetensors file: its first 8 bytes say a header of %" PRIu64
+				 " bytes, and %d are the most",
+				 path, length, SAFETENSORS_MAX_HEADER);
+	if ((int64_t)length > file_size - LENGTH_BYTES)
+		return error_set(err, STATUS_INVALID,
+				 "%s: the file ends within its header of %" PRIu64 " bytes; it was not copied or downloaded whole",
+				 path, length);
+	*ret = length;
+	return STATUS_OK;
+}
+
+/* Reads from a stream at the start of the header. */
+static enum status read_tensors(struct json_stream *s, uint64_t length, int64_t file_size, const char *path,
+				struct tensor_info **ret_infos, size_t *ret_count, struct error *err)
+{
+	struct list list = {0};
+	enum status status = read_header(s, LENGTH_BYTES + (int64_t)length, file_size, path, &list, err);
+	if (status != STATUS_OK) {
+		tensor_infos_free(list.infos, list.count);
+		return status;
+	}
+	*ret_infos = list.infos;
+	*ret_count = list.count;
+	return STATUS_OK;
+}
+
 enum status safetensors_parse(const void *head, size_t head_bytes, int64_t file_size, const char *path,
 			      struct tensor_info **ret_infos, size_t *ret_count, struct error *err)
 {
-	if (head_bytes < LENGTH_BYTES || file_size < LENGTH_BYTES)
-		return error_set(err, STATUS_INVALID, "%s: too short for a safetensors file", path);
-	uint64_t length = header_length(head);
-	if (length > SAFETENSORS_MAX_HEADER)
-		return error_set(err, STATUS_INVALID, "%s: not a safetensors file: a header of %" PRIu64 " bytes", path, length);
-	if ((int64_t)length > file_size - LENGTH_BYTES || length > head_bytes - LENGTH_BYTES)
+	uint64_t length;
+	struct json_stream s;
+	TRY(check_length(head, head_bytes, file_size, path, &length, err));
+	if (length > head_bytes - LENGTH_BYTES)
 		return error_set(err, STATUS_INVALID, "%s: the file ends within its header of %" PRIu64 " bytes", path, length);
+	json_stream_memory(&s, (const char *)head + LENGTH_BYTES, length, path);
+	return read_tensors(&s, length, file_size, path, ret_infos, ret_count, err);
+}
 
-	cJSON *header = NULL;
-	TRY(json_parse((const char *)head + LENGTH_BYTES, length, path, &header, err));
-	enum status status = STATUS_OK;
-	struct tensor_info *infos = NULL;
-	size_t count = 0;
-	int64_t data = LENGTH_BYTES + (int64_t)length;
-	if (!cJSON_IsObject(header))
-		status = error_set(err, STATUS_INVALID, "%s: the header is not a JSON object", path);
-	else if (!(infos = calloc((size_t)cJSON_GetArraySize(header) + 1, sizeof *infos)))
-		status = error_set(err, STATUS_NO_MEMORY, "no memory for the tensors of %s", path);
-	for (const cJSON *entry = header->child; entry && status == STATUS_OK; entry = entry->next) {
-		if (strcmp(entry->string, "__metadata__") == 0) continue;
-		status = parse_tensor(entry, data, file_size, path, &infos[count], err);
-		if (status == STATUS_OK) count++;
-	}
-	cJSON_Delete(header);
-	if (status == STATUS_OK) status = check_layout(infos, count, data, file_size, path, err);
-	if (status != STATUS_OK) {
-		tensor_infos_free(infos, count);
-		return status;
-	}
-	*ret_infos = infos;
-	*ret_count = count;
-	return STATUS_OK;
+enum status safetensors_read(const struct file *file, struct tensor_info **ret_infos, size_t *ret_count, struct error *err)
+{
+	char first[64];
+	uint64_t length;
+	struct json_stream s;
+	size_t bytes = file->size < (int64_t)sizeof first ? (size_t)file->size : sizeof first;
+	TRY(file_read(file, first, bytes, 0, err));
+	TRY(check_length(first, bytes, file->size, file->path, &length, err));
+	json_stream_file(&s, file, LENGTH_BYTES, LENGTH_BYTES + (int64_t)length);
+	return read_tensors(&s, length, file->size, file->path, ret_infos, ret_count, err);
 }
 
 void tensor_infos_free(struct tensor_info *infos, size_t count)
@@ -176,231 +318,4 @@ void tensor_infos_free(struct tensor_info *infos, size_t count)
 	for (size_t i = 0; i < count; i++)
 		free(infos[i].name);
 	free(infos);
-}
-
-/* ---- checkpoints ------------------------------------------------------------------------------------------------------- */
-
-/* Opens shard `c->n_shards` and appends its tensors. */
-static enum status add_shard(struct checkpoint *c, const struct place *place, const char *name, struct error *err)
-{
-	struct file *file = &c->shards[c->n_shards];
-	TRY(place_open(place, name, file, err));
-	int shard = c->n_shards++;
-
-	/* A length that safetensors_parse will refuse is not read: the 8 bytes suffice for its message. */
-	unsigned char first[LENGTH_BYTES] = {0};
-	if (file->size >= LENGTH_BYTES) TRY(file_read(file, first, LENGTH_BYTES, 0, err));
-	uint64_t length = header_length(first);
-	size_t bytes = LENGTH_BYTES;
-	if (length <= SAFETENSORS_MAX_HEADER && (int64_t)length <= file->size - LENGTH_BYTES) bytes += length;
-	unsigned char *head = malloc(bytes);
-	if (!head) return error_set(err, STATUS_NO_MEMORY, "no memory for the header of %s", file->path);
-	memcpy(head, first, LENGTH_BYTES);
-	struct tensor_info *infos = NULL, *all;
-	size_t count = 0;
-	enum status status = file_read(file, head + LENGTH_BYTES, bytes - LENGTH_BYTES, LENGTH_BYTES, err);
-	if (status == STATUS_OK) status = safetensors_parse(head, bytes, file->size, file->path, &infos, &count, err);
-	free(head);
-	TRY(status);
-	all = realloc(c->tensors, (c->n_tensors + count + 1) * sizeof *all);
-	if (!all) {
-		tensor_infos_free(infos, count);
-		return error_set(err, STATUS_NO_MEMORY, "no memory for the tensors of %s", file->path);
-	}
-	for (size_t i = 0; i < count; i++) {
-		infos[i].shard = shard;
-		all[c->n_tensors + i] = infos[i];
-	}
-	free(infos);
-	c->tensors = all;
-	c->n_tensors += count;
-	return STATUS_OK;
-}
-
-/* Sorts the tensors by name; each must be there once. */
-static enum status sort_tensors(struct checkpoint *c, struct error *err)
-{
-	qsort(c->tensors, c->n_tensors, sizeof *c->tensors, by_name);
-	for (size_t i = 1; i < c->n_tensors; i++)
-		if (by_name(&c->tensors[i - 1], &c->tensors[i]) == 0)
-			return error_set(err, STATUS_INVALID, "tensor '%s' is both in %s and in %s", c->tensors[i].name,
-					 c->shards[c->tensors[i - 1].shard].path, c->shards[c->tensors[i].shard].path);
-	return STATUS_OK;
-}
-
-/* Opens every named shard, takes over `names` and sorts the tensors. */
-static enum status open_shards(struct checkpoint *c, const struct place *place, char **names, int count, struct error *err)
-{
-	c->shard_names = names;
-	c->shards = calloc((size_t)count + 1, sizeof *c->shards);
-	if (!c->shards) return error_set(err, STATUS_NO_MEMORY, "no memory for %d shards", count);
-	for (int i = 0; i < count; i++)
-		TRY(add_shard(c, place, names[i], err));
-	return sort_tensors(c, err);
-}
-
-static void free_names(char **names)
-{
-	for (char **name = names; name && *name; name++)
-		free(*name);
-	free(names);
-}
-
-static int by_string(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* The distinct shard names of a weight map, sorted, NULL-terminated. */
-static enum status list_shards(const cJSON *map, const char *path, char ***ret_names, int *ret_count, struct error *err)
-{
-	size_t count = 0, distinct = 0;
-	const cJSON *entry;
-	cJSON_ArrayForEach(entry, map)
-	{
-		const char *name = cJSON_IsString(entry) ? entry->valuestring : "";
-		if (!*name || *name == '.' || strchr(name, '/') || !printable(name))
-			return error_set(err, STATUS_INVALID, "%s: the shard of tensor '%.200s' is not a plain file name", path,
-					 entry->string);
-		count++;
-	}
-	char **all = malloc((count + 1) * sizeof *all), **names = NULL;
-	if (!all) return error_set(err, STATUS_NO_MEMORY, "no memory for %s", path);
-	count = 0;
-	cJSON_ArrayForEach(entry, map) all[count++] = entry->valuestring;
-	qsort(all, count, sizeof *all, by_string);
-	for (size_t i = 0; i < count; i++)
-		if (i == 0 || strcmp(all[i], all[i - 1]) != 0) all[distinct++] = all[i];
-	enum status status = STATUS_OK;
-	if (distinct == 0 || distinct > MAX_SHARDS)
-		status = error_set(err, STATUS_INVALID, "%s: names %zu shards; from 1 to %d can be opened", path, distinct,
-				   MAX_SHARDS);
-	else if (!(names = calloc(distinct + 1, sizeof *names)))
-		status = error_set(err, STATUS_NO_MEMORY, "no memory for %s", path);
-	for (size_t i = 0; i < distinct && status == STATUS_OK; i++)
-		if (!(names[i] = strdup(all[i]))) status = error_set(err, STATUS_NO_MEMORY, "no memory for %s", path);
-	free(all);
-	if (status != STATUS_OK) {
-		free_names(names);
-		return status;
-	}
-	*ret_names = names;
-	*ret_count = (int)distinct;
-	return STATUS_OK;
-}
-
-/* Every tensor of the index is in the shard it names, and every tensor of a shard is in the index. */
-static enum status check_index(const struct checkpoint *c, const cJSON *map, const char *path, struct error *err)
-{
-	bool *listed = calloc(c->n_tensors + 1, sizeof *listed);
-	if (!listed) return error_set(err, STATUS_NO_MEMORY, "no memory for %s", path);
-	enum status status = STATUS_OK;
-	for (const cJSON *entry = map->child; entry && status == STATUS_OK; entry = entry->next) {
-		const struct tensor_info *info = checkpoint_find(c, entry->string);
-		if (!info || strcmp(c->shard_names[info->shard], entry->valuestring) != 0)
-			status = error_set(err, STATUS_INVALID, "%s: tensor '%.200s' is not in %.200s", path, entry->string,
-					   entry->valuestring);
-		else
-			listed[info - c->tensors] = true;
-	}
-	for (size_t i = 0; i < c->n_tensors && status == STATUS_OK; i++)
-		if (!listed[i])
-			status = error_set(err, STATUS_INVALID, "%s: tensor '%s' of %s is not listed", path, c->tensors[i].name,
-					   c->shard_names[c->tensors[i].shard]);
-	free(listed);
-	return status;
-}
-
-static enum status open_indexed(const struct place *place, const char *index_path, struct checkpoint *c, struct error *err)
-{
-	cJSON *index = NULL;
-	char **names = NULL;
-	int count = 0;
-	TRY(json_read_place(place, index_name, MAX_INDEX, &index, err));
-	const cJSON *map = cJSON_GetObjectItemCaseSensitive(index, "weight_map");
-	enum status status = STATUS_OK;
-	if (!cJSON_IsObject(map))
-		status = error_set(err, STATUS_INVALID, "%s: 'weight_map' must be an object", index_path);
-	else
-		status = list_shards(map, index_path, &names, &count, err);
-	if (status == STATUS_OK) status = open_shards(c, place, names, count, err);
-	if (status == STATUS_OK) status = check_index(c, map, index_path, err);
-	cJSON_Delete(index);
-	return status;
-}
-
-/* One file: `name` in the place, or the place itself where it is NULL. */
-static enum status open_single(const struct place *place, const char *name, struct checkpoint *c, struct error *err)
-{
-	c->shards = calloc(1, sizeof *c->shards);
-	c->shard_names = calloc(2, sizeof *c->shard_names);
-	if (!c->shards || !c->shard_names || !(c->shard_names[0] = strdup(name ? name : place->path)))
-		return error_set(err, STATUS_NO_MEMORY, "no memory to open %s", name ? name : place->path);
-	TRY(add_shard(c, place, name, err));
-	return sort_tensors(c, err);
-}
-
-enum status checkpoint_open(const struct place *place, struct warnings *warnings, struct checkpoint *ret, struct error *err)
-{
-	(void)warnings;
-	struct checkpoint c = {0};
-	char *index_path = place_text(place, index_name);
-	enum status status;
-	if (!index_path)
-		status = error_set(err, STATUS_NO_MEMORY, "no memory to open a model");
-	else if (place_has(place, single_name))
-		status = open_single(place, single_name, &c, err);
-	else if (place_has(place, index_name))
-		status = open_indexed(place, index_path, &c, err);
-	else
-		status = error_set(err, STATUS_NOT_FOUND, "%.*s: holds neither %s nor %s",
-				   (int)(strlen(index_path) - sizeof index_name), index_path, single_name, index_name);
-	free(index_path);
-	if (status != STATUS_OK) {
-		checkpoint_close(&c);
-		return status;
-	}
-	*ret = c;
-	return STATUS_OK;
-}
-
-enum status checkpoint_open_file(const struct place *place, struct checkpoint *ret, struct error *err)
-{
-	struct checkpoint c = {0};
-	enum status status = open_single(place, NULL, &c, err);
-	if (status != STATUS_OK) {
-		checkpoint_close(&c);
-		return status;
-	}
-	*ret = c;
-	return STATUS_OK;
-}
-
-void checkpoint_close(struct checkpoint *c)
-{
-	for (int i = 0; i < c->n_shards; i++)
-		file_close(&c->shards[i]);
-	free(c->shards);
-	free_names(c->shard_names);
-	tensor_infos_free(c->tensors, c->n_tensors);
-	*c = (struct checkpoint){0};
-}
-
-static int name_of(const void *key, const void *element)
-{
-	return strcmp(key, ((const struct tensor_info *)element)->name);
-}
-
-const struct tensor_info *checkpoint_find(const struct checkpoint *c, const char *name)
-{
-	return c->n_tensors ? bsearch(name, c->tensors, c->n_tensors, sizeof *c->tensors, name_of) : NULL;
-}
-
-enum status checkpoint_read(const struct checkpoint *c, const struct tensor_info *info, void *buffer, struct error *err)
-{
-	const struct file *file = &c->shards[info->shard];
-	if (info->opaque)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' has dtype %s, which is not supported", file->path,
-				 info->name, info->opaque);
-	return file_read(file, buffer, (size_t)info->bytes, info->offset, err);
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "engine/json.h"
-#include "engine/model/safetensors.h"
+#include "engine/model/checkpoint.h"
 #include "engine/text/reader.h"
 
 enum {

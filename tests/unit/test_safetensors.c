@@ -1,7 +1,9 @@
 /* safetensors: the format, single and sharded checkpoints, and every kind of broken file. */
+#include <unistd.h>
+
 #include "tests/unit/scratch.h"
 
-#include "engine/model/safetensors.h"
+#include "engine/model/checkpoint.h"
 
 /* Parses a header as if `data` bytes stood behind it. */
 static enum status parse(const char *header, int64_t data, struct tensor_info **ret, size_t *ret_count, struct error *err)
@@ -55,7 +57,10 @@ static void test_broken_headers(void **state)
 		const char *part;
 	} cases[] = {
 		{"[]", 0, STATUS_INVALID, "not a JSON object"},
-		{"{\"a\":1", 0, STATUS_INVALID, "not valid JSON"},
+		{"{\"a\":{\"dtype\"", 0, STATUS_INVALID, "not valid JSON"},
+		{"{" T("a", "F32", "[1]", "[0,4]") "}}", 4, STATUS_INVALID, "not valid JSON: text behind the value"},
+		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"shape\":[1],\"data_offsets\":[0,4]}}", 4, STATUS_INVALID,
+		 "'shape' of tensor 'a' is there twice"},
 		{"{\"a\":1}", 0, STATUS_INVALID, "'a' lacks"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, STATUS_INVALID, "'a' lacks"},
 		{"{" T("a", "F32", "[1]", "[0,4,8]") "}", 4, STATUS_INVALID, "'a' lacks"},
@@ -167,34 +172,106 @@ static void test_cut_while_open(void **state)
 	checkpoint_close(&c);
 }
 
-static void test_shards(void **state)
+static void test_limits(void **state)
+{
+	struct scratch *s = *state;
+	struct tensor_info *infos;
+	size_t count;
+	char header[2000] = "{\"", rest[] = "\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}";
+	memset(header + 2, 'n', 1024);
+	strcpy(header + 2 + 1024, rest);
+	SUCCEEDS(parse(header, 1, &infos, &count, &s->err));
+	assert_int_equal(strlen(infos[0].name), 1024);
+	tensor_infos_free(infos, count);
+	memset(header + 2, 'n', 1025);
+	strcpy(header + 2 + 1025, rest);
+	FAILS(STATUS_INVALID, "a name of more than 1024 bytes", parse(header, 1, &infos, &count, &s->err));
+
+	static const char format[] = "\"%06d\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},";
+	size_t size = 60 * (size_t)(SAFETENSORS_MAX_TENSORS + 2), used = 1;
+	char *many = malloc(size);
+	assert_non_null(many);
+	many[0] = '{';
+	for (int i = 0; i <= SAFETENSORS_MAX_TENSORS; i++)
+		used += (size_t)snprintf(many + used, size - used, format, i);
+	many[used - 1] = '}';
+	FAILS(STATUS_INVALID, "more than 524288 tensors", parse(many, 0, &infos, &count, &s->err));
+	free(many);
+}
+
+static void test_lfs_pointers(void **state)
+{
+	struct scratch *s = *state;
+	struct checkpoint c;
+	static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 988097824\n";
+	scratch_text(s, "model.safetensors", pointer);
+	FAILS(STATUS_INVALID, "model.safetensors: a git-lfs pointer", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+	assert_int_equal(unlink(scratch_path(s, "model.safetensors")), 0);
+	scratch_text(s, "model.safetensors.index.json", pointer);
+	FAILS(STATUS_INVALID, "index.json: a git-lfs pointer", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+	scratch_text(s, "model.safetensors.index.json", "{\"weight_map\":{\"a\":\"1.safetensors\"}}");
+	scratch_text(s, "1.safetensors", pointer);
+	FAILS(STATUS_INVALID, "1.safetensors: a git-lfs pointer", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+	assert_non_null(strstr(s->err.message, "git lfs pull"));
+}
+
+static void test_other_formats(void **state)
 {
 	struct scratch *s = *state;
 	struct checkpoint c;
 	static const struct {
+		const char *name, *part;
+	} cases[] = {
+		{"weights.gguf", "weights.gguf: weights in llama.cpp's format"},
+		{"consolidated.00.pth", "consolidated.00.pth: weights as the model's maker published them"},
+		{"pytorch_model.bin",
+		 "pytorch_model.bin: weights in PyTorch's pickle format, which is not read; load the model with transformers"},
+		{"model-00001-of-00002.safetensors",
+		 "model-00001-of-00002.safetensors: shards without model.safetensors.index.json"},
+		{"adapter_model.safetensors", "adapter_model.safetensors: a LoRA adapter"},
+	};
+	FAILS(STATUS_NOT_FOUND, "neither model.safetensors nor", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		scratch_text(s, cases[i].name, "x");
+		FAILS(STATUS_UNSUPPORTED, cases[i].part, checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+	}
+}
+
+static const char index_file[] = "model.safetensors.index.json";
+
+static void write_two_shards(struct scratch *s)
+{
+	scratch_safetensors(s, "2.safetensors", "{" T("b", "F32", "[1]", "[0,4]") "}", 4);
+	scratch_safetensors(s, "1.safetensors", "{" T("a", "F32", "[1]", "[0,4]") "," T("c", "F32", "[1]", "[4,8]") "}", 8);
+}
+
+static void test_shards(void **state)
+{
+	struct scratch *s = *state;
+	struct checkpoint c;
+	struct warnings warnings = {0};
+	static const struct {
 		const char *index, *part;
 		enum status status;
 	} broken[] = {
-		{"{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\"}}", "'b' is not in 1.safetensors",
-		 STATUS_INVALID},
-		{"{\"weight_map\":{\"a\":\"1.safetensors\"}}", "'c' of 1.safetensors is not listed", STATUS_INVALID},
-		{"{\"weight_map\":{\"a\":\"2.safetensors\",\"b\":\"2.safetensors\",\"c\":\"1.safetensors\"}}",
-		 "'a' is not in 2.safetensors", STATUS_INVALID},
 		{"{\"weight_map\":{\"a\":\"../1.safetensors\"}}", "'a' is not a plain file name", STATUS_INVALID},
 		{"{\"weight_map\":{\"a\":\"..\"}}", "not a plain file name", STATUS_INVALID},
 		{"{\"weight_map\":{\"a\":7}}", "not a plain file name", STATUS_INVALID},
-		{"{\"weight_map\":{\"a\":\"3.safetensors\"}}", "3.safetensors", STATUS_NOT_FOUND},
-		{"{\"weight_map\":{}}", "names 0 shards", STATUS_INVALID},
+		{"{\"weight_map\":{\"a\":\"1.safetensors\",\"d\":\"3.safetensors\"}}",
+		 "index.json names the shard 3.safetensors, which is not there; fetch it", STATUS_NOT_FOUND},
+		{"{\"weight_map\":{}}", "names no shard", STATUS_INVALID},
 		{"{\"weight_map\":[]}", "'weight_map' must be an object", STATUS_INVALID},
+		{"{\"metadata\":{}}", "'weight_map' must be an object", STATUS_INVALID},
+		{"[]", "not a JSON object", STATUS_INVALID},
 		{"{", "not valid JSON", STATUS_INVALID},
 	};
-	FAILS(STATUS_NOT_FOUND, "neither model.safetensors nor", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
-	scratch_safetensors(s, "2.safetensors", "{" T("b", "F32", "[1]", "[0,4]") "}", 4);
-	scratch_safetensors(s, "1.safetensors", "{" T("a", "F32", "[1]", "[0,4]") "," T("c", "F32", "[1]", "[4,8]") "}", 8);
-	scratch_text(s, "model.safetensors.index.json",
-		     "{\"metadata\":{\"total_size\":12},\"weight_map\":{\"c\":\"1.safetensors\",\"b\":\"2.safetensors\",\"a\":\"1."
+	write_two_shards(s);
+	scratch_text(s, index_file,
+		     "\xef\xbb\xbf{\"metadata\":{\"total_size\":12},\"weight_map\":{\"c\":\"1.safetensors\",\"b\":\"2."
+		     "safetensors\",\"a\":\"1."
 		     "safetensors\"}}");
-	SUCCEEDS(checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), &warnings, &c, &s->err));
+	assert_int_equal(warnings.count, 0);
 	assert_int_equal(c.n_shards, 2);
 	assert_int_equal(c.n_tensors, 3);
 	assert_string_equal(c.shard_names[checkpoint_find(&c, "b")->shard], "2.safetensors");
@@ -203,20 +280,58 @@ static void test_shards(void **state)
 	assert_int_equal(data[0], 4);
 	checkpoint_close(&c);
 	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
-		scratch_text(s, "model.safetensors.index.json", broken[i].index);
+		scratch_text(s, index_file, broken[i].index);
 		FAILS(broken[i].status, broken[i].part, checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
 	}
 	scratch_safetensors(s, "2.safetensors", "{" T("a", "F32", "[1]", "[0,4]") "}", 4);
-	scratch_text(s, "model.safetensors.index.json", "{\"weight_map\":{\"c\":\"1.safetensors\",\"a\":\"2.safetensors\"}}");
+	scratch_text(s, index_file, "{\"weight_map\":{\"c\":\"1.safetensors\",\"a\":\"2.safetensors\"}}");
 	FAILS(STATUS_INVALID, "'a' is both in", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+}
+
+/* What an index has wrong or too much is told, and the headers are believed. */
+static void test_wrong_index(void **state)
+{
+	struct scratch *s = *state;
+	struct checkpoint c;
+	struct warnings warnings = {0};
+	write_two_shards(s);
+	scratch_text(s, index_file,
+		     "{\"weight_map\":{\"a\":\"2.safetensors\",\"m1\":\"1.safetensors\",\"m2\":\"1.safetensors\",\"m3\":\"1."
+		     "safetensors\","
+		     "\"m4\":\"1.safetensors\",\"b\":\"2.safetensors\"}}");
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), &warnings, &c, &s->err));
+	assert_string_equal(c.shard_names[checkpoint_find(&c, "a")->shard], "1.safetensors");
+	assert_int_equal(c.n_tensors, 3);
+	assert_int_equal(warnings.count, 1);
+	assert_string_equal(
+		warnings.messages[0],
+		"model.safetensors.index.json does not agree with the shards: 4 tensors are in no shard (m1, m2, m3, …), 1 tensor "
+		"is in another shard than it says (a), 1 tensor is not listed (c); tensors are read from where the shards' headers "
+		"say");
+	checkpoint_close(&c);
+	warnings_free(&warnings);
+
+	scratch_safetensors(s, "model.safetensors", two, 14);
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), &warnings, &c, &s->err));
+	assert_int_equal(c.n_shards, 1);
+	assert_non_null(checkpoint_find(&c, "flags"));
+	assert_int_equal(warnings.count, 1);
+	assert_non_null(strstr(warnings.messages[0], "are both there"));
+	checkpoint_close(&c);
+	warnings_free(&warnings);
+	scratch_text(s, index_file, "{\"weight_map\":{\"a\":\"model.safetensors\"}}");
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), &warnings, &c, &s->err));
+	assert_int_equal(warnings.count, 0);
+	checkpoint_close(&c);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_parse),  SCRATCH_TEST(test_broken_headers), SCRATCH_TEST(test_lengths),
-		SCRATCH_TEST(test_single), SCRATCH_TEST(test_truncated),      SCRATCH_TEST(test_cut_while_open),
-		SCRATCH_TEST(test_shards),
+		SCRATCH_TEST(test_parse),        SCRATCH_TEST(test_broken_headers), SCRATCH_TEST(test_lengths),
+		SCRATCH_TEST(test_single),       SCRATCH_TEST(test_truncated),      SCRATCH_TEST(test_cut_while_open),
+		SCRATCH_TEST(test_shards),       SCRATCH_TEST(test_wrong_index),    SCRATCH_TEST(test_limits),
+		SCRATCH_TEST(test_lfs_pointers), SCRATCH_TEST(test_other_formats),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,33 @@
+/* The tensors of a model directory: one safetensors file, or a set of shards with model.safetensors.index.json, read with pread: a file that
+ * is cut short while a job runs is an error, not a SIGBUS, and a tensor's pages never count as the process's memory.
+ *
+ * Where a tensor lies is what the headers of the files say. The index gives the list of shards; what it says of tensors and the headers
+ * contradict is a warning, as it changes nothing: transformers reads in the same way. */
+#ifndef BESAD_ENGINE_CHECKPOINT_H
+#define BESAD_ENGINE_CHECKPOINT_H
+
+#include "engine/error.h"
+#include "engine/model/safetensors.h"
+#include "engine/place.h"
+#include "engine/warnings.h"
+
+struct checkpoint {
+	struct file *shards;
+	char **shard_names; /* file names in the directory */
+	int n_shards;
+	struct tensor_info *tensors; /* sorted by name */
+	size_t n_tensors;
+};
+
+/* Opens model.safetensors, or else all shards that model.safetensors.index.json names. `warnings` may be NULL. */
+enum status checkpoint_open(const struct place *, struct warnings *, struct checkpoint *ret, struct error *err);
+enum status checkpoint_open_file(const struct place *, struct checkpoint *ret, struct error *err); /* one safetensors file */
+void checkpoint_close(struct checkpoint *);
+
+/* NULL when there is none. */
+const struct tensor_info *checkpoint_find(const struct checkpoint *, const char *name);
+
+/* The whole tensor, in the file's dtype, into `buffer` of info->bytes. */
+enum status checkpoint_read(const struct checkpoint *, const struct tensor_info *, void *buffer, struct error *err);
+
+#endif
