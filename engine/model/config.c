@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "engine/json.h"
+#include "engine/lfs.h"
+#include "engine/model/config_fields.h"
 #include "engine/model/families.h"
 
 enum {
@@ -27,108 +29,51 @@ static bool given(const cJSON *json, const char *key)
 	return cJSON_GetObjectItemCaseSensitive(json, key) != NULL;
 }
 
-/* ---- what is refused --------------------------------------------------------------------------------------------------- */
+/* ---- the family -------------------------------------------------------------------------------------------------------------- */
 
-/* Fields that change the maths in ways besad lacks, and the value at which they do nothing, besides null, false and empty. */
-static const struct {
-	const char *key;
-	double neutral;
-} refused_fields[] = {
-	{"pretraining_tp", 1},
-	{"partial_rotary_factor", 1},
-	{"quantization_config", 0},
-	{"use_qk_norm", 0},
-	{"qk_layernorm", 0},
-	{"use_parallel_residual", 0},
-	{"alibi", 0},
-	{"clip_qkv", 0},
-	{"logit_scale", 1},
-	{"logits_scaling", 1},
-	{"residual_multiplier", 1},
-	{"embedding_multiplier", 1},
-	{"attention_multiplier", 0},
-	{"use_bidirectional_attention", 0},
-	{"no_rope_layers", 0},
-	{"mlp_only_layers", 0},
-	{"decoder_sparse_step", 1},
-	{"n_shared_experts", 0},
-	{"shared_expert_intermediate_size", 0},
-	{"is_encoder_decoder", 0},
-	{"add_cross_attention", 0},
-	{"attention_chunk_size", 0},
-	{"rope_interleaved", 0},
-	{"_remove_final_layer_norm", 0},
-};
-
-/* Fields that change the maths when they are false. */
-static const char *const required_true[] = {"do_layer_norm_before", "layer_norm_elementwise_affine"};
-
-static bool is_neutral(const cJSON *value, double neutral)
+static enum status refuse_family(const char *path, const char *type, const char *architecture, struct error *err)
 {
-	if (cJSON_IsNull(value) || cJSON_IsFalse(value)) return true;
-	if (cJSON_IsNumber(value)) return value->valuedouble == neutral;
-	return (cJSON_IsArray(value) || cJSON_IsObject(value)) && value->child == NULL;
-}
-
-/* What only the families with a `query_pre_attn_scalar` heed; they do nothing where they are 0. */
-static const char *const capping_fields[] = {"query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"};
-
-/* Each is heeded by the families that call it so. */
-static const char *const experts_fields[] = {"num_experts", "num_local_experts", "n_routed_experts"};
-
-static enum status refuse_field(const cJSON *json, const char *key, double neutral, const char *path, struct error *err)
-{
-	const cJSON *value = cJSON_GetObjectItemCaseSensitive(json, key);
-	if (!value || is_neutral(value, neutral)) return STATUS_OK;
-	return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is set, which is not supported", path, key);
-}
-
-static enum status refuse_fields(const cJSON *json, const struct family *family, const char *path, struct error *err)
-{
-	for (size_t i = 0; i < sizeof refused_fields / sizeof *refused_fields; i++)
-		TRY(refuse_field(json, refused_fields[i].key, refused_fields[i].neutral, path, err));
-	for (size_t i = 0; i < sizeof required_true / sizeof *required_true; i++)
-		if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(json, required_true[i])))
-			return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is false, which is not supported", path,
-					 required_true[i]);
-	for (size_t i = 0; i < sizeof experts_fields / sizeof *experts_fields; i++)
-		if (!family->experts_key || strcmp(family->experts_key, experts_fields[i]) != 0)
-			TRY(refuse_field(json, experts_fields[i], 0, path, err));
-	if (!family->rope_local_base_freq) TRY(refuse_field(json, "rope_local_base_freq", 0, path, err));
-	for (size_t i = 0; !family->query_pre_attn_scalar && i < sizeof capping_fields / sizeof *capping_fields; i++)
-		TRY(refuse_field(json, capping_fields[i], 0, path, err));
-	const struct {
-		const char *key;
-		bool heeded;
-	} biases[] = {{"attention_bias", family->attention_bias}, {"mlp_bias", family->mlp_bias}};
-	for (int i = 0; i < 2; i++)
-		if (!biases[i].heeded && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, biases[i].key)))
-			return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is not supported for model_type '%s'", path,
-					 biases[i].key, family->model_type);
-	return STATUS_OK;
+	char *supported = NULL;
+	size_t size;
+	FILE *list = open_memstream(&supported, &size);
+	for (const struct family *f = families; list && f->model_type; f++)
+		fprintf(list, "%s%s (%s)", f == families ? "" : ", ", f->model_type, f->architecture);
+	if (list) fclose(list);
+	error_set(err, STATUS_UNSUPPORTED, "%s: model_type '%.64s' with architectures '%.64s' is not supported; supported: %s",
+		  path, type ? type : "", architecture ? architecture : "", supported ? supported : "");
+	free(supported);
+	return STATUS_UNSUPPORTED;
 }
 
 static enum status find_family(const cJSON *json, const char *path, const struct family **ret, struct error *err)
 {
-	const char *type = NULL, *architecture = NULL;
+	const char *type = NULL, *first = NULL;
 	TRY(json_get_string(json, path, "model_type", &type, err));
-	const cJSON *architectures = member(json, "architectures");
-	if (architectures) {
-		architecture = cJSON_IsArray(architectures) ? cJSON_GetStringValue(architectures->child) : NULL;
-		if (!architecture) return error_set(err, STATUS_INVALID, "%s: 'architectures' must be a list of strings", path);
+	const struct family *family = type ? family_of_type(type) : NULL, *other = NULL;
+	const cJSON *architectures = member(json, "architectures"), *name;
+	bool matches = false;
+	if (architectures && !cJSON_IsArray(architectures))
+		return error_set(err, STATUS_INVALID, "%s: 'architectures' must be a list of strings", path);
+	cJSON_ArrayForEach(name, architectures)
+	{
+		if (!cJSON_IsString(name))
+			return error_set(err, STATUS_INVALID, "%s: 'architectures' must be a list of strings", path);
+		if (!first) first = name->valuestring;
+		if (!other) other = family_of_architecture(name->valuestring);
+		matches = matches || (family && family_has_architecture(family, name->valuestring));
 	}
-	if (!type && !architecture) return error_set(err, STATUS_INVALID, "%s: has neither 'model_type' nor 'architectures'", path);
-
-	const struct family *family = type ? family_of_type(type) : family_of_architecture(architecture);
-	if (!family || (architecture && strcmp(family->architecture, architecture) != 0)) {
-		char supported[256] = "";
-		for (const struct family *f = families; f->model_type; f++)
-			snprintf(supported + strlen(supported), sizeof supported - strlen(supported), "%s%s (%s)",
-				 f == families ? "" : ", ", f->model_type, f->architecture);
+	if (!type && !first) return error_set(err, STATUS_INVALID, "%s: has neither 'model_type' nor 'architectures'", path);
+	if (!type) family = other;
+	if (!family) return refuse_family(path, type, first, err);
+	if (type && first && !matches && other)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: model_type '%s' and architectures '%.64s' contradict each other",
+				 path, type, first);
+	if (type && first && !matches)
 		return error_set(err, STATUS_UNSUPPORTED,
-				 "%s: model_type '%.64s' with architectures '%.64s' is not supported; supported: %s", path,
-				 type ? type : "", architecture ? architecture : "", supported);
-	}
+				 "%s: architectures '%.64s' is no language model of model_type '%s', which %s is; a model with "
+				 "another head cannot be "
+				 "evaluated",
+				 path, first, type, family->architecture);
 	*ret = family;
 	return STATUS_OK;
 }
@@ -192,7 +137,18 @@ static enum status parse_experts(const cJSON *json, const struct family *family,
 {
 	int64_t experts = family->experts, chosen = family->experts_per_token;
 	if (!family->experts_key) return STATUS_OK;
-	TRY(json_get_int(json, path, family->experts_key, 1, ROUTE_MAX_EXPERTS, &experts, err));
+	static const char *const names[] = {"num_experts", "num_local_experts"};
+	const char *given_as = NULL;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		int64_t value = experts;
+		if (!member(json, names[i])) continue;
+		TRY(json_get_int(json, path, names[i], 1, ROUTE_MAX_EXPERTS, &value, err));
+		if (given_as && value != experts)
+			return error_set(err, STATUS_INVALID, "%s: '%s' %" PRId64 " and '%s' %" PRId64 " contradict each other",
+					 path, given_as, experts, names[i], value);
+		experts = value;
+		given_as = names[i];
+	}
 	TRY(json_get_int(json, path, "num_experts_per_tok", 1, ROUTE_MAX_EXPERTS, &chosen, err));
 	if (chosen > experts)
 		return error_set(err, STATUS_INVALID, "%s: 'num_experts_per_tok' %" PRId64 " is more than '%s' %" PRId64, path,
@@ -277,11 +233,12 @@ static enum status parse_layer_types(const cJSON *types, const struct family *fa
 		set_full(config, layer++, full);
 		full_layers += full;
 	}
-	bool mixed = full_layers > 0 && full_layers < config->layers;
-	if (mixed && family->window != WINDOW_WHEN_SWITCHED_ON && family->window != WINDOW_BY_PATTERN)
-		return error_set(err, STATUS_UNSUPPORTED,
-				 "%s: a sliding window in some layers only ('layer_types') is not supported for model_type '%s'",
-				 path, family->model_type);
+	bool heeded = family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_BY_PATTERN;
+	if (!heeded && full_layers != (config->sliding_window ? 0 : config->layers))
+		return error_set(
+			err, STATUS_UNSUPPORTED,
+			"%s: 'layer_types' contradicts 'sliding_window': with model_type '%s' a window holds in all layers", path,
+			family->model_type);
 	return STATUS_OK;
 }
 
@@ -292,9 +249,10 @@ static enum status parse_window(const cJSON *json, const struct family *family, 
 	bool on = family->window == WINDOW_WHEN_GIVEN || family->window == WINDOW_BY_PATTERN;
 	int64_t window = given(json, "sliding_window") ? 0 : family->sliding_window, full_layers = 0;
 	TRY(json_get_int(json, path, "sliding_window", 1, MAX_POSITIONS, &window, err));
+	if (family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_WHEN_SWITCHED_ON_IN_ALL)
+		TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
 	if (family->window == WINDOW_WHEN_SWITCHED_ON) {
 		full_layers = 28;
-		TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
 		TRY(json_get_int(json, path, "max_window_layers", 0, INT32_MAX, &full_layers, err));
 	}
 	if (family->heeds_window_pattern)
@@ -328,7 +286,8 @@ static enum status parse_rope_kind(const cJSON *rope, const char *path, enum rop
 			*ret = known[i].kind;
 			return STATUS_OK;
 		}
-	return error_set(err, STATUS_UNSUPPORTED, "%s: 'rope_type' '%.64s' is not supported", path, name);
+	return error_set(err, STATUS_UNSUPPORTED,
+			 "%s: 'rope_type' '%.64s' is not supported; default, linear, dynamic and llama3 are", path, name);
 }
 
 /* A number of the rope object, within [low, high]. */
@@ -363,7 +322,7 @@ static enum status parse_rope_object(const cJSON *object, const char *path, cons
 		bool found = false;
 		for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++)
 			found = strcmp(known[i], field->string) == 0;
-		if (!found)
+		if (!found && !cJSON_IsNull(field))
 			return error_set(err, STATUS_UNSUPPORTED, "%s: '%.64s' in '%s' is not supported", path, field->string,
 					 object->string);
 	}
@@ -382,12 +341,28 @@ static enum status parse_rope_object(const cJSON *object, const char *path, cons
 	TRY(rope_number(object, path, "low_freq_factor", 1e-6, 1e6, &rope->low_freq_factor, err));
 	TRY(rope_number(object, path, "high_freq_factor", 1e-6, 1e6, &rope->high_freq_factor, err));
 	TRY(json_get_int(object, path, "original_max_position_embeddings", 1, MAX_POSITIONS, &rope->original_max_positions, err));
-	if (!member(object, "original_max_position_embeddings"))
-		return error_set(err, STATUS_INVALID, "%s: 'original_max_position_embeddings' is missing in '%s'", path,
-				 object->string);
 	if (rope->high_freq_factor <= rope->low_freq_factor)
 		return error_set(err, STATUS_INVALID, "%s: 'high_freq_factor' must be above 'low_freq_factor'", path);
 	return STATUS_OK;
+}
+
+static bool same_rope(const struct rope *a, const struct rope *b)
+{
+	if (a->kind != b->kind || a->theta != b->theta) return false;
+	if (a->kind != ROPE_DEFAULT && a->factor != b->factor) return false;
+	return a->kind != ROPE_LLAMA3 || (a->low_freq_factor == b->low_freq_factor && a->high_freq_factor == b->high_freq_factor &&
+					  a->original_max_positions == b->original_max_positions);
+}
+
+/* A base beside the objects must be theirs. */
+static enum status check_theta(const cJSON *json, const char *path, const char *key, double object, const char *where,
+			       struct error *err)
+{
+	double beside = object;
+	TRY(json_get_double(json, path, key, &beside, err));
+	if (beside == object) return STATUS_OK;
+	return error_set(err, STATUS_INVALID, "%s: '%s' %g and 'rope_theta' %g in '%s' contradict each other", path, key, beside,
+			 object, where);
 }
 
 /* `rope_parameters` by type of layer. */
@@ -406,28 +381,50 @@ static enum status parse_rope_by_type(const cJSON *parameters, const char *path,
 	return STATUS_OK;
 }
 
+/* An object that is there and says something; NULL otherwise. */
+static const cJSON *rope_object(const cJSON *json, const char *key)
+{
+	const cJSON *object = member(json, key);
+	return cJSON_IsObject(object) && !object->child ? NULL : object;
+}
+
 static enum status parse_rope(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
 			      struct error *err)
 {
-	const cJSON *scaling = member(json, "rope_scaling"), *parameters = member(json, "rope_parameters");
-	if (scaling && parameters)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: has both 'rope_scaling' and 'rope_parameters'", path);
-	config->rope = (struct rope){.kind = ROPE_DEFAULT,
-				     .theta = family->rope_theta,
-				     .factor = 1,
-				     .rotary = (int)config->head_dim,
-				     .original_max_positions = config->max_positions};
+	const cJSON *scaling = rope_object(json, "rope_scaling"), *parameters = rope_object(json, "rope_parameters");
+	struct rope *rope = &config->rope;
+	*rope = (struct rope){.kind = ROPE_DEFAULT,
+			      .theta = family->rope_theta,
+			      .factor = 1,
+			      .rotary = (int)config->head_dim,
+			      .original_max_positions = config->max_positions};
 	if (family->rope_local_base_freq) {
-		config->local_rope = config->rope;
+		config->local_rope = *rope;
 		config->local_rope.theta = family->rope_local_base_freq;
 		if (member(json, "rope_local_base_freq"))
 			TRY(rope_number(json, path, "rope_local_base_freq", 1, 1e15, &config->local_rope.theta, err));
 	}
-	if (member(json, "rope_theta")) TRY(rope_number(json, path, "rope_theta", 1, 1e15, &config->rope.theta, err));
+	if (member(json, "rope_theta")) TRY(rope_number(json, path, "rope_theta", 1, 1e15, &rope->theta, err));
+	struct rope plain = *rope;
 	bool by_type = family->rope_local_base_freq && cJSON_IsObject(parameters);
-	if (by_type) return parse_rope_by_type(parameters, path, config, err);
-	const cJSON *object = parameters ? parameters : scaling;
-	return object ? parse_rope_object(object, path, config, &config->rope, err) : STATUS_OK;
+	if (by_type)
+		TRY(parse_rope_by_type(parameters, path, config, err));
+	else if (parameters)
+		TRY(parse_rope_object(parameters, path, config, rope, err));
+	else if (scaling)
+		TRY(parse_rope_object(scaling, path, config, rope, err));
+	if (scaling && parameters) {
+		/* transformers goes by rope_scaling, and by the base beside it, not by that in rope_parameters. */
+		TRY(parse_rope_object(scaling, path, config, &plain, err));
+		if (!same_rope(&plain, rope))
+			return error_set(err, STATUS_INVALID,
+					 "%s: 'rope_scaling' (with 'rope_theta' %g) and 'rope_parameters' (%g) contradict each "
+					 "other; remove one",
+					 path, plain.theta, rope->theta);
+	}
+	TRY(check_theta(json, path, "rope_theta", rope->theta, parameters ? "rope_parameters" : "rope_scaling", err));
+	if (!family->rope_local_base_freq) return STATUS_OK;
+	return check_theta(json, path, "rope_local_base_freq", config->local_rope.theta, "rope_parameters", err);
 }
 
 /* The angle per position of pair i (transformers, modeling_rope_utils.py). */
@@ -480,7 +477,8 @@ static enum status parse_norm(const cJSON *json, const struct family *family, co
 
 /* ---- the whole ----------------------------------------------------------------------------------------------------------- */
 
-enum status model_config_parse(const cJSON *json, const char *path, struct model_config *ret, struct error *err)
+enum status model_config_parse(const cJSON *json, const char *path, struct warnings *warnings, struct model_config *ret,
+			       struct error *err)
 {
 	struct model_config config = {
 		.norm = {.kind = NORM_RMS, .groups = 1}, .position_offset = -1, .embedding_scale = 1, .bos_token = -1};
@@ -488,7 +486,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	if (!cJSON_IsObject(json)) return error_set(err, STATUS_INVALID, "%s: not a JSON object", path);
 	TRY(find_family(json, path, &family, err));
 	snprintf(config.family, sizeof config.family, "%s", family->model_type);
-	TRY(refuse_fields(json, family, path, err));
+	TRY(config_fields_check(json, family, path, warnings, err));
 	TRY(parse_sizes(json, family, path, &config, err));
 	TRY(parse_experts(json, family, path, &config, err));
 	TRY(parse_activation(json, family, path, &config.activation, err));
@@ -517,20 +515,24 @@ enum status model_config_parse(const cJSON *json, const char *path, struct model
 	config.o_bias = attention_bias;
 	config.qk_norm = family->qk_norm;
 	config.stored_fused = family->stored_fused;
-	TRY(json_get_int(json, path, "bos_token_id", 0, MAX_VOCAB - 1, &config.bos_token, err));
+	TRY(json_get_int(json, path, "bos_token_id", INT32_MIN, MAX_VOCAB - 1, &config.bos_token, err));
+	if (config.bos_token < 0) config.bos_token = -1;
 	*ret = config;
 	return STATUS_OK;
 }
 
 enum status model_config_read(const struct place *model, struct warnings *warnings, struct model_config *ret, struct error *err)
 {
-	(void)warnings;
 	static const char name[] = "config.json";
+	char *path = place_text(model, name), *text = NULL;
+	size_t bytes;
 	cJSON *json = NULL;
-	char *path = place_text(model, name);
 	if (!path) return error_set(err, STATUS_NO_MEMORY, "no memory to read a config");
-	enum status status = json_read_place(model, name, MAX_CONFIG_BYTES, &json, err);
-	if (status == STATUS_OK) status = model_config_parse(json, path, ret, err);
+	enum status status = place_slurp(model, name, MAX_CONFIG_BYTES, &text, &bytes, err);
+	if (status == STATUS_OK && is_lfs_pointer(text, bytes)) status = lfs_pointer_error(path, err);
+	if (status == STATUS_OK) status = json_parse_python(text, bytes, path, &json, err);
+	if (status == STATUS_OK) status = model_config_parse(json, path, warnings, ret, err);
+	free(text);
 	cJSON_Delete(json);
 	free(path);
 	return status;

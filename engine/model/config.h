@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "engine/backend.h"
+#include "engine/error.h"
 #include "engine/place.h"
 #include "engine/warnings.h"
 
@@ -60,8 +61,8 @@ struct model_config {
 
 /* Parses config.json's content, in the classic form (rope_theta, rope_scaling, torch_dtype) or the newer one (rope_parameters,
  * dtype). `path` names the file in errors. */
-enum status model_config_parse(const cJSON *json, const char *path, struct model_config *ret, struct error *err);
-enum status model_config_read(const struct place *model, struct warnings *warnings, struct model_config *ret, struct error *err);
+enum status model_config_parse(const cJSON *json, const char *path, struct warnings *, struct model_config *ret, struct error *err);
+enum status model_config_read(const struct place *model, struct warnings *, struct model_config *ret, struct error *err);
 
 /* The attention window of a layer, 0 for none. */
 static inline int64_t model_window(const struct model_config *config, int layer)

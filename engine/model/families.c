@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 #include <string.h>
+#include <strings.h>
 
 #define TRUNK_NAMES                                                                                                                \
 	.embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .norm1 = "input_layernorm",      \
@@ -114,6 +115,7 @@ const struct family families[] = {
 	{
 		.model_type = "gemma3_text",
 		.architecture = "Gemma3ForCausalLM",
+		.text_model = true,
 		.names = &gemma_names,
 		.attention_bias = true,
 		.qk_norm = true,
@@ -170,7 +172,7 @@ const struct family families[] = {
 		.intermediate_key = "moe_intermediate_size",
 		.attention_bias = true,
 		.qk_norm = true,
-		.window = WINDOW_WHEN_SWITCHED_ON,
+		.window = WINDOW_WHEN_SWITCHED_ON_IN_ALL,
 		.experts_key = "num_experts",
 		.experts = 128,
 		.experts_per_token = 8,
@@ -191,9 +193,21 @@ const struct family *family_of_type(const char *model_type)
 	return NULL;
 }
 
+bool family_has_architecture(const struct family *family, const char *architecture)
+{
+	static const char causal[] = "ForCausalLM", model[] = "Model", sharded[] = "FSDP";
+	size_t stem = strlen(family->architecture) - strlen(causal);
+	if (strncmp(architecture, sharded, strlen(sharded)) == 0) architecture += strlen(sharded);
+	if (strcasecmp(architecture, family->architecture) == 0) return true;
+	if (strncasecmp(architecture, family->architecture, stem) != 0) return false;
+	const char *rest = architecture + stem;
+	if (family->text_model && strncmp(rest, "Text", 4) == 0) rest += 4;
+	return strcmp(rest, model) == 0 || (family->text_model && strcmp(rest, causal) == 0);
+}
+
 const struct family *family_of_architecture(const char *architecture)
 {
 	for (const struct family *family = families; family->model_type; family++)
-		if (strcmp(family->architecture, architecture) == 0) return family;
+		if (family_has_architecture(family, architecture)) return family;
 	return NULL;
 }

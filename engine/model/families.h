@@ -8,12 +8,14 @@
 #include "engine/model/config.h"
 
 /* Where a sliding window holds: nowhere; in all layers, when `sliding_window` is a number; only where `use_sliding_window` is true as well,
- * from `max_window_layers` on; in all but every `window_pattern`-th layer. The latter two heed `layer_types`. */
-enum window_rule { WINDOW_NEVER, WINDOW_WHEN_GIVEN, WINDOW_WHEN_SWITCHED_ON, WINDOW_BY_PATTERN };
+ * from `max_window_layers` on; where it is, in all layers; in all but every `window_pattern`-th layer. `layer_types` goes before the third
+ * and the last, and must say the same as the others. */
+enum window_rule { WINDOW_NEVER, WINDOW_WHEN_GIVEN, WINDOW_WHEN_SWITCHED_ON, WINDOW_WHEN_SWITCHED_ON_IN_ALL, WINDOW_BY_PATTERN };
 
 struct family {
 	const char *model_type;   /* of config.json */
 	const char *architecture; /* the class in its `architectures` */
+	bool text_model;          /* whose class without the head is called "...TextModel" */
 	const struct weight_names *names;
 	bool layer_norm;              /* with a bias, eps 1e-5; else RMS */
 	bool learned_positions;       /* added to the embeddings, from row 2 on; no rope */
@@ -26,7 +28,7 @@ struct family {
 	bool qk_norm;
 	bool stored_fused; /* qkv_proj and gate_up_proj */
 	bool output_norms;
-	const char *experts_key;        /* the field that says how many experts there are; NULL: there are none */
+	const char *experts_key; /* the field that says how many experts there are, besides its alias; NULL: there are none */
 	int experts, experts_per_token; /* `num_experts_per_tok` */
 	bool normalised_routing;
 	bool heeds_norm_topk_prob;  /* which normalises the routing */
@@ -56,5 +58,9 @@ extern const struct family families[];
 /* NULL when there is none. */
 const struct family *family_of_type(const char *model_type);
 const struct family *family_of_architecture(const char *architecture);
+
+/* Whether a class of `architectures` is the family's: its language model, in any spelling of the letters' case ("LLaMAForCausalLM") and with
+ * the "FSDP" that sharded training puts before it, or the model without its head ("LlamaModel"). */
+bool family_has_architecture(const struct family *, const char *architecture);
 
 #endif

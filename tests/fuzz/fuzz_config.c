@@ -32,8 +32,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct model_config config;
 	struct error err;
 	cJSON *json;
-	if (json_parse((const char *)data, size, "config.json", &json, &err) != STATUS_OK) return 0;
-	if (model_config_parse(json, "config.json", &config, &err) == STATUS_OK) use(&config);
+	if (json_parse_python((const char *)data, size, "config.json", &json, &err) != STATUS_OK) return 0;
+	if (model_config_parse(json, "config.json", NULL, &config, &err) == STATUS_OK) use(&config);
 	cJSON_Delete(json);
 	return 0;
 }

@@ -1,0 +1,16 @@
+/* Which fields of config.json may be there: those that a family heeds, those that are known to change no maths, and those whose value says
+ * that a feature is off. Any other is refused by name. */
+#ifndef BESAD_ENGINE_CONFIG_FIELDS_H
+#define BESAD_ENGINE_CONFIG_FIELDS_H
+
+#include <cjson/cJSON.h>
+
+#include "engine/error.h"
+#include "engine/model/families.h"
+#include "engine/warnings.h"
+
+/* STATUS_UNSUPPORTED names the first field that is refused. A field that other families heed and transformers ignores for this one is a
+ * warning. */
+enum status config_fields_check(const cJSON *json, const struct family *, const char *path, struct warnings *, struct error *err);
+
+#endif
