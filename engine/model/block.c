@@ -211,6 +211,7 @@ static enum status read_linear(struct block *block, const struct model *model, c
 	void *host = NULL;
 	TRY(block_linear_tensor(model, linear, index, &info, err));
 	TRY(model_read(model, &info, &host, err));
+	*(beside ? &block->spare_zeros : &block->zeros) += count_zero_weights(host, info.dtype, linear->rows * linear->cols);
 	struct tensor to = tensor_rows((beside ? block->spare : block->weight)[linear->fused], linear->first, linear->rows);
 	enum status status = beside ? ops->side_upload(block->backend, to.data, host, (size_t)info.bytes, err)
 				    : ops->upload(block->backend, to.data, host, (size_t)info.bytes);
@@ -247,6 +248,7 @@ enum status block_add_spare(struct block *block, struct error *err)
 enum status block_fetch(struct block *block, const struct model *model, int index, struct error *err)
 {
 	block->spare_index = -1;
+	block->spare_zeros = 0;
 	for (int i = 0; i < block->layout.n_linears; i++)
 		TRY(read_linear(block, model, &block->layout.linears[i], index, true, err));
 	block->spare_index = index;
@@ -264,8 +266,10 @@ static enum status load_linears(struct block *block, const struct model *model, 
 			block->spare[f] = other;
 		}
 		block->spare_index = -1;
+		block->zeros = block->spare_zeros;
 		if (fetched) return STATUS_OK;
 	}
+	block->zeros = 0;
 	for (int i = 0; i < block->layout.n_linears; i++)
 		TRY(read_linear(block, model, &block->layout.linears[i], index, false, err));
 	return STATUS_OK;

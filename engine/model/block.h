@@ -39,6 +39,7 @@ struct block {
 	struct tensor router;                   /* compute type [experts, H]; no data where there are no experts */
 	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
 	int64_t window;                         /* of the block that is loaded */
+	int64_t zeros, spare_zeros;             /* of the linears of the block that was read into `weight` and into `spare` */
 };
 
 enum status block_create(const struct model *, struct backend *, enum dtype compute_type, int64_t sequence_length,

@@ -3,14 +3,81 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "engine/model/families.h"
 #include "engine/model/half.h"
+
+enum { COMPARED_BYTES = 1 << 20 };
+
+static const char *tensor_name(char room[128], const char *name, const char *kind);
+static enum status missing_tensor(const struct model *model, const char *name, struct error *err);
+
+/* Whether two tensors hold the same values. */
+static enum status same_values(const struct model *model, const struct tensor_info *a, const struct tensor_info *b, bool *ret,
+			       struct error *err)
+{
+	*ret = false;
+	if (a->dtype != b->dtype || a->bytes != b->bytes || a->opaque || b->opaque) return STATUS_OK;
+	char *bytes = malloc(2 * COMPARED_BYTES);
+	if (!bytes) return error_set(err, STATUS_NO_MEMORY, "no memory to compare '%s' with '%s'", a->name, b->name);
+	enum status status = STATUS_OK;
+	bool same = true;
+	for (int64_t at = 0; at < a->bytes && same && status == STATUS_OK; at += COMPARED_BYTES) {
+		size_t n = a->bytes - at < COMPARED_BYTES ? (size_t)(a->bytes - at) : COMPARED_BYTES;
+		status = file_read(&model->checkpoint.shards[a->shard], bytes, n, a->offset + at, err);
+		if (status == STATUS_OK)
+			status = file_read(&model->checkpoint.shards[b->shard], bytes + COMPARED_BYTES, n, b->offset + at, err);
+		same = status == STATUS_OK && memcmp(bytes, bytes + COMPARED_BYTES, n) == 0;
+	}
+	free(bytes);
+	*ret = same;
+	return status;
+}
+
+/* Which tensors are embeddings and head. */
+static enum status find_ends(struct model *model, struct warnings *warnings, struct error *err)
+{
+	char name[128];
+	bool same;
+	struct model_config *config = &model->config;
+	model->embeddings = config->names->embeddings;
+	model->head = "lm_head";
+	if (!config->tied_embeddings) return STATUS_OK;
+	const struct tensor_info *embeddings = model_find(model, tensor_name(name, model->embeddings, "weight"));
+	const struct tensor_info *head = model_find(model, "lm_head.weight");
+	if (!head) {
+		model->head = model->embeddings;
+		return STATUS_OK;
+	}
+	if (!embeddings) {
+		model->embeddings = model->head;
+		return STATUS_OK;
+	}
+	TRY(same_values(model, embeddings, head, &same, err));
+	if (same) {
+		model->head = model->embeddings;
+		return STATUS_OK;
+	}
+	config->tied_embeddings = false;
+	warnings_add(warnings,
+		     "the embeddings are tied ('tie_word_embeddings'), but the model has a '%s' that differs from '%s': it is used "
+		     "as the head, "
+		     "as transformers does; set 'tie_word_embeddings' to false in config.json if that is right",
+		     head->name, embeddings->name);
+	return STATUS_OK;
+}
 
 enum status model_open(const struct place *place, struct warnings *warnings, struct model *ret, struct error *err)
 {
 	struct model model = {0};
 	TRY(model_config_read(place, warnings, &model.config, err));
 	TRY(checkpoint_open(place, warnings, &model.checkpoint, err));
+	enum status status = find_ends(&model, warnings, err);
+	if (status != STATUS_OK) {
+		model_close(&model);
+		return status;
+	}
 	*ret = model;
 	return STATUS_OK;
 }
@@ -26,11 +93,60 @@ static const char *shard_path(const struct model *model, const struct tensor_inf
 	return model->checkpoint.shards[info->shard].path;
 }
 
+const struct tensor_info *model_find(const struct model *model, const char *name)
+{
+	static const char prefix[] = "model.";
+	const struct tensor_info *info = checkpoint_find(&model->checkpoint, name);
+	if (!info && strncmp(name, prefix, sizeof prefix - 1) == 0)
+		info = checkpoint_find(&model->checkpoint, name + sizeof prefix - 1);
+	return info;
+}
+
+/* The first tensor whose name has `part`; NULL when there is none. */
+static const struct tensor_info *find_part(const struct model *model, const char *part)
+{
+	for (size_t i = 0; i < model->checkpoint.n_tensors; i++)
+		if (strstr(model->checkpoint.tensors[i].name, part)) return &model->checkpoint.tensors[i];
+	return NULL;
+}
+
+/* Why a tensor is not there, as far as the others tell. */
+static enum status missing_tensor(const struct model *model, const char *name, struct error *err)
+{
+	const struct tensor_info *fused = model->config.experts ? find_part(model, ".experts.gate_up_proj") : NULL;
+	const char *last = strrchr(name, '.'), *start = strncmp(name, "model.", 6) == 0 ? name + 6 : name;
+	char stem[160];
+	if (fused)
+		return error_set(
+			err, STATUS_UNSUPPORTED,
+			"tensor '%s' is missing: the experts are fused into '%s', which is not supported; load the model with "
+			"transformers and write it with save_pretrained, which keeps experts apart unless told otherwise",
+			name, fused->name);
+	if (strcmp(name, "lm_head.weight") == 0)
+		return error_set(err, STATUS_INVALID,
+				 "tensor 'lm_head.weight' is missing, and the embeddings are not tied ('tie_word_embeddings'): a "
+				 "model without "
+				 "the head of a language model cannot be evaluated; use one that was saved whole (as %s)",
+				 family_of_type(model->config.family)->architecture);
+	snprintf(stem, sizeof stem, "%.*s", (int)(last ? last + 1 - start : 0), start);
+	const struct tensor_info *other = *stem ? find_part(model, stem) : NULL;
+	if (other)
+		return error_set(
+			err, STATUS_UNSUPPORTED,
+			"tensor '%s' is missing, and '%s' in its place: a quantized or compressed model, or an adapter; use the "
+			"model in F32, BF16 or F16",
+			name, other->name);
+	return error_set(err, STATUS_INVALID, "tensor '%s' is missing from the model; it has %zu tensors%s%s%s", name,
+			 model->checkpoint.n_tensors, model->checkpoint.n_tensors ? ", the first of which is '" : "",
+			 model->checkpoint.n_tensors ? model->checkpoint.tensors[0].name : "",
+			 model->checkpoint.n_tensors ? "'" : "");
+}
+
 enum status model_tensor(const struct model *model, const char *name, int64_t rows, int64_t cols, const struct tensor_info **ret,
 			 struct error *err)
 {
-	const struct tensor_info *info = checkpoint_find(&model->checkpoint, name);
-	if (!info) return error_set(err, STATUS_INVALID, "tensor '%s' is missing from the model", name);
+	const struct tensor_info *info = model_find(model, name);
+	if (!info) return missing_tensor(model, name, err);
 	bool fits = rows ? info->rank == 2 && info->shape[0] == rows && info->shape[1] == cols
 			 : info->rank == 1 && info->shape[0] == cols;
 	if (!fits) {
@@ -45,9 +161,22 @@ enum status model_tensor(const struct model *model, const char *name, int64_t ro
 				 shard_path(model, info), name, shape, expected);
 	}
 	if (info->dtype != DTYPE_F32 && info->dtype != DTYPE_BF16 && info->dtype != DTYPE_F16)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' is not F32, BF16 or F16", shard_path(model, info), name);
+		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' has dtype %s, and F32, BF16 or F16 is wanted",
+				 shard_path(model, info), name, info->opaque ? info->opaque : "of integers or F64");
 	*ret = info;
 	return STATUS_OK;
+}
+
+int64_t count_zero_weights(const void *data, enum dtype dtype, int64_t count)
+{
+	int64_t zeros = 0;
+	if (dtype == DTYPE_F32)
+		for (int64_t i = 0; i < count; i++)
+			zeros += ((const float *)data)[i] == 0;
+	else
+		for (int64_t i = 0; i < count; i++)
+			zeros += (((const uint16_t *)data)[i] & 0x7fff) == 0;
+	return zeros;
 }
 
 /* The index of the first element that is NaN or infinite (all exponent bits set), or `count`. */
@@ -159,11 +288,6 @@ static const char *tensor_name(char room[128], const char *name, const char *kin
 	return room;
 }
 
-static const char *head_name(const struct model_config *config, char room[128])
-{
-	return config->tied_embeddings ? tensor_name(room, config->names->embeddings, "weight") : "lm_head.weight";
-}
-
 /* The position table: one row for each position behind `position_offset` others. */
 static enum status position_table(const struct model *model, const struct tensor_info **ret, struct error *err)
 {
@@ -180,8 +304,8 @@ enum status model_check(const struct model *model, struct error *err)
 	char name[128];
 	const struct tensor_info *info;
 	const struct model_config *config = &model->config;
-	TRY(model_tensor(model, tensor_name(name, config->names->embeddings, "weight"), config->vocab, config->hidden, &info, err));
-	TRY(model_tensor(model, head_name(config, name), config->vocab, config->hidden, &info, err));
+	TRY(model_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, config->hidden, &info, err));
+	TRY(model_tensor(model, tensor_name(name, model->head, "weight"), config->vocab, config->hidden, &info, err));
 	TRY(model_tensor(model, tensor_name(name, config->names->final_norm, "weight"), 0, config->hidden, &info, err));
 	if (config->norm.kind == NORM_LAYER)
 		TRY(model_tensor(model, tensor_name(name, config->names->final_norm, "bias"), 0, config->hidden, &info, err));
@@ -209,8 +333,7 @@ enum status model_embed(const struct model *model, struct backend *backend, cons
 	char name[128];
 	const struct model_config *config = &model->config;
 	const struct tensor_info *table, *positions;
-	TRY(model_tensor(model, tensor_name(name, config->names->embeddings, "weight"), config->vocab, config->hidden, &table,
-			 err));
+	TRY(model_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, config->hidden, &table, err));
 	TRY(position_table(model, &positions, err));
 	if (positions && length > config->max_positions)
 		return error_set(err, STATUS_INVALID,
@@ -244,7 +367,7 @@ enum status model_head_load(const struct model *model, struct backend *backend, 
 	struct model_head head = {0};
 	const char *norm = config->names->final_norm;
 	char name[128];
-	TRY(model_tensor(model, head_name(config, name), config->vocab, config->hidden, &info, err));
+	TRY(model_tensor(model, tensor_name(name, model->head, "weight"), config->vocab, config->hidden, &info, err));
 	TRY(model_upload_vector(model, backend, tensor_name(name, norm, "weight"), config->hidden, &head.norm_weight, err));
 	enum status status = STATUS_OK;
 	if (config->norm.kind == NORM_LAYER)

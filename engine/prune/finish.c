@@ -30,18 +30,6 @@ void block_result_release(struct block_result *result)
 
 /* ---- on disk -------------------------------------------------------------------------------------------------------------------- */
 
-static int64_t count_zeros(const void *weights, enum dtype type, int64_t count)
-{
-	int64_t zeros = 0;
-	if (type == DTYPE_F32)
-		for (int64_t i = 0; i < count; i++)
-			zeros += ((const float *)weights)[i] == 0;
-	else
-		for (int64_t i = 0; i < count; i++)
-			zeros += (((const uint16_t *)weights)[i] & 0x7fff) == 0;
-	return zeros;
-}
-
 static enum status write_linear(struct walk *w, const struct linear *linear, const struct tensor weights[FUSED_COUNT],
 				struct block_result *result, struct error *err)
 {
@@ -50,7 +38,7 @@ static enum status write_linear(struct walk *w, const struct linear *linear, con
 	TRY(block_linear_tensor(w->p->model, linear, result->index, &info, err));
 	TRY(w->backend->ops->side_download(w->backend, w->weights, rows.data, (size_t)info.bytes, err));
 	TRY(output_write(w->p->output, &info, w->weights, err));
-	int64_t params = linear->rows * linear->cols, zeros = count_zeros(w->weights, info.dtype, params);
+	int64_t params = linear->rows * linear->cols, zeros = count_zero_weights(w->weights, info.dtype, params);
 	int expert = w->block.layout.products[linear->product].expert;
 	struct part_result *kind = &result->kinds[linear->kind];
 	kind->zeros += zeros;

@@ -264,6 +264,22 @@ static enum status report_unseen(struct walk *w, int index, struct error *err)
 	return tell(w, "warning", data, err);
 }
 
+/* Tells of a block that has more zeros than it is to get: it keeps them, and does not come out as asked. */
+static enum status report_sparse(struct walk *w, int index, struct error *err)
+{
+	int64_t zeros = w->block.zeros, params = w->block.layout.params;
+	char message[400];
+	if (zeros <= llround(w->spec->sparsity * (double)params)) return STATUS_OK;
+	snprintf(message, sizeof message,
+		 "block %d: %.2f %% of its weights (%" PRId64 " of %" PRId64
+		 ") are zero already, more than the %.2f %% asked for; they stay zero, "
+		 "and rows that have fewer zeros are pruned besides",
+		 index, 100 * (double)zeros / (double)params, zeros, params, 100 * w->spec->sparsity);
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddStringToObject(data, "message", message);
+	return tell(w, "warning", data, err);
+}
+
 /* ---- the walk -------------------------------------------------------------------------------------------------------------------- */
 
 static enum status announce_block(struct walk *w, int index, struct error *err)
@@ -337,6 +353,7 @@ static enum status prune_steps(struct walk *w, struct block_result *result, stru
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
 	work_beside(w, index);
+	TRY(report_sparse(w, index, err));
 	TRY(end_phase(w, result, PHASE_LOAD, err));
 	if (walk_calibrated(w)) {
 		TRY(reference_pass(w, err));
