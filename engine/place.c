@@ -72,6 +72,26 @@ char *place_text(const struct place *place, const char *name)
 	return made < 0 ? NULL : text;
 }
 
+/* Takes `path` out of the message: before a name in it altogether, else up to its last component. */
+static void hide(struct error *err, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	size_t length = strlen(path), parent = slash ? (size_t)(slash + 1 - path) : 0;
+	for (char *at = err->message; length > 1 && (at = strstr(at, path));) {
+		size_t cut = at[length] == '/' ? length + 1 : parent;
+		memmove(at, at + cut, strlen(at + cut) + 1);
+		if (cut < length) at += length - cut;
+	}
+}
+
+void place_hide(const struct place *place, struct error *err)
+{
+	char *path = place_text(place, NULL);
+	if (path) hide(err, path);
+	if (place->root) hide(err, place->root);
+	free(path);
+}
+
 /* ---- opening below a root ------------------------------------------------------------------------------------------------ */
 
 /* A walk from the root: the directories from it down to where it stands, and what is left of the way. */

@@ -8,9 +8,7 @@
 
 #include "engine/apportion.h"
 #include "engine/fields.h"
-#include "engine/model/config.h"
-#include "engine/model/output.h"
-#include "engine/model/checkpoint.h"
+#include "engine/model/vet.h"
 
 enum {
 	MAX_NAME = 200,
@@ -89,23 +87,11 @@ static void parse_data_path(struct parser *parser, const struct fields *fields, 
 		fields_problem(fields, "path", "'%s' is not a regular file", dataset->path);
 }
 
-/* The engine's message about a file of the model, without the absolute path of the directory. */
-static void model_problem(struct parser *parser, const struct fields *fields, const struct error *err)
-{
-	const char *message = err->message;
-	char *directory = place_text(&parser->spec->model_place, NULL);
-	size_t length = directory ? strlen(directory) : 0;
-	if (length && strncmp(message, directory, length) == 0 && message[length] == '/') message += length + 1;
-	if (err->status == STATUS_NO_MEMORY || !directory) parser->no_memory = true;
-	fields_problem(fields, "model", "%s", message);
-	free(directory);
-}
-
 static void parse_model(struct parser *parser, const struct fields *fields)
 {
 	struct error err;
 	struct model_config config;
-	struct checkpoint checkpoint;
+	int64_t bytes;
 	struct spec *spec = parser->spec;
 	const struct place *place = &spec->model_place;
 	if (!fields_get(fields, "model")) {
@@ -115,14 +101,11 @@ static void parse_model(struct parser *parser, const struct fields *fields)
 	if (!parse_path(parser, fields, "model", parser->roots->model, &spec->model, &spec->model_place)) return;
 	if (!has_mode(place, S_IFDIR)) {
 		fields_problem(fields, "model", "'%s' is not a directory", spec->model);
-	} else if (model_config_read(place, NULL, &config, &err) != STATUS_OK) {
-		model_problem(parser, fields, &err);
-	} else if (checkpoint_open(place, NULL, &checkpoint, &err) != STATUS_OK) {
-		model_problem(parser, fields, &err);
+	} else if (model_vet(place, NULL, &config, &bytes, &err) != STATUS_OK) {
+		if (err.status == STATUS_NO_MEMORY) parser->no_memory = true;
+		fields_problem(fields, "model", "%s", err.message);
 	} else {
 		parser->max_positions = config.max_positions;
-		if (output_check_inputs(place, &checkpoint, &err) != STATUS_OK) model_problem(parser, fields, &err);
-		checkpoint_close(&checkpoint);
 	}
 }
 

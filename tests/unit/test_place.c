@@ -249,13 +249,36 @@ static void test_swapped_links(void **state)
 
 #define PLACE_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
+/* A client learns names below the root, and nothing of where that is. */
+static void test_hide(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *root, *path, *message, *told;
+	} cases[] = {
+		{"/srv/models", "a/b", "/srv/models/a/b/config.json: is wrong", "config.json: is wrong"},
+		{"/srv/models", "a/b", "/srv/models/a/b: holds nothing", "b: holds nothing"},
+		{"/srv/models", "a/b", "'x' is in /srv/models/a/b/1 and in /srv/models/a/b/2", "'x' is in 1 and in 2"},
+		{"/srv/models", "a/b", "/srv/models/a/b/x: a link leads out of the root /srv/models; do",
+		 "x: a link leads out of the root models; do"},
+		{"/srv/models", ".", "/srv/models/x, /srv/models", "x, models"},
+		{"/", "srv/a", "/srv/a/x: is wrong / missing", "x: is wrong / missing"},
+		{"/srv", "a", "another text", "another text"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct place place = {(char *)cases[i].root, (char *)cases[i].path};
+		struct error err;
+		error_set(&err, STATUS_INVALID, "%s", cases[i].message);
+		place_hide(&place, &err);
+		assert_string_equal(err.message, cases[i].told);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		PLACE_TEST(test_links),
-		PLACE_TEST(test_find),
-		PLACE_TEST(test_writing),
-		PLACE_TEST(test_swapped_links),
+		PLACE_TEST(test_links),   PLACE_TEST(test_find),          cmocka_unit_test(test_hide),
+		PLACE_TEST(test_writing), PLACE_TEST(test_swapped_links),
 	};
 	int failed = cmocka_run_group_tests_name("openat2", tests, NULL, NULL);
 	without_openat2 = true;

@@ -1,0 +1,100 @@
+#include "engine/model/vet.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "engine/model/checkpoint.h"
+#include "engine/model/output.h"
+
+enum { MAX_SHOWN = 3, MAX_FILE_NAME = 80 };
+
+static bool ends_in(const char *name, const char *suffix)
+{
+	size_t length = strlen(name), tail = strlen(suffix);
+	return length > tail && strcasecmp(name + length - tail, suffix) == 0;
+}
+
+/* Is that a file of weights, whether or not besad reads it? */
+static bool is_weights(const char *name)
+{
+	static const char *const suffixes[] = {".safetensors", ".bin", ".gguf", ".pth", ".pt", ".h5", ".msgpack", ".onnx"};
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
+		if (*name != '.' && strlen(name) <= MAX_FILE_NAME && ends_in(name, suffixes[i])) return true;
+	return false;
+}
+
+/* The first names, in their order, of the weights in the directory; how many there are in all. */
+static int find_weights(const struct place *model, char names[MAX_SHOWN][MAX_FILE_NAME + 1])
+{
+	struct error ignored;
+	DIR *directory;
+	int count = 0, shown = 0;
+	if (place_list(model, NULL, &directory, &ignored) != STATUS_OK) return 0;
+	for (struct dirent *entry; (entry = readdir(directory));) {
+		if (!is_weights(entry->d_name)) continue;
+		count++;
+		int at = shown;
+		while (at > 0 && strcmp(entry->d_name, names[at - 1]) < 0)
+			at--;
+		if (at == MAX_SHOWN) continue;
+		if (shown < MAX_SHOWN) shown++;
+		memmove(names + at + 1, names + at, (size_t)(shown - at - 1) * sizeof *names);
+		strcpy(names[at], entry->d_name);
+	}
+	closedir(directory);
+	return count;
+}
+
+/* Adds to a message about a file that is not there what is, and what to do. */
+static void tell_what_is_there(const struct place *model, bool has_config, struct error *err)
+{
+	char names[MAX_SHOWN][MAX_FILE_NAME + 1], list[MAX_SHOWN * (MAX_FILE_NAME + 2) + 1] = "", *end = list;
+	struct error before = *err;
+	if (!has_config && place_has(model, "snapshots")) {
+		error_set(err, before.status,
+			  "%s; this is a repository of a Hugging Face cache: name one of the directories in its snapshots/ as the "
+			  "model",
+			  before.message);
+		return;
+	}
+	int count = find_weights(model, names), shown = count < MAX_SHOWN ? count : MAX_SHOWN;
+	for (int i = 0; i < shown; i++)
+		end = stpcpy(stpcpy(end, i ? ", " : ""), names[i]);
+	if (count == 0)
+		error_set(err, before.status, "%s; there are no weights in the directory: was all of it downloaded?",
+			  before.message);
+	else
+		error_set(err, before.status,
+			  "%s; there is %s%s: besad reads Hugging Face directories with safetensors, as save_pretrained of "
+			  "transformers "
+			  "writes them",
+			  before.message, list, count > shown ? " and more" : "");
+}
+
+static enum status check(const struct place *model, struct warnings *warnings, struct model_config *ret_config, int64_t *ret_bytes,
+			 struct error *err)
+{
+	struct checkpoint checkpoint;
+	bool has_config = place_has(model, "config.json");
+	enum status status = model_config_read(model, warnings, ret_config, err);
+	if (status == STATUS_OK) status = checkpoint_open(model, warnings, &checkpoint, err);
+	if (status == STATUS_NOT_FOUND) tell_what_is_there(model, has_config, err);
+	TRY(status);
+	int64_t bytes = 0;
+	for (int i = 0; i < checkpoint.n_shards; i++)
+		bytes += checkpoint.shards[i].size;
+	status = output_check_inputs(model, &checkpoint, err);
+	checkpoint_close(&checkpoint);
+	if (status == STATUS_OK) *ret_bytes = bytes;
+	return status;
+}
+
+enum status model_vet(const struct place *model, struct warnings *warnings, struct model_config *ret_config, int64_t *ret_bytes,
+		      struct error *err)
+{
+	enum status status = check(model, warnings, ret_config, ret_bytes, err);
+	if (status != STATUS_OK) place_hide(model, err);
+	return status;
+}
