@@ -34,10 +34,14 @@ struct api_hooks {
 	/* STATUS_EXISTS when a job that is to be queued again can no longer have its output. */
 	enum status (*prepare_retry)(void *context, const struct job *job, struct error *err);
 
-	void (*queued)(void *context);                                        /* there is a job to claim */
-	void (*cancelled)(void *context, const char *job_id);                 /* that job is cancelling, or was cancelled */
-	void (*deleted)(void *context, const char *job_id);                   /* its files may go */
-	enum status (*models)(void *context, cJSON **ret, struct error *err); /* an array */
+	void (*queued)(void *context);                        /* there is a job to claim */
+	void (*cancelled)(void *context, const char *job_id); /* that job is cancelling, or was cancelled */
+	void (*deleted)(void *context, const char *job_id);   /* its files may go */
+
+	/* What lies below the roots for models and for data: an array, and whether it is not the whole list. */
+	enum status (*models)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
+	enum status (*data)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
+
 	cJSON *(*info)(void *context); /* what the daemon adds to /v1/info; NULL: no memory */
 	bool (*ready)(void *context);
 };

@@ -92,6 +92,7 @@ struct route {
 	handler_fn *handler;
 	bool open;             /* needs no token */
 	bool slow;             /* writes or reads files: not on the thread that serves every connection */
+	bool scans;            /* looks through directories: on a thread of its own, so that nothing else waits for it */
 	bool body;             /* takes a JSON body */
 	const char *types[3];  /* what it can answer with, NULL-terminated */
 	const char *params[4]; /* query parameters, NULL-terminated */
@@ -108,7 +109,7 @@ void router_run(struct request *, struct response *);
 
 handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_retry, jobs_delete; /* jobs.c */
 handler_fn events_list;                                                             /* events.c */
-handler_fn report_show, models_list, info_show, metrics_show, health_live, health_ready;
+handler_fn report_show, models_list, data_list, info_show, metrics_show, health_live, health_ready;
 
 #define ASSET_HANDLER(name, path, file, type) asset_##name,
 handler_fn DASHBOARD_FILES(ASSET_HANDLER) asset_openapi; /* assets.c */

@@ -1,4 +1,4 @@
-/* What the daemon is and how it is: info, models, health, metrics. */
+/* What the daemon is and how it is: info, models, data, health, metrics. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,18 +31,37 @@ void info_show(const struct request *request, struct response *response)
 	response_json(response, 200, json);
 }
 
-void models_list(const struct request *request, struct response *response)
+static void answer_list(struct response *response, const char *key, enum status status, cJSON *list, bool truncated,
+			const struct error *err)
 {
-	const struct api_hooks *hooks = &request->config->hooks;
-	cJSON *models;
-	struct error err;
-	if (hooks->models(hooks->context, &models, &err)) {
-		problem_failure(response, &err);
+	if (status) {
+		problem_failure(response, err);
 		return;
 	}
 	cJSON *json = cJSON_CreateObject();
-	cJSON_AddItemToObject(json, "models", models);
+	cJSON_AddItemToObject(json, key, list);
+	cJSON_AddBoolToObject(json, "truncated", truncated);
 	response_json(response, 200, json);
+}
+
+void models_list(const struct request *request, struct response *response)
+{
+	const struct api_hooks *hooks = &request->config->hooks;
+	cJSON *list = NULL;
+	bool truncated = false;
+	struct error err;
+	enum status status = hooks->models(hooks->context, &list, &truncated, &err);
+	answer_list(response, "models", status, list, truncated, &err);
+}
+
+void data_list(const struct request *request, struct response *response)
+{
+	const struct api_hooks *hooks = &request->config->hooks;
+	cJSON *list = NULL;
+	bool truncated = false;
+	struct error err;
+	enum status status = hooks->data(hooks->context, &list, &truncated, &err);
+	answer_list(response, "data", status, list, truncated, &err);
 }
 
 void health_live(const struct request *request, struct response *response)

@@ -2,7 +2,7 @@
  *
  * One thread per listening socket serves every connection, so it must never wait: handlers that write, or read files, run on the
  * executor's threads while their connection is suspended. The library aborts the process when it is stopped with a suspended
- * connection, hence the order in api_stop: no new connections, the executor runs dry, the streams end, then the library stops. */
+ * connection, hence the order in api_stop: no new connections, the executors run dry, the streams end, then the library stops. */
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -28,7 +28,7 @@ struct api {
 	struct api_config config;
 	struct hub *hub;
 	struct peers *peers;
-	struct executor *executor;
+	struct executor *executor, *scanner; /* of requests that write or read a file, and of those that look through directories */
 	struct MHD_Daemon *daemons[MAX_SOCKETS];
 	int sockets[MAX_SOCKETS];
 	size_t n;
@@ -249,14 +249,15 @@ static enum MHD_Result run(struct exchange *exchange)
 {
 	if (exchange->refused) return answer(exchange);
 	exchange->phase = RUNNING;
-	if (!exchange->request.route->slow) {
+	const struct route *route = exchange->request.route;
+	if (!route->slow && !route->scans) {
 		router_run(&exchange->request, &exchange->response);
 		return answer(exchange);
 	}
 	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), 0);
 	exchange->task.run = run_slowly;
 	MHD_suspend_connection(exchange->connection);
-	if (executor_push(exchange->api->executor, &exchange->task)) return MHD_YES;
+	if (executor_push(route->scans ? exchange->api->scanner : exchange->api->executor, &exchange->task)) return MHD_YES;
 	problem(&exchange->response, 503, "stopping", "besad is stopping");
 	response_header(&exchange->response, "Retry-After", "5");
 	MHD_resume_connection(exchange->connection);
@@ -342,6 +343,7 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	status = hub_create(config->db, config->metrics, &api->hub, err);
 	if (!status) status = peers_create(&api->peers, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->executor, err);
+	if (!status) status = executor_create(1, &api->scanner, err);
 	if (!status) db_set_listener(config->db, hub_notify, api->hub);
 	for (size_t i = 0; i < n && !status; i++) {
 		api->daemons[i] = listen_on(api, sockets[i], (unsigned)n);
@@ -373,6 +375,7 @@ void api_stop(struct api *api)
 	for (size_t i = 0; i < api->n; i++)
 		if (api->daemons[i]) MHD_quiesce_daemon(api->daemons[i]);
 	if (api->executor) executor_stop(api->executor);
+	if (api->scanner) executor_stop(api->scanner);
 	if (api->hub) hub_stop(api->hub);
 	wait_until_idle(api);
 	for (size_t i = 0; i < api->n; i++) {
@@ -380,6 +383,7 @@ void api_stop(struct api *api)
 		close(api->sockets[i]); /* a quiesced server leaves it to us */
 	}
 	executor_free(api->executor);
+	executor_free(api->scanner);
 	peers_free(api->peers);
 	hub_free(api->hub);
 	pthread_cond_destroy(&api->idle);

@@ -1,4 +1,4 @@
-/* What the daemon is, and what it has: info, models. */
+/* What the daemon is, and what it has: info, models, data. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,41 +69,82 @@ enum exit_code command_info(struct client *client, const struct options *options
 	return EXIT_OK;
 }
 
+/* Why an entry of a list cannot be used, "" where it can. */
+static const char *objection(const cJSON *entry)
+{
+	bool supported = !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(entry, "supported"));
+	return supported ? "" : text_member_or(entry, "reason", "is not supported");
+}
+
 static void add_model(struct table *table, const cJSON *model)
 {
 	char text[TEXT_ROOM];
 	double blocks = number_member(model, "blocks");
-	bool supported = !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(model, "supported"));
 	table_add(table, text_member_or(model, "name", "?"));
 	table_add(table, text_member_or(model, "family", "-"));
 	table_add_format(table, isfinite(blocks) ? "%.0f" : "-", blocks);
 	table_add(table, format_bytes(number_member(model, "bytes"), text));
-	table_add(table, supported ? "" : text_member_or(model, "reason", "is not supported"));
+	table_add(table, objection(model));
 	table_end_row(table);
 }
 
-static void print_models(const cJSON *models)
+static void add_file(struct table *table, const cJSON *file)
 {
-	static const char *const head[] = {"MODEL", "FAMILY", "BLOCKS", "SIZE", ""};
-	const cJSON *model;
-	struct table table = {.align = "llrrl"};
-	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
-		table_add(&table, head[i]);
-	table_end_row(&table);
-	cJSON_ArrayForEach(model, models) add_model(&table, model);
-	table_print(&table, stdout);
-	table_free(&table);
+	char text[TEXT_ROOM];
+	table_add(table, text_member_or(file, "name", "?"));
+	table_add(table, text_member_or(file, "kind", "-"));
+	table_add(table, text_member_or(file, "compression", "-"));
+	table_add(table, format_bytes(number_member(file, "size"), text));
+	table_add(table, objection(file));
+	table_end_row(table);
+}
+
+/* Names of what can be used, for scripts and completions; one with a line break in it would be two. */
+static void print_names(const cJSON *list)
+{
+	const cJSON *entry;
+	cJSON_ArrayForEach(entry, list)
+	{
+		const char *name = text_member(entry, "name");
+		if (name && !*objection(entry) && !strpbrk(name, "\r\n")) puts(name);
+	}
+}
+
+/* A list that the daemon has at `path`, under `key`; `head` has five columns. */
+static enum exit_code show_list(struct client *client, const struct options *options, const char *path, const char *key,
+				const char *const head[5], const char *align, void (*add)(struct table *, const cJSON *))
+{
+	cJSON *answer;
+	const cJSON *entry;
+	enum exit_code code = client_get(client, path, &answer);
+	if (code != EXIT_OK) return code;
+	if (options->json) {
+		print_json(answer);
+	} else if (options->names) {
+		print_names(cJSON_GetObjectItemCaseSensitive(answer, key));
+	} else {
+		struct table table = {.align = align};
+		for (size_t i = 0; i < 5; i++)
+			table_add(&table, head[i]);
+		table_end_row(&table);
+		cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(answer, key)) add(&table, entry);
+		table_print(&table, stdout);
+		table_free(&table);
+		if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "truncated")))
+			fputs("besactl: there is more than the daemon lists\n", stderr);
+	}
+	cJSON_Delete(answer);
+	return EXIT_OK;
 }
 
 enum exit_code command_models(struct client *client, const struct options *options)
 {
-	cJSON *answer;
-	enum exit_code code = client_get(client, "/v1/models", &answer);
-	if (code != EXIT_OK) return code;
-	if (options->json)
-		print_json(answer);
-	else
-		print_models(cJSON_GetObjectItemCaseSensitive(answer, "models"));
-	cJSON_Delete(answer);
-	return EXIT_OK;
+	static const char *const head[] = {"MODEL", "FAMILY", "BLOCKS", "SIZE", ""};
+	return show_list(client, options, "/v1/models", "models", head, "llrrl", add_model);
+}
+
+enum exit_code command_data(struct client *client, const struct options *options)
+{
+	static const char *const head[] = {"FILE", "KIND", "PACKED", "SIZE", ""};
+	return show_list(client, options, "/v1/data", "data", head, "lllrl", add_file);
 }

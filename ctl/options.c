@@ -21,7 +21,8 @@ static const struct {
 	{COMMAND_CANCEL, "cancel", "JOB...", "stop jobs that are not finished", 1, 1000},
 	{COMMAND_RETRY, "retry", "JOB...", "queue failed or cancelled jobs again; they go on where they stopped", 1, 1000},
 	{COMMAND_RM, "rm", "JOB...", "forget finished jobs", 1, 1000},
-	{COMMAND_MODELS, "models", "", "models that can be pruned", 0, 0},
+	{COMMAND_MODELS, "models", "", "models, and why some cannot be pruned", 0, 0},
+	{COMMAND_DATA, "data", "", "data files, and why some cannot be read", 0, 0},
 	{COMMAND_INFO, "info", "", "the daemon: version, backend, device, limits", 0, 0},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
@@ -47,7 +48,7 @@ static const struct {
 	{OPTION_PRECISION, 0, "precision", "P", COMMAND_SUBMIT, "auto, f32, bf16"},
 	{OPTION_PRIORITY, 0, "priority", "N", COMMAND_SUBMIT, "higher ones run first"},
 	{OPTION_TIMEOUT, 0, "timeout", "SECONDS", COMMAND_SUBMIT, "fail after so long; 0: never"},
-	{OPTION_SET, 0, "set", "KEY=VALUE", COMMAND_SUBMIT, "any other field: --set besa.epochs=2; may be repeated"},
+	{OPTION_SET, 0, "set", "KEY=VALUE", COMMAND_SUBMIT, "any other field: --set besa.epochs=2, evaluation.perplexity.0.path=F"},
 	{OPTION_DRY_RUN, 0, "dry-run", NULL, COMMAND_SUBMIT, "print the job file that would be sent"},
 	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT,
 	 "sent twice, queues one job; {date} is today in UTC"},
@@ -57,6 +58,7 @@ static const struct {
 	 "how long a silent daemon is tried again (default 600)"},
 	{OPTION_STATE, 0, "state", "STATE", COMMAND_LIST, "queued, running, cancelling, succeeded, failed, cancelled"},
 	{OPTION_LIMIT, 0, "limit", "N", COMMAND_LIST, "at most so many (default 20; 0: all)"},
+	{OPTION_NAMES, 0, "names", NULL, COMMAND_MODELS | COMMAND_DATA, "only the names of what can be used, one a line"},
 	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon (default $BESAD_URL, else http://127.0.0.1:8642)"},
 	{OPTION_TOKEN_FILE, 0, "token-file", "FILE", COMMAND_ANY, "holds its token (default $BESAD_TOKEN_FILE)"},
 	{OPTION_JSON, 'j', "json", NULL, COMMAND_ANY, "print JSON; with --watch and watch, each event as a line"},
@@ -109,6 +111,8 @@ static bool take(struct options *options, size_t index, const char *value)
 		return options->wait = true;
 	case OPTION_RECONNECT:
 		return parse_number(value, 1e9, false, &options->reconnect_seconds);
+	case OPTION_NAMES:
+		return options->names = true;
 	case OPTION_STATE:
 		options->state = value;
 		return true;
@@ -167,7 +171,8 @@ enum exit_code options_parse(int argc, char **argv, struct options *ret)
 		if (code == '?') return usage_error("the arguments are not understood", "", ""); /* getopt said which */
 		size_t index = find_option(code);
 		given[index] = true;
-		if (options.n_settings == MAX_SETTINGS) return usage_error("too many options", "", "");
+		if (options.n_settings == MAX_SETTINGS)
+			return usage_error("--%s: more options than can be taken", table[index].name, "");
 		if (!take(&options, index, optarg)) return usage_error("--%s takes a number, not '%s'", table[index].name, optarg);
 	}
 	enum exit_code code = take_command(&options, argv + optind, argc - optind);
@@ -193,8 +198,8 @@ void options_help(void)
 	for (size_t i = 0; i < OPTIONS; i++) {
 		const char *group = table[i].commands == COMMAND_ANY      ? "Everywhere:"
 				    : table[i].commands == COMMAND_LIST   ? "For list:"
-				    : table[i].commands == COMMAND_RM     ? "For rm:"
 				    : table[i].commands == COMMAND_SUBMIT ? "For submit:"
+				    : table[i].commands & COMMAND_DATA    ? "For models and data:"
 									  : "For submit and watch:";
 		char left[64], letter[8] = "    ";
 		if (!title || strcmp(title, group) != 0) printf("\n%s\n", group);

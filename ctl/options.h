@@ -42,6 +42,7 @@ enum option_code {
 	OPTION_RECONNECT,
 	OPTION_STATE,
 	OPTION_LIMIT,
+	OPTION_NAMES,
 };
 
 /* Commands as bits, for the table of options. */
@@ -57,7 +58,8 @@ enum command {
 	COMMAND_RM = 1 << 8,
 	COMMAND_MODELS = 1 << 9,
 	COMMAND_INFO = 1 << 10,
-	COMMAND_ANY = (1 << 11) - 1,
+	COMMAND_DATA = 1 << 11,
+	COMMAND_ANY = (1 << 12) - 1,
 };
 
 struct options {
@@ -77,6 +79,7 @@ struct options {
 	double reconnect_seconds;
 	const char *state; /* list */
 	int limit;
+	bool names; /* models, data */
 };
 
 /* Fills *ret from the arguments and the environment. EXIT_USAGE, after a message, when they make no sense. */

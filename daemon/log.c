@@ -14,7 +14,7 @@ static const char *level_name(enum log_level level)
 
 void log_write(enum log_level level, const char *format, ...)
 {
-	char line[2048];
+	char line[4096]; /* a message of struct error, and what is said of it */
 	int used;
 	if (getenv("JOURNAL_STREAM")) {
 		used = snprintf(line, sizeof line, "<%d>", level);

@@ -1,106 +1,175 @@
 #include "daemon/models.h"
 
-#include <dirent.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "engine/file.h"
 #include "engine/json.h"
-#include "engine/model/config.h"
-#include "engine/model/checkpoint.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/vet.h"
 
-enum { MAX_DEPTH = 5, MAX_MODELS = 1000 };
+enum {
+	MAX_FILES = 4096,           /* of one model that are looked at */
+	MAX_HEADERS = 64 << 20,     /* bytes of one model's headers and index that are read for the list */
+	MAX_INDEX_HEADER = 64 << 20 /* what the engine reads of an index */
+};
 
-/* Is there a model of this name in the list, from a root that is searched before? */
-static bool is_listed(const cJSON *list, const char *name)
+static const char config_name[] = "config.json";
+
+static bool begins(const char *name, const char *prefix)
 {
-	const cJSON *model;
-	cJSON_ArrayForEach(model, list) if (strcmp(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "name")), name) ==
-					    0) return true;
+	return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+static bool ends(const char *name, const char *suffix)
+{
+	size_t length = strlen(name), tail = strlen(suffix);
+	return length > tail && strcmp(name + length - tail, suffix) == 0;
+}
+
+static bool is_index(const char *name)
+{
+	return ends(name, ".index.json");
+}
+
+static bool is_weights(const char *name)
+{
+	static const char *const suffixes[] = {".safetensors", ".bin", ".gguf", ".pth", ".pt"};
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
+		if (ends(name, suffixes[i])) return true;
 	return false;
 }
 
-static enum status read_model(const struct place *place, cJSON *model, struct error *err)
+/* Weights that make a model of a directory without config.json. */
+static bool names_a_model(const char *name)
 {
-	struct model_config config;
-	struct checkpoint checkpoint;
-	TRY(model_config_read(place, NULL, &config, err));
-	cJSON_AddStringToObject(model, "family", config.family);
-	cJSON_AddNumberToObject(model, "blocks", (double)config.layers);
-	TRY(checkpoint_open(place, NULL, &checkpoint, err));
-	double bytes = 0;
-	for (int i = 0; i < checkpoint.n_shards; i++)
-		bytes += (double)checkpoint.shards[i].size;
-	checkpoint_close(&checkpoint);
-	cJSON_AddNumberToObject(model, "bytes", bytes);
-	return STATUS_OK;
+	return (begins(name, "model") && ends(name, ".safetensors")) || (begins(name, "pytorch_model") && ends(name, ".bin")) ||
+	       (begins(name, "consolidated") && is_weights(name)) || ends(name, ".gguf");
 }
 
-static void add_null(cJSON *object, const char *key)
+/* ---- what is told of a model --------------------------------------------------------------------------------------------- */
+
+struct candidate {
+	const struct tree_directory *directory;
+	const struct tree_entry *files[MAX_FILES];
+	size_t count;
+};
+
+/* "meta-llama/Llama-3.2-1B" of "…/models--meta-llama--Llama-3.2-1B/snapshots/<revision>", freed by the caller; else NULL. */
+static char *repository(const char *name)
 {
-	if (!cJSON_HasObjectItem(object, key)) cJSON_AddNullToObject(object, key);
+	static const char prefix[] = "models--", middle[] = "/snapshots/";
+	const char *end = strstr(name, middle), *start = end;
+	if (!end || strchr(end + strlen(middle), '/')) return NULL;
+	while (start > name && start[-1] != '/')
+		start--;
+	if (!begins(start, prefix)) return NULL;
+	start += strlen(prefix);
+	char *title = strndup(start, (size_t)(end - start)), *to = title;
+	for (const char *from = title; from && *from; from++) {
+		bool slash = from[0] == '-' && from[1] == '-';
+		*to++ = slash ? '/' : *from;
+		from += slash;
+	}
+	if (to) *to = 0;
+	return title;
 }
 
-static void add_model(const char *root, const char *path, cJSON *list)
+static void add_text(cJSON *object, const char *key, const char *text)
 {
+	cJSON_AddItemToObject(object, key, text ? cJSON_CreateString(text) : cJSON_CreateNull());
+}
+
+/* The bytes of a file that checkpoint_open would read into memory; what it refuses by its length counts as nothing. */
+static size_t header_bytes(const struct place *model, const struct tree_entry *entry)
+{
+	struct file file;
+	struct error ignored;
+	unsigned char head[8] = {0};
+	uint64_t length = 0;
+	if (is_index(entry->name)) return entry->info.st_size <= MAX_INDEX_HEADER ? (size_t)entry->info.st_size : 0;
+	if (!ends(entry->name, ".safetensors") || place_open(model, entry->name, &file, &ignored)) return 0;
+	if (file_read(&file, head, sizeof head, 0, &ignored)) memset(head, 0, sizeof head);
+	for (size_t i = sizeof head; i-- > 0;)
+		length = length << 8 | head[i];
+	file_close(&file);
+	return length <= SAFETENSORS_MAX_HEADER ? (size_t)length : 0;
+}
+
+/* Why the files are not read for the list, or NULL; *ret_later: they may be next time. */
+static const char *reading_objection(struct catalog *catalog, const struct candidate *candidate, bool *ret_later)
+{
+	size_t bytes = 0, *budget = catalog_budget(catalog);
+	for (size_t i = 0; i < candidate->count && bytes <= MAX_HEADERS; i++)
+		bytes += header_bytes(&candidate->directory->place, candidate->files[i]);
+	*ret_later = bytes <= MAX_HEADERS && bytes > *budget;
+	if (bytes > MAX_HEADERS)
+		return "the headers of its weights are too large to be read for this list; a job may name it all the same";
+	if (*ret_later) return "not looked at yet: too much was to be read for this list; ask for it again";
+	*budget -= bytes;
+	return NULL;
+}
+
+static bool read_model(struct catalog *catalog, const void *context, cJSON *object)
+{
+	const struct candidate *candidate = context;
+	const struct tree_directory *directory = candidate->directory;
+	struct model_config config = {0};
 	struct error err;
-	const char *name = path + strlen(root) + 1;
-	if (!utf8_valid(name, strlen(name)) || is_listed(list, name)) return;
-	cJSON *model = cJSON_CreateObject();
-	cJSON_AddStringToObject(model, "name", name);
-	struct place place = {(char *)root, (char *)name};
-	enum status status = read_model(&place, model, &err);
-	add_null(model, "family");
-	add_null(model, "blocks");
-	add_null(model, "bytes");
-	cJSON_AddBoolToObject(model, "supported", status == STATUS_OK);
-	/* The operator's absolute paths are nobody else's business. */
-	const char *reason = strncmp(err.message, path, strlen(path)) == 0 ? err.message + strlen(path) + 1 : err.message;
-	if (status && utf8_valid(reason, strlen(reason)))
-		cJSON_AddStringToObject(model, "reason", reason);
-	else
-		cJSON_AddNullToObject(model, "reason");
-	cJSON_AddItemToArray(list, model);
-}
-
-static int is_visible(const struct dirent *entry)
-{
-	return entry->d_name[0] != '.';
-}
-
-/* Symbolic links to directories are not followed: what they lead to is a root of its own, or is not to be read. */
-static void search(const char *root, const char *directory, int depth, cJSON *list)
-{
-	char path[PATH_MAX];
-	struct dirent **entries;
-	if (cJSON_GetArraySize(list) >= MAX_MODELS) return;
-	if (depth > 0) {
-		if (snprintf(path, sizeof path, "%s/config.json", directory) >= (int)sizeof path) return;
-		if (path_exists(path)) {
-			add_model(root, directory, list);
-			return;
-		}
+	int64_t bytes = 0;
+	bool later = false;
+	enum status status = STATUS_UNSUPPORTED;
+	const char *reason = directory->failure;
+	if (!reason && candidate->count == MAX_FILES) reason = "the directory has too many files";
+	if (!reason) reason = reading_objection(catalog, candidate, &later);
+	if (!reason) {
+		status = model_vet(&directory->place, NULL, &config, &bytes, &err);
+		if (status) reason = err.message;
 	}
-	int n = depth < MAX_DEPTH ? scandir(directory, &entries, is_visible, alphasort) : -1;
-	for (int i = 0; i < n; i++) {
-		struct stat info;
-		int length = snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name);
-		free(entries[i]);
-		if (length < (int)sizeof path && lstat(path, &info) == 0 && S_ISDIR(info.st_mode))
-			search(root, path, depth + 1, list);
-	}
-	if (n >= 0) free(entries);
+	for (size_t i = 0; i < candidate->count && status != STATUS_OK; i++)
+		if (is_weights(candidate->files[i]->name)) bytes += candidate->files[i]->info.st_size;
+
+	char *title = repository(directory->name), *told = reason ? strdup(reason) : NULL;
+	if (told) utf8_mask(told);
+	add_text(object, "title", title);
+	add_text(object, "family", config.family[0] ? config.family : NULL);
+	cJSON_AddItemToObject(object, "blocks", config.layers ? cJSON_CreateNumber((double)config.layers) : cJSON_CreateNull());
+	cJSON_AddItemToObject(object, "bytes", bytes ? cJSON_CreateNumber((double)bytes) : cJSON_CreateNull());
+	cJSON_AddBoolToObject(object, "supported", status == STATUS_OK);
+	add_text(object, "reason", told);
+	free(title);
+	free(told);
+	return !later &&
+	       (status == STATUS_OK || status == STATUS_INVALID || status == STATUS_UNSUPPORTED || status == STATUS_NOT_FOUND);
 }
 
-enum status models_find(char *const *roots, cJSON **ret, struct error *err)
+/* ---- what is a model ----------------------------------------------------------------------------------------------------- */
+
+/* A directory of a model is not searched for others, unless it has no weights. */
+static bool visit(void *context, const struct tree_directory *directory)
 {
-	cJSON *list = cJSON_CreateArray();
-	if (!list) return error_set(err, STATUS_NO_MEMORY, "no memory for the list of models");
-	for (; *roots; roots++)
-		search(*roots, *roots, 0, list);
-	*ret = list;
-	return STATUS_OK;
+	struct candidate *candidate = calloc(1, sizeof *candidate);
+	bool config = false, weights = false, named = false;
+	struct identity identity = {{0}};
+	if (!candidate) return false;
+	candidate->directory = directory;
+	for (size_t i = 0; i < directory->count && candidate->count < MAX_FILES; i++) {
+		const struct tree_entry *entry = &directory->entries[i];
+		bool is_config = strcmp(entry->name, config_name) == 0;
+		if (S_ISDIR(entry->info.st_mode)) continue;
+		candidate->files[candidate->count++] = entry;
+		config = config || is_config;
+		weights = weights || is_weights(entry->name);
+		named = named || names_a_model(entry->name);
+	}
+	bool is_model = directory->depth > 0 && (config || named || directory->failure);
+	if (is_model) {
+		if (!directory->failure) identity_of(candidate->files, candidate->count, &identity);
+		catalog_offer(context, directory->name, &identity, read_model, candidate);
+	}
+	free(candidate);
+	return !is_model || !weights;
 }
+
+const struct catalog_kind models_kind = {
+	.limits = {.depth = 6, .entries = 200000}, .most = 1000, .most_bytes = 4 << 20, .visit = visit};

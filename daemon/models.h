@@ -1,12 +1,11 @@
+/* The list of models that clients may name. */
 #ifndef BESAD_DAEMON_MODELS_H
 #define BESAD_DAEMON_MODELS_H
 
-#include <cjson/cJSON.h>
+#include "daemon/catalog.h"
 
-#include "engine/error.h"
-
-/* The model directories below the NULL-terminated `roots`, as the contract's list: {name, family, blocks, bytes, supported, reason}, name
- * being what a job's `model` takes. Directories that begin with a dot are left out. */
-enum status models_find(char *const *roots, cJSON **ret, struct error *err);
+/* The directories below the roots that hold a model, also those that cannot be pruned, as the contract's list: {name, title, family, blocks,
+ * bytes, supported, reason}, name being what a job's `model` takes. */
+extern const struct catalog_kind models_kind;
 
 #endif

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "daemon/data.h"
 #include "daemon/device.h"
 #include "daemon/gauge.h"
 #include "daemon/listen.h"
@@ -37,6 +38,7 @@ struct daemon {
 	struct worker *worker;
 	struct token *token;
 	_Atomic int64_t queue_limit;
+	struct catalog *models, *data;
 	struct api *api;
 	struct sockets sockets;
 	cJSON *info; /* what does not change of /v1/info */
@@ -143,9 +145,14 @@ static void hook_deleted(void *context, const char *job_id)
 	discard(context, job_id);
 }
 
-static enum status hook_models(void *context, cJSON **ret, struct error *err)
+static enum status hook_models(void *context, cJSON **ret, bool *ret_truncated, struct error *err)
 {
-	return models_find(((struct daemon *)context)->options->roots.model, ret, err);
+	return catalog_list(((struct daemon *)context)->models, ret, ret_truncated, err);
+}
+
+static enum status hook_data(void *context, cJSON **ret, bool *ret_truncated, struct error *err)
+{
+	return catalog_list(((struct daemon *)context)->data, ret, ret_truncated, err);
 }
 
 static cJSON *hook_info(void *context)
@@ -258,6 +265,8 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 {
 	if (daemon->options->token && !(daemon->token = token_create(daemon->options->token)))
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the token");
+	TRY(catalog_create(&models_kind, daemon->options->roots.model, &daemon->models, err));
+	TRY(catalog_create(&data_files_kind, daemon->options->roots.data, &daemon->data, err));
 	struct api_config config = {
 		.db = daemon->db,
 		.metrics = daemon->metrics,
@@ -268,6 +277,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .cancelled = hook_cancelled,
 			  .deleted = hook_deleted,
 			  .models = hook_models,
+			  .data = hook_data,
 			  .info = hook_info,
 			  .ready = hook_ready},
 		.token = daemon->token,
@@ -389,6 +399,8 @@ static void stop(struct daemon *daemon)
 	if (daemon->worker) worker_stop(daemon->worker); /* before the streams end, so that watchers hear of it */
 	api_stop(daemon->api);
 	token_free(daemon->token);
+	catalog_free(daemon->models);
+	catalog_free(daemon->data);
 	listen_close(&daemon->sockets);
 	notifier_stop(daemon->notifier);
 	worker_free(daemon->worker);

@@ -6,12 +6,15 @@ import { DATASET, GROUPS, lookUp, merge, parse, place, remainder } from "./spec.
 
 // ---- one field --------------------------------------------------------------------------------------------------------------
 
+// The files that fields of the kind "file" offer.
+const FILES = "data-files";
+
 function control(field, id) {
 	if (field.kind === "flag") return make("input", { type: "checkbox", id });
 	if (field.kind === "choice" || field.kind === "model")
 		return make("select", { id }, (field.choices || []).map(({ value, text }) => make("option", { value }, text || "default")));
 	return make("input", { type: "text", id, inputmode: field.kind === "number" ? "decimal" : null, placeholder: field.placeholder,
-		autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
+		list: field.kind === "file" ? FILES : null, autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
 }
 
 class Field {
@@ -104,7 +107,13 @@ class Datasets {
 
 function modelOption(model) {
 	const facts = model.supported ? [model.family, `${model.blocks} blocks`, bytes(model.bytes)] : [model.reason || "not supported"];
-	return make("option", { value: model.name, disabled: !model.supported }, `${model.name} (${facts.filter(Boolean).join(", ")})`);
+	const name = model.title ? `${model.title} ${model.name.slice(model.name.lastIndexOf("/") + 1).slice(0, 8)}` : model.name;
+	return make("option", { value: model.name, disabled: !model.supported }, `${name} (${facts.filter(Boolean).join(", ")})`);
+}
+
+function fileOption({ name, kind, compression, size }) {
+	const facts = [kind.replaceAll("_", " "), compression === "none" ? null : compression, bytes(size)];
+	return make("option", { value: name }, facts.filter(Boolean).join(", "));
 }
 
 // Names a submission, so that one whose answer was lost can be sent again and is still one job.
@@ -118,6 +127,8 @@ class Form {
 		this.datasets = new Datasets();
 		this.extra = new Field({ pointer: "", label: "More fields, as JSON", kind: "text" });
 		this.sent = { body: null, key: null };
+		this.files = make("datalist", { id: FILES });
+		this.unreadable = new Map(); // file: why
 		this.summary = make("div", { class: "summary", role: "alert", tabindex: -1, hidden: true });
 		const groups = GROUPS.map((group) => this.group(group));
 		const area = make("textarea", { id: this.extra.id, rows: 4, spellcheck: "false", placeholder: "{ }" });
@@ -128,7 +139,8 @@ class Form {
 		this.node = make("form", { novalidate: true, onsubmit: (event) => this.submit(event) }, this.summary, ...groups.slice(0, 3),
 			this.datasets.node, ...groups.slice(3), make("details", { class: "card" }, make("summary", null, "Other fields"), this.extra.node,
 				make("p", { class: "hint" }, make("a", { href: "openapi.yaml" }, "The contract"), " has them all.")),
-			make("p", { class: "buttons" }, this.submitButton, copyButton(() => this.command())));
+			make("p", { class: "buttons" }, this.submitButton, copyButton(() => this.command())), this.files);
+		this.node.addEventListener("change", (event) => this.judgeFile(event.target));
 		this.heading = heading;
 		this.input("/method").addEventListener("change", () => this.adapt());
 		this.adapt();
@@ -164,6 +176,18 @@ class Form {
 		const usable = models.filter((model) => model.supported);
 		select.replaceChildren(...(models.length ? [] : [make("option", { value: "" }, "none found below the model roots")]), ...models.map(modelOption));
 		select.value = models.some((model) => model.name === value) ? value : usable[0]?.name ?? "";
+	}
+
+	setData(files) {
+		this.files.replaceChildren(...files.filter((file) => file.supported).map(fileOption));
+		this.unreadable = new Map(files.filter((file) => !file.supported).map((file) => [file.name, file.reason]));
+	}
+
+	// A file that besad has seen and cannot read is told before the job is sent.
+	judgeFile(input) {
+		const field = this.fields().map(([, other]) => other).find((other) => other.input === input);
+		const reason = field?.definition.kind === "file" ? this.unreadable.get(input.value) : undefined;
+		if (reason) field.complain([reason]);
 	}
 
 	fields() {
@@ -266,13 +290,18 @@ export function formView(template) {
 	const form = new Form(heading);
 	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), heading, form.node);
 	let loaded = false;
+	let offered = false;
 
 	async function poll(signal) {
-		if (loaded) return get("v1/info", signal);
-		const [{ models }, job] = await Promise.all([get("v1/models", signal), template ? get(`v1/jobs/${template}`, signal) : null]);
-		loaded = true;
-		form.setModels(models);
-		if (job) form.fill(specAgain(job));
+		if (offered) return get("v1/info", signal);
+		if (!loaded) {
+			const [{ models }, job] = await Promise.all([get("v1/models", signal), template ? get(`v1/jobs/${template}`, signal) : null]);
+			loaded = true;
+			form.setModels(models);
+			if (job) form.fill(specAgain(job));
+		}
+		form.setData((await get("v1/data", signal)).data);
+		offered = true;
 	}
 	return { title: "New job", node, heading, poll, stop() {} };
 }

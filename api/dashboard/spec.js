@@ -16,7 +16,7 @@ export const GROUPS = [
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: choices("auto", "f32", "bf16"), value: "auto" },
 	] },
 	{ title: "Calibration", fields: [
-		{ pointer: "/calibration/path", label: "Calibration data", hint: "A file below the data roots; empty for the daemon's own." },
+		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },
 		{ pointer: "/calibration/samples", label: "Samples", kind: "number", placeholder: "128" },
 		{ pointer: "/calibration/sequence_length", label: "Sequence length", kind: "number", placeholder: "2048, or what the model takes" },
 		{ pointer: "/calibration/seed", label: "Seed", kind: "number", placeholder: "0" },
@@ -42,7 +42,7 @@ export const GROUPS = [
 
 // Of each data set to measure; <n> is its place in the list.
 export const DATASET = [
-	{ pointer: "/evaluation/perplexity/<n>/path", label: "File", hint: "Below the data roots." },
+	{ pointer: "/evaluation/perplexity/<n>/path", label: "File", kind: "file", hint: "Below the data roots." },
 	{ pointer: "/evaluation/perplexity/<n>/name", label: "Name", placeholder: "from the file" },
 	{ pointer: "/evaluation/perplexity/<n>/sequence_length", label: "Sequence length", kind: "number" },
 ];

@@ -1,8 +1,17 @@
 # bash completion for besactl(1)
 
-# Ids of jobs, or names of models, as the daemon has them now; nothing when it does not answer.
+# Ids of jobs, as the daemon has them now; nothing when it does not answer.
 _besactl_column() {
 	besactl "$@" 2>/dev/null | awk 'NR > 1 { print $1 }'
+}
+
+# Names of models or data that can be used, behind a prefix ("NAME=") that stays. They are others' words: compgen -W would run what is in them.
+_besactl_names() {
+	local name
+	compopt -o filenames
+	while IFS= read -r name; do
+		[[ $2$name == "$cur"* ]] && COMPREPLY+=("$2$name")
+	done < <(besactl "$1" --names 2>/dev/null)
 }
 
 _besactl() {
@@ -16,7 +25,7 @@ _besactl() {
 	}
 	for word in "${words[@]:1:cword-1}"; do
 		case $word in
-		submit | watch | list | show | report | compare | cancel | retry | rm | models | info) command=$word && break ;;
+		submit | watch | list | show | report | compare | cancel | retry | rm | models | data | info) command=$word && break ;;
 		esac
 	done
 
@@ -24,20 +33,28 @@ _besactl() {
 	--method) COMPREPLY=($(compgen -W 'besa wanda magnitude none' -- "$cur")) && return ;;
 	--precision) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$cur")) && return ;;
 	--state) COMPREPLY=($(compgen -W 'queued running cancelling succeeded failed cancelled' -- "$cur")) && return ;;
-	--model | -m) COMPREPLY=($(compgen -W "$(_besactl_column models)" -- "$cur")) && return ;;
+	--model | -m) COMPREPLY=() && _besactl_names models && return ;;
+	--calibration | -c) COMPREPLY=() && _besactl_names data && return ;;
+	--eval | -e) COMPREPLY=() && _besactl_names data "$([[ $cur == *=* ]] && echo "${cur%%=*}=")" && return ;;
+	--set)
+		COMPREPLY=()
+		[[ $cur == *path=* ]] && _besactl_names data "${cur%%=*}="
+		return
+		;;
 	--token-file) compopt -o default && COMPREPLY=() && return ;;
-	--url | -u | --sparsity | -s | --output | -o | --name | -n | --calibration | -c | --samples | --sequence-length | --seed | \
-		--eval | -e | --priority | --timeout | --set | --idempotency-key | -k | --reconnect | --limit)
+	--url | -u | --sparsity | -s | --output | -o | --name | -n | --samples | --sequence-length | --seed | --priority | --timeout | \
+		--idempotency-key | -k | --reconnect | --limit)
 		COMPREPLY=()
 		return
 		;;
 	esac
 
 	case $command in
-	'') word='submit watch list show report compare cancel retry rm models info' ;;
+	'') word='submit watch list show report compare cancel retry rm models data info' ;;
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
 	list) word='--state --limit' ;;
+	models | data) word=--names ;;
 	*) word= ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -1,6 +1,6 @@
 # fish completion for besactl(1)
 
-set -l commands submit watch list show report compare cancel retry rm models info
+set -l commands submit watch list show report compare cancel retry rm models data info
 
 function __besactl_jobs
     echo last
@@ -24,24 +24,25 @@ complete -c besactl -n $none -a compare -d 'jobs side by side'
 complete -c besactl -n $none -a cancel -d 'stop jobs that are not finished'
 complete -c besactl -n $none -a retry -d 'queue failed or cancelled jobs again'
 complete -c besactl -n $none -a rm -d 'forget finished jobs'
-complete -c besactl -n $none -a models -d 'models that can be pruned'
+complete -c besactl -n $none -a models -d 'models, and why some cannot be pruned'
+complete -c besactl -n $none -a data -d 'data files, and why some cannot be read'
 complete -c besactl -n $none -a info -d 'the daemon'
 
 complete -c besactl -n '__fish_seen_subcommand_from watch show report compare cancel retry rm' -a '(__besactl_jobs)'
 
 set -l submit '__fish_seen_subcommand_from submit'
 complete -c besactl -n $submit -F
-complete -c besactl -n $submit -s m -l model -x -a '(besactl models 2>/dev/null | awk "NR > 1 { print \$1 }")' -d 'the model'
+complete -c besactl -n $submit -s m -l model -x -a '(besactl models --names 2>/dev/null)' -d 'the model'
 complete -c besactl -n $submit -s s -l sparsity -x -d 'what part of the weights becomes zero'
 complete -c besactl -n $submit -l method -x -a 'besa wanda magnitude none' -d how
 complete -c besactl -n $submit -s o -l output -x -d 'where the result goes'
 complete -c besactl -n $submit -l overwrite -d 'replace an output that is there'
 complete -c besactl -n $submit -s n -l name -x -d 'a name for people'
-complete -c besactl -n $submit -s c -l calibration -x -d 'calibration data'
+complete -c besactl -n $submit -s c -l calibration -x -a '(besactl data --names 2>/dev/null)' -d 'calibration data'
 complete -c besactl -n $submit -l samples -x -d 'sequences of it'
 complete -c besactl -n $submit -l sequence-length -x -d 'tokens in each'
 complete -c besactl -n $submit -l seed -x -d 'chooses the sequences'
-complete -c besactl -n $submit -s e -l eval -x -d 'measure perplexity on it'
+complete -c besactl -n $submit -s e -l eval -x -a '(besactl data --names 2>/dev/null)' -d 'measure perplexity on it'
 complete -c besactl -n $submit -l precision -x -a 'auto f32 bf16' -d 'of the learning loop'
 complete -c besactl -n $submit -l priority -x -d 'higher ones run first'
 complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
@@ -52,6 +53,7 @@ complete -c besactl -n $submit -s w -l watch -d 'then follow the job'
 complete -c besactl -n $submit -l wait -d 'then wait for its end'
 
 complete -c besactl -n '__fish_seen_subcommand_from submit watch' -l reconnect -x -d 'how long a silent daemon is tried again'
+complete -c besactl -n '__fish_seen_subcommand_from models data' -l names -d 'only the names of what can be used'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l limit -x -d 'at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l state -x \
     -a 'queued running cancelling succeeded failed cancelled' -d 'only these'

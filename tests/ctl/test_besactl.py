@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
 from support import BESAD, ROOT, SLOW, Daemon, small_job, small_model, wait_for, write_model  # noqa: E402
 
+COMPLETION = os.path.join(ROOT, "ctl", "completion", "besactl.bash")
 BESACTL = os.path.join(os.path.dirname(BESAD), "besactl")
 DONE, USAGE, REFUSED, UNREACHABLE, FAILED, CANCELLED = range(6)
 BLOCKS = 12
@@ -153,7 +155,46 @@ class Besactl(unittest.TestCase):
         self.says("rm", job, other)
         self.assertEqual(json.loads(self.says("list", "--json"))["jobs"], [])
         self.assertIn("small", self.says("models"))
+        self.assertRegex(self.says("data"), r"(?m)^tokens\.safetensors +tokens +none +\d")
         self.assertEqual(json.loads(self.says("info", "--json"))["version"], json.loads(self.daemon.get("/v1/info").body)["version"])
+
+    def complete(self, *words):
+        """What bash offers for the last word."""
+        script = f"""source {shlex.quote(COMPLETION)}
+                     compopt() {{ :; }}
+                     COMP_WORDS=({" ".join(map(shlex.quote, words))}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+                     _besactl; printf '%s\\n' "${{COMPREPLY[@]}}" """
+        path = os.path.dirname(BESACTL) + os.pathsep + os.environ["PATH"]
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**self.environment(), "PATH": path}, check=True,
+                              timeout=60 * SLOW)
+        self.assertEqual(done.stderr, "")
+        return done.stdout.splitlines()
+
+    def test_names_and_completion(self):
+        with open(os.path.join(self.daemon.data, "$(touch owned) text.txt"), "w") as file:
+            file.write("Some text.\n")
+        with open(os.path.join(self.daemon.data, "table.parquet"), "wb") as file:
+            file.write(b"PAR1" + bytes(100) + b"PAR1")
+        os.mkdir(os.path.join(self.daemon.models, "broken"))
+        with open(os.path.join(self.daemon.models, "broken", "config.json"), "w") as file:
+            file.write("{")
+        self.assertEqual(self.says("models", "--names"), "small\n")
+        self.assertEqual(self.says("data", "--names"), "$(touch owned) text.txt\ntokens.safetensors\n")
+        self.assertRegex(self.says("models"), r"(?m)^broken .*config\.json")
+        self.assertRegex(self.says("data"), r"(?m)^table\.parquet .*arquet")
+        self.assertEqual(self.complete("besactl", "submit", "--model", "s"), ["small"])
+        self.assertEqual(self.complete("besactl", "submit", "-c", ""), ["$(touch owned) text.txt", "tokens.safetensors"])
+        self.assertEqual(self.complete("besactl", "submit", "--eval", "t"), ["tokens.safetensors"])
+        self.assertEqual(self.complete("besactl", "submit", "--eval", "wiki=t"), ["wiki=tokens.safetensors"])
+        self.assertEqual(self.complete("besactl", "submit", "--set", "evaluation.perplexity.0.path=to"),
+                         ["evaluation.perplexity.0.path=tokens.safetensors"])
+        self.assertEqual(self.complete("besactl", "d"), ["data"])
+
+    def test_set_in_a_list(self):
+        job = self.says("submit", "-m", "small", "--method", "none", "--set", "evaluation.perplexity.0.path=tokens.safetensors", "--set",
+                        "evaluation.perplexity.0.sequence_length=64").strip()
+        self.says("watch", job)
+        self.assertEqual(list(self.daemon.job(job)["result"]["perplexity"]), ["tokens"])
 
     def test_scores_of_tasks(self):
         shutil.copytree(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.daemon.models, "llama"))

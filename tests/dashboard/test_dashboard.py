@@ -53,6 +53,8 @@ class Dashboard(unittest.TestCase):
         shutil.copytree(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.daemon.models, "tiny-llama"))
         for name in ("demo/calibration.safetensors", "tests/data/tiny-llama.wikitext2-64k.safetensors", "tests/data/tasks/choices.jsonl"):
             shutil.copy(os.path.join(ROOT, name), self.daemon.data)
+        with open(os.path.join(self.daemon.data, "table.parquet"), "wb") as file:
+            file.write(b"PAR1" + bytes(100) + b"PAR1")
         self.daemon.start()
         self.driver = self.open_browser(1280, 900)
 
@@ -161,6 +163,13 @@ class Dashboard(unittest.TestCase):
         self.find("nav a[href='#/new']").send_keys(Keys.ENTER)
         wait_for("the models", lambda: self.shown("select option[value='tiny-llama']"))
         self.fill("Sparsity", "1.2")
+        wait_for("the data files", lambda: self.driver.find_elements(By.CSS_SELECTOR, "#data-files option[value='choices.jsonl']"))
+        offered = {o.get_attribute("value") for o in self.driver.find_elements(By.CSS_SELECTOR, "#data-files option")}
+        self.assertEqual(offered, {"calibration.safetensors", "choices.jsonl", "tiny-llama.wikitext2-64k.safetensors"})
+        self.assertEqual(self.field("Calibration data").get_attribute("list"), "data-files")
+        self.fill("Calibration data", "table.parquet")
+        self.field("Samples").click()
+        self.see("why the file cannot be read", "arquet")
         self.fill("Calibration data", "calibration.safetensors")
         self.fill("Samples", "64")
         self.fill("Sequence length", "256")

@@ -77,11 +77,12 @@ static void deleted(void *context, const char *id)
 	f->deleted += job_id_is_valid(id);
 }
 
-static enum status models(void *context, cJSON **ret, struct error *err)
+static enum status models(void *context, cJSON **ret, bool *ret_truncated, struct error *err)
 {
 	(void)context;
 	(void)err;
 	*ret = cJSON_CreateArray();
+	*ret_truncated = false;
 	return STATUS_OK;
 }
 
@@ -117,7 +118,7 @@ static int setup(void **state)
 		.db = f->db,
 		.metrics = f->metrics,
 		.queue_limit = &queue_limit,
-		.hooks = {f, prepare, prepare_retry, queued, cancelled, deleted, models, info, ready},
+		.hooks = {f, prepare, prepare_retry, queued, cancelled, deleted, models, models, info, ready},
 	};
 	assert_int_equal(api_start(&config, &fd, 1, &f->api, &f->err), STATUS_OK);
 	*state = f;
