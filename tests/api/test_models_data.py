@@ -76,6 +76,8 @@ class Lists(unittest.TestCase):
 
         self.change_config(self.copy("alien"), model_type="alien", architectures=["AlienForCausalLM"])
         self.write(self.copy("broken"), "config.json", content=b"{")
+        self.write(self.copy("pointer"), "model.safetensors", content=LFS)
+        self.write(self.copy("config-pointer"), "config.json", content=LFS)
         without_weights("nothing")
         without_weights("pickled", **{"pytorch_model.bin": b"PK"})
         without_weights("sharded", **{"model-00001-of-00002.safetensors": b"", "model-00002-of-00002.safetensors": b""})
@@ -83,6 +85,7 @@ class Lists(unittest.TestCase):
         self.copy("headless", ["config.json"])
         self.write(self.daemon.models, "notes", "readme.txt", content=b"no model")
         expected = {"alien": ["config.json", "'alien'", "gemma3_text (Gemma3ForCausalLM)"], "broken": ["config.json", "not valid JSON"],
+                    "pointer": ["model.safetensors", "git-lfs", "git lfs pull"], "config-pointer": ["config.json", "git-lfs"],
                     "nothing": ["model.safetensors", "no weights"], "pickled": ["pytorch_model.bin", "safetensors"],
                     "sharded": ["model.safetensors.index.json", "model-00001-of-00002.safetensors"],
                     "gguf": ["config.json", "model-q4.gguf"], "headless": ["config.json", "model.safetensors"]}
