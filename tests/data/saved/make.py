@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Makes a small random model of every family as transformers saves it, and its perplexity: needs torch, transformers 5 and tokenizers.
+
+Usage: tests/data/saved/make.py
+
+A folder is what save_pretrained writes for a family. The tokenizer.json beside them is theirs all: byte-level BPE, learned from WikiText-2's
+validation text. golden.json holds the perplexity of each on the first TEXT characters of that text, in fp32, over windows of WINDOW tokens; `other_head` is
+that of the llama with a head beside its tied embeddings, whose rows are the embeddings' in the reverse order."""
+
+import gzip
+import json
+import math
+import pathlib
+import shutil
+import tempfile
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM
+
+HERE = pathlib.Path(__file__).parent
+TEXT, WINDOW, VOCAB = 9000, 64, 320
+SIZES = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=256, bos_token_id=0,
+             eos_token_id=1, pad_token_id=None, initializer_range=0.1)
+GROUPED = dict(SIZES, intermediate_size=48, num_key_value_heads=2)
+LLAMA3 = dict(rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+
+# Family: its configuration class, and what differs from the class's defaults.
+FAMILIES = {
+    "llama": ("LlamaConfig", dict(GROUPED, rope_parameters=LLAMA3, tie_word_embeddings=True)),
+    "mistral": ("MistralConfig", dict(GROUPED, sliding_window=20)),
+    "qwen2": ("Qwen2Config", dict(GROUPED, use_sliding_window=True, sliding_window=20, max_window_layers=1)),
+    "qwen3": ("Qwen3Config", dict(GROUPED, head_dim=12, tie_word_embeddings=True)),
+    "phi3": ("Phi3Config", dict(GROUPED, sliding_window=40)),
+    "gemma2": ("Gemma2Config", dict(GROUPED, head_dim=12, query_pre_attn_scalar=16, sliding_window=20, attn_logit_softcapping=5.0,
+                                    final_logit_softcapping=8.0)),
+    "gemma3_text": ("Gemma3TextConfig", dict(GROUPED, num_hidden_layers=3, head_dim=12, query_pre_attn_scalar=16, sliding_window=20,
+                                             layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+    "opt": ("OPTConfig", dict({key: value for key, value in SIZES.items() if key != "initializer_range"}, ffn_dim=64, init_std=0.1,
+                              word_embed_proj_dim=32)),
+    "mixtral": ("MixtralConfig", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2)),
+    "qwen3_moe": ("Qwen3MoeConfig", dict(GROUPED, head_dim=12, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
+                                         norm_topk_prob=True)),
+}
+
+
+def evaluation_text():
+    with gzip.open(HERE.parent / "wikitext2.valid.txt.gz", "rt", encoding="utf-8", newline="") as file:
+        return file.read(TEXT)
+
+
+def make_tokenizer(text):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator([text], trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=["<s>", "</s>"], show_progress=False,
+                                                              initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.save(str(HERE / "tokenizer.json"))
+
+
+def perplexity(directory, text):
+    """Of a saved model, in fp32, over whole windows."""
+    ids = Tokenizer.from_file(str(HERE / "tokenizer.json")).encode(text, add_special_tokens=True).ids
+    windows = torch.tensor(ids[:len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = model(windows).logits[:, :-1].double()
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+    return math.exp(loss.item())
+
+
+def make_model(family, seed):
+    name, fields = FAMILIES[family]
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**fields))
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.dim() == 1:  # norms and biases, which are made as ones and zeros
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    directory = HERE / family
+    shutil.rmtree(directory, ignore_errors=True)
+    model.to(torch.float16 if family == "opt" else torch.bfloat16).save_pretrained(directory)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    return directory
+
+
+def other_head(text):
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copy(HERE / "llama" / "config.json", directory)
+        tensors = load_file(HERE / "llama" / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+        save_file(tensors, pathlib.Path(directory) / "model.safetensors", metadata={"format": "pt"})
+        return perplexity(directory, text)
+
+
+def main():
+    text = evaluation_text()
+    make_tokenizer(text)
+    golden = {"text": TEXT, "window": WINDOW, "perplexity": {}}
+    for seed, family in enumerate(FAMILIES):
+        golden["perplexity"][family] = perplexity(make_model(family, seed), text)
+    golden["other_head"] = other_head(text)
+    (HERE / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
+    print(json.dumps(golden, indent=1))
+
+
+if __name__ == "__main__":
+    main()
