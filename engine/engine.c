@@ -13,6 +13,7 @@
 #include "engine/inputs.h"
 #include "engine/json.h"
 #include "engine/model/block.h"
+#include "engine/model/check.h"
 #include "engine/model/model.h"
 #include "engine/model/output.h"
 #include "engine/model/publish.h"
@@ -344,8 +345,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 {
 	const struct engine_job *job = run->job;
 	TRY(model_open(&run->spec->model_place, &run->warnings, &run->model, err));
-	TRY(model_check(&run->model, err));
-	TRY(block_check(&run->model, err));
+	TRY(model_check_all(&run->model, &run->warnings, err));
 	TRY(savepoint_load(job->checkpoint_dir, run->spec_json, job->blocks_done, &run->savepoint, err));
 	TRY(find_published(run, ret_result, err));
 	if (*ret_result) return STATUS_OK;

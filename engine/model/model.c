@@ -99,6 +99,7 @@ const struct tensor_info *model_find(const struct model *model, const char *name
 	const struct tensor_info *info = checkpoint_find(&model->checkpoint, name);
 	if (!info && strncmp(name, prefix, sizeof prefix - 1) == 0)
 		info = checkpoint_find(&model->checkpoint, name + sizeof prefix - 1);
+	if (info && model->seen) model->seen[info - model->checkpoint.tensors] = true;
 	return info;
 }
 

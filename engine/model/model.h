@@ -9,6 +9,7 @@
 struct model {
 	struct model_config config; /* tied_embeddings is what the tensors say: see model_open */
 	struct checkpoint checkpoint;
+	bool *seen;                    /* by checkpoint.tensors: model_find has found it; NULL but in model_check_all */
 	const char *embeddings, *head; /* names of tensors without ".weight"; the same where the embeddings are tied */
 };
 

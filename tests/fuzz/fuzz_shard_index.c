@@ -16,10 +16,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	json_stream_memory(&stream, (const char *)data, size, "model.safetensors.index.json");
 	if (shard_index_files(&stream, &names, &count, &err) != STATUS_OK) return 0;
 	if (count < 1 || names[count]) abort();
-	for (int i = 0; i < count; i++) {
+	for (int i = 0; i < count; i++)
 		if (!*names[i] || strchr(names[i], '/') || (i && strcmp(names[i - 1], names[i]) >= 0)) abort();
+	for (int i = 0; i < count; i++)
 		free(names[i]);
-	}
 	free(names);
 	return 0;
 }

@@ -150,6 +150,16 @@ class Inputs(unittest.TestCase):
         self.write("model.safetensors", {name.removeprefix("model."): tensor for name, tensor in tensors.items()})
         self.refused("tensor 'lm_head.weight' is missing, and the embeddings are not tied")
 
+    def test_tensors_that_are_not_asked_for(self):
+        self.start("llama")
+        self.config(num_hidden_layers=1)
+        done = self.place.run("changed", method="none")
+        self.assertIn("the weights have 9 tensors that config.json does not ask for (model.layers.1.input_layernorm.weight, ", done.stderr)
+        tensors = self.start("llama")
+        self.write("model.safetensors", {**tensors, "model.layers.0.self_attn.q_proj.bias": ("BF16", [32], bytes(64)),
+                                         "model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [4], bytes(16))})
+        self.check(GOLDEN["perplexity"]["llama"], "1 tensor that config.json does not ask for (model.layers.0.self_attn.q_proj.bias)")
+
     def test_experts_in_one_tensor(self):
         tensors = self.start("mixtral")
         fused = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
