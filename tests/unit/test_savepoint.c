@@ -94,6 +94,10 @@ static void test_damage_is_an_error(void **state)
 		assert_int_equal(savepoint_load(directory, spec, 0, &loaded, &err), STATUS_INVALID);
 		assert_non_null(strstr(err.message, "savepoint.json"));
 	}
+	static const char newer[] = "{\"format\":3,\"spec\":{}}";
+	assert_int_equal(file_replace(path, newer, strlen(newer), &err), STATUS_OK);
+	assert_int_equal(savepoint_load(directory, spec, 0, &loaded, &err), STATUS_UNSUPPORTED);
+	assert_non_null(strstr(err.message, "a newer besad"));
 	unlink(path);
 	assert_int_equal(savepoint_load(directory, spec, 1, &loaded, &err), STATUS_NOT_FOUND);
 	cJSON_Delete(spec);
