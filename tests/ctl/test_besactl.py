@@ -165,8 +165,8 @@ class Besactl(unittest.TestCase):
                      COMP_WORDS=({" ".join(map(shlex.quote, words))}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
                      _besactl; printf '%s\\n' "${{COMPREPLY[@]}}" """
         path = os.path.dirname(BESACTL) + os.pathsep + os.environ["PATH"]
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**self.environment(), "PATH": path}, check=True,
-                              timeout=60 * SLOW)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**self.environment(), "PATH": path},
+                              check=True, timeout=60 * SLOW)
         self.assertEqual(done.stderr, "")
         return done.stdout.splitlines()
 
@@ -191,8 +191,8 @@ class Besactl(unittest.TestCase):
         self.assertEqual(self.complete("besactl", "d"), ["data"])
 
     def test_set_in_a_list(self):
-        job = self.says("submit", "-m", "small", "--method", "none", "--set", "evaluation.perplexity.0.path=tokens.safetensors", "--set",
-                        "evaluation.perplexity.0.sequence_length=64").strip()
+        job = self.says("submit", "-m", "small", "--method", "none", "--set", "evaluation.perplexity.0.path=tokens.safetensors",
+                        "--set", "evaluation.perplexity.0.sequence_length=64").strip()
         self.says("watch", job)
         self.assertEqual(list(self.daemon.job(job)["result"]["perplexity"]), ["tokens"])
 
