@@ -124,6 +124,7 @@ class Besactl(unittest.TestCase):
 
     def test_interrupted_watch_leaves_the_job(self):
         job = self.says("submit", self.long_job()).strip()
+        wait_for("the job to run", lambda: self.daemon.job(job)["state"] == "running")
         watch = subprocess.Popen([BESACTL, "watch", job], env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                  text=True)
         self.addCleanup(watch.kill)
@@ -177,7 +178,7 @@ class Besactl(unittest.TestCase):
                      _besactl; printf '%s\\n' "${{COMPREPLY[@]}}" """
         path = os.path.dirname(BESACTL) + os.pathsep + os.environ["PATH"]
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**self.environment(), "PATH": path},
-                              check=True, timeout=60 * SLOW)
+                              check=True, timeout=PATIENCE)
         self.assertEqual(done.stderr, "")
         return done.stdout.splitlines()
 
