@@ -88,7 +88,7 @@ def main():
         before = resident(daemon)
         models = measure(daemon.port, "/v1/models", "models", args.models, args.calls)
         data = measure(daemon.port, "/v1/data", "data", args.files, args.calls)
-        json.dump({"command": " ".join(["bench/lists.py", *sys.argv[1:]]), "machine": os.uname().machine, "cores": os.cpu_count(),
+        json.dump({"command": " ".join(["bench/lists.py", *sys.argv[1:]]), "machine": os.uname().machine, "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
                    "blocks": args.blocks, "shards": args.shards, "models": models, "data": data,
                    "resident_kib": {"before": before, "after": resident(daemon)}}, sys.stdout, indent=1)
         print()
