@@ -31,6 +31,14 @@ static enum status add_shard(struct checkpoint *c, const struct place *place, co
 		return error_set(err, STATUS_INVALID, "%s: with this file there are more than %d tensors", file->path,
 				 SAFETENSORS_MAX_TENSORS);
 	}
+	if (!c->n_tensors) { /* a single file's may be many: no copy beside them */
+		free(c->tensors);
+		c->tensors = infos;
+		c->n_tensors = count;
+		for (size_t i = 0; i < count; i++)
+			infos[i].shard = shard;
+		return STATUS_OK;
+	}
 	all = realloc(c->tensors, (c->n_tensors + count + 1) * sizeof *all);
 	if (!all) {
 		tensor_infos_free(infos, count);

@@ -129,6 +129,12 @@ static enum status missing_tensor(const struct model *model, const char *name, s
 				 "model without "
 				 "the head of a language model cannot be evaluated; use one that was saved whole (as %s)",
 				 family_of_type(model->config.family)->architecture);
+	if (last && strcmp(last, ".bias") == 0)
+		return error_set(
+			err, STATUS_INVALID,
+			"tensor '%s' is missing: config.json asks for biases ('attention_bias', 'mlp_bias', 'enable_bias', or the "
+			"model_type), and the model has none there",
+			name);
 	snprintf(stem, sizeof stem, "%.*s", (int)(last ? last + 1 - start : 0), start);
 	const struct tensor_info *other = *stem ? find_part(model, stem) : NULL;
 	if (other)

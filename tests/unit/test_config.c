@@ -168,7 +168,9 @@ static void test_families(void **state)
 	assert_int_equal(config.rope.kind, ROPE_NONE);
 	assert_int_equal(config.activation, ACTIVATION_RELU);
 	assert_true(config.qkv_bias && config.o_bias && config.mlp_bias && config.tied_embeddings && !config.gated_mlp);
-	SUCCEEDS(parse(s, "{\"model_type\":\"opt\"," OPT_SIZES ",\"enable_bias\":false}", &config));
+	SUCCEEDS(parse(s, "{\"model_type\":\"opt\"," OPT_SIZES ",\"enable_bias\":false,\"head_dim\":8,\"num_key_value_heads\":2}",
+		       &config));
+	assert_true(config.head_dim == 16 && config.kv_heads == 4);
 	assert_false(config.qkv_bias || config.o_bias || config.mlp_bias);
 }
 
@@ -316,7 +318,7 @@ static void test_refuses(void **state)
 		{"\"layer_types\":[\"full_attention\"]", "'layer_types' must list 2", STATUS_INVALID},
 		{"\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", "'rope_type' 'yarn'", STATUS_UNSUPPORTED},
 		{"\"rope_scaling\":{\"type\":\"linear\"}", "'factor'", STATUS_INVALID},
-		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}", "'factor'", STATUS_INVALID},
+		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}", "'factor'", STATUS_INVALID},
 		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"beta\":1}", "'beta' in 'rope_scaling'", STATUS_UNSUPPORTED},
 		{"\"rope_scaling\":[]", "'rope_scaling' must be an object", STATUS_INVALID},
 		{"\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1}}", "'full_attention' in 'rope_parameters'",
