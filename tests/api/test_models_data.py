@@ -131,6 +131,24 @@ class Lists(unittest.TestCase):
         os.rename(directory, directory + "-renamed")
         self.assertEqual(list(self.models()), ["small-renamed"])
 
+    def bytes_read(self):
+        with open(f"/proc/{self.daemon.process.pid}/io") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("rchar:"))
+
+    def test_what_is_known_is_not_read_again(self):
+        large = 3 << 20
+        self.change_config(os.path.join(self.daemon.models, "small"), _name_or_path=large * "x")
+        before = self.bytes_read()
+        self.assertEqual(self.models()["small"]["blocks"], 2)
+        first = self.bytes_read()
+        self.assertGreater(first - before, large)
+        self.models()
+        self.assertLess(self.bytes_read() - first, large)
+        self.change_config(os.path.join(self.daemon.models, "small"), _name_or_path=(large + 1) * "x")
+        second = self.bytes_read()
+        self.models()
+        self.assertGreater(self.bytes_read() - second, large)
+
     def test_links_out_of_the_model_root(self):
         outside = os.path.join(self.daemon.directory, "elsewhere")
         shutil.copytree(os.path.join(self.daemon.models, "small"), outside)
