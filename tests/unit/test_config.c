@@ -218,6 +218,8 @@ static void test_names(void **state)
 		"length\":2048",
 		"\"attention_dropout\":0.1,\"resid_pdrop\":0.2,\"pad_token_id\":-1,\"eos_token_id\":[1,2],\"temperature\":0.6,\"do_"
 		"sample\":true",
+		"\"learned_embeddings\":true,\"tokenizer_padding_side\":\"right\",\"dual_chunk_attention_config\":{\"chunk_size\":"
+		"262144}",
 		"\"rope_interleaved\":false,\"some_feature\":false,\"another\":null,\"list\":[],\"text\":\"\",\"object\":{}",
 		"\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"dense\",\"config_groups\":{},"
 		"\"sparsity_config\":"
