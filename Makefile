@@ -177,7 +177,7 @@ FUZZ_fuzz_shard_index := engine/json_stream.c engine/model/shard_index.c
 CHECKPOINT_SOURCES := $(FUZZ_fuzz_safetensors) engine/model/checkpoint.c engine/model/shard_index.c engine/model/other_formats.c
 FUZZ_fuzz_config := engine/model/config.c engine/model/config_fields.c engine/model/families.c
 FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/model/output.c engine/apportion.c \
-	engine/model/vet.c engine/eval/tasks.c $(READER_SOURCES)
+	engine/model/vet.c engine/eval/tasks.c engine/text/foreign.c $(READER_SOURCES)
 FUZZ_fuzz_reader := $(READER_SOURCES)
 FUZZ_fuzz_tokenizer_model := $(BUILD)/fuzz/sentencepiece.o
 FUZZ_fuzz_tasks := engine/eval/tasks.c $(READER_SOURCES)

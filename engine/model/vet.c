@@ -7,8 +7,9 @@
 
 #include "engine/model/checkpoint.h"
 #include "engine/model/output.h"
+#include "engine/text/foreign.h"
 
-enum { MAX_SHOWN = 3, MAX_FILE_NAME = 80 };
+enum { MAX_SHOWN = 3, MAX_FILE_NAME = 80, HEAD_BYTES = 4096 };
 
 static bool ends_in(const char *name, const char *suffix)
 {
@@ -73,15 +74,34 @@ static void tell_what_is_there(const struct place *model, bool has_config, struc
 			  before.message, list, count > shown ? " and more" : "");
 }
 
+/* Where a file that cannot be read holds text of another kind, a web page or what was a link, that is told instead. */
+static void tell_what_it_is(const struct place *model, const char *name, struct error *err)
+{
+	struct file file;
+	struct error other;
+	char head[HEAD_BYTES];
+	if (place_open(model, name, &file, &other) != STATUS_OK) return;
+	size_t bytes = file.size < (int64_t)sizeof head ? (size_t)file.size : sizeof head;
+	if (file_read(&file, head, bytes, 0, &other) == STATUS_OK && !memchr(head, 0, bytes) &&
+	    foreign_refuse(&file, head, bytes, COMPRESSION_NONE, &other) == STATUS_UNSUPPORTED)
+		*err = other;
+	file_close(&file);
+}
+
 static enum status check(const struct place *model, struct warnings *warnings, struct model_config *ret_config, int64_t *ret_bytes,
 			 struct error *err)
 {
 	struct checkpoint checkpoint;
 	bool has_config = place_has(model, "config.json");
+	const char *file = "config.json";
 	enum status status = model_config_read(model, warnings, ret_config, err);
-	if (status == STATUS_OK) status = checkpoint_open(model, warnings, &checkpoint, err);
+	if (status == STATUS_OK) {
+		file = place_has(model, "model.safetensors") ? "model.safetensors" : "model.safetensors.index.json";
+		status = checkpoint_open(model, warnings, &checkpoint, err);
+	}
 	if (status == STATUS_NOT_FOUND) tell_what_is_there(model, has_config, err);
-	TRY(status);
+	if (status == STATUS_INVALID) tell_what_it_is(model, file, err);
+	if (status != STATUS_OK) return err->status;
 	int64_t bytes = 0;
 	for (int i = 0; i < checkpoint.n_shards; i++)
 		bytes += checkpoint.shards[i].size;

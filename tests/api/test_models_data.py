@@ -79,6 +79,8 @@ class Lists(unittest.TestCase):
         self.write(self.copy("broken"), "config.json", content=b"{")
         self.write(self.copy("pointer"), "model.safetensors", content=LFS)
         self.write(self.copy("config-pointer"), "config.json", content=LFS)
+        self.write(self.copy("page"), "config.json", content=b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n")
+        self.write(self.copy("unlinked"), "model.safetensors", content=b"../../blobs/" + b"0" * 64)
         without_weights("nothing")
         without_weights("pickled", **{"pytorch_model.bin": b"PK"})
         without_weights("sharded", **{"model-00001-of-00002.safetensors": b"", "model-00002-of-00002.safetensors": b""})
@@ -88,6 +90,7 @@ class Lists(unittest.TestCase):
         expected = {"alien": ["config.json", "'alien'", "gemma3_text (Gemma3ForCausalLM)"],
                     "broken": ["config.json", "not valid JSON"],
                     "pointer": ["model.safetensors", "git-lfs", "git lfs pull"], "config-pointer": ["config.json", "git-lfs"],
+                    "page": ["config.json", "web page"], "unlinked": ["model.safetensors", "link"],
                     "nothing": ["model.safetensors", "no weights"], "pickled": ["pytorch_model.bin", "safetensors"],
                     "sharded": ["model.safetensors.index.json", "model-00001-of-00002.safetensors"],
                     "gguf": ["config.json", "model-q4.gguf"], "headless": ["config.json", "model.safetensors"]}
