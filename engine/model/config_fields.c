@@ -1,5 +1,6 @@
 #include "engine/model/config_fields.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,12 +365,27 @@ static bool is_empty(const cJSON *value)
 	return (cJSON_IsArray(value) || cJSON_IsObject(value)) && value->child == NULL;
 }
 
+/* Cuts a text of more than `bytes`, between characters. */
+static void shorten(char *text, size_t bytes)
+{
+	static const char dots[] = "…";
+	if (strlen(text) < bytes + sizeof dots) return;
+	while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0) == 0x80)
+		bytes--;
+	memcpy(text + bytes, dots, sizeof dots);
+}
+
 static enum status refuse(const cJSON *field, const char *what, const char *path, struct error *err)
 {
-	char *value = cJSON_PrintUnformatted(field);
-	error_set(err, STATUS_UNSUPPORTED, "%s: '%.100s' is %.100s: %s", path, field->string, value ? value : "set", what);
-	cJSON_free(value);
-	return err ? err->status : STATUS_UNSUPPORTED;
+	bool special = cJSON_IsNumber(field) && !isfinite(field->valuedouble);
+	char *value = special ? strdup("NaN or infinite") : cJSON_PrintUnformatted(field);
+	char *key = strdup(field->string);
+	if (value) shorten(value, 100);
+	if (key) shorten(key, 100);
+	error_set(err, STATUS_UNSUPPORTED, "%s: '%s' is %s: %s", path, key ? key : "a field", value ? value : "set", what);
+	free(key);
+	free(value);
+	return STATUS_UNSUPPORTED;
 }
 
 /* ---- quantization --------------------------------------------------------------------------------------------------------------- */

@@ -299,7 +299,13 @@ static void test_refuses(void **state)
 		 STATUS_UNSUPPORTED},
 		{"\"quantization\":{\"group_size\":64,\"bits\":4}", "'quantization' says", STATUS_UNSUPPORTED},
 		{"\"logit_cap_of_mine\":30", "'logit_cap_of_mine' is 30: a field that is not known", STATUS_UNSUPPORTED},
-		{"\"residual_scale\":Infinity", "'residual_scale' is", STATUS_UNSUPPORTED},
+		{"\"residual_scale\":Infinity", "'residual_scale' is NaN or infinite: a field", STATUS_UNSUPPORTED},
+		{"\"odd\":"
+		 "\"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\u00e9"
+		 "\u00e9\u00e9\"",
+		 "'odd' is \"012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678…: "
+		 "a field",
+		 STATUS_UNSUPPORTED},
 		{"\"is_causal\":false", "'is_causal' is false", STATUS_UNSUPPORTED},
 		{"\"rope_interleaved\":true", "'rope_interleaved' is true: rotary embeddings of neighbouring columns",
 		 STATUS_UNSUPPORTED},

@@ -123,7 +123,7 @@ static void test_refuses(void **state)
 		{"NaN", "a value is wanted"},
 		{"truex", "a value is wanted"},
 	};
-	char got[100];
+	char got[400];
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		size_t bytes = strlen(cases[i].text);
 		char *exact = malloc(bytes ? bytes : 1); /* so that a sanitizer sees a read beyond it */
