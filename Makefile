@@ -1,4 +1,4 @@
-# besad: `make` builds, `make demo` shows it, `make check` tests it. Everything built lies in $(BUILD).
+# besad: `make` builds, `make demo` shows it, `make check` tests it, `make bench` measures it. Everything built lies in $(BUILD).
 #
 #   make CUDA=0          leave the CUDA backend out even where a toolkit is there
 #   make SANITIZE=address,undefined BUILD=build/asan
@@ -26,13 +26,12 @@ endif
 JOBS = $(if $(filter -j% --jobserver-auth=%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 # What a kind of step is done with, FLAGS_kind, lies in a file that changes only when that does: what was built with other flags, or of
-# other parts, is built again.
+# other parts, is built again. Whether a warning is an error makes no other object.
 COMPILE := $(BUILD)/flags/compile
 LINK    := $(BUILD)/flags/link
-differ   = $(subst x$(1)x,,x$(2)x)
-
 $(BUILD)/flags/%: FORCE
-	@$(if $(call differ,$(strip $(FLAGS_$*)),$(file <$@)),$(shell mkdir -p $(@D))$(file >$@,$(strip $(FLAGS_$*)))):
+	@$(shell mkdir -p $(@D))$(file >$@.new,$(strip $(filter-out -Werror all-warnings,$(FLAGS_$*)))):
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 FORCE:
 
@@ -40,12 +39,14 @@ FORCE:
 
 # ---- compiler and libraries -----------------------------------------------------------------------------------------------
 PACKAGES := libmicrohttpd libcjson json-c sqlite3 sentencepiece zlib libzstd libpcre2-8 libutf8proc libcurl gnutls
-CPPFLAGS += -I. -D_GNU_SOURCE -DBESAD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PACKAGE_FLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PACKAGE_LIBS  := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
+CPPFLAGS += -I. -D_GNU_SOURCE -DBESAD_VERSION='"$(VERSION)"' $(PACKAGE_FLAGS)
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wundef $(if $(WERROR),-Werror)
 CFLAGS   += -std=gnu11 $(OPT) $(WARNINGS) -Wstrict-prototypes -Wmissing-prototypes -fopenmp -fno-math-errno -pthread
 CXXFLAGS += -std=c++17 $(OPT) $(WARNINGS) -pthread
 LDFLAGS  += -fopenmp -pthread
-LDLIBS   += $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -ldnnl -lstdc++ -lm -ldl
+LDLIBS   += $(PACKAGE_LIBS) -ldnnl -lstdc++ -lm -ldl
 
 ifdef SANITIZE
 SANITIZER_FLAGS := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
@@ -163,6 +164,8 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
 
+benches: $(patsubst %,$(BUILD)/bench/%,matmul_rate cpu_ops estimate)
+
 tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 	@$(clear_line):
 
@@ -195,7 +198,7 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engin
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^) \
-		$(shell pkg-config --libs $(PACKAGES)) -lstdc++ -lm
+		$(PACKAGE_LIBS) -lstdc++ -lm
 
 fuzz: $(FUZZ_TARGETS)
 
@@ -217,6 +220,11 @@ demo: deps
 	@[ -t 1 ] || [ -e $(BUILD)/besad ] || echo "building besad: some minutes"
 	@$(MAKE) --no-print-directory $(JOBS) V=$(or $(V),0) all
 	@demo/run.sh $(BUILD)/besad
+
+# ---- benchmarks: NAMES of bench/run.sh in BENCH, all of them without ----------------------------------------------------------
+bench: deps
+	@$(MAKE) --no-print-directory $(JOBS) all benches
+	@bench/run.sh $(BUILD) $(BENCH)
 
 # ---- installation: DESTDIR, PREFIX ------------------------------------------------------------------------------------------
 PREFIX  ?= /usr
@@ -249,5 +257,5 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: FORCE all tests fuzz check check-built deps demo install install-files clean
+.PHONY: FORCE all tests benches fuzz check check-built deps demo bench install install-files clean
 .DELETE_ON_ERROR:

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""besad against the published code on the same cores in the same run, in turn; and besad's memory against the number of blocks.
+"""besad's speed, memory and perplexity; with --besa against the published code on the same cores in the same run, in turn.
 
-    compare.py --besa DIR --python PYTHON tiny     the bundled model, row-wise BESA, 128 x 256 tokens, 50 %, pruning only
-    compare.py --besa DIR --python PYTHON block    one random block: hidden 2048, intermediate 5632, 8 x 512 tokens
-    compare.py memory                              peak memory of a 4-block and a 16-block model of one width
+    compare.py tiny      the bundled model, row-wise BESA, 128 x 256 tokens, 50 %, pruning only
+    compare.py block     one random block: hidden 2048, intermediate 5632, 8 x 512 tokens
+    compare.py memory    peak memory of a 4-block and a 16-block model of one width
+    compare.py model --model DIR --calibration FILE --evaluation FILE ...    any model, by every method: time, memory, perplexity
 
-DIR is a checkout of the published code and PYTHON an interpreter with torch and transformers (see published.py). Writes a JSON object
-to standard output; results are kept in bench/results/."""
+--besa DIR is a checkout of the published code and --python an interpreter with torch and transformers (see published.py). Shows on
+standard error how far it is, and writes a JSON object to standard output; results are kept in bench/results/. `make bench` builds
+what this needs and runs it; bench/smollm2.py makes a model worth measuring."""
 import argparse
 import json
 import multiprocessing
@@ -16,35 +18,71 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 import random_models
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def run_besad(besad, directory, model, calibration, samples, length, precision, method="besa"):
-    """besad.json of one job without evaluation, and the process's peak memory in bytes."""
+class Progress:
+    """What is being done: on a terminal a line that changes, elsewhere a line now and then."""
+
+    def __init__(self):
+        self.terminal, self.shown = sys.stderr.isatty(), 0.0
+
+    def step(self, text):
+        if self.terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self.shown > 15:
+            print(text, file=sys.stderr, flush=True)
+            self.shown = time.monotonic()
+
+    def done(self, text):
+        print(f"\r\x1b[K{text}" if self.terminal else text, file=sys.stderr, flush=True)
+
+
+progress = Progress()
+
+
+def run_besad(besad, directory, model, calibration, samples, length, precision, method="besa", evaluation=()):
+    """besad.json of one job, and the process's peak memory in bytes."""
+    what = f"{os.path.basename(model)}, {method}, {precision}"
+    progress.step(what)
     with tempfile.TemporaryDirectory(dir=directory) as work:
         job = os.path.join(work, "job.json")
         with open(job, "w") as file:
             json.dump({"model": os.path.basename(model), "output": "out", "method": method, "sparsity": 0.5,
-                       "precision": precision, "progress": {"perplexity_every": 0}, "calibration": {"path": os.path.basename(calibration), "samples": samples,
-                                                               "sequence_length": length}}, file)
+                       "precision": precision, "progress": {"perplexity_every": 0},
+                       "calibration": {"path": os.path.basename(calibration), "samples": samples, "sequence_length": length},
+                       "evaluation": {"perplexity": [{"name": os.path.basename(path), "path": os.path.basename(path),
+                                                      "sequence_length": length} for path in evaluation]}}, file)
         process = subprocess.Popen(
-            [besad, "run", job, "--model-root", os.path.dirname(model), "--data-root", os.path.dirname(calibration),
+            [besad, "run", job, "--model-root", os.path.dirname(model),
+             *(option for path in (calibration, *evaluation) for option in ("--data-root", os.path.dirname(path))),
              "--output-root", os.path.join(work, "output")],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        log = process.stderr.read()
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        log = []
+        for line in process.stderr:
+            log.append(line)
+            progress.step(f"{what}: {line.strip()}")
         _, status, usage = os.wait4(process.pid, 0)
         if status:
-            sys.exit(f"besad failed: {log.decode()}")
+            sys.exit(f"besad failed: {''.join(log)}")
         with open(os.path.join(work, "output", "out", "besad.json")) as file:
-            return json.load(file), usage.ru_maxrss * 1024
+            report = json.load(file)
+    progress.done(f"{what}: {report['result']['pruning_seconds']:.2f} s of pruning, {usage.ru_maxrss / 1024:.0f} MiB at most")
+    return report, usage.ru_maxrss * 1024
 
 
 def run_published(args, *what):
+    """Its JSON, or nothing where it is not asked for."""
+    if not args.besa:
+        return None
+    progress.step("the published code")
     out = subprocess.run([args.python, os.path.join(ROOT, "bench", "published.py"), "--besa", args.besa, *what], check=True,
                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    progress.done(f"the published code: {json.loads(out)['seconds']:.2f} s")
     return json.loads(out)
 
 
@@ -60,11 +98,15 @@ def versus(args, directory, model, calibration, samples, length, published):
             ours[precision].append(sum(b["seconds"] for b in report["blocks"]))
             phases[precision] = {name: sum(b["phases"][name] for b in report["blocks"]) for name in report["blocks"][0]["phases"]}
             device = report["device"]
-        theirs.append(run_published(args, *published)["seconds"])
-    result = {"device": device, "published_seconds": spread(theirs)}
+        if them := run_published(args, *published):
+            theirs.append(them["seconds"])
+    result = {"device": device}
+    if theirs:
+        result["published_seconds"] = spread(theirs)
     for precision in args.precision:
-        result[precision] = {"seconds": spread(ours[precision]), "phases_of_last_run": phases[precision],
-                             "fraction_of_published": spread([o / t for o, t in zip(ours[precision], theirs)])}
+        result[precision] = {"seconds": spread(ours[precision]), "phases_of_last_run": phases[precision]}
+        if theirs:
+            result[precision]["fraction_of_published"] = spread([o / t for o, t in zip(ours[precision], theirs)])
     return result
 
 
@@ -95,6 +137,24 @@ def block(args, directory):
     return result
 
 
+def model(args, directory):
+    """Each method on a model of the caller's: its perplexity, time and memory."""
+    result = {}
+    for method in args.method:
+        for precision in args.precision:
+            runs = [run_besad(args.besad, directory, args.model, args.calibration, args.samples, args.length, precision, method,
+                              args.evaluation) for _ in range(args.runs)]
+            report = runs[-1][0]
+            result["device"], result["model"] = report["device"], os.path.basename(args.model)
+            result[f"{method}, {precision}"] = {
+                "perplexity": report["result"]["perplexity"], "sparsity": report["result"]["sparsity"],
+                "pruning_seconds": spread([r["result"]["pruning_seconds"] for r, _ in runs]),
+                "seconds": spread([r["result"]["seconds"] for r, _ in runs]), "peak_rss_bytes": max(peak for _, peak in runs)}
+            for name, values in report["result"]["perplexity"].items():
+                progress.done(f"    perplexity on {name}: dense {values['dense']:.3f}, pruned {values['pruned']:.3f}")
+    return result
+
+
 def in_child(function, *arguments):
     """A program's ru_maxrss starts at that of the process that forked it, so this one must stay small."""
     child = multiprocessing.Process(target=function, args=arguments)
@@ -117,20 +177,45 @@ def memory(args, directory):
     return result
 
 
+def check(parser, args):
+    """Whatever is missing is told before anything is measured."""
+    needed = [args.besad] + ([args.rate] if args.what == "block" else [])
+    for program in needed:
+        if not os.access(program, os.X_OK):
+            parser.error(f"there is no program {program}: `make bench` builds it")
+    if args.what == "model":
+        for option, paths in (("--model", [args.model]), ("--calibration", [args.calibration]), ("--evaluation", args.evaluation)):
+            for path in paths or [None]:
+                if not path:
+                    parser.error(f"`model` needs {option}")
+                if not os.path.exists(path):
+                    parser.error(f"{option}: there is no {path}")
+    if args.besa and args.what in ("tiny", "block"):
+        if not os.path.exists(os.path.join(args.besa, "models", "sparse_layers.py")):
+            parser.error(f"--besa: {args.besa} is no checkout of the published code: it has no models/sparse_layers.py")
+        if subprocess.run([args.python, "-c", "import torch, transformers, safetensors"], stderr=subprocess.DEVNULL).returncode:
+            parser.error(f"--python: {args.python} has no torch, transformers or safetensors")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tiny", "block", "memory"))
+    parser.add_argument("what", choices=("tiny", "block", "memory", "model"))
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
-    parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="built by `make build/bench/matmul_rate`")
+    parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="the program, for `block`")
     parser.add_argument("--besa", help="checkout of the published code")
     parser.add_argument("--python", default=sys.executable, help="interpreter with torch and transformers")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["f32"], choices=("f32", "bf16"))
+    parser.add_argument("--model", type=os.path.abspath, help="a Hugging Face directory, for `model`")
+    parser.add_argument("--calibration", type=os.path.abspath, help="text or tokens, for `model`")
+    parser.add_argument("--evaluation", type=os.path.abspath, nargs="+", default=[], help="text or tokens, for `model`")
+    parser.add_argument("--method", nargs="+", default=["magnitude", "wanda", "besa"])
+    parser.add_argument("--samples", type=int, default=128, help="of calibration, for `model`")
+    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence, for `model`")
     args = parser.parse_args()
-    if args.what != "memory" and not args.besa:
-        parser.error("--besa is needed")
+    check(parser, args)
     with tempfile.TemporaryDirectory() as directory:
-        result = {"tiny": tiny, "block": block, "memory": memory}[args.what](args, directory)
+        result = {"tiny": tiny, "block": block, "memory": memory, "model": model}[args.what](args, directory)
     command = "bench/compare.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/"))
     print(json.dumps({"what": args.what, "command": command, "cores": os.cpu_count(), "machine": platform.machine(), **result},
                      indent=1))

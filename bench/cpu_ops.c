@@ -104,7 +104,7 @@ static void measure_rates(void)
 	backend->ops->release(backend, y.data);
 }
 
-struct workload {
+struct shapes {
 	int hidden, intermediate, heads, kv_heads, tokens;
 };
 
@@ -153,7 +153,7 @@ static void linear(const char *name, int64_t rows, int64_t cols, int64_t tokens)
 		backend->ops->release(backend, all[i]);
 }
 
-static void attention(const struct workload *w)
+static void attention(const struct shapes *w)
 {
 	int dim = w->hidden / w->heads, width = (w->heads + 2 * w->kv_heads) * dim, tokens = w->tokens;
 	struct attention a = {1, tokens, w->heads, w->kv_heads, dim, 1 / sqrtf((float)dim), 0, 0};
@@ -179,7 +179,7 @@ static void attention(const struct workload *w)
 		backend->ops->release(backend, all[i]);
 }
 
-static void rows(const struct workload *w)
+static void rows(const struct shapes *w)
 {
 	struct norm norm = {NORM_RMS, 1e-5f, 0, 1};
 	int64_t tokens = w->tokens, hidden = w->hidden, inner = w->intermediate;
@@ -244,7 +244,7 @@ static void learning(int64_t groups)
 		backend->ops->release(backend, all[i]);
 }
 
-static void measure(const struct workload *w)
+static void measure(const struct shapes *w)
 {
 	int dim = w->hidden / w->heads, qkv = (w->heads + 2 * w->kv_heads) * dim, t = w->tokens, h = w->hidden, i = w->intermediate;
 	matmul("qkv", t, qkv, h, true, false, DTYPE_F32);
@@ -266,7 +266,7 @@ static void measure(const struct workload *w)
 
 int main(int argc, char **argv)
 {
-	static const struct workload workloads[] = {{192, 512, 6, 6, 256}, {2048, 5632, 32, 4, 512}};
+	static const struct shapes workloads[] = {{192, 512, 6, 6, 256}, {2048, 5632, 32, 4, 512}};
 	struct error err;
 	int wanted = argc > 1 ? atoi(argv[1]) : 0;
 	only_op = argc > 2 ? argv[2] : NULL;

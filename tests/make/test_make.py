@@ -50,6 +50,7 @@ class Make(unittest.TestCase):
     def test_other_flags_build_again(self):
         self.make(self.error)
         self.assertNotIn("CC", self.make(self.error))
+        self.assertNotIn("CC", self.make("WERROR=1", self.error))
         self.assertIn("CC engine/error.c", self.make("OPT=-O1", self.error))
         self.assertNotIn("CC", self.make("OPT=-O1", self.error))
         self.assertIn("CC engine/error.c", self.make(self.error))

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Runs benchmarks one after the other, each to BUILD/bench/NAME.json: run.sh BUILD [NAME...]. `make bench` builds what they need first;
+# BENCH names some of them. Take a calm machine: they measure time.
+#   tiny block    besad's speed on the bundled model, and on a block of a size in use; BESA=DIR PYTHON=PROGRAM: the published code's too
+#   memory        peak memory of 4 and of 16 blocks
+#   ops           each operation of the CPU backend
+#   progress      what the perplexity after each block costs
+#   watchers      what 500 event streams cost
+#   model         any model: MODEL=DIR CALIBRATION=FILE EVALUATION='FILE...', of text or tokens (bench/smollm2.py makes one)
+set -u
+cd "$(dirname "$0")/.."
+build=$1
+shift
+names=${*:-tiny block memory ops progress watchers${MODEL:+ model}}
+failed=
+mkdir -p "$build/bench"
+
+for name in $names; do
+	case $name in
+	tiny | block)
+		set -- bench/compare.py --besad "$build/besad" --rate "$build/bench/matmul_rate" $name --precision f32 bf16 \
+			${BESA:+--besa "$BESA"} ${PYTHON:+--python "$PYTHON"}
+		;;
+	memory) set -- bench/compare.py --besad "$build/besad" memory ;;
+	ops) set -- "$build/bench/cpu_ops" ;;
+	progress) set -- bench/progress.py --besad "$build/besad" ;;
+	watchers) set -- env BESAD="$build/besad" bench/watchers.py ;;
+	model)
+		set -- bench/compare.py --besad "$build/besad" model --runs 1 ${MODEL:+--model "$MODEL"} \
+			${CALIBRATION:+--calibration "$CALIBRATION"} ${EVALUATION:+--evaluation $EVALUATION}
+		;;
+	*)
+		echo "there is no benchmark $name; see bench/run.sh" >&2
+		exit 2
+		;;
+	esac
+	echo "==== $name"
+	if "$@" >"$build/bench/$name.json"; then
+		echo "     $build/bench/$name.json"
+	else
+		echo "     FAILED: $*" >&2
+		failed="$failed $name"
+	fi
+done
+[ -z "$failed" ] || {
+	echo "failed:$failed" >&2
+	exit 1
+}
