@@ -173,19 +173,19 @@ tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 
 # libFuzzer targets, by clang: each is built with the sources that it names here.
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-READER_SOURCES := engine/text/reader.c engine/text/unpack.c
+DATA_SOURCES := $(patsubst %,engine/text/%.c,census documents field foreign kind reader rows unicode unpack)
 FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c engine/text/unicode*.c) engine/text/string_map.c
 FUZZ_fuzz_safetensors := engine/model/safetensors.c engine/json_stream.c
 FUZZ_fuzz_shard_index := engine/json_stream.c engine/model/shard_index.c
 CHECKPOINT_SOURCES := $(FUZZ_fuzz_safetensors) engine/model/checkpoint.c engine/model/shard_index.c engine/model/other_formats.c
 FUZZ_fuzz_config := engine/model/config.c engine/model/config_fields.c engine/model/families.c
 FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/model/output.c engine/apportion.c \
-	engine/model/vet.c engine/eval/tasks.c engine/text/foreign.c $(READER_SOURCES)
-FUZZ_fuzz_reader := $(READER_SOURCES)
+	engine/model/vet.c engine/eval/tasks.c $(DATA_SOURCES)
+FUZZ_fuzz_reader := engine/text/reader.c engine/text/unpack.c
+FUZZ_fuzz_kind := $(DATA_SOURCES)
 FUZZ_fuzz_tokenizer_model := $(BUILD)/fuzz/sentencepiece.o
-FUZZ_fuzz_tasks := engine/eval/tasks.c $(READER_SOURCES)
-FUZZ_fuzz_corpus := engine/text/corpus.c engine/text/kind.c engine/text/foreign.c engine/text/census.c \
-	engine/text/rows.c engine/text/unicode.c $(READER_SOURCES) $(CHECKPOINT_SOURCES)
+FUZZ_fuzz_tasks := engine/eval/tasks.c $(DATA_SOURCES)
+FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
 
 $(BUILD)/fuzz/sentencepiece.o: engine/text/sentencepiece.cc $(COMPILE)
 	@mkdir -p $(@D)

@@ -204,8 +204,8 @@ static void score_row(struct table *table, const char *task, const char *score, 
 
 static void score_rows(struct table *table, const char *task, const cJSON *jobs)
 {
-	static const char *const scores[] = {"acc", "acc_norm"};
-	for (int i = 0; i < 2; i++) {
+	static const char *const scores[] = {"acc", "acc_norm", "acc_bytes"};
+	for (size_t i = 0; i < sizeof scores / sizeof *scores; i++) {
 		score_row(table, task, scores[i], "dense", jobs);
 		score_row(table, task, scores[i], "pruned", jobs);
 	}

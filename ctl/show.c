@@ -50,11 +50,11 @@ static void perplexity_rows(struct table *table, const cJSON *result)
 /* A row for each score of a task: "piqa acc  dense 77.3 % ± 1.0 %, pruned 76.1 % ± 1.0 %". */
 static void task_rows(struct table *table, const cJSON *result)
 {
-	static const char *const scores[] = {"acc", "acc_norm"};
+	static const char *const scores[] = {"acc", "acc_norm", "acc_bytes"};
 	const cJSON *task;
 	cJSON_ArrayForEach(task, cJSON_GetObjectItemCaseSensitive(result, "tasks"))
 	{
-		for (int i = 0; i < 2; i++) {
+		for (size_t i = 0; i < sizeof scores / sizeof *scores; i++) {
 			char dense[SCORE_ROOM], pruned[SCORE_ROOM];
 			table_add_format(table, "%s %s", task->string, scores[i]);
 			table_add_format(table, "dense %s, pruned %s",

@@ -67,12 +67,13 @@ static void line_perplexity(struct buffer *line, const cJSON *data)
 
 static void line_task(struct buffer *line, const cJSON *data)
 {
-	char acc[TEXT_ROOM], norm[TEXT_ROOM];
+	char acc[TEXT_ROOM], norm[TEXT_ROOM], bytes[TEXT_ROOM];
 	text_append(line, text_member_or(data, "model", "?"));
 	buffer_printf(line, " accuracy on ");
 	text_append(line, text_member_or(data, "task", "?"));
-	buffer_printf(line, ": %s, by bytes %s", format_percent(number_member(data, "acc"), acc),
-		      format_percent(number_member(data, "acc_norm"), norm));
+	buffer_printf(line, ": %s, by characters %s, by bytes %s", format_percent(number_member(data, "acc"), acc),
+		      format_percent(number_member(data, "acc_norm"), norm),
+		      format_percent(number_member(data, "acc_bytes"), bytes));
 }
 
 static void take_step(struct view *view, const cJSON *data)

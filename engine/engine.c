@@ -146,7 +146,7 @@ static enum status load_tasks(struct run *run, struct error *err)
 	enum status status = STATUS_OK;
 	for (int i = 0; i < spec->n_tasks && !status; i++) {
 		const struct task *task = &spec->tasks[i];
-		status = questions_load(&task->place, task->format, task->limit, &run->questions[i], err);
+		status = questions_load(&task->place, task->path, task->format, task->limit, &run->questions[i], err);
 		if (!status)
 			status = requests_encode(&run->questions[i], tokenizer, run->model.config.max_positions, &run->requests[i],
 						 err);
@@ -161,7 +161,9 @@ static enum status load_calibration(struct run *run, struct error *err)
 	const struct calibration *calibration = &run->spec->calibration;
 	struct mixture_source sources[SPEC_MAX_SOURCES];
 	for (int i = 0; i < calibration->n_sources; i++)
-		sources[i] = (struct mixture_source){&calibration->sources[i].place, calibration->sources[i].samples};
+		sources[i] = (struct mixture_source){
+			{&calibration->sources[i].place, calibration->sources[i].path, calibration->sources[i].field},
+			calibration->sources[i].samples};
 	return mixture_calibration(sources, calibration->n_sources, &run->spec->model_place, run->model.config.vocab,
 				   calibration->sequence_length, calibration->seed, run->job->stop, &run->warnings,
 				   &run->calibration, err);
@@ -173,8 +175,9 @@ static enum status load_data(struct run *run, struct error *err)
 	int64_t vocab = run->model.config.vocab;
 	for (int i = 0; i < spec->n_perplexity; i++) {
 		const struct dataset *dataset = &spec->perplexity[i];
-		TRY(corpus_evaluation(&dataset->place, &spec->model_place, vocab, dataset->sequence_length, dataset->join,
-				      run->job->stop, &run->warnings, &run->datasets[i], err));
+		const struct data_source source = {&dataset->place, dataset->path, dataset->field};
+		TRY(corpus_evaluation(&source, &spec->model_place, vocab, dataset->sequence_length, dataset->join, run->job->stop,
+				      &run->warnings, &run->datasets[i], err));
 	}
 	TRY(load_tasks(run, err));
 	if (!prunes(run)) return STATUS_OK;
@@ -242,6 +245,8 @@ static cJSON *score_json(const struct score *score)
 	cJSON_AddNumberToObject(json, "acc_stderr", score->acc_stderr);
 	cJSON_AddNumberToObject(json, "acc_norm", score->acc_norm);
 	cJSON_AddNumberToObject(json, "acc_norm_stderr", score->acc_norm_stderr);
+	cJSON_AddNumberToObject(json, "acc_bytes", score->acc_bytes);
+	cJSON_AddNumberToObject(json, "acc_bytes_stderr", score->acc_bytes_stderr);
 	cJSON_AddNumberToObject(json, "questions", (double)score->questions);
 	return json;
 }

@@ -9,12 +9,14 @@
 #include "engine/apportion.h"
 #include "engine/fields.h"
 #include "engine/model/vet.h"
+#include "engine/text/field.h"
 
 enum {
 	MAX_NAME = 200,
 	MAX_PATH_CHARACTERS = 1000,
 	MAX_COMPONENT_BYTES = 200, /* of 255, so that {id} and {date} may expand */
 	MAX_JOIN = 1000,
+	MAX_FIELD_CHARACTERS = FIELD_MAX / 4,
 	DEFAULT_SEQUENCE = 2048,
 	DEFAULT_SAMPLES = 128,
 	MAX_SAMPLES = 65536,
@@ -64,7 +66,7 @@ static bool parse_path(struct parser *parser, const struct fields *fields, const
 	enum status status = place_find(roots, parser->roots->here, text, ret, &err);
 	if (status == STATUS_NO_MEMORY)
 		parser->no_memory = true;
-	else if (status == STATUS_NOT_FOUND && !parser->roots->here)
+	else if (status == STATUS_NOT_FOUND)
 		fields_problem(fields, key, "%s, below none of the %s roots; GET /v1/%s lists what is", err.message,
 			       roots == parser->roots->model ? "model" : "data", roots == parser->roots->model ? "models" : "data");
 	else if (status != STATUS_OK)
@@ -85,6 +87,15 @@ static void parse_data_path(struct parser *parser, const struct fields *fields, 
 	if (parse_path(parser, fields, "path", parser->roots->data, &dataset->path, &dataset->place) &&
 	    !has_mode(&dataset->place, S_IFREG))
 		fields_problem(fields, "path", "'%s' is not a regular file", dataset->path);
+}
+
+/* `field` of a data section: where the text of a row is; `standard` where the client leaves it out. */
+static char *parse_field(struct parser *parser, const struct fields *fields, const char *standard)
+{
+	const char *field = fields_string(fields, "field", MAX_FIELD_CHARACTERS, false, standard);
+	if (!*field)
+		fields_problem(fields, "field", "is empty; it must name the field of a row that holds its text, such as \"text\"");
+	return copy(parser, field);
 }
 
 static void parse_model(struct parser *parser, const struct fields *fields)
@@ -240,9 +251,9 @@ static void parse_source(struct parser *parser, const struct fields *fields, con
 	source->place = file.place;
 }
 
-static void parse_sources(struct parser *parser, const struct fields *fields, const cJSON *list)
+static void parse_sources(struct parser *parser, const struct fields *fields, const cJSON *list, const char *field)
 {
-	static const char *const known[] = {"path", "weight", NULL};
+	static const char *const known[] = {"path", "weight", "field", NULL};
 	struct calibration *calibration = &parser->spec->calibration;
 	calibration->mixed = true;
 	if (fields_get(fields, "path")) fields_problem(fields, "sources", "and 'path' exclude each other");
@@ -259,6 +270,7 @@ static void parse_sources(struct parser *parser, const struct fields *fields, co
 		if (!fields_get(&element, "path")) fields_problem(&element, "path", "is required");
 		parse_source(parser, &element, cJSON_GetStringValue(fields_get(&element, "path")), source);
 		source->weight = fields_number(&element, "weight", 1e-6, 1e6, 1);
+		source->field = parse_field(parser, &element, field);
 	}
 }
 
@@ -280,7 +292,7 @@ static void share_samples(const struct fields *fields, struct calibration *calib
 
 static void parse_calibration(struct parser *parser, const struct fields *top)
 {
-	static const char *const known[] = {"path", "sources", "samples", "sequence_length", "seed", NULL};
+	static const char *const known[] = {"path", "sources", "field", "samples", "sequence_length", "seed", NULL};
 	struct calibration *calibration = &parser->spec->calibration;
 	struct fields fields = fields_section(top, "calibration");
 	const char *standard = parser->roots->calibration;
@@ -290,15 +302,18 @@ static void parse_calibration(struct parser *parser, const struct fields *top)
 	calibration->samples = (int)fields_int(&fields, "samples", 1, MAX_SAMPLES, DEFAULT_SAMPLES);
 	calibration->seed = fields_int(&fields, "seed", 0, ((int64_t)1 << 53) - 1, 0);
 	calibration->sequence_length = parse_sequence_length(parser, &fields);
+	char *field = parse_field(parser, &fields, "text");
 	if (sources) {
-		parse_sources(parser, &fields, sources);
+		parse_sources(parser, &fields, sources, field && *field ? field : "text");
 	} else if (path || (needed && standard)) {
 		calibration->n_sources = 1;
 		calibration->sources[0].weight = 1;
 		parse_source(parser, &fields, path ? cJSON_GetStringValue(path) : standard, &calibration->sources[0]);
+		calibration->sources[0].field = copy(parser, field);
 	} else if (needed) {
 		fields_problem(&fields, "path", "is required: the daemon was started without --calibration");
 	}
+	free(field);
 	share_samples(&fields, calibration);
 	if ((int64_t)calibration->samples * calibration->sequence_length > MAX_CALIBRATION_TOKENS)
 		fields_problem(&fields, "samples", "samples × sequence_length must be at most %d", MAX_CALIBRATION_TOKENS);
@@ -307,7 +322,7 @@ static void parse_calibration(struct parser *parser, const struct fields *top)
 /* "data/wiki.test.txt.gz" → "wiki.test": the base name without its kind, other characters than [A-Za-z0-9_.-] replaced. */
 static char *default_dataset_name(struct parser *parser, const char *path)
 {
-	static const char *const kinds[] = {".gz", ".txt", ".json", ".jsonl", ".ndjson", ".safetensors"};
+	static const char *const kinds[] = {".gz", ".zst", ".txt", ".json", ".jsonl", ".ndjson", ".safetensors"};
 	const char *slash = strrchr(path, '/');
 	char *name = copy(parser, slash ? slash + 1 : path);
 	if (!name) return NULL;
@@ -382,7 +397,7 @@ static void parse_tasks(struct parser *parser, const struct fields *fields)
 static void parse_evaluation(struct parser *parser, const struct fields *top)
 {
 	static const char *const known[] = {"perplexity", "tasks", NULL};
-	static const char *const known_dataset[] = {"name", "path", "sequence_length", "join", NULL};
+	static const char *const known_dataset[] = {"name", "path", "sequence_length", "join", "field", NULL};
 	struct spec *spec = parser->spec;
 	struct fields fields = fields_section(top, "evaluation");
 	fields_only(&fields, known);
@@ -403,6 +418,7 @@ static void parse_evaluation(struct parser *parser, const struct fields *top)
 		parse_dataset_name(parser, &element, dataset);
 		dataset->sequence_length = parse_sequence_length(parser, &element);
 		dataset->join = copy(parser, fields_string(&element, "join", MAX_JOIN, true, "\n\n"));
+		dataset->field = parse_field(parser, &element, "text");
 	}
 }
 
@@ -528,6 +544,7 @@ static cJSON *sources_to_json(const struct calibration *calibration, bool *ok)
 		cJSON *source = cJSON_CreateObject();
 		add_string(source, "path", calibration->sources[i].path, ok);
 		add_number(source, "weight", calibration->sources[i].weight, ok);
+		add_string(source, "field", calibration->sources[i].field, ok);
 		if (!cJSON_AddItemToArray(sources, source)) *ok = false;
 	}
 	return sources;
@@ -537,10 +554,12 @@ static cJSON *calibration_to_json(const struct spec *spec, bool *ok)
 {
 	const struct calibration *calibration = &spec->calibration;
 	cJSON *json = cJSON_CreateObject();
-	if (calibration->mixed)
+	if (calibration->mixed) {
 		add(json, "sources", sources_to_json(calibration, ok), ok);
-	else
+	} else {
 		add_string(json, "path", calibration->sources[0].path, ok);
+		add_string(json, "field", calibration->sources[0].field, ok);
+	}
 	add_number(json, "samples", calibration->samples, ok);
 	add_number(json, "sequence_length", calibration->sequence_length, ok);
 	add_number(json, "seed", (double)calibration->seed, ok);
@@ -571,6 +590,7 @@ static cJSON *evaluation_to_json(const struct spec *spec, bool *ok)
 		add_string(element, "path", dataset->path, ok);
 		add_number(element, "sequence_length", dataset->sequence_length, ok);
 		add_string(element, "join", dataset->join, ok);
+		add_string(element, "field", dataset->field, ok);
 		if (!element || !cJSON_AddItemToArray(list, element)) {
 			cJSON_Delete(element);
 			*ok = false;
@@ -625,6 +645,7 @@ static void dataset_free(struct dataset *dataset)
 	free(dataset->path);
 	place_free(&dataset->place);
 	free(dataset->join);
+	free(dataset->field);
 }
 
 void spec_free(struct spec *spec)
@@ -643,6 +664,7 @@ void spec_free(struct spec *spec)
 	for (int i = 0; i < spec->calibration.n_sources; i++) {
 		free(spec->calibration.sources[i].path);
 		place_free(&spec->calibration.sources[i].place);
+		free(spec->calibration.sources[i].field);
 	}
 	for (int i = 0; i < spec->n_perplexity; i++)
 		dataset_free(&spec->perplexity[i]);

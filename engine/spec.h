@@ -27,12 +27,13 @@ struct dataset {
 	char *path;          /* as the client wrote it */
 	struct place place;  /* inside a data root */
 	int sequence_length; /* T; 0 until the model is known, then resolved */
-	char *join;          /* between JSON Lines documents */
+	char *join;          /* between the texts of rows */
+	char *field;         /* where the text of a row is */
 };
 
 /* A file of the calibration. */
 struct source {
-	char *path; /* as in struct dataset */
+	char *path, *field; /* as in struct dataset */
 	struct place place;
 	double weight;
 	int64_t samples; /* its part of all */

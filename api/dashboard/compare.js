@@ -43,7 +43,7 @@ function perplexityRows(jobs) {
 
 function taskRows(jobs) {
 	const names = [...new Set(jobs.flatMap((job) => Object.keys(job.result.tasks)))];
-	return names.flatMap((name) => ["acc", "acc_norm"].flatMap((key) => {
+	return names.flatMap((name) => ["acc", "acc_norm", "acc_bytes"].flatMap((key) => {
 		const of = (model) => jobs.map((job) => job.result.tasks[name]?.[model] ?? null);
 		const misses = of("pruned").map((scores) => (scores ? 1 - scores[key] : null));
 		return [[`${name} ${key}, dense`, of("dense").map((scores) => score(scores, key))],

@@ -61,7 +61,7 @@ export function bytes(count) {
 export const percent = (rate, digits = 1) => (rate === null || rate === undefined ? "–" : `${(100 * rate).toFixed(digits)} %`);
 export const decimal = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 // The score `key` ("acc") of a task's scores, with its standard error.
-export const score = (scores, key) => (scores ? `${percent(scores[key])} ± ${percent(scores[`${key}_stderr`])}` : "–");
+export const score = (scores, key) => (scores?.[key] !== undefined ? `${percent(scores[key])} ± ${percent(scores[`${key}_stderr`])}` : "–");
 export const clock = (date) => new Date(date).toLocaleTimeString("en-GB");
 
 export function moment(date) {

@@ -183,7 +183,7 @@ function tasksPart() {
 	function update(progress) {
 		const tasks = [...progress.tasks];
 		node.hidden = tasks.length === 0;
-		const rows = tasks.flatMap(([name, { dense, pruned }]) => ["acc", "acc_norm"].map((key) =>
+		const rows = tasks.flatMap(([name, { dense, pruned }]) => ["acc", "acc_norm", "acc_bytes"].map((key) =>
 			[`${name}, ${key}`, score(dense, key), score(pruned, key)]));
 		values.replaceChildren(scroll("Table of scores", table("Accuracy by task, with standard errors", ["Task", "Dense", "Pruned"], rows)));
 	}

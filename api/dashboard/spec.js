@@ -17,6 +17,8 @@ export const GROUPS = [
 	] },
 	{ title: "Calibration", fields: [
 		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },
+		{ pointer: "/calibration/field", label: "Field of the text", placeholder: "text",
+			hint: "Of JSON rows: text, messages, data.0.content …" },
 		{ pointer: "/calibration/samples", label: "Samples", kind: "number", placeholder: "128" },
 		{ pointer: "/calibration/sequence_length", label: "Sequence length", kind: "number", placeholder: "2048, or what the model takes" },
 		{ pointer: "/calibration/seed", label: "Seed", kind: "number", placeholder: "0" },
@@ -44,6 +46,7 @@ export const GROUPS = [
 export const DATASET = [
 	{ pointer: "/evaluation/perplexity/<n>/path", label: "File", kind: "file", hint: "Below the data roots." },
 	{ pointer: "/evaluation/perplexity/<n>/name", label: "Name", placeholder: "from the file" },
+	{ pointer: "/evaluation/perplexity/<n>/field", label: "Field of the text", placeholder: "text" },
 	{ pointer: "/evaluation/perplexity/<n>/sequence_length", label: "Sequence length", kind: "number" },
 ];
 

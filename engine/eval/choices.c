@@ -171,28 +171,48 @@ static double share_and_error(int64_t right, int64_t n, double *ret_stderr)
 	return p;
 }
 
+/* The choice with the largest log-probability, divided by what `divisor` says of it. */
+static int pick(const struct question *question, const double *sums, int64_t (*divisor)(const struct choice *))
+{
+	int best = 0;
+	for (int c = 1; c < question->n; c++)
+		if (sums[c] / (double)divisor(&question->choices[c]) > sums[best] / (double)divisor(&question->choices[best]))
+			best = c;
+	return best;
+}
+
+static int64_t by_nothing(const struct choice *choice)
+{
+	(void)choice;
+	return 1;
+}
+
+static int64_t by_characters(const struct choice *choice)
+{
+	return choice->characters;
+}
+
+static int64_t by_bytes(const struct choice *choice)
+{
+	return choice->bytes;
+}
+
 static void judge(const struct taker *taker, struct score *ret, int *answers)
 {
-	int64_t right = 0, right_norm = 0, n = taker->questions->count;
-	for (int64_t q = 0; q < n; q++) {
-		const struct question *question = &taker->questions->items[q];
-		const double *sums = taker->sums + taker->first[q];
-		int best = 0, best_norm = 0;
-		for (int c = 1; c < question->n; c++) {
-			if (sums[c] > sums[best]) best = c;
-			double norm = sums[c] / (double)question->choices[c].bytes;
-			if (norm > sums[best_norm] / (double)question->choices[best_norm].bytes) best_norm = c;
+	static int64_t (*const divisors[])(const struct choice *) = {by_nothing, by_characters, by_bytes};
+	enum { WAYS = sizeof divisors / sizeof *divisors };
+	int64_t right[WAYS] = {0}, n = taker->questions->count;
+	for (int64_t q = 0; q < n; q++)
+		for (int way = 0; way < WAYS; way++) {
+			const struct question *question = &taker->questions->items[q];
+			int best = pick(question, taker->sums + taker->first[q], divisors[way]);
+			right[way] += best == question->answer;
+			if (answers) answers[WAYS * q + way] = best;
 		}
-		right += best == question->answer;
-		right_norm += best_norm == question->answer;
-		if (answers) {
-			answers[2 * q] = best;
-			answers[2 * q + 1] = best_norm;
-		}
-	}
 	ret->questions = n;
-	ret->acc = share_and_error(right, n, &ret->acc_stderr);
-	ret->acc_norm = share_and_error(right_norm, n, &ret->acc_norm_stderr);
+	ret->acc = share_and_error(right[0], n, &ret->acc_stderr);
+	ret->acc_norm = share_and_error(right[1], n, &ret->acc_norm_stderr);
+	ret->acc_bytes = share_and_error(right[2], n, &ret->acc_bytes_stderr);
 }
 
 enum status choices_score(const struct model *model, struct backend *backend, enum dtype type, const struct questions *questions,

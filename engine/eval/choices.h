@@ -19,7 +19,7 @@ struct requests {
 };
 
 struct score {
-	double acc, acc_stderr, acc_norm, acc_norm_stderr;
+	double acc, acc_stderr, acc_norm, acc_norm_stderr, acc_bytes, acc_bytes_stderr;
 	int64_t questions;
 };
 
@@ -33,8 +33,9 @@ void requests_free(struct requests *);
 /* Tokens times layers that choices_score adds to the progress, per layer. */
 int64_t requests_work(const struct requests *);
 
-/* acc: the share of questions whose right choice has the largest log-probability; acc_norm: divided by the choice's bytes; the first of
- * equals wins. Standard errors of the mean. `answers`, where not NULL, receives both picks of each question: 2 · questions. */
+/* acc: the share of questions whose right choice has the largest log-probability; acc_norm: divided by the choice's characters;
+ * acc_bytes: by its bytes, so that an empty one is never picked; the first of equals wins. Standard errors of the mean. `answers`, where not NULL, receives the picks of each
+ * question by the three: 3 · questions. */
 enum status choices_score(const struct model *, struct backend *, enum dtype type, const struct questions *,
 			  const struct requests *, const atomic_bool *stop, struct progress *, struct score *ret, int *answers,
 			  struct error *err);

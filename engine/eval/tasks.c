@@ -7,32 +7,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
-#include "engine/text/reader.h"
+#include "engine/text/kind.h"
+#include "engine/text/rows.h"
 
 enum { MAX_CHOICES = 64, MAX_QUESTIONS = 1 << 24 };
 
 const char *const task_format_names[] = {"choices", "piqa", "boolq", "hellaswag", "winogrande", "arc", NULL};
 
-/* A line of the file, and what is made of it. */
+/* A row of the file, and what is made of it. */
 struct line {
-	const cJSON *json;
-	char where[300]; /* "file, line 7", for errors */
+	const struct json_object *json;
+	char where[300]; /* "file: line 7", for errors */
 	struct question question;
 };
 
 /* ---- fields --------------------------------------------------------------------------------------------------------------- */
 
-static enum status text_field(const struct line *line, const cJSON *object, const char *key, const char **ret, struct error *err)
+/* The member, or NULL. */
+static struct json_object *member(const struct json_object *object, const char *key)
 {
-	*ret = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
-	return *ret ? STATUS_OK : error_set(err, STATUS_INVALID, "%s: '%s' must be a string", line->where, key);
+	struct json_object *value = NULL;
+	if (json_object_is_type(object, json_type_object)) json_object_object_get_ex(object, key, &value);
+	return value;
 }
 
-static enum status list_field(const struct line *line, const cJSON *object, const char *key, const cJSON **ret, struct error *err)
+/* A string without U+0000, or NULL. */
+static const char *string_of(struct json_object *value)
 {
-	*ret = cJSON_GetObjectItemCaseSensitive(object, key);
-	int n = cJSON_IsArray(*ret) ? cJSON_GetArraySize(*ret) : 0;
+	if (!json_object_is_type(value, json_type_string)) return NULL;
+	const char *text = json_object_get_string(value);
+	return strlen(text) == (size_t)json_object_get_string_len(value) ? text : NULL;
+}
+
+static enum status text_field(const struct line *line, const struct json_object *object, const char *key, const char **ret,
+			      struct error *err)
+{
+	struct json_object *value = member(object, key);
+	*ret = string_of(value);
+	if (*ret) return STATUS_OK;
+	if (!value) return error_set(err, STATUS_INVALID, "%s: '%s' must be a string, and is not there", line->where, key);
+	return error_set(err, STATUS_INVALID, "%s: '%s' must be a string, and is %s", line->where, key,
+			 json_object_is_type(value, json_type_string) ? "one with U+0000 in it" : rows_type_name(value));
+}
+
+static enum status list_field(const struct line *line, const struct json_object *object, const char *key,
+			      const struct json_object **ret, struct error *err)
+{
+	*ret = member(object, key);
+	size_t n = json_object_is_type(*ret, json_type_array) ? json_object_array_length(*ret) : 0;
 	if (n >= 2 && n <= MAX_CHOICES) return STATUS_OK;
 	return error_set(err, STATUS_INVALID, "%s: '%s' must be a list of 2 to %d choices", line->where, key, MAX_CHOICES);
 }
@@ -40,9 +62,10 @@ static enum status list_field(const struct line *line, const cJSON *object, cons
 /* An index below `n` that is a number or, as some files have it, a string of digits, counted from `first`. */
 static enum status index_field(const struct line *line, const char *key, int first, int n, int *ret, struct error *err)
 {
-	const cJSON *value = cJSON_GetObjectItemCaseSensitive(line->json, key);
-	const char *text = cJSON_GetStringValue(value);
-	double number = cJSON_IsNumber(value) ? value->valuedouble : -1;
+	struct json_object *value = member(line->json, key);
+	const char *text = string_of(value);
+	bool is_number = json_object_is_type(value, json_type_int) || json_object_is_type(value, json_type_double);
+	double number = is_number ? json_object_get_double(value) : -1;
 	if (text && *text && strspn(text, "0123456789") == strlen(text) && strlen(text) < 4) number = atoi(text);
 	if (number >= first && number < first + n && number == (int)number) {
 		*ret = (int)number - first;
@@ -59,8 +82,17 @@ static char *join(const char *a, const char *b, const char *c, const char *d)
 	return asprintf(&text, "%s%s%s%s", a, b, c, d) < 0 ? NULL : text;
 }
 
-/* Takes context and continuation, which are freed if it fails. */
-static enum status add_choice(struct question *question, char *context, char *continuation, int64_t bytes, struct error *err)
+/* Python's len(): code points. */
+static int64_t count_characters(const char *text)
+{
+	int64_t count = 0;
+	for (; *text; text++)
+		count += (*text & 0xc0) != 0x80;
+	return count;
+}
+
+/* Takes context and continuation, which are freed if it fails. `text` is what the scores are divided by the length of. */
+static enum status add_choice(struct question *question, char *context, char *continuation, const char *text, struct error *err)
 {
 	struct choice *longer = realloc(question->choices, (size_t)(question->n + 1) * sizeof *longer);
 	if (longer) question->choices = longer;
@@ -69,24 +101,24 @@ static enum status add_choice(struct question *question, char *context, char *co
 		free(continuation);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for a task's questions");
 	}
-	longer[question->n++] = (struct choice){context, continuation, bytes > 0 ? bytes : 1};
+	longer[question->n++] = (struct choice){context, continuation, count_characters(text), (int64_t)strlen(text)};
 	return STATUS_OK;
 }
 
 /* The choice stands behind the context and a space. */
 static enum status add_behind(struct question *question, const char *context, const char *choice, struct error *err)
 {
-	return add_choice(question, strdup(context), join(" ", choice, "", ""), (int64_t)strlen(choice), err);
+	return add_choice(question, strdup(context), join(" ", choice, "", ""), choice, err);
 }
 
 /* All choices of a list of strings behind one context. */
-static enum status add_list(struct line *line, const char *context, const cJSON *list, const char *key, struct error *err)
+static enum status add_list(struct line *line, const char *context, const struct json_object *list, const char *key,
+			    struct error *err)
 {
-	const cJSON *item;
-	cJSON_ArrayForEach(item, list)
-	{
-		if (!cJSON_IsString(item)) return error_set(err, STATUS_INVALID, "%s: '%s' must be strings", line->where, key);
-		TRY(add_behind(&line->question, context, item->valuestring, err));
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		const char *choice = string_of(json_object_array_get_idx(list, i));
+		if (!choice) return error_set(err, STATUS_INVALID, "%s: '%s' must be strings", line->where, key);
+		TRY(add_behind(&line->question, context, choice, err));
 	}
 	return STATUS_OK;
 }
@@ -96,7 +128,7 @@ static enum status add_list(struct line *line, const char *context, const cJSON 
 static enum status read_choices(struct line *line, struct error *err)
 {
 	const char *context;
-	const cJSON *list;
+	const struct json_object *list;
 	TRY(text_field(line, line->json, "context", &context, err));
 	TRY(list_field(line, line->json, "choices", &list, err));
 	TRY(add_list(line, context, list, "choices", err));
@@ -129,9 +161,9 @@ static enum status read_boolq(struct line *line, struct error *err)
 	if (!status) status = add_behind(&line->question, context, "yes", err);
 	free(context);
 	TRY(status);
-	const cJSON *answer = cJSON_GetObjectItemCaseSensitive(line->json, "answer"); /* of the original; SuperGLUE's has `label` */
-	if (!cJSON_IsBool(answer)) return index_field(line, "label", 0, 2, &line->question.answer, err);
-	line->question.answer = cJSON_IsTrue(answer);
+	struct json_object *answer = member(line->json, "answer"); /* of the original; SuperGLUE's has `label` */
+	if (!json_object_is_type(answer, json_type_boolean)) return index_field(line, "label", 0, 2, &line->question.answer, err);
+	line->question.answer = json_object_get_boolean(answer);
 	return STATUS_OK;
 }
 
@@ -172,7 +204,7 @@ static void clean_hellaswag(char *text)
 static enum status read_hellaswag(struct line *line, struct error *err)
 {
 	const char *activity, *a, *b;
-	const cJSON *list, *item;
+	const struct json_object *list;
 	TRY(text_field(line, line->json, "activity_label", &activity, err));
 	TRY(text_field(line, line->json, "ctx_a", &a, err));
 	TRY(text_field(line, line->json, "ctx_b", &b, err));
@@ -188,10 +220,11 @@ static enum status read_hellaswag(struct line *line, struct error *err)
 	if (!context) return error_set(err, STATUS_NO_MEMORY, "no memory for a question");
 	clean_hellaswag(context);
 	enum status status = STATUS_OK;
-	cJSON_ArrayForEach(item, list)
-	{
-		char *ending = cJSON_IsString(item) ? strdup(item->valuestring) : NULL;
-		if (!ending) status = error_set(err, STATUS_INVALID, "%s: 'endings' must be strings", line->where);
+	for (size_t i = 0; i < json_object_array_length(list) && !status; i++) {
+		const char *text = string_of(json_object_array_get_idx(list, i));
+		char *ending = text ? strdup(text) : NULL;
+		if (!text) status = error_set(err, STATUS_INVALID, "%s: 'endings' must be strings", line->where);
+		if (text && !ending) status = error_set(err, STATUS_NO_MEMORY, "no memory for a question");
 		if (ending) clean_hellaswag(ending);
 		if (ending && !status) status = add_behind(&line->question, context, ending, err);
 		free(ending);
@@ -200,7 +233,8 @@ static enum status read_hellaswag(struct line *line, struct error *err)
 	return status ? status : index_field(line, "label", 0, line->question.n, &line->question.answer, err);
 }
 
-/* winogrande/preprocess_winogrande.py: what is scored is the same rest of the sentence behind either option. */
+/* winogrande/preprocess_winogrande.py: what is scored is the same rest of the sentence behind either option; the choices, whose lengths
+ * count, are the sentence up to there. */
 static enum status read_winogrande(struct line *line, struct error *err)
 {
 	const char *sentence, *option;
@@ -218,7 +252,7 @@ static enum status read_winogrande(struct line *line, struct error *err)
 		char *context = before ? join(before, option, "", "") : NULL, *continuation = end ? join(" ", end, "", "") : NULL;
 		free(before);
 		free(end);
-		TRY(add_choice(&line->question, context, continuation, (int64_t)length, err));
+		TRY(add_choice(&line->question, context, continuation, context ? context : "", err));
 	}
 	return index_field(line, "answer", 1, 2, &line->question.answer, err);
 }
@@ -226,33 +260,33 @@ static enum status read_winogrande(struct line *line, struct error *err)
 /* The choices as Hugging Face has them, {"text": […], "label": […]}, or as AI2 does, [{"text", "label"}, …]. */
 static enum status read_arc(struct line *line, struct error *err)
 {
-	const cJSON *question = cJSON_GetObjectItemCaseSensitive(line->json, "question");
-	const cJSON *source = cJSON_IsObject(question) ? question : line->json;
-	const cJSON *choices = cJSON_GetObjectItemCaseSensitive(source, "choices"), *texts = choices, *labels = choices;
+	const struct json_object *question = member(line->json, "question");
+	const struct json_object *source = json_object_is_type(question, json_type_object) ? question : line->json;
+	const struct json_object *choices = member(source, "choices"), *texts = choices, *labels = choices;
 	const char *stem, *key, *text, *label;
 	TRY(text_field(line, source, source == question ? "stem" : "question", &stem, err));
 	TRY(text_field(line, line->json, "answerKey", &key, err));
-	if (cJSON_IsObject(choices)) {
+	if (json_object_is_type(choices, json_type_object)) {
 		TRY(list_field(line, choices, "text", &texts, err));
 		TRY(list_field(line, choices, "label", &labels, err));
 	} else {
 		TRY(list_field(line, source, "choices", &choices, err));
 	}
-	if (cJSON_GetArraySize(texts) != cJSON_GetArraySize(labels))
+	if (json_object_array_length(texts) != json_object_array_length(labels))
 		return error_set(err, STATUS_INVALID, "%s: 'choices' has other numbers of texts and labels", line->where);
 	char *context = join("Question: ", stem, "\nAnswer:", "");
 	if (!context) return error_set(err, STATUS_NO_MEMORY, "no memory for a question");
 	enum status status = STATUS_OK;
 	line->question.answer = -1;
-	for (int i = 0; i < cJSON_GetArraySize(texts) && !status; i++) {
-		const cJSON *item = cJSON_GetArrayItem(texts, i), *name = cJSON_GetArrayItem(labels, i);
-		text = cJSON_GetStringValue(cJSON_IsObject(item) ? cJSON_GetObjectItemCaseSensitive(item, "text") : item);
-		label = cJSON_GetStringValue(cJSON_IsObject(name) ? cJSON_GetObjectItemCaseSensitive(name, "label") : name);
+	for (size_t i = 0; i < json_object_array_length(texts) && !status; i++) {
+		struct json_object *item = json_object_array_get_idx(texts, i), *name = json_object_array_get_idx(labels, i);
+		text = string_of(json_object_is_type(item, json_type_object) ? member(item, "text") : item);
+		label = string_of(json_object_is_type(name, json_type_object) ? member(name, "label") : name);
 		if (!text || !label)
 			status = error_set(err, STATUS_INVALID, "%s: 'choices' must have texts and labels", line->where);
 		else
 			status = add_behind(&line->question, context, text, err);
-		if (!status && strcmp(label, key) == 0) line->question.answer = i;
+		if (!status && strcmp(label, key) == 0) line->question.answer = (int)i;
 	}
 	free(context);
 	TRY(status);
@@ -297,17 +331,12 @@ static enum status add_question(struct questions *questions, int64_t *room, cons
 	return STATUS_OK;
 }
 
-static enum status read_line(const char *path, int64_t number, const char *text, size_t bytes, enum task_format format,
-			     struct question *ret, struct error *err)
+static enum status read_row(const struct file *file, const struct rows *rows, const struct json_object *json,
+			    enum task_format format, struct question *ret, struct error *err)
 {
-	struct line line = {0};
-	cJSON *json;
-	snprintf(line.where, sizeof line.where, "%.250s, line %" PRId64, path, number);
-	TRY(json_parse(text, bytes, line.where, &json, err));
-	line.json = json;
-	enum status status = cJSON_IsObject(json) ? readers[format](&line, err)
-						  : error_set(err, STATUS_INVALID, "%s: must be an object", line.where);
-	cJSON_Delete(json);
+	struct line line = {.json = json};
+	snprintf(line.where, sizeof line.where, "%.250s: %s", file->path, rows_where(rows));
+	enum status status = readers[format](&line, err);
 	if (status)
 		question_free(&line.question);
 	else
@@ -315,42 +344,40 @@ static enum status read_line(const char *path, int64_t number, const char *text,
 	return status;
 }
 
-static bool is_blank(const char *text, size_t bytes)
+static enum status read_rows(const struct file *file, enum data_kind kind, enum task_format format, int64_t limit,
+			     struct questions *questions, struct error *err)
 {
-	for (size_t i = 0; i < bytes; i++)
-		if (!strchr(" \t\r", text[i])) return false;
-	return true;
-}
-
-static enum status read_questions(const struct file *file, enum task_format format, int64_t limit, struct questions *questions,
-				  struct error *err)
-{
-	struct reader *reader;
+	struct rows *rows;
 	int64_t room = 0;
-	TRY(reader_open(file, &reader, err));
+	if (kind == DATA_TEXT || kind == DATA_TOKENS)
+		return error_set(err, STATUS_INVALID,
+				 "%s: is %s; a task's questions are rows of JSON, one object a line or in an array", file->path,
+				 kind == DATA_TEXT ? "plain text" : "a safetensors file");
+	TRY(rows_open(file, kind, &rows, err));
 	enum status status = STATUS_OK;
 	while (!status && questions->count < limit) {
-		const char *text;
-		size_t bytes;
+		struct json_object *json;
 		struct question question = {0};
-		status = reader_line(reader, &text, &bytes, err);
-		if (status || !text) break;
-		if (is_blank(text, bytes)) continue;
-		status = read_line(file->path, reader_line_number(reader), text, bytes, format, &question, err);
+		status = rows_next(rows, &json, err);
+		if (status || !json) break;
+		status = read_row(file, rows, json, format, &question, err);
 		if (!status) status = add_question(questions, &room, &question, err);
 	}
-	reader_close(reader);
-	if (!status && !questions->count) status = error_set(err, STATUS_INVALID, "%s: has no questions", file->path);
+	rows_close(rows);
 	return status;
 }
 
-enum status questions_load(const struct place *data, enum task_format format, int64_t limit, struct questions *ret,
-			   struct error *err)
+enum status questions_load(const struct place *data, const char *name, enum task_format format, int64_t limit,
+			   struct questions *ret, struct error *err)
 {
 	struct file file;
+	enum data_kind kind;
 	struct questions questions = {0};
+	if (!limit || limit > MAX_QUESTIONS) limit = MAX_QUESTIONS;
 	TRY(place_open(data, NULL, &file, err));
-	enum status status = read_questions(&file, format, limit && limit < MAX_QUESTIONS ? limit : MAX_QUESTIONS, &questions, err);
+	enum status status = data_kind_find(&file, name, &kind, NULL, err);
+	if (!status) status = read_rows(&file, kind, format, limit, &questions, err);
+	if (!status && !questions.count) status = error_set(err, STATUS_INVALID, "%s: has no questions", file.path);
 	file_close(&file);
 	if (status)
 		questions_free(&questions);

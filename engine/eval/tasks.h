@@ -13,7 +13,7 @@ extern const char *const task_format_names[]; /* "choices", "piqa" …; ends wit
 /* One text to score: the log-probability of `continuation` behind `context`. */
 struct choice {
 	char *context, *continuation;
-	int64_t bytes; /* of the choice itself, by which acc_norm divides */
+	int64_t characters, bytes; /* of the choice's own text, as lm_eval has it: acc_norm and acc_bytes divide by them */
 };
 
 struct question {
@@ -26,9 +26,10 @@ struct questions {
 	int64_t count;
 };
 
-/* Reads a JSON Lines file, plain or gzipped, in the data set's own field names; at most `limit` questions, 0 for all. STATUS_INVALID names
- * file, line and field. */
-enum status questions_load(const struct place *data, enum task_format, int64_t limit, struct questions *ret, struct error *err);
+/* Reads the rows of a JSON file (kind.h; `name` is its path as the client wrote it) in the data set's own field names; at most `limit`
+ * questions, 0 for all. STATUS_INVALID names file, row and field. */
+enum status questions_load(const struct place *data, const char *name, enum task_format, int64_t limit, struct questions *ret,
+			   struct error *err);
 void questions_free(struct questions *);
 
 #endif

@@ -9,18 +9,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
 #include "engine/model/checkpoint.h"
+#include "engine/text/census.h"
+#include "engine/text/documents.h"
+#include "engine/text/kind.h"
 #include "engine/text/reader.h"
+#include "engine/text/text_buffer.h"
 
 enum {
 	MAX_TEXT = 256 << 20,     /* bytes that are tokenized in one piece */
-	MAX_HELD = 128 << 20,     /* bytes of candidate documents held at once */
 	MAX_TOKENS = 1 << 30,     /* of one result */
 	TOKENS_BESIDES_BYTES = 2, /* no token stands for less than a byte, but for BOS and a space put in front */
 };
 
-enum kind { KIND_TEXT, KIND_LINES, KIND_TOKENS };
+size_t corpus_max_held = 128 << 20;
+
+/* An open data file that has text. */
+struct data {
+	struct file file;
+	enum data_kind kind;
+	const char *field;
+	const atomic_bool *stop;
+	struct warnings *warnings;
+};
 
 static bool is_stopped(const atomic_bool *stop)
 {
@@ -158,125 +169,77 @@ static enum status token_windows(const struct place *data, const char *path, int
 	return STATUS_OK;
 }
 
-/* ---- kinds ------------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *name, size_t length, const char *end)
+static enum status open_data(const struct data_source *source, struct data *ret, struct error *err)
 {
-	size_t tail = strlen(end);
-	return length >= tail && strncmp(name + length - tail, end, tail) == 0;
+	TRY(place_open(source->place, NULL, &ret->file, err));
+	ret->field = source->field;
+	enum status status = data_kind_find(&ret->file, source->name, &ret->kind, NULL, err);
+	if (status != STATUS_OK) file_close(&ret->file);
+	return status;
 }
 
-/* A safetensors file begins with the length of its header, which a text would not, and then the header's brace. */
-static enum status find_kind(const struct file *file, enum kind *ret, struct error *err)
+static enum status open_documents(const struct data *data, struct documents **ret, struct error *err)
 {
-	const char *path = file->path;
-	unsigned char head[9] = {0};
-	if (file->size >= (int64_t)sizeof head) TRY(file_read(file, head, sizeof head, 0, err));
-	if (file->size == 0) return error_set(err, STATUS_INVALID, "%s: is empty", path);
-	size_t length = strlen(path);
-	if (head[8] == '{' && head[4] == 0 && head[5] == 0 && head[6] == 0 && head[7] == 0) {
-		*ret = KIND_TOKENS;
-		return STATUS_OK;
-	}
-	if (ends_with(path, length, ".safetensors")) return error_set(err, STATUS_INVALID, "%s: is not a safetensors file", path);
-	if (ends_with(path, length, ".gz")) length -= 3;
-	bool lines = ends_with(path, length, ".jsonl") || ends_with(path, length, ".json") || ends_with(path, length, ".ndjson");
-	*ret = lines ? KIND_LINES : KIND_TEXT;
-	return STATUS_OK;
+	return documents_open(&data->file, data->kind, data->field, data->warnings, ret, err);
 }
 
-/* ---- documents --------------------------------------------------------------------------------------------------------- */
-
-static bool is_blank(const char *line, size_t bytes)
+static enum status append(struct text_buffer *text, const char *bytes, size_t count, const struct data *data, struct error *err)
 {
-	for (size_t i = 0; i < bytes; i++)
-		if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') return false;
-	return true;
+	if (text->size + count > MAX_TEXT)
+		return error_set(err, STATUS_INVALID, "%s: more than %d bytes of text cannot be tokenized in one piece",
+				 data->file.path, MAX_TEXT);
+	return text_append(text, bytes, count, err);
 }
 
-/* The `text` of a JSON Lines record. *ret_record owns *ret_text. */
-static enum status parse_record(const char *line, size_t bytes, const char *path, int64_t line_number, cJSON **ret_record,
-				const char **ret_text, struct error *err)
+static enum status join_documents(const struct data *data, const char *join, struct text_buffer *text, struct error *err)
 {
-	char what[4200];
-	cJSON *record = NULL;
-	snprintf(what, sizeof what, "%s: line %" PRId64, path, line_number);
-	TRY(json_parse(line, bytes, what, &record, err));
-	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(record, "text"));
-	if (!text) {
-		cJSON_Delete(record);
-		return error_set(err, STATUS_INVALID, "%s: must be a JSON object with a string 'text'", what);
-	}
-	*ret_record = record;
-	*ret_text = text;
-	return STATUS_OK;
-}
-
-struct text {
-	char *bytes;
-	size_t used, capacity;
-};
-
-static enum status text_append(struct text *text, const char *bytes, size_t count, const char *path, struct error *err)
-{
-	if (text->used + count > MAX_TEXT)
-		return error_set(err, STATUS_INVALID, "%s: more than %d bytes of text cannot be tokenized in one piece", path,
-				 MAX_TEXT);
-	if (text->used + count > text->capacity) {
-		size_t capacity = 2 * (text->used + count);
-		char *grown = realloc(text->bytes, capacity);
-		if (!grown) return error_set(err, STATUS_NO_MEMORY, "no memory for the text of %s", path);
-		text->bytes = grown;
-		text->capacity = capacity;
-	}
-	if (count > 0) memcpy(text->bytes + text->used, bytes, count);
-	text->used += count;
-	return STATUS_OK;
-}
-
-static enum status join_records(struct reader *reader, const char *path, const char *join, const atomic_bool *stop,
-				struct text *text, struct error *err)
-{
+	struct documents *documents;
+	const char *document;
+	size_t bytes;
 	bool first = true;
-	for (;;) {
-		const char *line, *document;
-		size_t bytes;
-		cJSON *record;
-		if (is_stopped(stop)) return stopped(err);
-		TRY(reader_line(reader, &line, &bytes, err));
-		if (!line) return STATUS_OK;
-		if (is_blank(line, bytes)) continue;
-		TRY(parse_record(line, bytes, path, reader_line_number(reader), &record, &document, err));
-		enum status status = first ? STATUS_OK : text_append(text, join, strlen(join), path, err);
-		if (status == STATUS_OK) status = text_append(text, document, strlen(document), path, err);
-		cJSON_Delete(record);
-		TRY(status);
-		first = false;
+	TRY(open_documents(data, &documents, err));
+	enum status status = STATUS_OK;
+	for (; status == STATUS_OK; first = false) {
+		status = is_stopped(data->stop) ? stopped(err) : documents_next(documents, &document, &bytes, err);
+		if (status != STATUS_OK || !document) break;
+		if (!first) status = append(text, join, strlen(join), data, err);
+		if (status == STATUS_OK) status = append(text, document, bytes, data, err);
 	}
+	documents_close(documents);
+	return status;
+}
+
+static enum status read_verbatim(const struct data *data, struct text_buffer *text, struct error *err)
+{
+	struct reader *reader;
+	const char *bytes;
+	size_t count = 1;
+	TRY(reader_open(&data->file, &reader, err));
+	enum status status = STATUS_OK;
+	while (status == STATUS_OK && count > 0) {
+		status = is_stopped(data->stop) ? stopped(err) : reader_next(reader, &bytes, &count, err);
+		if (status == STATUS_OK) status = append(text, bytes, count, data, err);
+	}
+	reader_close(reader);
+	TRY(status);
+	struct census census = census_take(text->data, text->size, false);
+	TRY(census_judge(&census, text->size, data->file.path, err));
+	if (census.invalid)
+		warnings_add(data->warnings, "%s: %zu byte sequences are not UTF-8, the first at byte %zu, and are read as U+FFFD",
+			     data->file.path, census.invalid, census.first_bad);
+	return STATUS_OK;
 }
 
 /* The whole file as one text: verbatim, or its documents with `join` between them. */
-static enum status read_text(const struct file *file, enum kind kind, const char *join, const atomic_bool *stop, struct text *ret,
-			     struct error *err)
+static enum status read_text(const struct data *data, const char *join, struct text_buffer *ret, struct error *err)
 {
-	struct reader *reader;
-	struct text text = {0};
-	TRY(reader_open(file, &reader, err));
-	enum status status = STATUS_OK;
-	if (kind == KIND_LINES) {
-		status = join_records(reader, file->path, join, stop, &text, err);
-	} else {
-		const char *bytes;
-		size_t count = 1;
-		while (status == STATUS_OK && count > 0) {
-			status = is_stopped(stop) ? stopped(err) : reader_next(reader, &bytes, &count, err);
-			if (status == STATUS_OK) status = text_append(&text, bytes, count, file->path, err);
-		}
-	}
-	reader_close(reader);
-	if (status == STATUS_OK && text.used == 0) status = error_set(err, STATUS_INVALID, "%s: has no text", file->path);
+	struct text_buffer text = {0};
+	enum status status = data->kind == DATA_TEXT ? read_verbatim(data, &text, err) : join_documents(data, join, &text, err);
+	if (status == STATUS_OK && text.size == 0) status = error_set(err, STATUS_INVALID, "%s: has no text", data->file.path);
 	if (status != STATUS_OK) {
-		free(text.bytes);
+		text_buffer_free(&text);
 		return status;
 	}
 	*ret = text;
@@ -308,12 +271,12 @@ static enum status encode(const struct tokenizer *tokenizer, const char *text, s
 
 /* ---- calibration: windows of one document ------------------------------------------------------------------------------ */
 
-static enum status sample_windows(const struct tokenizer *tokenizer, const struct text *text, const char *path, int64_t seed,
+static enum status sample_windows(const struct tokenizer *tokenizer, const struct text_buffer *text, const char *path, int64_t seed,
 				  struct sequences *sequences, struct error *err)
 {
 	int32_t *ids;
 	int64_t count, length = sequences->length, places;
-	TRY(encode(tokenizer, text->bytes, text->used, &ids, &count, err));
+	TRY(encode(tokenizer, text->data, text->size, &ids, &count, err));
 	places = count - length + 1;
 	if (places < sequences->count) {
 		free(ids);
@@ -333,8 +296,7 @@ static enum status sample_windows(const struct tokenizer *tokenizer, const struc
 
 struct candidate {
 	uint64_t key;
-	int64_t line_number;
-	char *line;
+	char *text;
 	size_t bytes;
 };
 
@@ -356,7 +318,7 @@ static int by_key(const void *a, const void *b)
 static void clear_candidates(struct candidates *candidates)
 {
 	for (size_t i = 0; i < candidates->count; i++)
-		free(candidates->items[i].line);
+		free(candidates->items[i].text);
 	candidates->count = candidates->bytes = 0;
 }
 
@@ -364,17 +326,16 @@ static void clear_candidates(struct candidates *candidates)
 static void cut_candidates(struct candidates *candidates)
 {
 	qsort(candidates->items, candidates->count, sizeof *candidates->items, by_key);
-	while (candidates->count > 1 && candidates->bytes > MAX_HELD / 2) {
+	while (candidates->count > 1 && candidates->bytes > corpus_max_held / 2) {
 		struct candidate *last = &candidates->items[--candidates->count];
 		candidates->limit = last->key;
 		candidates->cut = true;
 		candidates->bytes -= last->bytes;
-		free(last->line);
+		free(last->text);
 	}
 }
 
-static enum status add_candidate(struct candidates *candidates, uint64_t key, int64_t line_number, const char *line, size_t bytes,
-				 struct error *err)
+static enum status add_candidate(struct candidates *candidates, uint64_t key, const char *text, size_t bytes, struct error *err)
 {
 	if (candidates->count == candidates->capacity) {
 		size_t capacity = 2 * candidates->capacity + 64;
@@ -385,52 +346,44 @@ static enum status add_candidate(struct candidates *candidates, uint64_t key, in
 	}
 	char *copy = malloc(bytes + 1);
 	if (!copy) return error_set(err, STATUS_NO_MEMORY, "no memory for a document of %zu bytes", bytes);
-	memcpy(copy, line, bytes);
-	candidates->items[candidates->count++] = (struct candidate){key, line_number, copy, bytes};
+	memcpy(copy, text, bytes);
+	candidates->items[candidates->count++] = (struct candidate){key, copy, bytes};
 	candidates->bytes += bytes;
-	if (candidates->bytes > MAX_HELD) cut_candidates(candidates);
+	if (candidates->bytes > corpus_max_held) cut_candidates(candidates);
 	return STATUS_OK;
 }
 
 /* One pass over the file: fills `candidates`, sorted, with documents that may have more than `length` tokens. */
-static enum status collect(const struct file *file, int64_t seed, int64_t length, const atomic_bool *stop,
-			   struct candidates *candidates, struct error *err)
+static enum status collect(const struct data *data, int64_t seed, int64_t length, struct candidates *candidates, struct error *err)
 {
-	struct reader *reader;
-	TRY(reader_open(file, &reader, err));
+	struct documents *documents;
+	const char *text;
+	size_t bytes;
+	TRY(open_documents(data, &documents, err));
 	enum status status = STATUS_OK;
 	candidates->documents = 0;
 	candidates->cut = false;
-	for (;;) {
-		const char *line;
-		size_t bytes;
-		status = is_stopped(stop) ? stopped(err) : reader_line(reader, &line, &bytes, err);
-		if (status != STATUS_OK || !line) break;
-		if (is_blank(line, bytes)) continue;
+	while (status == STATUS_OK) {
+		status = is_stopped(data->stop) ? stopped(err) : documents_next(documents, &text, &bytes, err);
+		if (status != STATUS_OK || !text) break;
 		uint64_t key = random_at((uint64_t)seed, (uint64_t)candidates->documents++);
 		bool out = key < candidates->from || (candidates->cut && key >= candidates->limit);
 		if (out || (int64_t)bytes + TOKENS_BESIDES_BYTES <= length) continue;
-		status = add_candidate(candidates, key, reader_line_number(reader), line, bytes, err);
-		if (status != STATUS_OK) break;
+		status = add_candidate(candidates, key, text, bytes, err);
 	}
-	reader_close(reader);
+	documents_close(documents);
 	if (status == STATUS_OK && candidates->count)
 		qsort(candidates->items, candidates->count, sizeof *candidates->items, by_key);
 	return status;
 }
 
 /* Appends a window of the document to the *taken sequences that are there, if it has more than `length` tokens. */
-static enum status take_window(const struct tokenizer *tokenizer, const char *path, const struct candidate *candidate,
-			       struct sequences *sequences, int64_t *taken, struct error *err)
+static enum status take_window(const struct tokenizer *tokenizer, const struct candidate *candidate, struct sequences *sequences,
+			       int64_t *taken, struct error *err)
 {
-	cJSON *record;
-	const char *text;
 	int32_t *ids;
 	int64_t count, length = sequences->length;
-	TRY(parse_record(candidate->line, candidate->bytes, path, candidate->line_number, &record, &text, err));
-	enum status status = encode(tokenizer, text, strlen(text), &ids, &count, err);
-	cJSON_Delete(record);
-	TRY(status);
+	TRY(encode(tokenizer, candidate->text, candidate->bytes, &ids, &count, err));
 	if (count > length) {
 		int64_t start = below(mix(candidate->key + golden), count - length + 1);
 		memcpy(sequences->ids + *taken * length, ids + start, (size_t)length * sizeof *ids);
@@ -440,18 +393,17 @@ static enum status take_window(const struct tokenizer *tokenizer, const char *pa
 	return STATUS_OK;
 }
 
-static enum status sample_documents(const struct tokenizer *tokenizer, const struct file *file, int64_t seed,
-				    const atomic_bool *stop, struct sequences *sequences, struct error *err)
+static enum status sample_documents(const struct tokenizer *tokenizer, const struct data *data, int64_t seed,
+				    struct sequences *sequences, struct error *err)
 {
 	struct candidates candidates = {0};
 	enum status status;
 	int64_t taken = 0;
 	do {
-		status = collect(file, seed, sequences->length, stop, &candidates, err);
+		status = collect(data, seed, sequences->length, &candidates, err);
 		for (size_t i = 0; i < candidates.count && taken < sequences->count && status == STATUS_OK; i++)
-			status = is_stopped(stop)
-					 ? stopped(err)
-					 : take_window(tokenizer, file->path, &candidates.items[i], sequences, &taken, err);
+			status = is_stopped(data->stop) ? stopped(err)
+							: take_window(tokenizer, &candidates.items[i], sequences, &taken, err);
 		clear_candidates(&candidates);
 		candidates.from = candidates.limit;
 	} while (status == STATUS_OK && candidates.cut && taken < sequences->count);
@@ -460,125 +412,115 @@ static enum status sample_documents(const struct tokenizer *tokenizer, const str
 		status = error_set(err, STATUS_INVALID,
 				   "%s: %" PRId64 " of %" PRId64 " documents have more than %" PRId64 " tokens; %" PRId64
 				   " samples were asked for",
-				   file->path, taken, candidates.documents, sequences->length, sequences->count);
+				   data->file.path, taken, candidates.documents, sequences->length, sequences->count);
 	return status;
 }
 
-/* Whether a JSON Lines file has exactly one record. */
-static enum status is_single(const struct file *file, bool *ret, struct error *err)
+/* Whether the file's rows have exactly one text. */
+static enum status is_single(const struct data *data, bool *ret, struct error *err)
 {
-	struct reader *reader;
-	int documents = 0;
-	TRY(reader_open(file, &reader, err));
+	struct documents *documents;
+	const char *text = "";
+	size_t bytes;
+	int count = 0;
+	TRY(open_documents(data, &documents, err));
 	enum status status = STATUS_OK;
-	while (status == STATUS_OK && documents < 2) {
-		const char *line;
-		size_t bytes;
-		status = reader_line(reader, &line, &bytes, err);
-		if (status == STATUS_OK && !line) break;
-		if (status == STATUS_OK && !is_blank(line, bytes)) documents++;
-	}
-	reader_close(reader);
-	if (status == STATUS_OK) *ret = documents == 1;
+	for (; status == STATUS_OK && text && count < 2; count += text != NULL)
+		status = is_stopped(data->stop) ? stopped(err) : documents_next(documents, &text, &bytes, err);
+	documents_close(documents);
+	if (status == STATUS_OK) *ret = count == 1;
 	return status;
 }
 
 /* ---- the two uses ------------------------------------------------------------------------------------------------------ */
 
-static enum status sample_text(const struct file *file, enum kind kind, const struct tokenizer *tokenizer, int64_t seed,
-			       const atomic_bool *stop, struct sequences *sequences, struct error *err)
+static enum status sample_text(const struct data *data, const struct tokenizer *tokenizer, int64_t seed,
+			       struct sequences *sequences, struct error *err)
 {
-	bool single = kind == KIND_TEXT;
-	struct text text;
-	if (!single) TRY(is_single(file, &single, err));
-	if (!single) return sample_documents(tokenizer, file, seed, stop, sequences, err);
-	TRY(read_text(file, kind, "", stop, &text, err));
-	enum status status = is_stopped(stop) ? stopped(err) : sample_windows(tokenizer, &text, file->path, seed, sequences, err);
-	free(text.bytes);
+	bool single = data->kind == DATA_TEXT;
+	struct text_buffer text;
+	if (!single) TRY(is_single(data, &single, err));
+	if (!single) return sample_documents(tokenizer, data, seed, sequences, err);
+	TRY(read_text(data, "", &text, err));
+	enum status status =
+		is_stopped(data->stop) ? stopped(err) : sample_windows(tokenizer, &text, data->file.path, seed, sequences, err);
+	text_buffer_free(&text);
 	return status;
 }
 
-static enum status calibration_of(const struct place *data, const struct file *file, const struct place *model, int64_t vocab,
-				  int64_t seed, const atomic_bool *stop, struct warnings *warnings, struct sequences *sequences,
-				  struct error *err)
+static enum status calibrate(const struct data_source *source, const struct data *data, const struct place *model, int64_t vocab,
+			     int64_t samples, int64_t length, int64_t seed, struct sequences *sequences, struct error *err)
 {
-	enum kind kind;
 	struct tokenizer *tokenizer;
-	int64_t samples = sequences->count, length = sequences->length;
-	TRY(find_kind(file, &kind, err));
-	if (kind == KIND_TOKENS) return token_windows(data, file->path, vocab, samples, length, sequences, err);
-	TRY(tokenizer_load(model, vocab, warnings, &tokenizer, err));
-	enum status status = allocate(samples, length, file->path, sequences, err);
-	if (status == STATUS_OK) status = sample_text(file, kind, tokenizer, seed, stop, sequences, err);
+	if (data->kind == DATA_TOKENS) return token_windows(source->place, data->file.path, vocab, samples, length, sequences, err);
+	TRY(tokenizer_load(model, vocab, data->warnings, &tokenizer, err));
+	enum status status = allocate(samples, length, data->file.path, sequences, err);
+	if (status == STATUS_OK) status = sample_text(data, tokenizer, seed, sequences, err);
 	tokenizer_free(tokenizer);
 	return status;
 }
 
-/* What both uses end with. */
-static enum status deliver(enum status status, struct file *file, struct sequences *sequences, struct sequences *ret)
+enum status corpus_calibration(const struct data_source *source, const struct place *model, int64_t vocab, int64_t samples,
+			       int64_t length, int64_t seed, const atomic_bool *stop, struct warnings *warnings,
+			       struct sequences *ret, struct error *err)
 {
-	file_close(file);
+	struct data data = {.stop = stop, .warnings = warnings};
+	struct sequences sequences = {0};
+	if (samples < 1 || length < 1) return error_set(err, STATUS_INVALID, "samples and sequence length must be positive");
+	TRY(open_data(source, &data, err));
+	enum status status = calibrate(source, &data, model, vocab, samples, length, seed, &sequences, err);
+	file_close(&data.file);
 	if (status != STATUS_OK) {
-		sequences_free(sequences);
+		sequences_free(&sequences);
 		return status;
 	}
-	sequences_hash(sequences);
-	*ret = *sequences;
+	sequences_hash(&sequences);
+	*ret = sequences;
 	return STATUS_OK;
 }
 
-enum status corpus_calibration(const struct place *data, const struct place *model, int64_t vocab, int64_t samples, int64_t length,
-			       int64_t seed, const atomic_bool *stop, struct warnings *warnings, struct sequences *ret,
-			       struct error *err)
+static enum status text_windows(const struct data *data, const struct tokenizer *tokenizer, int64_t length, const char *join,
+				struct sequences *ret, struct error *err)
 {
-	struct file file;
-	struct sequences sequences = {.count = samples, .length = length};
-	if (samples < 1 || length < 1) return error_set(err, STATUS_INVALID, "samples and sequence length must be positive");
-	TRY(place_open(data, NULL, &file, err));
-	enum status status = calibration_of(data, &file, model, vocab, seed, stop, warnings, &sequences, err);
-	return deliver(status, &file, &sequences, ret);
-}
-
-static enum status text_windows(const struct file *file, enum kind kind, const struct tokenizer *tokenizer, int64_t length,
-				const char *join, const atomic_bool *stop, struct sequences *ret, struct error *err)
-{
-	struct text text;
+	struct text_buffer text;
 	int32_t *ids = NULL;
 	int64_t count = 0;
-	TRY(read_text(file, kind, join, stop, &text, err));
-	enum status status = is_stopped(stop) ? stopped(err) : encode(tokenizer, text.bytes, text.used, &ids, &count, err);
-	free(text.bytes);
+	const char *path = data->file.path;
+	TRY(read_text(data, join, &text, err));
+	enum status status = is_stopped(data->stop) ? stopped(err) : encode(tokenizer, text.data, text.size, &ids, &count, err);
+	text_buffer_free(&text);
 	if (status == STATUS_OK && count < length)
-		status = error_set(err, STATUS_INVALID, "%s: has %" PRId64 " tokens, fewer than one window of %" PRId64, file->path,
+		status = error_set(err, STATUS_INVALID, "%s: has %" PRId64 " tokens, fewer than one window of %" PRId64, path,
 				   count, length);
-	if (status == STATUS_OK) status = allocate(count / length, length, file->path, ret, err);
+	if (status == STATUS_OK) status = allocate(count / length, length, path, ret, err);
 	if (status == STATUS_OK) memcpy(ret->ids, ids, (size_t)(ret->count * length) * sizeof *ids);
 	free(ids);
 	return status;
 }
 
-static enum status evaluation_of(const struct place *data, const struct file *file, const struct place *model, int64_t vocab,
-				 const char *join, const atomic_bool *stop, struct warnings *warnings, struct sequences *sequences,
-				 struct error *err)
+static enum status evaluate(const struct data_source *source, const struct data *data, const struct place *model, int64_t vocab,
+			    int64_t length, const char *join, struct sequences *ret, struct error *err)
 {
-	enum kind kind;
 	struct tokenizer *tokenizer;
-	int64_t length = sequences->length;
-	TRY(find_kind(file, &kind, err));
-	if (kind == KIND_TOKENS) return token_windows(data, file->path, vocab, 0, length, sequences, err);
-	TRY(tokenizer_load(model, vocab, warnings, &tokenizer, err));
-	enum status status = text_windows(file, kind, tokenizer, length, join, stop, sequences, err);
+	if (data->kind == DATA_TOKENS) return token_windows(source->place, data->file.path, vocab, 0, length, ret, err);
+	TRY(tokenizer_load(model, vocab, data->warnings, &tokenizer, err));
+	enum status status = text_windows(data, tokenizer, length, join, ret, err);
 	tokenizer_free(tokenizer);
 	return status;
 }
 
-enum status corpus_evaluation(const struct place *data, const struct place *model, int64_t vocab, int64_t length, const char *join,
-			      const atomic_bool *stop, struct warnings *warnings, struct sequences *ret, struct error *err)
+enum status corpus_evaluation(const struct data_source *source, const struct place *model, int64_t vocab, int64_t length,
+			      const char *join, const atomic_bool *stop, struct warnings *warnings, struct sequences *ret,
+			      struct error *err)
 {
-	struct file file;
-	struct sequences sequences = {.length = length};
+	struct data data = {.stop = stop, .warnings = warnings};
+	struct sequences sequences = {0};
 	if (length < 1) return error_set(err, STATUS_INVALID, "the sequence length must be positive");
-	TRY(place_open(data, NULL, &file, err));
-	enum status status = evaluation_of(data, &file, model, vocab, join, stop, warnings, &sequences, err);
-	return deliver(status, &file, &sequences, ret);
+	TRY(open_data(source, &data, err));
+	enum status status = evaluate(source, &data, model, vocab, length, join, &sequences, err);
+	file_close(&data.file);
+	TRY(status);
+	sequences_hash(&sequences);
+	*ret = sequences;
+	return STATUS_OK;
 }

@@ -81,7 +81,8 @@ static bool has_rows(struct json_tokener *tokener, const struct head *head)
 	return rows > 0 && 2 * rows >= lines;
 }
 
-static bool has_objects(struct json_tokener *tokener, const struct head *head)
+/* Where `named`, one whole object of several lines is enough: what is wrong behind it shall be told as such. */
+static bool has_objects(struct json_tokener *tokener, const struct head *head, bool named)
 {
 	for (const char *at = skip_blank(head->text, head->end), *begin = at; at < head->end;
 	     begin = at = skip_blank(at, head->end)) {
@@ -89,6 +90,7 @@ static bool has_objects(struct json_tokener *tokener, const struct head *head)
 		enum value value = read_value(tokener, &at, head->end);
 		if (value == VALUE_CUT) return is_json(head, begin);
 		if (value != VALUE_OBJECT) return false;
+		if (named && memchr(begin, '\n', (size_t)(at - begin))) return true;
 	}
 	return true;
 }
@@ -120,14 +122,14 @@ static enum status find_json(const struct head *head, bool named, enum data_kind
 	if (!tokener) return error_set(err, STATUS_NO_MEMORY, "no memory to parse JSON");
 	const char *first = skip_blank(head->text, head->end);
 	bool bracket = first < head->end && *first == '[', brace = first < head->end && *first == '{';
-	if (has_rows(tokener, head))
-		*ret = DATA_JSON_LINES;
-	else if (bracket && (named || has_elements(tokener, head, first + 1)))
+	if (bracket && has_elements(tokener, head, first + 1))
 		*ret = DATA_JSON_ARRAY;
-	else if (brace && has_objects(tokener, head))
+	else if (has_rows(tokener, head))
+		*ret = DATA_JSON_LINES;
+	else if (brace && has_objects(tokener, head, named))
 		*ret = DATA_JSON_OBJECTS;
 	else
-		*ret = named ? DATA_JSON_LINES : DATA_TEXT;
+		*ret = !named ? DATA_TEXT : bracket ? DATA_JSON_ARRAY : DATA_JSON_LINES;
 	json_tokener_free(tokener);
 	return STATUS_OK;
 }

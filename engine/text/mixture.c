@@ -34,14 +34,14 @@ enum status mixture_calibration(const struct mixture_source *sources, int count,
 {
 	struct sequences parts[MIXTURE_MAX_SOURCES] = {0}, mixed = {.length = length};
 	if (count == 1)
-		return corpus_calibration(sources[0].data, model, vocab, sources[0].samples, length, seed, stop, warnings, ret,
+		return corpus_calibration(&sources[0].data, model, vocab, sources[0].samples, length, seed, stop, warnings, ret,
 					  err);
 	if (count < 1 || count > MIXTURE_MAX_SOURCES)
 		return error_set(err, STATUS_INVALID, "%d sources; 1 to %d can be mixed", count, MIXTURE_MAX_SOURCES);
 	enum status status = STATUS_OK;
 	for (int i = 0; status == STATUS_OK && i < count; i++) {
 		int64_t own_seed = (int64_t)((uint64_t)seed + (uint64_t)i * 0x9e3779b97f4a7c15u);
-		status = corpus_calibration(sources[i].data, model, vocab, sources[i].samples, length, own_seed, stop, warnings,
+		status = corpus_calibration(&sources[i].data, model, vocab, sources[i].samples, length, own_seed, stop, warnings,
 					    &parts[i], err);
 		mixed.count += sources[i].samples;
 	}

@@ -37,13 +37,13 @@ static void check_task(struct scratch *s, const struct model *model, const struc
 	struct questions questions;
 	struct requests requests;
 	struct score score;
-	int answers[200];
+	int answers[300];
 	const struct engine_sink sink = {.progress = ignore_progress};
 	struct progress progress = {0};
 	progress_start(&progress, &sink, 1, 1e9, 0);
 	enum task_format format = format_of(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(golden, "format")));
 	snprintf(path, sizeof path, "tests/data/tasks/%s.jsonl", golden->string);
-	SUCCEEDS(questions_load(&PLACE(path), format, 0, &questions, &s->err));
+	SUCCEEDS(questions_load(&PLACE(path), path, format, 0, &questions, &s->err));
 	assert_true(questions.count > 0 && questions.count <= 100);
 	SUCCEEDS(requests_encode(&questions, tokenizer, 512, &requests, &s->err));
 	SUCCEEDS(choices_score(model, BACKEND, DTYPE_F32, &questions, &requests, &never, &progress, &score, answers, &s->err));
@@ -51,9 +51,9 @@ static void check_task(struct scratch *s, const struct model *model, const struc
 	int64_t q = 0;
 	cJSON_ArrayForEach(pick, picks)
 	{
-		if (answers[2 * q] != cJSON_GetArrayItem(pick, 0)->valueint) fail_msg("%s: question %d", golden->string, (int)q);
-		if (answers[2 * q + 1] != cJSON_GetArrayItem(pick, 1)->valueint)
-			fail_msg("%s: question %d, by bytes", golden->string, (int)q);
+		for (int way = 0; way < 3; way++) /* as it is, by characters, by bytes */
+			if (answers[3 * q + way] != cJSON_GetArrayItem(pick, way)->valueint)
+				fail_msg("%s: question %d, way %d", golden->string, (int)q, way);
 		q++;
 	}
 	assert_int_equal(q, questions.count);
@@ -62,6 +62,8 @@ static void check_task(struct scratch *s, const struct model *model, const struc
 	check_number(golden, "acc_stderr", score.acc_stderr);
 	check_number(golden, "acc_norm", score.acc_norm);
 	check_number(golden, "acc_norm_stderr", score.acc_norm_stderr);
+	check_number(golden, "acc_bytes", score.acc_bytes);
+	check_number(golden, "acc_bytes_stderr", score.acc_bytes_stderr);
 	requests_free(&requests);
 	questions_free(&questions);
 }
@@ -86,7 +88,7 @@ static void test_limit(void **state)
 {
 	struct scratch *s = *state;
 	struct questions questions;
-	SUCCEEDS(questions_load(&PLACE("tests/data/tasks/piqa.jsonl"), TASK_PIQA, 7, &questions, &s->err));
+	SUCCEEDS(questions_load(&PLACE("tests/data/tasks/piqa.jsonl"), "piqa", TASK_PIQA, 7, &questions, &s->err));
 	assert_int_equal(questions.count, 7);
 	questions_free(&questions);
 }
@@ -98,8 +100,9 @@ static void test_refuses(void **state)
 		enum task_format format;
 		const char *text, *message;
 	} cases[] = {
-		{TASK_CHOICES, "", "has no questions"},
-		{TASK_CHOICES, "\n[1]\n", "line 2: must be an object"},
+		{TASK_CHOICES, "", "is empty"},
+		{TASK_CHOICES, "\n", "has no questions"},
+		{TASK_CHOICES, "\n[1]\n", "row 1 (line 2): must be an object, and is a number"},
 		{TASK_CHOICES, "{\"context\":1}", "'context' must be a string"},
 		{TASK_CHOICES, "{\"context\":\"a\",\"choices\":[\"b\"],\"answer\":0}", "'choices' must be a list of 2 to 64"},
 		{TASK_CHOICES, "{\"context\":\"a\",\"choices\":[\"b\",2],\"answer\":0}", "'choices' must be strings"},
@@ -123,7 +126,7 @@ static void test_refuses(void **state)
 		char path[256];
 		scratch_write(s, "task.jsonl", cases[i].text, strlen(cases[i].text));
 		snprintf(path, sizeof path, "%s/task.jsonl", s->directory);
-		assert_int_equal(questions_load(&PLACE(path), cases[i].format, 0, &questions, &s->err), STATUS_INVALID);
+		assert_int_equal(questions_load(&PLACE(path), path, cases[i].format, 0, &questions, &s->err), STATUS_INVALID);
 		if (!strstr(s->err.message, cases[i].message)) fail_msg("'%s' is not in '%s'", cases[i].message, s->err.message);
 	}
 }

@@ -61,6 +61,7 @@ static void check(enum status status, struct sequences *sequences, const struct 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const kinds[] = {"txt", "jsonl", "safetensors", "json.gz"};
+	static const char *const fields[] = {"text", "messages"};
 	static char directory[] = "/tmp/fuzz-corpus-XXXXXX";
 	static int ready;
 	char path[64];
@@ -72,11 +73,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	snprintf(path, sizeof path, "%s/file.%s", directory, kinds[data[0] % 4]);
 	FILE *file = fopen(path, "wb");
 	if (!file || fwrite(data + 1, 1, size - 1, file) != size - 1 || fclose(file)) abort();
-	check(corpus_calibration(&PLACE(path), &PLACE(directory), VOCAB, SAMPLES, LENGTH, data[0], NULL, NULL, &sequences, &err),
+	const struct data_source source = {&PLACE(path), path, fields[data[0] / 4 % 2]};
+	check(corpus_calibration(&source, &PLACE(directory), VOCAB, SAMPLES, LENGTH, data[0], NULL, NULL, &sequences, &err),
 	      &sequences, &err);
 	err = (struct error){0};
-	check(corpus_evaluation(&PLACE(path), &PLACE(directory), VOCAB, LENGTH, "\n\n", NULL, NULL, &sequences, &err), &sequences,
-	      &err);
+	check(corpus_evaluation(&source, &PLACE(directory), VOCAB, LENGTH, "\n\n", NULL, NULL, &sequences, &err), &sequences, &err);
 	unlink(path);
 	return 0;
 }

@@ -40,8 +40,9 @@ static void test_lines(void **state)
 		    "block 2/6  sparsity 50.0 %  perplexity 19.50 (dense 18.25)  1 min 15 s");
 	expect_line(&view, "eval.finished", "{\"dataset\":\"wiki\",\"model\":\"dense\",\"perplexity\":18.6231}",
 		    "dense perplexity on wiki: 18.62");
-	expect_line(&view, "task.finished", "{\"task\":\"piqa\",\"model\":\"pruned\",\"acc\":0.625,\"acc_norm\":0.5}",
-		    "pruned accuracy on piqa: 62.5 %, by bytes 50.0 %");
+	expect_line(&view, "task.finished",
+		    "{\"task\":\"piqa\",\"model\":\"pruned\",\"acc\":0.625,\"acc_norm\":0.5,\"acc_bytes\":0.375}",
+		    "pruned accuracy on piqa: 62.5 %, by characters 50.0 %, by bytes 37.5 %");
 	expect_line(&view, "block.started", "{\"block\":2,\"blocks\":6}", NULL);
 	expect_line(&view, "block.step",
 		    "{\"block\":2,\"step\":5,\"steps\":128,\"loss\":0.5,\"reconstruction\":0.4,\"sparsity\":0.49}", NULL);

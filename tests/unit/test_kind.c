@@ -51,6 +51,7 @@ static void test_text_and_json(void **state)
 		{"a", "{\"text\": \"a\",\n \"n\": 1}", DATA_JSON_OBJECTS},
 		{"a", "[{\"text\":\"a\"},{\"text\":\"b\"}]", DATA_JSON_ARRAY},
 		{"a", " [\n  {\n    \"text\": \"a\"\n  }\n]\n", DATA_JSON_ARRAY},
+		{"a", "[{\"text\":\"a\"},\n{\"text\":\"b\"}\n", DATA_JSON_ARRAY},
 		{"a", "[]", DATA_JSON_ARRAY},
 		{"a", "[\"one\", \"two\"]\n", DATA_JSON_ARRAY},
 		{"a", "[{\"text\":\"a\"},\n{\"text\":\"b\"", DATA_JSON_ARRAY}, /* cut short */

@@ -12,6 +12,12 @@ static const atomic_bool running = false;
 static const char demo[] = "demo/tiny-llama";
 static const struct place tokens = {NULL, "demo/calibration.safetensors"}, text = {NULL, "tests/data/wikitext2.valid.txt.gz"};
 
+/* A file under its own name. */
+#define FILE_OF(place)                                                                                                             \
+	{                                                                                                                          \
+		&(place), (place).path, "text"                                                                                     \
+	}
+
 static void expect_shares(const double *weights, int count, int64_t whole, const int64_t *expected)
 {
 	int64_t shares[MIXTURE_MAX_SOURCES];
@@ -52,7 +58,8 @@ static enum status mix(struct scratch *s, const struct mixture_source *sources, 
 
 static enum status one(struct scratch *s, const struct place *data, int64_t samples, int64_t seed, struct sequences *ret)
 {
-	return corpus_calibration(data, &PLACE(demo), VOCAB, samples, LENGTH, seed, &running, NULL, ret, &s->err);
+	const struct data_source source = {data, data->path, "text"};
+	return corpus_calibration(&source, &PLACE(demo), VOCAB, samples, LENGTH, seed, &running, NULL, ret, &s->err);
 }
 
 static const int32_t *row(const struct sequences *sequences, int64_t i)
@@ -64,7 +71,7 @@ static void test_one_source_is_the_file_itself(void **state)
 {
 	struct scratch *s = *state;
 	struct sequences mixed, alone;
-	SUCCEEDS(mix(s, &(struct mixture_source){&text, 7}, 1, 42, &mixed));
+	SUCCEEDS(mix(s, &(struct mixture_source){FILE_OF(text), 7}, 1, 42, &mixed));
 	SUCCEEDS(one(s, &text, 7, 42, &alone));
 	assert_int_equal(mixed.count, 7);
 	assert_memory_equal(mixed.ids, alone.ids, 7 * LENGTH * sizeof *alone.ids);
@@ -77,7 +84,7 @@ static void test_one_source_is_the_file_itself(void **state)
 static void test_sources_stand_spread(void **state)
 {
 	struct scratch *s = *state;
-	static const struct mixture_source sources[] = {{&tokens, 12}, {&text, 5}, {&tokens, 3}};
+	const struct mixture_source sources[] = {{FILE_OF(tokens), 12}, {FILE_OF(text), 5}, {FILE_OF(tokens), 3}};
 	struct sequences mixed, first, third;
 	SUCCEEDS(mix(s, sources, 3, 42, &mixed));
 	SUCCEEDS(one(s, &tokens, 12, 0, &first));
@@ -117,7 +124,7 @@ static void test_sources_stand_spread(void **state)
 static void test_sources_have_seeds_of_their_own(void **state)
 {
 	struct scratch *s = *state;
-	static const struct mixture_source sources[] = {{&text, 4}, {&text, 4}};
+	const struct mixture_source sources[] = {{FILE_OF(text), 4}, {FILE_OF(text), 4}};
 	struct sequences mixed;
 	SUCCEEDS(mix(s, sources, 2, 1, &mixed));
 	for (int64_t i = 0; i < mixed.count; i++)
@@ -131,9 +138,10 @@ static void test_a_broken_source_is_named(void **state)
 	struct scratch *s = *state;
 	struct sequences mixed;
 	scratch_text(s, "short.txt", "too short");
-	const struct mixture_source sources[] = {{&tokens, 4}, {&PLACE(scratch_path(s, "short.txt")), 4}};
+	const struct place short_text = PLACE(scratch_path(s, "short.txt"));
+	const struct mixture_source sources[] = {{FILE_OF(tokens), 4}, {FILE_OF(short_text), 4}};
 	FAILS(STATUS_INVALID, "short.txt", mix(s, sources, 2, 1, &mixed));
-	const struct mixture_source many[] = {{&tokens, 200}, {&text, 4}};
+	const struct mixture_source many[] = {{FILE_OF(tokens), 200}, {FILE_OF(text), 4}};
 	FAILS(STATUS_INVALID, "calibration.safetensors", mix(s, many, 2, 1, &mixed));
 }
 

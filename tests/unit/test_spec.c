@@ -173,8 +173,9 @@ static void test_dependent_defaults(void **state)
 static void test_calibration_sources(void **state)
 {
 	struct fixture *f = *state;
-	struct spec *spec = parsed(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"calibration\":{\"samples\":10,\"sources\":["
-				      "{\"path\":\"c4.json\",\"weight\":3},{\"path\":\"wiki.test.txt\"}]}}");
+	struct spec *spec = parsed(
+		f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"calibration\":{\"samples\":10,\"sources\":["
+		   "{\"path\":\"c4.json\",\"weight\":3},{\"path\":\"wiki.test.txt\",\"field\":\"a.b\"}],\"field\":\"body\"}}");
 	assert_true(spec->calibration.mixed);
 	assert_int_equal(spec->calibration.n_sources, 2);
 	assert_string_equal(spec->calibration.sources[0].path, "c4.json");
@@ -183,7 +184,8 @@ static void test_calibration_sources(void **state)
 	assert_int_equal(spec->calibration.sources[1].samples, 2);
 	cJSON *json = spec_to_json(spec);
 	char *shown = cJSON_PrintUnformatted(cJSON_GetObjectItem(json, "calibration"));
-	assert_string_equal(shown, "{\"sources\":[{\"path\":\"c4.json\",\"weight\":3},{\"path\":\"wiki.test.txt\",\"weight\":1}],"
+	assert_string_equal(shown, "{\"sources\":[{\"path\":\"c4.json\",\"weight\":3,\"field\":\"body\"},"
+				   "{\"path\":\"wiki.test.txt\",\"weight\":1,\"field\":\"a.b\"}],"
 				   "\"samples\":10,\"sequence_length\":512,\"seed\":0}");
 	free(shown);
 	cJSON_Delete(json);
@@ -196,9 +198,11 @@ static const char full[] =
 	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"importance\":\"magnitude\",\"candidates\":33,"
 	"\"lambda\":2.5,"
 	"\"epochs\":3,\"batch_size\":4,\"optimizer\":\"adamw\",\"learning_rate\":0.003,\"d_coef\":7,\"target\":\"dense_stream\","
-	"\"parameterization\":\"sigmoid\"},\"calibration\":{\"path\":\"c4.json\",\"samples\":16,\"sequence_length\":128,\"seed\":"
+	"\"parameterization\":\"sigmoid\"},\"calibration\":{\"path\":\"c4.json\",\"field\":\"messages\",\"samples\":16,\"sequence_"
+	"length\":128,\"seed\":"
 	"42},"
-	"\"evaluation\":{\"perplexity\":[{\"name\":\"w\",\"path\":\"wiki.test.txt\",\"sequence_length\":256,\"join\":\"\\n\"}],"
+	"\"evaluation\":{\"perplexity\":[{\"name\":\"w\",\"path\":\"wiki.test.txt\",\"sequence_length\":256,\"join\":\"\\n\","
+	"\"field\":\"data.0.text\"}],"
 	"\"tasks\":[{\"name\":\"t\",\"path\":\"c4.json\",\"format\":\"arc\",\"limit\":9}]},"
 	"\"progress\":{\"perplexity_every\":7},\"precision\":\"bf16\",\"priority\":-3,\"timeout_seconds\":90.5}";
 
@@ -300,6 +304,12 @@ static void test_fields(void **state)
 		{"\"calibration\":{\"path\":\".\"}", "/calibration/path", "not a regular file"},
 		{"\"calibration\":{\"path\":\"\"}", "/calibration/path", "empty"},
 		{"\"calibration\":{\"path\":true}", "/calibration/path", "must be a string"},
+		{"\"calibration\":{\"field\":1}", "/calibration/field", "must be a string"},
+		{"\"calibration\":{\"field\":\"\"}", "/calibration/field", "is empty"},
+		{"\"calibration\":{\"sources\":[{\"path\":\"c4.json\",\"field\":\"\"}]}", "/calibration/sources/0/field",
+		 "is empty"},
+		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"field\":\"\\n\"}]}", "/evaluation/perplexity/0/field",
+		 "control characters"},
 		{"\"evaluation\":{\"perplexity\":{}}", "/evaluation/perplexity", "list"},
 		{"\"evaluation\":{\"perplexity\":[7]}", "/evaluation/perplexity/0", "must be an object"},
 		{"\"evaluation\":{\"perplexity\":[{\"path\":\"c4.json\",\"name\":\"a b\"}]}", "/evaluation/perplexity/0/name",

@@ -67,6 +67,12 @@ def files():
         made["arc"][1].append({"id": str(i), "question": begin, "choices": {"text": ends, "label": labels}, "answerKey": labels[answer]})
         made["arc-ai2"][1].append({"id": str(i), "question": {"stem": begin, "choices": [{"text": t, "label": l} for t, l in zip(ends, labels)]},
                                    "answerKey": labels[answer]})
+    # Characters and bytes differ, and letters without sense are as unlikely as words of another language: dividing by the one or by the other
+    # picks other choices.
+    wide, words = random.Random(3), "Größe überall läuft éclair naïve façade größer für Ärger".split()
+    made["piqa-wide"] = ("piqa", [{"goal": " ".join(wide.choices(words, k=4)), "sol1": " ".join(wide.choices(words, k=wide.randrange(1, 4))),
+                                   "sol2": " ".join("".join(wide.choices("bdfgklmnpqrstvwxz", k=4)) for _ in range(wide.randrange(1, 4))),
+                                   "label": wide.randrange(2)} for _ in range(QUESTIONS)])
     return made
 
 
@@ -78,9 +84,9 @@ def hellaswag_clean(text):  # lm_eval/tasks/hellaswag/utils.py
 
 
 def requests(kind, d):
-    """[(context, continuation, bytes of the choice)], and the index of the right one."""
+    """[(context, continuation, the choice whose length counts)], and the index of the right one."""
     def behind(context, choices):
-        return [(context, " " + c, len(c.encode())) for c in choices]
+        return [(context, " " + c, c) for c in choices]
     if kind == "choices":
         return behind(d["context"], d["choices"]), d["answer"]
     if kind == "piqa":
@@ -93,7 +99,8 @@ def requests(kind, d):
     if kind == "winogrande":
         at = d["sentence"].index("_")
         rest = d["sentence"][at + 1:].strip()
-        return [(d["sentence"][:at] + o, " " + rest, len(rest.encode())) for o in (d["option1"], d["option2"])], int(d["answer"]) - 1
+        # doc_to_choice of preprocess_winogrande.py: a choice is the sentence up to there
+        return [(d["sentence"][:at] + o, " " + rest, d["sentence"][:at] + o) for o in (d["option1"], d["option2"])], int(d["answer"]) - 1
     question = d["question"]
     if isinstance(question, dict):
         texts, labels = [c["text"] for c in question["choices"]], [c["label"] for c in question["choices"]]
@@ -115,21 +122,20 @@ def logprob(model, tokenizer, context, continuation):
 
 
 def score(model, tokenizer, kind, records):
-    picks, margins, right, right_norm = [], [], 0, 0
+    """acc, acc_norm and acc_bytes of lm_eval/api/task.py (process_results of a multiple choice)."""
+    names, picks, margins, right = ("acc", "acc_norm", "acc_bytes"), [], [], [0, 0, 0]
     for record in records:
         asked, answer = requests(kind, record)
         sums = [logprob(model, tokenizer, context, continuation) for context, continuation, _ in asked]
-        norms = [s / n for s, (_, _, n) in zip(sums, asked)]
-        best, best_norm = max(range(len(sums)), key=sums.__getitem__), max(range(len(norms)), key=norms.__getitem__)
-        picks.append([best, best_norm])
-        ordered, ordered_norm = sorted(sums)[::-1], sorted(norms)[::-1]
-        margins.append(min(ordered[0] - ordered[1], ordered_norm[0] - ordered_norm[1]))
-        right += best == answer
-        right_norm += best_norm == answer
+        ways = [sums, [s / len(c) for s, (_, _, c) in zip(sums, asked)], [s / len(c.encode()) for s, (_, _, c) in zip(sums, asked)]]
+        picks.append([max(range(len(way)), key=way.__getitem__) for way in ways])
+        margins.append(min(sorted(way)[-1] - sorted(way)[-2] for way in ways))
+        right = [r + (p == answer) for r, p in zip(right, picks[-1])]
     n = len(records)
-    error = [math.sqrt(r / n * (1 - r / n) / (n - 1)) for r in (right, right_norm)]
-    return {"acc": right / n, "acc_stderr": error[0], "acc_norm": right_norm / n, "acc_norm_stderr": error[1], "questions": n, "picks": picks,
-            "closest": min(margins)}
+    scores = {}
+    for name, r in zip(names, right):
+        scores.update({name: r / n, name + "_stderr": math.sqrt(r / n * (1 - r / n) / (n - 1))})
+    return {**scores, "questions": n, "picks": picks, "closest": min(margins)}
 
 
 def main():
