@@ -3,9 +3,9 @@
 
     lists.py [--models 200] [--blocks 32] [--shards 4] [--files 2000] [--calls 50]
 
-The models have the tensors of a model of that many blocks (9 each, small ones, in shards with an index), so that their headers are as long as
-real ones; of the data files half are gzipped. Times are of whole requests over a kept connection on the loopback address. Writes a JSON object
-to standard output; results are kept in bench/results/."""
+The models have the tensors of a model of that many blocks (9 each, small ones, in shards with an index), so that their headers are as
+long as real ones; of the data files half are gzipped. Times are of whole requests over a kept connection on the loopback address. Writes
+a JSON object to standard output; results are kept in bench/results/."""
 import argparse
 import gzip
 import http.client
@@ -21,12 +21,13 @@ os.environ.setdefault("BESAD", os.path.join(ROOT, "build", "besad"))
 from support import Daemon  # noqa: E402
 from random_models import write_safetensors  # noqa: E402
 
-LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+OF_A_BLOCK = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
+              "mlp.down_proj", "input_layernorm", "post_attention_layernorm")
 
 
 def write_model(directory, blocks, shards):
     os.makedirs(directory)
-    names = [f"model.layers.{b}.{n}.weight" for b in range(blocks) for n in (*LINEARS, "input_layernorm", "post_attention_layernorm")]
+    names = [f"model.layers.{b}.{n}.weight" for b in range(blocks) for n in OF_A_BLOCK]
     names += ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
     index = {}
     for shard in range(shards):
@@ -64,8 +65,8 @@ def measure(port, path, key, count, calls):
         answer = json.loads(body)
         assert len(answer[key]) == count and all(entry["supported"] for entry in answer[key]), answer[key][:3]
     first, later = seconds[0], sorted(seconds[1:])
-    return {"entries": count, "answer_bytes": len(body), "first_ms": 1000 * first, "then_median_ms": 1000 * statistics.median(later),
-            "then_max_ms": 1000 * later[-1]}
+    return {"entries": count, "answer_bytes": len(body), "first_ms": 1000 * first,
+            "then_median_ms": 1000 * statistics.median(later), "then_max_ms": 1000 * later[-1]}
 
 
 def resident(daemon):
@@ -87,7 +88,7 @@ def main():
         before = resident(daemon)
         models = measure(daemon.port, "/v1/models", "models", args.models, args.calls)
         data = measure(daemon.port, "/v1/data", "data", args.files, args.calls)
-        json.dump({"command": " ".join(["bench/lists.py", *sys.argv[1:]]), "machine": os.uname().machine, "cores": os.cpu_count(),
+        json.dump({"command": " ".join(["bench/lists.py", *sys.argv[1:]]), "machine": os.uname().machine, "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
                    "blocks": args.blocks, "shards": args.shards, "models": models, "data": data,
                    "resident_kib": {"before": before, "after": resident(daemon)}}, sys.stdout, indent=1)
         print()

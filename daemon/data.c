@@ -42,7 +42,6 @@ static enum status look_into(const struct candidate *candidate, enum data_kind *
 	enum status status = data_kind_find(&file, candidate->name, ret_kind, ret_compression, err);
 	if (status == STATUS_OK && *ret_kind == DATA_TOKENS) status = check_tokens(&candidate->place, &file, err);
 	file_close(&file);
-	if (status != STATUS_OK) place_hide(&candidate->place, err);
 	return status;
 }
 
@@ -66,6 +65,7 @@ static bool read_data(struct catalog *catalog, const void *context, cJSON *objec
 	} else {
 		*budget -= HEAD_BYTES;
 		status = look_into(candidate, &kind, &compression, &err);
+		if (status) place_hide(&candidate->place, &err);
 	}
 	if (status) utf8_mask(err.message);
 	add_text(object, "kind", status ? NULL : data_kind_name(kind));

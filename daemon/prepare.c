@@ -145,7 +145,7 @@ enum status prepare_output(const struct roots *roots, const char *output, bool o
 	struct place place = {roots->output, (char *)output};
 	if (!place_has(&place, NULL) || made_by(&place, id)) return STATUS_OK;
 	if (overwrite) return publish_check(&place, err);
-	return error_set(err, STATUS_EXISTS, "the output '%.500s' exists; \"overwrite\": true would replace it", output);
+	return error_set(err, STATUS_EXISTS, "the output '%s' exists; \"overwrite\": true would replace it", output);
 }
 
 /* A place below the output root; *ok is cleared without memory. `name` is freed. */

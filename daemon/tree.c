@@ -117,6 +117,7 @@ static void visit(struct walk *walk, const char *name, int depth)
 		read_entries(walk, &directory, stream);
 		closedir(stream);
 	} else {
+		place_hide(&directory.place, &err);
 		directory.failure = err.message;
 	}
 	if (walk->visit(walk->context, &directory)) visit_below(walk, &directory);

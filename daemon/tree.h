@@ -7,8 +7,8 @@
 
 #include "engine/place.h"
 
-/* A regular file, or a directory. Links to files are followed as far as they stay below the root; links to directories are left out, since
- * what they lead to is listed where it lies; and so is what begins with a dot, or has a name that no spec can give. */
+/* A regular file, or a directory. Links to files are followed as far as they stay below the root; links to directories are left out,
+ * since what they lead to is listed where it lies; and so is what begins with a dot, or has a name that no spec can give. */
 struct tree_entry {
 	char *name;
 	struct stat info; /* of a link: of what it leads to */
@@ -33,8 +33,8 @@ struct tree_limits {
 /* Returns whether the directories in this one are to be visited. */
 typedef bool tree_visit(void *context, const struct tree_directory *);
 
-/* Visits the root and, in the order of their names, the directories below it. In a repository of a Hugging Face cache only its snapshots
- * are visited: they link to all the rest. False when a limit, or lack of memory, has left something out. */
+/* Visits the root and, in the order of their names, the directories below it. In a repository of a Hugging Face cache only its
+ * snapshots are visited: they link to all the rest. False when a limit, or lack of memory, has left something out. */
 bool tree_walk(const char *root, struct tree_limits *, tree_visit *, void *context);
 
 #endif

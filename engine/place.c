@@ -320,7 +320,7 @@ static enum status try_root(const char *root, const char *path, struct place *re
 enum status place_find(char *const *roots, const char *here, const char *text, struct place *ret, struct error *err)
 {
 	if (!*text) return error_set(err, STATUS_INVALID, "must not be empty");
-	if (climbs(text)) return error_set(err, STATUS_INVALID, "'%.200s' has '..'", text);
+	if (climbs(text)) return error_set(err, STATUS_INVALID, "'%s' has '..'", text);
 	char whole[PATH_MAX];
 	const char *path = text;
 	bool leaves = false, outside = true;
@@ -341,12 +341,12 @@ enum status place_find(char *const *roots, const char *here, const char *text, s
 	}
 	if (leaves)
 		return error_set(err, STATUS_INVALID,
-				 "'%.200s' leads out of its root by a link; links are followed inside a root only: copy what it "
+				 "'%s' leads out of its root by a link; links are followed inside a root only: copy what it "
 				 "leads to, or "
 				 "make a directory that holds both a root",
 				 text);
-	if (outside && *path == '/') return error_set(err, STATUS_INVALID, "'%.200s' is outside the roots", text);
-	return error_set(err, STATUS_NOT_FOUND, "'%.200s' is not there", text);
+	if (outside && *path == '/') return error_set(err, STATUS_INVALID, "'%s' is outside the roots", text);
+	return error_set(err, STATUS_NOT_FOUND, "'%s' is not there", text);
 }
 
 enum status place_below(const struct place *place, const char *name, struct place *ret, struct error *err)

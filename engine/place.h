@@ -40,7 +40,7 @@ void place_free(struct place *);
 /* The whole path, for messages. The caller frees it; NULL without memory. */
 char *place_text(const struct place *, const char *name);
 
-/* Takes the operator's paths out of a message for a client: names below the place stay, and of the place itself its last component. */
+/* Takes the operator's paths out of a message for a client: names below the place stay, and its own last component. */
 void place_hide(const struct place *, struct error *err);
 
 /* In all of these `name` is a file or directory below the place; the place itself where it is NULL. What is written is no link. */

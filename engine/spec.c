@@ -66,7 +66,7 @@ static bool parse_path(struct parser *parser, const struct fields *fields, const
 	enum status status = place_find(roots, parser->roots->here, text, ret, &err);
 	if (status == STATUS_NO_MEMORY)
 		parser->no_memory = true;
-	else if (status == STATUS_NOT_FOUND)
+	else if (status == STATUS_NOT_FOUND && !parser->roots->here)
 		fields_problem(fields, key, "%s, below none of the %s roots; GET /v1/%s lists what is", err.message,
 			       roots == parser->roots->model ? "model" : "data", roots == parser->roots->model ? "models" : "data");
 	else if (status != STATUS_OK)

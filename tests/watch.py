@@ -23,6 +23,10 @@ GRACE = float(os.environ.get("GRACE", "10"))
 LAST = 12  # lines and events that are shown
 
 
+# Threads that wait for each other sleep at once: on a busy machine a thread that spins is most of what runs.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
+
+
 def prctl(option, value):
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
@@ -115,7 +119,7 @@ def main():
             try:
                 test = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                         preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-                                        env={**os.environ, "TMPDIR": directory, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"})
+                                        env={**os.environ, **ENVIRONMENT, "TMPDIR": directory})
             except OSError as error:
                 print(f"{error}; was it built (make tests)?", file=log)
                 return 127

@@ -5,7 +5,8 @@ _besactl_column() {
 	besactl "$@" 2>/dev/null | awk 'NR > 1 { print $1 }'
 }
 
-# Names of models or data that can be used, behind a prefix ("NAME=") that stays. They are others' words: compgen -W would run what is in them.
+# Names of models or data that can be used, behind a prefix ("NAME=") that stays. They are others' words, and compgen -W would run what
+# is in them.
 _besactl_names() {
 	local name
 	compopt -o filenames
@@ -25,7 +26,9 @@ _besactl() {
 	}
 	for word in "${words[@]:1:cword-1}"; do
 		case $word in
-		submit | watch | list | show | report | compare | cancel | retry | rm | models | data | info) command=$word && break ;;
+		submit | watch | list | show | report | compare | cancel | retry | rm | models | data | info)
+			command=$word && break
+			;;
 		esac
 	done
 

@@ -13,7 +13,9 @@ static const char single_name[] = "model.safetensors", index_name[] = "model.saf
 
 static int by_name(const void *a, const void *b)
 {
-	return strcmp(((const struct tensor_info *)a)->name, ((const struct tensor_info *)b)->name);
+	const struct tensor_info *x = a, *y = b;
+	int order = strcmp(x->name, y->name);
+	return order ? order : x->shard - y->shard;
 }
 
 /* Opens shard `c->n_shards` and appends its tensors. */
@@ -31,6 +33,14 @@ static enum status add_shard(struct checkpoint *c, const struct place *place, co
 		return error_set(err, STATUS_INVALID, "%s: with this file there are more than %d tensors", file->path,
 				 SAFETENSORS_MAX_TENSORS);
 	}
+	if (!c->n_tensors) { /* a single file's may be many: no copy beside them */
+		free(c->tensors);
+		c->tensors = infos;
+		c->n_tensors = count;
+		for (size_t i = 0; i < count; i++)
+			infos[i].shard = shard;
+		return STATUS_OK;
+	}
 	all = realloc(c->tensors, (c->n_tensors + count + 1) * sizeof *all);
 	if (!all) {
 		tensor_infos_free(infos, count);
@@ -46,27 +56,74 @@ static enum status add_shard(struct checkpoint *c, const struct place *place, co
 	return STATUS_OK;
 }
 
-/* Sorts the tensors by name; each must be there once. */
-static enum status sort_tensors(struct checkpoint *c, struct error *err)
+enum { COMPARED_BYTES = 1 << 20 };
+
+enum status checkpoint_same(const struct checkpoint *c, const struct tensor_info *a, const struct tensor_info *b, bool *ret,
+			    struct error *err)
+{
+	*ret = false;
+	if (a->dtype != b->dtype || a->bytes != b->bytes || a->opaque != b->opaque) return STATUS_OK;
+	char *bytes = malloc(2 * COMPARED_BYTES);
+	if (!bytes) return error_set(err, STATUS_NO_MEMORY, "no memory to compare '%s' with '%s'", a->name, b->name);
+	enum status status = STATUS_OK;
+	bool same = true;
+	for (int64_t at = 0; at < a->bytes && same && status == STATUS_OK; at += COMPARED_BYTES) {
+		size_t n = a->bytes - at < COMPARED_BYTES ? (size_t)(a->bytes - at) : COMPARED_BYTES;
+		status = file_read(&c->shards[a->shard], bytes, n, a->offset + at, err);
+		if (status == STATUS_OK) status = file_read(&c->shards[b->shard], bytes + COMPARED_BYTES, n, b->offset + at, err);
+		same = status == STATUS_OK && memcmp(bytes, bytes + COMPARED_BYTES, n) == 0;
+	}
+	free(bytes);
+	*ret = same;
+	return status;
+}
+
+/* Whether tensor i has the name of the one before it. */
+static bool is_repeated(const struct checkpoint *c, size_t i)
+{
+	return i > 0 && strcmp(c->tensors[i - 1].name, c->tensors[i].name) == 0;
+}
+
+/* Sorts the tensors by name. Of one that is in several shards the last is kept, which is what transformers loads; they must be the same. */
+static enum status sort_tensors(struct checkpoint *c, struct warnings *warnings, struct error *err)
 {
 	qsort(c->tensors, c->n_tensors, sizeof *c->tensors, by_name);
+	size_t kept = 0, repeated = 0, first = 0;
+	for (size_t i = 1; i < c->n_tensors; i++) {
+		const struct tensor_info *a = &c->tensors[i - 1], *b = &c->tensors[i];
+		bool same = true;
+		if (is_repeated(c, i)) TRY(checkpoint_same(c, a, b, &same, err));
+		if (!same)
+			return error_set(err, STATUS_INVALID,
+					 "tensor '%s' is both in %s and in %s, and they differ; remove one of them", a->name,
+					 c->shards[a->shard].path, c->shards[b->shard].path);
+		if (is_repeated(c, i) && !repeated++) first = i;
+	}
+	if (!repeated) return STATUS_OK;
+	warnings_add(warnings, "%zu tensor%s in several shards, with the same values ('%s' in %s and %s); the last is used",
+		     repeated, repeated == 1 ? " is" : "s are", c->tensors[first].name, c->shard_names[c->tensors[first - 1].shard],
+		     c->shard_names[c->tensors[first].shard]);
 	for (size_t i = 1; i < c->n_tensors; i++)
-		if (by_name(&c->tensors[i - 1], &c->tensors[i]) == 0)
-			return error_set(err, STATUS_INVALID, "tensor '%s' is both in %s and in %s; remove it from one",
-					 c->tensors[i].name, c->shards[c->tensors[i - 1].shard].path,
-					 c->shards[c->tensors[i].shard].path);
+		if (is_repeated(c, i)) c->tensors[i - 1].rank = -1; /* to go */
+	for (size_t i = 0; i < c->n_tensors; i++)
+		if (c->tensors[i].rank < 0)
+			free(c->tensors[i].name);
+		else
+			c->tensors[kept++] = c->tensors[i];
+	c->n_tensors = kept;
 	return STATUS_OK;
 }
 
 /* Opens every named shard, takes over `names` and sorts the tensors. */
-static enum status open_shards(struct checkpoint *c, const struct place *place, char **names, int count, struct error *err)
+static enum status open_shards(struct checkpoint *c, const struct place *place, char **names, int count, struct warnings *warnings,
+			       struct error *err)
 {
 	c->shard_names = names;
 	c->shards = calloc((size_t)count + 1, sizeof *c->shards);
 	if (!c->shards) return error_set(err, STATUS_NO_MEMORY, "no memory for %d shards", count);
 	for (int i = 0; i < count; i++)
 		TRY(add_shard(c, place, names[i], err));
-	return sort_tensors(c, err);
+	return sort_tensors(c, warnings, err);
 }
 
 static void free_names(char **names)
@@ -83,8 +140,7 @@ static enum status open_single(const struct place *place, const char *name, stru
 	c->shard_names = calloc(2, sizeof *c->shard_names);
 	if (!c->shards || !c->shard_names || !(c->shard_names[0] = strdup(name ? name : place->path)))
 		return error_set(err, STATUS_NO_MEMORY, "no memory to open %s", name ? name : place->path);
-	TRY(add_shard(c, place, name, err));
-	return sort_tensors(c, err);
+	return add_shard(c, place, name, err); /* which sorts */
 }
 
 /* What an index says against the headers of the shards: a count and the first names of each kind. */
@@ -161,7 +217,7 @@ static enum status open_shards_of(const struct place *place, const struct file *
 	int count = 0;
 	TRY(shard_index_start(index, &stream, err));
 	TRY(shard_index_files(&stream, &names, &count, err));
-	enum status status = open_shards(c, place, names, count, err);
+	enum status status = open_shards(c, place, names, count, warnings, err);
 	if (status == STATUS_NOT_FOUND)
 		return error_set(err, STATUS_NOT_FOUND,
 				 "%s names the shard %s, which is not there; fetch it, or the whole model again", index->path,

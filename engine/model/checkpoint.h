@@ -6,6 +6,8 @@
 #ifndef BESAD_ENGINE_CHECKPOINT_H
 #define BESAD_ENGINE_CHECKPOINT_H
 
+#include <stdbool.h>
+
 #include "engine/error.h"
 #include "engine/model/safetensors.h"
 #include "engine/place.h"
@@ -29,5 +31,9 @@ const struct tensor_info *checkpoint_find(const struct checkpoint *, const char 
 
 /* The whole tensor, in the file's dtype, into `buffer` of info->bytes. */
 enum status checkpoint_read(const struct checkpoint *, const struct tensor_info *, void *buffer, struct error *err);
+
+/* Whether two tensors have the same type and bytes. */
+enum status checkpoint_same(const struct checkpoint *, const struct tensor_info *a, const struct tensor_info *b, bool *ret,
+			    struct error *err);
 
 #endif

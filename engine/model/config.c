@@ -102,10 +102,11 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 	/* A null is as good as no field but for num_key_value_heads, where transformers takes it for "as many as heads". */
 	config->kv_heads = family->kv_heads && !given(json, "num_key_value_heads") ? family->kv_heads : config->heads;
 	config->max_positions = family->max_positions;
-	TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
+	if (!family->learned_positions)
+		TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
 	TRY(json_get_int(json, path, "max_position_embeddings", 1, MAX_POSITIONS, &config->max_positions, err));
 	if (!given(json, "head_dim")) config->head_dim = family->head_dim;
-	TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
+	if (!family->learned_positions) TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
 	if (config->heads % config->kv_heads != 0)
 		return error_set(err, STATUS_INVALID,
 				 "%s: 'num_attention_heads' %" PRId64 " is no multiple of 'num_key_value_heads' %" PRId64, path,
@@ -167,8 +168,16 @@ static enum status parse_activation(const cJSON *json, const struct family *fami
 		const char *name;
 		enum activation activation;
 	} known[] = {
-		{"silu", ACTIVATION_SILU},          {"swish", ACTIVATION_SILU}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
-		{"gelu_new", ACTIVATION_GELU_TANH}, {"gelu", ACTIVATION_GELU},  {"relu", ACTIVATION_RELU},
+		{"silu", ACTIVATION_SILU},
+		{"swish", ACTIVATION_SILU},
+		{"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
+		{"gelu_new", ACTIVATION_GELU_TANH},
+		{"gelu", ACTIVATION_GELU},
+		{"relu", ACTIVATION_RELU},
+		{"gelu_fast", ACTIVATION_GELU_TANH},
+		{"gelu_accurate", ACTIVATION_GELU_TANH},
+		{"gelu_python_tanh", ACTIVATION_GELU_TANH},
+		{"gelu_python", ACTIVATION_GELU},
 	};
 	const char *key = family->activation_key ? family->activation_key : "hidden_act";
 	const char *name = family->activation ? family->activation : "silu";
@@ -178,7 +187,8 @@ static enum status parse_activation(const cJSON *json, const struct family *fami
 			*ret = known[i].activation;
 			return STATUS_OK;
 		}
-	return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' '%.64s' is not supported", path, key, name);
+	return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' '%.64s' is not supported; silu, relu, gelu and its tanh forms are",
+			 path, key, name);
 }
 
 /* A number above 0; 0 where it is null, and `value` where it is not given. */
@@ -334,7 +344,7 @@ static enum status parse_rope_object(const cJSON *object, const char *path, cons
 	TRY(parse_rope_kind(object, path, &rope->kind, err));
 	if (rope->kind == ROPE_DEFAULT) return STATUS_OK;
 
-	TRY(rope_number(object, path, "factor", 1, 1e6, &rope->factor, err));
+	TRY(rope_number(object, path, "factor", 1e-6, 1e6, &rope->factor, err));
 	if (rope->kind == ROPE_DYNAMIC && config->head_dim == 2)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: dynamic rope scaling needs a head size above 2", path);
 	if (rope->kind != ROPE_LLAMA3) return STATUS_OK;

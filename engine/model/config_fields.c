@@ -19,6 +19,8 @@ static const char *const harmless[] = {
 	"transformers_version",
 	"auto_map",
 	"custom_pipelines",
+	"revision",
+	"trust_remote_code",
 	"torch_dtype",
 	"dtype",
 	"_auto_class",
@@ -124,6 +126,9 @@ static const char *const harmless[] = {
 	"_sliding_window_pattern",
 	/* its tokenizer */
 	"tokenizer_class",
+	"tokenizer_model_max_length",
+	"tokenizer_padding_side",
+	"padding_side",
 	"tokenizer_type",
 	"tokenizer_file",
 	"bos_token",
@@ -280,6 +285,8 @@ static bool is_ignored(const struct family *f, const char *key, bool *ret_usual)
 					     "num_key_value_heads",
 					     "rope_theta",
 					     "num_experts_per_tok",
+					     "sliding_window_size",
+					     "dual_chunk_attention_config",
 					     NULL};
 	*ret_usual = (f->activation_key && strcmp(key, "hidden_act") == 0) ||
 		     (f->intermediate_key && strcmp(key, "intermediate_size") == 0) || strcmp(key, "max_window_layers") == 0;
@@ -342,8 +349,14 @@ static const struct feature {
 };
 
 /* Features that every family here has, where they are switched off. */
-static const char *const always_on[] = {
-	"do_layer_norm_before", "layer_norm_elementwise_affine", "is_causal", "causal", "use_rope", "use_rms_norm", NULL};
+static const char *const always_on[] = {"do_layer_norm_before",
+					"layer_norm_elementwise_affine",
+					"is_causal",
+					"causal",
+					"use_rope",
+					"use_rms_norm",
+					"learned_embeddings",
+					NULL};
 
 static bool is_empty(const cJSON *value)
 {

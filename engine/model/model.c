@@ -8,32 +8,8 @@
 #include "engine/model/families.h"
 #include "engine/model/half.h"
 
-enum { COMPARED_BYTES = 1 << 20 };
-
 static const char *tensor_name(char room[128], const char *name, const char *kind);
 static enum status missing_tensor(const struct model *model, const char *name, struct error *err);
-
-/* Whether two tensors hold the same values. */
-static enum status same_values(const struct model *model, const struct tensor_info *a, const struct tensor_info *b, bool *ret,
-			       struct error *err)
-{
-	*ret = false;
-	if (a->dtype != b->dtype || a->bytes != b->bytes || a->opaque || b->opaque) return STATUS_OK;
-	char *bytes = malloc(2 * COMPARED_BYTES);
-	if (!bytes) return error_set(err, STATUS_NO_MEMORY, "no memory to compare '%s' with '%s'", a->name, b->name);
-	enum status status = STATUS_OK;
-	bool same = true;
-	for (int64_t at = 0; at < a->bytes && same && status == STATUS_OK; at += COMPARED_BYTES) {
-		size_t n = a->bytes - at < COMPARED_BYTES ? (size_t)(a->bytes - at) : COMPARED_BYTES;
-		status = file_read(&model->checkpoint.shards[a->shard], bytes, n, a->offset + at, err);
-		if (status == STATUS_OK)
-			status = file_read(&model->checkpoint.shards[b->shard], bytes + COMPARED_BYTES, n, b->offset + at, err);
-		same = status == STATUS_OK && memcmp(bytes, bytes + COMPARED_BYTES, n) == 0;
-	}
-	free(bytes);
-	*ret = same;
-	return status;
-}
 
 /* Which tensors are embeddings and head. */
 static enum status find_ends(struct model *model, struct warnings *warnings, struct error *err)
@@ -54,7 +30,7 @@ static enum status find_ends(struct model *model, struct warnings *warnings, str
 		model->embeddings = model->head;
 		return STATUS_OK;
 	}
-	TRY(same_values(model, embeddings, head, &same, err));
+	TRY(checkpoint_same(&model->checkpoint, embeddings, head, &same, err));
 	if (same) {
 		model->head = model->embeddings;
 		return STATUS_OK;
@@ -129,6 +105,12 @@ static enum status missing_tensor(const struct model *model, const char *name, s
 				 "model without "
 				 "the head of a language model cannot be evaluated; use one that was saved whole (as %s)",
 				 family_of_type(model->config.family)->architecture);
+	if (last && strcmp(last, ".bias") == 0)
+		return error_set(
+			err, STATUS_INVALID,
+			"tensor '%s' is missing: config.json asks for biases ('attention_bias', 'mlp_bias', 'enable_bias', or the "
+			"model_type), and the model has none there",
+			name);
 	snprintf(stem, sizeof stem, "%.*s", (int)(last ? last + 1 - start : 0), start);
 	const struct tensor_info *other = *stem ? find_part(model, stem) : NULL;
 	if (other)

@@ -251,14 +251,15 @@ static enum status report_unseen(struct walk *w, int index, struct error *err)
 	int unseen = 0, experts = w->block.layout.experts;
 	char message[400];
 	size_t used = (size_t)snprintf(message, sizeof message, "block %d: no calibration token reached expert", index);
+	bool whole = true;
 	for (int i = 0; i < experts; i++) {
 		if (w->ranking.norms.seen[i]) continue;
 		unseen++;
-		if (used < sizeof message - 80)
-			used += (size_t)snprintf(message + used, sizeof message - used, unseen > 1 ? ", %d" : " %d", i);
+		whole = used < sizeof message - 80;
+		if (whole) used += (size_t)snprintf(message + used, sizeof message - used, unseen > 1 ? ", %d" : " %d", i);
 	}
 	if (!unseen) return STATUS_OK;
-	snprintf(message + used, sizeof message - used, " (%d of %d); pruned by magnitude", unseen, experts);
+	snprintf(message + used, sizeof message - used, "%s (%d of %d); pruned by magnitude", whole ? "" : ", …", unseen, experts);
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddStringToObject(data, "message", message);
 	return tell(w, "warning", data, err);

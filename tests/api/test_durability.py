@@ -116,7 +116,7 @@ class Durability(unittest.TestCase):
         job = daemon.submit(self.spec("cancelled"))
         wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in daemon.events(job)))
         self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/cancel").status, 200)
-        self.assertEqual(daemon.finish(job, 10)["state"], "cancelled")
+        self.assertEqual(daemon.finish(job)["state"], "cancelled")
         self.assertFalse(os.path.exists(os.path.join(daemon.output, "cancelled")))
         self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/retry").status, 200)
         done = daemon.finish(job)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""GET /v1/models and GET /v1/data: what is there, what cannot be used and why, Hugging Face caches, links, and changes on the disk."""
+"""GET /v1/models and GET /v1/data: what is there, what cannot be used and why, Hugging Face caches, links, changes on the disk."""
 import gzip
 import json
 import os
@@ -8,7 +8,8 @@ import unittest
 
 from support import Daemon, small_job, small_model, write_calibration
 
-LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+LFS = (b"version https://git-lfs.github.com/spec/v1\n"
+       b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n")
 
 
 class Lists(unittest.TestCase):
@@ -86,7 +87,8 @@ class Lists(unittest.TestCase):
         self.write(self.daemon.models, "gguf", "model-q4.gguf", content=b"GGUF")
         self.copy("headless", ["config.json"])
         self.write(self.daemon.models, "notes", "readme.txt", content=b"no model")
-        expected = {"alien": ["config.json", "'alien'", "gemma3_text (Gemma3ForCausalLM)"], "broken": ["config.json", "not valid JSON"],
+        expected = {"alien": ["config.json", "'alien'", "gemma3_text (Gemma3ForCausalLM)"],
+                    "broken": ["config.json", "not valid JSON"],
                     "pointer": ["model.safetensors", "git-lfs", "git lfs pull"], "config-pointer": ["config.json", "git-lfs"],
                     "page": ["config.json", "web page"], "unlinked": ["model.safetensors", "link"],
                     "nothing": ["model.safetensors", "no weights"], "pickled": ["pytorch_model.bin", "safetensors"],
@@ -132,6 +134,24 @@ class Lists(unittest.TestCase):
         os.rename(directory, directory + "-renamed")
         self.assertEqual(list(self.models()), ["small-renamed"])
 
+    def bytes_read(self):
+        with open(f"/proc/{self.daemon.process.pid}/io") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("rchar:"))
+
+    def test_what_is_known_is_not_read_again(self):
+        large = 3 << 20
+        self.change_config(os.path.join(self.daemon.models, "small"), _name_or_path=large * "x")
+        before = self.bytes_read()
+        self.assertEqual(self.models()["small"]["blocks"], 2)
+        first = self.bytes_read()
+        self.assertGreater(first - before, large)
+        self.models()
+        self.assertLess(self.bytes_read() - first, large)
+        self.change_config(os.path.join(self.daemon.models, "small"), _name_or_path=(large + 1) * "x")
+        second = self.bytes_read()
+        self.models()
+        self.assertGreater(self.bytes_read() - second, large)
+
     def test_links_out_of_the_model_root(self):
         outside = os.path.join(self.daemon.directory, "elsewhere")
         shutil.copytree(os.path.join(self.daemon.models, "small"), outside)
@@ -160,7 +180,8 @@ class Lists(unittest.TestCase):
         self.write(self.daemon.data, "table.parquet", content=b"PAR1" + bytes(100) + b"PAR1")
         self.write(self.daemon.data, "pointer.jsonl", content=LFS)
         self.write(self.daemon.data, "empty.txt", content=b"")
-        shutil.copy(os.path.join(self.daemon.models, "small", "model.safetensors"), os.path.join(self.daemon.data, "weights.safetensors"))
+        shutil.copy(os.path.join(self.daemon.models, "small", "model.safetensors"),
+                    os.path.join(self.daemon.data, "weights.safetensors"))
         files = self.data()
         found = {name: (f["kind"], f["compression"], f["supported"]) for name, f in files.items()}
         self.assertEqual(found, {"plain.txt": ("text", "none", True), "deep/rows.jsonl.gz": ("json_lines", "gzip", True),
@@ -170,14 +191,16 @@ class Lists(unittest.TestCase):
         for name, f in files.items():
             self.assertEqual(f["size"], os.path.getsize(os.path.join(self.daemon.data, name)))
             self.assertEqual(f["reason"] is None, f["supported"])
-        for name, word in (("table.parquet", "arquet"), ("pointer.jsonl", "git-lfs"), ("empty.txt", "empty"), ("weights.safetensors", "input_ids")):
+        for name, word in (("table.parquet", "arquet"), ("pointer.jsonl", "git-lfs"), ("empty.txt", "empty"),
+                           ("weights.safetensors", "input_ids")):
             self.assertIn(word, files[name]["reason"])
             self.assertIn(name, files[name]["reason"])
         done = self.daemon.finish(self.daemon.submit(small_job(method="wanda")))
         self.assertEqual(done["state"], "succeeded", done["error"])
 
     def test_data_in_a_hugging_face_cache(self):
-        snapshot = self.hub(self.daemon.data, "datasets--allenai--c4", {"en/c4-train.json.gz": gzip.compress(b'{"text": "a"}\n' * 9)})
+        rows = gzip.compress(b'{"text": "a"}\n' * 9)
+        snapshot = self.hub(self.daemon.data, "datasets--allenai--c4", {"en/c4-train.json.gz": rows})
         self.assertEqual(set(self.data()), {"tokens.safetensors", f"{snapshot}/en/c4-train.json.gz"})
         self.assertEqual(self.data()[f"{snapshot}/en/c4-train.json.gz"]["kind"], "json_lines")
 

@@ -14,7 +14,7 @@ KEY = "a-key-for-signatures"
 
 
 class Listener:
-    """A web server that keeps what is posted to it and answers with `status`."""
+    """A web server that keeps what is posted to it, with the status that it answered: `status`."""
 
     def __init__(self):
         self.requests, self.status = [], 204
@@ -23,8 +23,9 @@ class Listener:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.requests.append((self.path, dict(self.headers), body))
-                self.send_response(outer.status)
+                status = outer.status
+                outer.requests.append((self.path, dict(self.headers), body, status))
+                self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -62,7 +63,7 @@ class Notify(unittest.TestCase):
     def test_signed(self):
         self.start()
         job = self.submit(method="wanda")
-        path, headers, body = self.told(1)
+        path, headers, body, _ = self.told(1)
         self.assertEqual((path, headers["X-Besad-Delivery"], headers["Content-Type"]), ("/told?x=1", job, "application/json"))
         self.assertEqual(headers["X-Besad-Signature"], "sha256=" + hmac.new(KEY.encode(), body, hashlib.sha256).hexdigest())
         told = json.loads(body)
@@ -90,10 +91,10 @@ class Notify(unittest.TestCase):
         self.daemon.kill()
         self.listener.status = 200
         self.start()
-        path, headers, body = self.told(2)
-        self.assertEqual(headers["X-Besad-Delivery"], job)
         wait_for("the note of success", lambda: f"job={job} told" in self.daemon.log())
-        self.assertEqual(len(self.listener.requests), 2)
+        self.assertEqual({headers["X-Besad-Delivery"] for _, headers, _, _ in self.listener.requests}, {job})
+        statuses = [status for *_, status in self.listener.requests]
+        self.assertEqual(statuses, [500] * (len(statuses) - 1) + [200])  # a slow machine may have got around to more than one
 
     def test_hosts(self):
         self.start()

@@ -12,7 +12,7 @@ import subprocess
 import time
 import unittest
 
-from support import BESAD, ROOT, SLOW, Daemon, small_job, small_model, wait_for
+from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for
 from test_durability import digests
 
 BLOCKS = 20
@@ -33,7 +33,7 @@ class Run(unittest.TestCase):
                 self.place.output, *options, path]
 
     def run_job(self, *arguments, **spec):
-        return subprocess.run(self.command(*arguments, **spec), capture_output=True, text=True, timeout=120 * SLOW)
+        return subprocess.run(self.command(*arguments, **spec), capture_output=True, text=True, timeout=PATIENCE)
 
     def test_pipe(self):
         done = self.run_job("piped", "--json")
@@ -69,14 +69,14 @@ class Run(unittest.TestCase):
             process.kill()
             process.wait()
             kills += 1
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120 * SLOW)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(digests(os.path.join(self.place.output, "crashed")), digests(os.path.join(self.place.output, "plain")))
         with open(os.path.join(directory, "events.jsonl")) as file:
             events = [json.loads(line) for line in file]
         self.assertEqual([e["id"] for e in events], list(range(1, len(events) + 1)))
         self.assertEqual([e["data"]["block"] for e in events if e["type"] == "block.finished"], list(range(BLOCKS)))
-        again = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120 * SLOW)
+        again = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual((again.returncode, json.loads(again.stdout)["output"]), (0, "crashed"))
 
     def test_signal_and_another_spec(self):
@@ -134,7 +134,7 @@ class Start(unittest.TestCase):
     def refused(self, *options, status=1):
         d = self.daemon
         done = subprocess.run([BESAD, "--model-root", d.models, "--output-root", d.output, "--state-dir", d.state, *options],
-                              capture_output=True, text=True, timeout=60 * SLOW)
+                              capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(done.returncode, status, done.stderr)
         return done.stderr
 
@@ -210,13 +210,14 @@ class Start(unittest.TestCase):
         with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             address = os.path.join(self.daemon.directory, "notify")
             manager.bind(address)
-            manager.settimeout(30 * SLOW)
+            manager.settimeout(PATIENCE)
             d = self.daemon
 
             def adopt():
                 os.dup2(listening.fileno(), 3)  # SD_LISTEN_FDS_START
                 os.set_inheritable(3, True)
                 os.environ["LISTEN_PID"] = str(os.getpid())
+                os.environ.pop("OMP_WAIT_POLICY", None)  # so that it starts itself once more, as it does where nobody sets this
             command = [BESAD, "--model-root", d.models, "--output-root", d.output, "--state-dir", d.state, "--listen", "127.0.0.1:1"]
             pid = os.fork()
             if pid == 0:

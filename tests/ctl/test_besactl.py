@@ -13,7 +13,7 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import BESAD, ROOT, SLOW, Daemon, small_job, small_model, wait_for, write_model  # noqa: E402
+from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for, write_model  # noqa: E402
 
 COMPLETION = os.path.join(ROOT, "ctl", "completion", "besactl.bash")
 BESACTL = os.path.join(os.path.dirname(BESAD), "besactl")
@@ -22,15 +22,16 @@ BLOCKS = 12
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 100 columns; `text` grows as it writes."""
+    """A command on a pseudo-terminal of 100 columns; `text` grows as it writes. It ends with the test."""
 
-    def __init__(self, command, environment):
+    def __init__(self, test, command, environment):
         master, slave = pty.openpty()
         subprocess.run(["stty", "cols", "100"], stdin=slave, check=True)
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
         os.close(slave)
         self.text = b""
-        self.reader = threading.Thread(target=self.read, args=(master,))
+        test.addCleanup(self.kill)
+        self.reader = threading.Thread(target=self.read, args=(master,), daemon=True)
         self.reader.start()
 
     def read(self, master):
@@ -41,8 +42,12 @@ class Terminal:
             pass  # Linux's end of file on a terminal
         os.close(master)
 
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
     def end(self):
-        status = self.process.wait(120 * SLOW)
+        status = self.process.wait(PATIENCE)
         self.reader.join()
         return status
 
@@ -58,7 +63,7 @@ class Besactl(unittest.TestCase):
         return {**os.environ, "BESAD_URL": f"http://127.0.0.1:{self.daemon.port}", "TERM": "xterm"}
 
     def run_ctl(self, *arguments, **more):
-        return subprocess.run([BESACTL, *arguments], capture_output=True, text=True, env=self.environment(), timeout=120 * SLOW,
+        return subprocess.run([BESACTL, *arguments], capture_output=True, text=True, env=self.environment(), timeout=PATIENCE,
                               **more)
 
     def says(self, *arguments, status=DONE, **more):
@@ -72,9 +77,14 @@ class Besactl(unittest.TestCase):
             json.dump(small_job(**spec), file)
         return path
 
-    def slow_job(self, **spec):
+    def slow_job(self):
         """A job that runs for many seconds: passes over every block, again and again."""
-        return self.job_file(besa={"epochs": 40}, **spec)
+        return self.job_file(besa={"epochs": 40})
+
+    def long_job(self):
+        """A job that runs until it is cancelled: nobody waits for its end."""
+        small_model(self.daemon, 100, "long")
+        return self.job_file(model="long", besa={"epochs": 100})
 
     def test_pipe(self):
         out = self.says("submit", "--watch", self.job_file())
@@ -85,7 +95,7 @@ class Besactl(unittest.TestCase):
         self.assertIn("\nsucceeded\n", out)
 
     def test_terminal(self):
-        terminal = Terminal([BESACTL, "submit", "--watch", self.slow_job()], self.environment())
+        terminal = Terminal(self, [BESACTL, "submit", "--watch", self.slow_job()], self.environment())
         self.assertEqual(terminal.end(), DONE, terminal.text[-500:])
         text = terminal.text.decode()
         bars = re.findall(r"\r([^\r\n\x1b]*\[[#-]+\][^\r\n\x1b]*)\x1b\[K", text)
@@ -100,7 +110,7 @@ class Besactl(unittest.TestCase):
         self.assertEqual(len(re.findall(r"^block \d+/12 ", lines, re.M)), BLOCKS, lines)
 
     def test_restart(self):
-        terminal = Terminal([BESACTL, "submit", "--watch", self.slow_job()], self.environment())
+        terminal = Terminal(self, [BESACTL, "submit", "--watch", self.slow_job()], self.environment())
         wait_for("a finished block", lambda: b"block 2/12" in terminal.text)
         port = self.daemon.port
         self.daemon.kill()
@@ -113,12 +123,14 @@ class Besactl(unittest.TestCase):
         self.assertEqual([int(b) for b in lines], list(range(1, BLOCKS + 1)))  # none lost, none twice
 
     def test_interrupted_watch_leaves_the_job(self):
-        job = self.says("submit", self.slow_job()).strip()
+        job = self.says("submit", self.long_job()).strip()
+        wait_for("the job to run", lambda: self.daemon.job(job)["state"] == "running")
         watch = subprocess.Popen([BESACTL, "watch", job], env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                  text=True)
+        self.addCleanup(watch.kill)
         watch.stdout.readline()
         watch.send_signal(signal.SIGINT)
-        _, errors = watch.communicate(timeout=60 * SLOW)
+        _, errors = watch.communicate(timeout=PATIENCE)
         self.assertEqual(watch.returncode, -signal.SIGINT)
         self.assertIn("the job goes on", errors)
         self.assertEqual(self.daemon.job(job)["state"], "running")
@@ -132,7 +144,7 @@ class Besactl(unittest.TestCase):
         self.says("info", "--url", "http://127.0.0.1:9", status=UNREACHABLE)
         failing = self.job_file(timeout_seconds=0.2, besa={"epochs": 40})
         self.says("submit", "--wait", failing, status=FAILED)
-        job = self.says("submit", self.slow_job()).strip()
+        job = self.says("submit", self.long_job()).strip()
         self.says("cancel", job)
         self.says("watch", job, status=CANCELLED)
 
@@ -165,8 +177,8 @@ class Besactl(unittest.TestCase):
                      COMP_WORDS=({" ".join(map(shlex.quote, words))}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
                      _besactl; printf '%s\\n' "${{COMPREPLY[@]}}" """
         path = os.path.dirname(BESACTL) + os.pathsep + os.environ["PATH"]
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**self.environment(), "PATH": path}, check=True,
-                              timeout=60 * SLOW)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**self.environment(), "PATH": path},
+                              check=True, timeout=PATIENCE)
         self.assertEqual(done.stderr, "")
         return done.stdout.splitlines()
 
@@ -191,8 +203,8 @@ class Besactl(unittest.TestCase):
         self.assertEqual(self.complete("besactl", "d"), ["data"])
 
     def test_set_in_a_list(self):
-        job = self.says("submit", "-m", "small", "--method", "none", "--set", "evaluation.perplexity.0.path=tokens.safetensors", "--set",
-                        "evaluation.perplexity.0.sequence_length=64").strip()
+        job = self.says("submit", "-m", "small", "--method", "none", "--set", "evaluation.perplexity.0.path=tokens.safetensors",
+                        "--set", "evaluation.perplexity.0.sequence_length=64").strip()
         self.says("watch", job)
         self.assertEqual(list(self.daemon.job(job)["result"]["perplexity"]), ["tokens"])
 

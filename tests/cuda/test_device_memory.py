@@ -8,7 +8,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import BESAD, SLOW, Daemon, write_calibration, write_model  # noqa: E402
+from support import BESAD, PATIENCE, Daemon, write_calibration, write_model  # noqa: E402
 
 SAMPLES, FEW, TOKENS = 1536, 320, 64
 
@@ -28,7 +28,7 @@ class DeviceMemory(unittest.TestCase):
                        **({"calibration": calibration} if method == "wanda" else {})}, file)
         done = subprocess.run([BESAD, "run", "--backend", "cuda", *(["--device-memory", f"{memory}M"] if memory else []),
                                "--checkpoint-dir", checkpoint, "--model-root", self.place.models, "--data-root", self.place.data,
-                               "--output-root", self.place.output, job], capture_output=True, text=True, timeout=300 * SLOW)
+                               "--output-root", self.place.output, job], capture_output=True, text=True, timeout=PATIENCE)
         events = []
         if os.path.exists(os.path.join(checkpoint, "events.jsonl")):
             with open(os.path.join(checkpoint, "events.jsonl")) as file:

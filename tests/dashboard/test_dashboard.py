@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import ROOT, SLOW, Daemon, wait_for  # noqa: E402
+from support import PATIENCE, ROOT, Daemon, wait_for  # noqa: E402
 
 AXE = os.environ.get("AXE", "")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -37,6 +37,8 @@ def browser(width, height, dark=False):
     options.binary_location = shutil.which("chromium")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+    driver.set_script_timeout(PATIENCE)
+    driver.set_page_load_timeout(PATIENCE)
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1,
                                                                   "mobile": width < 600})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme",
@@ -80,8 +82,8 @@ class Dashboard(unittest.TestCase):
         except StaleElementReferenceException:
             return ""
 
-    def see(self, what, text, selector="body", seconds=30):
-        wait_for(what, lambda: re.search(text, self.text(selector)), seconds)
+    def see(self, what, text, selector="body"):
+        wait_for(what, lambda: re.search(text, self.text(selector)))
 
     def field(self, label):
         """A control by its label, as a screen reader finds it."""
@@ -199,7 +201,6 @@ class Dashboard(unittest.TestCase):
         wait_for("the first column of the heat map", lambda: self.finished_blocks() >= 1)
         self.see("a reconstruction loss", "Values, and each layer")
         self.assertEqual(self.text("#connection"), "Live")
-        self.check_access()
 
         seen, port = self.finished_blocks(), self.daemon.port
         self.daemon.kill()
@@ -209,6 +210,7 @@ class Dashboard(unittest.TestCase):
         self.daemon.start(port=port)
         self.see("that it is live again", "^Live$", "#connection")
         wait_for("more blocks", lambda: self.finished_blocks() > seen)
+        self.check_access()
         self.picture("job-live")
         for width, height, dark, name in ((1280, 900, True, "job-dark"), (390, 844, False, "phone"), (390, 844, True, "phone-dark")):
             other = self.open_browser(width, height, dark)
@@ -218,7 +220,7 @@ class Dashboard(unittest.TestCase):
             self.picture(name, other)
             self.check_log(other)
             other.quit()
-        self.see("the end", "succeeded", seconds=120)
+        self.see("the end", "succeeded")
         wait_for("all columns", lambda: self.finished_blocks() == BLOCKS)
         self.see("the perplexity", r"tiny-llama\.wikitext2-64k|wikitext2", "section[aria-label='Perplexity']")
         self.assertEqual(self.text("#connection"), "Live")

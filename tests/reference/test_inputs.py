@@ -70,9 +70,9 @@ class Inputs(unittest.TestCase):
         for part in parts:
             self.assertIn(part, done.stderr)
 
-    def prune(self, **spec):
-        done = self.place.run("changed", output="pruned", overwrite=True, sparsity=0.5, method="wanda",
-                              calibration={"path": "text.txt", "samples": 4, "sequence_length": 64}, **spec)
+    def prune(self, method):
+        done = self.place.run("changed", output="pruned", overwrite=True, sparsity=0.5, method=method,
+                              calibration={"path": "text.txt", "samples": 4, "sequence_length": 64})
         self.assertEqual(done.returncode, 0, done.stderr)
         with open(os.path.join(self.place.output, "pruned", "besad.json")) as file:
             return done.stderr, json.load(file)
@@ -91,6 +91,9 @@ class Inputs(unittest.TestCase):
                 self.start("llama")
                 self.config(**fields)
                 self.check(llama)
+        self.start("llama")
+        self.config(mlp_bias=True)
+        self.refused("tensor 'model.layers.0.mlp.gate_proj.bias' is missing: config.json asks for biases")
         self.start("mixtral")
         self.config(num_local_experts=None, num_experts=4)
         self.check(GOLDEN["perplexity"]["mixtral"])
@@ -141,7 +144,7 @@ class Inputs(unittest.TestCase):
             tensors = self.start(family)
             self.write("model.safetensors", {name.removeprefix("model."): tensor for name, tensor in tensors.items()})
             self.check(GOLDEN["perplexity"][family])
-            _, report = self.prune()
+            _, report = self.prune("wanda")
             _, pruned = read_safetensors(os.path.join(self.place.output, "pruned", "model.safetensors"))
             self.assertEqual(sorted(pruned), sorted(name.removeprefix("model.") for name in tensors))
             self.assertGreater(report["result"]["sparsity"], 0.49)
@@ -191,14 +194,15 @@ class Inputs(unittest.TestCase):
             weights += len(sparse)
             zeros += sum(value in (0, 0x8000) for value in sparse)
         self.write("model.safetensors", tensors)
-        told, report = self.prune()
-        self.assertEqual(told.count("warning: "), 1, told)
-        self.assertIn(f"block 1: {100 * zeros / weights:.2f} % of its weights ({zeros} of {weights}) are zero already", told)
-        reported = sum(layer["zeros"] for layer in report["blocks"][1]["layers"].values())
-        self.assertGreaterEqual(reported, zeros)
-        _, pruned = read_safetensors(os.path.join(self.place.output, "pruned", "model.safetensors"))
-        self.assertEqual(sum(values(pruned[name]).count(0) for name in pruned if ".layers.1." in name and len(pruned[name][1]) == 2),
-                         reported)
+        for method in "wanda", "besa":
+            told, report = self.prune(method)
+            self.assertEqual(told.count("warning: "), 1, told)
+            self.assertIn(f"block 1: {100 * zeros / weights:.2f} % of its weights ({zeros} of {weights}) are zero already", told)
+            reported = sum(layer["zeros"] for layer in report["blocks"][1]["layers"].values())
+            self.assertGreaterEqual(reported, zeros)
+            _, pruned = read_safetensors(os.path.join(self.place.output, "pruned", "model.safetensors"))
+            written = sum(values(pruned[name]).count(0) for name in pruned if ".layers.1." in name and len(pruned[name][1]) == 2)
+            self.assertEqual(written, reported)
 
 
 if __name__ == "__main__":

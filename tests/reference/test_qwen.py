@@ -42,7 +42,7 @@ class Qwen(unittest.TestCase):
         job = self.daemon.submit({
             "model": "tiny-qwen", "sparsity": 0.5, "precision": "f32", "calibration": TOKENS, "evaluation": {"perplexity": [
                 {"name": "tokens", "path": "tiny-qwen.wikitext2-64k.safetensors", "sequence_length": 256}]}, **spec})
-        done = self.daemon.finish(job, 300)
+        done = self.daemon.finish(job)
         self.assertEqual(done["state"], "succeeded", done["error"])
         return done["result"], self.daemon.get(f"/v1/jobs/{job}/report").json["blocks"]
 

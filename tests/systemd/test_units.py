@@ -11,7 +11,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import BESAD, ROOT, SLOW, Daemon, small_job, small_model  # noqa: E402
+from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model  # noqa: E402
 
 UNITS = os.path.join(ROOT, "systemd")
 WORST_EXPOSURE = 1.5
@@ -65,7 +65,7 @@ class Nightly(unittest.TestCase):
 
     def run_night(self, instance="small", **environment):
         return subprocess.run(
-            [os.path.join(UNITS, "besad-nightly"), instance], capture_output=True, text=True, timeout=120 * SLOW,
+            [os.path.join(UNITS, "besad-nightly"), instance], capture_output=True, text=True, timeout=PATIENCE,
             env={**os.environ, "PATH": os.path.dirname(BESAD) + ":" + os.environ["PATH"], "BESAD_JOBS": self.jobs,
                  "BESAD_URL": f"http://127.0.0.1:{self.daemon.port}", "OUTPUTS": self.daemon.output, **environment})
 

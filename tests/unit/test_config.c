@@ -168,7 +168,9 @@ static void test_families(void **state)
 	assert_int_equal(config.rope.kind, ROPE_NONE);
 	assert_int_equal(config.activation, ACTIVATION_RELU);
 	assert_true(config.qkv_bias && config.o_bias && config.mlp_bias && config.tied_embeddings && !config.gated_mlp);
-	SUCCEEDS(parse(s, "{\"model_type\":\"opt\"," OPT_SIZES ",\"enable_bias\":false}", &config));
+	SUCCEEDS(parse(s, "{\"model_type\":\"opt\"," OPT_SIZES ",\"enable_bias\":false,\"head_dim\":8,\"num_key_value_heads\":2}",
+		       &config));
+	assert_true(config.head_dim == 16 && config.kv_heads == 4);
 	assert_false(config.qkv_bias || config.o_bias || config.mlp_bias);
 }
 
@@ -216,6 +218,8 @@ static void test_names(void **state)
 		"length\":2048",
 		"\"attention_dropout\":0.1,\"resid_pdrop\":0.2,\"pad_token_id\":-1,\"eos_token_id\":[1,2],\"temperature\":0.6,\"do_"
 		"sample\":true",
+		"\"learned_embeddings\":true,\"tokenizer_padding_side\":\"right\",\"dual_chunk_attention_config\":{\"chunk_size\":"
+		"262144}",
 		"\"rope_interleaved\":false,\"some_feature\":false,\"another\":null,\"list\":[],\"text\":\"\",\"object\":{}",
 		"\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"dense\",\"config_groups\":{},"
 		"\"sparsity_config\":"
@@ -322,7 +326,7 @@ static void test_refuses(void **state)
 		{"\"layer_types\":[\"full_attention\"]", "'layer_types' must list 2", STATUS_INVALID},
 		{"\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", "'rope_type' 'yarn'", STATUS_UNSUPPORTED},
 		{"\"rope_scaling\":{\"type\":\"linear\"}", "'factor'", STATUS_INVALID},
-		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}", "'factor'", STATUS_INVALID},
+		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}", "'factor'", STATUS_INVALID},
 		{"\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"beta\":1}", "'beta' in 'rope_scaling'", STATUS_UNSUPPORTED},
 		{"\"rope_scaling\":[]", "'rope_scaling' must be an object", STATUS_INVALID},
 		{"\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1}}", "'full_attention' in 'rope_parameters'",

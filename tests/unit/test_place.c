@@ -149,6 +149,11 @@ static void test_find(void **state)
 	snprintf(path, sizeof path, "%sless/x", f->root);
 	FAILS(STATUS_INVALID, "outside the roots", place_find(f->roots, NULL, path, &place, &s->err));
 	FAILS(STATUS_NOT_FOUND, "'none' is not there", place_find(f->roots, NULL, "none", &place, &s->err));
+	char deep[601] = "", told[640];
+	for (int i = 0; i < 300; i++)
+		strcat(deep, "a/");
+	snprintf(told, sizeof told, "'%s' is not there", deep);
+	FAILS(STATUS_NOT_FOUND, told, place_find(f->roots, NULL, deep, &place, &s->err));
 }
 
 static void test_writing(void **state)

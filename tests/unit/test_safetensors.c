@@ -285,7 +285,17 @@ static void test_shards(void **state)
 	}
 	scratch_safetensors(s, "2.safetensors", "{" T("a", "F32", "[1]", "[0,4]") "}", 4);
 	scratch_text(s, index_file, "{\"weight_map\":{\"c\":\"1.safetensors\",\"a\":\"2.safetensors\"}}");
+	SUCCEEDS(checkpoint_open(&PLACE(s->directory), &warnings, &c, &s->err));
+	assert_int_equal(c.n_tensors, 2);
+	assert_string_equal(c.shard_names[checkpoint_find(&c, "a")->shard], "2.safetensors");
+	assert_int_equal(warnings.count, 1);
+	assert_non_null(
+		strstr(warnings.messages[0], "1 tensor is in several shards, with the same values ('a' in 1.safetensors and 2."));
+	warnings_free(&warnings);
+	checkpoint_close(&c);
+	scratch_safetensors(s, "2.safetensors", "{" T("b", "F32", "[1]", "[0,4]") "," T("a", "F32", "[1]", "[4,8]") "}", 8);
 	FAILS(STATUS_INVALID, "'a' is both in", checkpoint_open(&PLACE(s->directory), NULL, &c, &s->err));
+	assert_non_null(strstr(s->err.message, "and they differ"));
 }
 
 /* What an index has wrong or too much is told, and the headers are believed. */
