@@ -84,15 +84,17 @@ static bool has_rows(struct json_tokener *tokener, const struct head *head)
 /* Where `named`, one whole object of several lines is enough: what is wrong behind it shall be told as such. */
 static bool has_objects(struct json_tokener *tokener, const struct head *head, bool named)
 {
+	bool members = false; /* {} alone is no row */
 	for (const char *at = skip_blank(head->text, head->end), *begin = at; at < head->end;
 	     begin = at = skip_blank(at, head->end)) {
 		if (*at != '{') return false;
 		enum value value = read_value(tokener, &at, head->end);
 		if (value == VALUE_CUT) return is_json(head, begin);
-		if (value != VALUE_OBJECT) return false;
-		if (named && memchr(begin, '\n', (size_t)(at - begin))) return true;
+		if (value == VALUE_NONE) return false;
+		members = members || value == VALUE_OBJECT;
+		if (named && members && memchr(begin, '\n', (size_t)(at - begin))) return true;
 	}
-	return true;
+	return members;
 }
 
 /* `at` is behind the "[". */

@@ -49,6 +49,7 @@ static void test_text_and_json(void **state)
 		{"897ee768", "\n\n  {\"text\":\"a\"}\n{\"text\":\n", DATA_JSON_LINES}, /* one broken row of two */
 		{"a", "{\n \"text\": \"a\"\n}\n{\n \"text\": \"b\"\n}\n", DATA_JSON_OBJECTS},
 		{"a", "{\"text\": \"a\",\n \"n\": 1}", DATA_JSON_OBJECTS},
+		{"a", "{}\n{\n \"text\": \"a\"\n}\n", DATA_JSON_OBJECTS},
 		{"a", "[{\"text\":\"a\"},{\"text\":\"b\"}]", DATA_JSON_ARRAY},
 		{"a", " [\n  {\n    \"text\": \"a\"\n  }\n]\n", DATA_JSON_ARRAY},
 		{"a", "[{\"text\":\"a\"},\n{\"text\":\"b\"}\n", DATA_JSON_ARRAY},
