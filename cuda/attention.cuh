@@ -309,13 +309,21 @@ template <typename T> static inline heads_view<T> heads_of(const struct tensor &
 	return {(T *)t.data, t.stride, heads_chunked(t, head_dim)};
 }
 
-/* Calls f(T{}, DIM) with the element type and the head size rounded up to a tile's. */
-template <typename F> static inline enum status attention_dispatch(struct cuda *c, enum dtype dtype, int head_dim, F f)
+/* Calls f(T{}, DIM, SMALL) with the element type, the head size rounded up to a tile's, and whether the device lacks the shared memory for the
+ * larger tiles, which take FITS<T, DIM>::SHARED bytes. */
+template <template <typename, int> class FITS, typename F>
+static inline enum status attention_dispatch(struct cuda *c, enum dtype dtype, int head_dim, F f)
 {
+	auto by_memory = [&](auto t, auto dim) {
+		constexpr size_t SHARED = FITS<decltype(t), decltype(dim)::value>::SHARED;
+		if constexpr (SHARED > SHARED_LEAST)
+			if (SHARED > c->shared_memory) return f(t, dim, std::true_type());
+		return f(t, dim, std::false_type());
+	};
 	auto by_dim = [&](auto t) {
-		if (head_dim <= 64) return f(t, std::integral_constant<int, 64>());
-		if (head_dim <= 128) return f(t, std::integral_constant<int, 128>());
-		if (head_dim <= 256) return f(t, std::integral_constant<int, 256>());
+		if (head_dim <= 64) return by_memory(t, std::integral_constant<int, 64>());
+		if (head_dim <= 128) return by_memory(t, std::integral_constant<int, 128>());
+		if (head_dim <= 256) return by_memory(t, std::integral_constant<int, 256>());
 		return cuda_refuse(c, STATUS_UNSUPPORTED, "heads of %d elements: 256 is the most", head_dim);
 	};
 	if (dtype == DTYPE_BF16) return by_dim(bf16{});

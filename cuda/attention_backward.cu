@@ -35,25 +35,27 @@ static __device__ __forceinline__ void pair_gradient(const struct attention_shap
 
 /* ---- dK and dV -------------------------------------------------------------------------------------------------------------------- */
 
-/* Per block KEYS = 16 · WARPS keys and OUT of their DIM columns; QUERIES at a time, in two stages. */
-template <typename T, int DIM> struct keys_tiles {
+/* Per block KEYS = 16 · WARPS keys and OUT of their DIM columns; QUERIES at a time, in two stages: while one is multiplied the next arrives.
+ * One stage where SMALL, which takes SHARED_LEAST at most. */
+template <typename T, int DIM, bool SMALL> struct keys_tiles {
 	static constexpr bool LARGE = sizeof(T) == 4 && DIM == 256;
 	static constexpr int WARPS = LARGE ? 2 : 4, THREADS = 32 * WARPS;
-	static constexpr int KEYS = 16 * WARPS, QUERIES = LARGE ? 16 : 32, OUT = DIM < 128 ? DIM : 128;
+	static constexpr int KEYS = 16 * WARPS, QUERIES = LARGE ? 16 : 32, OUT = DIM < 128 ? DIM : 128, STAGES = SMALL ? 1 : 2;
 	static constexpr int LD = tile_shape<T, DIM>::LD;
-	static constexpr size_t SHARED = (size_t)(2 * KEYS + 4 * QUERIES) * LD * sizeof(T);
+	static constexpr size_t SHARED = (size_t)(2 * KEYS + 2 * STAGES * QUERIES) * LD * sizeof(T);
 };
 
 /* Grid: (key/value heads · DIM/OUT, key tiles, batch); the first keys, which most queries see, start first. */
-template <typename T, int DIM>
-__global__ void __launch_bounds__(keys_tiles<T, DIM>::THREADS)
+template <typename T, int DIM, bool SMALL>
+__global__ void __launch_bounds__(keys_tiles<T, DIM, SMALL>::THREADS)
 	keys_kernel(struct attention_shape shape, heads_view<T> dk, heads_view<T> dv, heads_view<T> q, heads_view<T> k,
 		    heads_view<T> v, heads_view<T> dout, const float *lse, int64_t lse_stride, const float *delta)
 {
-	typedef keys_tiles<T, DIM> tiles;
-	constexpr int QUERIES = tiles::QUERIES, OUT = tiles::OUT, LD = tiles::LD, THREADS = tiles::THREADS, N = QUERIES / 8;
+	typedef keys_tiles<T, DIM, SMALL> tiles;
+	constexpr int STAGES = tiles::STAGES, QUERIES = tiles::QUERIES, OUT = tiles::OUT, LD = tiles::LD, THREADS = tiles::THREADS,
+		      N = QUERIES / 8;
 	SHARED_MEMORY(T, k_tile);
-	T *v_tile = k_tile + tiles::KEYS * LD, *q_tiles = v_tile + tiles::KEYS * LD, *o_tiles = q_tiles + 2 * QUERIES * LD;
+	T *v_tile = k_tile + tiles::KEYS * LD, *q_tiles = v_tile + tiles::KEYS * LD, *o_tiles = q_tiles + STAGES * QUERIES * LD;
 	int kv_head = (int)blockIdx.x / (DIM / OUT), first_out = (int)blockIdx.x % (DIM / OUT) * OUT;
 	int sharing = shape.heads / shape.kv_heads, key = (int)blockIdx.y * tiles::KEYS, tile, end;
 	int64_t first_row = (int64_t)blockIdx.z * shape.tokens;
@@ -66,21 +68,22 @@ __global__ void __launch_bounds__(keys_tiles<T, DIM>::THREADS)
 	int each = end - tile, steps = each * sharing;
 	auto load_queries = [&](int step) {
 		int head = kv_head * sharing + step / each, query = (tile + step % each) * QUERIES;
-		load_tile<T, DIM, QUERIES, THREADS>(q_tiles + step % 2 * QUERIES * LD, q.head(first_row, head, shape.dim), query,
-						    shape.tokens, shape.dim);
-		load_tile<T, DIM, QUERIES, THREADS>(o_tiles + step % 2 * QUERIES * LD, dout.head(first_row, head, shape.dim), query,
-						    shape.tokens, shape.dim);
+		load_tile<T, DIM, QUERIES, THREADS>(q_tiles + step % STAGES * QUERIES * LD, q.head(first_row, head, shape.dim),
+						    query, shape.tokens, shape.dim);
+		load_tile<T, DIM, QUERIES, THREADS>(o_tiles + step % STAGES * QUERIES * LD, dout.head(first_row, head, shape.dim),
+						    query, shape.tokens, shape.dim);
 		copy_async_commit();
 	};
 	load_tile<T, DIM, tiles::KEYS, THREADS>(k_tile, k.head(first_row, kv_head, shape.dim), key, shape.tokens, shape.dim);
 	load_tile<T, DIM, tiles::KEYS, THREADS>(v_tile, v.head(first_row, kv_head, shape.dim), key, shape.tokens, shape.dim);
-	load_queries(0);
+	if (STAGES > 1) load_queries(0);
 	for (int step = 0; step < steps; step++) {
-		const T *q_tile = q_tiles + step % 2 * QUERIES * LD, *o_tile = o_tiles + step % 2 * QUERIES * LD;
+		const T *q_tile = q_tiles + step % STAGES * QUERIES * LD, *o_tile = o_tiles + step % STAGES * QUERIES * LD;
 		int query = (tile + step % each) * QUERIES;
 		int64_t sequence_head = (int64_t)blockIdx.z * shape.heads + kv_head * sharing + step / each;
 		float s[1][N][4], dp[1][N][4];
-		if (step + 1 < steps) {
+		if (STAGES == 1) load_queries(step);
+		if (STAGES > 1 && step + 1 < steps) {
 			load_queries(step + 1);
 			copy_async_wait<1>();
 		} else {
@@ -117,25 +120,26 @@ __global__ void __launch_bounds__(keys_tiles<T, DIM>::THREADS)
 
 /* ---- dQ --------------------------------------------------------------------------------------------------------------------------- */
 
-template <typename T, int DIM> struct queries_tiles {
+template <typename T, int DIM, bool SMALL> struct queries_tiles {
 	static constexpr bool LARGE = sizeof(T) == 4 && DIM == 256;
 	static constexpr int WARPS = LARGE ? 2 : 4, THREADS = 32 * WARPS;
 	static constexpr int M = sizeof(T) == 2 && DIM <= 128 ? 2 : 1;
-	static constexpr int QUERIES = 16 * M * WARPS, KEYS = LARGE ? 16 : 32;
+	static constexpr int QUERIES = 16 * M * WARPS, KEYS = LARGE ? 16 : 32, STAGES = SMALL ? 1 : 2;
 	static constexpr int LD = tile_shape<T, DIM>::LD;
-	static constexpr size_t SHARED = (size_t)(2 * QUERIES + 4 * KEYS) * LD * sizeof(T);
+	static constexpr size_t SHARED = (size_t)(2 * QUERIES + 2 * STAGES * KEYS) * LD * sizeof(T);
 };
 
 /* Grid: (heads, query tiles, batch); the last tiles, which see most keys, start first. */
-template <typename T, int DIM>
-__global__ void __launch_bounds__(queries_tiles<T, DIM>::THREADS)
+template <typename T, int DIM, bool SMALL>
+__global__ void __launch_bounds__(queries_tiles<T, DIM, SMALL>::THREADS)
 	queries_kernel(struct attention_shape shape, heads_view<T> dq, heads_view<T> q, heads_view<T> k, heads_view<T> v,
 		       heads_view<T> dout, const float *lse, int64_t lse_stride, const float *delta)
 {
-	typedef queries_tiles<T, DIM> tiles;
-	constexpr int KEYS = tiles::KEYS, M = tiles::M, LD = tiles::LD, THREADS = tiles::THREADS, N = KEYS / 8;
+	typedef queries_tiles<T, DIM, SMALL> tiles;
+	constexpr int STAGES = tiles::STAGES, KEYS = tiles::KEYS, M = tiles::M, LD = tiles::LD, THREADS = tiles::THREADS,
+		      N = KEYS / 8;
 	SHARED_MEMORY(T, q_tile);
-	T *o_tile = q_tile + tiles::QUERIES * LD, *k_tiles = o_tile + tiles::QUERIES * LD, *v_tiles = k_tiles + 2 * KEYS * LD;
+	T *o_tile = q_tile + tiles::QUERIES * LD, *k_tiles = o_tile + tiles::QUERIES * LD, *v_tiles = k_tiles + STAGES * KEYS * LD;
 	int head = (int)blockIdx.x, kv_head = head / (shape.heads / shape.kv_heads), first, end;
 	int query = (int)(gridDim.y - 1 - blockIdx.y) * tiles::QUERIES;
 	int64_t first_row = (int64_t)blockIdx.z * shape.tokens, sequence_head = (int64_t)blockIdx.z * shape.heads + head;
@@ -154,19 +158,20 @@ __global__ void __launch_bounds__(queries_tiles<T, DIM>::THREADS)
 		}
 	index_key_tiles(query, tiles::QUERIES, shape.tokens, shape.window, KEYS, &first, &end);
 	auto load_keys = [&](int tile) {
-		load_tile<T, DIM, KEYS, THREADS>(k_tiles + tile % 2 * KEYS * LD, k.head(first_row, kv_head, shape.dim), tile * KEYS,
-						 shape.tokens, shape.dim);
-		load_tile<T, DIM, KEYS, THREADS>(v_tiles + tile % 2 * KEYS * LD, v.head(first_row, kv_head, shape.dim), tile * KEYS,
-						 shape.tokens, shape.dim);
+		load_tile<T, DIM, KEYS, THREADS>(k_tiles + tile % STAGES * KEYS * LD, k.head(first_row, kv_head, shape.dim),
+						 tile * KEYS, shape.tokens, shape.dim);
+		load_tile<T, DIM, KEYS, THREADS>(v_tiles + tile % STAGES * KEYS * LD, v.head(first_row, kv_head, shape.dim),
+						 tile * KEYS, shape.tokens, shape.dim);
 		copy_async_commit();
 	};
 	load_tile<T, DIM, tiles::QUERIES, THREADS>(q_tile, q.head(first_row, head, shape.dim), query, shape.tokens, shape.dim);
 	load_tile<T, DIM, tiles::QUERIES, THREADS>(o_tile, dout.head(first_row, head, shape.dim), query, shape.tokens, shape.dim);
-	load_keys(first);
+	if (STAGES > 1) load_keys(first);
 	for (int tile = first; tile < end; tile++) {
-		const T *k_tile = k_tiles + tile % 2 * KEYS * LD, *v_tile = v_tiles + tile % 2 * KEYS * LD;
+		const T *k_tile = k_tiles + tile % STAGES * KEYS * LD, *v_tile = v_tiles + tile % STAGES * KEYS * LD;
 		float s[M][N][4], dp[M][N][4];
-		if (tile + 1 < end) {
+		if (STAGES == 1) load_keys(tile);
+		if (STAGES > 1 && tile + 1 < end) {
 			load_keys(tile + 1);
 			copy_async_wait<1>();
 		} else {
@@ -198,6 +203,16 @@ __global__ void __launch_bounds__(queries_tiles<T, DIM>::THREADS)
 			      one);
 }
 
+template <typename T, int DIM> struct keys_fits {
+	static constexpr size_t SHARED = keys_tiles<T, DIM, false>::SHARED;
+	static_assert(keys_tiles<T, DIM, (SHARED > SHARED_LEAST)>::SHARED <= SHARED_LEAST, "fits every device");
+};
+
+template <typename T, int DIM> struct queries_fits {
+	static constexpr size_t SHARED = queries_tiles<T, DIM, false>::SHARED;
+	static_assert(queries_tiles<T, DIM, (SHARED > SHARED_LEAST)>::SHARED <= SHARED_LEAST, "fits every device");
+};
+
 enum status cuda_attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
 				    struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
 				    struct tensor lse, struct tensor dout)
@@ -205,25 +220,33 @@ enum status cuda_attention_backward(struct backend *backend, const struct attent
 	struct cuda *c = cuda_begin(backend, "attention_backward", {dq, dk, dv, q, k, v, out, lse, dout});
 	TRY(check_attention_backward(backend, shape, dq, dk, dv, q, k, v, out, lse, dout));
 	if (shape->batch == 0 || shape->tokens == 0) return STATUS_OK;
-	return attention_dispatch(c, q.dtype, shape->head_dim, [&](auto type, auto dim) {
+	struct scratch delta(c);
+	TRY(delta.allocate((size_t)q.rows * (size_t)shape->heads * sizeof(float)));
+	enum status status = attention_dispatch<keys_fits>(c, q.dtype, shape->head_dim, [&](auto type, auto dim, auto small) {
 		typedef decltype(type) T;
 		constexpr int DIM = decltype(dim)::value;
-		typedef keys_tiles<T, DIM> by_key;
-		typedef queries_tiles<T, DIM> by_query;
+		constexpr bool SMALL = decltype(small)::value;
+		typedef keys_tiles<T, DIM, SMALL> tiles;
 		struct attention_shape sizes = shape_of(shape);
-		struct scratch delta(c);
 		auto view = [&](const struct tensor &x) { return heads_of<T>(x, shape->head_dim); };
 		unsigned heads = (unsigned)shape->heads, kv_heads = (unsigned)shape->kv_heads, batch = (unsigned)shape->batch;
-		TRY(delta.allocate((size_t)q.rows * (size_t)shape->heads * sizeof(float)));
 		TRY(LAUNCH(c, delta_kernel<T>, dim3((unsigned)index_ceil_div(q.rows, 8), heads), dim3(256), 0, sizes,
 			   delta.as<float>(), view(out), view(dout), q.rows));
-		TRY(LAUNCH(c, (keys_kernel<T, DIM>),
-			   dim3(kv_heads * (DIM / by_key::OUT), (unsigned)index_ceil_div(shape->tokens, by_key::KEYS), batch),
-			   dim3(by_key::THREADS), by_key::SHARED, sizes, view(dk), view(dv), view(q), view(k), view(v), view(dout),
-			   (const float *)lse.data, lse.stride, delta.as<float>()));
-		return LAUNCH(c, (queries_kernel<T, DIM>),
-			      dim3(heads, (unsigned)index_ceil_div(shape->tokens, by_query::QUERIES), batch),
-			      dim3(by_query::THREADS), by_query::SHARED, sizes, view(dq), view(q), view(k), view(v), view(dout),
+		return LAUNCH(c, (keys_kernel<T, DIM, SMALL>),
+			      dim3(kv_heads * (DIM / tiles::OUT), (unsigned)index_ceil_div(shape->tokens, tiles::KEYS), batch),
+			      dim3(tiles::THREADS), tiles::SHARED, sizes, view(dk), view(dv), view(q), view(k), view(v), view(dout),
 			      (const float *)lse.data, lse.stride, delta.as<float>());
+	});
+	TRY(status);
+	return attention_dispatch<queries_fits>(c, q.dtype, shape->head_dim, [&](auto type, auto dim, auto small) {
+		typedef decltype(type) T;
+		constexpr int DIM = decltype(dim)::value;
+		constexpr bool SMALL = decltype(small)::value;
+		typedef queries_tiles<T, DIM, SMALL> tiles;
+		auto view = [&](const struct tensor &x) { return heads_of<T>(x, shape->head_dim); };
+		dim3 grid((unsigned)shape->heads, (unsigned)index_ceil_div(shape->tokens, tiles::QUERIES), (unsigned)shape->batch);
+		return LAUNCH(c, (queries_kernel<T, DIM, SMALL>), grid, dim3(tiles::THREADS), tiles::SHARED, shape_of(shape),
+			      view(dq), view(q), view(k), view(v), view(dout), (const float *)lse.data, lse.stride,
+			      delta.as<float>());
 	});
 }

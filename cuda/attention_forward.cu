@@ -5,20 +5,20 @@
 
 enum { WARPS = 4, THREADS = 32 * WARPS };
 
-/* 16·M queries per warp, KEYS per step: as many as the registers hold. */
-template <typename T, int DIM> struct forward_tiles {
+/* 16·M queries per warp, KEYS per step: as many as the registers hold, and SHARED_LEAST where SMALL. */
+template <typename T, int DIM, bool SMALL> struct forward_tiles {
 	static constexpr int M = sizeof(T) == 2 && DIM <= 128 ? 2 : 1;
-	static constexpr int QUERIES = 16 * M * WARPS, KEYS = sizeof(T) == 2 && DIM <= 128 ? 64 : 32;
+	static constexpr int QUERIES = 16 * M * WARPS, KEYS = sizeof(T) == 2 && DIM <= 128 ? 64 : SMALL ? 16 : 32;
 	static constexpr int LD = tile_shape<T, DIM>::LD;
 	static constexpr size_t SHARED = (size_t)(QUERIES + 2 * KEYS) * LD * sizeof(T);
 };
 
 /* Grid: (heads, query tiles, batch); the last tiles, which see most keys, start first. */
-template <typename T, int DIM>
+template <typename T, int DIM, bool SMALL>
 __global__ void __launch_bounds__(THREADS) forward_kernel(struct attention_shape shape, heads_view<T> out, float *lse,
 							  int64_t lse_stride, heads_view<T> q, heads_view<T> k, heads_view<T> v)
 {
-	typedef forward_tiles<T, DIM> tiles;
+	typedef forward_tiles<T, DIM, SMALL> tiles;
 	constexpr int M = tiles::M, KEYS = tiles::KEYS, N = KEYS / 8;
 	SHARED_MEMORY(T, q_tile);
 	T *k_tile = q_tile + tiles::QUERIES * tiles::LD, *v_tile = k_tile + KEYS * tiles::LD;
@@ -114,18 +114,24 @@ __global__ void __launch_bounds__(THREADS) forward_kernel(struct attention_shape
 	}
 }
 
+template <typename T, int DIM> struct forward_fits {
+	static constexpr size_t SHARED = forward_tiles<T, DIM, false>::SHARED;
+	static_assert(forward_tiles<T, DIM, (SHARED > SHARED_LEAST)>::SHARED <= SHARED_LEAST, "fits every device");
+};
+
 enum status cuda_attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
 				   struct tensor q, struct tensor k, struct tensor v)
 {
 	struct cuda *c = cuda_begin(backend, "attention_forward", {out, lse, q, k, v});
 	TRY(check_attention_forward(backend, shape, out, lse, q, k, v));
 	if (shape->batch == 0 || shape->tokens == 0) return STATUS_OK;
-	return attention_dispatch(c, q.dtype, shape->head_dim, [&](auto type, auto dim) {
+	return attention_dispatch<forward_fits>(c, q.dtype, shape->head_dim, [&](auto type, auto dim, auto small) {
 		typedef decltype(type) T;
 		constexpr int DIM = decltype(dim)::value;
-		typedef forward_tiles<T, DIM> tiles;
+		constexpr bool SMALL = decltype(small)::value;
+		typedef forward_tiles<T, DIM, SMALL> tiles;
 		dim3 grid((unsigned)shape->heads, (unsigned)index_ceil_div(shape->tokens, tiles::QUERIES), (unsigned)shape->batch);
-		return LAUNCH(c, (forward_kernel<T, DIM>), grid, dim3(THREADS), tiles::SHARED, shape_of(shape),
+		return LAUNCH(c, (forward_kernel<T, DIM, SMALL>), grid, dim3(THREADS), tiles::SHARED, shape_of(shape),
 			      heads_of<T>(out, shape->head_dim), (float *)lse.data, lse.stride, heads_of<T>(q, shape->head_dim),
 			      heads_of<T>(k, shape->head_dim), heads_of<T>(v, shape->head_dim));
 	});

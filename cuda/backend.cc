@@ -2,6 +2,7 @@
 #include "cuda/memory.h"
 #include "cuda/recording.h"
 
+#include <atomic>
 #include <new>
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,10 +30,44 @@ enum status cuda_refuse(struct cuda *c, enum status status, const char *format, 
 	return error_set(&c->base.error, status, "cuda %s: %s", call, reason);
 }
 
+static std::atomic<bool> lost;
+
+bool backend_cuda_lost(void)
+{
+	return lost;
+}
+
+/* The driver's documentation says of these that the process must end before the device can be used again. */
+static bool error_stays(cudaError_t error)
+{
+	switch (error) {
+	case cudaErrorECCUncorrectable:
+	case cudaErrorNvlinkUncorrectable:
+	case cudaErrorIllegalAddress:
+	case cudaErrorLaunchTimeout:
+	case cudaErrorAssert:
+	case cudaErrorHardwareStackError:
+	case cudaErrorIllegalInstruction:
+	case cudaErrorMisalignedAddress:
+	case cudaErrorInvalidAddressSpace:
+	case cudaErrorInvalidPc:
+	case cudaErrorLaunchFailure:
+	case cudaErrorUnknown:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void cuda_note_error(cudaError_t error)
+{
+	if (error_stays(error) || error_stays(cudaGetLastError())) lost = true;
+}
+
 enum status cuda_fail(struct cuda *c, cudaError_t error, const char *what, const char *file, int line)
 {
 	enum status status = error == cudaErrorMemoryAllocation ? STATUS_NO_MEMORY : STATUS_BACKEND;
-	if (status == STATUS_BACKEND) c->broken = true;
+	cuda_note_error(error);
 	return cuda_refuse(c, status, "%.200s failed at %s:%d: %s (%s); an operation before it may be the cause", what, file, line,
 			   cudaGetErrorString(error), cudaGetErrorName(error));
 }
@@ -44,7 +79,6 @@ static void destroy(struct backend *backend)
 	cuda_matmuls_destroy(c);
 	cuda_memory_destroy(c);
 	if (c->stream) (void)cudaStreamDestroy(c->stream);
-	if (c->broken) (void)cudaDeviceReset(); /* or the next backend would see the error again */
 	(void)cudaGetLastError();
 	delete c;
 }
@@ -58,6 +92,8 @@ static const struct backend_ops cuda_ops = {
 	.side_upload = cuda_side_upload,
 	.side_download = cuda_side_download,
 	.alloc_host = cuda_alloc_host,
+	.fetch = cuda_fetch,
+	.fetched = cuda_fetched,
 	.release_host = cuda_free_host,
 	.copy = cuda_copy,
 	.zero = cuda_zero,
@@ -106,9 +142,14 @@ static enum status open_device(struct cuda *c, size_t memory_limit)
 	if (properties.major < 8)
 		return cuda_refuse(c, STATUS_UNSUPPORTED, "%s has compute capability %d.%d; 8.0 is the least", properties.name,
 				   properties.major, properties.minor);
+	if (properties.sharedMemPerBlockOptin < SHARED_LEAST)
+		return cuda_refuse(c, STATUS_UNSUPPORTED, "%s gives a block %zu bytes of shared memory; %zu is the least",
+				   properties.name, properties.sharedMemPerBlockOptin, SHARED_LEAST);
 	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
 	CUDA_TRY(c, cudaDeviceGetPCIBusId(c->base.bus, (int)sizeof c->base.bus, 0));
 	c->processors = properties.multiProcessorCount;
+	c->shared_memory = properties.sharedMemPerBlockOptin;
+	c->panel_bytes = PANEL_BYTES;
 	snprintf(c->base.device, sizeof c->base.device, "%.80s, %zu MiB", properties.name, properties.totalGlobalMem >> 20);
 	TRY(cuda_memory_create(c, memory_limit));
 	return cuda_matmuls_create(c);
@@ -117,6 +158,9 @@ static enum status open_device(struct cuda *c, size_t memory_limit)
 extern "C" enum status backend_cuda_create(size_t memory_limit, struct backend **ret, struct error *err)
 {
 	int devices = 0, driver = 0;
+	if (lost)
+		return error_set(err, STATUS_BACKEND,
+				 "an error has lost the CUDA device to this process; another process can use it");
 	if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
 		return error_set(err, STATUS_UNSUPPORTED, "no CUDA driver is installed");
 	cudaError_t error = cudaGetDeviceCount(&devices);

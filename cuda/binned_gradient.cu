@@ -27,7 +27,7 @@ static __device__ __forceinline__ chunk<N> load_chunk(const view &gradient, cons
 	return x;
 }
 
-/* out [rows, bins] of a panel of G. The next chunk is under way while one is added. */
+/* out [rows, bins] of a panel of G; a block has WARPS rows, or as many as shared memory holds. The next chunk is under way while one is added. */
 template <int N>
 __global__ void __launch_bounds__(32 * WARPS)
 	bin_kernel(float *out, int64_t out_stride, view gradient, view weight, const uint8_t *bin, int64_t bin_stride, int64_t rows,
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(32 * WARPS)
 {
 	SHARED_MEMORY(float, shared);
 	int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-	int64_t row = (int64_t)blockIdx.x * WARPS + warp, col = (int64_t)lane * N;
+	int64_t row = (int64_t)blockIdx.x * (blockDim.x / 32) + warp, col = (int64_t)lane * N;
 	float *mine = shared + warp * bins * 32 + lane;
 	chunk<N> next;
 	if (row >= rows) return;
@@ -106,8 +106,10 @@ static enum status sum_rows(struct cuda *c, float *sums, float *parts, int64_t r
 static enum status bin_panel(struct cuda *c, float *out, int64_t out_stride, const struct tensor &gradient,
 			     const struct tensor &weight, const struct tensor &bin, int bins)
 {
-	dim3 grid((unsigned)index_ceil_div(weight.rows, WARPS)), block(32 * WARPS);
-	size_t shared = (size_t)WARPS * (size_t)bins * 32 * sizeof(float);
+	size_t row_bytes = (size_t)bins * 32 * sizeof(float); /* at most 32,640: three rows fit into SHARED_LEAST */
+	int64_t warps = index_min(WARPS, (int64_t)(c->shared_memory / row_bytes));
+	dim3 grid((unsigned)index_ceil_div(weight.rows, warps)), block((unsigned)(32 * warps));
+	size_t shared = (size_t)warps * row_bytes;
 	if (cuda_chunked({weight, bin}))
 		return LAUNCH(c, bin_kernel<8>, grid, block, shared, out, out_stride, view_of(gradient), view_of(weight),
 			      (const uint8_t *)bin.data, bin.stride, weight.rows, weight.cols, bins);
@@ -126,7 +128,7 @@ enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, st
 					      (size_t)sums.rows, c->stream));
 		return STATUS_OK;
 	}
-	int64_t panel = index_panel_rows(rows, cols, PANEL_BYTES, c->processors);
+	int64_t panel = index_panel_rows(rows, cols, c->panel_bytes, c->processors);
 	int bins = (int)sums.cols;
 	struct cuda_call call = c->call;
 	struct scratch gradient(c), per_row(c);

@@ -28,11 +28,13 @@ struct cuda {
 	struct backend base;
 	cudaStream_t stream; /* every operation is issued here, so they run in order */
 	int processors;
-	bool broken; /* the device reported an error that stays; destroy resets it */
+	size_t shared_memory; /* bytes that a block may have */
+	int64_t panel_bytes;  /* of binned_gradient, at most */
 	struct cuda_allocator *allocator;
 	struct cuda_host_memory *host_memory;
-	struct cuda_staging *staging, *side; /* of the operations' stream, and of side_stream */
-	cudaStream_t side_stream;
+	struct cuda_staging *staging, *side;   /* of the operations' stream, and of side_stream */
+	cudaStream_t side_stream, copy_stream; /* the latter of `fetch` */
+	cudaEvent_t before_fetch, after_fetch;
 	struct cuda_matmuls *matmuls;
 	struct cuda_call call;
 };
@@ -50,6 +52,8 @@ static inline struct cuda *cuda_begin(struct backend *backend, const char *name,
 
 /* Fills c->base.error with the operation, its sizes, the failing call and where it stands. */
 enum status cuda_fail(struct cuda *c, cudaError_t error, const char *what, const char *file, int line);
+/* Takes note of an error that stays, which loses the device to this process, and takes back one that does not. Any thread. */
+void cuda_note_error(cudaError_t error);
 enum status cuda_refuse(struct cuda *c, enum status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #define CUDA_TRY(c, call)                                                                                                          \

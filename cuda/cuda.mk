@@ -7,8 +7,10 @@
 CUDA_ROOT      := $(abspath $(dir $(realpath $(NVCC)))/..)
 CUDA_LIBRARIES := $(firstword $(wildcard $(CUDA_ROOT)/lib64 $(CUDA_ROOT)/targets/x86_64-linux/lib $(CUDA_ROOT)/lib))
 
-# sm_80 (A100), sm_90a (H100, H200), and PTX for what comes later.
-CUDA_TARGETS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
+# sm_80 (A100; it runs on sm_86 and sm_89 too), sm_90a (H100, H200), and PTX for what comes later. Packages and the kit have sm_86 (A10, RTX 30) and
+# sm_89 (L4, L40, RTX 40) as well; ptxas takes longest of all here.
+CUDA_ARCHS   ?= 80 90a
+CUDA_TARGETS := $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) -gencode arch=compute_80,code=compute_80
 NVCCFLAGS    := -std=c++17 -O3 -lineinfo --threads 2 $(CUDA_TARGETS) $(if $(WERROR),-Werror all-warnings) -Xcompiler -Wall,-pthread
 CUDA_CPP     := -I. -Icuda/platform
 CUDA_CXX     := $(CXX) $(CPPFLAGS) -Icuda/platform -I$(CUDA_ROOT)/include -DBESAD_CUDA_LIBRARIES='"$(CUDA_LIBRARIES)"' $(CXXFLAGS)

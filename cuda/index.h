@@ -130,6 +130,8 @@ CUDA_BOTH bool index_tile_full(int query, int queries, int key, int keys, int to
 
 #define PANEL_BYTES ((int64_t)96 << 20)    /* of a panel of fp32 gradient, at most */
 #define WORKSPACE_BYTES ((size_t)64 << 20) /* of cuBLASLt */
+#define SHARED_LEAST                                                                                                               \
+	((size_t)99 << 10) /* of a block's shared memory: what sm_86, sm_89 and sm_120 give; kernels choose their tiles by it */
 
 /* ---- the dW panels of binned_gradient -------------------------------------------------------------------------------------------- */
 

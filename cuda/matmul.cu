@@ -3,11 +3,13 @@
  * cuBLASLt is column-major: a row-major [R, C] with stride s is a column-major [C, R] with leading dimension s. So C = op(A)·op(B) is
  * computed as Cᵀ = op(B)ᵀ·op(A)ᵀ: B comes first, and each operand is transposed for cuBLASLt exactly where the caller says so.
  *
- * The algorithm for a shape is the library's own first choice, kept in a table. It is not chosen by timing: two runs of a job, or one
- * resumed, must give the same bits, and another algorithm rounds in another order. What the library has no algorithm for (it may refuse
- * strides or addresses that are no multiple of 16 bytes) a plain kernel computes. */
+ * The algorithm for a shape is the first of the library's choices that it says will do, kept in a table. It is not chosen by timing: two runs
+ * of a job, or one resumed, must give the same bits, and another algorithm rounds in another order. A sum in parts is added in fp32, never in
+ * a result's 16 bits. What the library has no algorithm for (it may refuse strides or addresses that are no multiple of 16 bytes, when it is
+ * asked or when it is called) a plain kernel computes. */
 #include "cuda/cublaslt.h"
 #include "cuda/launch.cuh"
+#include "cuda/tuning.h"
 
 #include <map>
 #include <new>
@@ -24,7 +26,10 @@ struct plan {
 	size_t workspace = 0;
 };
 
+enum { CHOICES = 8 };
+
 struct cuda_matmuls {
+	int choice = 0; /* how many choices that would do are passed over: 0 but in a bench */
 	struct cublaslt lt;
 	cublasLtHandle_t handle = nullptr;
 	void *workspace = nullptr;
@@ -33,7 +38,7 @@ struct cuda_matmuls {
 
 static enum status fail(struct cuda *c, cublasStatus_t status, const char *what)
 {
-	c->broken |= status == CUBLAS_STATUS_EXECUTION_FAILED || status == CUBLAS_STATUS_INTERNAL_ERROR;
+	cuda_note_error(cudaSuccess);
 	return cuda_refuse(c, status == CUBLAS_STATUS_ALLOC_FAILED ? STATUS_NO_MEMORY : STATUS_BACKEND, "%s failed in %s: %s", what,
 			   __FILE__, c->matmuls->lt.status_string(status));
 }
@@ -89,8 +94,9 @@ static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, co
 	int32_t op_first = transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_second = transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
 	uint32_t align_first = alignment(B.data), align_second = alignment(A.data), align_result = alignment(C.data);
 	uint64_t workspace = WORKSPACE_BYTES;
-	cublasLtMatmulHeuristicResult_t choice;
-	int found = 0;
+	uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+	cublasLtMatmulHeuristicResult_t choices[CHOICES];
+	int found = 0, skip = c->matmuls->choice;
 
 	/* Plain 32F: tf32 is only used where a caller asks for it, and none does. */
 	LT_TRY(c, desc_create, &p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
@@ -104,18 +110,23 @@ static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, co
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_second, sizeof align_second);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_result, sizeof align_result);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_result, sizeof align_result);
+	if (C.dtype != DTYPE_F32)
+		LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
 	cublasStatus_t status = c->matmuls->lt.heuristic(handle, p->operation, p->first, p->second, p->result, p->result,
-							 preference, 1, &choice, &found);
-	if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) return STATUS_OK;
+							 preference, CHOICES, choices, &found);
+	if (status == CUBLAS_STATUS_NOT_SUPPORTED) return STATUS_OK;
 	if (status != CUBLAS_STATUS_SUCCESS) return fail(c, status, "cublasLtMatmulAlgoGetHeuristic");
-	p->found = true;
-	p->algorithm = choice.algo;
-	p->workspace = choice.workspaceSize;
+	for (int i = 0; i < found && !p->found; i++) {
+		if (choices[i].state != CUBLAS_STATUS_SUCCESS || choices[i].workspaceSize > workspace || skip-- > 0) continue;
+		p->found = true;
+		p->algorithm = choices[i].algo;
+		p->workspace = choices[i].workspaceSize;
+	}
 	return STATUS_OK;
 }
 
 static enum status find_plan(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a,
-			     const struct tensor &B, bool transpose_b, const plan **ret)
+			     const struct tensor &B, bool transpose_b, plan **ret)
 {
 	cuda_matmuls *m = c->matmuls;
 	unsigned align = alignment(A.data) << 20 | alignment(B.data) << 10 | alignment(C.data);
@@ -178,19 +189,29 @@ __global__ void __launch_bounds__(TILE *TILE) plain_kernel(view c, view a, bool 
 	store<1>(c, row, col, sum);
 }
 
+static enum status run_plain(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a,
+			     const struct tensor &B, bool transpose_b, bool accumulate)
+{
+	dim3 grid((unsigned)index_ceil_div(C.rows, TILE), (unsigned)index_ceil_div(C.cols, TILE));
+	return LAUNCH(c, plain_kernel, grid, dim3(TILE, TILE), 0, view_of(C), view_of(A), transpose_a, view_of(B), transpose_b,
+		      accumulate, C.rows, C.cols, transpose_a ? A.rows : A.cols);
+}
+
 static enum status run(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a, const struct tensor &B,
 		       bool transpose_b, bool accumulate)
 {
-	const plan *p = nullptr;
+	plan *p = nullptr;
 	float alpha = 1, beta = accumulate ? 1 : 0;
 	TRY(find_plan(c, C, A, transpose_a, B, transpose_b, &p));
-	if (!p->found)
-		return LAUNCH(c, plain_kernel, dim3((unsigned)index_ceil_div(C.rows, TILE), (unsigned)index_ceil_div(C.cols, TILE)),
-			      dim3(TILE, TILE), 0, view_of(C), view_of(A), transpose_a, view_of(B), transpose_b, accumulate, C.rows,
-			      C.cols, transpose_a ? A.rows : A.cols);
-	LT_TRY(c, matmul, c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second, &beta, C.data, p->result,
-	       C.data, p->result, &p->algorithm, c->matmuls->workspace, p->workspace, c->stream);
-	return STATUS_OK;
+	if (!p->found) return run_plain(c, C, A, transpose_a, B, transpose_b, accumulate);
+	cublasStatus_t status =
+		c->matmuls->lt.matmul(c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second, &beta, C.data,
+				      p->result, C.data, p->result, &p->algorithm, c->matmuls->workspace, p->workspace, c->stream);
+	if (status == CUBLAS_STATUS_NOT_SUPPORTED) { /* refused before anything was issued, and so in every run */
+		p->found = false;
+		return run_plain(c, C, A, transpose_a, B, transpose_b, accumulate);
+	}
+	return status == CUBLAS_STATUS_SUCCESS ? STATUS_OK : fail(c, status, "cublasLtMatmul");
 }
 
 enum status cuda_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
@@ -215,4 +236,28 @@ enum status cuda_matmul(struct backend *backend, struct tensor c, struct tensor 
 	if (accumulate) TRY(cuda_convert(backend, wide, c));
 	TRY(run(cuda, wide, a, transpose_a, b, transpose_b, accumulate));
 	return cuda_convert(backend, c, wide);
+}
+
+/* ---- for benches ------------------------------------------------------------------------------------------------------------------ */
+
+void cuda_tune_choice(struct backend *backend, int choice)
+{
+	cuda_matmuls *m = ((struct cuda *)backend)->matmuls;
+	(void)backend->ops->sync(backend);
+	for (const auto &entry : m->plans)
+		free_plan(&m->lt, entry.second);
+	m->plans.clear();
+	m->choice = choice;
+}
+
+bool cuda_tune_found(struct backend *backend)
+{
+	for (const auto &entry : ((struct cuda *)backend)->matmuls->plans)
+		if (!entry.second.found) return false;
+	return true;
+}
+
+void cuda_tune_panel(struct backend *backend, int64_t bytes)
+{
+	((struct cuda *)backend)->panel_bytes = bytes;
 }

@@ -1,6 +1,6 @@
 /* Device memory is kept when released and handed out again: cudaMalloc and cudaFree wait for the device, and a learning step asks for
- * the same sizes over and over. All work is issued on one stream, so memory may be reused as soon as it is released: what still uses
- * it comes earlier on the stream.
+ * the same sizes over and over. Operations are issued on one stream, so an operation's own memory may be reused as soon as it is released:
+ * what still uses it comes earlier on the stream. What the caller releases is waited for: other streams transfer too.
  *
  * Uploads and downloads go through two pinned buffers: one is filled or emptied by the processor while the other is on the bus. Memory of
  * alloc_host is pinned itself, and needs none. */
@@ -177,11 +177,31 @@ void cuda_free_host(struct backend *backend, void *p)
 	auto found = c->host_memory->parts.find((char *)p);
 	if (!p || found == c->host_memory->parts.end()) return;
 	(void)cudaStreamSynchronize(c->stream);
+	(void)cudaStreamSynchronize(c->copy_stream);
 	if (found->second.pinned)
 		(void)cudaFreeHost(p);
 	else
 		free(p);
 	c->host_memory->parts.erase(found);
+}
+
+/* The copy waits for the operations so far, the operations after `fetched` for the copy. */
+enum status cuda_fetch(struct backend *backend, void *device, const void *host, size_t bytes)
+{
+	struct cuda *c = cuda_begin(backend, "fetch", {});
+	if (!is_pinned(c, host, bytes)) return cuda_upload(backend, device, host, bytes);
+	CUDA_TRY(c, cudaEventRecord(c->before_fetch, c->stream));
+	CUDA_TRY(c, cudaStreamWaitEvent(c->copy_stream, c->before_fetch, 0));
+	CUDA_TRY(c, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, c->copy_stream));
+	CUDA_TRY(c, cudaEventRecord(c->after_fetch, c->copy_stream));
+	return STATUS_OK;
+}
+
+enum status cuda_fetched(struct backend *backend)
+{
+	struct cuda *c = cuda_begin(backend, "fetched", {});
+	CUDA_TRY(c, cudaStreamWaitEvent(c->stream, c->after_fetch, 0));
+	return STATUS_OK;
 }
 
 enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
@@ -192,6 +212,7 @@ enum status cuda_download(struct backend *backend, void *host, const void *devic
 /* Of another thread: nothing of `struct cuda` but its own staging may be touched. */
 static enum status side_failed(struct error *err, const char *name, cudaError_t error, size_t bytes)
 {
+	cuda_note_error(error);
 	return error_set(err, STATUS_BACKEND, "cuda %s of %zu bytes: %s (%s)", name, bytes, cudaGetErrorString(error),
 			 cudaGetErrorName(error));
 }
@@ -221,6 +242,9 @@ enum status cuda_memory_create(struct cuda *c, size_t limit)
 	if (!c->allocator || !c->host_memory || !c->staging || !c->side) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
 	c->allocator->limit = limit;
 	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->side_stream, cudaStreamNonBlocking));
+	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->copy_stream, cudaStreamNonBlocking));
+	CUDA_TRY(c, cudaEventCreateWithFlags(&c->before_fetch, cudaEventDisableTiming));
+	CUDA_TRY(c, cudaEventCreateWithFlags(&c->after_fetch, cudaEventDisableTiming));
 	CUDA_TRY(c, staging_create(c->staging, c->stream));
 	CUDA_TRY(c, staging_create(c->side, c->side_stream));
 	return STATUS_OK;
@@ -233,6 +257,9 @@ void cuda_memory_destroy(struct cuda *c)
 	delete c->host_memory;
 	staging_destroy(c->staging);
 	staging_destroy(c->side);
+	if (c->before_fetch) (void)cudaEventDestroy(c->before_fetch);
+	if (c->after_fetch) (void)cudaEventDestroy(c->after_fetch);
+	if (c->copy_stream) (void)cudaStreamDestroy(c->copy_stream);
 	if (c->side_stream) (void)cudaStreamDestroy(c->side_stream);
 	if (c->allocator) {
 		for (auto &block : c->allocator->live)
@@ -364,7 +391,13 @@ enum status cuda_alloc(struct backend *backend, size_t bytes, void **ret)
 
 void cuda_free(struct backend *backend, void *p)
 {
-	cuda_release((struct cuda *)backend, p);
+	struct cuda *c = (struct cuda *)backend;
+	/* A recording has run nothing that could be waited for, and a wait would end it. */
+	if (p && !c->allocator->recording) {
+		(void)cudaStreamSynchronize(c->stream);
+		(void)cudaStreamSynchronize(c->copy_stream);
+	}
+	cuda_release(c, p);
 }
 
 enum status cuda_copy(struct backend *backend, void *to, const void *from, size_t bytes)

@@ -25,6 +25,8 @@ enum status cuda_scratch_end(struct cuda *c, struct cuda_scratch **ret);
 void cuda_scratch_release(struct cuda *c, struct cuda_scratch *);
 
 enum status cuda_alloc_host(struct backend *, size_t bytes, void **ret);
+enum status cuda_fetch(struct backend *, void *device, const void *host, size_t bytes);
+enum status cuda_fetched(struct backend *);
 void cuda_free_host(struct backend *, void *);
 enum status cuda_copy(struct backend *, void *to, const void *from, size_t bytes);
 enum status cuda_zero(struct backend *, void *device, size_t bytes);

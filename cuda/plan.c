@@ -135,13 +135,13 @@ void plan_predict(const struct plan_sizes *s, struct plan *ret)
 		if (s->records) p.learning += 2 * array(learn_rows, s->hidden, 4);
 		p.activations += activation_bytes(s, s->learn_batch, true);
 	}
-	p.streams = (size_t)s->streams_on_device * stream + (size_t)(2 - s->streams_on_device) * batch +
+	p.streams = (size_t)s->streams_on_device * stream + (size_t)(2 - s->streams_on_device) * 2 * batch +
 		    array(s->pass_batch * s->tokens, s->hidden, 4) + 512;
 	size_t head = LOGITS_ROOM + array(s->vocab, s->hidden, dtype_size(s->compute_type) + dtype_size(s->file_type));
 	if (s->probe_sequences) p.probe = 2 * array(s->probe_sequences * s->tokens, s->hidden, 4) + head;
 	p.scratch = scratch_bytes(s);
 	p.pruning = p.weights + p.spare + p.ranks + p.learning + p.activations + p.streams + p.probe + p.scratch;
-	p.evaluation = p.weights + activation_bytes(s, s->pass_batch, false) + 2 * batch + head + WORKSPACE_BYTES;
+	p.evaluation = p.weights + activation_bytes(s, s->pass_batch, false) + 3 * batch + head + WORKSPACE_BYTES;
 	p.peak = larger(p.pruning, p.evaluation);
 	*ret = p;
 }

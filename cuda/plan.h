@@ -23,7 +23,7 @@ struct plan_sizes {
 	bool by_row;                        /* a rate per row, else per linear */
 	bool records;                       /* as in struct workload */
 	enum dtype file_type, compute_type; /* of the weights: as stored, and as products take them */
-	int streams_on_device; /* of the two hidden-state streams: 0, 1 or 2; each of the others takes a batch of room */
+	int streams_on_device; /* of the two hidden-state streams: 0, 1 or 2; each of the others takes room for two batches */
 	int processors;        /* the device's multiprocessors */
 };
 

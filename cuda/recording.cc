@@ -45,7 +45,6 @@ enum status cuda_record_end(struct backend *backend, struct recording **ret)
 	enum status status = cuda_scratch_end(c, &scratch);
 	if (error != cudaSuccess || !graph) {
 		(void)cudaGetLastError();
-		c->broken = false; /* what failed was the recording, not the device */
 		status = cuda_refuse(c, STATUS_UNSUPPORTED, "cudaStreamEndCapture: %s", cudaGetErrorName(error));
 	}
 	if (status == STATUS_OK) status = instantiate(c, graph, ret);

@@ -123,6 +123,11 @@ struct backend_ops {
 	/* Host memory that upload and download go to and from directly. What is uploaded from there must stay as it is until the operations up to
 	 * then have been waited for. */
 	enum status (*alloc_host)(struct backend *, size_t bytes, void **ret);
+	/* Uploads from such memory beside operations; NULL where the device's memory is the host's. `fetch` starts when the operations before it
+	 * are done and returns at once; what was fetched may be used by the operations after the next `fetched`, and no other may touch it
+	 * until then. */
+	enum status (*fetch)(struct backend *, void *device, const void *host, size_t bytes);
+	enum status (*fetched)(struct backend *);
 	void (*release_host)(struct backend *, void *);                                  /* takes NULL; waits for what uses it */
 	enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes); /* device to device */
 	enum status (*zero)(struct backend *, void *device, size_t bytes);
@@ -282,6 +287,10 @@ enum status backend_cpu_create(int threads, struct backend **ret, struct error *
 /* The first CUDA device; STATUS_UNSUPPORTED, with the reason, when the build has no CUDA, or no driver or device is there.
  * `memory_limit` in bytes caps what it allocates; 0 for no cap but the device's. */
 enum status backend_cuda_create(size_t memory_limit, struct backend **ret, struct error *err);
+
+/* Whether this process has lost the device: an access to no memory, say, after which the driver answers its every call with an error. Only
+ * another process can use the device again; backend_cuda_create gives STATUS_BACKEND. Any thread may ask. */
+bool backend_cuda_lost(void);
 
 static inline void backend_destroy(struct backend *backend)
 {

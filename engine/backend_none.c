@@ -8,4 +8,9 @@ enum status backend_cuda_create(size_t memory_limit, struct backend **ret, struc
 	(void)ret;
 	return error_set(err, STATUS_UNSUPPORTED, "this build has no CUDA: no nvcc was found when it was made");
 }
+
+bool backend_cuda_lost(void)
+{
+	return false;
+}
 #endif

@@ -27,12 +27,16 @@ enum status stream_create(struct backend *backend, int64_t sequences, int64_t to
 		void *host = NULL;
 		status = backend->ops->alloc_host(backend, bytes, &host);
 		stream.host = host;
-		stream.staging = tensor_make(NULL, batch * tokens, hidden, DTYPE_F32);
-		if (status == STATUS_OK) status = backend->ops->alloc(backend, tensor_bytes(&stream.staging), &stream.staging.data);
+		for (int i = 0; i < 2; i++) {
+			struct tensor *room = &stream.staging[i];
+			*room = tensor_make(NULL, batch * tokens, hidden, DTYPE_F32);
+			if (status == STATUS_OK) status = backend->ops->alloc(backend, tensor_bytes(room), &room->data);
+		}
 	}
 	if (status != STATUS_OK) {
 		*err = backend->error;
 		error_prefix(err, "hidden states of %" PRId64 " sequences of %" PRId64 " tokens", sequences, tokens);
+		backend->ops->release(backend, stream.staging[0].data);
 		backend->ops->release_host(backend, stream.host);
 		return status;
 	}
@@ -44,7 +48,8 @@ void stream_release(struct stream *stream)
 {
 	if (!stream->backend) return;
 	stream->backend->ops->release(stream->backend, stream->device);
-	stream->backend->ops->release(stream->backend, stream->staging.data);
+	for (int i = 0; i < 2; i++)
+		stream->backend->ops->release(stream->backend, stream->staging[i].data);
 	stream->backend->ops->release_host(stream->backend, stream->host);
 	*stream = (struct stream){0};
 }
@@ -54,6 +59,39 @@ static float *host_rows(const struct stream *stream, int64_t first)
 	return stream->host + first * stream->tokens * stream->hidden;
 }
 
+/* Starts to bring sequences first … into the other room, which what was issued so far may still use. */
+static enum status fetch_ahead(struct stream *stream, int64_t first, int64_t count)
+{
+	struct backend *backend = stream->backend;
+	if (first + count > stream->sequences) count = stream->sequences - first;
+	if (count <= 0) return STATUS_OK;
+	struct tensor to = tensor_rows(stream->staging[!stream->turn], 0, count * stream->tokens);
+	TRY(backend->ops->fetch(backend, to.data, host_rows(stream, first), tensor_bytes(&to)));
+	stream->ahead = first;
+	stream->ahead_count = count;
+	return STATUS_OK;
+}
+
+/* What was fetched is no longer what the host has, or not what is wanted. */
+static enum status drop_ahead(struct stream *stream)
+{
+	if (stream->ahead_count == 0) return STATUS_OK;
+	stream->ahead_count = 0;
+	return stream->backend->ops->fetched(stream->backend);
+}
+
+/* Gives out the room that holds sequences first …: the one into which they were fetched, or that into which they are uploaded now. */
+static enum status take_batch(struct stream *stream, int64_t first, int64_t count, struct tensor *ret)
+{
+	struct backend *backend = stream->backend;
+	bool here = stream->ahead_count == count && stream->ahead == first;
+	TRY(drop_ahead(stream));
+	if (here) stream->turn = !stream->turn;
+	*ret = tensor_rows(stream->staging[stream->turn], 0, count * stream->tokens);
+	if (!here) TRY(backend->ops->upload(backend, ret->data, host_rows(stream, first), tensor_bytes(ret)));
+	return fetch_ahead(stream, first + count, count);
+}
+
 enum status stream_batch(struct stream *stream, int64_t first, int64_t count, bool load, struct tensor *ret)
 {
 	if (stream->device) {
@@ -61,15 +99,18 @@ enum status stream_batch(struct stream *stream, int64_t first, int64_t count, bo
 		*ret = tensor_rows(all, first * stream->tokens, count * stream->tokens);
 		return STATUS_OK;
 	}
-	*ret = tensor_rows(stream->staging, 0, count * stream->tokens);
-	if (!load) return STATUS_OK;
-	return stream->backend->ops->upload(stream->backend, ret->data, host_rows(stream, first), tensor_bytes(ret));
+	if (load) return take_batch(stream, first, count, ret);
+	*ret = tensor_rows(stream->staging[stream->turn], 0, count * stream->tokens);
+	return STATUS_OK;
 }
 
 enum status stream_store(struct stream *stream, int64_t first, int64_t count, struct tensor values)
 {
 	struct backend *backend = stream->backend;
-	if (stream->host) return backend->ops->download(backend, host_rows(stream, first), values.data, tensor_bytes(&values));
+	if (stream->host) {
+		if (first < stream->ahead + stream->ahead_count && stream->ahead < first + count) TRY(drop_ahead(stream));
+		return backend->ops->download(backend, host_rows(stream, first), values.data, tensor_bytes(&values));
+	}
 	struct tensor to;
 	TRY(stream_batch(stream, first, count, false, &to));
 	return to.data == values.data ? STATUS_OK : backend->ops->copy(backend, to.data, values.data, tensor_bytes(&values));
@@ -112,7 +153,8 @@ static enum status move_all(struct stream *stream, const struct file *file, bool
 {
 	float *row = malloc(sequence_bytes(stream));
 	if (!row) return error_set(err, STATUS_NO_MEMORY, "no memory for a sequence of hidden states");
-	enum status status = STATUS_OK;
+	enum status status = save ? STATUS_OK : drop_ahead(stream);
+	if (status != STATUS_OK) *err = stream->backend->error;
 	for (int64_t i = 0; status == STATUS_OK && i < stream->sequences; i++)
 		status = move_sequence(stream, file, i, save, row, err);
 	free(row);

@@ -1,5 +1,5 @@
 /* Hidden states of all calibration (or evaluation) sequences between two blocks: F32 [sequences · tokens, hidden]. They live on the device
- * when they fit, else in host memory, from where a batch at a time goes up and down. */
+ * when they fit, else in host memory, from where a batch at a time goes up and down: the next one while the last is computed with. */
 #ifndef BESAD_ENGINE_STREAM_H
 #define BESAD_ENGINE_STREAM_H
 
@@ -8,9 +8,11 @@
 struct stream {
 	struct backend *backend;
 	int64_t sequences, tokens, hidden;
-	void *device;          /* NULL when the stream is on the host */
-	float *host;           /* NULL when it is on the device */
-	struct tensor staging; /* device room for one batch, when the stream is on the host */
+	void *device;               /* NULL when the stream is on the host */
+	float *host;                /* NULL when it is on the device */
+	struct tensor staging[2];   /* device room for two batches, when the stream is on the host */
+	int turn;                   /* which of them was given out last */
+	int64_t ahead, ahead_count; /* sequences that are on their way into the other one; a count of 0 for none */
 };
 
 /* `batch` is the most sequences that are asked for at once. */

@@ -10,7 +10,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
 from support import BESAD, PATIENCE, Daemon, write_calibration, write_model  # noqa: E402
 
-SAMPLES, FEW, TOKENS = 1536, 320, 64
+SAMPLES, FEW, TOKENS = 1536, 512, 64
 
 
 class DeviceMemory(unittest.TestCase):

@@ -18,6 +18,7 @@ enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
 enum cublasLtMatmulDescAttributes_t { CUBLASLT_MATMUL_DESC_TRANSA = 3, CUBLASLT_MATMUL_DESC_TRANSB = 4 };
 enum cublasLtMatmulPreferenceAttributes_t {
 	CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
+	CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK = 3,
 	CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
 	CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
 	CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
@@ -32,15 +33,22 @@ struct emulator_layout {
 	uint64_t rows, cols;
 	int64_t leading;
 };
+enum {
+	CUBLASLT_REDUCTION_SCHEME_INPLACE = 1,
+	CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2,
+	CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE = 4
+};
+
 struct emulator_preference {
-	uint32_t align[4];
+	uint32_t align[4], reductions;
 };
 struct cublasLtMatmulAlgo_t {
-	int chosen;
+	int chosen, parts; /* the alignment it is for; parts of the sum that are added in D's type */
 };
 struct cublasLtMatmulHeuristicResult_t {
 	cublasLtMatmulAlgo_t algo;
 	size_t workspaceSize;
+	cublasStatus_t state;
 };
 typedef struct emulator_handle *cublasLtHandle_t;
 typedef emulator_matmul *cublasLtMatmulDesc_t;

@@ -1,8 +1,11 @@
 /* cuBLASLt for the emulator: column-major products, with the library's own checks of shapes, strides, types and alignment. */
 #include "cuda/cublaslt.h"
+#include "tests/cuda/emulator/faults.h"
 
 #include <platform.cuh>
 #include <vector>
+
+enum { CHOICES = 8, PARTS = 16 };
 
 static float element(const void *data, cudaDataType_t type, int64_t i)
 {
@@ -72,7 +75,7 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t p)
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *ret)
 {
-	*ret = new emulator_preference{{256, 256, 256, 256}};
+	*ret = new emulator_preference{{256, 256, 256, 256}, 7};
 	return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -86,6 +89,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 						    const void *value, size_t)
 {
 	int i = which - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
+	if (which == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK) memcpy(&p->reductions, value, sizeof p->reductions);
 	if (i >= 0) memcpy(&p->align[i], value, sizeof p->align[i]);
 	return CUBLAS_STATUS_SUCCESS;
 }
@@ -102,7 +106,7 @@ static uint64_t op_cols(cublasLtMatrixLayout_t m, int32_t transpose)
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
 					      cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
-					      cublasLtMatmulPreference_t p, int, cublasLtMatmulHeuristicResult_t *ret,
+					      cublasLtMatmulPreference_t p, int wanted, cublasLtMatmulHeuristicResult_t *ret,
 					      int *ret_found)
 {
 	bool fits = op_rows(a, desc->transpose_a) == c->rows && op_cols(b, desc->transpose_b) == c->cols &&
@@ -112,10 +116,15 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 	if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
 	/* The library has said no to less: matmul.cu must have an answer. */
 	if (a->type != CUDA_R_32F && (p->align[0] < 4 || p->align[1] < 4)) return CUBLAS_STATUS_NOT_SUPPORTED;
-	/* The choice remembers the alignment it was made for; a call with less must fail. */
-	ret->algo.chosen = (int)(p->align[0] | p->align[1] << 10 | p->align[2] << 20);
-	ret->workspaceSize = 0;
-	*ret_found = 1;
+	bool narrow = c->type != CUDA_R_32F, adds = p->reductions & ~(uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+	for (int i = 0; i < wanted && i < CHOICES; i++) {
+		ret[i] = {};
+		/* The choice remembers the alignment it was made for; a call with less must fail. */
+		ret[i].algo.chosen = (int)(p->align[0] | p->align[1] << 10 | p->align[2] << 20);
+		ret[i].algo.parts = narrow && adds && emulator_faults.choices_add_parts ? PARTS : 1;
+		ret[i].state = i < emulator_faults.unusable_choices ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
+		*ret_found = i + 1;
+	}
 	return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -125,13 +134,16 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 			      void *, size_t, cudaStream_t stream)
 {
 	int64_t m = (int64_t)ld->rows, n = (int64_t)ld->cols, inner = (int64_t)op_cols(la, desc->transpose_a);
+	int64_t parts = algorithm->parts;
 	float scale, keep;
 	uint32_t align = (uint32_t)algorithm->chosen;
 	if ((uintptr_t)a % (align & 1023) || (uintptr_t)b % (align >> 10 & 1023) || (uintptr_t)d % (align >> 20))
 		return CUBLAS_STATUS_INVALID_VALUE;
+	if (emulator_faults.matmul_refuses) return CUBLAS_STATUS_NOT_SUPPORTED;
+	emulator_faults.matmuls++;
 	memcpy(&scale, alpha, sizeof scale);
 	memcpy(&keep, beta, sizeof keep);
-	emulator_issue(stream, [=] {
+	cudaError_t error = emulator_issue(stream, [=] {
 		std::vector<float> row((size_t)m), first((size_t)(m * inner));
 		for (int64_t k = 0; k < inner; k++)
 			for (int64_t i = 0; i < m; i++)
@@ -141,6 +153,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 			for (int64_t i = 0; i < m; i++)
 				row[(size_t)i] = 0;
 			for (int64_t k = 0; k < inner; k++) {
+				bool part = parts > 1 && k > 0 && k % ((inner + parts - 1) / parts) == 0;
+				for (int64_t i = 0; i < m && part; i++)
+					row[(size_t)i] = ld->type == CUDA_R_16F ? to_float(from_float<f16>(row[(size_t)i]))
+										: to_float(from_float<bf16>(row[(size_t)i]));
 				float x = element(b, lb->type, desc->transpose_b ? j + k * lb->leading : k + j * lb->leading);
 				for (int64_t i = 0; i < m; i++)
 					row[(size_t)i] += first[(size_t)(k * m + i)] * x;
@@ -151,7 +167,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 			}
 		}
 	});
-	return CUBLAS_STATUS_SUCCESS;
+	return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 enum status cublaslt_load(struct cublaslt *ret, struct error *)

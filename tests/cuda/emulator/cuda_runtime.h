@@ -4,7 +4,9 @@
  * A block's threads are coroutines that switch at barriers and warp operations; blocks run one after the other. What it finds:
  * wrong indices, reads of memory nobody wrote (allocations start as NaN), accesses past an allocation's end (a guard page follows each),
  * barriers that not all threads reach, missing barriers (EMULATOR_ORDER=reverse|shuffle runs the threads in another order), and wrong
- * tensor-core fragments. What it cannot find: weak memory ordering, and anything about speed. */
+ * tensor-core fragments. Work on a stream is done as late as a device may do it: when somebody waits for it, so that what may not change
+ * meanwhile must not. An access to no memory is an error that stays, as on a device. What it cannot find: weak memory ordering, and anything
+ * about speed. faults.h beside this says what tests may make fail. */
 #ifndef EMULATOR_CUDA_RUNTIME_H
 #define EMULATOR_CUDA_RUNTIME_H
 
@@ -188,8 +190,20 @@ enum cudaError_t {
 	cudaErrorInvalidValue = 1,
 	cudaErrorMemoryAllocation = 2,
 	cudaErrorInsufficientDriver = 35,
+	cudaErrorECCUncorrectable = 214,
+	cudaErrorNvlinkUncorrectable = 220,
+	cudaErrorIllegalAddress = 700,
+	cudaErrorLaunchTimeout = 702,
+	cudaErrorAssert = 710,
+	cudaErrorHardwareStackError = 714,
+	cudaErrorIllegalInstruction = 715,
+	cudaErrorMisalignedAddress = 716,
+	cudaErrorInvalidAddressSpace = 717,
+	cudaErrorInvalidPc = 718,
+	cudaErrorLaunchFailure = 719,
 	cudaErrorStreamCaptureUnsupported = 900,
-	cudaErrorStreamCaptureInvalidated = 901
+	cudaErrorStreamCaptureInvalidated = 901,
+	cudaErrorUnknown = 999
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 typedef struct emulator_stream *cudaStream_t;
@@ -198,7 +212,7 @@ typedef struct emulator_event *cudaEvent_t;
 struct cudaDeviceProp {
 	char name[256];
 	int major, minor, multiProcessorCount;
-	size_t totalGlobalMem;
+	size_t totalGlobalMem, sharedMemPerBlockOptin;
 };
 
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
@@ -208,8 +222,11 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeT
 typedef struct emulator_graph *cudaGraph_t;
 typedef struct emulator_graph *cudaGraphExec_t;
 
-/* Runs `work`, or notes it where the stream is captured. */
-void emulator_issue(cudaStream_t, const std::function<void()> &work);
+/* Queues `work`, or notes it where the stream is captured. */
+cudaError_t emulator_issue(cudaStream_t, const std::function<void()> &work);
+/* Records an error as the thread's last one; gives it back. */
+cudaError_t emulator_fail(cudaError_t);
+size_t emulator_shared_limit(); /* bytes of shared memory that a block may ask for */
 /* What is forbidden while a stream is captured calls this first; false where one is. */
 bool emulator_allowed();
 
@@ -232,23 +249,12 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *, int);
 const char *cudaGetErrorString(cudaError_t);
 const char *cudaGetErrorName(cudaError_t);
 
-static inline cudaError_t cudaGetDeviceCount(int *ret)
-{
-	*ret = 1;
-	return cudaSuccess;
-}
+cudaError_t cudaGetDeviceCount(int *);
 static inline cudaError_t cudaSetDevice(int)
 {
 	return cudaSuccess;
 }
-static inline cudaError_t cudaDeviceReset()
-{
-	return cudaSuccess;
-}
-static inline cudaError_t cudaGetLastError()
-{
-	return cudaSuccess;
-}
+cudaError_t cudaGetLastError();
 static inline cudaError_t cudaDriverGetVersion(int *ret)
 {
 	*ret = 13000;
@@ -259,44 +265,25 @@ static inline cudaError_t cudaDeviceGetPCIBusId(char *ret, int size, int)
 	strncpy(ret, "0000:00:00.0", (size_t)size);
 	return cudaSuccess;
 }
-static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ret, unsigned)
-{
-	*ret = nullptr;
-	return cudaSuccess;
-}
-static inline cudaError_t cudaEventDestroy(cudaEvent_t)
-{
-	return cudaSuccess;
-}
-static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
-{
-	return cudaSuccess;
-}
-static inline cudaError_t cudaEventSynchronize(cudaEvent_t)
-{
-	return cudaSuccess;
-}
-static inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
-{
-	return cudaSuccess;
-}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *, unsigned);
+cudaError_t cudaEventDestroy(cudaEvent_t);
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
+cudaError_t cudaEventSynchronize(cudaEvent_t);
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned);
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream)
 {
-	emulator_issue(stream, [=] { memcpy(to, from, bytes); });
-	return cudaSuccess;
+	return emulator_issue(stream, [=] { memcpy(to, from, bytes); });
 }
 static inline cudaError_t cudaMemsetAsync(void *to, int byte, size_t bytes, cudaStream_t stream)
 {
-	emulator_issue(stream, [=] { memset(to, byte, bytes); });
-	return cudaSuccess;
+	return emulator_issue(stream, [=] { memset(to, byte, bytes); });
 }
 static inline cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int byte, size_t width, size_t rows, cudaStream_t stream)
 {
-	emulator_issue(stream, [=] {
+	return emulator_issue(stream, [=] {
 		for (size_t row = 0; row < rows; row++)
 			memset((char *)to + row * pitch, byte, width);
 	});
-	return cudaSuccess;
 }
 
 #endif

@@ -1,7 +1,14 @@
 /* The emulator's threads and its memory; see cuda_runtime.h beside this. */
+#include "tests/cuda/emulator/faults.h"
+
 #include <platform.cuh>
 
+#include <atomic>
+#include <deque>
+#include <mutex>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string>
@@ -150,6 +157,86 @@ void run_block(dim3 block, dim3 at, dim3 grid)
 
 emulator_thread *emulator_self;
 
+/* ---- errors ---------------------------------------------------------------------------------------------------------------------- */
+
+struct emulator_faults emulator_faults = {0, 0, false, true, false, 0};
+
+static std::atomic<cudaError_t> stays; /* an error after which every call fails */
+static thread_local cudaError_t last;
+static sigjmp_buf kernel_fault;
+static pthread_t kernel_thread;
+static volatile sig_atomic_t in_kernel;
+
+cudaError_t emulator_fail(cudaError_t error)
+{
+	return last = error;
+}
+
+static cudaError_t answer()
+{
+	cudaError_t error = stays;
+	return error == cudaSuccess ? cudaSuccess : emulator_fail(error);
+}
+
+cudaError_t cudaGetLastError()
+{
+	cudaError_t error = stays != cudaSuccess ? stays.load() : last;
+	last = cudaSuccess;
+	return error;
+}
+
+void emulator_heal(void)
+{
+	stays = last = cudaSuccess;
+}
+
+size_t emulator_shared_limit()
+{
+	static const char *given = getenv("EMULATOR_SHARED");
+	return emulator_faults.shared_memory ? emulator_faults.shared_memory : given ? strtoul(given, nullptr, 10) : 227 * 1024;
+}
+
+static void on_fault(int number)
+{
+	if (in_kernel && pthread_equal(pthread_self(), kernel_thread)) siglongjmp(kernel_fault, 1);
+	signal(number, SIG_DFL); /* and the access is tried again */
+}
+
+/* A file that asks for a fault is there for one launch. */
+static bool asked_to_fail()
+{
+	static const char *file = getenv("EMULATOR_FAULT");
+	return file && unlink(file) == 0;
+}
+
+cudaError_t cudaGetDeviceCount(int *ret)
+{
+	static const char *gone = getenv("EMULATOR_GONE");
+	*ret = gone && access(gone, F_OK) == 0 ? 0 : 1;
+	return answer();
+}
+
+static void launch(dim3 grid, dim3 block)
+{
+	static struct sigaction before;
+	struct sigaction handler = {};
+	handler.sa_handler = on_fault;
+	handler.sa_flags = SA_NODEFER;
+	sigaction(SIGSEGV, &handler, &before);
+	kernel_thread = pthread_self();
+	if (sigsetjmp(kernel_fault, 1) || asked_to_fail()) {
+		stays = cudaErrorIllegalAddress;
+	} else {
+		in_kernel = 1;
+		for (unsigned z = 0; z < grid.z; z++)
+			for (unsigned y = 0; y < grid.y; y++)
+				for (unsigned x = 0; x < grid.x; x++)
+					run_block(block, dim3(x, y, z), grid);
+	}
+	in_kernel = 0;
+	sigaction(SIGSEGV, &before, nullptr);
+}
+
 void emulator_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel)
 {
 	if (!stacks) {
@@ -158,10 +245,7 @@ void emulator_launch(dim3 grid, dim3 block, size_t shared, const std::function<v
 	}
 	running = &kernel;
 	shared_bytes.resize(shared + 128);
-	for (unsigned z = 0; z < grid.z; z++)
-		for (unsigned y = 0; y < grid.y; y++)
-			for (unsigned x = 0; x < grid.x; x++)
-				run_block(block, dim3(x, y, z), grid);
+	launch(grid, block);
 }
 
 void *emulator_shared()
@@ -192,7 +276,15 @@ std::vector<std::vector<emulator_copy>> &emulator_copy_groups()
 /* ---- streams and graphs ---------------------------------------------------------------------------------------------------------- */
 
 struct emulator_stream {
-	int unused;
+	std::recursive_mutex lock; /* of what follows; held while work is done */
+	std::deque<std::function<void()>> work;
+	uint64_t issued = 0, done = 0;
+	bool first = false; /* of those there are */
+};
+
+struct emulator_event {
+	cudaStream_t stream = nullptr; /* nullptr: not recorded yet */
+	uint64_t mark = 0;
 };
 
 struct emulator_graph {
@@ -202,13 +294,46 @@ struct emulator_graph {
 static cudaStream_t captured; /* by the thread that issues operations; a side stream never is */
 static emulator_graph noted;
 static bool invalid;
+static std::mutex streams_lock;
+static std::vector<cudaStream_t> streams;
 
-void emulator_issue(cudaStream_t stream, const std::function<void()> &work)
+/* Does what was issued up to `mark`; after an error that stays, nothing. */
+static void drain(cudaStream_t s, uint64_t mark)
 {
-	if (captured && stream == captured)
+	std::lock_guard<std::recursive_mutex> hold(s->lock);
+	while (s->done < mark && !s->work.empty()) {
+		std::function<void()> next = std::move(s->work.front());
+		s->work.pop_front();
+		s->done++;
+		if (stays == cudaSuccess) next();
+	}
+}
+
+static void drain_all()
+{
+	std::lock_guard<std::mutex> hold(streams_lock);
+	for (cudaStream_t s : streams)
+		drain(s, UINT64_MAX);
+}
+
+cudaError_t emulator_issue(cudaStream_t stream, const std::function<void()> &work)
+{
+	if (stays != cudaSuccess) return answer();
+	if (captured && stream == captured) {
 		noted.work.push_back(work);
-	else
-		work();
+		return cudaSuccess;
+	}
+	std::lock_guard<std::recursive_mutex> hold(stream->lock);
+	stream->work.push_back(work);
+	stream->issued++;
+	if (emulator_faults.side_streams_hurry && !stream->first) drain(stream, UINT64_MAX);
+	return cudaSuccess;
+}
+
+static cudaError_t not_captured()
+{
+	invalid = true;
+	return emulator_fail(cudaErrorStreamCaptureUnsupported);
 }
 
 bool emulator_allowed()
@@ -219,30 +344,71 @@ bool emulator_allowed()
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned)
 {
+	std::lock_guard<std::mutex> hold(streams_lock);
 	*ret = new emulator_stream();
-	return cudaSuccess;
+	(*ret)->first = streams.empty();
+	streams.push_back(*ret);
+	return answer();
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+	std::lock_guard<std::mutex> hold(streams_lock);
+	drain(stream, UINT64_MAX);
+	for (size_t i = 0; i < streams.size(); i++)
+		if (streams[i] == stream) streams.erase(streams.begin() + (long)i);
 	delete stream;
-	return cudaSuccess;
+	return answer();
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-	if (!captured || stream != captured) return cudaSuccess;
-	invalid = true;
-	return cudaErrorStreamCaptureUnsupported;
+	if (captured && stream == captured) return not_captured();
+	drain(stream, UINT64_MAX);
+	return answer();
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ret, unsigned)
+{
+	*ret = new emulator_event();
+	return answer();
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+	delete event;
+	return answer();
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+	if (captured && stream == captured) return not_captured();
+	std::lock_guard<std::recursive_mutex> hold(stream->lock);
+	*event = {stream, stream->issued};
+	return answer();
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+	if (event->stream) drain(event->stream, event->mark);
+	return answer();
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+	emulator_event at = *event;
+	if (captured && stream == captured) return not_captured();
+	if (!at.stream) return answer();
+	return emulator_issue(stream, [at] { drain(at.stream, at.mark); });
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
-	if (captured) return cudaErrorStreamCaptureUnsupported;
+	if (captured) return emulator_fail(cudaErrorStreamCaptureUnsupported);
 	captured = stream;
 	noted.work.clear();
 	invalid = false;
-	return cudaSuccess;
+	return answer();
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *ret)
@@ -250,32 +416,32 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *ret)
 	if (captured != stream) die("cudaStreamEndCapture of a stream that is not captured");
 	captured = nullptr;
 	*ret = invalid ? nullptr : new emulator_graph(noted);
-	return invalid ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
+	return invalid ? emulator_fail(cudaErrorStreamCaptureInvalidated) : answer();
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ret, cudaGraph_t graph, unsigned long long)
 {
 	*ret = new emulator_graph(*graph);
-	return cudaSuccess;
+	return answer();
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
 {
 	for (const auto &work : graph->work)
-		emulator_issue(stream, work);
-	return cudaSuccess;
+		(void)emulator_issue(stream, work);
+	return answer();
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
 	delete graph;
-	return cudaSuccess;
+	return answer();
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
 {
 	delete graph;
-	return cudaSuccess;
+	return answer();
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------------- */
@@ -286,10 +452,11 @@ static const size_t MEMORY_TOTAL = (size_t)4 << 30;
 cudaError_t cudaMalloc(void **ret, size_t bytes)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
-	if (!emulator_allowed()) return cudaErrorStreamCaptureUnsupported;
-	if (memory_used + bytes > MEMORY_TOTAL) return cudaErrorMemoryAllocation;
+	if (!emulator_allowed()) return emulator_fail(cudaErrorStreamCaptureUnsupported);
+	if (stays != cudaSuccess) return answer();
+	if (memory_used + bytes > MEMORY_TOTAL) return emulator_fail(cudaErrorMemoryAllocation);
 	char *p = (char *)mmap(nullptr, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED) return cudaErrorMemoryAllocation;
+	if (p == MAP_FAILED) return emulator_fail(cudaErrorMemoryAllocation);
 	memset(p, 0xff, whole);
 	mprotect(p + whole, page, PROT_NONE);
 	*ret = p + (whole - bytes) / 256 * 256; /* ends at the guard page, but for alignment */
@@ -301,33 +468,35 @@ cudaError_t cudaMalloc(void **ret, size_t bytes)
 cudaError_t cudaFree(void *p)
 {
 	if (!p) return cudaSuccess;
-	if (!emulator_allowed()) return cudaErrorStreamCaptureUnsupported;
+	if (!emulator_allowed()) return emulator_fail(cudaErrorStreamCaptureUnsupported);
+	drain_all();
 	auto found = allocations.find(p);
 	if (found == allocations.end()) die("cudaFree of a pointer that was not allocated");
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (found->second + page - 1) / page * page;
 	munmap((char *)p - (whole - found->second) / 256 * 256, whole + page);
 	memory_used -= found->second;
 	allocations.erase(found);
-	return cudaSuccess;
+	return answer();
 }
 
 cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_total)
 {
 	*ret_free = MEMORY_TOTAL - memory_used;
 	*ret_total = MEMORY_TOTAL;
-	return cudaSuccess;
+	return answer();
 }
 
 cudaError_t cudaMallocHost(void **ret, size_t bytes)
 {
 	*ret = malloc(bytes);
-	return *ret ? cudaSuccess : cudaErrorMemoryAllocation;
+	return *ret ? answer() : emulator_fail(cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+	drain_all();
 	free(p);
-	return cudaSuccess;
+	return answer();
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *ret, int)
@@ -337,17 +506,22 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *ret, int)
 	ret->major = 9;
 	ret->multiProcessorCount = 4;
 	ret->totalGlobalMem = MEMORY_TOTAL;
-	return cudaSuccess;
+	ret->sharedMemPerBlockOptin = emulator_shared_limit();
+	return answer();
 }
 
 const char *cudaGetErrorString(cudaError_t error)
 {
-	return error == cudaSuccess ? "no error" : error == cudaErrorMemoryAllocation ? "out of memory" : "invalid argument";
+	return error == cudaSuccess                 ? "no error"
+	       : error == cudaErrorMemoryAllocation ? "out of memory"
+	       : error == cudaErrorIllegalAddress   ? "an illegal memory access was encountered"
+						    : "invalid argument";
 }
 
 const char *cudaGetErrorName(cudaError_t error)
 {
 	return error == cudaSuccess                 ? "cudaSuccess"
 	       : error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
+	       : error == cudaErrorIllegalAddress   ? "cudaErrorIllegalAddress"
 						    : "cudaErrorInvalidValue";
 }

@@ -22,11 +22,12 @@ struct f16 {
 template <typename... P>
 static cudaError_t platform_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, P... args)
 {
-	if (shared > 160 * 1024 || block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 || grid.x == 0 ||
-	    grid.y == 0 || grid.z == 0)
-		return cudaErrorInvalidValue;
-	emulator_issue(stream, [=] { emulator_launch(grid, block, shared, [=] { kernel(args...); }); });
-	return cudaSuccess;
+	cudaError_t before = cudaGetLastError();
+	if (before != cudaSuccess) return before; /* a launch reports what nobody has taken */
+	if (shared > emulator_shared_limit() || block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 ||
+	    grid.x == 0 || grid.y == 0 || grid.z == 0)
+		return emulator_fail(cudaErrorInvalidValue);
+	return emulator_issue(stream, [=] { emulator_launch(grid, block, shared, [=] { kernel(args...); }); });
 }
 
 static inline float to_float(float x)
