@@ -5,7 +5,8 @@
 #include "daemon/options.h"
 #include "engine/backend.h"
 
-/* Makes the backend that the options ask for; auto takes CUDA if it can, else the CPU, and logs which and why. */
+/* Makes the backend that the options ask for; auto takes CUDA if it can, else the CPU, and logs which and why; but not the
+ * CPU once a device has been used: a job would go on a hundred times slower, and nobody be told. */
 enum status device_open(const struct options *, struct backend **ret, struct error *err);
 
 #endif

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BACKLOG = 512 };
+enum { BACKLOG = 512, FIRST_PASSED = 3 /* SD_LISTEN_FDS_START */ };
 
 static bool is_loopback(const struct sockaddr *address)
 {
@@ -66,14 +66,13 @@ static enum status inherit_one(int fd, struct sockets *sockets, struct error *er
 
 enum status listen_inherit(struct sockets *sockets, struct error *err)
 {
-	enum { FIRST = 3 }; /* SD_LISTEN_FDS_START */
 	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
 	if (!pid || !count || strtol(pid, NULL, 10) != getpid()) return STATUS_OK;
 	long n = strtol(count, NULL, 10);
 	if (n < 0 || n > MAX_SOCKETS)
 		return error_set(err, STATUS_INVALID, "$LISTEN_FDS is '%.20s': 0 to %d sockets can be passed on", count,
 				 MAX_SOCKETS);
-	for (int fd = FIRST; fd < FIRST + n; fd++)
+	for (int fd = FIRST_PASSED; fd < FIRST_PASSED + n; fd++)
 		TRY(inherit_one(fd, sockets, err));
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
@@ -114,6 +113,35 @@ enum status listen_open(const char *address, struct sockets *sockets, struct err
 		status = open_one(info, address, sockets, err);
 	freeaddrinfo(found);
 	return status;
+}
+
+enum status listen_keep(const int *fds, size_t n, struct sockets *ret, struct error *err)
+{
+	ret->n = 0;
+	for (size_t i = 0; i < n; i++) {
+		/* Above the places they are passed on in, which may be taken now. */
+		int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, FIRST_PASSED + MAX_SOCKETS);
+		if (fd < 0) {
+			enum status status = error_errno(err, "a listening socket");
+			listen_close(ret);
+			return status;
+		}
+		ret->fds[ret->n++] = fd;
+	}
+	return STATUS_OK;
+}
+
+void listen_pass_on(const struct sockets *sockets)
+{
+	char text[16];
+	int next = FIRST_PASSED;
+	for (size_t i = 0; i < sockets->n; i++)
+		if (dup2(sockets->fds[i], next) >= 0) next++; /* without close-on-exec */
+	close_range((unsigned)next, ~0u, 0);
+	snprintf(text, sizeof text, "%d", next - FIRST_PASSED);
+	setenv("LISTEN_FDS", text, 1);
+	snprintf(text, sizeof text, "%d", (int)getpid());
+	setenv("LISTEN_PID", text, 1);
 }
 
 void listen_close(struct sockets *sockets)

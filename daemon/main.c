@@ -53,5 +53,10 @@ int main(int argc, char **argv)
 		result = serve(&options);
 	}
 	options_free(&options);
+	if (result == SERVE_AGAIN) {
+		execv("/proc/self/exe", argv);
+		log_error("besad cannot start itself again; whoever started it may");
+		return EXIT_FAILURE;
+	}
 	return result;
 }

@@ -40,8 +40,9 @@ struct daemon {
 	_Atomic int64_t queue_limit;
 	struct catalog *models, *data;
 	struct api *api;
-	struct sockets sockets;
-	cJSON *info; /* what does not change of /v1/info */
+	struct sockets sockets, kept; /* kept: for the process after this one */
+	size_t listening;             /* how many of `sockets` the API has */
+	cJSON *info;                  /* what does not change of /v1/info */
 	time_t started;
 	unsigned long pulse; /* of the worker, when the watchdog was last fed */
 };
@@ -283,7 +284,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 		.token = daemon->token,
 		.queue_limit = &daemon->queue_limit,
 	};
-	size_t n = daemon->sockets.n;
+	size_t n = daemon->listening = daemon->sockets.n;
 	daemon->sockets.n = 0; /* the API's from here on */
 	return api_start(&config, daemon->sockets.fds, n, &daemon->api, err);
 }
@@ -371,7 +372,21 @@ static void feed_watchdog(struct daemon *daemon)
 	daemon->pulse = pulse;
 }
 
-static void wait_for_end(struct daemon *daemon)
+/* The device is lost to this process. Clients that come while it is replaced wait in the sockets' queues. */
+static bool prepare_again(struct daemon *daemon)
+{
+	struct error err;
+	const char *lost = worker_device_lost(daemon->worker);
+	if (!lost) return false;
+	log_warning("the device is lost to this process: besad starts again");
+	if (listen_keep(daemon->sockets.fds, daemon->listening, &daemon->kept, &err))
+		log_warning("the sockets are opened anew: %s", err.message);
+	setenv(WORKER_LOST, lost, 1);
+	return true;
+}
+
+/* Returns whether besad is to start again. */
+static bool wait_for_end(struct daemon *daemon)
 {
 	sigset_t signals;
 	const struct timespec second = {.tv_sec = 1};
@@ -387,10 +402,11 @@ static void wait_for_end(struct daemon *daemon)
 		read_gauge(daemon);
 		feed_watchdog(daemon);
 		if (number == SIGHUP) reload(daemon);
+		if (number != SIGTERM && number != SIGINT && prepare_again(daemon)) return true;
 		if (number < 0 || number == SIGHUP) continue;
 		log_info("%s from process %d: stopping; a running job goes on at the next start",
 			 number == SIGTERM ? "SIGTERM" : "SIGINT", (int)info.si_pid);
-		return;
+		return false;
 	}
 }
 
@@ -416,6 +432,7 @@ int serve(const struct options *options)
 {
 	struct daemon daemon = {.options = options, .lock = -1, .queue_limit = options->queue_limit};
 	struct error err;
+	bool again = false;
 	sigset_t hangup; /* a job run by hand ends with its terminal, the daemon does not */
 	sigemptyset(&hangup);
 	sigaddset(&hangup, SIGHUP);
@@ -426,9 +443,13 @@ int serve(const struct options *options)
 	} else {
 		log_info("besad %s answers on port %d", BESAD_VERSION, daemon.sockets.port);
 		notify("READY=1");
-		wait_for_end(&daemon);
-		notify("STOPPING=1");
+		again = wait_for_end(&daemon);
+		notify(again ? "RELOADING=1" : "STOPPING=1");
 	}
 	stop(&daemon);
+	if (again) {
+		listen_pass_on(&daemon.kept);
+		return SERVE_AGAIN;
+	}
 	return status ? EXIT_FAILURE : EXIT_SUCCESS;
 }

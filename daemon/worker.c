@@ -36,7 +36,8 @@ struct worker {
 	char current[JOB_ID_BYTES]; /* "" while idle */
 	int64_t deadline;           /* of the current job, in monotonic milliseconds; 0 for none */
 	bool timed_out;
-	atomic_bool stop; /* the engine's flag */
+	char lost[JOB_ID_BYTES + 16]; /* see worker_device_lost; "" while there is a device */
+	atomic_bool stop;             /* the engine's flag */
 	atomic_ulong pulse;
 };
 
@@ -211,6 +212,21 @@ static bool insist(struct worker *worker, const struct ending *ending)
 	return true;
 }
 
+/* Where a job stood when its device was lost, as text. */
+static void loss_of(const struct job *job, char *text, size_t size)
+{
+	snprintf(text, size, "%s %d", job->id, job->blocks_done);
+}
+
+/* A job whose device was lost goes on in the next process; one that has lost it twice at the same block has failed. */
+static bool goes_on(const struct job *job)
+{
+	char now[JOB_ID_BYTES + 16];
+	const char *before = getenv(WORKER_LOST);
+	loss_of(job, now, sizeof now);
+	return backend_cuda_lost() && !(before && strcmp(before, now) == 0);
+}
+
 /* What the status of an attempt means for its job. */
 static void judge(struct worker *worker, const struct job *job, enum status status, const struct error *err, struct ending *ending)
 {
@@ -227,6 +243,8 @@ static void judge(struct worker *worker, const struct job *job, enum status stat
 	ending->id = job->id;
 	if (status == STATUS_OK) {
 		ending->state = JOB_SUCCEEDED;
+	} else if (status != STATUS_CANCELLED && goes_on(job)) {
+		ending->requeue = true;
 	} else if (status != STATUS_CANCELLED) {
 		ending->state = JOB_FAILED;
 		ending->code = status_name(status);
@@ -253,6 +271,15 @@ static void reset_backend(struct worker *worker)
 		worker->backend = fresh;
 	else
 		log_error("the compute device cannot be opened again: %s", err.message);
+}
+
+/* No backend of this process can compute any more: the worker ends, and its owner sees to another process. */
+static void give_up_device(struct worker *worker, const struct job *job)
+{
+	pthread_mutex_lock(&worker->lock);
+	loss_of(job, worker->lost, sizeof worker->lost);
+	worker->stopping = true;
+	pthread_mutex_unlock(&worker->lock);
 }
 
 static void discard_checkpoint(struct worker *worker, const char *id)
@@ -285,13 +312,18 @@ static void run_job(struct worker *worker, const struct job *job)
 		if (ending.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
 		notifier_job_ended(worker->config.notifier, job->id);
 	}
-	if (ending.requeue)
+	if (ending.requeue && backend_cuda_lost())
+		log_error("job=%s lost the device, queued again seconds=%.1f: %s", job->id, seconds, err.message);
+	else if (ending.requeue)
 		log_info("job=%s interrupted, queued again seconds=%.1f", job->id, seconds);
 	else if (ending.state == JOB_FAILED)
 		log_error("job=%s failed code=%s seconds=%.1f: %s", job->id, ending.code, seconds, ending.message);
 	else
 		log_info("job=%s %s seconds=%.1f", job->id, job_state_name(ending.state), seconds);
-	if (status == STATUS_BACKEND) reset_backend(worker);
+	if (backend_cuda_lost())
+		give_up_device(worker, job);
+	else if (status == STATUS_BACKEND)
+		reset_backend(worker);
 	free(ending.message);
 	free(result);
 }
@@ -399,6 +431,14 @@ bool worker_is_ready(struct worker *worker)
 	bool ready = worker->started && !worker->stopping;
 	pthread_mutex_unlock(&worker->lock);
 	return ready;
+}
+
+const char *worker_device_lost(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	bool lost = worker->lost[0];
+	pthread_mutex_unlock(&worker->lock);
+	return lost ? worker->lost : NULL;
 }
 
 unsigned long worker_pulse(struct worker *worker)

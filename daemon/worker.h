@@ -32,6 +32,11 @@ bool worker_is_ready(struct worker *);
 /* A number that changes as long as all is well: always while the worker is idle, else whenever the engine has got on. */
 unsigned long worker_pulse(struct worker *);
 
+/* NULL, or, once the process has lost the CUDA device and the worker has stopped for it, the job and where it stood: a worker that is told this
+ * (WORKER_LOST in the environment) by the process before it does not take the same step a third time. */
+const char *worker_device_lost(struct worker *);
+#define WORKER_LOST "BESAD_DEVICE_LOST"
+
 /* Stops the running job at its next step, leaves it queued with its checkpoint, and ends the thread. */
 void worker_stop(struct worker *);
 void worker_free(struct worker *); /* stopped; takes NULL */
