@@ -244,7 +244,7 @@ install-files:
 	$(INSTALL) openapi.yaml $(DESTDIR)$(PREFIX)/share/besad/openapi.yaml
 	for page in man/*.1; do $(INSTALL) $$page $(DESTDIR)$(PREFIX)/share/man/man1/$$(basename $$page) || exit 1; done
 	for page in man/*.8; do $(INSTALL) $$page $(DESTDIR)$(PREFIX)/share/man/man8/$$(basename $$page) || exit 1; done
-	for unit in besad.service besad.socket besad-nightly@.service besad-nightly@.timer; do \
+	for unit in besad.service besad.socket besad-gpu.service besad-nightly@.service besad-nightly@.timer; do \
 		sed 's|/usr/bin/besad|$(PREFIX)/bin/besad|; s|/usr/lib/besad|$(PREFIX)/lib/besad|' systemd/$$unit >$(BUILD)/unit && \
 		$(INSTALL) $(BUILD)/unit $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
 	rm -f $(BUILD)/unit

@@ -37,9 +37,20 @@ class Units(unittest.TestCase):
         units = os.path.join(root, "lib", "systemd", "system")
         shutil.copy(os.path.join(units, "besad-nightly@.service"), os.path.join(units, "besad-nightly@x.service"))
         shutil.copy(os.path.join(units, "besad-nightly@.timer"), os.path.join(units, "besad-nightly@x.timer"))
-        done = self.analyze("verify", "--recursive-errors=no", "--man=no", "--root=" + root, "besad.service", "besad.socket",
+        done = self.analyze("verify", "--recursive-errors=no", "--man=no", "--root=" + root, "besad.service", "besad.socket", "besad-gpu.service",
                             "besad-nightly@x.service", "besad-nightly@x.timer")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_gpu_before_the_service(self):
+        """The nodes are there before besad's devices are looked up: by a unit of its own, since ExecStartPre, with + too, comes after that."""
+        def values(unit, key):
+            with open(os.path.join(UNITS, unit)) as file:
+                return [word for line in file if line.startswith(key + "=") for word in line.split("=", 1)[1].split()]
+        self.assertIn("besad-gpu.service", values("besad.service", "Wants"))
+        self.assertLessEqual({"besad-gpu.service", "nvidia-persistenced.service"}, set(values("besad.service", "After")))
+        self.assertIn("nvidia-persistenced.service", values("besad-gpu.service", "After"))
+        self.assertEqual(values("besad-gpu.service", "ExecStart"), ["-/usr/bin/nvidia-modprobe", "-c", "0", "-u"])
+        self.assertEqual(values("besad-gpu.service", "PrivateDevices"), [])
 
     def test_exposure(self):
         for unit in ("besad.service", "besad-nightly@.service"):
