@@ -2,7 +2,8 @@
  * device reaches in the same run: a large bf16 matmul, and a large device-to-device copy (bytes read and written). Prints one JSON object.
  * Seconds are the median over batches of launches, each batch ended by a wait; buffers are larger than the cache, or several in turn.
  *
- * Usage: cuda_ops [cuda|cpu [SCALE]]; SCALE divides the sizes (for a machine without a GPU: the program itself can be tried with "cpu 16"). */
+ * Usage: cuda_ops [cuda|cpu [SCALE]] [--pad N] [--only OPERATION]; SCALE divides the sizes (for a machine without a GPU: the program itself can be
+ * tried with "cpu 16"). Rows of bf16 matrices are N elements apart beyond their length: powers of two may meet in one memory channel. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,8 @@ enum { BATCHES = 9, CANDIDATES = 101 };
 
 static struct backend *backend;
 static double matmul_rate, copy_rate; /* FLOP/s, bytes/s */
-static int64_t scale = 1;
+static int64_t scale = 1, pad;
+static const char *only; /* the one operation that is measured, or NULL */
 static const char *separator = "";
 
 static double now(void)
@@ -72,6 +74,13 @@ static void report(const char *op, const char *shape, double flop, double bytes)
 	separator = ",";
 }
 
+#define OPERATION(op, shape, flop, bytes, statement)                                                                               \
+	do {                                                                                                                       \
+		if (only && strcmp(only, op) != 0) break;                                                                          \
+		MEASURE(statement);                                                                                                \
+		report(op, shape, flop, bytes);                                                                                    \
+	} while (0)
+
 static void *allocate(size_t bytes)
 {
 	void *memory;
@@ -88,7 +97,10 @@ static void *upload(const void *host, size_t bytes)
 
 static struct tensor tensor_new(int64_t rows, int64_t cols, enum dtype type)
 {
-	return tensor_make(allocate((size_t)(rows * cols) * dtype_size(type)), rows, cols, type);
+	struct tensor t = tensor_make(NULL, rows, cols, type);
+	if (rows > 1 && type == DTYPE_BF16) t.stride += pad;
+	t.data = allocate((size_t)(rows * t.stride) * dtype_size(type));
+	return t;
 }
 
 /* Random values in [-1, 1): zeros would make the matrix units draw less power and run faster. */
@@ -154,22 +166,22 @@ static void weights(int64_t rows, int64_t cols, int64_t tokens)
 	struct tensor threshold = tensor_make(upload(half, (size_t)rows * sizeof *half), 1, rows, DTYPE_I32);
 	free(half);
 	check(backend->ops->zero(backend, norms.data, tensor_bytes(&norms)));
-	MEASURE(backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
-	report("rank_rows", shape, 0, 4 * params);
-	MEASURE(backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
-	report("bin_ranks", shape, 0, 3 * params);
-	MEASURE(backend->ops->mask_weights(backend, active, weight, rank, threshold.data, false));
-	report("mask_weights", shape, 0, 6 * params);
-	MEASURE(backend->ops->convert(backend, active, weight));
-	report("convert", shape, 0, 4 * params);
-	MEASURE(backend->ops->column_norms(backend, norms.data, x));
-	report("column_norms", shape, 0, 2.0 * (double)tokens * (double)cols);
-	MEASURE(backend->ops->matmul(backend, dx, dy, false, active, false, false));
-	report("matmul (dX)", shape, 2 * params * (double)tokens, 0);
-	MEASURE(backend->ops->matmul(backend, dy, x, false, active, true, false));
-	report("matmul (forward)", shape, 2 * params * (double)tokens, 0);
-	MEASURE(backend->ops->binned_gradient(backend, sums, dy, x, weight, bin, false));
-	report("binned_gradient", shape, 2 * params * (double)tokens, 0);
+	/* What --only leaves out, others need. */
+	check(backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
+	check(backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
+	OPERATION("rank_rows", shape, 0, 4 * params, backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
+	OPERATION("bin_ranks", shape, 0, 3 * params, backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
+	OPERATION("mask_weights", shape, 0, 6 * params,
+		  backend->ops->mask_weights(backend, active, weight, rank, threshold.data, false));
+	OPERATION("convert", shape, 0, 4 * params, backend->ops->convert(backend, active, weight));
+	OPERATION("column_norms", shape, 0, 2.0 * (double)tokens * (double)cols,
+		  backend->ops->column_norms(backend, norms.data, x));
+	OPERATION("matmul (dX)", shape, 2 * params * (double)tokens, 0,
+		  backend->ops->matmul(backend, dx, dy, false, active, false, false));
+	OPERATION("matmul (forward)", shape, 2 * params * (double)tokens, 0,
+		  backend->ops->matmul(backend, dy, x, false, active, true, false));
+	OPERATION("binned_gradient", shape, 2 * params * (double)tokens, 0,
+		  backend->ops->binned_gradient(backend, sums, dy, x, weight, bin, false));
 	DROP(&weight, &active, &rank, &bin, &dy, &x, &sums, &dx, &norms, &threshold);
 }
 
@@ -188,12 +200,12 @@ static void attention(int64_t batch, int64_t tokens, int heads, int kv_heads, in
 	char shape[96];
 	snprintf(shape, sizeof shape, "%lld x %lld tokens, %d/%d heads of %d", (long long)batch, (long long)tokens, heads, kv_heads,
 		 dim);
-	MEASURE(backend->ops->attention_forward(backend, &a, out, lse, q, k, v));
-	report("attention_forward", shape, 4 * pairs, 0);
-	MEASURE(backend->ops->attention_backward(backend, &a, dq, dk, dv, q, k, v, out, lse, dout));
-	report("attention_backward", shape, 10 * pairs, 0); /* of the five products that are needed; two are done twice */
-	MEASURE(backend->ops->rope(backend, qk, table, dim, dim, false));
-	report("rope", shape, 0, 4.0 * (double)rows * (double)(query + key));
+	OPERATION("attention_forward", shape, 4 * pairs, 0, backend->ops->attention_forward(backend, &a, out, lse, q, k, v));
+	/* of the five products that are needed; two are done twice */
+	OPERATION("attention_backward", shape, 10 * pairs, 0,
+		  backend->ops->attention_backward(backend, &a, dq, dk, dv, q, k, v, out, lse, dout));
+	OPERATION("rope", shape, 0, 4.0 * (double)rows * (double)(query + key),
+		  backend->ops->rope(backend, qk, table, dim, dim, false));
 	DROP(&qkv, &dqkv, &out, &dout, &lse, &table);
 }
 
@@ -210,18 +222,16 @@ static void token_rows(int64_t rows, int64_t hidden, int64_t inner)
 	char narrow[64], wide[64];
 	snprintf(narrow, sizeof narrow, "%lld x %lld", (long long)rows, (long long)hidden);
 	snprintf(wide, sizeof wide, "%lld x %lld", (long long)rows, (long long)inner);
-	MEASURE(backend->ops->norm_forward(backend, &norm, y, stats, x, weight, none));
-	report("norm_forward", narrow, 0, 6 * small);
-	MEASURE(backend->ops->norm_backward(backend, &norm, dx, dy, x, stats, weight, true));
-	report("norm_backward", narrow, 0, 14 * small);
-	MEASURE(backend->ops->add(backend, x, y));
-	report("add", narrow, 0, 10 * small);
-	MEASURE(backend->ops->reconstruction(backend, loss.data, dx, x, x, false));
-	report("reconstruction", narrow, 0, 20 * small); /* y and the reference twice, the gradient once */
-	MEASURE(backend->ops->activation_forward(backend, ACTIVATION_SILU, mlp, gate, up));
-	report("activation_forward", wide, 0, 6 * large);
-	MEASURE(backend->ops->activation_backward(backend, ACTIVATION_SILU, gate, up, mlp, gate, up));
-	report("activation_backward", wide, 0, 10 * large);
+	OPERATION("norm_forward", narrow, 0, 6 * small, backend->ops->norm_forward(backend, &norm, y, stats, x, weight, none));
+	OPERATION("norm_backward", narrow, 0, 14 * small,
+		  backend->ops->norm_backward(backend, &norm, dx, dy, x, stats, weight, true));
+	OPERATION("add", narrow, 0, 10 * small, backend->ops->add(backend, x, y));
+	/* y and the reference twice, the gradient once */
+	OPERATION("reconstruction", narrow, 0, 20 * small, backend->ops->reconstruction(backend, loss.data, dx, x, x, false));
+	OPERATION("activation_forward", wide, 0, 6 * large,
+		  backend->ops->activation_forward(backend, ACTIVATION_SILU, mlp, gate, up));
+	OPERATION("activation_backward", wide, 0, 10 * large,
+		  backend->ops->activation_backward(backend, ACTIVATION_SILU, gate, up, mlp, gate, up));
 	DROP(&x, &y, &dx, &dy, &stats, &weight, &gate_up, &mlp, &loss);
 }
 
@@ -238,14 +248,15 @@ static void experts(int64_t tokens, int64_t hidden, int count, int chosen)
 	double choices = (double)tokens * chosen * (double)hidden, all = (double)tokens * (double)hidden;
 	char shape[96];
 	snprintf(shape, sizeof shape, "%lld x %lld, %d of %d", (long long)tokens, (long long)hidden, chosen, count);
-	MEASURE(backend->ops->route(backend, &r, weights, chosen_of.data, counts.data, places.data, sources.data, logits));
-	report("route", shape, 0, 4.0 * (double)tokens * (count + 6.0 * chosen));
-	MEASURE(backend->ops->dispatch(backend, grouped, x, sources.data, chosen, none));
-	report("dispatch", shape, 0, 2 * choices + 2.0 * (double)rows * (double)hidden);
-	MEASURE(backend->ops->combine(backend, y, grouped, places.data, chosen, weights, true));
-	report("combine", shape, 0, 2 * choices + 8 * all);
-	MEASURE(backend->ops->route_backward(backend, &r, dlogits, logits, weights, chosen_of.data, places.data, y, grouped));
-	report("route_backward", shape, 0, 2 * choices + 4 * all);
+	check(backend->ops->route(backend, &r, weights, chosen_of.data, counts.data, places.data, sources.data, logits));
+	OPERATION("route", shape, 0, 4.0 * (double)tokens * (count + 6.0 * chosen),
+		  backend->ops->route(backend, &r, weights, chosen_of.data, counts.data, places.data, sources.data, logits));
+	OPERATION("dispatch", shape, 0, 2 * choices + 2.0 * (double)rows * (double)hidden,
+		  backend->ops->dispatch(backend, grouped, x, sources.data, chosen, none));
+	OPERATION("combine", shape, 0, 2 * choices + 8 * all,
+		  backend->ops->combine(backend, y, grouped, places.data, chosen, weights, true));
+	OPERATION("route_backward", shape, 0, 2 * choices + 4 * all,
+		  backend->ops->route_backward(backend, &r, dlogits, logits, weights, chosen_of.data, places.data, y, grouped));
 	DROP(&logits, &weights, &x, &grouped, &y, &dlogits, &chosen_of, &places, &counts, &sources);
 }
 
@@ -272,13 +283,14 @@ static void learning(int64_t groups, int64_t cols)
 	struct rates rates = {PARAM_SIGMOID, CANDIDATES, groups, device_widths.data, device_shares.data};
 	check(backend->ops->zero(backend, all[5].data, tensor_bytes(&all[5]))); /* v: not negative */
 	snprintf(shape, sizeof shape, "%lld x %d", (long long)groups, CANDIDATES);
-	MEASURE(backend->ops->rates_forward(backend, &rates, all[2], rate.data, threshold.data, stats.data, all[0], 0.5, 5));
-	report("rates_forward", shape, 0, 8 * n);
-	MEASURE(backend->ops->rates_backward(backend, &rates, all[3], all[0], all[2], all[7], stats.data));
-	report("rates_backward", shape, 0, 16 * n);
-	MEASURE(backend->ops->prodigy_step(backend, &prodigy, groups * CANDIDATES, all[0].data, all[1].data, all[4].data,
-					   all[5].data, all[6].data, all[3].data, state.data));
-	report("prodigy_step", shape, 0, 52 * n); /* 13 passes over an array of floats */
+	OPERATION("rates_forward", shape, 0, 8 * n,
+		  backend->ops->rates_forward(backend, &rates, all[2], rate.data, threshold.data, stats.data, all[0], 0.5, 5));
+	OPERATION("rates_backward", shape, 0, 16 * n,
+		  backend->ops->rates_backward(backend, &rates, all[3], all[0], all[2], all[7], stats.data));
+	/* 13 passes over an array of floats */
+	OPERATION("prodigy_step", shape, 0, 52 * n,
+		  backend->ops->prodigy_step(backend, &prodigy, groups * CANDIDATES, all[0].data, all[1].data, all[4].data,
+					     all[5].data, all[6].data, all[3].data, state.data));
 	DROP(&all[0], &all[1], &all[2], &all[3], &all[4], &all[5], &all[6], &all[7], &rate, &threshold, &stats, &device_widths,
 	     &device_shares, &state);
 	free(widths);
@@ -292,8 +304,8 @@ static void logprobs(int64_t rows, int64_t vocab)
 	struct tensor targets = tensor_new(1, rows, DTYPE_I32);
 	check(backend->ops->zero(backend, targets.data, tensor_bytes(&targets)));
 	snprintf(shape, sizeof shape, "%lld x %lld", (long long)rows, (long long)vocab);
-	MEASURE(backend->ops->token_logprobs(backend, out.data, logits, targets.data, 0));
-	report("token_logprobs", shape, 0, 4.0 * (double)rows * (double)vocab);
+	OPERATION("token_logprobs", shape, 0, 4.0 * (double)rows * (double)vocab,
+		  backend->ops->token_logprobs(backend, out.data, logits, targets.data, 0));
 	DROP(&logits, &out, &targets);
 }
 
@@ -301,8 +313,16 @@ int main(int argc, char **argv)
 {
 	struct error err;
 	bool cpu = argc > 1 && !strcmp(argv[1], "cpu");
-	if (argc > 2) scale = atoi(argv[2]);
+	for (int i = 2; i < argc; i++) {
+		if (!strcmp(argv[i], "--pad") && i + 1 < argc)
+			pad = atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--only") && i + 1 < argc)
+			only = argv[++i];
+		else
+			scale = atoi(argv[i]);
+	}
 	if (scale < 1) scale = 1;
+	if (pad < 0 || pad % 8) pad = 0;
 	if ((cpu ? backend_cpu_create(0, &backend, &err) : backend_cuda_create(0, &backend, &err)) != STATUS_OK) {
 		fprintf(stderr, "%s\n", err.message);
 		return 1;

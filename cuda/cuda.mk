@@ -9,7 +9,7 @@ CUDA_LIBRARIES := $(firstword $(wildcard $(CUDA_ROOT)/lib64 $(CUDA_ROOT)/targets
 
 # sm_80 (A100; it runs on sm_86 and sm_89 too), sm_90a (H100, H200), and PTX for what comes later. Packages and the kit have sm_86 (A10, RTX 30) and
 # sm_89 (L4, L40, RTX 40) as well; ptxas takes longest of all here.
-CUDA_ARCHS   ?= 80 90a
+CUDA_ARCHS   ?= $(if $(filter cuda-kit,$(MAKECMDGOALS)),80 86 89 90a,80 90a)
 CUDA_TARGETS := $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) -gencode arch=compute_80,code=compute_80
 NVCCFLAGS    := -std=c++17 -O3 -lineinfo --threads 2 $(CUDA_TARGETS) $(if $(WERROR),-Werror all-warnings) -Xcompiler -Wall,-pthread
 CUDA_CPP     := -I. -Icuda/platform

@@ -9,7 +9,7 @@ ifndef SANITIZE
 EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
                       $(filter-out tests/backend/test_block.c tests/backend/test_tasks.c,$(wildcard tests/backend/test_*.c))) \
                     $(patsubst tests/cuda/test_%.c,$(EMULATED)/test_cuda_%,$(wildcard tests/cuda/test_*.c)) \
-                    $(EMULATED)/besad
+                    $(EMULATED)/test_cuda_fault_drill $(EMULATED)/besad
 endif
 
 # -ffp-contract=off: __fmul_rn and the like must round where the device rounds.
@@ -31,9 +31,17 @@ $(EMULATED)/test_cuda_%: tests/cuda/test_%.c $(EMULATED_OBJECTS) $(BUILD)/libeng
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
+# What bench/cuda_fault.c does on a device, an access to no memory, the emulator does as well.
+$(EMULATED)/test_cuda_fault_drill: bench/cuda_fault.c $(EMULATED_OBJECTS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(EMULATED_OBJECTS) $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
+
 # The whole program on the emulated backend, for tests/cuda/compare.py.
 $(EMULATED)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(EMULATED_OBJECTS) $(BUILD)/libengine.a $(LINK)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(CUDA_LIBS)
 
 .SECONDARY: $(EMULATED_OBJECTS)
+
+include cuda/kit.mk
