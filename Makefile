@@ -38,7 +38,7 @@ FORCE:
 .DEFAULT_GOAL := all
 
 # ---- compiler and libraries -----------------------------------------------------------------------------------------------
-PACKAGES := libmicrohttpd libcjson json-c sqlite3 sentencepiece zlib libzstd libpcre2-8 libutf8proc libcurl gnutls
+PACKAGES := libmicrohttpd libcjson json-c sqlite3 zlib libzstd libpcre2-8 libutf8proc libcurl gnutls
 PACKAGE_FLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PACKAGE_LIBS  := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 CPPFLAGS += -I. -D_GNU_SOURCE -DBESAD_VERSION='"$(VERSION)"' $(PACKAGE_FLAGS)
@@ -81,8 +81,7 @@ ISA_SOURCES := $(wildcard engine/cpu/isa/*.c)
 ISA_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/%.$(isa).o))
 
 ENGINE_SOURCES := $(wildcard engine/*.c engine/cpu/*.c engine/model/*.c engine/text/*.c engine/prune/*.c engine/eval/*.c)
-ENGINE_CXX     := $(wildcard engine/text/*.cc)
-ENGINE_OBJECTS := $(ENGINE_SOURCES:%.c=$(BUILD)/%.o) $(ENGINE_CXX:%.cc=$(BUILD)/%.o) $(ISA_OBJECTS) $(CUDA_OBJECTS)
+ENGINE_OBJECTS := $(ENGINE_SOURCES:%.c=$(BUILD)/%.o) $(ISA_OBJECTS) $(CUDA_OBJECTS)
 SERVER_SOURCES := $(wildcard db/*.c api/*.c)
 SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard daemon/*.c))
@@ -173,8 +172,10 @@ tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 
 # libFuzzer targets, by clang: each is built with the sources that it names here.
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-DATA_SOURCES := $(patsubst %,engine/text/%.c,census documents field foreign kind reader rows unicode unpack)
-FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/pretokenize*.c engine/text/unicode*.c) engine/text/string_map.c
+DATA_SOURCES := $(patsubst %,engine/text/%.c,census documents field foreign kind reader rows unicode unicode_tables unpack)
+FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/sentencepiece*.c engine/text/tokenizer*.c \
+	engine/text/unicode*.c) $(patsubst %,engine/text/%.c,added_tokens byte_spelling component model normalize post_processor \
+	precompiled pretokenize regex string_map unigram wordpiece words)
 FUZZ_fuzz_safetensors := engine/model/safetensors.c engine/json_stream.c
 FUZZ_fuzz_shard_index := engine/json_stream.c engine/model/shard_index.c
 CHECKPOINT_SOURCES := $(FUZZ_fuzz_safetensors) engine/model/checkpoint.c engine/model/shard_index.c engine/model/other_formats.c
@@ -183,15 +184,9 @@ FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) $(FUZZ_fuzz_config) engine/spec.c engine
 	engine/model/vet.c engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_reader := engine/text/reader.c engine/text/unpack.c
 FUZZ_fuzz_kind := $(DATA_SOURCES)
-FUZZ_fuzz_tokenizer_model := $(BUILD)/fuzz/sentencepiece.o
+FUZZ_fuzz_tokenizer_model := $(FUZZ_fuzz_tokenizer_json)
 FUZZ_fuzz_tasks := engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
-
-$(BUILD)/fuzz/sentencepiece.o: engine/text/sentencepiece.cc $(COMPILE)
-	@mkdir -p $(@D)
-	$(call say,CXX,$<)
-	$(Q)clang++ $(CPPFLAGS) -std=c++17 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr \
-		-fno-sanitize-recover=all -c -o $@ $<
 
 .SECONDEXPANSION:
 $(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engine/place.c engine/warnings.c $$(FUZZ_$$*) $(COMPILE)
@@ -209,7 +204,7 @@ check-built: all tests
 	tests/run.sh $(BUILD)
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
-DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev libsentencepiece-dev \
+DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \
                    zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libcmocka-dev sqlite3 \
                    curl jq python3
 

@@ -1,210 +1,321 @@
-#include "engine/text/bpe.h"
-
+/* Encoding of pieces: a piece becomes its characters' ids, and neighbours are merged until no merge applies. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/text/bpe_added.h"
-#include "engine/text/bpe_json.h"
-#include "engine/text/bpe_model.h"
-#include "engine/text/bpe_normalize.h"
-#include "engine/text/pretokenize.h"
+#include "engine/text/bpe.h"
 #include "engine/text/unicode.h"
 
-struct bpe {
-	struct normalizer *normalizer;
-	struct pretokenizer *pretokenizer;
-	struct bpe_model *model;
-	struct added_tokens *added;
-	int32_t bos;
+enum { SHORT = 48 }; /* symbols up to which scanning for the next merge beats a heap */
+
+static const char SPACE[] = "\xe2\x96\x81"; /* ▁ */
+static const uint32_t GONE = UINT32_MAX;    /* a symbol that was merged into the one before it */
+
+struct scratch {
+	const struct bpe_model *model;
+
+	/* The symbols of a piece: ids, the neighbours' places, and the merges that wait, rank << 32 | place. */
+	uint32_t *symbols, *previous, *next;
+	uint64_t *heap;
+	size_t symbol_count, symbol_capacity, long_capacity, heap_size;
+
+	struct text_buffer spelled; /* a piece or character as the vocabulary spells it */
 };
 
-/* ---- loading -------------------------------------------------------------------------------------------------------------- */
-/* The one id of a TemplateProcessing's special token `name`. */
-static enum status template_id(const cJSON *json, const char *what, const char *name, int32_t *ret, struct error *err)
+enum status bpe_scratch_new(const struct model *model, void **ret, struct error *err)
 {
-	const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(json, "special_tokens");
-	const cJSON *token = cJSON_GetObjectItemCaseSensitive(tokens, name);
-	const cJSON *ids = cJSON_GetObjectItemCaseSensitive(token, "ids");
-	const cJSON *id = cJSON_IsArray(ids) ? ids->child : NULL;
-	if (!cJSON_IsNumber(id) || !(id->valuedouble >= 0 && id->valuedouble < INT32_MAX))
-		return error_set(err, STATUS_INVALID, "%s: special_tokens has no id for '%.100s'", what, name);
-	if (id->next) return error_set(err, STATUS_UNSUPPORTED, "%s: '%.100s' stands for several ids", what, name);
-	*ret = (int32_t)id->valuedouble;
+	struct scratch *scratch = calloc(1, sizeof *scratch);
+	if (!scratch) return error_set(err, STATUS_NO_MEMORY, "no memory to encode text");
+	scratch->model = (const struct bpe_model *)model;
+	*ret = scratch;
 	return STATUS_OK;
 }
 
-/* What stands in `single` before the text, at most one token. */
-static enum status parse_template(const cJSON *json, const char *what, int32_t *bos, struct error *err)
+void bpe_scratch_free(void *arg)
 {
-	static const char *const keys[] = {"single", "pair", "special_tokens", NULL};
-	const cJSON *single, *piece;
-	TRY(bpe_json_only(json, what, keys, err));
-	TRY(bpe_json_array(json, what, "single", &single, err));
-	cJSON_ArrayForEach(piece, single)
-	{
-		const cJSON *special = cJSON_GetObjectItemCaseSensitive(piece, "SpecialToken");
-		if (cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(piece, "Sequence"))) return STATUS_OK;
-		if (!cJSON_IsObject(special)) break;
-		if (*bos >= 0) return error_set(err, STATUS_UNSUPPORTED, "%s: several tokens in front of the text", what);
-		const char *name;
-		TRY(bpe_json_string(special, what, "id", &name, err));
-		TRY(template_id(json, what, name, bos, err));
+	struct scratch *scratch = arg;
+	if (!scratch) return;
+	free(scratch->symbols);
+	free(scratch->previous);
+	free(scratch->next);
+	free(scratch->heap);
+	text_buffer_free(&scratch->spelled);
+	free(scratch);
+}
+
+/* ---- characters to symbols ------------------------------------------------------------------------------------------------ */
+static enum status reserve_symbols(struct scratch *scratch, size_t count, struct error *err)
+{
+	if (count <= scratch->symbol_capacity) return STATUS_OK;
+	if (count < 2 * scratch->symbol_capacity) count = 2 * scratch->symbol_capacity;
+	TRY(words_grow(&scratch->symbols, count, sizeof *scratch->symbols, err));
+	scratch->symbol_capacity = count;
+	return STATUS_OK;
+}
+
+static void add_symbol(struct scratch *scratch, int32_t id)
+{
+	scratch->symbols[scratch->symbol_count++] = (uint32_t)id;
+}
+
+/* A character that the vocabulary lacks: its bytes' tokens if all are there, else the unknown token, which waits in *unk until a
+ * known character comes (the package's order, which lets bytes overtake it). */
+static enum status add_unknown(struct scratch *scratch, const char *character, size_t bytes, bool *unk, struct error *err)
+{
+	const struct bpe_model *model = scratch->model;
+	bool fallback = model->byte_fallback;
+	for (size_t i = 0; i < bytes && fallback; i++)
+		fallback = model->byte_tokens[(unsigned char)character[i]] >= 0;
+	if (fallback) {
+		for (size_t i = 0; i < bytes; i++)
+			add_symbol(scratch, model->byte_tokens[(unsigned char)character[i]]);
+		return STATUS_OK;
 	}
-	return error_set(err, STATUS_INVALID, "%s: 'single' must hold special tokens and the Sequence", what);
-}
-
-static enum status parse_roberta(const cJSON *json, const char *what, int32_t *bos, struct error *err)
-{
-	const cJSON *pair = cJSON_GetObjectItemCaseSensitive(json, "cls");
-	const cJSON *id = cJSON_IsArray(pair) && pair->child ? pair->child->next : NULL;
-	if (!cJSON_IsNumber(id) || !(id->valuedouble >= 0 && id->valuedouble < INT32_MAX))
-		return error_set(err, STATUS_INVALID, "%s: 'cls' must be a token and its id", what);
-	if (*bos >= 0) return error_set(err, STATUS_UNSUPPORTED, "%s: several tokens in front of the text", what);
-	*bos = (int32_t)id->valuedouble;
+	if (model->unk == BPE_UNK_NONE) return STATUS_OK;
+	if (model->unk == BPE_UNK_MISSING)
+		return error_set(err, STATUS_INVALID, "the tokenizer's unk_token, which the text needs, is not in its vocabulary");
+	if (*unk && !model->fuse_unk) add_symbol(scratch, model->unk);
+	*unk = true;
 	return STATUS_OK;
 }
 
-static enum status parse_post_processor(const cJSON *json, const char *what, int32_t *bos, struct error *err)
+/* The characters of a word in a model with a prefix or suffix: the vocabulary has those but the first with the prefix, and the
+ * last with the suffix. */
+static enum status add_affixed_symbols(struct scratch *scratch, const char *text, size_t bytes, struct error *err)
 {
-	const char *type;
-	TRY(bpe_json_type(json, what, &type, err));
-	if (strcmp(type, "ByteLevel") == 0) return STATUS_OK; /* about offsets */
-	if (strcmp(type, "TemplateProcessing") == 0) return parse_template(json, what, bos, err);
-	if (strcmp(type, "RobertaProcessing") == 0) return parse_roberta(json, what, bos, err);
-	if (strcmp(type, "Sequence") != 0)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: the type '%.100s' is not supported", what, type);
-	const cJSON *array, *child;
-	int i = 0;
-	TRY(bpe_json_array(json, what, "processors", &array, err));
-	cJSON_ArrayForEach(child, array)
-	{
-		struct bpe_place place = bpe_place("%s.processors[%d]", what, i++);
-		TRY(parse_post_processor(child, place.text, bos, err));
+	const struct bpe_model *model = scratch->model;
+	bool unk = false;
+	struct text_buffer *spelled = &scratch->spelled;
+	scratch->symbol_count = 0;
+	for (const char *at = text, *end = text + bytes; at < end;) {
+		const char *character = at;
+		utf8_next(&at);
+		spelled->size = 0;
+		if (character > text) TRY(text_append(spelled, model->prefix, strlen(model->prefix), err));
+		TRY(text_append(spelled, character, (size_t)(at - character), err));
+		if (at == end) TRY(text_append(spelled, model->suffix, strlen(model->suffix), err));
+		TRY(reserve_symbols(scratch, scratch->symbol_count + spelled->size + 2, err));
+		int32_t id = string_map_get(&model->base.vocabulary, spelled->data, spelled->size);
+		if (id < 0) {
+			TRY(add_unknown(scratch, spelled->data, spelled->size, &unk, err));
+			continue;
+		}
+		if (unk) add_symbol(scratch, model->unk);
+		unk = false;
+		add_symbol(scratch, id);
 	}
+	if (unk) add_symbol(scratch, model->unk);
 	return STATUS_OK;
 }
 
-static enum status load(struct bpe *bpe, const cJSON *json, const char *path, struct error *err)
+static enum status add_symbols(struct scratch *scratch, const char *text, size_t bytes, struct error *err)
 {
-	const char *version = "1.0";
-	TRY(json_get_string(json, path, "version", &version, err));
-	if (strcmp(version, "1.0") != 0)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: version '%.100s' is not supported", path, version);
-	TRY(normalizer_parse(cJSON_GetObjectItemCaseSensitive(json, "normalizer"), path, &bpe->normalizer, err));
-	TRY(pretokenizer_parse(cJSON_GetObjectItemCaseSensitive(json, "pre_tokenizer"), path, &bpe->pretokenizer, err));
-	TRY(bpe_model_parse(cJSON_GetObjectItemCaseSensitive(json, "model"), path, pretokenizer_is_byte_level(bpe->pretokenizer),
-			    &bpe->model, err));
-	TRY(added_tokens_parse(cJSON_GetObjectItemCaseSensitive(json, "added_tokens"), path, bpe->model, bpe->normalizer,
-			       &bpe->added, err));
-	const cJSON *post_processor = cJSON_GetObjectItemCaseSensitive(json, "post_processor");
-	bpe->bos = -1;
-	if (!post_processor || cJSON_IsNull(post_processor)) return STATUS_OK;
-	struct bpe_place place = bpe_place("%s: post_processor", path);
-	TRY(parse_post_processor(post_processor, place.text, &bpe->bos, err));
-	if (bpe->bos >= bpe_vocab_size(bpe))
-		return error_set(err, STATUS_INVALID, "%s: the id %d is not in the vocabulary", place.text, bpe->bos);
+	const struct bpe_model *model = scratch->model;
+	bool unk = false;
+	scratch->symbol_count = 0;
+	for (const char *end = text + bytes; text < end;) {
+		const char *character = text;
+		size_t length;
+		int32_t id;
+		if (model->byte_level) {
+			unsigned char byte = (unsigned char)*text++;
+			id = model->byte_ids[byte];
+			character = model->byte_characters[byte];
+			length = strlen(character);
+		} else {
+			const struct bpe_character *known = bpe_model_character(model, utf8_next(&text));
+			id = known ? known->id : -1;
+			length = (size_t)(text - character);
+		}
+		if (id < 0) {
+			TRY(add_unknown(scratch, character, length, &unk, err));
+			continue;
+		}
+		if (unk) add_symbol(scratch, model->unk);
+		unk = false;
+		add_symbol(scratch, id);
+	}
+	if (unk) add_symbol(scratch, model->unk);
 	return STATUS_OK;
 }
 
-enum status bpe_load(const char *json, size_t bytes, const char *path, struct bpe **ret, struct error *err)
+/* ---- merging -------------------------------------------------------------------------------------------------------------- */
+static uint64_t ranked(const struct bpe_model *model, uint32_t left, uint32_t right)
 {
-	cJSON *root;
-	TRY(json_parse(json, bytes, path, &root, err));
-	struct bpe *bpe = calloc(1, sizeof *bpe);
-	enum status status;
-	if (!bpe)
-		status = error_set(err, STATUS_NO_MEMORY, "no memory to load %s", path);
-	else if (!cJSON_IsObject(root))
-		status = error_set(err, STATUS_INVALID, "%s: not a JSON object", path);
+	const struct bpe_merge *merge = bpe_model_merge(model, left, right);
+	return merge ? (uint64_t)merge->rank << 32 | (uint32_t)merge->result : UINT64_MAX;
+}
+
+/* Merges up to SHORT symbols by looking through all pairs each time. */
+static void merge_short(struct scratch *scratch)
+{
+	const struct bpe_model *model = scratch->model;
+	uint32_t *symbols = scratch->symbols;
+	uint64_t pairs[SHORT];
+	size_t n = scratch->symbol_count;
+	for (size_t i = 0; i + 1 < n; i++)
+		pairs[i] = ranked(model, symbols[i], symbols[i + 1]);
+	while (n > 1) {
+		size_t at = 0;
+		for (size_t i = 1; i + 1 < n; i++)
+			if (pairs[i] < pairs[at]) at = i;
+		if (pairs[at] == UINT64_MAX) break;
+		symbols[at] = (uint32_t)pairs[at];
+		n--;
+		memmove(symbols + at + 1, symbols + at + 2, (n - at - 1) * sizeof *symbols);
+		if (at + 1 < n) {
+			memmove(pairs + at + 1, pairs + at + 2, (n - at - 2) * sizeof *pairs);
+			pairs[at] = ranked(model, symbols[at], symbols[at + 1]);
+		}
+		if (at > 0) pairs[at - 1] = ranked(model, symbols[at - 1], symbols[at]);
+	}
+	scratch->symbol_count = n;
+}
+
+static void heap_down(uint64_t *heap, size_t size, size_t at)
+{
+	uint64_t value = heap[at];
+	for (;;) {
+		size_t child = 2 * at + 1;
+		if (child >= size) break;
+		if (child + 1 < size && heap[child + 1] < heap[child]) child++;
+		if (heap[child] >= value) break;
+		heap[at] = heap[child];
+		at = child;
+	}
+	heap[at] = value;
+}
+
+static void heap_push(struct scratch *scratch, uint64_t value)
+{
+	uint64_t *heap = scratch->heap;
+	size_t at = scratch->heap_size++;
+	while (at > 0 && heap[(at - 1) / 2] > value) {
+		heap[at] = heap[(at - 1) / 2];
+		at = (at - 1) / 2;
+	}
+	heap[at] = value;
+}
+
+static uint64_t heap_pop(struct scratch *scratch)
+{
+	uint64_t top = scratch->heap[0];
+	scratch->heap[0] = scratch->heap[--scratch->heap_size];
+	if (scratch->heap_size) heap_down(scratch->heap, scratch->heap_size, 0);
+	return top;
+}
+
+static void push_pair(struct scratch *scratch, uint32_t left, uint32_t right)
+{
+	const struct bpe_merge *merge = bpe_model_merge(scratch->model, scratch->symbols[left], scratch->symbols[right]);
+	if (merge) heap_push(scratch, (uint64_t)merge->rank << 32 | left);
+}
+
+/* Merges any number of symbols in O(n log n). An entry of the heap whose pair has changed since is passed over. */
+static enum status merge_long(struct scratch *scratch, struct error *err)
+{
+	uint32_t n = (uint32_t)scratch->symbol_count;
+	if (n > scratch->long_capacity) {
+		scratch->long_capacity = 0;
+		TRY(words_grow(&scratch->previous, n, sizeof *scratch->previous, err));
+		TRY(words_grow(&scratch->next, n, sizeof *scratch->next, err));
+		/* Each merge takes one entry out and puts at most two in. */
+		TRY(words_grow(&scratch->heap, (size_t)n * 2, sizeof *scratch->heap, err));
+		scratch->long_capacity = n;
+	}
+	uint32_t *symbols = scratch->symbols, *previous = scratch->previous, *next = scratch->next;
+	scratch->heap_size = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		previous[i] = i ? i - 1 : GONE;
+		next[i] = i + 1 < n ? i + 1 : GONE;
+		const struct bpe_merge *merge = i + 1 < n ? bpe_model_merge(scratch->model, symbols[i], symbols[i + 1]) : NULL;
+		if (merge) scratch->heap[scratch->heap_size++] = (uint64_t)merge->rank << 32 | i;
+	}
+	for (size_t i = scratch->heap_size / 2; i-- > 0;)
+		heap_down(scratch->heap, scratch->heap_size, i);
+
+	while (scratch->heap_size) {
+		uint64_t top = heap_pop(scratch);
+		uint32_t at = (uint32_t)top, right = next[at];
+		if (symbols[at] == GONE || right == GONE) continue;
+		const struct bpe_merge *merge = bpe_model_merge(scratch->model, symbols[at], symbols[right]);
+		if (!merge || merge->rank != top >> 32) continue;
+		symbols[at] = (uint32_t)merge->result;
+		symbols[right] = GONE;
+		next[at] = next[right];
+		if (next[at] != GONE) previous[next[at]] = at;
+		if (previous[at] != GONE) push_pair(scratch, previous[at], at);
+		if (next[at] != GONE) push_pair(scratch, at, next[at]);
+	}
+	size_t kept = 0;
+	for (uint32_t i = 0; i < n; i++)
+		if (symbols[i] != GONE) symbols[kept++] = symbols[i];
+	scratch->symbol_count = kept;
+	return STATUS_OK;
+}
+
+/* ---- words ---------------------------------------------------------------------------------------------------------------- */
+static enum status encode_word(void *arg, struct words *words, const char *text, size_t bytes, struct error *err)
+{
+	struct scratch *scratch = arg;
+	const struct bpe_model *model = scratch->model;
+	if (bytes > UINT32_MAX / 2 - 1)
+		return error_set(err, STATUS_UNSUPPORTED, "a piece of text of %zu bytes is too long", bytes);
+	if (*model->prefix || *model->suffix) {
+		TRY(add_affixed_symbols(scratch, text, bytes, err));
+	} else {
+		/* A byte's character may fall back to two bytes. */
+		TRY(reserve_symbols(scratch, model->byte_level ? 2 * bytes : bytes, err));
+		TRY(add_symbols(scratch, text, bytes, err));
+	}
+	if (scratch->symbol_count <= SHORT)
+		merge_short(scratch);
 	else
-		status = load(bpe, root, path, err);
-	cJSON_Delete(root);
-	if (status != STATUS_OK) {
-		bpe_free(bpe);
-		return status;
-	}
-	*ret = bpe;
+		TRY(merge_long(scratch, err));
+	TRY(words_reserve(words, scratch->symbol_count, err));
+	if (scratch->symbol_count) memcpy(words->ids + words->count, scratch->symbols, scratch->symbol_count * sizeof *words->ids);
+	words->count += scratch->symbol_count;
 	return STATUS_OK;
 }
 
-void bpe_free(struct bpe *bpe)
+/* The id of the whole piece in the vocabulary, or -1. */
+static enum status find_whole(struct scratch *scratch, const char *text, size_t bytes, int32_t *ret, struct error *err)
 {
-	if (!bpe) return;
-	added_tokens_free(bpe->added);
-	bpe_model_free(bpe->model);
-	pretokenizer_free(bpe->pretokenizer);
-	normalizer_free(bpe->normalizer);
-	free(bpe);
-}
-
-int64_t bpe_vocab_size(const struct bpe *bpe)
-{
-	int32_t added = added_tokens_largest_id(bpe->added), model = bpe->model->largest_id;
-	return 1 + (int64_t)(added > model ? added : model);
-}
-
-int32_t bpe_bos(const struct bpe *bpe)
-{
-	return bpe->bos;
-}
-
-/* ---- encoding ------------------------------------------------------------------------------------------------------------- */
-/* The way of a text: tokens found in it as it is, the rest normalized, tokens found in that, the rest cut into pieces, BPE on
- * each. */
-struct encoding {
-	const struct bpe *bpe;
-	struct normalize_run normalize;
-	struct pretokenize_run *pretokenize;
-	struct bpe_words *words;
-	bool first; /* the normalized text at hand starts where the whole text does */
-};
-
-static enum status on_id(void *arg, int32_t id, struct error *err)
-{
-	struct encoding *encoding = arg;
-	return bpe_words_id(encoding->words, id, err);
-}
-
-static enum status on_piece(void *arg, const char *text, size_t bytes, struct error *err)
-{
-	struct encoding *encoding = arg;
-	return bpe_words_piece(encoding->words, text, bytes, err);
-}
-
-static enum status on_normalized(void *arg, const char *text, size_t bytes, bool first, struct error *err)
-{
-	struct encoding *encoding = arg;
-	return pretokenize(encoding->pretokenize, text, bytes, encoding->first && first, err);
-}
-
-static enum status on_text(void *arg, const char *text, size_t bytes, bool first, struct error *err)
-{
-	struct encoding *encoding = arg;
-	struct added_sink sink = {on_normalized, on_id, encoding};
-	encoding->first = first;
-	TRY(normalize(encoding->bpe->normalizer, &encoding->normalize, text, bytes, &text, &bytes, &encoding->first, err));
-	if (bytes == 0) return STATUS_OK;
-	return added_tokens_split(encoding->bpe->added, true, text, bytes, &sink, err);
-}
-
-enum status bpe_encode(const struct bpe *bpe, const char *text, size_t bytes, int32_t **ret_ids, size_t *ret_count,
-		       struct error *err)
-{
-	char *repaired = NULL;
-	if (bytes == 0) text = ""; /* may be NULL */
-	if (!utf8_valid(text, bytes)) {
-		TRY(utf8_repair(text, bytes, &repaired, &bytes, err));
-		text = repaired;
+	const struct bpe_model *model = scratch->model;
+	*ret = -1;
+	if (bytes > model->base.longest) return STATUS_OK;
+	if (model->byte_level) {
+		scratch->spelled.size = 0;
+		for (size_t i = 0; i < bytes; i++) {
+			const char *character = model->byte_characters[(unsigned char)text[i]];
+			TRY(text_append(&scratch->spelled, character, strlen(character), err));
+		}
+		text = scratch->spelled.data;
+		bytes = scratch->spelled.size;
 	}
-	struct encoding encoding = {.bpe = bpe};
-	struct added_sink sink = {on_text, on_id, &encoding};
-	enum status status = bpe_words_new(bpe->model, bytes, &encoding.words, err);
-	if (status == STATUS_OK) status = pretokenize_run_new(bpe->pretokenizer, on_piece, &encoding, &encoding.pretokenize, err);
-	if (status == STATUS_OK) status = added_tokens_split(bpe->added, false, text, bytes, &sink, err);
-	if (status == STATUS_OK) bpe_words_take(encoding.words, ret_ids, ret_count);
-	bpe_words_free(encoding.words);
-	pretokenize_run_free(encoding.pretokenize);
-	normalize_run_free(&encoding.normalize);
-	free(repaired);
-	return status;
+	*ret = string_map_get(&model->base.vocabulary, text, bytes);
+	return STATUS_OK;
+}
+
+enum status bpe_encode(void *arg, struct words *words, const char *text, size_t bytes, struct error *err)
+{
+	struct scratch *scratch = arg;
+	const struct bpe_model *model = scratch->model;
+	if (model->ignore_merges) {
+		int32_t id;
+		TRY(find_whole(scratch, text, bytes, &id, err));
+		if (id >= 0) return words_id(words, id, err);
+	}
+	if (!model->splits_at_space) return words_encode(words, text, bytes, encode_word, scratch, err);
+	/* A "▁" which no merge can join to what is before it starts a word of its own. This keeps the pieces of models that do
+	 * not split text short, and lets their words be remembered. */
+	const char *end = text + bytes;
+	for (const char *at = text; (at = memmem(at, (size_t)(end - at), SPACE, 3)); at += 3) {
+		if (at == text) continue;
+		const char *before = utf8_previous(at);
+		const struct bpe_character *character = bpe_model_character(model, utf8_next(&before));
+		if (character && character->joins_space) continue;
+		TRY(words_encode(words, text, (size_t)(at - text), encode_word, scratch, err));
+		text = at;
+	}
+	return words_encode(words, text, (size_t)(end - text), encode_word, scratch, err);
 }

@@ -1,10 +1,10 @@
-#include "engine/text/bpe_model.h"
+#include "engine/text/bpe.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/text/bpe_json.h"
+#include "engine/text/byte_spelling.h"
+#include "engine/text/component.h"
 #include "engine/text/unicode.h"
 
 static const char SPACE[] = "\xe2\x96\x81"; /* ▁ */
@@ -28,42 +28,31 @@ static enum status add_character(struct bpe_model *model, uint32_t code_point, i
 	return STATUS_OK;
 }
 
-static enum status parse_vocabulary(struct bpe_model *model, const cJSON *json, const char *what, struct error *err)
+/* The vocabulary's single characters. */
+static enum status index_characters(struct bpe_model *model, const cJSON *json, const char *what, struct error *err)
 {
 	const cJSON *child, *vocabulary = cJSON_GetObjectItemCaseSensitive(json, "vocab");
-	if (!cJSON_IsObject(vocabulary)) return error_set(err, STATUS_INVALID, "%s: 'vocab' must be an object", what);
-	model->largest_id = -1;
 	cJSON_ArrayForEach(child, vocabulary)
 	{
-		double id = cJSON_IsNumber(child) ? child->valuedouble : -1;
-		if (!(id >= 0 && id < INT32_MAX) || id != (int32_t)id)
-			return error_set(err, STATUS_INVALID, "%s: the id of '%.100s' in 'vocab' must be an integer from 0 to %d",
-					 what, child->string, INT32_MAX - 1);
-		size_t bytes = strlen(child->string);
-		TRY(string_map_put(&model->vocabulary, child->string, bytes, (int32_t)id, err));
-		if ((int32_t)id > model->largest_id) model->largest_id = (int32_t)id;
-		if (bytes > model->longest) model->longest = bytes;
 		const char *end = child->string;
-		uint32_t code_point = *end ? utf8_next(&end) : 0;
-		if (bytes && *end == 0) TRY(add_character(model, code_point, (int32_t)id, what, err));
+		if (*end == 0) continue;
+		uint32_t code_point = utf8_next(&end);
+		if (*end == 0) TRY(add_character(model, code_point, (int32_t)child->valuedouble, what, err));
 	}
 	return STATUS_OK;
 }
 
-/* The characters that ByteLevel gives the 256 bytes: printable Latin-1 stands for itself, the others follow from U+0100 on. */
 static void set_bytes(struct bpe_model *model)
 {
-	uint32_t next = 0x100;
+	uint32_t table[256];
+	byte_spelling_table(table);
 	for (int byte = 0; byte < 256; byte++) {
-		bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte != 0xad);
 		char encoded[4];
-		int length = utf8_write(printable ? (uint32_t)byte : next++, encoded);
+		int length = utf8_write(table[byte], encoded);
 		memcpy(model->byte_characters[byte], encoded, (size_t)length);
-		model->byte_ids[byte] = string_map_get(&model->vocabulary, encoded, (size_t)length);
-		char name[8];
-		snprintf(name, sizeof name, "<0x%02X>", byte);
-		model->byte_tokens[byte] = string_map_get(&model->vocabulary, name, 6);
+		model->byte_ids[byte] = string_map_get(&model->base.vocabulary, encoded, (size_t)length);
 	}
+	model_byte_tokens(&model->base, model->byte_tokens);
 }
 
 /* ---- merges --------------------------------------------------------------------------------------------------------------- */
@@ -124,7 +113,7 @@ static void note_space(struct bpe_model *model, const char *left, size_t left_by
 static enum status parse_merges(struct bpe_model *model, const cJSON *json, const char *what, struct error *err)
 {
 	const cJSON *array, *child;
-	TRY(bpe_json_array(json, what, "merges", &array, err));
+	TRY(component_array(json, what, "merges", &array, err));
 	size_t count = (size_t)cJSON_GetArraySize(array);
 	model->merge_capacity = 64;
 	while (model->merge_capacity < count * 2)
@@ -135,7 +124,7 @@ static enum status parse_merges(struct bpe_model *model, const cJSON *json, cons
 
 	struct text_buffer joined = {0};
 	uint32_t rank = 0;
-	size_t index = 0;
+	size_t index = 0, prefix = strlen(model->prefix);
 	enum status status = STATUS_OK;
 	cJSON_ArrayForEach(child, array)
 	{
@@ -147,11 +136,15 @@ static enum status parse_merges(struct bpe_model *model, const cJSON *json, cons
 			break;
 		}
 		joined.size = 0;
+		if (right_bytes < prefix) {
+			status = error_set(err, STATUS_INVALID, "%s: merges[%zu] lacks the prefix", what, place);
+			break;
+		}
 		if ((status = text_append(&joined, left, left_bytes, err)) != STATUS_OK) break;
-		if ((status = text_append(&joined, right, right_bytes, err)) != STATUS_OK) break;
-		int32_t left_id = string_map_get(&model->vocabulary, left, left_bytes);
-		int32_t right_id = string_map_get(&model->vocabulary, right, right_bytes);
-		int32_t result = string_map_get(&model->vocabulary, joined.data, joined.size);
+		if ((status = text_append(&joined, right + prefix, right_bytes - prefix, err)) != STATUS_OK) break;
+		int32_t left_id = string_map_get(&model->base.vocabulary, left, left_bytes);
+		int32_t right_id = string_map_get(&model->base.vocabulary, right, right_bytes);
+		int32_t result = string_map_get(&model->base.vocabulary, joined.data, joined.size);
 		if (left_id < 0 || right_id < 0 || result < 0) {
 			status =
 				error_set(err, STATUS_INVALID, "%s: merges[%zu] names a token that is not in 'vocab'", what, place);
@@ -165,23 +158,27 @@ static enum status parse_merges(struct bpe_model *model, const cJSON *json, cons
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------------ */
+static enum status parse_affix(const cJSON *json, const char *what, const char *key, char **ret, struct error *err)
+{
+	const char *affix = "";
+	TRY(json_get_string(json, what, key, &affix, err));
+	*ret = strdup(affix);
+	return *ret ? STATUS_OK : no_memory(what, err);
+}
+
 static enum status parse_options(struct bpe_model *model, const cJSON *json, const char *what, struct error *err)
 {
-	static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
 	const char *unk = NULL;
 	double dropout = 0;
 	TRY(json_get_double(json, what, "dropout", &dropout, err));
 	if (dropout != 0) return error_set(err, STATUS_UNSUPPORTED, "%s: dropout %g is not supported", what, dropout);
-	for (int i = 0; i < 2; i++) {
-		const char *affix = "";
-		TRY(json_get_string(json, what, affixes[i], &affix, err));
-		if (*affix) return error_set(err, STATUS_UNSUPPORTED, "%s: %s '%.100s' is not supported", what, affixes[i], affix);
-	}
+	TRY(parse_affix(json, what, "continuing_subword_prefix", &model->prefix, err));
+	TRY(parse_affix(json, what, "end_of_word_suffix", &model->suffix, err));
 	TRY(json_get_bool(json, what, "byte_fallback", &model->byte_fallback, err));
 	TRY(json_get_bool(json, what, "fuse_unk", &model->fuse_unk, err));
 	TRY(json_get_bool(json, what, "ignore_merges", &model->ignore_merges, err));
 	TRY(json_get_string(json, what, "unk_token", &unk, err));
-	model->unk = unk ? string_map_get(&model->vocabulary, unk, strlen(unk)) : BPE_UNK_NONE;
+	model->unk = unk ? string_map_get(&model->base.vocabulary, unk, strlen(unk)) : BPE_UNK_NONE;
 	if (unk && model->unk < 0) model->unk = BPE_UNK_MISSING;
 	return STATUS_OK;
 }
@@ -198,40 +195,40 @@ static enum status parse(struct bpe_model *model, const cJSON *json, const char 
 					   "vocab",
 					   "merges",
 					   NULL};
-	const char *type = "BPE"; /* old files have none */
-	if (!cJSON_IsObject(json)) return error_set(err, STATUS_INVALID, "%s must be an object", what);
-	TRY(json_get_string(json, what, "type", &type, err));
-	if (strcmp(type, "BPE") != 0)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: the type '%.100s' is not supported, only BPE is", what, type);
-	TRY(bpe_json_only(json, what, keys, err));
-	TRY(parse_vocabulary(model, json, what, err));
+	TRY(component_only(json, what, keys, err));
+	TRY(model_parse_vocabulary(&model->base, json, what, err));
+	TRY(index_characters(model, json, what, err));
 	TRY(parse_options(model, json, what, err));
 	set_bytes(model);
-	model->splits_at_space = !model->byte_level && !model->ignore_merges && bpe_model_character(model, 0x2581);
+	bool affixes = *model->prefix || *model->suffix;
+	model->splits_at_space = !model->byte_level && !model->ignore_merges && !affixes && bpe_model_character(model, 0x2581);
 	return parse_merges(model, json, what, err);
 }
 
-enum status bpe_model_parse(const cJSON *json, const char *what, bool byte_level, struct bpe_model **ret, struct error *err)
+static void free_model(struct model *base)
 {
-	struct bpe_model *model = calloc(1, sizeof *model);
-	if (!model) return no_memory(what, err);
-	model->byte_level = byte_level;
-	struct bpe_place place = bpe_place("%s: model", what);
-	enum status status = parse(model, json, place.text, err);
-	if (status != STATUS_OK) {
-		bpe_model_free(model);
-		return status;
-	}
-	*ret = model;
-	return STATUS_OK;
-}
-
-void bpe_model_free(struct bpe_model *model)
-{
-	if (!model) return;
-	string_map_free(&model->vocabulary);
+	struct bpe_model *model = (struct bpe_model *)base;
+	string_map_free(&base->vocabulary);
 	free(model->merges);
+	free(model->prefix);
+	free(model->suffix);
 	for (int i = 0; i < BPE_PAGES; i++)
 		free(model->pages[i]);
 	free(model);
+}
+
+enum status bpe_parse(const cJSON *json, const char *what, bool byte_level, struct model **ret, struct error *err)
+{
+	static const struct model_kind kind = {free_model, bpe_scratch_new, bpe_scratch_free, bpe_encode};
+	struct bpe_model *model = calloc(1, sizeof *model);
+	if (!model) return no_memory(what, err);
+	model->base.kind = &kind;
+	model->byte_level = byte_level;
+	enum status status = parse(model, json, what, err);
+	if (status != STATUS_OK) {
+		free_model(&model->base);
+		return status;
+	}
+	*ret = &model->base;
+	return STATUS_OK;
 }

@@ -3,12 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/text/bpe_json.h"
-#include "engine/text/pretokenize_regex.h"
+#include "engine/text/byte_spelling.h"
+#include "engine/text/component.h"
+#include "engine/text/regex.h"
 #include "engine/text/text_buffer.h"
 #include "engine/text/unicode.h"
 
-enum { MAX_STEPS = 16 };
+enum { MAX_STEPS = 32 };
 
 static const char GPT2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
@@ -21,7 +22,8 @@ enum behavior {
 	CONTIGUOUS,
 };
 
-/* A step of a Sequence: text may be put in front and replaced, then it is split where there is something to match. */
+/* A step of a Sequence: text may be put in front and replaced, then it is split where there is something to match, or at other
+ * places, or its bytes are spelled out. */
 struct step {
 	enum behavior behavior;
 	bool invert;
@@ -31,6 +33,10 @@ struct step {
 	char *literal;
 	bool (*is_match)(uint32_t code_point);
 
+	int64_t fixed_length; /* characters of a piece, or 0 */
+	bool by_script;       /* split where the script changes */
+	bool spell_bytes;     /* every byte becomes the character that ByteLevel gives it */
+
 	bool metaspace; /* spaces become `replacement` */
 	char replacement[8];
 	enum { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS } prepend; /* `replacement`, or a space, where there is none in front */
@@ -39,7 +45,7 @@ struct step {
 struct pretokenizer {
 	struct step steps[MAX_STEPS];
 	int count;
-	bool byte_level;
+	bool bytes; /* the last step would spell the bytes out, and is left out */
 };
 
 struct pretokenize_run {
@@ -68,12 +74,12 @@ static enum status parse_behavior(const cJSON *json, const char *what, enum beha
 static enum status parse_split(const cJSON *json, const char *what, struct step *step, struct error *err)
 {
 	static const char *const keys[] = {"pattern", "behavior", "invert", NULL};
-	TRY(bpe_json_only(json, what, keys, err));
+	TRY(component_only(json, what, keys, err));
 	const char *pattern;
 	bool is_regex;
 	TRY(parse_behavior(json, what, &step->behavior, err));
 	TRY(json_get_bool(json, what, "invert", &step->invert, err));
-	TRY(bpe_json_pattern(json, what, &pattern, &is_regex, err));
+	TRY(component_pattern(json, what, &pattern, &is_regex, err));
 	if (is_regex) return regex_compile(pattern, what, &step->regex, err);
 	step->literal = strdup(pattern);
 	return step->literal ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory to load %s", what);
@@ -82,7 +88,7 @@ static enum status parse_split(const cJSON *json, const char *what, struct step 
 static enum status parse_byte_level(const cJSON *json, const char *what, struct step *step, struct error *err)
 {
 	static const char *const keys[] = {"add_prefix_space", "trim_offsets", "use_regex", NULL};
-	TRY(bpe_json_only(json, what, keys, err));
+	TRY(component_only(json, what, keys, err));
 	bool prefix = true, use_regex = true;
 	TRY(json_get_bool(json, what, "add_prefix_space", &prefix, err));
 	TRY(json_get_bool(json, what, "use_regex", &use_regex, err));
@@ -94,10 +100,10 @@ static enum status parse_byte_level(const cJSON *json, const char *what, struct 
 static enum status parse_metaspace(const cJSON *json, const char *what, struct step *step, struct error *err)
 {
 	static const char *const keys[] = {"replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep", NULL};
-	TRY(bpe_json_only(json, what, keys, err));
+	TRY(component_only(json, what, keys, err));
 	const char *replacement, *scheme = "always";
 	bool prefix = true, split = true;
-	TRY(bpe_json_string(json, what, "replacement", &replacement, err));
+	TRY(component_string(json, what, "replacement", &replacement, err));
 	TRY(json_get_bool(json, what, "add_prefix_space", &prefix, err));
 	TRY(json_get_string(json, what, "prepend_scheme", &scheme, err));
 	TRY(json_get_bool(json, what, "split", &split, err));
@@ -127,7 +133,7 @@ static enum status parse_metaspace(const cJSON *json, const char *what, struct s
 static enum status parse_digits(const cJSON *json, const char *what, struct step *step, struct error *err)
 {
 	static const char *const keys[] = {"individual_digits", NULL};
-	TRY(bpe_json_only(json, what, keys, err));
+	TRY(component_only(json, what, keys, err));
 	bool individual = false;
 	TRY(json_get_bool(json, what, "individual_digits", &individual, err));
 	step->is_match = unicode_is_number;
@@ -138,61 +144,122 @@ static enum status parse_digits(const cJSON *json, const char *what, struct step
 static enum status parse_punctuation(const cJSON *json, const char *what, struct step *step, struct error *err)
 {
 	static const char *const keys[] = {"behavior", NULL};
-	TRY(bpe_json_only(json, what, keys, err));
+	TRY(component_only(json, what, keys, err));
 	step->is_match = unicode_is_punctuation;
 	return parse_behavior(json, what, &step->behavior, err);
 }
 
+static enum status parse_delimiter(const cJSON *json, const char *what, struct step *step, struct error *err)
+{
+	static const char *const keys[] = {"delimiter", NULL};
+	const char *delimiter;
+	TRY(component_only(json, what, keys, err));
+	TRY(component_string(json, what, "delimiter", &delimiter, err));
+	const char *end = delimiter;
+	if (*end) utf8_next(&end);
+	if (end == delimiter || *end) return error_set(err, STATUS_INVALID, "%s: 'delimiter' must be one character", what);
+	step->behavior = REMOVED;
+	step->literal = strdup(delimiter);
+	return step->literal ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory to load %s", what);
+}
+
+static enum status parse_fixed_length(const cJSON *json, const char *what, struct step *step, struct error *err)
+{
+	static const char *const keys[] = {"length", NULL};
+	TRY(component_only(json, what, keys, err));
+	step->fixed_length = 5;
+	return json_get_int(json, what, "length", 1, INT32_MAX, &step->fixed_length, err);
+}
+
+static enum status parse_any(const cJSON *json, const char *what, struct pretokenizer *pretokenizer, struct error *err);
+
+static enum status parse_sequence(const cJSON *json, const char *what, struct pretokenizer *pretokenizer, struct error *err)
+{
+	static const char *const keys[] = {"pretokenizers", NULL};
+	const cJSON *array, *child;
+	TRY(component_only(json, what, keys, err));
+	TRY(component_array(json, what, "pretokenizers", &array, err));
+	int i = 0;
+	cJSON_ArrayForEach(child, array)
+	{
+		struct component_path path = component_path("%s.pretokenizers[%d]", what, i++);
+		TRY(parse_any(child, path.text, pretokenizer, err));
+	}
+	return STATUS_OK;
+}
+
+/* A component may be two steps: white space removed, then ... */
+static struct step *add_space_split(struct pretokenizer *pretokenizer)
+{
+	struct step *step = &pretokenizer->steps[pretokenizer->count++];
+	step->is_match = unicode_is_space;
+	step->behavior = REMOVED;
+	return step;
+}
+
 static enum status parse_any(const cJSON *json, const char *what, struct pretokenizer *pretokenizer, struct error *err)
 {
+	static const char *const no_keys[] = {NULL};
+	static const struct {
+		const char *type;
+		enum status (*parse)(const cJSON *json, const char *what, struct step *step, struct error *err);
+	} parsers[] = {
+		{"Split", parse_split},
+		{"Metaspace", parse_metaspace},
+		{"Digits", parse_digits},
+		{"Punctuation", parse_punctuation},
+		{"CharDelimiterSplit", parse_delimiter},
+		{"Delimiter", parse_delimiter},
+		{"FixedLength", parse_fixed_length},
+	};
 	const char *type;
-	TRY(bpe_json_type(json, what, &type, err));
-	if (pretokenizer->byte_level)
-		return error_set(err, STATUS_UNSUPPORTED, "%s: a pre_tokenizer after ByteLevel is not supported", what);
-	if (strcmp(type, "Sequence") == 0) {
-		static const char *const keys[] = {"pretokenizers", NULL};
-		const cJSON *array, *child;
-		TRY(bpe_json_only(json, what, keys, err));
-		TRY(bpe_json_array(json, what, "pretokenizers", &array, err));
-		int i = 0;
-		cJSON_ArrayForEach(child, array)
-		{
-			struct bpe_place place = bpe_place("%s.pretokenizers[%d]", what, i++);
-			TRY(parse_any(child, place.text, pretokenizer, err));
-		}
-		return STATUS_OK;
-	}
-	if (pretokenizer->count == MAX_STEPS)
+	TRY(component_type(json, what, &type, err));
+	if (strcmp(type, "Sequence") == 0) return parse_sequence(json, what, pretokenizer, err);
+	if (pretokenizer->count + 2 > MAX_STEPS)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: more than %d pre_tokenizers are not supported", what, MAX_STEPS);
-	struct step *step = &pretokenizer->steps[pretokenizer->count++];
+	for (size_t i = 0; i < sizeof parsers / sizeof *parsers; i++)
+		if (strcmp(type, parsers[i].type) == 0)
+			return parsers[i].parse(json, what, &pretokenizer->steps[pretokenizer->count++], err);
 	if (strcmp(type, "ByteLevel") == 0) {
-		pretokenizer->byte_level = true;
-		return parse_byte_level(json, what, step, err);
-	}
-	if (strcmp(type, "Split") == 0) return parse_split(json, what, step, err);
-	if (strcmp(type, "Metaspace") == 0) return parse_metaspace(json, what, step, err);
-	if (strcmp(type, "Digits") == 0) return parse_digits(json, what, step, err);
-	if (strcmp(type, "Punctuation") == 0) return parse_punctuation(json, what, step, err);
-	if (strcmp(type, "WhitespaceSplit") == 0) {
-		step->is_match = unicode_is_space;
-		step->behavior = REMOVED;
+		TRY(parse_byte_level(json, what, &pretokenizer->steps[pretokenizer->count++], err));
+		pretokenizer->steps[pretokenizer->count++].spell_bytes = true;
 		return STATUS_OK;
+	}
+	if (strcmp(type, "WhitespaceSplit") == 0) {
+		add_space_split(pretokenizer);
+		return component_only(json, what, no_keys, err);
+	}
+	if (strcmp(type, "Whitespace") == 0) { /* \w+|[^\w\s]+ */
+		add_space_split(pretokenizer)[1] = (struct step){.is_match = unicode_is_word, .behavior = CONTIGUOUS};
+		pretokenizer->count++;
+		return component_only(json, what, no_keys, err);
+	}
+	if (strcmp(type, "BertPreTokenizer") == 0) {
+		add_space_split(pretokenizer)[1] = (struct step){.is_match = unicode_is_punctuation, .behavior = ISOLATED};
+		pretokenizer->count++;
+		return component_only(json, what, no_keys, err);
+	}
+	if (strcmp(type, "UnicodeScripts") == 0) {
+		pretokenizer->steps[pretokenizer->count++].by_script = true;
+		return component_only(json, what, no_keys, err);
 	}
 	return error_set(err, STATUS_UNSUPPORTED, "%s: the type '%.100s' is not supported", what, type);
 }
 
-enum status pretokenizer_parse(const cJSON *json, const char *what, struct pretokenizer **ret, struct error *err)
+enum status pretokenizer_parse(const cJSON *json, const char *what, bool keep_bytes, struct pretokenizer **ret, struct error *err)
 {
 	struct pretokenizer *pretokenizer = calloc(1, sizeof *pretokenizer);
 	if (!pretokenizer) return error_set(err, STATUS_NO_MEMORY, "no memory to load %s", what);
 	if (json && !cJSON_IsNull(json)) {
-		struct bpe_place place = bpe_place("%s: pre_tokenizer", what);
-		enum status status = parse_any(json, place.text, pretokenizer, err);
+		struct component_path path = component_path("%s: pre_tokenizer", what);
+		enum status status = parse_any(json, path.text, pretokenizer, err);
 		if (status != STATUS_OK) {
 			pretokenizer_free(pretokenizer);
 			return status;
 		}
 	}
+	pretokenizer->bytes = keep_bytes && pretokenizer->count && pretokenizer->steps[pretokenizer->count - 1].spell_bytes;
+	if (pretokenizer->bytes) pretokenizer->count--;
 	*ret = pretokenizer;
 	return STATUS_OK;
 }
@@ -200,16 +267,16 @@ enum status pretokenizer_parse(const cJSON *json, const char *what, struct preto
 void pretokenizer_free(struct pretokenizer *pretokenizer)
 {
 	if (!pretokenizer) return;
-	for (int i = 0; i < pretokenizer->count; i++) {
+	for (int i = 0; i < MAX_STEPS; i++) {
 		regex_free(pretokenizer->steps[i].regex);
 		free(pretokenizer->steps[i].literal);
 	}
 	free(pretokenizer);
 }
 
-bool pretokenizer_is_byte_level(const struct pretokenizer *pretokenizer)
+bool pretokenizer_gives_bytes(const struct pretokenizer *pretokenizer)
 {
-	return pretokenizer->byte_level;
+	return pretokenizer->bytes;
 }
 
 /* ---- cutting -------------------------------------------------------------------------------------------------------------- */
@@ -237,28 +304,26 @@ void pretokenize_run_free(struct pretokenize_run *run)
 	free(run);
 }
 
-static enum status find(struct pretokenize_run *run, const struct step *step, const char *text, size_t bytes, size_t from,
-			bool *ret_found, size_t *ret_start, size_t *ret_end, struct error *err)
+/* The next match behind *at. */
+static enum status find(struct pretokenize_run *run, const struct step *step, const char *text, size_t bytes,
+			struct regex_position *at, bool *ret_found, size_t *ret_start, size_t *ret_end, struct error *err)
 {
-	if (step->regex) return regex_find(step->regex, run->matcher, text, bytes, from, ret_found, ret_start, ret_end, err);
-	*ret_found = false;
+	if (step->regex) return regex_next(step->regex, run->matcher, text, bytes, at, ret_found, ret_start, ret_end, err);
+	const char *found = NULL, *end = text + bytes, *next = text + at->from;
 	if (step->literal) {
 		size_t length = strlen(step->literal);
-		const char *at = memmem(text + from, bytes - from, step->literal, length);
-		if (!at) return STATUS_OK;
-		*ret_found = true;
-		*ret_start = (size_t)(at - text);
-		*ret_end = *ret_start + length;
-		return STATUS_OK;
+		found = memmem(next, bytes - at->from, step->literal, length);
+		next = found ? found + length : end;
+	} else {
+		while (next < end && !found) {
+			const char *start = next;
+			if (step->is_match(utf8_next(&next))) found = start;
+		}
 	}
-	for (const char *at = text + from, *end = text + bytes; at < end;) {
-		const char *start = at;
-		if (!step->is_match(utf8_next(&at))) continue;
-		*ret_found = true;
-		*ret_start = (size_t)(start - text);
-		*ret_end = (size_t)(at - text);
-		return STATUS_OK;
-	}
+	*ret_found = found != NULL;
+	if (!found) return STATUS_OK;
+	*ret_start = (size_t)(found - text);
+	*ret_end = at->from = (size_t)(next - text);
 	return STATUS_OK;
 }
 
@@ -303,18 +368,54 @@ static enum status split(struct pretokenize_run *run, int index, const char *tex
 {
 	const struct step *step = &run->pretokenizer->steps[index];
 	struct cut cut = {.run = run, .index = index, .text = text, .first = first};
-	size_t at = 0;
-	while (at < bytes) {
+	struct regex_position at = {0};
+	size_t done = 0;
+	for (;;) {
 		bool found;
-		size_t start = bytes, end = bytes;
-		TRY(find(run, step, text, bytes, at, &found, &start, &end, err));
+		size_t start, end;
+		TRY(find(run, step, text, bytes, &at, &found, &start, &end, err));
 		if (!found) break;
-		if (start > at) TRY(cut_add(&cut, step->behavior, start, step->invert, err));
+		if (start > done) TRY(cut_add(&cut, step->behavior, start, step->invert, err));
 		TRY(cut_add(&cut, step->behavior, end, !step->invert, err));
-		at = end;
+		done = end;
 	}
-	if (at < bytes) TRY(cut_add(&cut, step->behavior, bytes, step->invert, err));
+	if (done < bytes) TRY(cut_add(&cut, step->behavior, bytes, step->invert, err));
 	return cut_flush(&cut, err);
+}
+
+/* Cuts where the script changes. As the package has it, what stands before the first letter of a script in the whole text is
+ * dropped but for spaces: a piece starts at a character of a script other than the last one's. */
+static enum status split_by_script(struct pretokenize_run *run, int index, const char *text, size_t bytes, bool first,
+				   struct error *err)
+{
+	const char *end = text + bytes, *start = NULL;
+	int last = -1; /* none yet */
+	for (const char *at = text; at < end;) {
+		const char *character = at;
+		int script = unicode_script_group(utf8_next(&at));
+		if (script == UNICODE_SCRIPT_ANY) continue;
+		if (script != last) {
+			if (start && character > start)
+				TRY(run_step(run, index + 1, start, (size_t)(character - start), first && start == text, err));
+			start = character;
+		}
+		last = script;
+	}
+	if (!start) return STATUS_OK;
+	return run_step(run, index + 1, start, (size_t)(end - start), first && start == text, err);
+}
+
+static enum status split_by_length(struct pretokenize_run *run, int index, const char *text, size_t bytes, bool first,
+				   struct error *err)
+{
+	int64_t length = run->pretokenizer->steps[index].fixed_length;
+	for (const char *at = text, *end = text + bytes; at < end;) {
+		const char *start = at;
+		for (int64_t i = 0; i < length && at < end; i++)
+			utf8_next(&at);
+		TRY(run_step(run, index + 1, start, (size_t)(at - start), first && start == text, err));
+	}
+	return STATUS_OK;
 }
 
 /* The text with spaces replaced and one put in front, as the step says, in the step's buffer. */
@@ -353,6 +454,15 @@ static enum status run_step(struct pretokenize_run *run, int index, const char *
 		text = buffer->data;
 		bytes = buffer->size;
 	}
+	if (step->spell_bytes) {
+		struct text_buffer *buffer = &run->buffers[index];
+		buffer->size = 0;
+		TRY(byte_spelling(buffer, text, bytes, err));
+		text = buffer->data;
+		bytes = buffer->size;
+	}
+	if (step->fixed_length) return split_by_length(run, index, text, bytes, first, err);
+	if (step->by_script) return split_by_script(run, index, text, bytes, first, err);
 	if (step->regex || step->literal || step->is_match) return split(run, index, text, bytes, first, err);
 	return run_step(run, index + 1, text, bytes, first, err);
 }

@@ -9,13 +9,13 @@
 
 struct pretokenizer;
 
-/* Known: ByteLevel (last in a Sequence), Split, Metaspace, Digits, Punctuation, WhitespaceSplit, Sequence, and null. `what` is
- * the file's path. */
-enum status pretokenizer_parse(const cJSON *json, const char *what, struct pretokenizer **ret, struct error *err);
+/* Known: ByteLevel, Split, Metaspace, Digits, Punctuation, CharDelimiterSplit, FixedLength, Whitespace, WhitespaceSplit,
+ * BertPreTokenizer, UnicodeScripts, Sequence, and null. `what` is the file's path. `keep_bytes`: where ByteLevel is the last
+ * of all, the pieces may stay bytes, each to be looked up as the character that ByteLevel gives it; pretokenizer_gives_bytes
+ * tells if so. */
+enum status pretokenizer_parse(const cJSON *json, const char *what, bool keep_bytes, struct pretokenizer **ret, struct error *err);
 void pretokenizer_free(struct pretokenizer *);
-
-/* Whether the pieces are bytes, each to be looked up as the character that ByteLevel gives it. */
-bool pretokenizer_is_byte_level(const struct pretokenizer *);
+bool pretokenizer_gives_bytes(const struct pretokenizer *);
 
 /* One encoding: buffers and a regular expression matcher, for one thread. `piece` is called for each piece in order; its text
  * lives until it returns. */

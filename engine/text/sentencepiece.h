@@ -1,34 +1,42 @@
-/* The sentencepiece library (C++) for C. */
+/* tokenizer.model, a SentencePiece model: read, and turned into what a tokenizer.json would hold, as transformers turns it. */
 #ifndef BESAD_ENGINE_SENTENCEPIECE_H
 #define BESAD_ENGINE_SENTENCEPIECE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef __cplusplus
-extern "C" {
-#endif
+#include "engine/json.h"
 
-#include "engine/error.h"
+enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE };
 
-struct piece_model;
+struct piece {
+	char *text; /* valid UTF-8 */
+	double score;
+	enum piece_type type;
+};
 
-/* From the content of a tokenizer.model. `path` names it in errors. */
-enum status sentencepiece_load(const char *bytes, size_t size, const char *path, struct piece_model **ret, struct error *err);
-void sentencepiece_free(struct piece_model *);
+struct sentencepiece {
+	struct piece *pieces;
+	size_t count, capacity;
+	bool unigram; /* else BPE */
+	bool byte_fallback;
+	int64_t unk_id, bos_id, eos_id;          /* negative: none */
+	char *unk_piece, *bos_piece, *eos_piece; /* never NULL */
+	char *charsmap;                          /* raw, or NULL */
+	size_t charsmap_bytes;
+	bool dummy_prefix, remove_extra_spaces, escape_spaces;
+};
 
-int64_t sentencepiece_count(const struct piece_model *); /* ids are below it */
-int32_t sentencepiece_bos(const struct piece_model *);   /* -1 for none */
+/* From the content of a tokenizer.model; `path` names it in errors. Freed with sentencepiece_free, whatever the status. */
+enum status sentencepiece_read(const char *bytes, size_t size, const char *path, struct sentencepiece *ret, struct error *err);
+void sentencepiece_free(struct sentencepiece *);
 
-/* The id of a piece, or -1 when the model does not have it. */
-int32_t sentencepiece_id(const struct piece_model *, const char *piece);
+/* A tokenizer.json's tree for BPE by the pieces' order, as transformers' classes make it, which then set the rest themselves. */
+enum status sentencepiece_to_class(const struct sentencepiece *, cJSON **ret, struct error *err);
 
-/* *ret_ids is freed by the caller. Invalid UTF-8 is encoded as U+FFFD. */
-enum status sentencepiece_encode(const struct piece_model *, const char *text, size_t bytes, int32_t **ret_ids, size_t *ret_count,
-				 struct error *err);
-
-#ifdef __cplusplus
-}
-#endif
+/* One that follows the model's own settings, as transformers' TokenizersBackend makes it. `legacy`: text behind an added token
+ * gets a dummy prefix, too. Pieces whose ids are keys of `names`, an added_tokens_decoder or NULL, get the names there. */
+enum status sentencepiece_to_tree(const struct sentencepiece *, bool legacy, const cJSON *names, cJSON **ret, struct error *err);
 
 #endif

@@ -68,6 +68,17 @@ int32_t string_map_get(const struct string_map *map, const char *text, size_t by
 	return map->capacity ? find(map, text, bytes, hash(text, bytes))->value : -1;
 }
 
+bool string_map_find_value(const struct string_map *map, int32_t value, const char **ret_text, size_t *ret_bytes)
+{
+	for (size_t i = 0; i < map->capacity; i++)
+		if (map->entries[i].value == value) {
+			*ret_text = map->strings.data + map->entries[i].start;
+			*ret_bytes = map->entries[i].bytes;
+			return true;
+		}
+	return false;
+}
+
 void string_map_free(struct string_map *map)
 {
 	free(map->entries);

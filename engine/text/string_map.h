@@ -2,6 +2,7 @@
 #ifndef BESAD_ENGINE_STRING_MAP_H
 #define BESAD_ENGINE_STRING_MAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,8 @@ struct string_map {
 
 enum status string_map_put(struct string_map *, const char *text, size_t bytes, int32_t value, struct error *err); /* or replaces */
 int32_t string_map_get(const struct string_map *, const char *text, size_t bytes); /* -1: not there */
+/* A string of that value, by looking at all; false: none. */
+bool string_map_find_value(const struct string_map *, int32_t value, const char **ret_text, size_t *ret_bytes);
 void string_map_free(struct string_map *);
 
 #endif

@@ -52,5 +52,12 @@ bool unicode_is_space(uint32_t code_point);       /* White_Space */
 bool unicode_is_word(uint32_t code_point);        /* Alphabetic, marks, decimal digits, connectors, joiners: UTS 18's \w */
 bool unicode_is_number(uint32_t code_point);      /* Nd, Nl, No */
 bool unicode_is_punctuation(uint32_t code_point); /* P*, and ASCII's symbols */
+bool unicode_is_nonspacing(uint32_t code_point);  /* Mn */
+bool unicode_is_combining(uint32_t code_point);   /* M* */
+bool unicode_is_unprintable(uint32_t code_point); /* what BERT drops: Cc but tab and newlines, Cf, Co, U+0000, U+FFFD */
+
+/* A number for the script, Han, Hiragana and Katakana being one; a space and what is in no script are UNICODE_SCRIPT_ANY. */
+enum { UNICODE_SCRIPT_ANY = -1 };
+int unicode_script_group(uint32_t code_point);
 
 #endif

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compares besad's token ids with those of the tokenizers and sentencepiece packages, and their speed on one core.
+"""Compares besad's token ids with those of the tokenizers package and of transformers, and their speed on one core.
 
     make tests && python3 tests/text/compare_tokenizers.py [--out bench/results/tokenizer.json]
 
 The text is English (the demo's), code (this repository's), other scripts and emoji (sample.txt's lines, shuffled), control
-characters and broken UTF-8, once as documents and once in one piece; and random strings, with characters that all versions of
-Unicode have, and with any. The tokenizers are those of tests/data/tokenizers, trained anew with a larger vocabulary. Needs the
-packages tokenizers and sentencepiece.
+characters and broken UTF-8, with special tokens strewn in, once as documents and once in one piece; and random strings, with
+characters that all versions of Unicode have, and with any. The tokenizers are those of tests/data/tokenizers, and the directories
+there, trained anew with a larger vocabulary. Needs the packages tokenizers, sentencepiece and transformers.
 """
 import argparse
 import array
@@ -23,15 +23,19 @@ import time
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/data/tokenizers"))
+HERE = ROOT / "tests/data/tokenizers"
+sys.path.insert(0, str(HERE))
 
 import make  # noqa: E402
-import sentencepiece  # noqa: E402
+import make_directories  # noqa: E402
 import tokenizers  # noqa: E402
+import transformers  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 
 # Where classes finer than letter, number and white space decide, "any_unicode" may differ: for expressions the package has tables
 # of Unicode 16, for punctuation of 8 and for lower case of the newest, besad those of Debian's libraries, 14 and 15.
-NEWER_UNICODE = {"deepseek", "odd-bytes", "odd-spaces", "odd-words"}
+NEWER_UNICODE = {"deepseek", "deepseek-llm", "kimi", "clip", "prefixed", "openai-gpt", "albert", "bert-uncased", "wordlevel",
+                 "odd-bytes", "odd-spaces", "odd-words", "odd-regex"}
 
 
 def shuffled(rng, line):
@@ -66,6 +70,15 @@ def damaged(rng, data, every):
     return bytes(data)
 
 
+def strewn(rng, data):
+    """Special tokens, one per 500 bytes or so."""
+    data = bytearray(data)
+    for _ in range(len(data) // 500):
+        at = rng.randrange(len(data))
+        data[at:at] = rng.choice(make.all_tokens()).encode()
+    return bytes(data)
+
+
 def mixed_documents(rng, extra):
     """At least 2 MB: documents of 0.2 to 8 kB from each source in turn, as bytes."""
     english = (ROOT / "demo/wikitext2.test.txt").read_text()[:1_000_000]
@@ -81,6 +94,7 @@ def mixed_documents(rng, extra):
             documents.append(data[at:at + size])  # may cut a character in two
             at += size
     rng.shuffle(documents)
+    documents = [strewn(rng, document) for document in documents]
     return [damaged(rng, document, 200) if rng.random() < 0.1 else document for document in documents]
 
 
@@ -147,19 +161,6 @@ def compare(name, path, encode, encode_fast, work, args, sets):
     return result
 
 
-def as_tokenizer(processor):
-    """A SentencePiece BPE model in the tokenizers package, as transformers turns one into tokenizer.json: for its speed."""
-    pieces = {processor.id_to_piece(i): i for i in range(processor.get_piece_size())}
-    merges = [(processor.get_score(i), left, piece[len(left):]) for piece, i in pieces.items() if not processor.is_byte(i)
-              for left in (piece[:k] for k in range(1, len(piece))) if left in pieces and piece[len(left):] in pieces]
-    merges.sort(key=lambda m: (-m[0], pieces[m[1]], pieces[m[2]]))
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=pieces, merges=[m[1:] for m in merges], fuse_unk=True,
-                                                           unk_token=processor.id_to_piece(processor.unk_id()), byte_fallback=True))
-    tokenizer.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Prepend("▁"),
-                                                            tokenizers.normalizers.Replace(" ", "▁")])
-    return tokenizer
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=ROOT / "build/tests/encode_text")
@@ -171,7 +172,8 @@ def main():
     parser.add_argument("--corpus", nargs="*", default=[], help="more text files to mix in")
     parser.add_argument("--tokenizer", nargs="*", default=[ROOT / "tests/data/tiny-qwen/tokenizer.json"],
                         help="more tokenizer.json files")
-    parser.add_argument("--model", nargs="*", default=[ROOT / "demo/tiny-llama"], help="directories with a tokenizer.model")
+    parser.add_argument("--model", nargs="*", default=[ROOT / "demo/tiny-llama"],
+                        help="more directories, as AutoTokenizer reads them")
     parser.add_argument("--only", nargs="*", help="these tokenizers")
     args = parser.parse_args()
 
@@ -202,24 +204,21 @@ def main():
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
             results[name] = compare(name, path, lambda t: tokenizer.encode(t, add_special_tokens=False).ids,
                                     lambda ts: tokenizer.encode_batch_fast(ts, add_special_tokens=False), work, args, sets)
-        for path in args.model:
-            processor = sentencepiece.SentencePieceProcessor(model_file=str(pathlib.Path(path) / "tokenizer.model"))
-            name = pathlib.Path(path).name + " (tokenizer.model)"
-            results[name] = compare(name, path, processor.encode, lambda ts: processor.encode(ts, num_threads=1), work, args, sets)
-            other = as_tokenizer(processor)
-            for label in ("documents", "whole"):
-                texts = [record.decode("utf-8", "replace") for record in sets[label]]
-                seconds = best_seconds(lambda: other.encode_batch_fast(texts, add_special_tokens=False), args.rounds)
-                speed = sum(map(len, sets[label])) / 1e6 / seconds
-                result = results[name][label]
-                result |= {"tokenizers_mb_per_s": round(speed, 2),
-                           "times_as_fast_as_tokenizers": round(result["besad_mb_per_s"] / speed, 2)}
-                print(f"{name}: {label}: x{result['times_as_fast_as_tokenizers']} of the tokenizers package")
+        directories = {} if args.only else {pathlib.Path(path).name: pathlib.Path(path) for path in args.model}
+        for name in make_directories.DIRECTORIES:
+            if not args.only or name in args.only:
+                directories[name] = work / "directories" / name
+                make_directories.make_directory(directories[name], name, text, args.vocab, HERE)
+        for name, path in directories.items():
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            results[f"{name}/"] = compare(name, path, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"],
+                                          lambda ts: tokenizer._tokenizer.encode_batch_fast(ts, add_special_tokens=False), work,
+                                          args, sets)
 
     names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
     summary = {"command": "make tests && python3 tests/text/compare_tokenizers.py --out bench/results/tokenizer.json",
                "cpu": (names + [platform.machine()])[0], "tokenizers": tokenizers.__version__,
-               "sentencepiece": sentencepiece.__version__, "vocabulary": args.vocab,
+               "transformers": transformers.__version__, "vocabulary": args.vocab,
                "document_bytes": sum(map(len, documents)), "random_strings": args.strings, "rounds": args.rounds,
                "results": results}
     if args.out:

@@ -1,19 +1,19 @@
-/* Encodes records of text for compare_tokenizers.py: encode_text TOKENIZER RECORDS IDS [REPEATS]
- *
- * TOKENIZER is a tokenizer.json or a model directory. RECORDS holds for each text its length as a little-endian uint32 and its
- * bytes; IDS gets for each the count of its ids and the ids, all uint32. Prints the ids' count and the seconds of the fastest of
- * REPEATS rounds. */
+/* Encodes records of text for compare_tokenizers.py: encode_text TOKENIZER RECORDS IDS [REPEATS] TOKENIZER is a tokenizer.json
+ * or a model directory. RECORDS holds for each text its length as a little-endian uint32 and its bytes; IDS gets for each the
+ * count of its ids and the ids, all uint32. Prints the ids' count, the seconds of the fastest of REPEATS rounds, and the id in
+ * front of a text or -1. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "engine/file.h"
-#include "engine/text/bpe.h"
+#include "engine/json.h"
 #include "engine/text/tokenizer.h"
+#include "engine/text/tokenizer_json.h"
 
 struct encoder {
-	struct bpe *bpe;
+	struct tokenizer_json *parts;
 	struct tokenizer *tokenizer;
 };
 
@@ -35,7 +35,10 @@ static void load(struct encoder *encoder, const char *path)
 	char *json;
 	size_t bytes;
 	check(file_slurp(path, 1 << 28, &json, &bytes, &err), &err);
-	check(bpe_load(json, bytes, path, &encoder->bpe, &err), &err);
+	cJSON *tree;
+	check(json_parse(json, bytes, path, &tree, &err), &err);
+	check(tokenizer_json_load(tree, NULL, false, path, &encoder->parts, &err), &err);
+	cJSON_Delete(tree);
 	free(json);
 }
 
@@ -54,8 +57,8 @@ static size_t encode_all(const struct encoder *encoder, const char *records, siz
 		int32_t *ids;
 		size_t n;
 		struct error err;
-		if (encoder->bpe)
-			check(bpe_encode(encoder->bpe, records + at, bytes, &ids, &n, &err), &err);
+		if (encoder->parts)
+			check(tokenizer_json_encode(encoder->parts, records + at, bytes, &ids, &n, &err), &err);
 		else
 			check(tokenizer_encode(encoder->tokenizer, records + at, bytes, &ids, &n, &err), &err);
 		at += bytes;
@@ -101,9 +104,10 @@ int main(int argc, char **argv)
 		perror(argv[3]);
 		return 1;
 	}
-	printf("%zu %.6f\n", total, best);
+	int32_t bos = encoder.parts ? tokenizer_json_bos(encoder.parts) : tokenizer_bos(encoder.tokenizer);
+	printf("%zu %.6f %d\n", total, best, bos);
 	free(records);
-	bpe_free(encoder.bpe);
+	tokenizer_json_free(encoder.parts);
 	tokenizer_free(encoder.tokenizer);
 	return 0;
 }

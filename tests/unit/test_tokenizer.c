@@ -1,5 +1,6 @@
-/* Tokenizers: which files decide, BOS, a vocabulary that does not fit, and broken files. The ids themselves are compared with
- * known ones in test_corpus.c (SentencePiece) and in the tests of tokenizer.json. */
+/* Tokenizers: the ids that transformers gives for whole directories (tests/data/tokenizers/directories, see
+ * make_directories.py there), which files decide, BOS, an id that the embedding lacks, and broken files. */
+#include <dirent.h>
 #include <unistd.h>
 
 #include "tests/unit/scratch.h"
@@ -45,7 +46,7 @@ static void test_encode(void **state)
 	tokenizer_free(NULL);
 }
 
-/* Long texts are encoded in stretches; that must not show, wherever the cuts fall. */
+/* The words of a long text are remembered; that must not show. */
 static void test_long_text(void **state)
 {
 	struct scratch *s = *state;
@@ -72,6 +73,71 @@ static void test_long_text(void **state)
 	tokenizer_free(tokenizer);
 }
 
+/* ---- directories as transformers reads them ------------------------------------------------------------------------------- */
+static const unsigned char *next_record(const char *data, size_t size, size_t *at, uint32_t *bytes)
+{
+	assert_true(*at + 4 <= size);
+	memcpy(bytes, data + *at, 4);
+	const unsigned char *record = (const unsigned char *)data + *at + 4;
+	*at += 4 + *bytes;
+	assert_true(*at <= size);
+	return record;
+}
+
+static void check_directory(struct scratch *s, const char *directory)
+{
+	char path[1024], *texts, *golden;
+	size_t texts_size, golden_size, at = 0, golden_at = 0;
+	uint32_t bytes;
+	int32_t bos;
+	struct tokenizer *tokenizer;
+	struct warnings warnings = {0};
+	snprintf(path, sizeof path, "%s/ids", directory);
+	SUCCEEDS(file_slurp("tests/data/tokenizers/texts.bin", 1 << 20, &texts, &texts_size, &s->err));
+	SUCCEEDS(file_slurp(path, 1 << 20, &golden, &golden_size, &s->err));
+	SUCCEEDS(tokenizer_load(&PLACE(directory), INT32_MAX, &warnings, &tokenizer, &s->err));
+	assert_int_equal(warnings.count, 0);
+	memcpy(&bos, next_record(golden, golden_size, &golden_at, &bytes), 4);
+	if (tokenizer_bos(tokenizer) != bos) fail_msg("%s: %d in front, not %d", directory, tokenizer_bos(tokenizer), bos);
+	for (int text = 0; at < texts_size; text++) {
+		int32_t *ids;
+		size_t count;
+		uint32_t want_bytes;
+		const unsigned char *record = next_record(texts, texts_size, &at, &bytes);
+		const unsigned char *want = next_record(golden, golden_size, &golden_at, &want_bytes);
+		SUCCEEDS(tokenizer_encode(tokenizer, (const char *)record, bytes, &ids, &count, &s->err));
+		for (size_t i = 0; i < count && i < want_bytes / 2; i++)
+			if (ids[i] != (want[2 * i] | want[2 * i + 1] << 8))
+				fail_msg("%s, text %d, id %zu: %d instead of %d", directory, text, i, ids[i],
+					 want[2 * i] | want[2 * i + 1] << 8);
+		if (count != want_bytes / 2) fail_msg("%s, text %d: %zu ids instead of %u", directory, text, count, want_bytes / 2);
+		free(ids);
+	}
+	assert_int_equal(golden_at, golden_size);
+	tokenizer_free(tokenizer);
+	free(texts);
+	free(golden);
+}
+
+static void test_directories(void **state)
+{
+	struct scratch *s = *state;
+	static const char root[] = "tests/data/tokenizers/directories";
+	DIR *list = opendir(root);
+	assert_non_null(list);
+	int checked = 0;
+	for (struct dirent *entry; (entry = readdir(list));) {
+		char path[512];
+		if (entry->d_name[0] == '.') continue;
+		snprintf(path, sizeof path, "%s/%s", root, entry->d_name);
+		check_directory(s, path);
+		checked++;
+	}
+	closedir(list);
+	assert_true(checked >= 29);
+}
+
+/* ---- */
 static void test_bos(void **state)
 {
 	struct scratch *s = *state;
@@ -79,38 +145,50 @@ static void test_bos(void **state)
 		const char *config;
 		int32_t bos;
 	} cases[] = {
-		{"{}", 1},
+		{"{}", -1},
+		{"{\"add_bos_token\":true}", 1},
 		{"{\"add_bos_token\":false}", -1},
 		{"{\"add_bos_token\":true,\"bos_token\":\"</s>\"}", 2},
-		{"{\"bos_token\":{\"content\":\"<s>\",\"lstrip\":false}}", 1},
-		{"{\"add_bos_token\":null,\"bos_token\":null}", 1},
-		{"{\"add_bos_token\":false,\"bos_token\":\"<|none|>\"}", -1},
+		{"{\"add_bos_token\":true,\"bos_token\":{\"content\":\"<s>\",\"lstrip\":false}}", 1},
+		{"{\"add_bos_token\":true,\"bos_token\":null}", -1},
+		{"{\"add_bos_token\":true,\"bos_token\":\"<|new|>\"}", 2048}, /* it is added */
 	};
 	struct tokenizer *tokenizer;
 	link_model(s);
 	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err)); /* no tokenizer_config.json at all */
-	assert_int_equal(tokenizer_bos(tokenizer), 1);
+	assert_int_equal(tokenizer_bos(tokenizer), -1);
 	tokenizer_free(tokenizer);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		scratch_text(s, "tokenizer_config.json", cases[i].config);
-		SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
+		SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2049, NULL, &tokenizer, &s->err));
 		assert_int_equal(tokenizer_bos(tokenizer), cases[i].bos);
 		tokenizer_free(tokenizer);
 	}
-	scratch_text(s, "tokenizer_config.json", "{\"bos_token\":\"<|none|>\"}");
-	FAILS(STATUS_UNSUPPORTED, "'bos_token' '<|none|>'", tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
+	FAILS(STATUS_INVALID, "in front of a text has the id 2048, but the model's embedding has 2048 rows",
+	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	scratch_text(s, "tokenizer_config.json", "{\"add_bos_token\":\"yes\"}");
 	FAILS(STATUS_INVALID, "tokenizer_config.json: 'add_bos_token'",
 	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 }
 
+/* An id beyond the embedding is an error when a text has it. */
 static void test_larger_than_embedding(void **state)
 {
 	struct scratch *s = *state;
 	struct tokenizer *tokenizer;
-	FAILS(STATUS_INVALID, "tokenizer.model: the tokenizer has 2048 ids, but the model's embedding only 2047 rows",
-	      tokenizer_load(&PLACE(demo), 2047, NULL, &tokenizer, &s->err));
-	SUCCEEDS(tokenizer_load(&PLACE(demo), 4096, NULL, &tokenizer, &s->err)); /* an embedding may be padded */
+	int32_t *ids;
+	size_t count;
+	link_model(s);
+	scratch_text(s, "tokenizer_config.json", "{\"pad_token\":\"[PAD]\"}");
+	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
+	SUCCEEDS(tokenizer_encode(tokenizer, "a [PAD", 6, &ids, &count, &s->err));
+	free(ids);
+	FAILS(STATUS_INVALID,
+	      "tokenizer.model: the text holds the token '[PAD]' of id 2048, but the model's embedding has 2048 rows",
+	      tokenizer_encode(tokenizer, "a [PAD] b", 9, &ids, &count, &s->err));
+	tokenizer_free(tokenizer);
+	SUCCEEDS(tokenizer_load(&PLACE(demo), 10, NULL, &tokenizer, &s->err));
+	FAILS(STATUS_INVALID, "the token '\xe2\x96\x81the' of id", tokenizer_encode(tokenizer, "the", 3, &ids, &count, &s->err));
 	tokenizer_free(tokenizer);
 }
 
@@ -120,7 +198,7 @@ static void test_broken(void **state)
 	struct tokenizer *tokenizer;
 	char *model;
 	size_t bytes;
-	FAILS(STATUS_NOT_FOUND, "neither tokenizer.model nor tokenizer.json",
+	FAILS(STATUS_NOT_FOUND, "tokenizer.json: is not there, nor is a tokenizer.model",
 	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
 	scratch_text(s, "tokenizer.model", "");
 	FAILS(STATUS_INVALID, "tokenizer.model: not a SentencePiece model",
@@ -135,40 +213,110 @@ static void test_broken(void **state)
 	free(model);
 }
 
-static void test_tokenizer_json(void **state)
+static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:"
+			      "0000000000000000000000000000000000000000000000000000000000000000\nsize 499723\n";
+
+static void test_pointer(void **state)
 {
 	struct scratch *s = *state;
 	struct tokenizer *tokenizer;
-	char *text;
-	size_t bytes;
-	scratch_text(s, "tokenizer.json", "{");
-	FAILS(STATUS_INVALID, "tokenizer.json", tokenizer_load(&PLACE(s->directory), 1 << 20, NULL, &tokenizer, &s->err));
-	SUCCEEDS(file_slurp("tests/data/tokenizers/llama3.json", 1 << 20, &text, &bytes, &s->err));
-	scratch_write(s, "tokenizer.json", text, bytes);
-	free(text);
-	scratch_text(s, "tokenizer_config.json", "{\"add_bos_token\":false}"); /* the post-processor decides */
-	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 1 << 20, NULL, &tokenizer, &s->err));
-	assert_true(tokenizer_bos(tokenizer) >= 0);
+	scratch_text(s, "tokenizer.model", pointer);
+	FAILS(STATUS_INVALID, "tokenizer.model: a git-lfs pointer",
+	      tokenizer_load(&PLACE(s->directory), 9, NULL, &tokenizer, &s->err));
+	scratch_text(s, "tokenizer.json", pointer);
+	FAILS(STATUS_INVALID, "tokenizer.json: a git-lfs pointer",
+	      tokenizer_load(&PLACE(s->directory), 9, NULL, &tokenizer, &s->err));
+	assert_non_null(strstr(s->err.message, "git lfs pull"));
+}
+
+/* tokenizer.json counts; one that does not parse gives way, with a warning, but not one that asks for what is not supported. */
+static void test_which_file(void **state)
+{
+	struct scratch *s = *state;
+	struct tokenizer *tokenizer;
+	struct warnings warnings = {0};
+	static const char *const broken[] = {"{", "{}", pointer};
 	int32_t *ids;
 	size_t count;
-	SUCCEEDS(tokenizer_encode(tokenizer, "hello", 5, &ids, &count, &s->err));
-	assert_true(count >= 1 && count <= 5);
+	scratch_text(s, "tokenizer.json", "{");
+	FAILS(STATUS_INVALID, "tokenizer.json", tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
+	link_model(s);
+	scratch_text(s, "tokenizer_config.json", "{\"add_bos_token\":true}");
+	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+		scratch_text(s, "tokenizer.json", broken[i]);
+		SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, &warnings, &tokenizer, &s->err));
+		assert_int_equal(tokenizer_bos(tokenizer), 1);
+		tokenizer_free(tokenizer);
+		assert_int_equal(warnings.count, 1);
+		assert_non_null(strstr(warnings.messages[0], "/tokenizer.json"));
+		assert_non_null(strstr(warnings.messages[0], "the tokenizer is from tokenizer.model"));
+		warnings_free(&warnings);
+	}
+	scratch_text(s, "tokenizer.json", "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.5}}");
+	FAILS(STATUS_UNSUPPORTED, "tokenizer.json: model: dropout",
+	      tokenizer_load(&PLACE(s->directory), 9, NULL, &tokenizer, &s->err));
+	scratch_text(s, "tokenizer.json", "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}");
+	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 9, &warnings, &tokenizer, &s->err));
+	assert_int_equal(warnings.count, 0);
+	assert_int_equal(tokenizer_bos(tokenizer), -1); /* add_bos_token does not count here */
+	SUCCEEDS(tokenizer_encode(tokenizer, "ab", 2, &ids, &count, &s->err));
+	assert_int_equal(count, 1);
 	free(ids);
 	tokenizer_free(tokenizer);
-	FAILS(STATUS_INVALID, "but the model's embedding only 10 rows",
-	      tokenizer_load(&PLACE(s->directory), 10, NULL, &tokenizer, &s->err));
-	link_model(s); /* where both are there, tokenizer.model counts */
 	scratch_text(s, "tokenizer.json", "{");
-	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
+	assert_int_equal(unlink(scratch_path(s, "tokenizer.model")), 0);
+	scratch_text(s, "tokenizer.model", "no model");
+	FAILS(STATUS_INVALID,
+	      "nor does the other file serve: ", tokenizer_load(&PLACE(s->directory), 9, NULL, &tokenizer, &s->err));
+	assert_non_null(strstr(s->err.message, "tokenizer.model: not a SentencePiece model"));
+}
+
+/* A class that transformers builds anew and besad does not is told; without tokenizer.json it is refused. */
+static void test_other_classes(void **state)
+{
+	struct scratch *s = *state;
+	struct tokenizer *tokenizer;
+	struct warnings warnings = {0};
+	scratch_text(s, "tokenizer_config.json", "{\"tokenizer_class\":\"CohereTokenizerFast\"}");
+	scratch_text(s, "tokenizer.json", "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}");
+	SUCCEEDS(tokenizer_load(&PLACE(s->directory), 9, &warnings, &tokenizer, &s->err));
 	tokenizer_free(tokenizer);
+	assert_int_equal(warnings.count, 1);
+	assert_non_null(strstr(warnings.messages[0], "CohereTokenizer"));
+	warnings_free(&warnings);
+	assert_int_equal(unlink(scratch_path(s, "tokenizer.json")), 0);
+	link_model(s);
+	FAILS(STATUS_UNSUPPORTED, "a CohereTokenizer is not supported without a tokenizer.json",
+	      tokenizer_load(&PLACE(s->directory), 2048, NULL, &tokenizer, &s->err));
+}
+
+/* A qwen2 model with a tokenizer.json of its own: transformers would split as Qwen2 does. */
+static void test_own_splitting(void **state)
+{
+	struct scratch *s = *state;
+	struct tokenizer *tokenizer;
+	struct warnings warnings = {0};
+	int32_t *ids;
+	size_t count;
+	SUCCEEDS(tokenizer_load(&PLACE("tests/data/tiny-qwen"), 2048, &warnings, &tokenizer, &s->err));
+	assert_int_equal(warnings.count, 1);
+	assert_non_null(strstr(warnings.messages[0], "splits text otherwise than Qwen2Tokenizer"));
+	assert_int_equal(tokenizer_bos(tokenizer), 2046);
+	SUCCEEDS(tokenizer_encode(tokenizer, "<|end_of_text|>", 15, &ids, &count, &s->err));
+	assert_int_equal(count, 1);
+	assert_int_equal(ids[0], 2047);
+	free(ids);
+	tokenizer_free(tokenizer);
+	warnings_free(&warnings);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_encode), SCRATCH_TEST(test_long_text),
-		SCRATCH_TEST(test_bos),    SCRATCH_TEST(test_larger_than_embedding),
-		SCRATCH_TEST(test_broken), SCRATCH_TEST(test_tokenizer_json),
+		SCRATCH_TEST(test_encode),        SCRATCH_TEST(test_long_text),  SCRATCH_TEST(test_directories),
+		SCRATCH_TEST(test_bos),           SCRATCH_TEST(test_broken),     SCRATCH_TEST(test_larger_than_embedding),
+		SCRATCH_TEST(test_pointer),       SCRATCH_TEST(test_which_file), SCRATCH_TEST(test_other_classes),
+		SCRATCH_TEST(test_own_splitting),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,18 +2,22 @@
 """Makes the small tokenizers of this directory and the ids that the tokenizers package gives for texts.bin.
 
 Each tokenizer has the normalizer, pre-tokenizer, post-processor, model options and kinds of added tokens of the family it is named
-after, and a vocabulary of a few hundred tokens trained on sample.txt. Needs the tokenizers package; CI uses what is committed.
+after, and a vocabulary of a few hundred tokens trained on sample.txt. Needs the tokenizers and sentencepiece
+packages; CI uses what is committed.
 
     python3 tests/data/tokenizers/make.py [--out DIR] [--vocab N] [--corpus FILE ...]
 """
 import argparse
+import base64
+import io
 import json
 import pathlib
 import random
 import struct
+import tempfile
 import unicodedata
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, pre_tokenizers, trainers
 
 HERE = pathlib.Path(__file__).parent
 SPACE = "\u2581"
@@ -67,6 +71,24 @@ PREPEND = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SP
 LLAMA2 = {"unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True}
 BASE = [special("<unk>"), special("<s>"), special("</s>")]
 
+KIMI = (r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+        r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def bert_template(cls="[CLS]", sep="[SEP]"):
+    made = template(cls)
+    made["single"].append({"SpecialToken": {"id": sep, "type_id": 0}})
+    made["special_tokens"][sep] = {"id": sep, "ids": [sep], "tokens": [sep]}
+    return made
+
+
+BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+BERT_TOKENS = [special(f"[{name}]") for name in ("PAD", "UNK", "CLS", "SEP", "MASK")]
+WORDPIECE = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+
 # name: normalizer, pre_tokenizer, post_processor, model options, tokens at the start of the vocabulary, tokens behind it
 FAMILIES = {
     "gpt2": (None, byte_level(use_regex=True), byte_level(True, True),
@@ -115,6 +137,66 @@ FAMILIES = {
                    metaspace("always", True),
                    template("<s>"), {"unk_token": "<unk>", "fuse_unk": False}, BASE,
                    [added("[x]", lstrip=True, rstrip=True), added(" [y]", lstrip=True), added("[y]", single_word=True)]),
+    # DeepSeek LLM and Coder: an anchor, and classes with ranges of many scripts.
+    "deepseek-llm": (None, sequence(split(r"[\r\n]"), split(r"\s?[A-Za-zµÀ-ÖØ-öø-ƺΆΈ-ΊΌΎ-ΡΣ-ϵＡ-Ｚａ-ｚ]+"),
+                                    split(r"\s?[!-/:-~！-／‘-‟　-。]+"),
+                                    split(r"\s+$"), split(r"[一-龥ࠀ-一가-퟿]+"), {"type": "Digits", "individual_digits": True},
+                                    byte_level()),
+                     template("<s>"), {}, [], [special("<s>"), added("<|User|>")]),
+    # Kimi K2: intersections of classes.
+    "kimi": (None, sequence(split(KIMI), byte_level()), None, {}, [], [special("[BOS]"), special("<|im_end|>")]),
+    "clip": ({"type": "Sequence", "normalizers": [{"type": "NFC"}, replace(r"\s+", " ", "Regex"), {"type": "Lowercase"}]},
+             sequence(split(CLIP, "Removed", True), byte_level()),
+             {"type": "RobertaProcessing", "sep": ["<|endoftext|>", 0], "cls": ["<|startoftext|>", 0], "trim_offsets": False,
+              "add_prefix_space": False},
+             {"end_of_word_suffix": "</w>", "continuing_subword_prefix": "", "unk_token": "<|endoftext|>"},
+             [special("<|startoftext|>", normalized=True), special("<|endoftext|>")], []),
+    "openai-gpt": ({"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+                    "lowercase": True}, {"type": "BertPreTokenizer"}, None,
+                   {"end_of_word_suffix": "</w>", "unk_token": "<unk>"}, [special("<unk>")], []),
+    "prefixed": ({"type": "StripAccents"}, {"type": "Whitespace"}, None,
+                 {"continuing_subword_prefix": "##", "end_of_word_suffix": "@", "unk_token": "<unk>", "byte_fallback": True},
+                 BASE, []),
+    "bert-uncased": (BERT | {"lowercase": True}, {"type": "BertPreTokenizer"}, bert_template(), WORDPIECE, BERT_TOKENS, []),
+    "bert-cased": (BERT | {"lowercase": False, "strip_accents": True}, {"type": "BertPreTokenizer"},
+                   {"type": "BertProcessing", "sep": ["[SEP]", 0], "cls": ["[CLS]", 0]},
+                   WORDPIECE | {"max_input_chars_per_word": 12, "continuing_subword_prefix": "@@"}, BERT_TOKENS,
+                   [added("ing", single_word=True, normalized=True)]),
+    "wordlevel": ({"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"}]}, {"type": "Whitespace"}, None,
+                  {"type": "WordLevel", "unk_token": "<unk>"}, [special("<unk>")], [special("<mask>", lstrip=True)]),
+    "t5": ({"type": "Precompiled"}, sequence({"type": "WhitespaceSplit"}, metaspace("always", True)), None,
+           {"type": "Unigram"}, [special("<pad>"), special("</s>"), special("<unk>")],
+           [special(f"<extra_id_{i}>") for i in range(4)]),
+    "xlm-r": ({"type": "Sequence", "normalizers": [{"type": "Precompiled"}, replace(" {2,}", " ", "Regex")]},
+              {"type": "Metaspace", "replacement": SPACE, "add_prefix_space": True}, bert_template("<s>", "</s>"),
+              {"type": "Unigram"}, [special("<s>"), special("<pad>"), special("</s>"), special("<unk>")],
+              [special("<mask>", lstrip=True)]),
+    "unigram-bytes": ({"type": "NFKC"}, metaspace("first", False), template("<s>"), {"type": "Unigram", "byte_fallback": True},
+                      BASE, [added("<tool>")]),
+    "albert": ({"type": "Sequence", "normalizers": [replace("``", '"'), {"type": "NFKD"}, {"type": "StripAccents"},
+                                                    {"type": "Lowercase"}, replace(r"^\s+|\s+$", "", "Regex")]},
+               metaspace("never", True), bert_template(), {"type": "Unigram"},
+               [special("<pad>"), special("<unk>"), special("[CLS]"), special("[SEP]")], []),
+    # ByteLevel before other steps, in the normalizer, and where the model does not take bytes.
+    "bytes-first": (None, sequence(byte_level(True, True), {"type": "Digits", "individual_digits": False},
+                                   split("Ġ", "MergedWithNext")), None, {}, [], [special("<|endoftext|>")]),
+    "bytes-twice": (None, sequence({"type": "CharDelimiterSplit", "delimiter": "e"}, byte_level(), split("[¡-ÿ]+", "Contiguous"),
+                                   byte_level()), None, {}, [], []),
+    "bytes-normalized": ({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "ByteLevel"}]},
+                         sequence(split("Ġ?[^Ġ]+"), {"type": "FixedLength", "length": 7}), None, {}, [],
+                         [added("é", normalized=True)]),
+    "bytes-pieces": (None, byte_level(False, True), None, {"type": "Unigram"}, [special("<unk>")], []),
+    # What Oniguruma's expressions may say.
+    "odd-regex": (None, sequence(split(r"(?<=\n)", "Isolated"), split(r"^[ \t]+", "MergedWithNext"),
+                                 split(r"(?=[A-Z])|\bthe\b", "Isolated"),
+                                 split(r"[\p{L}&&[^a-e]]{2}+|[[:digit:]x[yz]]+", "MergedWithPrevious"),
+                                 split(r"(?m:b.b)|\h{3}|(?<q>['\"])[a-z]*\k<q>|\R$|\A\s|\s\z|x{,2}!|\p{^Alpha}{4}", "Isolated")),
+                  None, {"unk_token": "<unk>"}, BASE, []),
+    "odd-scripts": (replace(r"$", ";", "Regex"), sequence({"type": "UnicodeScripts"},
+                                                          {"type": "Punctuation", "behavior": "Removed"},
+                                                          {"type": "Split", "pattern": {"String": "th"}, "behavior": "Removed",
+                                                           "invert": False}),
+                    None, {"unk_token": "<unk>", "fuse_unk": True}, BASE, []),
     "odd-words": ({"type": "NFKD"}, sequence({"type": "WhitespaceSplit"}, {"type": "Digits", "individual_digits": False},
                                             {"type": "Punctuation", "behavior": "MergedWithPrevious"},
                                             split(r"(?i:the)|[aeiou]|\p{Greek}", "MergedWithNext"),
@@ -123,32 +205,98 @@ FAMILIES = {
 }
 
 
+RULES = {"\t": " ", "\n": " ", "\r": " ", "\u00a0": " ", "\u3000": " ", "\u2581": " ", "½": "1⁄2", "Ⅷ": "VIII", "ſ": "s",
+         "e\u0301": "é",
+         "\u200b": " ", "\x01": "", "\x7f": "", "，": ",", "…": "...", "ﬁ": "fi", "a\u0300": "à", "\u0301": ""}
+
+
+def write_rules(directory):
+    """A table of rules for SentencePiece, of the kinds that its nmt_nfkc has, but few."""
+    path = pathlib.Path(directory) / "rules.tsv"
+    path.write_text("".join(" ".join(f"{ord(c):X}" for c in old) + "\t" + " ".join(f"{ord(c):X}" for c in new) + "\n"
+                            for old, new in RULES.items()))
+    return str(path)
+
+
+def small_charsmap():
+    """Their charsmap, in base64."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    with tempfile.TemporaryDirectory() as directory:
+        made = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d e f"] * 50), model_writer=made, vocab_size=12,
+                                                 normalization_rule_tsv=write_rules(directory), hard_vocab_limit=False,
+                                                 minloglevel=2)
+        proto = sentencepiece_model_pb2.ModelProto.FromString(made.getvalue())
+    return base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode()
+
+
+def fill_charsmap(node):
+    if isinstance(node, dict):
+        return {key: fill_charsmap(value) for key, value in node.items()} | (
+            {"precompiled_charsmap": small_charsmap()} if node.get("type") == "Precompiled" else {})
+    return [fill_charsmap(value) for value in node] if isinstance(node, list) else node
+
+
+def trainer_of(kind, vocab, first, alphabet, options):
+    common = {"vocab_size": vocab, "special_tokens": first, "show_progress": False}
+    if kind == "Unigram":
+        unk = next((token for token in first if "unk" in token.lower()), None)
+        return trainers.UnigramTrainer(**common, unk_token=unk, initial_alphabet=alphabet)
+    if kind == "WordLevel":
+        return trainers.WordLevelTrainer(**common)
+    affixes = {key: options[key] for key in ("continuing_subword_prefix", "end_of_word_suffix") if options.get(key)}
+    trainer = trainers.WordPieceTrainer if kind == "WordPiece" else trainers.BpeTrainer
+    return trainer(**common, **affixes, limit_alphabet=vocab // 3, initial_alphabet=alphabet)
+
+
+def empty_model(kind, options):
+    if kind == "Unigram":
+        return ({"type": kind, "unk_id": None, "vocab": [["<unk>", 0.0]]}
+                | {k: v for k, v in options.items() if k == "byte_fallback"})
+    if kind == "BPE":
+        return {"type": kind} | options | {"unk_token": None, "vocab": {}, "merges": []}
+    return {"type": kind} | options | {"vocab": {}}
+
+
 def train(family, corpus, vocab):
     """A tokenizer.json as a dict; the ids of added tokens behind the vocabulary follow it."""
     normalizer, pre_tokenizer, post_processor, options, front, behind = FAMILIES[family]
-    options = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False,
-               "byte_fallback": False} | options
-    shell = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": normalizer,
-             "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": None,
-             "model": {"type": "BPE"} | options | {"unk_token": None, "vocab": {}, "merges": []}}
+    options = dict(options)
+    kind = options.pop("type", "BPE")
+    if kind == "BPE":
+        options = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                   "fuse_unk": False, "byte_fallback": False} | options
+    shell = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": fill_charsmap(normalizer),
+             "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": None, "model": empty_model(kind, options)}
     learner = Tokenizer.from_str(json.dumps(shell))
-    is_bytes = "ByteLevel" in json.dumps(pre_tokenizer)
-    if pre_tokenizer is None or pre_tokenizer.get("split") is False or family == "gemma2":
+    is_bytes = "ByteLevel" in json.dumps([normalizer, pre_tokenizer])
+    if kind == "BPE" and (pre_tokenizer is None or pre_tokenizer.get("split") is False or family == "gemma2"):
         # SentencePiece learns from words and from runs of spaces.
         learner.pre_tokenizer = pre_tokenizers.Split(Regex(f"{SPACE}+[^{SPACE}\\n]*|\\n+"), "isolated")
+    if family in ("unigram-bytes", "odd-regex"):
+        learner.pre_tokenizer = pre_tokenizers.Metaspace(split=True)
     first = [token["content"] for token in front]
-    if options["byte_fallback"]:
+    if options.get("byte_fallback"):
         first += [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=first, show_progress=False, limit_alphabet=vocab // 3,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()) if is_bytes else [])
-    learner.train_from_iterator([text[i:i + 1000] for text in corpus for i in range(0, len(text), 1000)], trainer)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) if is_bytes else []
+    learner.train_from_iterator([text[i:i + 1000] for text in corpus for i in range(0, len(text), 1000)],
+                                trainer_of(kind, vocab, first, alphabet, options))
     model = json.loads(learner.to_str())["model"]
-    legacy = family in ("gpt2", "llama2", "qwen2.5")
-    merges = [" ".join(pair) for pair in model["merges"]] if legacy else model["merges"]
-    shell["model"] = {"type": "BPE"} | options | {"vocab": model["vocab"], "merges": merges}
-    if family == "gpt2":
-        del shell["model"]["type"]  # as in the first files
-    ids = dict(model["vocab"])
+    if kind == "Unigram":
+        ids = {token: i for i, (token, _) in enumerate(model["vocab"])}
+        model["vocab"] = [[token, round(score, 6)] for token, score in model["vocab"]]
+        shell["model"] = model | {k: v for k, v in options.items() if k == "byte_fallback"}
+    elif kind == "BPE":
+        legacy = family in ("gpt2", "llama2", "qwen2.5", "openai-gpt")
+        merges = [" ".join(pair) for pair in model["merges"]] if legacy else model["merges"]
+        shell["model"] = {"type": "BPE"} | options | {"vocab": model["vocab"], "merges": merges}
+        if family == "gpt2":
+            del shell["model"]["type"]  # as in the first files
+        ids = dict(model["vocab"])
+    else:
+        shell["model"] = {"type": kind} | options | {"vocab": model["vocab"]}
+        ids = dict(model["vocab"])
     for token in front + behind:
         ids.setdefault(token["content"], len(ids))
         shell["added_tokens"].append({"id": ids[token["content"]], "single_word": False, "lstrip": False, "rstrip": False} | token)
@@ -232,6 +380,15 @@ def golden_texts():
     texts += [b"\xe2\x96", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf8\x88\x80\x80\x80", b"a\xff\xfeb",
               b"\xf4\x90\x80\x80", b"\xe0\x80\x80"]
     return texts
+
+
+def read_records(path):
+    data, at, records = pathlib.Path(path).read_bytes(), 0, []
+    while at < len(data):
+        size = struct.unpack_from("<I", data, at)[0]
+        records.append(data[at + 4:at + 4 + size])
+        at += 4 + size
+    return records
 
 
 def write_records(path, records):
