@@ -172,7 +172,7 @@ class BadInput(unittest.TestCase):
             shutil.copy(os.path.join(demo, name), directory)
         with open(os.path.join(self.daemon.data, "words.txt"), "wb") as file:
             file.write(b"some words " * 1000)
-        self.check("chatty", "2048", "300", calibration={"path": "words.txt", "samples": 4, "sequence_length": 16})
+        self.check("chatty", "of id", "300 rows", calibration={"path": "words.txt", "samples": 4, "sequence_length": 16})
 
     def test_broken_json_lines(self):
         with gzip.open(os.path.join(self.daemon.data, "broken.jsonl.gz"), "wb") as file:
