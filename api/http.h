@@ -121,7 +121,7 @@ handler_fn DASHBOARD_FILES(ASSET_HANDLER) asset_openapi; /* assets.c */
 void time_format(int64_t milliseconds, char ret[32]);
 
 cJSON *job_json(const struct job *);
-cJSON *event_json(const struct event *);
+cJSON *event_json(const struct stored_event *);
 
 /* Query parameters, after router_check has refused unknown and doubled ones. */
 const char *query_value(const struct request *, const char *key);

@@ -72,7 +72,7 @@ cJSON *job_json(const struct job *job)
 	return json;
 }
 
-cJSON *event_json(const struct event *event)
+cJSON *event_json(const struct stored_event *event)
 {
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddNumberToObject(json, "id", (double)event->id);

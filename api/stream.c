@@ -64,7 +64,7 @@ static time_t monotonic_seconds(void)
 
 /* ---- channels; all under the hub's lock --------------------------------------------------------------------------------- */
 
-static void format_event(struct buffer *to, const struct event *event)
+static void format_event(struct buffer *to, const struct stored_event *event)
 {
 	cJSON *json = event_json(event);
 	char *text = json ? cJSON_PrintUnformatted(json) : NULL;

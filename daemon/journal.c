@@ -6,17 +6,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "engine/job/event.h"
 #include "engine/json.h"
 
 enum { MAX_JOURNAL = 1 << 30 };
-
-bool journal_tells_once(const char *type)
-{
-	static const char *const types[] = {"eval.finished", "task.finished", "warning"};
-	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-		if (strcmp(type, types[i]) == 0) return true;
-	return false;
-}
 
 /* Takes one line into account. */
 static enum status replay(struct journal *journal, const char *line, size_t bytes, struct error *err)
@@ -38,7 +31,7 @@ static enum status replay(struct journal *journal, const char *line, size_t byte
 			journal->result = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(event, "data"));
 		}
 	}
-	if (status == STATUS_OK && journal_tells_once(type))
+	if (status == STATUS_OK && event_is_once(type))
 		cJSON_AddItemToArray(journal->told, event);
 	else
 		cJSON_Delete(event);
@@ -102,15 +95,14 @@ bool journal_has(const struct journal *journal, const char *type, const cJSON *d
 	return false;
 }
 
-enum status journal_append(struct journal *journal, const char *type, const char *data, bool durable, struct error *err)
+enum status journal_append(struct journal *journal, const char *type, const char *data, int64_t at, bool durable, struct error *err)
 {
 	char *line, created_at[40];
-	struct timespec now;
+	time_t seconds = (time_t)(at / 1000);
 	struct tm utc;
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &utc);
+	gmtime_r(&seconds, &utc);
 	size_t used = strftime(created_at, sizeof created_at, "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(created_at + used, sizeof created_at - used, ".%03ldZ", now.tv_nsec / 1000000);
+	snprintf(created_at + used, sizeof created_at - used, ".%03dZ", (int)(at % 1000));
 	int bytes = asprintf(&line, "{\"id\":%lld,\"type\":\"%s\",\"created_at\":\"%s\",\"data\":%s}\n",
 			     (long long)journal->last_id + 1, type, created_at, data);
 	if (bytes < 0) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");

@@ -27,13 +27,10 @@ struct journal {
 enum status journal_open(const char *path, struct journal *ret, struct error *err);
 void journal_close(struct journal *);
 
-/* Is an event of this type told once only, although a resumed job comes to it again? */
-bool journal_tells_once(const char *type);
-
 /* Has an earlier attempt told this event, which is one that is told once? */
 bool journal_has(const struct journal *, const char *type, const cJSON *data);
 
-/* Appends an event with the next id; `data` is JSON. */
-enum status journal_append(struct journal *, const char *type, const char *data, bool durable, struct error *err);
+/* Appends an event with the next id; `data` is JSON, `at` in milliseconds since 1970. */
+enum status journal_append(struct journal *, const char *type, const char *data, int64_t at, bool durable, struct error *err);
 
 #endif

@@ -24,7 +24,7 @@
 #include "engine/file.h"
 #include "engine/json.h"
 
-enum { EXIT_USAGE = 2, EXIT_SIGNAL = 128, MAX_JOB_FILE = 1 << 20, MAX_ID = 64, STEP_MILLISECONDS = 500 };
+enum { EXIT_USAGE = 2, EXIT_SIGNAL = 128, MAX_JOB_FILE = 1 << 20, MAX_ID = 64 };
 
 struct run {
 	const struct options *options;
@@ -36,7 +36,6 @@ struct run {
 	struct backend *backend;
 	struct journal journal;
 	struct bar bar;
-	int64_t step_written;
 	atomic_bool stop, finished;
 	enum status status; /* of the engine, once finished */
 	struct error err;
@@ -52,36 +51,39 @@ static int64_t monotonic_milliseconds(void)
 
 /* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
 
-static enum status append(struct run *run, const char *type, const cJSON *data, bool durable, struct error *err)
+static enum status append(struct run *run, const char *type, const cJSON *data, int64_t at, bool durable, struct error *err)
 {
 	char *text = cJSON_PrintUnformatted(data);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	enum status status = journal_append(&run->journal, type, text, durable, err);
+	enum status status = journal_append(&run->journal, type, text, at, durable, err);
 	free(text);
 	return status;
 }
 
-static enum status on_event(void *context, const char *type, const cJSON *data, struct error *err)
+static enum status append_now(struct run *run, const char *type, const cJSON *data, bool durable, struct error *err)
 {
-	struct run *run = context;
-	int64_t now = monotonic_milliseconds();
-	if (journal_tells_once(type) && journal_has(&run->journal, type, data)) return STATUS_OK;
-	bar_event(&run->bar, type, data);
-	if (strcmp(type, "block.step") == 0) {
-		if (now - run->step_written < STEP_MILLISECONDS) return STATUS_OK;
-		run->step_written = now;
-	}
-	return append(run, type, data, false, err);
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return append(run, type, data, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, durable, err);
 }
 
-static enum status on_block(void *context, int block, const cJSON *data, struct error *err)
+static enum status on_event(void *context, const struct event *event, struct error *err)
 {
 	struct run *run = context;
+	const struct event_kind *kind = &event_kinds[event->type];
+	if (kind->once && journal_has(&run->journal, kind->name, event->data)) return STATUS_OK;
+	bar_event(&run->bar, kind->name, event->data);
+	return append(run, kind->name, event->data, event->at, false, err);
+}
+
+static enum status on_block(void *context, int block, const struct event *event, struct error *err)
+{
+	struct run *run = context;
+	const char *name = event_kinds[event->type].name;
 	(void)block;
-	TRY(append(run, "block.finished", data, true, err));
+	TRY(append(run, name, event->data, event->at, true, err));
 	run->journal.blocks_done++;
-	bar_event(&run->bar, "block.finished", data);
-	run->step_written = 0;
+	bar_event(&run->bar, name, event->data);
 	return STATUS_OK;
 }
 
@@ -203,7 +205,7 @@ static enum status work(struct run *run, struct error *err)
 	cJSON *result = NULL, *started = cJSON_CreateObject();
 	cJSON_AddNumberToObject(started, "attempt", run->journal.attempts + 1);
 	cJSON_AddNumberToObject(started, "blocks_done", run->journal.blocks_done);
-	enum status status = append(run, "job.started", started, false, err);
+	enum status status = append_now(run, "job.started", started, false, err);
 	cJSON_Delete(started);
 	TRY(status);
 	TRY(prepare_output(&run->options->roots, run->spec->output, run->spec->overwrite, run->id, err));
@@ -222,7 +224,7 @@ static enum status work(struct run *run, struct error *err)
 	if (!status) status = engine_run(&job, run->backend, &sink, &result, err);
 	prepare_paths_free(&paths);
 	if (!status) prepare_sweep(&run->options->roots, run->options->keep_replaced);
-	if (!status) status = append(run, "job.succeeded", result, true, err);
+	if (!status) status = append_now(run, "job.succeeded", result, true, err);
 	if (!status) run->result = cJSON_Print(result);
 	cJSON_Delete(result);
 	return status;

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "daemon/device.h"
-#include "daemon/journal.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "daemon/text.h"
@@ -19,7 +18,6 @@
 #include "engine/json.h"
 
 enum {
-	STEP_MILLISECONDS = 500,      /* between two block.step events */
 	PROGRESS_MILLISECONDS = 1000, /* between two writes of the progress */
 	TROUBLE_SECONDS = 3,          /* before the database is tried again */
 	SWEEP_SECONDS = 600,          /* between two looks at replaced outputs */
@@ -46,7 +44,7 @@ struct attempt {
 	struct worker *worker;
 	const struct job *job;
 	struct job_progress progress;
-	int64_t step_written, progress_written;
+	int64_t progress_written;
 };
 
 static int64_t monotonic_milliseconds(void)
@@ -58,49 +56,33 @@ static int64_t monotonic_milliseconds(void)
 
 /* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
 
-/* The events that may come again after a resume say which attempt they are of. */
-static char *event_text(const struct attempt *attempt, const char *type, const cJSON *data)
-{
-	if (strcmp(type, "block.started") != 0 && strcmp(type, "block.step") != 0) return cJSON_PrintUnformatted(data);
-	cJSON *copy = cJSON_Duplicate(data, true);
-	cJSON_AddNumberToObject(copy, "attempt", attempt->job->attempt);
-	char *text = cJSON_PrintUnformatted(copy);
-	cJSON_Delete(copy);
-	return text;
-}
-
-static enum status on_event(void *context, const char *type, const cJSON *data, struct error *err)
+static enum status on_event(void *context, const struct event *event, struct error *err)
 {
 	struct attempt *attempt = context;
+	const struct event_kind *kind = &event_kinds[event->type];
 	atomic_fetch_add(&attempt->worker->pulse, 1);
-	int64_t now = monotonic_milliseconds();
-	bool step = strcmp(type, "block.step") == 0;
-	if (step && now - attempt->step_written < STEP_MILLISECONDS) return STATUS_OK;
-	char *text = event_text(attempt, type, data);
+	char *text = cJSON_PrintUnformatted(event->data);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	bool once = journal_tells_once(type);
-	enum status status = (once ? db_event_append_once : db_event_append)(attempt->worker->config.db, attempt->job->id, type,
-									     text, &attempt->progress, err);
+	const struct new_event new = {.type = kind->name, .data = text, .at = event->at, .once = kind->once};
+	enum status status = db_event_append(attempt->worker->config.db, attempt->job->id, &new, &attempt->progress, err);
 	free(text);
-	if (step) attempt->step_written = now;
-	attempt->progress_written = now;
+	attempt->progress_written = monotonic_milliseconds();
 	return status;
 }
 
-static enum status on_block(void *context, int block, const cJSON *data, struct error *err)
+static enum status on_block(void *context, int block, const struct event *event, struct error *err)
 {
 	struct attempt *attempt = context;
 	struct worker *worker = attempt->worker;
-	char *text = cJSON_PrintUnformatted(data);
+	char *text = cJSON_PrintUnformatted(event->data);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	enum status status = db_block_commit(worker->config.db, attempt->job->id, block, text, &attempt->progress, err);
+	enum status status = db_block_commit(worker->config.db, attempt->job->id, block, text, event->at, &attempt->progress, err);
 	free(text);
 	/* cJSON_GetNumberValue is NaN for null. */
 	if (!status)
 		metrics_count_block(worker->config.metrics,
-				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(data, "reconstruction")),
-				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(data, "seconds")));
-	attempt->step_written = 0;
+				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(event->data, "reconstruction")),
+				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(event->data, "seconds")));
 	attempt->progress_written = monotonic_milliseconds();
 	return status;
 }

@@ -168,7 +168,7 @@ enum status db_notification_delay(struct db *, const char *job_id, int64_t due_a
 
 /* ---- events and blocks -------------------------------------------------------------------------------------------------- */
 
-struct event {
+struct stored_event {
 	int64_t id; /* 1, 2, 3 … within its job */
 	char *type;
 	int64_t created_at;
@@ -176,7 +176,7 @@ struct event {
 };
 
 struct event_list {
-	struct event *events;
+	struct stored_event *events;
 	size_t count;
 	bool more;            /* there are others behind the last one */
 	enum job_state state; /* of the job, and the id of its newest event, in the same snapshot */
@@ -185,18 +185,18 @@ struct event_list {
 
 void event_list_clear(struct event_list *);
 
-/* Appends one event, and the progress where it is not NULL. STATUS_NOT_FOUND when there is no such job. */
-enum status db_event_append(struct db *, const char *id, const char *type, const char *data, const struct job_progress *,
-			    struct error *err);
+struct new_event {
+	const char *type, *data; /* data is JSON */
+	int64_t at;              /* milliseconds since 1970 */
+	bool once; /* not if the job has one of that type with the same data: a crash may have come between telling and noting it */
+};
 
-/* The same, unless the job has an event of that type with the same data already: for what an attempt may repeat that a crash cut short
- * between telling and remembering that it told. */
-enum status db_event_append_once(struct db *, const char *id, const char *type, const char *data, const struct job_progress *,
-				 struct error *err);
+/* Appends one event, and the progress where it is not NULL. STATUS_NOT_FOUND when there is no such job. */
+enum status db_event_append(struct db *, const char *id, const struct new_event *, const struct job_progress *, struct error *err);
 
 /* Block `block` is finished: its report row, block.finished and blocks_done, all or nothing. A block that is already committed, or that
  * is not the next one, is STATUS_INTERNAL. */
-enum status db_block_commit(struct db *, const char *id, int block, const char *data, const struct job_progress *,
+enum status db_block_commit(struct db *, const char *id, int block, const char *data, int64_t at, const struct job_progress *,
 			    struct error *err);
 
 /* Up to `limit` events with ids above `after`, in order. STATUS_NOT_FOUND. */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum status event_insert(struct connection *writer, const char *id, const char *type, const char *data, struct error *err)
+static enum status insert(struct connection *writer, const char *id, const struct new_event *event, struct error *err)
 {
 	int changes;
 	TRY(execute(writer, err, &changes, "UPDATE jobs SET last_event = last_event + 1 WHERE id = ?1", "s", id));
@@ -12,7 +12,12 @@ enum status event_insert(struct connection *writer, const char *id, const char *
 	return execute(writer, err, NULL,
 		       "INSERT INTO events (job_id, id, type, created_at, data)"
 		       " SELECT id, last_event, ?2, ?3, ?4 FROM jobs WHERE id = ?1",
-		       "ssis", id, type, now_milliseconds(), data);
+		       "ssis", id, event->type, event->at, event->data);
+}
+
+enum status event_insert(struct connection *writer, const char *id, const char *type, const char *data, struct error *err)
+{
+	return insert(writer, id, &(struct new_event){.type = type, .data = data, .at = now_milliseconds()}, err);
 }
 
 enum status progress_write(struct connection *writer, const char *id, const struct job_progress *progress, struct error *err)
@@ -21,15 +26,6 @@ enum status progress_write(struct connection *writer, const char *id, const stru
 		       "UPDATE jobs SET phase = ?2, block = ?3, blocks = ?4, fraction = ?5, eta_seconds = ?6 WHERE id = ?1",
 		       "ssiidd", id, progress->phase, (int64_t)progress->block, (int64_t)progress->blocks, progress->fraction,
 		       progress->eta_seconds);
-}
-
-enum status db_event_append(struct db *db, const char *id, const char *type, const char *data, const struct job_progress *progress,
-			    struct error *err)
-{
-	TRY(write_begin(db, err));
-	enum status status = event_insert(&db->writer, id, type, data, err);
-	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
-	return write_end(db, status, id, err);
 }
 
 static enum status event_exists(struct connection *connection, const char *id, const char *type, const char *data, bool *ret,
@@ -41,18 +37,19 @@ static enum status event_exists(struct connection *connection, const char *id, c
 	return query_step(connection, statement, ret, err);
 }
 
-enum status db_event_append_once(struct db *db, const char *id, const char *type, const char *data,
-				 const struct job_progress *progress, struct error *err)
+enum status db_event_append(struct db *db, const char *id, const struct new_event *event, const struct job_progress *progress,
+			    struct error *err)
 {
 	bool told = false;
 	TRY(write_begin(db, err));
-	enum status status = event_exists(&db->writer, id, type, data, &told, err);
-	if (!status && !told) status = event_insert(&db->writer, id, type, data, err);
+	enum status status = event->once ? event_exists(&db->writer, id, event->type, event->data, &told, err) : STATUS_OK;
+	if (!status && !told) status = insert(&db->writer, id, event, err);
 	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
 	return write_end(db, status, told ? NULL : id, err);
 }
 
-static enum status block_insert(struct connection *writer, const char *id, int block, const char *data, struct error *err)
+static enum status block_insert(struct connection *writer, const char *id, int block, const char *data, int64_t at,
+				struct error *err)
 {
 	int changes;
 	TRY(execute(writer, err, &changes, "UPDATE jobs SET blocks_done = blocks_done + 1 WHERE id = ?1 AND blocks_done = ?2", "si",
@@ -60,14 +57,14 @@ static enum status block_insert(struct connection *writer, const char *id, int b
 	if (changes == 0) return error_set(err, STATUS_INTERNAL, "block %d of job %s is not the one to finish next", block, id);
 	TRY(execute(writer, err, NULL, "INSERT INTO blocks (job_id, block, data) VALUES (?1, ?2, ?3)", "sis", id, (int64_t)block,
 		    data));
-	return event_insert(writer, id, "block.finished", data, err);
+	return insert(writer, id, &(struct new_event){.type = "block.finished", .data = data, .at = at}, err);
 }
 
-enum status db_block_commit(struct db *db, const char *id, int block, const char *data, const struct job_progress *progress,
-			    struct error *err)
+enum status db_block_commit(struct db *db, const char *id, int block, const char *data, int64_t at,
+			    const struct job_progress *progress, struct error *err)
 {
 	TRY(write_begin(db, err));
-	enum status status = block_insert(&db->writer, id, block, data, err);
+	enum status status = block_insert(&db->writer, id, block, data, at, err);
 	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
 	return write_end(db, status, id, err);
 }
@@ -115,7 +112,7 @@ static enum status read_events(struct connection *reader, const char *id, int64_
 			list->more = true;
 			return STATUS_OK;
 		}
-		struct event *event = &list->events[list->count++];
+		struct stored_event *event = &list->events[list->count++];
 		event->id = sqlite3_column_int64(statement, 0);
 		event->created_at = sqlite3_column_int64(statement, 2);
 		TRY(column_copy(statement, 1, &event->type, err));

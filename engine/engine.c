@@ -65,12 +65,9 @@ static enum status __attribute__((format(printf, 3, 4))) warn(const struct run *
 	int made = vasprintf(&message, format, args);
 	va_end(args);
 	if (made < 0) return error_set(err, STATUS_NO_MEMORY, "no memory for a warning");
-	cJSON *data = cJSON_CreateObject();
-	cJSON_AddStringToObject(data, "message", message);
+	struct event event = event_warning(message);
 	free(message);
-	enum status status = run->sink->event(run->sink->context, "warning", data, err);
-	cJSON_Delete(data);
-	return status;
+	return event_tell(run->sink, &event, err);
 }
 
 /* Tells what the loaders have noticed. */
@@ -225,13 +222,8 @@ static enum status evaluate(struct run *run, const struct model *model, const ch
 						&run->progress, &value, err);
 		if (status != STATUS_OK)
 			return status == STATUS_CANCELLED ? status : error_prefix(err, "perplexity on '%s', %s model", name, which);
-		cJSON *data = cJSON_CreateObject();
-		cJSON_AddStringToObject(data, "dataset", name);
-		cJSON_AddStringToObject(data, "model", which);
-		cJSON_AddNumberToObject(data, "perplexity", value);
-		status = run->sink->event(run->sink->context, "eval.finished", data, err);
-		cJSON_Delete(data);
-		TRY(status);
+		struct event event = event_evaluation(name, which, value);
+		TRY(event_tell(run->sink, &event, err));
 		cJSON_AddNumberToObject(results, name, value);
 		TRY(savepoint_save(&run->savepoint, run->spec_json, err));
 	}
@@ -262,13 +254,10 @@ static enum status evaluate_tasks(struct run *run, const struct model *model, co
 						   run->job->stop, &run->progress, &score, NULL, err);
 		if (status != STATUS_OK)
 			return status == STATUS_CANCELLED ? status : error_prefix(err, "task '%s', %s model", name, which);
-		cJSON *data = score_json(&score);
-		cJSON_AddItemToObject(results, name, cJSON_Duplicate(data, true));
-		cJSON_AddStringToObject(data, "task", name);
-		cJSON_AddStringToObject(data, "model", which);
-		status = run->sink->event(run->sink->context, "task.finished", data, err);
-		cJSON_Delete(data);
-		TRY(status);
+		cJSON *json = score_json(&score);
+		cJSON_AddItemToObject(results, name, json);
+		struct event event = event_task(name, which, json);
+		TRY(event_tell(run->sink, &event, err));
 		TRY(savepoint_save(&run->savepoint, run->spec_json, err));
 	}
 	return STATUS_OK;

@@ -13,18 +13,19 @@
 
 #include "engine/backend.h"
 #include "engine/error.h"
+#include "engine/job/event.h"
 #include "engine/spec.h"
 
-/* Where progress goes. Every callback runs on the thread that called engine_run, takes ownership of nothing (`data` is the
+/* Where progress goes. Every callback runs on the thread that called engine_run, takes ownership of nothing (the event is the
  * engine's and dies after the call), and may fail: engine_run then stops and returns that status. */
 struct engine_sink {
 	void *context;
 
-	/* An event of the job contract: eval.finished, block.started, block.step, warning. */
-	enum status (*event)(void *context, const char *type, const cJSON *data, struct error *err);
+	/* An event of the job contract, other than block.finished. */
+	enum status (*event)(void *context, const struct event *event, struct error *err);
 
 	/* Block `block` is on disk: commits it and its block.finished event in one transaction. */
-	enum status (*commit_block)(void *context, int block, const cJSON *data, struct error *err);
+	enum status (*commit_block)(void *context, int block, const struct event *event, struct error *err);
 
 	/* Phase and progress, often; cheap. phase: "loading", "evaluating dense", "pruning", "evaluating", "writing". eta_seconds < 0
 	 * where it is not known yet. */

@@ -148,8 +148,9 @@ enum status finish_commit(struct walk *w, const struct block_result *result, str
 	cJSON *data = block_json(w, result);
 	cJSON_AddItemToArray(savepoint->blocks, cJSON_Duplicate(data, true));
 	enum status status = savepoint_save(savepoint, w->p->spec_json, err);
-	if (status == STATUS_OK) status = w->p->sink->commit_block(w->p->sink->context, result->index, data, err);
-	cJSON_Delete(data);
+	struct event event = event_block_finished(data);
+	if (status == STATUS_OK) status = w->p->sink->commit_block(w->p->sink->context, result->index, &event, err);
+	cJSON_Delete(event.data);
 	if (status == STATUS_OK) drop_streams(w, result->index);
 	return status;
 }

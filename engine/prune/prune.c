@@ -14,6 +14,9 @@
 /* Tokens that go through a block at once in the passes that learn nothing. */
 enum { BATCH_TOKENS_CPU = 1024, BATCH_TOKENS_DEVICE = 8192 };
 
+/* Between two block.step events of a block. */
+static const double STEP_SECONDS = 0.5;
+
 double prune_block_work(const struct spec *spec)
 {
 	return spec->method == METHOD_BESA ? 2 + 3 * spec->besa.epochs : 2;
@@ -118,31 +121,33 @@ static enum status final_pass(struct walk *w, double *ret, struct error *err)
 /* ---- the block before ------------------------------------------------------------------------------------------------------------ */
 
 /* An event of the running block: told now, or when the block before is committed. */
-static enum status tell(struct walk *w, const char *type, cJSON *data, struct error *err)
+static enum status tell(struct walk *w, struct event event, struct error *err)
 {
-	if (w->pending) {
-		cJSON *event = cJSON_CreateObject();
-		cJSON_AddStringToObject(event, "type", type);
-		cJSON_AddItemToObject(event, "data", data);
-		cJSON_AddItemToArray(w->held, event);
-		return STATUS_OK;
+	if (!w->pending) return event_tell(w->p->sink, &event, err);
+	if (w->n_held == w->room_held) {
+		int room = 2 * w->room_held + 16;
+		struct event *grown = realloc(w->held, (size_t)room * sizeof *grown);
+		if (!grown) {
+			cJSON_Delete(event.data);
+			return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+		}
+		w->held = grown;
+		w->room_held = room;
 	}
-	enum status status = w->p->sink->event(w->p->sink->context, type, data, err);
-	cJSON_Delete(data);
-	return status;
+	w->held[w->n_held++] = event;
+	return STATUS_OK;
 }
 
 static enum status tell_held(struct walk *w, struct error *err)
 {
-	while (cJSON_GetArraySize(w->held)) {
-		cJSON *event = cJSON_DetachItemFromArray(w->held, 0);
-		enum status status = w->p->sink->event(w->p->sink->context,
-						       cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "type")),
-						       cJSON_GetObjectItemCaseSensitive(event, "data"), err);
-		cJSON_Delete(event);
-		TRY(status);
-	}
-	return STATUS_OK;
+	enum status status = STATUS_OK;
+	for (int i = 0; i < w->n_held; i++)
+		if (status == STATUS_OK)
+			status = event_tell(w->p->sink, &w->held[i], err);
+		else
+			cJSON_Delete(w->held[i].data);
+	w->n_held = 0;
+	return status;
 }
 
 static enum status write_last(void *context, struct error *err)
@@ -194,6 +199,7 @@ static enum status stop_beside(struct walk *w, struct error *err)
 struct step_context {
 	struct walk *w;
 	int block, done;
+	double told; /* when the last step was told; 0 before */
 };
 
 static enum status report_step(void *context, const struct besa_step *step, struct error *err)
@@ -205,14 +211,12 @@ static enum status report_step(void *context, const struct besa_step *step, stru
 	progress_add(w->p->progress, (step->step - c->done) * per_step * tokens);
 	c->done = step->step;
 	if (w->pending && background_first_over(w->background)) TRY(settle(w, err));
-	cJSON *data = cJSON_CreateObject();
-	cJSON_AddNumberToObject(data, "block", c->block);
-	cJSON_AddNumberToObject(data, "step", step->step);
-	cJSON_AddNumberToObject(data, "steps", step->steps);
-	cJSON_AddNumberToObject(data, "loss", step->loss);
-	cJSON_AddNumberToObject(data, "reconstruction", step->reconstruction);
-	cJSON_AddNumberToObject(data, "sparsity", step->sparsity);
-	return tell(w, "block.step", data, err);
+	/* Here and not where it is kept: steps that wait for the block before would all come at once there. */
+	double now = monotonic_seconds();
+	if (c->told > 0 && now - c->told < STEP_SECONDS) return STATUS_OK;
+	c->told = now;
+	const struct event_step reached = {step->step, step->steps, step->loss, step->reconstruction, step->sparsity};
+	return tell(w, event_block_step(c->block, &reached, w->p->job->attempt), err);
 }
 
 /* How many weights each row loses: learned and brought to the exact count, or ⌊C·s⌋ for the one-shot methods. */
@@ -260,9 +264,7 @@ static enum status report_unseen(struct walk *w, int index, struct error *err)
 	}
 	if (!unseen) return STATUS_OK;
 	snprintf(message + used, sizeof message - used, "%s (%d of %d); pruned by magnitude", whole ? "" : ", …", unseen, experts);
-	cJSON *data = cJSON_CreateObject();
-	cJSON_AddStringToObject(data, "message", message);
-	return tell(w, "warning", data, err);
+	return tell(w, event_warning(message), err);
 }
 
 /* Tells of a block that has more zeros than it is to get: it keeps them, and does not come out as asked. */
@@ -276,9 +278,7 @@ static enum status report_sparse(struct walk *w, int index, struct error *err)
 		 ") are zero already, more than the %.2f %% asked for; they stay zero, "
 		 "and rows that have fewer zeros are pruned besides",
 		 index, 100 * (double)zeros / (double)params, zeros, params, 100 * w->spec->sparsity);
-	cJSON *data = cJSON_CreateObject();
-	cJSON_AddStringToObject(data, "message", message);
-	return tell(w, "warning", data, err);
+	return tell(w, event_warning(message), err);
 }
 
 /* ---- the walk -------------------------------------------------------------------------------------------------------------------- */
@@ -287,10 +287,7 @@ static enum status announce_block(struct walk *w, int index, struct error *err)
 {
 	w->p->progress->block = index;
 	progress_phase(w->p->progress, "pruning");
-	cJSON *data = cJSON_CreateObject();
-	cJSON_AddNumberToObject(data, "block", index);
-	cJSON_AddNumberToObject(data, "blocks", (double)w->p->model->config.layers);
-	return tell(w, "block.started", data, err);
+	return tell(w, event_block_started(index, (int)w->p->model->config.layers, w->p->job->attempt), err);
 }
 
 /* Ends a phase: its operations are done, not only issued. */
@@ -444,8 +441,6 @@ static enum status create(struct walk *w, struct error *err)
 		hidden = model->config.hidden;
 	int64_t largest = 0;
 	w->batch = (int)pass_batch(w->p);
-	w->held = cJSON_CreateArray();
-	if (!w->held) return error_set(err, STATUS_NO_MEMORY, "no memory for events");
 	TRY(block_create(model, w->backend, w->p->compute_type, tokens, &w->block, err));
 	if (!w->backend->unified) {
 		TRY(background_create(&w->background, err));
@@ -478,7 +473,9 @@ static void destroy(struct walk *w)
 {
 	background_destroy(w->background);
 	block_result_release(&w->last);
-	cJSON_Delete(w->held);
+	for (int i = 0; i < w->n_held; i++)
+		cJSON_Delete(w->held[i].data);
+	free(w->held);
 	probe_release(&w->probe);
 	stream_release(&w->input);
 	stream_release(&w->reference);

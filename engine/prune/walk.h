@@ -60,8 +60,9 @@ struct walk {
 	struct block_result last;
 	struct tensor last_weights[FUSED_COUNT]; /* what block.weight was, and block.spare is once the next block is loaded */
 	struct stream last_outputs;              /* what `input` was, which owns it */
-	cJSON *held;                             /* [{type, data}] */
-	int next;                                /* the block to fetch */
+	struct event *held;                      /* n_held of them, and room for more */
+	int n_held, room_held;
+	int next; /* the block to fetch */
 };
 
 static inline bool walk_probes(const struct walk *w)

@@ -76,6 +76,13 @@ class Run(unittest.TestCase):
             events = [json.loads(line) for line in file]
         self.assertEqual([e["id"] for e in events], list(range(1, len(events) + 1)))
         self.assertEqual([e["data"]["block"] for e in events if e["type"] == "block.finished"], list(range(BLOCKS)))
+        attempt = 0
+        for event in events:  # those that may come again say of which attempt they are, as the daemon's do
+            attempt += event["type"] == "job.started"
+            if event["type"] in ("block.started", "block.step"):
+                self.assertEqual(event["data"]["attempt"], attempt)
+        self.assertEqual(len({json.dumps(e["data"]) for e in events if e["type"] == "eval.finished"}),
+                         len([e for e in events if e["type"] == "eval.finished"]))
         again = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual((again.returncode, json.loads(again.stdout)["output"]), (0, "crashed"))
 

@@ -381,9 +381,12 @@ static void expect_stream(char *text, int first, int last, bool ended)
 static void append(struct fixture *f, const char *id, int count)
 {
 	for (int i = 0; i < count; i++)
-		assert_int_equal(db_event_append(f->db, id, "warning", "{\"message\":\"a longer text that fills the buffer\"}",
-						 NULL, &f->err),
-				 STATUS_OK);
+		assert_int_equal(
+			db_event_append(
+				f->db, id,
+				&(struct new_event){"warning", "{\"message\":\"a longer text that fills the buffer\"}", 1, false},
+				NULL, &f->err),
+			STATUS_OK);
 }
 
 static void finish(struct fixture *f)

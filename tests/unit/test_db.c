@@ -296,12 +296,12 @@ static void test_life_of_a_job(void **state)
 	struct job_progress progress = {.phase = "pruning", .block = 1, .blocks = 2, .fraction = 0.5, .eta_seconds = 3};
 	submit(f, "a", 0, false, NULL, NULL, id);
 	claim(f, id);
-	OK(db_event_append(f->db, id, "block.started", "{\"block\":0}", NULL, &f->err));
-	OK(db_block_commit(f->db, id, 0, "{\"block\":0}", NULL, &f->err));
-	assert_int_equal(db_block_commit(f->db, id, 0, "{\"block\":0}", NULL, &f->err), STATUS_INTERNAL);
-	assert_int_equal(db_block_commit(f->db, id, 2, "{\"block\":2}", NULL, &f->err), STATUS_INTERNAL);
-	assert_int_equal(db_block_commit(f->db, id, 1, "not json", NULL, &f->err), STATUS_INTERNAL);
-	OK(db_block_commit(f->db, id, 1, "{\"block\":1}", &progress, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"block.started", "{\"block\":0}", 1, false}, NULL, &f->err));
+	OK(db_block_commit(f->db, id, 0, "{\"block\":0}", 1, NULL, &f->err));
+	assert_int_equal(db_block_commit(f->db, id, 0, "{\"block\":0}", 1, NULL, &f->err), STATUS_INTERNAL);
+	assert_int_equal(db_block_commit(f->db, id, 2, "{\"block\":2}", 1, NULL, &f->err), STATUS_INTERNAL);
+	assert_int_equal(db_block_commit(f->db, id, 1, "not json", 1, NULL, &f->err), STATUS_INTERNAL);
+	OK(db_block_commit(f->db, id, 1, "{\"block\":1}", 1, &progress, &f->err));
 	OK(db_block_list(f->db, id, &blocks, &count, &f->err));
 	assert_int_equal(count, 2);
 	assert_string_equal(blocks[1], "{\"block\":1}");
@@ -348,7 +348,7 @@ static void test_cancel_retry_delete(void **state)
 	enum change_outcome outcome;
 	submit(f, "a", 0, false, NULL, NULL, id);
 	claim(f, id);
-	OK(db_block_commit(f->db, id, 0, "{}", NULL, &f->err));
+	OK(db_block_commit(f->db, id, 0, "{}", 1, NULL, &f->err));
 	OK(db_job_delete(f->db, id, &outcome, &f->err));
 	assert_int_equal(outcome, CHANGE_WRONG_STATE);
 	OK(db_job_retry(f->db, id, 5, &outcome, &job, &f->err));
@@ -456,9 +456,11 @@ static void test_event_pages(void **state)
 	struct event_list list;
 	submit(f, "a", 0, false, NULL, NULL, id);
 	for (int i = 0; i < 5; i++)
-		OK(db_event_append(f->db, id, "warning", "{}", NULL, &f->err));
-	assert_int_equal(db_event_append(f->db, "01hzzzzzzz0123456789abcdef", "warning", "{}", NULL, &f->err), STATUS_NOT_FOUND);
-	assert_int_equal(db_event_append(f->db, id, "warning", "{", NULL, &f->err), STATUS_INTERNAL);
+		OK(db_event_append(f->db, id, &(struct new_event){"warning", "{}", 1, false}, NULL, &f->err));
+	assert_int_equal(
+		db_event_append(f->db, "01hzzzzzzz0123456789abcdef", &(struct new_event){"warning", "{}", 1, false}, NULL, &f->err),
+		STATUS_NOT_FOUND);
+	assert_int_equal(db_event_append(f->db, id, &(struct new_event){"warning", "{", 1, false}, NULL, &f->err), STATUS_INTERNAL);
 	OK(db_event_list(f->db, id, 2, 3, &list, &f->err));
 	assert_int_equal(list.count, 3);
 	assert_int_equal(list.events[0].id, 3);
@@ -482,10 +484,10 @@ static void test_append_once(void **state)
 	submit(f, "a", 0, false, NULL, NULL, id);
 	submit(f, "b", 0, false, NULL, NULL, other);
 	for (int i = 0; i < 2; i++)
-		OK(db_event_append_once(f->db, id, "eval.finished", "{\"x\":1}", NULL, &f->err));
-	OK(db_event_append_once(f->db, id, "eval.finished", "{\"x\":2}", NULL, &f->err));
-	OK(db_event_append_once(f->db, id, "warning", "{\"x\":2}", NULL, &f->err));
-	OK(db_event_append_once(f->db, other, "eval.finished", "{\"x\":1}", NULL, &f->err));
+		OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":1}", 1, true}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":2}", 1, true}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"warning", "{\"x\":2}", 1, true}, NULL, &f->err));
+	OK(db_event_append(f->db, other, &(struct new_event){"eval.finished", "{\"x\":1}", 1, true}, NULL, &f->err));
 	expect_events(f, id, "job.queued eval.finished eval.finished warning");
 	expect_events(f, other, "job.queued eval.finished");
 	expect_sound(f);
@@ -521,7 +523,8 @@ static void *write_and_read(void *context)
 	struct error err;
 	for (int i = 0; i < WRITES; i++) {
 		struct event_list list;
-		writer->failures += db_event_append(writer->db, writer->id, "warning", "{}", NULL, &err) != STATUS_OK;
+		writer->failures += db_event_append(writer->db, writer->id, &(struct new_event){"warning", "{}", 1, false}, NULL,
+						    &err) != STATUS_OK;
 		if (db_event_list(writer->db, writer->id, 0, 1000, &list, &err) != STATUS_OK) {
 			writer->failures++;
 			continue;
@@ -564,8 +567,9 @@ static void write_until_killed(const char *path, const char *id, int fd)
 	struct job job;
 	if (db_job_get(db, id, &job, &err) != STATUS_OK) _exit(1);
 	for (int block = job.blocks_done;; block++) {
-		if (db_event_append(db, id, "block.started", "{}", NULL, &err) != STATUS_OK) _exit(1);
-		if (db_block_commit(db, id, block, "{}", NULL, &err) != STATUS_OK) _exit(1);
+		if (db_event_append(db, id, &(struct new_event){"block.started", "{}", 1, false}, NULL, &err) != STATUS_OK)
+			_exit(1);
+		if (db_block_commit(db, id, block, "{}", 1, NULL, &err) != STATUS_OK) _exit(1);
 		if (write(fd, "", 1) != 1) _exit(1);
 	}
 }

@@ -1,0 +1,89 @@
+#include "engine/job/event.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "engine/engine.h"
+
+const struct event_kind event_kinds[EVENT_TYPES] = {
+	[EVENT_WARNING] = {"warning", .once = true},
+	[EVENT_EVAL_FINISHED] = {"eval.finished", .once = true},
+	[EVENT_TASK_FINISHED] = {"task.finished", .once = true},
+	[EVENT_BLOCK_STARTED] = {"block.started"},
+	[EVENT_BLOCK_STEP] = {"block.step"},
+	[EVENT_BLOCK_FINISHED] = {"block.finished"},
+};
+
+bool event_is_once(const char *name)
+{
+	for (int i = 0; i < EVENT_TYPES; i++)
+		if (strcmp(event_kinds[i].name, name) == 0) return event_kinds[i].once;
+	return false;
+}
+
+static struct event event_of(enum event_type type, cJSON *data)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (struct event){.type = type, .at = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, .data = data};
+}
+
+struct event event_warning(const char *message)
+{
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddStringToObject(data, "message", message);
+	return event_of(EVENT_WARNING, data);
+}
+
+struct event event_evaluation(const char *dataset, const char *model, double perplexity)
+{
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddStringToObject(data, "dataset", dataset);
+	cJSON_AddStringToObject(data, "model", model);
+	cJSON_AddNumberToObject(data, "perplexity", perplexity);
+	return event_of(EVENT_EVAL_FINISHED, data);
+}
+
+struct event event_task(const char *task, const char *model, const cJSON *score)
+{
+	cJSON *data = cJSON_Duplicate(score, true);
+	cJSON_AddStringToObject(data, "task", task);
+	cJSON_AddStringToObject(data, "model", model);
+	return event_of(EVENT_TASK_FINISHED, data);
+}
+
+struct event event_block_started(int block, int blocks, int attempt)
+{
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddNumberToObject(data, "block", block);
+	cJSON_AddNumberToObject(data, "blocks", blocks);
+	cJSON_AddNumberToObject(data, "attempt", attempt);
+	return event_of(EVENT_BLOCK_STARTED, data);
+}
+
+struct event event_block_step(int block, const struct event_step *step, int attempt)
+{
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddNumberToObject(data, "block", block);
+	cJSON_AddNumberToObject(data, "step", step->step);
+	cJSON_AddNumberToObject(data, "steps", step->steps);
+	cJSON_AddNumberToObject(data, "loss", step->loss);
+	cJSON_AddNumberToObject(data, "reconstruction", step->reconstruction);
+	cJSON_AddNumberToObject(data, "sparsity", step->sparsity);
+	cJSON_AddNumberToObject(data, "attempt", attempt);
+	return event_of(EVENT_BLOCK_STEP, data);
+}
+
+struct event event_block_finished(cJSON *data)
+{
+	return event_of(EVENT_BLOCK_FINISHED, data);
+}
+
+enum status event_tell(const struct engine_sink *sink, struct event *event, struct error *err)
+{
+	enum status status =
+		event->data ? sink->event(sink->context, event, err) : error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+	cJSON_Delete(event->data);
+	event->data = NULL;
+	return status;
+}
