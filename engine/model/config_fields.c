@@ -13,6 +13,7 @@ static const char *const harmless[] = {
 	"model_type",
 	"architectures",
 	"_name_or_path",
+	"_model_name_or_path", /* from GGUF */
 	"name_or_path",
 	"model_name",
 	"_commit_hash",

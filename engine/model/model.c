@@ -11,25 +11,29 @@
 static const char *tensor_name(char room[128], const char *name, const char *kind);
 static enum status missing_tensor(const struct model *model, const char *name, struct error *err);
 
+void model_name_ends(struct model *model)
+{
+	char name[128];
+	const struct model_config *config = &model->config;
+	model->embeddings = config->names->embeddings;
+	model->head = "lm_head";
+	if (!config->tied_embeddings) return;
+	if (!model_find(model, "lm_head.weight"))
+		model->head = model->embeddings;
+	else if (!model_find(model, tensor_name(name, model->embeddings, "weight")))
+		model->embeddings = model->head;
+}
+
 /* Which tensors are embeddings and head. */
 static enum status find_ends(struct model *model, struct warnings *warnings, struct error *err)
 {
 	char name[128];
 	bool same;
 	struct model_config *config = &model->config;
-	model->embeddings = config->names->embeddings;
-	model->head = "lm_head";
-	if (!config->tied_embeddings) return STATUS_OK;
+	model_name_ends(model);
+	if (!config->tied_embeddings || strcmp(model->embeddings, model->head) == 0) return STATUS_OK;
 	const struct tensor_info *embeddings = model_find(model, tensor_name(name, model->embeddings, "weight"));
 	const struct tensor_info *head = model_find(model, "lm_head.weight");
-	if (!head) {
-		model->head = model->embeddings;
-		return STATUS_OK;
-	}
-	if (!embeddings) {
-		model->embeddings = model->head;
-		return STATUS_OK;
-	}
 	TRY(checkpoint_same(&model->checkpoint, embeddings, head, &same, err));
 	if (same) {
 		model->head = model->embeddings;

@@ -18,6 +18,9 @@ struct model {
 enum status model_open(const struct place *, struct warnings *, struct model *ret, struct error *err);
 void model_close(struct model *);
 
+/* Which tensors are embeddings and head, as far as config.json and their names tell; model_open looks into them besides. */
+void model_name_ends(struct model *);
+
 /* The tensor of that name, or of the name without its "model.": models that were saved without their head lack it. NULL when there is none. */
 const struct tensor_info *model_find(const struct model *, const char *name);
 

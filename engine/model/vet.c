@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "engine/model/checkpoint.h"
+#include "engine/model/check.h"
 #include "engine/model/output.h"
 #include "engine/text/foreign.h"
 
@@ -91,22 +91,25 @@ static void tell_what_it_is(const struct place *model, const char *name, struct 
 static enum status check(const struct place *model, struct warnings *warnings, struct model_config *ret_config, int64_t *ret_bytes,
 			 struct error *err)
 {
-	struct checkpoint checkpoint;
+	struct model opened = {0};
 	bool has_config = place_has(model, "config.json");
 	const char *file = "config.json";
 	enum status status = model_config_read(model, warnings, ret_config, err);
 	if (status == STATUS_OK) {
 		file = place_has(model, "model.safetensors") ? "model.safetensors" : "model.safetensors.index.json";
-		status = checkpoint_open(model, warnings, &checkpoint, err);
+		status = checkpoint_open(model, warnings, &opened.checkpoint, err);
 	}
 	if (status == STATUS_NOT_FOUND) tell_what_is_there(model, has_config, err);
 	if (status == STATUS_INVALID) tell_what_it_is(model, file, err);
 	if (status != STATUS_OK) return err->status;
 	int64_t bytes = 0;
-	for (int i = 0; i < checkpoint.n_shards; i++)
-		bytes += checkpoint.shards[i].size;
-	status = output_check_inputs(model, &checkpoint, err);
-	checkpoint_close(&checkpoint);
+	for (int i = 0; i < opened.checkpoint.n_shards; i++)
+		bytes += opened.checkpoint.shards[i].size;
+	status = output_check_inputs(model, &opened.checkpoint, err);
+	opened.config = *ret_config;
+	model_name_ends(&opened); /* a head beside tied embeddings is compared when the job reads it */
+	if (status == STATUS_OK) status = model_check_all(&opened, warnings, err);
+	model_close(&opened);
 	if (status == STATUS_OK) *ret_bytes = bytes;
 	return status;
 }

@@ -1,4 +1,4 @@
-/* Can a model directory be pruned, as far as its config.json and the heads of its weights tell? */
+/* Can a model directory be pruned, as far as its config.json and the headers of its weights tell? */
 #ifndef BESAD_ENGINE_MODEL_VET_H
 #define BESAD_ENGINE_MODEL_VET_H
 

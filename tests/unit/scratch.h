@@ -87,6 +87,43 @@ static inline void scratch_safetensors(struct scratch *s, const char *name, cons
 	free(bytes);
 }
 
+/* model.safetensors of a LLaMA with tied embeddings and 4 heads, in BF16. */
+static inline void scratch_llama(struct scratch *s, const char *name, int hidden, int intermediate, int blocks, int vocab)
+{
+	static const struct {
+		const char *name;
+		int rows, cols; /* 1: hidden, 2: intermediate, 0: a vector */
+	} tensors[] = {{"input_layernorm", 1, 0},  {"post_attention_layernorm", 1, 0},
+		       {"self_attn.q_proj", 1, 1}, {"self_attn.k_proj", 1, 1},
+		       {"self_attn.v_proj", 1, 1}, {"self_attn.o_proj", 1, 1},
+		       {"mlp.gate_proj", 2, 1},    {"mlp.up_proj", 2, 1},
+		       {"mlp.down_proj", 1, 2}};
+	const int sizes[] = {1, hidden, intermediate};
+	char header[8192];
+	size_t used = 0, at = 0;
+	used += (size_t)snprintf(
+		header, sizeof header,
+		"{\"model.embed_tokens.weight\":{\"dtype\":\"BF16\",\"shape\":[%d,%d],"
+		"\"data_offsets\":[0,%d]},\"model.norm.weight\":{\"dtype\":\"BF16\",\"shape\":[%d],\"data_offsets\":[%d,%d]}",
+		vocab, hidden, 2 * vocab * hidden, hidden, 2 * vocab * hidden, 2 * vocab * hidden + 2 * hidden);
+	at = (size_t)(2 * vocab * hidden + 2 * hidden);
+	for (int block = 0; block < blocks; block++)
+		for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+			int rows = sizes[tensors[i].rows], cols = sizes[tensors[i].cols];
+			size_t bytes = (size_t)(2 * rows * cols);
+			char shape[32];
+			snprintf(shape, sizeof shape, tensors[i].cols ? "%d,%d" : "%d", rows, cols);
+			used += (size_t)snprintf(
+				header + used, sizeof header - used,
+				",\"model.layers.%d.%s.weight\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+				block, tensors[i].name, shape, at, at + bytes);
+			at += bytes;
+			assert_true(used < sizeof header - 2);
+		}
+	strcat(header, "}");
+	scratch_safetensors(s, name, header, at);
+}
+
 #define SCRATCH_TEST(function) cmocka_unit_test_setup_teardown(function, scratch_setup, scratch_teardown)
 
 #endif

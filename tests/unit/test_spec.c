@@ -8,7 +8,7 @@
 #include "engine/spec.h"
 
 static const char config_json[] = "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,"
-				  "\"num_attention_heads\":4,\"vocab_size\":100,\"max_position_embeddings\":512}";
+				  "\"num_attention_heads\":4,\"vocab_size\":100,\"tie_word_embeddings\":true,\"max_position_embeddings\":512}";
 
 struct fixture {
 	struct scratch scratch;
@@ -25,7 +25,7 @@ static void write_model(struct scratch *s, const char *directory, const char *co
 	assert_int_equal(mkdir(scratch_path(s, directory), 0700), 0);
 	scratch_text(s, name, config);
 	snprintf(name, sizeof name, "%s/model.safetensors", directory);
-	scratch_safetensors(s, name, "{}", 0);
+	scratch_llama(s, name, 64, 160, 2, 100);
 }
 
 static int setup(void **state)
