@@ -10,6 +10,7 @@
 #include "engine/fields.h"
 #include "engine/model/vet.h"
 #include "engine/text/field.h"
+#include "engine/text/kind.h"
 
 enum {
 	MAX_NAME = 200,
@@ -81,11 +82,30 @@ static bool has_mode(const struct place *place, mode_t mode)
 	return place_stat(place, NULL, &st, &ignored) == STATUS_OK && (st.st_mode & S_IFMT) == mode;
 }
 
+/* Is that a file of a kind that can be read? A head of it tells, so it is told now and not when the job runs. */
+static void check_data(struct parser *parser, const struct fields *fields, const struct dataset *dataset)
+{
+	struct error err;
+	struct file file;
+	enum data_kind kind;
+	enum status status = place_open(&dataset->place, NULL, &file, &err);
+	if (status == STATUS_OK) {
+		status = data_kind_find(&file, dataset->path, &kind, NULL, &err);
+		file_close(&file);
+	}
+	if (status == STATUS_OK) return;
+	if (status == STATUS_NO_MEMORY) parser->no_memory = true;
+	place_hide(&dataset->place, &err);
+	fields_problem(fields, "path", "%s", err.message);
+}
+
 /* `path` of a data section. */
 static void parse_data_path(struct parser *parser, const struct fields *fields, struct dataset *dataset)
 {
-	if (parse_path(parser, fields, "path", parser->roots->data, &dataset->path, &dataset->place) &&
-	    !has_mode(&dataset->place, S_IFREG))
+	if (!parse_path(parser, fields, "path", parser->roots->data, &dataset->path, &dataset->place)) return;
+	if (has_mode(&dataset->place, S_IFREG))
+		check_data(parser, fields, dataset);
+	else
 		fields_problem(fields, "path", "'%s' is not a regular file", dataset->path);
 }
 

@@ -195,6 +195,18 @@ class DataFiles(unittest.TestCase):
         self.refused("cut.jsonl.zst", kept("rows.jsonl.zst")[:-9], "zstd", "cut short")
         self.refused("array.txt", b'["a", "b"]', "row 1", "must be an object")
 
+    def test_refused_when_submitted(self):
+        """What the first bytes tell is told before anything is queued, at each field that names the file."""
+        self.write("rows.parquet", kept("rows.parquet"))
+        data = {"path": "rows.parquet", "sequence_length": LENGTH}
+        response = self.daemon.request("POST", "/v1/jobs", {
+            "model": "tiny", "sparsity": 0.5, "calibration": {**data, "samples": 4},
+            "evaluation": {"perplexity": [data], "tasks": [{"path": "rows.parquet"}]}})
+        self.assertEqual(response.status, 422, response.body)
+        self.assertEqual({e["pointer"] for e in response.json["errors"] if "Parquet" in e["detail"]},
+                         {"/calibration/path", "/evaluation/perplexity/0/path", "/evaluation/tasks/0/path"})
+        self.assertNotIn(self.daemon.data, response.body.decode())
+
 
 if __name__ == "__main__":
     unittest.main()
