@@ -108,8 +108,8 @@ class Hour:
             raise Skipped(f"{path} is not there")
         return path
 
-    def json_of(self, command, limit):
-        status, out = self.run(command, limit, merge=False)
+    def json_of(self, command, limit, environment=None):
+        status, out = self.run(command, limit, environment, merge=False)
         if status == 3:
             raise Skipped(f"{os.path.basename(str(command[1]))} says it cannot run here: see the log")
         if status:
@@ -152,6 +152,9 @@ class Hour:
         return result
 
     def conformance(self):
+        none = re.search(r"^no backend: (.*)$", self.run([self.program("test_refusals")], 60)[1], re.M)
+        if none:
+            raise Failed(none[1])  # a test that fails for lack of a device is no wrong number
         results, broken = {}, []
         for name in TESTS:
             if self.small and name in ("test_conformance_experts", "test_recorded_learning"):
@@ -215,7 +218,7 @@ class Hour:
 
     def torch(self):
         self.device_only("torch's matmul and attention")
-        return self.json_of([sys.executable, os.path.join(HERE, "cuda_torch.py")], 90)
+        return self.json_of([sys.executable, os.path.join(HERE, "cuda_torch.py")], 90, dict(os.environ))  # with its own cuBLAS
 
     def blocks(self):
         rates = self.saved("ops")

@@ -81,6 +81,13 @@ class FirstHour(unittest.TestCase):
         self.assertIn("test_shapes", self.steps(1)["conformance"]["why"])
         self.assertIn("test_shapes", self.page())
 
+    def test_no_device_is_no_wrong_number(self):
+        self.program("test_refusals", "echo 'no backend: no CUDA driver is installed' >&2; exit 1")
+        self.program("test_recorded_learning", "echo '[  FAILED  ] test_recorded_learning' >&2; exit 1")
+        self.assertEqual(self.run_parts("--small", "conformance").returncode, 0)
+        self.assertEqual(self.states(1), {"conformance": "failed"})
+        self.assertIn("no CUDA driver is installed", self.steps(1)["conformance"]["why"])
+
     def test_it_goes_on(self):
         """What broke is done again, what is done is not."""
         self.program("cuda_choices", "exit 1")
