@@ -216,7 +216,7 @@ def main():
                                           args, sets)
 
     names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    summary = {"command": "make tests && python3 tests/text/compare_tokenizers.py --out bench/results/tokenizer.json",
+    summary = {"command": "make tests && python3 tests/text/compare_tokenizers.py " + " ".join(sys.argv[1:]),
                "cpu": (names + [platform.machine()])[0], "tokenizers": tokenizers.__version__,
                "transformers": transformers.__version__, "vocabulary": args.vocab,
                "document_bytes": sum(map(len, documents)), "random_strings": args.strings, "rounds": args.rounds,
