@@ -245,7 +245,8 @@ const struct tokenizer_class *tokenizer_class_choose(const char *named, const ch
 	if (!known || strcmp(find_class(known)->name, class->name) == 0) return class;
 	if (!find_class(known)->rebuilt) return &backend;
 	if (!sure) return class;
-	if (class->rebuilt) return find_class(known);
+	/* Version 5 alone writes its backend's name, and would not read the file otherwise itself. */
+	if (class->rebuilt || strcmp(named, backend.name) == 0) return find_class(known);
 	*ret_overruled = find_class(known);
 	return class;
 }

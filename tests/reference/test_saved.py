@@ -29,7 +29,8 @@ class Workplace:
         self.jobs = 0
         for family in GOLDEN["perplexity"]:
             shutil.copytree(os.path.join(SAVED, family), os.path.join(self.models, family))
-            shutil.copy(os.path.join(SAVED, "tokenizer.json"), os.path.join(self.models, family))
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(os.path.join(SAVED, name), os.path.join(self.models, family))
         with gzip.open(os.path.join(ROOT, "tests", "data", "wikitext2.valid.txt.gz"), "rt", encoding="utf-8", newline="") as text:
             with open(os.path.join(self.directory, "text.txt"), "w", encoding="utf-8", newline="") as file:
                 file.write(text.read(GOLDEN["text"]))

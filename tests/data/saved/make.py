@@ -3,8 +3,8 @@
 
 Usage: tests/data/saved/make.py
 
-A folder is what save_pretrained writes for a family. The tokenizer.json beside them is theirs all: byte-level BPE, learned from WikiText-2's
-validation text. golden.json holds the perplexity of each on the first TEXT characters of that text, in fp32, over windows of WINDOW tokens; `other_head` is
+A folder is what save_pretrained writes for a family. The tokenizer beside them is theirs all, as save_pretrained writes it: byte-level BPE, learned
+from WikiText-2's validation text, and read by AutoTokenizer, which splits text in its own way for a qwen2. golden.json holds the perplexity of each on the first TEXT characters of that text, in fp32, over windows of WINDOW tokens; `other_head` is
 that of the llama with a head beside its tied embeddings, whose rows are the embeddings' in the reverse order."""
 
 import gzip
@@ -58,12 +58,15 @@ def make_tokenizer(text):
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator([text], trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=["<s>", "</s>"], show_progress=False,
                                                               initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    tokenizer.save(str(HERE / "tokenizer.json"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(HERE)
 
 
 def perplexity(directory, text):
     """Of a saved model, in fp32, over whole windows."""
-    ids = Tokenizer.from_file(str(HERE / "tokenizer.json")).encode(text, add_special_tokens=True).ids
+    with tempfile.TemporaryDirectory() as place:
+        for file in (directory / "config.json", HERE / "tokenizer.json", HERE / "tokenizer_config.json"):
+            shutil.copy(file, place)
+        ids = transformers.AutoTokenizer.from_pretrained(place)(text).input_ids
     windows = torch.tensor(ids[:len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
@@ -89,10 +92,11 @@ def make_model(family, seed):
 
 def other_head(text):
     with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
         shutil.copy(HERE / "llama" / "config.json", directory)
         tensors = load_file(HERE / "llama" / "model.safetensors")
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
-        save_file(tensors, pathlib.Path(directory) / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
         return perplexity(directory, text)
 
 
