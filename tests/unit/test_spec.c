@@ -7,8 +7,9 @@
 #include "engine/json.h"
 #include "engine/spec.h"
 
-static const char config_json[] = "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,"
-				  "\"num_attention_heads\":4,\"vocab_size\":100,\"tie_word_embeddings\":true,\"max_position_embeddings\":512}";
+static const char config_json[] =
+	"{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,"
+	"\"num_attention_heads\":4,\"vocab_size\":100,\"tie_word_embeddings\":true,\"max_position_embeddings\":512}";
 
 struct fixture {
 	struct scratch scratch;
