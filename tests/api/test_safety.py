@@ -288,28 +288,33 @@ class Links(Case):
         readme, spare = os.path.join(model, "README.md"), os.path.join(self.daemon.output, "spare")
         stop = threading.Event()
 
-        def swap():
-            while not stop.is_set():
-                with open(readme + ".new", "w") as file:
-                    file.write("a model")
-                os.rename(readme + ".new", readme)
-                os.symlink(os.path.join(self.secret, "token"), readme + ".link")
-                os.rename(readme + ".link", readme)
-                os.makedirs(team, exist_ok=True)
-                os.rename(team, spare)
-                os.symlink(self.secret, team)
-                os.unlink(team)
-                os.rename(spare, team)
+        def put_links():
+            os.symlink(os.path.join(self.secret, "token"), readme + ".link")
+            os.rename(readme + ".link", readme)
+            os.makedirs(team, exist_ok=True)
+            os.rename(team, spare)
+            os.symlink(self.secret, team)
 
-        def guarded_swap():
-            while not stop.is_set():
-                try:
-                    swap()
-                except OSError:  # besad has made the directory meanwhile
-                    shutil.rmtree(spare, ignore_errors=True)
+        def take_links():
+            with open(readme + ".new", "w") as file:
+                file.write("a model")
+            os.rename(readme + ".new", readme)
+            if os.path.islink(team):
+                os.unlink(team)
+            if os.path.isdir(spare) and not os.path.exists(team):
+                os.rename(spare, team)
+            shutil.rmtree(spare, ignore_errors=True)  # besad has made the directory meanwhile
+
+        def swap():
+            while not stop.wait(0.003):
+                for act in (put_links, take_links):
+                    try:
+                        act()
+                    except OSError:  # besad was there in between
+                        pass
 
         self.daemon.start("--queue-limit", str(ROUNDS + 10))
-        swapper = threading.Thread(target=guarded_swap)
+        swapper = threading.Thread(target=swap)
         swapper.start()
         jobs, statuses = [], {}
         try:
@@ -327,7 +332,7 @@ class Links(Case):
             swapper.join()
         states = [end["state"] for end in ends]
         print(f"statuses {statuses}, {states.count('succeeded')} published, {states.count('failed')} failed")
-        self.assertGreater(len(jobs), 0)
+        self.assertGreater(states.count("succeeded"), 0)
         self.assertEqual(contents(self.secret), {"token": b"hidden from all"})
         self.assertEqual(os.listdir(self.secret), ["token"])
         for data in contents(self.daemon.output).values():
