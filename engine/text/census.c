@@ -9,6 +9,7 @@ enum { LONGEST_CHARACTER = 4, ONE_IN = 100 };
 struct census census_take(const char *text, size_t bytes, bool cut)
 {
 	struct census census = {0};
+	if (bytes == 0) return census; /* `text` may be NULL */
 	const char *end = text + bytes;
 	for (const char *at = text; at < end;) {
 		unsigned char c = (unsigned char)*at;

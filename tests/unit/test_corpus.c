@@ -534,23 +534,27 @@ static void test_stop(void **state)
 	      corpus_evaluation(&demo_text, &PLACE(demo), VOCAB, 64, "", &stopping, NULL, &sequences, &s->err));
 }
 
+static void test_only_a_mark(void **state)
+{
+	struct scratch *s = *state;
+	struct sequences sequences;
+	for (const char **text = (const char *[]){"\xef\xbb\xbf", " ", "\n\n", NULL}; *text; text++) {
+		scratch_text(s, "mark.txt", *text);
+		const struct data_source source = {&PLACE(scratch_path(s, "mark.txt")), "mark.txt", "text"};
+		enum status status = corpus_evaluation(&source, &PLACE(demo), VOCAB, 64, "", &running, NULL, &sequences, &s->err);
+		assert_int_equal(status, STATUS_INVALID);
+		assert_non_null(strstr(s->err.message, "mark.txt"));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_evaluation_text),
-		SCRATCH_TEST(test_evaluation_joins),
-		SCRATCH_TEST(test_tokens),
-		SCRATCH_TEST(test_single_document),
-		SCRATCH_TEST(test_documents),
-		SCRATCH_TEST(test_large_documents),
-		SCRATCH_TEST(test_broken_text),
-		SCRATCH_TEST(test_rows),
-		SCRATCH_TEST(test_same_verdict),
-		SCRATCH_TEST(test_deep_and_long_rows),
-		SCRATCH_TEST(test_zstd),
-		SCRATCH_TEST(test_padded_gzip),
-		SCRATCH_TEST(test_broken_gzip),
-		SCRATCH_TEST(test_stop),
+		SCRATCH_TEST(test_only_a_mark),     SCRATCH_TEST(test_evaluation_text),    SCRATCH_TEST(test_evaluation_joins),
+		SCRATCH_TEST(test_tokens),          SCRATCH_TEST(test_single_document),    SCRATCH_TEST(test_documents),
+		SCRATCH_TEST(test_large_documents), SCRATCH_TEST(test_broken_text),        SCRATCH_TEST(test_rows),
+		SCRATCH_TEST(test_same_verdict),    SCRATCH_TEST(test_deep_and_long_rows), SCRATCH_TEST(test_zstd),
+		SCRATCH_TEST(test_padded_gzip),     SCRATCH_TEST(test_broken_gzip),        SCRATCH_TEST(test_stop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
