@@ -1,6 +1,9 @@
 /* Unigram: of all ways to cut a piece into tokens, the one whose scores add up highest, found by Viterbi's algorithm. */
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,6 +127,31 @@ static inline uint32_t child(const struct unigram *model, uint32_t at, uint8_t b
 }
 
 /* ---- loading -------------------------------------------------------------------------------------------------------------- */
+/* The score as serde_json reads its shortest decimal form: the digits as an integer, divided or multiplied by a power of ten, which may miss the
+ * nearest double by one bit. Ways of equal score are told apart by such a bit, so theirs is taken. */
+static double as_package_reads(double score)
+{
+	char text[40];
+	int precision = 15;
+	do
+		snprintf(text, sizeof text, "%.*e", precision - 1, score);
+	while (strtod(text, NULL) != score && ++precision <= 17);
+	uint64_t digits = 0;
+	char *exponent = strchr(text, 'e'), *last = exponent - 1;
+	int scale = atoi(exponent + 1);
+	while (last > text && *last == '0' && last[-1] != '.')
+		last--;
+	bool behind_point = false;
+	for (const char *c = text; c <= last; c++) {
+		if (*c == '.') behind_point = true;
+		if (*c < '0' || *c > '9') continue;
+		digits = digits * 10 + (uint64_t)(*c - '0');
+		scale -= behind_point;
+	}
+	double value = scale < 0 ? (double)digits / pow(10, -scale) : (double)digits * pow(10, scale);
+	return score < 0 ? -value : value;
+}
+
 /* Reads "vocab", [[token, score], …], into `entries` and the model. */
 static enum status parse_vocabulary(struct unigram *model, const cJSON *array, const char *what, struct entry *entries,
 				    size_t *ret_bytes, struct error *err)
@@ -142,8 +170,9 @@ static enum status parse_vocabulary(struct unigram *model, const cJSON *array, c
 		TRY(string_map_put(&model->base.vocabulary, entry->text, entry->bytes, id, err));
 		if (entry->bytes > model->base.longest) model->base.longest = entry->bytes;
 		*ret_bytes += entry->bytes;
-		model->scores[id++] = score->valuedouble;
-		if (score->valuedouble < lowest) lowest = score->valuedouble;
+		model->scores[id] = as_package_reads(score->valuedouble);
+		if (model->scores[id] < lowest) lowest = model->scores[id];
+		id++;
 	}
 	model->base.size = id;
 	model->base.largest_id = id - 1;

@@ -368,13 +368,39 @@ static void test_missing_unk_token(void **state)
 	tokenizer_json_free(tokenizer);
 }
 
+/* Ways of equal score: the package (tokenizers 0.23) has the short token last, because it reads -7.5403361320495605 one bit off. */
+static void test_equal_scores(void **state)
+{
+	(void)state;
+	enum { DASHES = 5 * 16 + 2 };
+	static const int32_t expected[] = {2, 2, 2, 2, 2, 1};
+	struct tokenizer_json *tokenizer =
+		load_text("{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"--\",-10.194890975952148],"
+			  "[\"----------------\",-7.5403361320495605]]}}");
+	char text[DASHES];
+	int32_t *ids;
+	size_t count;
+	struct error err;
+	memset(text, '-', sizeof text);
+	assert_int_equal(tokenizer_json_encode(tokenizer, text, sizeof text, &ids, &count, &err), STATUS_OK);
+	assert_int_equal(count, 6);
+	assert_memory_equal(ids, expected, sizeof expected);
+	free(ids);
+	tokenizer_json_free(tokenizer);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_families),          cmocka_unit_test(test_threads_share_a_tokenizer),
-		cmocka_unit_test(test_long_pieces),       cmocka_unit_test(test_long_and_short_agree),
-		cmocka_unit_test(test_invalid_utf8),      cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_truncated_files),   cmocka_unit_test(test_ids),
+		cmocka_unit_test(test_equal_scores),
+		cmocka_unit_test(test_families),
+		cmocka_unit_test(test_threads_share_a_tokenizer),
+		cmocka_unit_test(test_long_pieces),
+		cmocka_unit_test(test_long_and_short_agree),
+		cmocka_unit_test(test_invalid_utf8),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_truncated_files),
+		cmocka_unit_test(test_ids),
 		cmocka_unit_test(test_missing_unk_token),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
