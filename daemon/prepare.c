@@ -14,8 +14,6 @@
 #include "engine/json.h"
 #include "engine/model/publish.h"
 
-enum { MAX_REPORT = 64 << 20 };
-
 static enum status no_memory(struct error *err)
 {
 	return error_set(err, STATUS_NO_MEMORY, "no memory for the job");
@@ -133,7 +131,7 @@ static bool made_by(const struct place *output, const char *id)
 {
 	struct error ignored;
 	cJSON *report;
-	if (json_read_place(output, "besad.json", MAX_REPORT, &report, &ignored)) return false;
+	if (publish_report(output, &report, &ignored)) return false;
 	const char *job = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(report, "job"));
 	bool ours = job && strcmp(job, id) == 0;
 	cJSON_Delete(report);

@@ -23,10 +23,6 @@
 #include "engine/text/mixture.h"
 #include "engine/warnings.h"
 
-enum { MAX_REPORT = 64 << 20 };
-
-static const char report_name[] = "besad.json";
-
 struct run {
 	const struct engine_job *job;
 	const struct spec *spec;
@@ -279,8 +275,8 @@ static enum status find_published(struct run *run, cJSON **ret_result, struct er
 {
 	const struct engine_job *job = run->job;
 	cJSON *json = NULL;
-	if (job->blocks_done < run->model.config.layers || !prunes(run) || !place_has(&job->output, report_name)) return STATUS_OK;
-	TRY(json_read_place(&job->output, report_name, MAX_REPORT, &json, err));
+	if (job->blocks_done < run->model.config.layers || !prunes(run) || !place_has(&job->output, REPORT_NAME)) return STATUS_OK;
+	TRY(publish_report(&job->output, &json, err));
 	const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "job");
 	const cJSON *result = cJSON_GetObjectItemCaseSensitive(json, "result");
 	bool ours = cJSON_IsString(id) && strcmp(id->valuestring, job->job_id) == 0 && cJSON_IsObject(result) &&

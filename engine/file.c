@@ -202,19 +202,6 @@ enum status file_copy_bytes(const struct file *from, const struct file *to, stru
 	return status == STATUS_OK ? file_sync(to, err) : status;
 }
 
-enum status file_copy(const char *from, const char *to, struct error *err)
-{
-	struct file source, target;
-	TRY(file_open_read(from, &source, err));
-	enum status status = file_create(to, source.size, &target, err);
-	if (status == STATUS_OK) {
-		status = file_copy_bytes(&source, &target, err);
-		file_close(&target);
-	}
-	file_close(&source);
-	return status;
-}
-
 /* fsync of the directory that holds `path`. */
 static enum status parent_sync(const char *path, struct error *err)
 {
@@ -234,24 +221,6 @@ static enum status parent_sync(const char *path, struct error *err)
 enum status file_rename(const char *from, const char *to, struct error *err)
 {
 	if (file_calls.rename(from, to) != 0) return error_errno(err, "cannot rename %s to %s", from, to);
-	return parent_sync(to, err);
-}
-
-enum status file_rename_new(const char *from, const char *to, struct error *err)
-{
-	int result = file_calls.renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
-	if (result != 0 && errno == EINVAL) { /* NFS and others know no flags */
-		if (path_exists(to)) return error_set(err, STATUS_EXISTS, "%s: exists already", to);
-		result = file_calls.rename(from, to);
-	}
-	if (result != 0) return error_errno(err, "cannot rename %s to %s", from, to);
-	return parent_sync(to, err);
-}
-
-enum status file_exchange(const char *from, const char *to, struct error *err)
-{
-	if (file_calls.renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) != 0)
-		return error_errno(err, "cannot exchange %s and %s", from, to);
 	return parent_sync(to, err);
 }
 

@@ -48,14 +48,10 @@ enum status file_slurp_open(const struct file *, size_t limit, char **ret_text, 
 /* Replaces `path` by the bytes given: written beside it, fsync, rename, fsync of the directory. */
 enum status file_replace(const char *path, const void *bytes, size_t size, struct error *err);
 
-enum status file_copy(const char *from, const char *to, struct error *err);                     /* and fsync */
-enum status file_copy_bytes(const struct file *from, const struct file *to, struct error *err); /* likewise, between open files */
+enum status file_copy_bytes(const struct file *from, const struct file *to, struct error *err); /* and fsync */
 
-/* Renames, each with fsync of the target's directory. The target of the first is replaced, that of the second must not exist
- * (STATUS_EXISTS), that of the third must exist and gets the other's name. */
+/* With fsync of the target's directory; the target is replaced. */
 enum status file_rename(const char *from, const char *to, struct error *err);
-enum status file_rename_new(const char *from, const char *to, struct error *err);
-enum status file_exchange(const char *from, const char *to, struct error *err);
 enum status directory_sync(const char *path, struct error *err);
 enum status directory_make(const char *path, struct error *err);   /* like mkdir -p */
 enum status directory_remove(const char *path, struct error *err); /* with its contents; no error when it is not there */

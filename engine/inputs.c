@@ -8,7 +8,9 @@
 
 #include <gnutls/crypto.h>
 
-enum { HASH_BYTES = 32, HEADER_LENGTH_BYTES = 8, CHUNK = 1 << 18 };
+#include "engine/model/safetensors.h"
+
+enum { HASH_BYTES = 32, CHUNK = 1 << 18 };
 
 static const char *const hashed_files[] = {
 	"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
@@ -65,13 +67,11 @@ static enum status add_hash(cJSON *entry, const struct file *file, int64_t bytes
 /* The bytes of a safetensors file that say what is in it. */
 static enum status header_bytes(const struct file *file, int64_t *ret, struct error *err)
 {
-	unsigned char head[HEADER_LENGTH_BYTES];
-	uint64_t length = 0;
+	unsigned char head[SAFETENSORS_LENGTH_BYTES];
 	TRY(file_read(file, head, sizeof head, 0, err));
-	for (int i = HEADER_LENGTH_BYTES - 1; i >= 0; i--)
-		length = length << 8 | head[i];
-	int64_t most = file->size - HEADER_LENGTH_BYTES;
-	*ret = HEADER_LENGTH_BYTES + (length < (uint64_t)most ? (int64_t)length : most);
+	uint64_t length = safetensors_header_length(head);
+	int64_t most = file->size - SAFETENSORS_LENGTH_BYTES;
+	*ret = SAFETENSORS_LENGTH_BYTES + (length < (uint64_t)most ? (int64_t)length : most);
 	return STATUS_OK;
 }
 

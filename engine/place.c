@@ -492,15 +492,13 @@ enum status place_list(const struct place *place, const char *name, DIR **ret, s
 
 enum status place_sync(const struct place *place, const char *name, struct error *err)
 {
-	int fd = open_place(place, name, O_RDONLY | O_DIRECTORY, 0), result;
-	if (fd < 0) return failed(place, name, err);
-	do
-		result = file_calls.fsync(fd);
-	while (result != 0 && errno == EINTR);
-	int number = errno;
-	close(fd);
-	errno = number;
-	return result == 0 ? STATUS_OK : failed(place, name, err);
+	struct file directory = {.fd = open_place(place, name, O_RDONLY | O_DIRECTORY, 0)};
+	if (directory.fd < 0) return failed(place, name, err);
+	directory.path = place_text(place, name);
+	enum status status = directory.path ? file_sync(&directory, err) : no_memory(err);
+	close(directory.fd);
+	free(directory.path);
+	return status;
 }
 
 static enum status sync_parent(const struct place *place, const char *name, struct error *err)

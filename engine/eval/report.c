@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/place.h"
+#include "engine/model/publish.h"
 
 /* Adds up zeros and weights over the layers of all blocks. */
 static void count_weights(const cJSON *blocks, double *zeros, double *params, double *seconds)
@@ -114,7 +114,7 @@ enum status report_write(const struct report *report, const cJSON *result, const
 	cJSON_Delete(json);
 	TRY(status);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
-	status = place_replace(work, "besad.json", text, strlen(text), err);
+	status = place_replace(work, REPORT_NAME, text, strlen(text), err);
 	free(text);
 	return status;
 }

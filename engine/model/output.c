@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char index_name[] = "model.safetensors.index.json", report_name[] = "besad.json";
+#include "engine/model/publish.h"
+
+static const char index_name[] = "model.safetensors.index.json";
 
 static bool ends_with(const char *name, const char *end)
 {
@@ -32,7 +34,7 @@ static bool is_wanted(const struct checkpoint *checkpoint, const char *name)
 	static const char *const suffixes[] = {".json", ".model", ".txt", ".py", ".jinja", ".md", ".tiktoken", ".spm"};
 	static const char *const prefixes[] = {"LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"};
 	static const char versioned[] = "tokenizer.model."; /* tokenizer.model.v3 of the Mistral models */
-	if (*name == '.' || strcmp(name, report_name) == 0) return false;
+	if (*name == '.' || strcmp(name, REPORT_NAME) == 0) return false;
 	if (is_shard(checkpoint, name)) return true;
 	/* Of the indexes only the one whose shards are copied. */
 	if (ends_with(name, ".index.json")) return strcmp(name, index_name) == 0 && !is_shard(checkpoint, "model.safetensors");

@@ -13,7 +13,7 @@
 
 enum { MAX_REPORT = 64 << 20 };
 
-static const char report_name[] = "besad.json", aside_prefix[] = ".besad-replaced-";
+static const char aside_prefix[] = ".besad-replaced-";
 
 static bool is_ours(const cJSON *directories, const char *name)
 {
@@ -51,6 +51,11 @@ static enum status check_directories(const struct place *output, const char *nam
 	return status;
 }
 
+enum status publish_report(const struct place *output, cJSON **ret, struct error *err)
+{
+	return json_read_place(output, REPORT_NAME, MAX_REPORT, ret, err);
+}
+
 enum status publish_check(const struct place *output, struct error *err)
 {
 	struct stat st;
@@ -62,14 +67,13 @@ enum status publish_check(const struct place *output, struct error *err)
 	if (!S_ISDIR(st.st_mode))
 		return error_set(err, STATUS_EXISTS, "the output '%s' exists and is not replaced: it is not a directory",
 				 output->path);
-	if (json_read_place(output, report_name, MAX_REPORT, &report, &ignored) != STATUS_OK ||
-	    !cJSON_HasObjectItem(report, "besad_version")) {
+	if (publish_report(output, &report, &ignored) != STATUS_OK || !cJSON_HasObjectItem(report, "besad_version")) {
 		cJSON_Delete(report);
 		return error_set(
 			err, STATUS_EXISTS,
 			"the output '%s' exists and is not replaced: besad did not make it (it has no %s); move it away, or choose "
 			"another output",
-			output->path, report_name);
+			output->path, REPORT_NAME);
 	}
 	status = check_directories(output, NULL, cJSON_GetObjectItemCaseSensitive(report, "directories"), err);
 	cJSON_Delete(report);

@@ -11,7 +11,13 @@
 
 #include <stdbool.h>
 
+#include <cjson/cJSON.h>
+
 #include "engine/place.h"
+
+/* What an output tells of itself. */
+#define REPORT_NAME "besad.json"
+enum status publish_report(const struct place *output, cJSON **ret, struct error *err); /* freed with cJSON_Delete */
 
 /* STATUS_EXISTS, and why, unless `output` is absent or may be replaced. */
 enum status publish_check(const struct place *output, struct error *err);

@@ -9,8 +9,6 @@
 #include "engine/json_stream.h"
 #include "engine/lfs.h"
 
-enum { LENGTH_BYTES = 8 };
-
 static const struct stored_type {
 	const char *name;
 	int bits;
@@ -34,10 +32,10 @@ static const struct stored_type *find_type(const char *name)
 	return NULL;
 }
 
-static uint64_t header_length(const unsigned char *head)
+uint64_t safetensors_header_length(const unsigned char head[SAFETENSORS_LENGTH_BYTES])
 {
 	uint64_t length = 0;
-	for (int i = LENGTH_BYTES - 1; i >= 0; i--)
+	for (int i = SAFETENSORS_LENGTH_BYTES - 1; i >= 0; i--)
 		length = length << 8 | head[i];
 	return length;
 }
@@ -258,15 +256,15 @@ static enum status check_length(const char *first, size_t bytes, int64_t file_si
 				struct error *err)
 {
 	if (is_lfs_pointer(first, bytes)) return lfs_pointer_error(path, err);
-	if (bytes < LENGTH_BYTES || file_size < LENGTH_BYTES)
+	if (bytes < SAFETENSORS_LENGTH_BYTES || file_size < SAFETENSORS_LENGTH_BYTES)
 		return error_set(err, STATUS_INVALID, "%s: too short for a safetensors file", path);
-	uint64_t length = header_length((const unsigned char *)first);
+	uint64_t length = safetensors_header_length((const unsigned char *)first);
 	if (length > SAFETENSORS_MAX_HEADER)
 		return error_set(err, STATUS_INVALID,
 				 "%s: not a safetensors file: its first 8 bytes say a header of %" PRIu64
 				 " bytes, and %d are the most",
 				 path, length, SAFETENSORS_MAX_HEADER);
-	if ((int64_t)length > file_size - LENGTH_BYTES)
+	if ((int64_t)length > file_size - SAFETENSORS_LENGTH_BYTES)
 		return error_set(err, STATUS_INVALID,
 				 "%s: the file ends within its header of %" PRIu64 " bytes; it was not copied or downloaded whole",
 				 path, length);
@@ -279,7 +277,7 @@ static enum status read_tensors(struct json_stream *s, uint64_t length, int64_t 
 				struct tensor_info **ret_infos, size_t *ret_count, struct error *err)
 {
 	struct list list = {0};
-	enum status status = read_header(s, LENGTH_BYTES + (int64_t)length, file_size, path, &list, err);
+	enum status status = read_header(s, SAFETENSORS_LENGTH_BYTES + (int64_t)length, file_size, path, &list, err);
 	if (status != STATUS_OK) {
 		tensor_infos_free(list.infos, list.count);
 		return status;
@@ -295,9 +293,9 @@ enum status safetensors_parse(const void *head, size_t head_bytes, int64_t file_
 	uint64_t length;
 	struct json_stream s;
 	TRY(check_length(head, head_bytes, file_size, path, &length, err));
-	if (length > head_bytes - LENGTH_BYTES)
+	if (length > head_bytes - SAFETENSORS_LENGTH_BYTES)
 		return error_set(err, STATUS_INVALID, "%s: the file ends within its header of %" PRIu64 " bytes", path, length);
-	json_stream_memory(&s, (const char *)head + LENGTH_BYTES, length, path);
+	json_stream_memory(&s, (const char *)head + SAFETENSORS_LENGTH_BYTES, length, path);
 	return read_tensors(&s, length, file_size, path, ret_infos, ret_count, err);
 }
 
@@ -309,7 +307,7 @@ enum status safetensors_read(const struct file *file, struct tensor_info **ret_i
 	size_t bytes = file->size < (int64_t)sizeof first ? (size_t)file->size : sizeof first;
 	TRY(file_read(file, first, bytes, 0, err));
 	TRY(check_length(first, bytes, file->size, file->path, &length, err));
-	json_stream_file(&s, file, LENGTH_BYTES, LENGTH_BYTES + (int64_t)length);
+	json_stream_file(&s, file, SAFETENSORS_LENGTH_BYTES, SAFETENSORS_LENGTH_BYTES + (int64_t)length);
 	return read_tensors(&s, length, file->size, file->path, ret_infos, ret_count, err);
 }
 

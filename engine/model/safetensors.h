@@ -7,7 +7,12 @@
 #include "engine/file.h"
 #include "engine/tensor.h"
 
-enum { SAFETENSORS_MAX_RANK = 8, SAFETENSORS_MAX_HEADER = 100 << 20, SAFETENSORS_MAX_TENSORS = 1 << 19 };
+enum {
+	SAFETENSORS_MAX_RANK = 8,
+	SAFETENSORS_MAX_HEADER = 100 << 20,
+	SAFETENSORS_MAX_TENSORS = 1 << 19,
+	SAFETENSORS_LENGTH_BYTES = 8
+};
 
 struct tensor_info {
 	char *name;
@@ -27,6 +32,8 @@ enum status safetensors_parse(const void *head, size_t head_bytes, int64_t file_
 			      struct tensor_info **ret_infos, size_t *ret_count, struct error *err);
 enum status safetensors_read(const struct file *, struct tensor_info **ret_infos, size_t *ret_count,
 			     struct error *err); /* of a file */
+/* What the first bytes of a file say of the length of the header behind them; unchecked. */
+uint64_t safetensors_header_length(const unsigned char head[SAFETENSORS_LENGTH_BYTES]);
 void tensor_infos_free(struct tensor_info *infos, size_t count);
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "tests/unit/scratch.h"
 
+#include "engine/place.h"
+
 static int calls_left; /* of the faulty call, before it fails */
 static int fault;      /* the error number it fails with */
 
@@ -173,7 +175,12 @@ static void test_copy(void **state)
 		data[i] = (char)(i * 2654435761u >> 13);
 	scratch_write(s, "from", data, size);
 	snprintf(to, sizeof to, "%s/to", s->directory);
-	SUCCEEDS(file_copy(scratch_path(s, "from"), to, &s->err));
+	struct file source, target;
+	SUCCEEDS(file_open_read(scratch_path(s, "from"), &source, &s->err));
+	SUCCEEDS(file_create(to, source.size, &target, &s->err));
+	SUCCEEDS(file_copy_bytes(&source, &target, &s->err));
+	file_close(&source);
+	file_close(&target);
 	SUCCEEDS(file_slurp(to, size, &text, &bytes, &s->err));
 	assert_int_equal(bytes, size);
 	assert_memory_equal(text, data, size);
@@ -190,17 +197,17 @@ static void test_renames(void **state)
 	scratch_text(s, "a", "A");
 	for (int flagless = 0; flagless < 2; flagless++) {
 		if (flagless) file_calls.renameat2 = flagless_renameat2;
-		SUCCEEDS(file_rename_new(a, b, &s->err));
+		SUCCEEDS(place_rename(&PLACE(a), NULL, &PLACE(b), NULL, PLACE_NEW, &s->err));
 		assert_content(s, "b", "A");
 		scratch_text(s, "a", "B");
-		FAILS(STATUS_EXISTS, "/b", file_rename_new(a, b, &s->err));
+		FAILS(STATUS_EXISTS, "/b", place_rename(&PLACE(a), NULL, &PLACE(b), NULL, PLACE_NEW, &s->err));
 		assert_content(s, "b", "A");
 		SUCCEEDS(file_rename(b, a, &s->err));
 		assert_content(s, "a", "A");
 	}
 	file_calls.renameat2 = real_calls.renameat2;
 	scratch_text(s, "b", "B");
-	SUCCEEDS(file_exchange(a, b, &s->err));
+	SUCCEEDS(place_rename(&PLACE(a), NULL, &PLACE(b), NULL, PLACE_SWAP, &s->err));
 	assert_content(s, "a", "B");
 	assert_content(s, "b", "A");
 }
