@@ -116,6 +116,25 @@ class Inputs(Case):
         self.daemon.start()
         self.expect_change(job, "'config.json' has another content")
 
+    def test_a_warning_is_told_once(self):
+        """A job that goes on loads its model again, and notices the same."""
+        path = os.path.join(self.model, "config.json")
+        with open(path) as file:
+            config = json.load(file)
+        with open(path, "w") as file:
+            json.dump({**config, "num_hidden_layers": BLOCKS - 1}, file)
+        self.daemon.start()
+        job = self.slow_job()
+        self.run_until(job, 2)
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+        attempts = [data["attempt"] for data in self.events(job, "block.started")]
+        self.assertEqual(max(attempts), 2)
+        warnings = [data["message"] for data in self.events(job, "warning")]
+        self.assertEqual(len(warnings), 1, warnings)
+        self.assertIn("config.json does not ask for", warnings[0])
+
     def test_other_evaluation_data(self):
         shutil.copy(os.path.join(self.daemon.data, "tokens.safetensors"), os.path.join(self.daemon.data, "eval.safetensors"))
         self.daemon.start()
