@@ -34,6 +34,7 @@ $(BUILD)/flags/%: FORCE
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 FORCE:
+.PRECIOUS: $(BUILD)/flags/% # else make takes it away as intermediate, and builds all of that kind again
 
 .DEFAULT_GOAL := all
 

@@ -67,6 +67,14 @@ class Make(unittest.TestCase):
         for arguments in (("CUDA=0",), ("CUDA_HOME=" + toolkit,)):
             self.assertIn(f"LD {self.build}/besad", self.make("-n", *arguments, "all"))
 
+    def test_kernels_are_built_once(self):
+        toolkit = self.a_toolkit()
+        with open(os.path.join(toolkit, "bin", "nvcc"), "w") as file:
+            file.write('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n: >"$2"\n')
+        kernel = os.path.join(self.build, "cuda", "activation.o")
+        self.assertIn("NVCC cuda/activation.cu", self.make("CUDA_HOME=" + toolkit, kernel))
+        self.assertNotIn("NVCC", self.make("CUDA_HOME=" + toolkit, kernel))
+
     def test_note_names_where_it_looked(self):
         self.assertIn("without CUDA (CUDA=0)", self.make("-n", "CUDA=0", "all"))
         toolkit = self.a_toolkit()
