@@ -8,7 +8,7 @@ dir=build/demo
 rm -rf $dir
 mkdir -p $dir/output
 
-$besad --listen 127.0.0.1:0 --port-file $dir/port --state-dir $dir/state --model-root demo --data-root demo \
+$besad --listen 127.0.0.1:0 --port-file $dir/port --state-dir $dir/state --model-root demo --data-root demo --data-root tests/data \
 	--output-root $dir/output --calibration demo/calibration.safetensors 2>$dir/besad.log &
 daemon=$!
 trap 'kill $daemon 2>/dev/null; wait $daemon 2>/dev/null || true' EXIT
@@ -42,7 +42,7 @@ prune() { # prune METHOD: submits a job, follows it to its end, leaves it in $di
 	id=$(curl -fsS $url/v1/jobs -H 'Content-Type: application/json' -d '{
 		"name": "demo '"$1"'", "model": "tiny-llama", "output": "tiny-llama-'"$1"'", "method": "'"$1"'", "sparsity": 0.5,
 		"calibration": {"samples": 128, "sequence_length": 256},
-		"evaluation": {"perplexity": [{"name": "wikitext2", "path": "wikitext2.test.txt", "sequence_length": 256}]}}' | jq -r .id)
+		"evaluation": {"perplexity": [{"name": "wikitext2", "path": "tiny-llama.wikitext2-64k.safetensors", "sequence_length": 256}]}}' | jq -r .id)
 	curl -fsSN $url/v1/jobs/$id/events -H 'Accept: text/event-stream' | sed -un 's/^data: //p' |
 		jq --unbuffered -r "select(.type) | $live"
 	curl -fs $url/v1/jobs/$id >$dir/$1.json
@@ -56,7 +56,7 @@ prune() { # prune METHOD: submits a job, follows it to its end, leaves it in $di
 for method in magnitude wanda besa; do prune $method; done
 
 echo
-echo "WikiText-2 test text, windows of 256 tokens, 50 % of the blocks' linear weights are zero"
+echo "The first 65,536 tokens of WikiText-2's test text, windows of 256, 50 % of the blocks' linear weights are zero"
 jq -n -r --slurpfile m $dir/magnitude.json --slurpfile w $dir/wanda.json --slurpfile b $dir/besa.json '
   def cell(n): tostring | . + " " * (n - length);
   def num(d): . * pow(10; d) | round / pow(10; d);
