@@ -167,6 +167,18 @@ static enum status name_pieces(struct builder *builder, const cJSON *names, bool
 }
 
 /* ---- trees ---------------------------------------------------------------------------------------------------------------- */
+/* Ends the building: hands the tree out, or frees it. */
+static enum status deliver(struct builder *builder, enum status status, cJSON *tree, cJSON **ret)
+{
+	free(builder->names);
+	string_map_free(&builder->ids);
+	if (status == STATUS_OK)
+		*ret = tree;
+	else
+		cJSON_Delete(tree);
+	return status;
+}
+
 enum status sentencepiece_to_class(const struct sentencepiece *model, cJSON **ret, struct error *err)
 {
 	struct builder builder = {.model = model, .err = err};
@@ -175,14 +187,7 @@ enum status sentencepiece_to_class(const struct sentencepiece *model, cJSON **re
 	if (status == STATUS_OK) status = add_json(&builder, part, "type", "\"BPE\"");
 	if (status == STATUS_OK) status = add_vocabulary(&builder, part);
 	if (status == STATUS_OK) status = add_merges(&builder, part, false);
-	free(builder.names);
-	string_map_free(&builder.ids);
-	if (status != STATUS_OK) {
-		cJSON_Delete(tree);
-		return status;
-	}
-	*ret = tree;
-	return STATUS_OK;
+	return deliver(&builder, status, tree, ret);
 }
 
 static enum status add_model(const struct builder *builder, cJSON *tree, bool user_defined)
@@ -333,12 +338,5 @@ enum status sentencepiece_to_tree(const struct sentencepiece *model, bool legacy
 	if (status == STATUS_OK) status = add_model(&builder, tree, user_defined);
 	if (status == STATUS_OK) status = add_normalizers(&builder, tree, legacy);
 	if (status == STATUS_OK) status = add_pretokenizers(&builder, tree, legacy, user_defined);
-	free(builder.names);
-	string_map_free(&builder.ids);
-	if (status != STATUS_OK) {
-		cJSON_Delete(tree);
-		return status;
-	}
-	*ret = tree;
-	return STATUS_OK;
+	return deliver(&builder, status, tree, ret);
 }

@@ -87,8 +87,7 @@ bool unicode_is_number(uint32_t c)
 	return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO;
 }
 
-/* The range that holds the character, or NULL. */
-static const struct unicode_range *find_range(const struct unicode_range *ranges, size_t count, uint32_t c)
+const struct unicode_range *unicode_find_range(const struct unicode_range *ranges, size_t count, uint32_t c)
 {
 	size_t low = 0, high = count;
 	while (low < high) {
@@ -104,27 +103,27 @@ static const struct unicode_range *find_range(const struct unicode_range *ranges
 bool unicode_is_punctuation(uint32_t c)
 {
 	if (c < 0x80) return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
-	return find_range(unicode_punctuation, unicode_punctuation_count, c);
+	return unicode_find_range(unicode_punctuation, unicode_punctuation_count, c);
 }
 
 bool unicode_is_nonspacing(uint32_t c)
 {
-	return c >= 0x300 && find_range(unicode_nonspacing, unicode_nonspacing_count, c);
+	return c >= 0x300 && unicode_find_range(unicode_nonspacing, unicode_nonspacing_count, c);
 }
 
 bool unicode_is_combining(uint32_t c)
 {
-	return c >= 0x300 && find_range(unicode_combining, unicode_combining_count, c);
+	return c >= 0x300 && unicode_find_range(unicode_combining, unicode_combining_count, c);
 }
 
 bool unicode_is_unprintable(uint32_t c)
 {
 	if (c >= ' ' && c < 0x7f) return false;
-	return find_range(unicode_unprintable, unicode_unprintable_count, c);
+	return unicode_find_range(unicode_unprintable, unicode_unprintable_count, c);
 }
 
 int unicode_script_group(uint32_t c)
 {
-	const struct unicode_range *range = find_range(unicode_scripts, unicode_scripts_count, c);
+	const struct unicode_range *range = unicode_find_range(unicode_scripts, unicode_scripts_count, c);
 	return range ? (int)range->value : UNICODE_SCRIPT_ANY;
 }

@@ -15,4 +15,7 @@ extern const struct unicode_range unicode_nonspacing[], unicode_combining[], uni
 extern const size_t unicode_nonspacing_count, unicode_combining_count, unicode_unprintable_count, unicode_punctuation_count,
 	unicode_scripts_count;
 
+/* The range that holds the character, or NULL. */
+const struct unicode_range *unicode_find_range(const struct unicode_range *ranges, size_t count, uint32_t c);
+
 #endif
