@@ -348,7 +348,8 @@ static void *work(void *context)
 		pthread_mutex_unlock(&worker->lock);
 		prepare_sweep(&worker->config.options->roots, worker->config.options->keep_replaced);
 		pthread_mutex_lock(&worker->lock);
-		if (!claim(worker, &job, &told)) continue;
+		/* It may have been stopped meanwhile: a job that is claimed then would run to its end. */
+		if (worker->stopping || !claim(worker, &job, &told)) continue;
 		pthread_mutex_unlock(&worker->lock);
 		run_job(worker, &job);
 		job_clear(&job);
