@@ -133,6 +133,11 @@ void catalog_offer(struct catalog *catalog, const char *name, const struct ident
 	found->items[found->count++] = entry;
 }
 
+void catalog_add_text(cJSON *object, const char *key, const char *text)
+{
+	cJSON_AddItemToObject(object, key, text ? cJSON_CreateString(text) : cJSON_CreateNull());
+}
+
 size_t *catalog_budget(struct catalog *catalog)
 {
 	return &catalog->budget;

@@ -38,6 +38,9 @@ typedef bool catalog_read(struct catalog *, const void *context, cJSON *object);
  * wins. */
 void catalog_offer(struct catalog *, const char *name, const struct identity *, catalog_read *, const void *context);
 
+/* The text, or null. */
+void catalog_add_text(cJSON *object, const char *key, const char *text);
+
 /* How many bytes of files may still be read in this listing; for catalog_read, which takes what it has read off. */
 size_t *catalog_budget(struct catalog *);
 

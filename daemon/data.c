@@ -4,6 +4,7 @@
 
 #include "engine/json.h"
 #include "engine/model/checkpoint.h"
+#include "engine/model/safetensors.h"
 #include "engine/text/kind.h"
 
 enum { HEAD_BYTES = 64 << 10, MAX_HEADER = 1 << 20 }; /* what is read of a file for the list */
@@ -18,11 +19,9 @@ struct candidate {
 static enum status check_tokens(const struct place *place, const struct file *file, struct error *err)
 {
 	struct checkpoint checkpoint;
-	unsigned char head[8] = {0};
-	uint64_t length = 0;
+	unsigned char head[SAFETENSORS_LENGTH_BYTES];
 	TRY(file_read(file, head, sizeof head, 0, err));
-	for (size_t i = sizeof head; i-- > 0;)
-		length = length << 8 | head[i];
+	uint64_t length = safetensors_header_length(head);
 	if (length > MAX_HEADER)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: a header of %" PRIu64 " bytes is not one of a file of tokens",
 				 file->path, length);
@@ -45,11 +44,6 @@ static enum status look_into(const struct candidate *candidate, enum data_kind *
 	return status;
 }
 
-static void add_text(cJSON *object, const char *key, const char *text)
-{
-	cJSON_AddItemToObject(object, key, text ? cJSON_CreateString(text) : cJSON_CreateNull());
-}
-
 static bool read_data(struct catalog *catalog, const void *context, cJSON *object)
 {
 	const struct candidate *candidate = context;
@@ -68,11 +62,11 @@ static bool read_data(struct catalog *catalog, const void *context, cJSON *objec
 		if (status) place_hide(&candidate->place, &err);
 	}
 	if (status) utf8_mask(err.message);
-	add_text(object, "kind", status ? NULL : data_kind_name(kind));
-	add_text(object, "compression", status ? NULL : compression_name(compression));
+	catalog_add_text(object, "kind", status ? NULL : data_kind_name(kind));
+	catalog_add_text(object, "compression", status ? NULL : compression_name(compression));
 	cJSON_AddNumberToObject(object, "size", (double)candidate->size);
 	cJSON_AddBoolToObject(object, "supported", status == STATUS_OK);
-	add_text(object, "reason", status ? err.message : NULL);
+	catalog_add_text(object, "reason", status ? err.message : NULL);
 	return !later && (status == STATUS_OK || status == STATUS_INVALID || status == STATUS_UNSUPPORTED);
 }
 

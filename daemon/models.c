@@ -75,23 +75,16 @@ static char *repository(const char *name)
 	return title;
 }
 
-static void add_text(cJSON *object, const char *key, const char *text)
-{
-	cJSON_AddItemToObject(object, key, text ? cJSON_CreateString(text) : cJSON_CreateNull());
-}
-
 /* The bytes of a file that checkpoint_open would read into memory; what it refuses by its length counts as nothing. */
 static size_t header_bytes(const struct place *model, const struct tree_entry *entry)
 {
 	struct file file;
 	struct error ignored;
-	unsigned char head[8] = {0};
-	uint64_t length = 0;
+	unsigned char head[SAFETENSORS_LENGTH_BYTES];
 	if (is_index(entry->name)) return entry->info.st_size <= MAX_INDEX_HEADER ? (size_t)entry->info.st_size : 0;
 	if (!ends(entry->name, ".safetensors") || place_open(model, entry->name, &file, &ignored)) return 0;
 	if (file_read(&file, head, sizeof head, 0, &ignored)) memset(head, 0, sizeof head);
-	for (size_t i = sizeof head; i-- > 0;)
-		length = length << 8 | head[i];
+	uint64_t length = safetensors_header_length(head);
 	file_close(&file);
 	return length <= SAFETENSORS_MAX_HEADER ? (size_t)length : 0;
 }
@@ -131,12 +124,12 @@ static bool read_model(struct catalog *catalog, const void *context, cJSON *obje
 
 	char *title = repository(directory->name), *told = reason ? strdup(reason) : NULL;
 	if (told) utf8_mask(told);
-	add_text(object, "title", title);
-	add_text(object, "family", config.family[0] ? config.family : NULL);
+	catalog_add_text(object, "title", title);
+	catalog_add_text(object, "family", config.family[0] ? config.family : NULL);
 	cJSON_AddItemToObject(object, "blocks", config.layers ? cJSON_CreateNumber((double)config.layers) : cJSON_CreateNull());
 	cJSON_AddItemToObject(object, "bytes", bytes ? cJSON_CreateNumber((double)bytes) : cJSON_CreateNull());
 	cJSON_AddBoolToObject(object, "supported", status == STATUS_OK);
-	add_text(object, "reason", told);
+	catalog_add_text(object, "reason", told);
 	free(title);
 	free(told);
 	return !later &&
