@@ -73,20 +73,21 @@ CUDA_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard cuda/*.c)) # what needs n
 endif
 
 # ---- what is built --------------------------------------------------------------------------------------------------------
-# engine/cpu/isa/*.c hold the CPU kernels; each is compiled once per instruction set and chosen at run time.
+# engine/compute/cpu/isa/*.c hold the CPU kernels; each is compiled once per instruction set and chosen at run time.
 ISAS        := v2 v3 v4
 ISA_v2      := -march=x86-64-v2
 ISA_v3      := -march=x86-64-v3
 ISA_v4      := -march=x86-64-v4 -mprefer-vector-width=512
-ISA_SOURCES := $(wildcard engine/cpu/isa/*.c)
+ISA_SOURCES := $(wildcard engine/compute/cpu/isa/*.c)
 ISA_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/%.$(isa).o))
 
-ENGINE_SOURCES := $(wildcard engine/*.c engine/job/*.c engine/cpu/*.c engine/model/*.c engine/text/*.c engine/prune/*.c engine/eval/*.c)
+ENGINE_SOURCES := $(wildcard base/*.c engine/*.c engine/*/*.c engine/compute/cpu/*.c)
 ENGINE_OBJECTS := $(ENGINE_SOURCES:%.c=$(BUILD)/%.o) $(ISA_OBJECTS) $(CUDA_OBJECTS)
 SERVER_SOURCES := $(wildcard db/*.c api/*.c)
 SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard daemon/*.c))
-CTL_OBJECTS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard ctl/*.c) api/buffer.c engine/error.c engine/file.c engine/json.c engine/place.c)
+CTL_OBJECTS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard ctl/*.c)) \
+                  $(patsubst %,$(BUILD)/base/%.o,buffer clock error file json place)
 CTL_LIBS       := $(shell pkg-config --libs libcurl libcjson 2>/dev/null) -lm
 UNIT_TESTS     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 BACKEND_TESTS  := $(patsubst tests/backend/%.c,$(BUILD)/tests/%,$(wildcard tests/backend/test_*.c))
@@ -123,11 +124,11 @@ $(BUILD)/%.o: %.cc $(COMPILE)
 	$(call say,CXX,$<)
 	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/engine/backend_none.o: private CPPFLAGS += $(NO_CUDA)
-$(BUILD)/engine/backend_none.o: $(BUILD)/flags/no_cuda
+$(BUILD)/engine/compute/backend_none.o: private CPPFLAGS += $(NO_CUDA)
+$(BUILD)/engine/compute/backend_none.o: $(BUILD)/flags/no_cuda
 
 define isa_rule
-$(BUILD)/engine/cpu/isa/%.$(1).o: engine/cpu/isa/%.c $(COMPILE)
+$(BUILD)/engine/compute/cpu/isa/%.$(1).o: engine/compute/cpu/isa/%.c $(COMPILE)
 	@mkdir -p $$(@D)
 	$$(call say,CC,$$< for $(1))
 	$$(Q)$(CC) $$(CPPFLAGS) -DISA=$(1) $$(CFLAGS) -O3 -fno-trapping-math $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
@@ -177,11 +178,11 @@ DATA_SOURCES := $(patsubst %,engine/text/%.c,census documents field foreign kind
 FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/sentencepiece*.c engine/text/tokenizer*.c \
 	engine/text/unicode*.c) $(patsubst %,engine/text/%.c,added_tokens byte_spelling component model normalize post_processor \
 	precompiled pretokenize regex string_map unigram wordpiece words)
-FUZZ_fuzz_safetensors := engine/model/safetensors.c engine/json_stream.c
-FUZZ_fuzz_shard_index := engine/json_stream.c engine/model/shard_index.c
+FUZZ_fuzz_safetensors := engine/model/safetensors.c base/json_stream.c
+FUZZ_fuzz_shard_index := base/json_stream.c engine/model/shard_index.c
 CHECKPOINT_SOURCES := $(FUZZ_fuzz_safetensors) engine/model/checkpoint.c engine/model/shard_index.c engine/model/other_formats.c
 FUZZ_fuzz_config := engine/model/config.c engine/model/config_fields.c engine/model/families.c
-FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) $(FUZZ_fuzz_config) engine/spec.c engine/fields.c engine/model/output.c engine/apportion.c \
+FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) $(FUZZ_fuzz_config) engine/spec/spec.c engine/spec/fields.c engine/output/output.c engine/spec/apportion.c \
 	$(patsubst %,engine/model/%.c,vet check model block layout experts) engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_reader := engine/text/reader.c engine/text/unpack.c
 FUZZ_fuzz_kind := $(DATA_SOURCES)
@@ -190,7 +191,7 @@ FUZZ_fuzz_tasks := engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
 
 .SECONDEXPANSION:
-$(BUILD)/fuzz/%: tests/fuzz/%.c engine/error.c engine/file.c engine/json.c engine/place.c engine/warnings.c $$(FUZZ_$$*) $(COMPILE)
+$(BUILD)/fuzz/%: tests/fuzz/%.c base/error.c base/file.c base/json.c base/place.c base/warnings.c $$(FUZZ_$$*) $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^) \

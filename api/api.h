@@ -7,8 +7,8 @@
 
 #include "api/metrics.h"
 #include "api/token.h"
+#include "base/error.h"
 #include "db/db.h"
-#include "engine/error.h"
 
 struct api;
 

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 
 struct executor;
 

@@ -10,7 +10,7 @@
 
 #include "api/api.h"
 #include "api/assets.h"
-#include "api/buffer.h"
+#include "base/buffer.h"
 
 enum { MAX_QUERY = 16, MAX_RESPONSE_HEADERS = 6 };
 

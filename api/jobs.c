@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "api/http.h"
-#include "engine/json.h"
+#include "base/json.h"
 
 enum { RETRY_AFTER_SECONDS = 30 };
 

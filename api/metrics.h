@@ -2,7 +2,7 @@
 #ifndef BESAD_API_METRICS_H
 #define BESAD_API_METRICS_H
 
-#include "api/buffer.h"
+#include "base/buffer.h"
 #include "db/db.h"
 
 struct metrics;

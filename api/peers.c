@@ -6,9 +6,11 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 struct peer {
 	int fd;
-	time_t deadline; /* 0 for none */
+	double deadline; /* monotonic seconds; 0 for none */
 	struct peer *next, **at;
 };
 
@@ -20,21 +22,15 @@ struct peers {
 	struct peer *first;
 };
 
-static time_t seconds_from_now(int seconds)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + seconds;
-}
-
 static void *watch(void *context)
 {
 	struct peers *peers = context;
 	pthread_mutex_lock(&peers->lock);
 	while (!peers->stopping) {
-		struct timespec until = {.tv_sec = seconds_from_now(1)};
+		double now = monotonic_seconds();
+		struct timespec until = {.tv_sec = (time_t)now + 1};
 		pthread_cond_timedwait(&peers->stop, &peers->lock, &until);
-		time_t now = seconds_from_now(0);
+		now = monotonic_seconds();
 		for (struct peer *peer = peers->first; peer; peer = peer->next)
 			if (peer->deadline && now >= peer->deadline) {
 				shutdown(peer->fd, SHUT_RDWR);
@@ -81,7 +77,7 @@ struct peer *peer_add(struct peers *peers, int fd, int seconds)
 	struct peer *peer = calloc(1, sizeof *peer);
 	if (!peer) return NULL;
 	peer->fd = fd;
-	peer->deadline = seconds_from_now(seconds);
+	peer->deadline = monotonic_seconds() + seconds;
 	pthread_mutex_lock(&peers->lock);
 	peer->next = peers->first;
 	peer->at = &peers->first;
@@ -95,7 +91,7 @@ void peer_set_deadline(struct peers *peers, struct peer *peer, int seconds)
 {
 	if (!peer) return;
 	pthread_mutex_lock(&peers->lock);
-	peer->deadline = seconds ? seconds_from_now(seconds) : 0;
+	peer->deadline = seconds ? monotonic_seconds() + seconds : 0;
 	pthread_mutex_unlock(&peers->lock);
 }
 

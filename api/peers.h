@@ -3,7 +3,7 @@
 #ifndef BESAD_API_PEERS_H
 #define BESAD_API_PEERS_H
 
-#include "engine/error.h"
+#include "base/error.h"
 
 struct peers;
 struct peer;

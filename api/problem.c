@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "api/http.h"
-#include "engine/json.h"
+#include "base/json.h"
 
 /* All of the text, as valid UTF-8: it may quote what a client sent. NULL when memory runs out; the caller frees it. */
 static char *format(const char *detail, va_list args)

@@ -1,6 +1,6 @@
 /* The report of a job: what each finished block came to. */
 #include "api/http.h"
-#include "engine/json.h"
+#include "base/json.h"
 
 #include <string.h>
 

@@ -14,6 +14,7 @@
 #include "api/http.h"
 #include "api/peers.h"
 #include "api/stream.h"
+#include "base/clock.h"
 
 enum {
 	MAX_SOCKETS = 8,
@@ -47,7 +48,7 @@ struct exchange {
 	enum { RECEIVING, RUNNING, ANSWERED } phase;
 	bool refused;        /* the response is known before the body has come */
 	uint64_t body_bytes; /* as sent, also of what is dropped */
-	struct timespec begun;
+	double begun;        /* monotonic seconds */
 };
 
 /* ---- headers ------------------------------------------------------------------------------------------------------------- */
@@ -147,7 +148,7 @@ static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *c
 	if (!exchange) return NULL;
 	exchange->api = api;
 	exchange->connection = connection;
-	clock_gettime(CLOCK_MONOTONIC, &exchange->begun);
+	exchange->begun = monotonic_seconds();
 	pthread_mutex_lock(&api->lock);
 	api->exchanges++;
 	pthread_mutex_unlock(&api->lock);
@@ -209,11 +210,8 @@ static const char *method_label(const struct exchange *exchange)
 static void count_request(const struct exchange *exchange)
 {
 	const struct route *route = exchange->request.route;
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	metrics_count_request(
-		exchange->api->config.metrics, route ? route->path : "none", method_label(exchange), exchange->response.status,
-		(double)(now.tv_sec - exchange->begun.tv_sec) + (double)(now.tv_nsec - exchange->begun.tv_nsec) * 1e-9);
+	metrics_count_request(exchange->api->config.metrics, route ? route->path : "none", method_label(exchange),
+			      exchange->response.status, monotonic_seconds() - exchange->begun);
 }
 
 static enum MHD_Result answer(struct exchange *exchange)

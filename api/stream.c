@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "api/http.h"
+#include "base/clock.h"
 
 enum {
 	RECENT = 64,       /* formatted events that a channel keeps */
@@ -40,7 +41,7 @@ struct stream {
 	int64_t sent;          /* id of the last event that went into `pending` */
 	struct buffer pending; /* what is to be sent */
 	size_t offset;         /* how much of it has been */
-	time_t active;         /* when something was sent last */
+	double active;         /* when something was sent last */
 	bool suspended, heartbeat, ended;
 };
 
@@ -54,13 +55,6 @@ struct hub {
 	int n_streams;
 	bool stopping;
 };
-
-static time_t monotonic_seconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec;
-}
 
 /* ---- channels; all under the hub's lock --------------------------------------------------------------------------------- */
 
@@ -264,7 +258,7 @@ struct MHD_Response *hub_open(struct hub *hub, struct MHD_Connection *connection
 
 static void resume_streams(struct hub *hub)
 {
-	time_t now = monotonic_seconds();
+	double now = monotonic_seconds();
 	for (struct channel *channel = hub->channels; channel; channel = channel->next)
 		for (struct stream *stream = channel->streams; stream; stream = stream->next) {
 			if (!stream->suspended) continue;

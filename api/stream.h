@@ -5,8 +5,8 @@
 #include <microhttpd.h>
 
 #include "api/metrics.h"
+#include "base/error.h"
 #include "db/db.h"
-#include "engine/error.h"
 
 struct hub;
 

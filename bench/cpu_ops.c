@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 static struct backend *backend;
 static double gemm_rate, copy_rate; /* FLOP/s, bytes/s */

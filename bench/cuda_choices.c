@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "cuda/tuning.h"
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 enum { BATCHES = 5, CHOICES = 8, BINS = 100 };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 /* Whether x + x is right on a fresh backend. */
 static bool works(struct backend *backend)

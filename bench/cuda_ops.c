@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 enum { BATCHES = 9, CANDIDATES = 101 };
 

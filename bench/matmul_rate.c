@@ -3,8 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/backend.h"
-#include "engine/progress.h"
+#include "base/clock.h"
+#include "engine/compute/backend.h"
+#include "engine/job/progress.h"
 
 enum { SIZE = 2048, RUNS = 12 };
 

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/buffer.h"
+#include "base/buffer.h"
+#include "base/json.h"
 #include "ctl/input.h"
 #include "ctl/text.h"
-#include "engine/json.h"
 
 enum {
 	ANSWER_LIMIT = 64 << 20,

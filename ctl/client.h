@@ -7,8 +7,8 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/error.h"
 #include "ctl/exit.h"
-#include "engine/error.h"
 
 struct client;
 

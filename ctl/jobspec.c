@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "ctl/input.h"
-#include "engine/json.h"
 
 enum { FILE_LIMIT = 1 << 20 };
 

@@ -4,8 +4,8 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/error.h"
 #include "ctl/options.h"
-#include "engine/error.h"
 
 /* `file` is NULL for none. Only what concerns the command line and the file's syntax is checked: the rest is the daemon's. */
 enum status jobspec_build(const char *file, const struct setting *settings, int count, cJSON **ret, struct error *err);

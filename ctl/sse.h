@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "api/buffer.h"
+#include "base/buffer.h"
 
 enum { SSE_LIMIT = 4 << 20 }; /* bytes of one line, and of one event's data */
 

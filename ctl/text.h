@@ -6,7 +6,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "api/buffer.h"
+#include "base/buffer.h"
 
 /* What comes from the daemon was written by others: control characters, which could steer a terminal, are shown as '?'. */
 void text_put(FILE *, const char *text);

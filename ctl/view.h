@@ -6,7 +6,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "api/buffer.h"
+#include "base/buffer.h"
 
 struct view {
 	char state[16];                               /* of the job */

@@ -9,10 +9,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/json.h"
 #include "ctl/stream.h"
 #include "ctl/text.h"
 #include "ctl/view.h"
-#include "engine/json.h"
 
 enum { POLL_MILLISECONDS = 200, DEFAULT_COLUMNS = 80 };
 static const double redraw_seconds = 0.1, refresh_seconds = 2, first_pause = 0.25, longest_pause = 5;
@@ -31,13 +32,6 @@ struct watch {
 	double drawn, refreshed, contact; /* when, in monotonic seconds */
 	double pause;                     /* before the next try to connect */
 };
-
-static double now(void)
-{
-	struct timespec time;
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
 
 enum watch_style watch_style_for_output(void)
 {
@@ -74,7 +68,7 @@ static void draw_bar(struct watch *watch)
 	fflush(stdout);
 	buffer_free(&bar);
 	watch->bar_shown = true;
-	watch->drawn = now();
+	watch->drawn = monotonic_seconds();
 }
 
 static void note(struct watch *watch, const char *what, const char *why)
@@ -151,13 +145,13 @@ static void refresh_bar(struct watch *watch)
 {
 	struct reply reply;
 	if (watch->style != WATCH_BAR) return;
-	if (now() - watch->refreshed >= refresh_seconds) {
+	if (monotonic_seconds() - watch->refreshed >= refresh_seconds) {
 		get_job(watch, &reply);
 		if (reply.status == 200 && reply.json) view_take_job(&watch->view, reply.json);
 		reply_clear(&reply);
-		watch->refreshed = now();
+		watch->refreshed = monotonic_seconds();
 	}
-	if (now() - watch->drawn >= redraw_seconds) draw_bar(watch);
+	if (monotonic_seconds() - watch->drawn >= redraw_seconds) draw_bar(watch);
 }
 
 static void take_contact(struct watch *watch, const struct stream *stream)
@@ -165,7 +159,7 @@ static void take_contact(struct watch *watch, const struct stream *stream)
 	if (!stream_alive(stream)) return;
 	if (watch->disconnected) note(watch, "connected again", NULL);
 	watch->disconnected = false;
-	watch->contact = now();
+	watch->contact = monotonic_seconds();
 	watch->pause = first_pause;
 }
 
@@ -174,7 +168,7 @@ static bool pause_for_retry(struct watch *watch, const char *why)
 {
 	if (!watch->disconnected) note(watch, "lost the connection, trying again", why);
 	watch->disconnected = true;
-	if (now() - watch->contact > watch->patience) {
+	if (monotonic_seconds() - watch->contact > watch->patience) {
 		note(watch, "the daemon was silent for too long", why);
 		return false;
 	}
@@ -271,7 +265,7 @@ enum exit_code watch_job(struct client *client, const char *id, enum watch_style
 		return EXIT_USAGE;
 	}
 	srand48((long)getpid());
-	watch.contact = watch.refreshed = now();
+	watch.contact = watch.refreshed = monotonic_seconds();
 	catch_signals(interrupt);
 	/* A job that somebody queued again right after its end is not at its end. */
 	do {

@@ -8,8 +8,8 @@
 #include "cuda/index.h"
 
 extern "C" {
-#include "engine/backend.h"
-#include "engine/backend_check.h"
+#include "engine/compute/backend.h"
+#include "engine/compute/backend_check.h"
 }
 
 struct cuda_allocator;

@@ -5,7 +5,7 @@
 #include <cublasLt.h>
 
 extern "C" {
-#include "engine/error.h"
+#include "base/error.h"
 }
 
 struct cublaslt {

@@ -8,7 +8,7 @@
 #include "cuda/index.h"
 
 extern "C" {
-#include "engine/tensor.h"
+#include "engine/compute/tensor.h"
 }
 
 /* A tensor as a kernel sees it. The element type is looked at while the kernel runs: the branch is the same for all threads and

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 
 struct nvml;
 

@@ -1,7 +1,7 @@
 #include "cuda/plan.h"
 
 #include "cuda/index.h"
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 enum { FUSED = 4, CANDIDATE_ARRAYS = 7 /* θ, θ₀, β, ∂θ, m, v, s */ };
 static const size_t LOGITS_ROOM = (size_t)40 << 20; /* engine/eval/perplexity.c: a slice of logits, and what goes with it */

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "engine/tensor.h"
+#include "engine/compute/tensor.h"
 
 struct plan_sizes {
 	int64_t hidden, intermediate, heads, kv_heads, head_dim, vocab;

@@ -7,7 +7,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WIDTH = 30, REDRAW_MILLISECONDS = 100 };
+#include "base/clock.h"
+
+enum { WIDTH = 30 };
+static const double REDRAW_SECONDS = 0.1;
 
 struct bar bar_create(void)
 {
@@ -59,13 +62,11 @@ void bar_event(struct bar *bar, const char *type, const cJSON *data)
 
 void bar_progress(struct bar *bar, const char *phase, int block, int blocks, double fraction, double eta_seconds)
 {
-	struct timespec now;
 	char filled[WIDTH + 1], left[32] = "", loss[32] = "";
 	if (!bar->terminal) return;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	int64_t milliseconds = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-	if (bar->shown && milliseconds - bar->drawn < REDRAW_MILLISECONDS) return;
-	bar->drawn = milliseconds;
+	double now = monotonic_seconds();
+	if (bar->shown && now - bar->drawn < REDRAW_SECONDS) return;
+	bar->drawn = now;
 	bar->shown = true;
 	for (int i = 0; i < WIDTH; i++)
 		filled[i] = i < (int)(fraction * WIDTH) ? '#' : '.';

@@ -9,8 +9,8 @@
 
 struct bar {
 	bool terminal, shown;
-	int64_t drawn; /* monotonic milliseconds */
-	double loss;   /* of the last step */
+	double drawn; /* monotonic seconds */
+	double loss;  /* of the last step */
 };
 
 struct bar bar_create(void);

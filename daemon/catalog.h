@@ -9,8 +9,8 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/error.h"
 #include "daemon/tree.h"
-#include "engine/error.h"
 
 struct catalog;
 

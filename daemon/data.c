@@ -2,7 +2,7 @@
 
 #include <inttypes.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/safetensors.h"
 #include "engine/text/kind.h"

@@ -3,7 +3,7 @@
 #define BESAD_DAEMON_GAUGE_H
 
 #include "api/metrics.h"
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 struct gauge;
 

@@ -6,8 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "engine/job/event.h"
-#include "engine/json.h"
 
 enum { MAX_JOURNAL = 1 << 30 };
 

@@ -10,8 +10,8 @@
 
 #include <cjson/cJSON.h>
 
-#include "engine/error.h"
-#include "engine/file.h"
+#include "base/error.h"
+#include "base/file.h"
 
 struct journal {
 	struct file file;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/vet.h"
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "api/http.h"
+#include "base/clock.h"
 #include "daemon/log.h"
 
 enum {
@@ -40,13 +41,6 @@ struct notifier {
 	char ended[MAX_ENDED][JOB_ID_BYTES]; /* for the program, the oldest first */
 	size_t n_ended;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* {"event", "job"} of a job that has ended; NULL where there is none, or where it runs again. */
 static char *body_of(struct notifier *notifier, const char *job_id, enum job_state *ret_state)
@@ -178,7 +172,7 @@ static enum status deliver(struct notifier *notifier, const struct notification 
 	int64_t delay = delay_after(notification->attempts);
 	log_warning("job=%s %s could not be told, again in %lld s: %s", notification->job_id, notification->url,
 		    (long long)delay / 1000, why);
-	return db_notification_delay(notifier->db, notification->job_id, now_ms() + delay, err);
+	return db_notification_delay(notifier->db, notification->job_id, unix_milliseconds() + delay, err);
 }
 
 /* Delivers what is due; *ret_next is when the next one is, 0 for never. */
@@ -190,7 +184,7 @@ static enum status deliver_due(struct notifier *notifier, int64_t *ret_next, str
 		bool found;
 		TRY(db_notification_next(notifier->db, &found, &notification, err));
 		if (!found) return STATUS_OK;
-		bool due = notification.due_at <= now_ms();
+		bool due = notification.due_at <= unix_milliseconds();
 		*ret_next = notification.due_at;
 		enum status status = due ? deliver(notifier, &notification, err) : STATUS_OK;
 		notification_clear(&notification);
@@ -301,7 +295,7 @@ static void *work(void *context)
 			run_program(notifier, job_id);
 		if (deliver_due(notifier, &next, &err)) {
 			log_error("notifications wait: %s", err.message);
-			next = now_ms() + TROUBLE_MILLISECONDS;
+			next = unix_milliseconds() + TROUBLE_MILLISECONDS;
 		}
 	} while (wait_for_news(notifier, next));
 	return NULL;

@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/file.h"
-#include "engine/json.h"
+#include "base/file.h"
+#include "base/json.h"
 
 enum { MIN_TOKEN = 16, MAX_TOKEN = 4096, DEFAULT_QUEUE_LIMIT = 1000, MAX_QUEUE = 1000000, MAX_LIMITS_FILE = 65536 };
 static const int64_t default_keep_replaced = 86400, max_time = INT64_C(1) << 40;

@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/error.h"
-#include "engine/spec.h"
+#include "base/error.h"
+#include "engine/spec/spec.h"
 
 enum { MAX_LISTEN = 4, MAX_NOTIFY_HOSTS = 16 };
 

@@ -9,10 +9,10 @@
 #include <strings.h>
 #include <time.h>
 
+#include "base/json.h"
 #include "daemon/log.h"
-#include "engine/fields.h"
-#include "engine/json.h"
-#include "engine/model/publish.h"
+#include "engine/output/publish.h"
+#include "engine/spec/fields.h"
 
 static enum status no_memory(struct error *err)
 {

@@ -3,7 +3,7 @@
 #define BESAD_DAEMON_PREPARE_H
 
 #include "engine/engine.h"
-#include "engine/spec.h"
+#include "engine/spec/spec.h"
 
 /* Parses the spec of job `id`, expands {date} and {id} in its output, and checks where that lies. STATUS_INVALID with `problems`. *ret is
  * freed with spec_free. */

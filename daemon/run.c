@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -15,14 +16,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
 #include "daemon/bar.h"
 #include "daemon/device.h"
 #include "daemon/journal.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "engine/engine.h"
-#include "engine/file.h"
-#include "engine/json.h"
 
 enum { EXIT_USAGE = 2, EXIT_SIGNAL = 128, MAX_JOB_FILE = 1 << 20, MAX_ID = 64 };
 
@@ -42,13 +44,6 @@ struct run {
 	char *result; /* JSON */
 };
 
-static int64_t monotonic_milliseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
 
 static enum status append(struct run *run, const char *type, const cJSON *data, int64_t at, bool durable, struct error *err)
@@ -62,9 +57,7 @@ static enum status append(struct run *run, const char *type, const cJSON *data, 
 
 static enum status append_now(struct run *run, const char *type, const cJSON *data, bool durable, struct error *err)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return append(run, type, data, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, durable, err);
+	return append(run, type, data, unix_milliseconds(), durable, err);
 }
 
 static enum status on_event(void *context, const struct event *event, struct error *err)
@@ -246,7 +239,7 @@ static enum status supervise(struct run *run, int *ret_signal, bool *ret_timed_o
 	pthread_t thread;
 	const struct timespec pause = {.tv_sec = 1};
 	double seconds = run->spec->timeout_seconds;
-	int64_t deadline = seconds > 0 ? monotonic_milliseconds() + (int64_t)(seconds * 1000) : INT64_MAX;
+	double deadline = seconds > 0 ? monotonic_seconds() + seconds : INFINITY;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
@@ -260,7 +253,7 @@ static enum status supervise(struct run *run, int *ret_signal, bool *ret_timed_o
 			if (*ret_signal) _exit(EXIT_SIGNAL + number); /* asked twice; a kill at any time is safe */
 			*ret_signal = number;
 			atomic_store(&run->stop, true);
-		} else if (monotonic_milliseconds() >= deadline) {
+		} else if (monotonic_seconds() >= deadline) {
 			*ret_timed_out = true;
 			atomic_store(&run->stop, true);
 		}

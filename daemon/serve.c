@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "base/clock.h"
+#include "base/file.h"
 #include "daemon/data.h"
 #include "daemon/device.h"
 #include "daemon/gauge.h"
@@ -25,7 +28,6 @@
 #include "daemon/notify.h"
 #include "daemon/prepare.h"
 #include "daemon/worker.h"
-#include "engine/file.h"
 
 struct daemon {
 	const struct options *options;
@@ -43,8 +45,8 @@ struct daemon {
 	struct sockets sockets, kept; /* kept: for the process after this one */
 	size_t listening;             /* how many of `sockets` the API has */
 	cJSON *info;                  /* what does not change of /v1/info */
-	time_t started;
-	unsigned long pulse; /* of the worker, when the watchdog was last fed */
+	double started;               /* monotonic seconds */
+	unsigned long pulse;          /* of the worker, when the watchdog was last fed */
 };
 
 /* ---- hooks of the API ---------------------------------------------------------------------------------------------------- */
@@ -159,10 +161,8 @@ static enum status hook_data(void *context, cJSON **ret, bool *ret_truncated, st
 static cJSON *hook_info(void *context)
 {
 	struct daemon *daemon = context;
-	struct timespec now;
 	cJSON *info = cJSON_Duplicate(daemon->info, true);
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	cJSON_AddNumberToObject(info, "uptime_seconds", (double)(now.tv_sec - daemon->started));
+	cJSON_AddNumberToObject(info, "uptime_seconds", floor(monotonic_seconds() - daemon->started));
 	return info;
 }
 
@@ -309,9 +309,7 @@ static void raise_descriptor_limit(void)
 /* Clients that connect early wait until the queue is sound; nothing computes before they can watch it. */
 static enum status start(struct daemon *daemon, struct error *err)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	daemon->started = now.tv_sec;
+	daemon->started = monotonic_seconds();
 	raise_descriptor_limit();
 	TRY(open_sockets(daemon, err));
 	TRY(open_state(daemon, err));

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 
 enum { MAX_NAME_BYTES = 1000 }; /* of a path below the root: what fits into a spec's limit whatever its characters */
 

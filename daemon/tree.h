@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
-#include "engine/place.h"
+#include "base/place.h"
 
 /* A regular file, or a directory. Links to files are followed as far as they stay below the root; links to directories are left out,
  * since what they lead to is listed where it lies; and so is what begins with a dot, or has a name that no spec can give. */

@@ -9,20 +9,22 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
 #include "daemon/device.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "daemon/text.h"
 #include "engine/engine.h"
-#include "engine/file.h"
-#include "engine/json.h"
 
 enum {
-	PROGRESS_MILLISECONDS = 1000, /* between two writes of the progress */
-	TROUBLE_SECONDS = 3,          /* before the database is tried again */
-	SWEEP_SECONDS = 600,          /* between two looks at replaced outputs */
-	NICENESS = 5,                 /* requests come before computing */
+	TROUBLE_SECONDS = 3, /* before the database is tried again */
+	SWEEP_SECONDS = 600, /* between two looks at replaced outputs */
+	NICENESS = 5,        /* requests come before computing */
 };
+
+static const double PROGRESS_SECONDS = 1; /* between two writes of the progress */
 
 struct worker {
 	struct worker_config config;
@@ -32,7 +34,7 @@ struct worker {
 	pthread_cond_t changed;
 	bool started, stopping, wanted;
 	char current[JOB_ID_BYTES]; /* "" while idle */
-	int64_t deadline;           /* of the current job, in monotonic milliseconds; 0 for none */
+	double deadline;            /* of the current job, in monotonic seconds; 0 for none */
 	bool timed_out;
 	char lost[JOB_ID_BYTES + 16]; /* see worker_device_lost; "" while there is a device */
 	atomic_bool stop;             /* the engine's flag */
@@ -44,15 +46,8 @@ struct attempt {
 	struct worker *worker;
 	const struct job *job;
 	struct job_progress progress;
-	int64_t progress_written;
+	double progress_written;
 };
-
-static int64_t monotonic_milliseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
 
@@ -66,7 +61,7 @@ static enum status on_event(void *context, const struct event *event, struct err
 	const struct new_event new = {.type = kind->name, .data = text, .at = event->at, .once = kind->once};
 	enum status status = db_event_append(attempt->worker->config.db, attempt->job->id, &new, &attempt->progress, err);
 	free(text);
-	attempt->progress_written = monotonic_milliseconds();
+	attempt->progress_written = monotonic_seconds();
 	return status;
 }
 
@@ -83,7 +78,7 @@ static enum status on_block(void *context, int block, const struct event *event,
 		metrics_count_block(worker->config.metrics,
 				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(event->data, "reconstruction")),
 				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(event->data, "seconds")));
-	attempt->progress_written = monotonic_milliseconds();
+	attempt->progress_written = monotonic_seconds();
 	return status;
 }
 
@@ -99,8 +94,8 @@ static void on_progress(void *context, const char *phase, int block, int blocks,
 	progress->blocks = blocks;
 	progress->fraction = fraction;
 	progress->eta_seconds = eta_seconds;
-	int64_t now = monotonic_milliseconds();
-	if (!new_phase && now - attempt->progress_written < PROGRESS_MILLISECONDS) return;
+	double now = monotonic_seconds();
+	if (!new_phase && now - attempt->progress_written < PROGRESS_SECONDS) return;
 	attempt->progress_written = now;
 	db_job_set_progress(attempt->worker->config.db, attempt->job->id, progress, &ignored);
 }
@@ -110,7 +105,7 @@ static void on_progress(void *context, const char *phase, int block, int blocks,
 static void set_deadline(struct worker *worker, double seconds)
 {
 	pthread_mutex_lock(&worker->lock);
-	worker->deadline = seconds > 0 ? monotonic_milliseconds() + (int64_t)(seconds * 1000) : 0;
+	worker->deadline = seconds > 0 ? monotonic_seconds() + seconds : 0;
 	pthread_mutex_unlock(&worker->lock);
 }
 
@@ -281,14 +276,14 @@ static void run_job(struct worker *worker, const struct job *job)
 	struct error err = {0};
 	struct ending ending = {0};
 	char *result = NULL;
-	int64_t started = monotonic_milliseconds();
+	double started = monotonic_seconds();
 	log_info("job=%s started attempt=%d blocks_done=%d", job->id, job->attempt, job->blocks_done);
 	if (!worker->backend) reset_backend(worker);
 	enum status status = worker->backend ? run_attempt(worker, job, &result, &err)
 					     : error_set(&err, STATUS_BACKEND, "there is no compute device");
 	judge(worker, job, status, &err, &ending);
 	ending.result = result;
-	double seconds = (double)(monotonic_milliseconds() - started) * 1e-3;
+	double seconds = monotonic_seconds() - started;
 	if (insist(worker, &ending) && !ending.requeue) {
 		metrics_count_job(worker->config.metrics, ending.state, seconds);
 		if (ending.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
@@ -400,7 +395,7 @@ void worker_cancel(struct worker *worker, const char *job_id)
 void worker_tick(struct worker *worker)
 {
 	pthread_mutex_lock(&worker->lock);
-	if (worker->deadline && monotonic_milliseconds() >= worker->deadline) {
+	if (worker->deadline && monotonic_seconds() >= worker->deadline) {
 		worker->deadline = 0;
 		worker->timed_out = true;
 		atomic_store(&worker->stop, true);

@@ -8,7 +8,7 @@
 #include "daemon/notifier.h"
 #include "daemon/options.h"
 #include "db/db.h"
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 struct worker;
 

@@ -1,4 +1,5 @@
 /* The event log of each job, and its finished blocks. */
+#include "base/clock.h"
 #include "db/internal.h"
 
 #include <stdlib.h>
@@ -17,7 +18,7 @@ static enum status insert(struct connection *writer, const char *id, const struc
 
 enum status event_insert(struct connection *writer, const char *id, const char *type, const char *data, struct error *err)
 {
-	return insert(writer, id, &(struct new_event){.type = type, .data = data, .at = now_milliseconds()}, err);
+	return insert(writer, id, &(struct new_event){.type = type, .data = data, .at = unix_milliseconds()}, err);
 }
 
 enum status progress_write(struct connection *writer, const char *id, const struct job_progress *progress, struct error *err)

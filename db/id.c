@@ -1,5 +1,6 @@
 /* Sortable job ids: a ULID (48 bits of milliseconds, 80 random bits) in Crockford's base 32, lower case. Within a millisecond, or when
  * the clock stepped back, the last id plus one is given, so ids always grow. */
+#include "base/clock.h"
 #include "db/internal.h"
 
 #include <stdlib.h>
@@ -7,13 +8,6 @@
 #include <time.h>
 
 static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
-
-int64_t now_milliseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 bool job_id_is_valid(const char *id)
 {
@@ -56,7 +50,7 @@ void id_init(struct db *db, const char *largest)
 void db_new_id(struct db *db, char ret[JOB_ID_BYTES])
 {
 	uint8_t id[16];
-	int64_t now = now_milliseconds();
+	int64_t now = unix_milliseconds();
 	for (int i = 0; i < 6; i++)
 		id[i] = (uint8_t)(now >> (40 - 8 * i));
 	arc4random_buf(id + 6, 10);

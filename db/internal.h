@@ -62,7 +62,6 @@ enum status schema_migrate(struct connection *, const char *path, struct error *
 
 /* ---- id.c --------------------------------------------------------------------------------------------------------------- */
 
-int64_t now_milliseconds(void);
 void id_init(struct db *, const char *largest); /* `largest` id in use, or NULL */
 
 /* ---- jobs.c ------------------------------------------------------------------------------------------------------------- */

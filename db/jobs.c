@@ -1,4 +1,5 @@
 /* The queue: every change of a job's state, each one transaction together with its event. */
+#include "base/clock.h"
 #include "db/internal.h"
 
 #include <stdio.h>
@@ -186,7 +187,7 @@ static enum status insert(struct connection *writer, const struct submission *ne
 		    "INSERT INTO jobs (id, state, name, priority, spec, output, overwrite, idempotency_key, request, created_at)"
 		    " VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
 		    "ssississi", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
-		    new->idempotency_key, new->idempotency_key ? new->request : NULL, now_milliseconds()));
+		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds()));
 	TRY(event_insert(writer, new->id, "job.queued", "{\"reason\":\"submitted\"}", err));
 	return job_read(writer, new->id, ret, err);
 }
@@ -292,7 +293,7 @@ static enum status claim(struct connection *writer, bool *ret_found, struct job 
 			   " started_at = CASE started_at WHEN 0 THEN ?1 ELSE started_at END"
 			   " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, id LIMIT 1)"
 			   " RETURNING " JOB_COLUMNS,
-			   "i", now_milliseconds()),
+			   "i", unix_milliseconds()),
 		     ret_found, job, err));
 	if (!*ret_found) return STATUS_OK;
 	snprintf(data, sizeof data, "{\"attempt\":%d,\"blocks_done\":%d}", job->attempt, job->blocks_done);
@@ -341,7 +342,7 @@ static enum status change(struct db *db, const char *id, change_fn *fn, int64_t 
 static enum status set_cancelled(struct connection *writer, const char *id, struct error *err)
 {
 	TRY(execute(writer, err, NULL, "UPDATE jobs SET state = 'cancelled', finished_at = ?2 WHERE id = ?1", "si", id,
-		    now_milliseconds()));
+		    unix_milliseconds()));
 	return event_insert(writer, id, "job.cancelled", "{}", err);
 }
 
@@ -464,7 +465,7 @@ static enum status finish(struct connection *writer, const char *id, enum job_st
 	TRY(execute(writer, err, &changes,
 		    "UPDATE jobs SET state = ?2, result = ?3, error_code = ?4, error_message = ?5, finished_at = ?6"
 		    " WHERE id = ?1 AND state IN ('running', 'cancelling')",
-		    "sssssi", id, job_state_name(state), result, code, message, now_milliseconds()));
+		    "sssssi", id, job_state_name(state), result, code, message, unix_milliseconds()));
 	if (changes == 0) return error_set(err, STATUS_INTERNAL, "job %s is not running", id);
 	if (state == JOB_SUCCEEDED)
 		TRY(execute(writer, err, NULL, "UPDATE jobs SET fraction = 1, eta_seconds = 0 WHERE id = ?1", "s", id));

@@ -6,22 +6,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/warnings.h"
 #include "engine/eval/choices.h"
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
-#include "engine/eval/report.h"
-#include "engine/inputs.h"
-#include "engine/json.h"
+#include "engine/job/inputs.h"
+#include "engine/job/progress.h"
+#include "engine/job/report.h"
 #include "engine/model/block.h"
 #include "engine/model/check.h"
 #include "engine/model/model.h"
-#include "engine/model/output.h"
-#include "engine/model/publish.h"
-#include "engine/progress.h"
+#include "engine/output/output.h"
+#include "engine/output/publish.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/savepoint.h"
 #include "engine/text/mixture.h"
-#include "engine/warnings.h"
 
 struct run {
 	const struct engine_job *job;

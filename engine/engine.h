@@ -11,10 +11,10 @@
 
 #include <cjson/cJSON.h>
 
-#include "engine/backend.h"
-#include "engine/error.h"
+#include "base/error.h"
+#include "engine/compute/backend.h"
 #include "engine/job/event.h"
-#include "engine/spec.h"
+#include "engine/spec/spec.h"
 
 /* Where progress goes. Every callback runs on the thread that called engine_run, takes ownership of nothing (the event is the
  * engine's and dies after the call), and may fail: engine_run then stops and returns that status. */

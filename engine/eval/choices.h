@@ -3,8 +3,8 @@
 #define BESAD_ENGINE_CHOICES_H
 
 #include "engine/eval/tasks.h"
+#include "engine/job/progress.h"
 #include "engine/model/model.h"
-#include "engine/progress.h"
 #include "engine/text/tokenizer.h"
 
 /* A task's questions as token ids, the same for the dense and the pruned model. */

@@ -5,8 +5,8 @@
 
 #include <stdatomic.h>
 
+#include "engine/job/progress.h"
 #include "engine/model/model.h"
-#include "engine/progress.h"
 #include "engine/text/corpus.h"
 
 /* Runs the windows through the model, one block in memory at a time, with products in `type`. Adds windows · length · layers to the

@@ -10,7 +10,7 @@
 
 #include "engine/model/block.h"
 #include "engine/prune/stream.h"
-#include "engine/spec.h"
+#include "engine/spec/spec.h"
 #include "engine/text/corpus.h"
 
 enum { PROBE_MOST_SEQUENCES = 8 };

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "engine/place.h"
+#include "base/place.h"
 
 enum task_format { TASK_CHOICES, TASK_PIQA, TASK_BOOLQ, TASK_HELLASWAG, TASK_WINOGRANDE, TASK_ARC, TASK_FORMATS };
 extern const char *const task_format_names[]; /* "choices", "piqa" …; ends with NULL */

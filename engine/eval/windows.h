@@ -4,8 +4,8 @@
 
 #include <stdatomic.h>
 
+#include "engine/job/progress.h"
 #include "engine/model/model.h"
-#include "engine/progress.h"
 #include "engine/text/corpus.h"
 
 /* Takes window `index`: logprobs[t] is that of its token t + 1, given those before it; n of them. */

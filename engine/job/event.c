@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "engine/engine.h"
 
 const struct event_kind event_kinds[EVENT_TYPES] = {
@@ -23,9 +24,7 @@ bool event_is_once(const char *name)
 
 static struct event event_of(enum event_type type, cJSON *data)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (struct event){.type = type, .at = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, .data = data};
+	return (struct event){.type = type, .at = unix_milliseconds(), .data = data};
 }
 
 struct event event_warning(const char *message)

@@ -2,7 +2,7 @@
 #ifndef BESAD_ENGINE_ARENA_H
 #define BESAD_ENGINE_ARENA_H
 
-#include "engine/tensor.h"
+#include "engine/compute/tensor.h"
 
 struct arena {
 	char *memory;

@@ -16,7 +16,7 @@
 #ifndef BESAD_ENGINE_BLOCK_H
 #define BESAD_ENGINE_BLOCK_H
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 #include "engine/model/experts.h"
 #include "engine/model/layout.h"
 #include "engine/model/model.h"

@@ -8,10 +8,10 @@
 
 #include <stdbool.h>
 
-#include "engine/error.h"
+#include "base/error.h"
+#include "base/place.h"
+#include "base/warnings.h"
 #include "engine/model/safetensors.h"
-#include "engine/place.h"
-#include "engine/warnings.h"
 
 struct checkpoint {
 	struct file *shards;

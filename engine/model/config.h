@@ -8,10 +8,10 @@
 
 #include <cjson/cJSON.h>
 
-#include "engine/backend.h"
-#include "engine/error.h"
-#include "engine/place.h"
-#include "engine/warnings.h"
+#include "base/error.h"
+#include "base/place.h"
+#include "base/warnings.h"
+#include "engine/compute/backend.h"
 
 enum { MODEL_MAX_LAYERS = 4096 };
 

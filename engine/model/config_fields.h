@@ -5,9 +5,9 @@
 
 #include <cjson/cJSON.h>
 
-#include "engine/error.h"
+#include "base/error.h"
+#include "base/warnings.h"
 #include "engine/model/families.h"
-#include "engine/warnings.h"
 
 /* STATUS_UNSUPPORTED names the first field that is refused. A field that other families heed and transformers ignores for this one is a
  * warning. */

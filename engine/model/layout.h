@@ -6,9 +6,9 @@
 #ifndef BESAD_ENGINE_LAYOUT_H
 #define BESAD_ENGINE_LAYOUT_H
 
-#include "engine/error.h"
+#include "base/error.h"
+#include "engine/compute/tensor.h"
 #include "engine/model/config.h"
-#include "engine/tensor.h"
 
 enum fused { FUSED_QKV, FUSED_O, FUSED_MLP_IN, FUSED_MLP_OUT, FUSED_COUNT };
 enum { LAYOUT_MAX_KINDS = 7, LAYOUT_MAX_PATH = 80 };

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/compute/half.h"
 #include "engine/model/families.h"
-#include "engine/model/half.h"
 
 static const char *tensor_name(char room[128], const char *name, const char *kind);
 static enum status missing_tensor(const struct model *model, const char *name, struct error *err);

@@ -2,7 +2,7 @@
 #ifndef BESAD_ENGINE_MODEL_H
 #define BESAD_ENGINE_MODEL_H
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
 

@@ -2,7 +2,7 @@
 #ifndef BESAD_ENGINE_OTHER_FORMATS_H
 #define BESAD_ENGINE_OTHER_FORMATS_H
 
-#include "engine/place.h"
+#include "base/place.h"
 
 /* Fills `err` for a model directory that has neither model.safetensors nor its index; STATUS_NOT_FOUND, or STATUS_UNSUPPORTED where other
  * weights are there. */

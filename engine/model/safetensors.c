@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json_stream.h"
-#include "engine/lfs.h"
+#include "base/json_stream.h"
+#include "base/lfs.h"
 
 static const struct stored_type {
 	const char *name;

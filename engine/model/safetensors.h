@@ -3,9 +3,9 @@
 #ifndef BESAD_ENGINE_SAFETENSORS_H
 #define BESAD_ENGINE_SAFETENSORS_H
 
-#include "engine/error.h"
-#include "engine/file.h"
-#include "engine/tensor.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "engine/compute/tensor.h"
 
 enum {
 	SAFETENSORS_MAX_RANK = 8,

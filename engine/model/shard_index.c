@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/lfs.h"
+#include "base/lfs.h"
 
 enum { MAX_INDEX = 64 << 20, MAX_SHARDS = 10000 };
 

@@ -3,9 +3,9 @@
 #ifndef BESAD_ENGINE_SHARD_INDEX_H
 #define BESAD_ENGINE_SHARD_INDEX_H
 
-#include "engine/error.h"
-#include "engine/file.h"
-#include "engine/json_stream.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json_stream.h"
 
 /* Called for each entry of the weight map. Names beyond JSON_STREAM_TEXT bytes are refused before. */
 typedef enum status (*shard_index_fn)(void *context, const char *tensor, const char *shard, struct error *err);

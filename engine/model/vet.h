@@ -2,9 +2,9 @@
 #ifndef BESAD_ENGINE_MODEL_VET_H
 #define BESAD_ENGINE_MODEL_VET_H
 
+#include "base/place.h"
+#include "base/warnings.h"
 #include "engine/model/config.h"
-#include "engine/place.h"
-#include "engine/warnings.h"
 
 /* Fills *ret_config as soon as config.json is read, and *ret_bytes, the size of all weight files, when everything is right. Where a file
  * is missing the error says what is there instead. Its message has no absolute path. */

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 
 struct background;
 typedef enum status (*background_fn)(void *context, struct error *err);

@@ -4,7 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "engine/progress.h"
+#include "base/clock.h"
+#include "engine/job/progress.h"
 
 /* ---- the start: θ₀ ------------------------------------------------------------------------------------------------------------ */
 

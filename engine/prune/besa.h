@@ -7,7 +7,7 @@
 #include "engine/model/block.h"
 #include "engine/prune/ranking.h"
 #include "engine/prune/stream.h"
-#include "engine/spec.h"
+#include "engine/spec/spec.h"
 
 /* Device memory of the learnables, used again for each block. G groups: rows when row-wise, linears when layer-wise. */
 struct besa {

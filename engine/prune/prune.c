@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/file.h"
+#include "base/clock.h"
+#include "base/file.h"
 #include "engine/prune/exact.h"
 #include "engine/prune/walk.h"
 

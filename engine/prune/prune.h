@@ -4,9 +4,9 @@
 
 #include "engine/engine.h"
 #include "engine/eval/probe.h"
+#include "engine/job/progress.h"
 #include "engine/model/model.h"
-#include "engine/model/output.h"
-#include "engine/progress.h"
+#include "engine/output/output.h"
 #include "engine/prune/savepoint.h"
 #include "engine/text/corpus.h"
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/file.h"
-#include "engine/json.h"
+#include "base/file.h"
+#include "base/json.h"
 
 enum { MAX_SAVEPOINT = 64 << 20 };
 

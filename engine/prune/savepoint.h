@@ -14,7 +14,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 
 /* Of savepoint.json. 2 added `inputs`. A newer one is refused and left as it is. */
 enum { SAVEPOINT_FORMAT = 2 };
@@ -29,7 +29,7 @@ struct savepoint {
 	cJSON *dense_tasks;        /* {task: score} */
 	double probe_dense;        /* the dense model's perplexity on the sequences of the progress perplexity; NaN for none */
 	cJSON *blocks;             /* [block.finished data] */
-	cJSON *inputs;             /* what was known of them when the job began (engine/inputs.h); NULL in savepoints of format 1 */
+	cJSON *inputs; /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */
 };
 
 /* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/file.h"
+#include "base/file.h"
 
 static size_t sequence_bytes(const struct stream *stream)
 {

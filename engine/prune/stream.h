@@ -3,7 +3,7 @@
 #ifndef BESAD_ENGINE_STREAM_H
 #define BESAD_ENGINE_STREAM_H
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 struct stream {
 	struct backend *backend;

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/text/model.h"
 #include "engine/text/normalize.h"
 

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 
 /* Sequences that are not UTF-8 are counted as the tokenizers replace them, each by one U+FFFD (utf8_repair). */
 struct census {

@@ -3,7 +3,7 @@
 #ifndef BESAD_ENGINE_COMPONENT_H
 #define BESAD_ENGINE_COMPONENT_H
 
-#include "engine/json.h"
+#include "base/json.h"
 
 /* Where in the file an object is. */
 struct component_path {

@@ -8,9 +8,9 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "engine/place.h"
+#include "base/place.h"
+#include "base/warnings.h"
 #include "engine/text/tokenizer.h"
-#include "engine/warnings.h"
 
 struct data_source {
 	const struct place *place;

@@ -4,10 +4,10 @@
 
 #include <stddef.h>
 
-#include "engine/error.h"
-#include "engine/file.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/warnings.h"
 #include "engine/text/kind.h"
-#include "engine/warnings.h"
 
 struct documents;
 

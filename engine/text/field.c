@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/text/rows.h"
 
 enum { KEYS_SHOWN = 12 };

@@ -6,7 +6,7 @@
 
 #include <json-c/json.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 #include "engine/text/text_buffer.h"
 
 /* The longest path of a field in bytes. */

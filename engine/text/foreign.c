@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "engine/lfs.h"
+#include "base/lfs.h"
 
 static const char
 	as_lines[] = "write its rows as JSON Lines, one object with a text field a line",

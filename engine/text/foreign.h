@@ -2,7 +2,7 @@
 #ifndef BESAD_ENGINE_FOREIGN_H
 #define BESAD_ENGINE_FOREIGN_H
 
-#include "engine/file.h"
+#include "base/file.h"
 #include "engine/text/unpack.h"
 
 /* `head` are the first bytes of the file, unpacked where it is packed; 512 or more where it has so many. STATUS_UNSUPPORTED,

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/text/string_map.h"
 #include "engine/text/words.h"
 

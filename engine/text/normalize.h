@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/text/text_buffer.h"
 
 struct normalizer;

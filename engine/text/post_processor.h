@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 
 /* *ret_bos becomes the id that stands in front of a single text, or -1. What is put behind is not used: texts are cut into
  * windows. Known: TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel, Sequence, and null. `what` is the file's

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <utf8proc.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/text/unicode.h"
 
 enum { LONGEST_GRAPHEME = 6 }; /* bytes from which on a grapheme is not looked up as a whole */

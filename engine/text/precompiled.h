@@ -3,7 +3,7 @@
 #ifndef BESAD_ENGINE_PRECOMPILED_H
 #define BESAD_ENGINE_PRECOMPILED_H
 
-#include "engine/error.h"
+#include "base/error.h"
 #include "engine/text/text_buffer.h"
 
 struct precompiled;

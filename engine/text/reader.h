@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/error.h"
-#include "engine/file.h"
+#include "base/error.h"
+#include "base/file.h"
 
 enum { READER_MAX_LINE = 64 << 20 };
 

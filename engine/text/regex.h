@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 
 struct regex;
 struct regex_matcher; /* what one thread needs to match any number of expressions */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/text/reader.h"
 #include "engine/text/text_buffer.h"
 

@@ -10,8 +10,8 @@
 
 #include <json-c/json.h>
 
-#include "engine/error.h"
-#include "engine/file.h"
+#include "base/error.h"
+#include "base/file.h"
 #include "engine/text/kind.h"
 
 struct rows;

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
-#include "engine/lfs.h"
+#include "base/json.h"
+#include "base/lfs.h"
 #include "engine/text/sentencepiece.h"
 #include "engine/text/tokenizer_config.h"
 #include "engine/text/tokenizer_json.h"

@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/error.h"
-#include "engine/place.h"
-#include "engine/warnings.h"
+#include "base/error.h"
+#include "base/place.h"
+#include "base/warnings.h"
 
 struct tokenizer;
 

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 
 struct tokenizer_config;
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/lfs.h"
+#include "base/lfs.h"
 #include "engine/text/string_map.h"
 
 enum { MAX_CONFIG_BYTES = 64 << 20 };

@@ -5,8 +5,8 @@
 
 #include <stdbool.h>
 
-#include "engine/json.h"
-#include "engine/place.h"
+#include "base/json.h"
+#include "base/place.h"
 #include "engine/text/tokenizer_class.h"
 
 struct tokenizer_config {

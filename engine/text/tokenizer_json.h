@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 
 struct tokenizer_json;
 

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/error.h"
+#include "base/error.h"
 
 /* Reads the code point at *at and moves *at behind it. */
 static inline uint32_t utf8_next(const char **at)

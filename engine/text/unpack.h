@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-#include "engine/error.h"
-#include "engine/file.h"
+#include "base/error.h"
+#include "base/file.h"
 
 enum compression { COMPRESSION_NONE, COMPRESSION_GZIP, COMPRESSION_ZSTD };
 

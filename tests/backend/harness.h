@@ -4,7 +4,7 @@
 #ifndef BESAD_TESTS_HARNESS_H
 #define BESAD_TESTS_HARNESS_H
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 /* The backend under test, BESAD_TEST_BACKEND=cpu|cuda, created on first use. BESAD_TEST_THREADS sets the CPU's threads. */
 struct backend *test_backend(void);

@@ -1,9 +1,9 @@
-/* Every operation of engine/backend.h in double precision, by the obvious loops. Matrices are row-major without gaps; the arguments
+/* Every operation of engine/compute/backend.h in double precision, by the obvious loops. Matrices are row-major without gaps; the arguments
  * are those of the operation. */
 #ifndef BESAD_TESTS_REFERENCE_H
 #define BESAD_TESTS_REFERENCE_H
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 void ref_matmul(double *c, const double *a, bool transpose_a, const double *b, bool transpose_b, int64_t m, int64_t n, int64_t k,
 		bool accumulate);

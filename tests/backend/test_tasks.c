@@ -4,8 +4,8 @@
 
 #include "tests/unit/scratch.h"
 
+#include "base/json.h"
 #include "engine/eval/choices.h"
-#include "engine/json.h"
 #include "tests/backend/harness.h"
 
 #define MODEL "tests/data/tiny-qwen"

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/file.h"
+#include "base/file.h"
 
 struct writer {
 	char header[1 << 16];

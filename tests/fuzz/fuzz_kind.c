@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/text/documents.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -39,7 +39,7 @@ class Make(unittest.TestCase):
         return os.path.dirname(os.path.dirname(nvcc))
 
     def test_quiet(self):
-        self.assertEqual(self.make(self.error), "CC engine/error.c\n")
+        self.assertEqual(self.make(self.error), "CC base/error.c\n")
         os.remove(self.error)
         self.assertIn(" -c -o " + self.error, self.make("V=1", self.error))
         os.remove(self.error)
@@ -51,9 +51,9 @@ class Make(unittest.TestCase):
         self.make(self.error)
         self.assertNotIn("CC", self.make(self.error))
         self.assertNotIn("CC", self.make("WERROR=1", self.error))
-        self.assertIn("CC engine/error.c", self.make("OPT=-O1", self.error))
+        self.assertIn("CC base/error.c", self.make("OPT=-O1", self.error))
         self.assertNotIn("CC", self.make("OPT=-O1", self.error))
-        self.assertIn("CC engine/error.c", self.make(self.error))
+        self.assertIn("CC base/error.c", self.make(self.error))
 
     def test_with_and_without_cuda_in_one_directory(self):
         """The stand-in for the CUDA backend has its function where there is no backend, and only what depends on it is built again."""
@@ -63,7 +63,7 @@ class Make(unittest.TestCase):
                 said = self.make(*arguments, self.error, self.none)
                 symbols = subprocess.run(["nm", "--defined-only", self.none], check=True, stdout=subprocess.PIPE, text=True).stdout
                 self.assertEqual("backend_cuda_create" in symbols, stands_in, said)
-        self.assertNotIn("engine/error.c", said)
+        self.assertNotIn("base/error.c", said)
         for arguments in (("CUDA=0",), ("CUDA_HOME=" + toolkit,)):
             self.assertIn(f"LD {self.build}/besad", self.make("-n", *arguments, "all"))
 

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/file.h"
-#include "engine/json.h"
+#include "base/file.h"
+#include "base/json.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/tokenizer_json.h"
 

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "engine/file.h"
+#include "base/file.h"
 
 struct scratch {
 	char directory[64];

@@ -15,8 +15,8 @@
 #include <cmocka.h>
 
 #include "api/api.h"
-#include "api/buffer.h"
-#include "engine/file.h"
+#include "base/buffer.h"
+#include "base/file.h"
 
 static const _Atomic int64_t queue_limit = 3;
 

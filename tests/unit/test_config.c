@@ -3,7 +3,7 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/json.h"
+#include "base/json.h"
 #include "engine/model/config.h"
 
 #define OPT_SIZES "\"hidden_size\":64,\"ffn_dim\":96,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100"

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "cuda/index.h"
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 static struct backend *cpu;
 

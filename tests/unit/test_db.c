@@ -14,8 +14,8 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
+#include "base/file.h"
 #include "db/db.h"
-#include "engine/file.h"
 
 struct fixture {
 	char directory[64], path[96];

@@ -5,7 +5,7 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/place.h"
+#include "base/place.h"
 
 static int calls_left; /* of the faulty call, before it fails */
 static int fault;      /* the error number it fails with */

@@ -3,7 +3,7 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/json.h"
+#include "base/json.h"
 
 static void test_accepts(void **state)
 {

@@ -1,7 +1,7 @@
 /* The pull parser: tokens, over the edges of its window too, and what it refuses. */
 #include "tests/unit/scratch.h"
 
-#include "engine/json_stream.h"
+#include "base/json_stream.h"
 
 static struct json_stream stream;
 

@@ -3,7 +3,7 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/apportion.h"
+#include "engine/spec/apportion.h"
 #include "engine/text/mixture.h"
 
 enum { VOCAB = 2048, LENGTH = 256 };

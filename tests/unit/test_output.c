@@ -5,8 +5,8 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/model/output.h"
-#include "engine/model/publish.h"
+#include "engine/output/output.h"
+#include "engine/output/publish.h"
 
 static const char header[] = "{\"a\":{\"dtype\":\"U8\",\"shape\":[6],\"data_offsets\":[0,6]},"
 			     "\"b\":{\"dtype\":\"U8\",\"shape\":[6],\"data_offsets\":[6,12]}}";

@@ -8,7 +8,7 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/place.h"
+#include "base/place.h"
 
 struct fixture {
 	struct scratch scratch;

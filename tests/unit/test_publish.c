@@ -5,7 +5,7 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/model/publish.h"
+#include "engine/output/publish.h"
 
 struct fixture {
 	struct scratch scratch;

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/file.h"
+#include "base/file.h"
 #include "engine/prune/savepoint.h"
 #include "engine/prune/stream.h"
 

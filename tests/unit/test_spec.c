@@ -4,8 +4,8 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/json.h"
-#include "engine/spec.h"
+#include "base/json.h"
+#include "engine/spec/spec.h"
 
 static const char config_json[] =
 	"{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,"

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/file.h"
+#include "base/file.h"
 #include "engine/text/tokenizer_json.h"
 #include "engine/text/unicode.h"
 

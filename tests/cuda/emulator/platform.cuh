@@ -6,7 +6,7 @@
 #include <vector>
 
 extern "C" {
-#include "engine/model/half.h"
+#include "engine/compute/half.h"
 }
 
 struct bf16 {

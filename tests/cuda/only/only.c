@@ -1,7 +1,7 @@
 /* What the conformance programs need and `make cuda-only` leaves out: a runner of tests, and a CPU backend that says there is none. */
 #include <cmocka.h>
 
-#include "engine/backend.h"
+#include "engine/compute/backend.h"
 
 jmp_buf cmocka_end;
 

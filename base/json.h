@@ -1,0 +1,39 @@
+/* cJSON with limits and with errors that name the field. */
+#ifndef BESAD_BASE_JSON_H
+#define BESAD_BASE_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/error.h"
+#include "base/place.h"
+
+enum { JSON_MAX_DEPTH = 64 };
+
+bool utf8_valid(const char *text, size_t bytes);
+
+/* Puts '?' for every byte that is not part of valid UTF-8: names of files, and messages that were cut, may have such. */
+void utf8_mask(char *text);
+
+/* Parses exactly one JSON value of nesting JSON_MAX_DEPTH at most, with nothing but white space behind it. `what` names the
+ * source in errors. Duplicate keys in an object, invalid UTF-8 and NUL in strings are refused. *ret is freed with cJSON_Delete. */
+enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
+enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct error *err);
+enum status json_read_place(const struct place *, const char *name, size_t limit, cJSON **ret, struct error *err);
+
+/* As json_parse, but what Python's json module writes and reads besides: NaN and Infinity, both read as infinite numbers (which json_get_
+ * refuses), and of duplicate keys the last. */
+enum status json_parse_python(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
+
+/* Typed reads of an optional member of `object`: leave *ret as it is when the key is missing or null, and fail with the name of
+ * `what` and the key when the type or range is wrong. Integers must be whole and within [low, high]. */
+enum status json_get_int(const cJSON *object, const char *what, const char *key, int64_t low, int64_t high, int64_t *ret,
+			 struct error *err);
+enum status json_get_double(const cJSON *object, const char *what, const char *key, double *ret, struct error *err);
+enum status json_get_bool(const cJSON *object, const char *what, const char *key, bool *ret, struct error *err);
+enum status json_get_string(const cJSON *object, const char *what, const char *key, const char **ret, struct error *err);
+
+#endif

@@ -1,0 +1,300 @@
+/* The compute interface: a few dozen tensor operations that engine/compute/cpu/ and cuda/ implement.
+ *
+ * Contract of every operation
+ *  - It returns a status and, on failure, fills `backend->error` with the operation, the reason and the sizes. It never exits.
+ *  - Operations run in the order they were issued. They may run asynchronously; `download` and `sync` wait.
+ *  - Tensors are row-major views (engine/compute/tensor.h). "any float" means F32, BF16 or F16, each tensor with its own; arithmetic
+ *    and accumulation are fp32 or better. Where nothing is said, a tensor is F32 and may have gaps between its rows.
+ *  - The same inputs, machine and thread count give the same bits.
+ *  - Inputs and outputs do not overlap, unless the comment says so.
+ *
+ * Notation: T tokens (rows of all sequences of a batch, one after the other), H hidden size, R × C a weight (outputs × inputs),
+ * D candidate rates, G groups: the units that own one θ each (a row of a linear when row-wise, a whole linear when layer-wise).
+ * tests/backend/ runs every operation of every backend against a double-precision reference. */
+#ifndef BESAD_ENGINE_BACKEND_H
+#define BESAD_ENGINE_BACKEND_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "engine/compute/tensor.h"
+
+struct backend;
+struct model_config;
+struct recording; /* operations that a backend has noted */
+
+enum norm_kind { NORM_RMS, NORM_LAYER };
+
+struct norm {
+	enum norm_kind kind;
+	float eps;
+	float weight_offset; /* y = x̂ · (weight + offset); 1 for Gemma, else 0 */
+	int groups;          /* a row is `groups` vectors of cols/groups, normalised each; 1 but for q/k norms (= heads) */
+};
+
+enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU, ACTIVATION_RELU };
+
+/* Causal self-attention over T = batch · tokens rows; query head h reads key/value head h / (heads / kv_heads). */
+struct attention {
+	int batch, tokens;
+	int heads, kv_heads, head_dim;
+	float scale;    /* logits are multiplied by this: 1/sqrt(head_dim) as a rule */
+	float softcap;  /* logits become softcap · tanh(logits / softcap); 0 for none */
+	int64_t window; /* a query sees the last `window` keys, itself included; 0 for all */
+};
+
+/* How tokens find their experts: each goes to the `chosen` of `experts` with the largest logits, the lower index first where they tie. Its
+ * weight of an expert is the softmax over all experts, or, where `normalise` is set, over the chosen. */
+struct routing {
+	int experts, chosen; /* up to ROUTE_MAX_EXPERTS, 1 … experts */
+	bool normalise;
+};
+enum { ROUTE_MAX_EXPERTS = 512 };
+
+/* The rows of what goes through experts are grouped by expert, in the order of their tokens; the first of an expert's rows is a multiple of
+ * ROUTE_GRAIN: products of many different heights would each want a plan of their own. */
+enum { ROUTE_GRAIN = 16 };
+
+/* The most rows that `tokens` tokens can take. */
+static inline int64_t routing_rows(const struct routing *routing, int64_t tokens)
+{
+	return tokens * routing->chosen + (int64_t)routing->experts * (ROUTE_GRAIN - 1);
+}
+
+enum parameterization { PARAM_SIGMOID, PARAM_SOFTMAX }; /* β = softmax(sigmoid(θ)) or softmax(θ): besa.md 1.5 and 2 */
+enum importance { IMPORTANCE_WANDA, IMPORTANCE_MAGNITUDE };
+
+/* The learnable rates of one block. Candidate d is p_d = (D − 1 − d) / (D − 1): 1, …, 0. */
+struct rates {
+	enum parameterization parameterization;
+	int candidates;    /* D, 2 to 256 */
+	int64_t groups;    /* G */
+	const void *cols;  /* device I32 [G]: C of the linear that group g prunes */
+	const void *share; /* device F64 [G]: the group's weights / all weights of the block; they add up to 1 */
+};
+
+/* What a job puts on the device: one block of a model, and its calibration's hidden states. */
+struct workload {
+	const struct model_config *config;
+	enum dtype file_type, compute_type; /* of the weights: as stored, and as products take them */
+	int64_t sequences, tokens;          /* of the calibration; tokens per sequence */
+	int64_t learn_batch;                /* sequences of a learning step; 0 where nothing is learned */
+	int64_t pass_batch;                 /* sequences of a pass that learns nothing */
+	int64_t probe_sequences;            /* of the progress perplexity; 0 where none is taken */
+	int candidates;
+	bool by_row;  /* a rate per row, else per linear */
+	bool records; /* learning steps are recorded, from inputs of their own */
+};
+struct footprint {
+	bool fits;
+	size_t peak, available; /* bytes: at most in use at once, and free */
+	int streams_on_device;  /* how many of the two hidden-state streams are counted in `peak`; the others live in host memory */
+};
+
+/* Prodigy (arXiv 2306.06101, Algorithm as published with BESA; besa.md 1.9), lr 1, no decay, no bias correction. */
+struct prodigy {
+	float beta1, beta2, eps;
+	double d_coef;
+};
+/* Device F64 state of Prodigy: set to {d0, d0, d0, 0} before the first step. */
+enum { PRODIGY_D, PRODIGY_D_MAX, PRODIGY_D0, PRODIGY_R, PRODIGY_STATE };
+
+struct adamw {
+	float lr, beta1, beta2, eps, weight_decay;
+	int step; /* 1 for the first */
+};
+
+/* What the learning loop reads back of a step; device F64, see `rates_forward` and `reconstruction`. */
+enum { STEP_RECONSTRUCTION, STEP_SPARSITY, STEP_SLOPE, STEP_STATS };
+
+struct backend_ops {
+	void (*destroy)(struct backend *);
+
+	/* ---- memory ---------------------------------------------------------------------------------------------------- */
+	enum status (*alloc)(struct backend *, size_t bytes, void **ret); /* 256-byte aligned; `bytes` 0 gives a valid pointer */
+	void (*release)(struct backend *, void *);                        /* takes NULL; waits for what uses the memory */
+	enum status (*upload)(struct backend *, void *device, const void *host, size_t bytes);
+	enum status (*download)(struct backend *, void *host, const void *device, size_t bytes); /* done when it returns */
+	/* The same beside the operations: one other thread may call these while operations run. They are done when they return and take no
+	 * part in the order: meanwhile no operation that has not been waited for may touch what is uploaded, or write to what is
+	 * downloaded. */
+	enum status (*side_upload)(struct backend *, void *device, const void *host, size_t bytes, struct error *err);
+	enum status (*side_download)(struct backend *, void *host, const void *device, size_t bytes, struct error *err);
+	/* Host memory that upload and download go to and from directly. What is uploaded from there must stay as it is until the operations up to
+	 * then have been waited for. */
+	enum status (*alloc_host)(struct backend *, size_t bytes, void **ret);
+	/* Uploads from such memory beside operations; NULL where the device's memory is the host's. `fetch` starts when the operations before it
+	 * are done and returns at once; what was fetched may be used by the operations after the next `fetched`, and no other may touch it
+	 * until then. */
+	enum status (*fetch)(struct backend *, void *device, const void *host, size_t bytes);
+	enum status (*fetched)(struct backend *);
+	void (*release_host)(struct backend *, void *);                                  /* takes NULL; waits for what uses it */
+	enum status (*copy)(struct backend *, void *to, const void *from, size_t bytes); /* device to device */
+	enum status (*zero)(struct backend *, void *device, size_t bytes);
+	enum status (*sync)(struct backend *);
+	enum status (*memory)(struct backend *, size_t *ret_free, size_t *ret_total); /* bytes the device has, and has left */
+
+	/* Predicts what a workload takes of the device's memory. NULL where the device's memory is the host's. */
+	enum status (*footprint)(struct backend *, const struct workload *, struct footprint *ret);
+
+	/* Operations as one, for devices on which a launch costs more than a small operation; NULL elsewhere. Between `record_begin` and `record_end`
+	 * operations are noted instead of run; they must not allocate, and not transfer to or from the host. Where one cannot be noted it
+	 * fails, and `record_end`, which must be called all the same, gives STATUS_UNSUPPORTED; nothing has run then. All that they ask for of
+	 * shapes must have been asked for before. `replay` issues them on the memory that they were given. */
+	enum status (*record_begin)(struct backend *);
+	enum status (*record_end)(struct backend *, struct recording **ret);
+	enum status (*replay)(struct backend *, struct recording *);
+	void (*release_recording)(struct backend *, struct recording *); /* takes NULL; waits for replays */
+
+	/* ---- dense layers ---------------------------------------------------------------------------------------------- */
+
+	/* to = from, element by element, between float types (round to nearest even); same shape. */
+	enum status (*convert)(struct backend *, struct tensor to, struct tensor from);
+
+	/* C [M,N] = op(A) · op(B) + (accumulate ? C : 0); op transposes where the flag says. A and B: one float type;
+	 * C: any float. Accumulates in fp32. */
+	enum status (*matmul)(struct backend *, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			      bool transpose_b, bool accumulate);
+
+	/* y [T,N] += bias [1,N] on every row. y: any float; bias: any float. */
+	enum status (*add_bias)(struct backend *, struct tensor y, struct tensor bias);
+
+	/* y = y + x. Any float. */
+	enum status (*add)(struct backend *, struct tensor y, struct tensor x);
+
+	/* out [T,H] = scale · table[ids[t]]. ids: device I32 [T], each below table.rows (the caller has checked). Any float. */
+	enum status (*embed)(struct backend *, struct tensor out, struct tensor table, const void *ids, float scale);
+
+	/* y = norm(x) · (weight + offset) (+ bias). x, y: any float [T,H]; weight, bias: F32 [1, H/groups], bias may have NULL data.
+	 * stats: F32 [T, 2·groups], receives per group (mean, 1/σ) with mean 0 for RMS; the backward reads it. */
+	enum status (*norm_forward)(struct backend *, const struct norm *, struct tensor y, struct tensor stats, struct tensor x,
+				    struct tensor weight, struct tensor bias);
+
+	/* dx = (accumulate ? dx : 0) + ∂/∂x. dx: F32. dy: any float. */
+	enum status (*norm_backward)(struct backend *, const struct norm *, struct tensor dx, struct tensor dy, struct tensor x,
+				     struct tensor stats, struct tensor weight, bool accumulate);
+
+	/* Rotates, in place, the first `rotary` of every `head_dim` columns of x [T, heads·head_dim] (half-split layout: element i pairs
+	 * with i + rotary/2) by the angle of position t mod table.rows. table: F32 [positions, rotary]: cos of the rotary/2 angles,
+	 * then sin. `inverse` rotates back: the gradient. x: any float. */
+	enum status (*rope)(struct backend *, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse);
+
+	/* out [T, heads·head_dim] = softmax(mask(scale · q kᵀ)) v. lse: F32 [batch·heads, tokens], the log-sum-exp of each query's
+	 * logits, which the backward reads. q, out: [T, heads·head_dim]; k, v: [T, kv_heads·head_dim]; any float, all the same. */
+	enum status (*attention_forward)(struct backend *, const struct attention *, struct tensor out, struct tensor lse,
+					 struct tensor q, struct tensor k, struct tensor v);
+	enum status (*attention_backward)(struct backend *, const struct attention *, struct tensor dq, struct tensor dk,
+					  struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+					  struct tensor lse, struct tensor dout);
+
+	/* y = activation(gate) · up, or activation(gate) where up.data is NULL. Any float. */
+	enum status (*activation_forward)(struct backend *, enum activation, struct tensor y, struct tensor gate, struct tensor up);
+	/* May run in place: dgate over gate, dup over up. */
+	enum status (*activation_backward)(struct backend *, enum activation, struct tensor dgate, struct tensor dup,
+					   struct tensor dy, struct tensor gate, struct tensor up);
+
+	/* ---- experts ---------------------------------------------------------------------------------------------------- */
+
+	/* From logits [T, experts], any float: weights F32 [T, chosen], experts I32 [T, chosen] in order of their logits, counts I32 [experts]
+	 * of the tokens that each expert got, places I32 [T, chosen]: the grouped row of each choice, and sources I32 [routing_rows]: the
+	 * choice t · chosen + s of each grouped row, -1 in the rows between the experts' and after the last. */
+	enum status (*route)(struct backend *, const struct routing *, struct tensor weights, void *experts, void *counts,
+			     void *places, void *sources, struct tensor logits);
+
+	/* Row r of `to` = scale[c] · from[c / chosen] with c = sources[r]; zeros where that is -1. scale: F32 [T, chosen] without gaps,
+	 * without data for 1. Any float. */
+	enum status (*dispatch)(struct backend *, struct tensor to, struct tensor from, const void *sources, int chosen,
+				struct tensor scale);
+
+	/* to[t] = (accumulate ? to[t] : 0) + Σ_s scale[t, s] · from[places[t, s]]. places I32, scale F32 [T, chosen], without data for
+	 * 1. Any float; the sum is taken in fp32. */
+	enum status (*combine)(struct backend *, struct tensor to, struct tensor from, const void *places, int chosen,
+			       struct tensor scale, bool accumulate);
+
+	/* ∂/∂logits of Σ_s weights[t, s] · outputs[places[t, s]] with gradient dy [T,H], any float. dlogits: any float [T, experts]. */
+	enum status (*route_backward)(struct backend *, const struct routing *, struct tensor dlogits, struct tensor logits,
+				      struct tensor weights, const void *experts, const void *places, struct tensor dy,
+				      struct tensor outputs);
+
+	/* ---- importance, ranks and masks (besa.md 1.1 to 1.6) ------------------------------------------------------------ */
+
+	/* sums[j] += Σ_t x[t,j]², device F64 [C]. x: any float [T,C]. */
+	enum status (*column_norms)(struct backend *, void *sums, struct tensor x);
+
+	/* rank [R,C] U16: the position of each weight in its row by importance, ascending, stable; 0 = least important. C ≤ 65,536.
+	 * Wanda: |W[i,j]| · sqrt(sums[j] / sequences) in fp32; magnitude: |W| (sums may be NULL). W: any float. */
+	enum status (*rank_rows)(struct backend *, enum importance, struct tensor rank, struct tensor weight, const void *sums,
+				 double sequences);
+
+	/* bin [R,C] U8: b − 1 where b = #{d : k_d ≤ rank}, k_d = ⌊C·(D−1−d)/(D−1)⌋ in integers. So 0 … D − 2, and a weight is pruned by
+	 * candidate d (rank < k_d) exactly when bin < D − 1 − d. */
+	enum status (*bin_ranks)(struct backend *, struct tensor bin, struct tensor rank, int candidates);
+
+	/* out = W where rank ≥ threshold, else +0. May run in place: out over W. threshold: device I32, [R] or, where `shared`, [1]. W, out: any float. */
+	enum status (*mask_weights)(struct backend *, struct tensor out, struct tensor weight, struct tensor rank,
+				    const void *threshold, bool shared);
+
+	/* The gradient of a masked weight, summed where BESA needs it (besa.md 1.7): with G = dyᵀ·x,
+	 * sums[i, b] = Σ_{j : bin[i,j] = b} G[i,j] · W[i,j]. sums: F32 [R, D−1], or, where `shared`, [1, D−1], summed over rows too.
+	 * dy: [T,R], x: [T,C], any float, both the same. W: any float [R,C]. No [R,C] gradient is left in memory. */
+	enum status (*binned_gradient)(struct backend *, struct tensor sums, struct tensor dy, struct tensor x,
+				       struct tensor weight, struct tensor bin, bool shared);
+
+	/* ---- rates, loss and optimizers (besa.md 1.5, 1.8, 1.9) ----------------------------------------------------------- */
+
+	/* β [G,D] = softmax(g(θ)), s[g] = Σ_d β·p (device F32 [G]), threshold[g] = ⌊(double)s[g] · cols[g]⌋ (device I32 [G]);
+	 * stats[STEP_SPARSITY] = ŝ = Σ share·s, stats[STEP_SLOPE] = ∂penalty/∂ŝ = 2λ(ŝ − target)/target². */
+	enum status (*rates_forward)(struct backend *, const struct rates *, struct tensor beta, void *s, void *threshold,
+				     void *stats, struct tensor theta, double target, double lambda);
+
+	/* ∂L/∂θ [G,D] from the binned sums [G,D−1] of besa.md 1.7 and the penalty: ∂L/∂β_d = −Σ_{b < D−1−d} sums[b] + slope·share·p_d,
+	 * then through softmax and g. */
+	enum status (*rates_backward)(struct backend *, const struct rates *, struct tensor dtheta, struct tensor theta,
+				      struct tensor beta, struct tensor sums, const void *stats);
+
+	/* stats[STEP_RECONSTRUCTION] (+)= (1/H)·Σ_{t,h} ((ref − y)/‖ref[:,h]‖)², norms over the T rows given, channels of norm 0 left
+	 * out (besa.md 1.8); dy, where its data is not NULL, = ∂/∂y. y, ref, dy: any float. The sum is taken in double. */
+	enum status (*reconstruction)(struct backend *, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				      bool accumulate);
+
+	/* One step over n contiguous F32 parameters; state: device F64 [PRODIGY_STATE]. Sums in double, in a fixed order. */
+	enum status (*prodigy_step)(struct backend *, const struct prodigy *, int64_t n, void *theta, const void *theta0, void *m,
+				    void *v, void *s, const void *gradient, void *state);
+	enum status (*adamw_step)(struct backend *, const struct adamw *, int64_t n, void *theta, void *m, void *v,
+				  const void *gradient);
+
+	/* ---- evaluation -------------------------------------------------------------------------------------------------- */
+
+	/* out[t] = log softmax(softcap(logits[t,:]))[targets[t]], device F64 [T]; targets: device I32 [T], below logits.cols.
+	 * softcap as in attention, 0 for none. logits: any float. */
+	enum status (*token_logprobs)(struct backend *, void *out, struct tensor logits, const void *targets, float softcap);
+};
+
+struct backend {
+	const struct backend_ops *ops;
+	const char *name;   /* "cpu" or "cuda" */
+	char device[128];   /* what it computes on, for people */
+	char bus[20];       /* the device's PCI bus id, "0000:1b:00.0"; "" for none */
+	bool native_bf16;   /* bf16 matmuls run faster than fp32's */
+	bool unified;       /* device pointers are host pointers */
+	int threads;        /* worker threads of the CPU backend; 1 for others */
+	struct error error; /* of the last failed operation */
+};
+
+/* The CPU backend: OpenMP and oneDNN. `threads` 0 takes all that the process may use. */
+enum status backend_cpu_create(int threads, struct backend **ret, struct error *err);
+
+/* The first CUDA device; STATUS_UNSUPPORTED, with the reason, when the build has no CUDA, or no driver or device is there.
+ * `memory_limit` in bytes caps what it allocates; 0 for no cap but the device's. */
+enum status backend_cuda_create(size_t memory_limit, struct backend **ret, struct error *err);
+
+/* Whether this process has lost the device: an access to no memory, say, after which the driver answers its every call with an error. Only
+ * another process can use the device again; backend_cuda_create gives STATUS_BACKEND. Any thread may ask. */
+bool backend_cuda_lost(void);
+
+static inline void backend_destroy(struct backend *backend)
+{
+	if (backend) backend->ops->destroy(backend);
+}
+
+#endif

@@ -1,0 +1,380 @@
+#include "engine/compute/backend_check.h"
+
+#include <stdio.h>
+
+struct operand {
+	const char *name;
+	struct tensor tensor;
+};
+
+static const char *type_name(enum dtype type)
+{
+	static const char *const names[] = {"F32", "BF16", "F16", "F64", "I64", "I32", "U16", "U8"};
+	return (size_t)type < sizeof names / sizeof *names ? names[type] : "an unknown type";
+}
+
+/* "matmul: these do not fit: c [2, 3] F32, a [2, 4] F32, …": every operand, its strides where rows have gaps. */
+static enum status refuse(struct backend *backend, const char *operation, const struct operand *operands, size_t count)
+{
+	char text[sizeof backend->error.message];
+	size_t used = 0;
+	for (size_t i = 0; i < count && used < sizeof text; i++) {
+		const struct tensor *t = &operands[i].tensor;
+		used += (size_t)snprintf(text + used, sizeof text - used, "%s%s [%lld, %lld] %s", i ? ", " : "", operands[i].name,
+					 (long long)t->rows, (long long)t->cols, type_name(t->dtype));
+		if (used < sizeof text && t->stride != t->cols)
+			used += (size_t)snprintf(text + used, sizeof text - used, " stride %lld", (long long)t->stride);
+		if (used < sizeof text && !t->data) used += (size_t)snprintf(text + used, sizeof text - used, " without data");
+	}
+	return error_set(&backend->error, STATUS_INTERNAL, "%s: these do not fit: %s", operation, text);
+}
+
+#define CHECK(backend, operation, fits, ...)                                                                                       \
+	do {                                                                                                                       \
+		const struct operand operands_[] = {__VA_ARGS__};                                                                  \
+		if (!(fits)) return refuse(backend, operation, operands_, sizeof operands_ / sizeof *operands_);                   \
+	} while (0)
+
+#define CHECK_POINTER(backend, operation, pointer)                                                                                 \
+	do {                                                                                                                       \
+		if (!(pointer)) return error_set(&(backend)->error, STATUS_INTERNAL, "%s: %s is NULL", operation, #pointer);       \
+	} while (0)
+
+static bool valid(struct tensor t)
+{
+	return t.rows >= 0 && t.cols >= 0 && t.stride >= t.cols && (t.data || !t.rows || !t.cols);
+}
+
+static bool typed(struct tensor t, enum dtype type)
+{
+	return valid(t) && t.dtype == type;
+}
+
+static bool floats(struct tensor t)
+{
+	return valid(t) && (t.dtype == DTYPE_F32 || t.dtype == DTYPE_BF16 || t.dtype == DTYPE_F16);
+}
+
+static bool sized(struct tensor t, int64_t rows, int64_t cols)
+{
+	return t.rows == rows && t.cols == cols;
+}
+
+static bool same(struct tensor a, struct tensor b)
+{
+	return sized(a, b.rows, b.cols);
+}
+
+enum status check_convert(struct backend *backend, struct tensor to, struct tensor from)
+{
+	CHECK(backend, "convert", floats(to) && floats(from) && same(to, from), {"to", to}, {"from", from});
+	return STATUS_OK;
+}
+
+enum status check_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			 bool transpose_b)
+{
+	int64_t m = transpose_a ? a.cols : a.rows, a_inner = transpose_a ? a.rows : a.cols;
+	int64_t n = transpose_b ? b.rows : b.cols, b_inner = transpose_b ? b.cols : b.rows;
+	bool fits = floats(c) && floats(a) && floats(b) && a.dtype == b.dtype && a_inner == b_inner && sized(c, m, n);
+	CHECK(backend, "matmul", fits, {"c", c}, {transpose_a ? "aᵀ of" : "a", a}, {transpose_b ? "bᵀ of" : "b", b});
+	return STATUS_OK;
+}
+
+enum status check_add_bias(struct backend *backend, struct tensor y, struct tensor bias)
+{
+	CHECK(backend, "add_bias", floats(y) && floats(bias) && sized(bias, 1, y.cols), {"y", y}, {"bias", bias});
+	return STATUS_OK;
+}
+
+enum status check_add(struct backend *backend, struct tensor y, struct tensor x)
+{
+	CHECK(backend, "add", floats(y) && floats(x) && same(y, x), {"y", y}, {"x", x});
+	return STATUS_OK;
+}
+
+enum status check_embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids)
+{
+	CHECK(backend, "embed", floats(out) && floats(table) && out.cols == table.cols, {"out", out}, {"table", table});
+	CHECK_POINTER(backend, "embed", ids);
+	return STATUS_OK;
+}
+
+static bool norm_fits(const struct norm *norm, struct tensor x, struct tensor stats, struct tensor weight)
+{
+	return norm->groups > 0 && floats(x) && x.cols > 0 && x.cols % norm->groups == 0 && typed(stats, DTYPE_F32) &&
+	       sized(stats, x.rows, 2 * (int64_t)norm->groups) && typed(weight, DTYPE_F32) &&
+	       sized(weight, 1, x.cols / norm->groups);
+}
+
+enum status check_norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats,
+			       struct tensor x, struct tensor weight, struct tensor bias)
+{
+	bool fits = norm_fits(norm, x, stats, weight) && floats(y) && same(y, x) &&
+		    (!bias.data || (typed(bias, DTYPE_F32) && same(bias, weight)));
+	CHECK(backend, "norm_forward", fits, {"y", y}, {"stats", stats}, {"x", x}, {"weight", weight}, {"bias", bias});
+	return STATUS_OK;
+}
+
+enum status check_norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy,
+				struct tensor x, struct tensor stats, struct tensor weight)
+{
+	bool fits = norm_fits(norm, x, stats, weight) && typed(dx, DTYPE_F32) && same(dx, x) && floats(dy) && same(dy, x);
+	CHECK(backend, "norm_backward", fits, {"dx", dx}, {"dy", dy}, {"x", x}, {"stats", stats}, {"weight", weight});
+	return STATUS_OK;
+}
+
+enum status check_rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary)
+{
+	bool fits = floats(x) && typed(table, DTYPE_F32) && head_dim > 0 && x.cols % head_dim == 0 && rotary >= 0 &&
+		    rotary % 2 == 0 && rotary <= head_dim && table.rows > 0 && table.cols == rotary;
+	struct tensor sizes = {x.data, head_dim, rotary, rotary, DTYPE_F32};
+	CHECK(backend, "rope", fits, {"x", x}, {"table", table}, {"(head_dim, rotary) =", sizes});
+	return STATUS_OK;
+}
+
+static bool attention_fits(const struct attention *a, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+			   struct tensor lse)
+{
+	if (a->batch <= 0 || a->tokens <= 0 || a->kv_heads <= 0 || a->heads <= 0 || a->head_dim <= 0 || a->heads % a->kv_heads ||
+	    a->window < 0)
+		return false;
+	int64_t rows = (int64_t)a->batch * a->tokens;
+	int64_t q_cols = (int64_t)a->heads * a->head_dim, k_cols = (int64_t)a->kv_heads * a->head_dim;
+	return floats(q) && floats(k) && floats(v) && floats(out) && q.dtype == k.dtype && q.dtype == v.dtype &&
+	       q.dtype == out.dtype && sized(q, rows, q_cols) && sized(k, rows, k_cols) && sized(v, rows, k_cols) &&
+	       sized(out, rows, q_cols) && typed(lse, DTYPE_F32) && sized(lse, (int64_t)a->batch * a->heads, a->tokens);
+}
+
+#define ATTENTION_SIZES(a)                                                                                                         \
+	{"(batch, tokens) =", {q.data, (a)->batch, (a)->tokens, (a)->tokens, DTYPE_F32}},                                          \
+		{"(heads, kv_heads) =", {q.data, (a)->heads, (a)->kv_heads, (a)->kv_heads, DTYPE_F32}},                            \
+	{                                                                                                                          \
+		"(head_dim, window) =",                                                                                            \
+		{                                                                                                                  \
+			q.data, (a)->head_dim, (a)->window, (a)->window, DTYPE_F32                                                 \
+		}                                                                                                                  \
+	}
+
+enum status check_attention_forward(struct backend *backend, const struct attention *attention, struct tensor out,
+				    struct tensor lse, struct tensor q, struct tensor k, struct tensor v)
+{
+	CHECK(backend, "attention_forward", attention_fits(attention, q, k, v, out, lse), {"out", out}, {"lse", lse}, {"q", q},
+	      {"k", k}, {"v", v}, ATTENTION_SIZES(attention));
+	return STATUS_OK;
+}
+
+enum status check_attention_backward(struct backend *backend, const struct attention *attention, struct tensor dq, struct tensor dk,
+				     struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+				     struct tensor lse, struct tensor dout)
+{
+	bool fits = attention_fits(attention, q, k, v, out, lse) && floats(dq) && same(dq, q) && floats(dk) && same(dk, k) &&
+		    floats(dv) && same(dv, v) && floats(dout) && same(dout, out) && dq.dtype == q.dtype && dk.dtype == q.dtype &&
+		    dv.dtype == q.dtype && dout.dtype == q.dtype;
+	CHECK(backend, "attention_backward", fits, {"dq", dq}, {"dk", dk}, {"dv", dv}, {"q", q}, {"k", k}, {"v", v}, {"out", out},
+	      {"lse", lse}, {"dout", dout}, ATTENTION_SIZES(attention));
+	return STATUS_OK;
+}
+
+enum status check_activation_forward(struct backend *backend, struct tensor y, struct tensor gate, struct tensor up)
+{
+	bool fits = floats(y) && floats(gate) && same(y, gate) && (!up.data || (floats(up) && same(up, gate)));
+	CHECK(backend, "activation_forward", fits, {"y", y}, {"gate", gate}, {"up", up});
+	return STATUS_OK;
+}
+
+enum status check_activation_backward(struct backend *backend, struct tensor dgate, struct tensor dup, struct tensor dy,
+				      struct tensor gate, struct tensor up)
+{
+	bool fits = floats(dgate) && floats(dy) && floats(gate) && same(dgate, gate) && same(dy, gate) &&
+		    (!up.data || (floats(up) && same(up, gate) && floats(dup) && same(dup, gate)));
+	CHECK(backend, "activation_backward", fits, {"dgate", dgate}, {"dup", dup}, {"dy", dy}, {"gate", gate}, {"up", up});
+	return STATUS_OK;
+}
+
+static bool routing_fits(const struct routing *routing, struct tensor weights, struct tensor logits)
+{
+	return routing->experts > 0 && routing->experts <= ROUTE_MAX_EXPERTS && routing->chosen > 0 &&
+	       routing->chosen <= routing->experts && floats(logits) && logits.cols == routing->experts &&
+	       typed(weights, DTYPE_F32) && sized(weights, logits.rows, routing->chosen);
+}
+
+enum status check_route(struct backend *backend, const struct routing *routing, struct tensor weights, const void *experts,
+			const void *counts, const void *places, const void *sources, struct tensor logits)
+{
+	CHECK(backend, "route", routing_fits(routing, weights, logits), {"weights", weights}, {"logits", logits});
+	CHECK_POINTER(backend, "route", experts);
+	CHECK_POINTER(backend, "route", counts);
+	CHECK_POINTER(backend, "route", places);
+	CHECK_POINTER(backend, "route", sources);
+	return STATUS_OK;
+}
+
+/* The weights of `chosen` choices, without gaps, or none. */
+static bool scale_fits(struct tensor scale, int chosen)
+{
+	return !scale.data || (typed(scale, DTYPE_F32) && scale.cols == chosen && scale.stride == chosen);
+}
+
+enum status check_dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
+			   struct tensor scale)
+{
+	bool fits = floats(to) && floats(from) && to.cols == from.cols && chosen > 0 && scale_fits(scale, chosen) &&
+		    (!scale.data || scale.rows == from.rows);
+	CHECK(backend, "dispatch", fits, {"to", to}, {"from", from}, {"scale", scale});
+	CHECK_POINTER(backend, "dispatch", sources);
+	return STATUS_OK;
+}
+
+enum status check_combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
+			  struct tensor scale)
+{
+	bool fits = floats(to) && floats(from) && to.cols == from.cols && chosen > 0 && scale_fits(scale, chosen) &&
+		    (!scale.data || scale.rows == to.rows);
+	CHECK(backend, "combine", fits, {"to", to}, {"from", from}, {"scale", scale});
+	CHECK_POINTER(backend, "combine", places);
+	return STATUS_OK;
+}
+
+enum status check_route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits,
+				 struct tensor logits, struct tensor weights, const void *experts, const void *places,
+				 struct tensor dy, struct tensor outputs)
+{
+	bool fits = routing_fits(routing, weights, logits) && floats(dlogits) && same(dlogits, logits) && floats(dy) &&
+		    floats(outputs) && dy.rows == logits.rows && dy.cols == outputs.cols;
+	CHECK(backend, "route_backward", fits, {"dlogits", dlogits}, {"logits", logits}, {"weights", weights}, {"dy", dy},
+	      {"outputs", outputs});
+	CHECK_POINTER(backend, "route_backward", experts);
+	CHECK_POINTER(backend, "route_backward", places);
+	return STATUS_OK;
+}
+
+enum status check_column_norms(struct backend *backend, const void *sums, struct tensor x)
+{
+	CHECK(backend, "column_norms", floats(x), {"x", x});
+	CHECK_POINTER(backend, "column_norms", sums);
+	return STATUS_OK;
+}
+
+/* A rank is 16 bits wide. */
+static enum status check_rank_width(struct backend *backend, const char *operation, int64_t cols)
+{
+	if (cols <= 65536) return STATUS_OK;
+	return error_set(&backend->error, STATUS_INVALID, "%s: a weight with %lld columns, at most 65536 can be ranked", operation,
+			 (long long)cols);
+}
+
+enum status check_rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			    const void *sums, double sequences)
+{
+	CHECK(backend, "rank_rows", typed(rank, DTYPE_U16) && floats(weight) && same(rank, weight), {"rank", rank},
+	      {"weight", weight});
+	if (importance == IMPORTANCE_WANDA) {
+		CHECK_POINTER(backend, "rank_rows", sums);
+		if (!(sequences > 0))
+			return error_set(&backend->error, STATUS_INTERNAL, "rank_rows: norms of %g sequences", sequences);
+	}
+	return check_rank_width(backend, "rank_rows", weight.cols);
+}
+
+static enum status check_candidates(struct backend *backend, const char *operation, int64_t candidates)
+{
+	if (candidates >= 2 && candidates <= 256) return STATUS_OK;
+	return error_set(&backend->error, STATUS_INTERNAL, "%s: %lld candidate rates, not 2 to 256", operation,
+			 (long long)candidates);
+}
+
+enum status check_bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+{
+	CHECK(backend, "bin_ranks", typed(bin, DTYPE_U8) && typed(rank, DTYPE_U16) && same(bin, rank), {"bin", bin},
+	      {"rank", rank});
+	TRY(check_candidates(backend, "bin_ranks", candidates));
+	return check_rank_width(backend, "bin_ranks", rank.cols);
+}
+
+enum status check_mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+			       const void *threshold)
+{
+	bool fits = floats(out) && floats(weight) && same(out, weight) && typed(rank, DTYPE_U16) && same(rank, weight);
+	CHECK(backend, "mask_weights", fits, {"out", out}, {"weight", weight}, {"rank", rank});
+	CHECK_POINTER(backend, "mask_weights", threshold);
+	return STATUS_OK;
+}
+
+enum status check_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
+				  struct tensor weight, struct tensor bin, bool shared)
+{
+	bool fits = typed(sums, DTYPE_F32) && sums.rows == (shared ? 1 : weight.rows) && floats(dy) && floats(x) &&
+		    dy.dtype == x.dtype && dy.rows == x.rows && floats(weight) && sized(weight, dy.cols, x.cols) &&
+		    typed(bin, DTYPE_U8) && same(bin, weight);
+	CHECK(backend, "binned_gradient", fits, {"sums", sums}, {"dy", dy}, {"x", x}, {"weight", weight}, {"bin", bin});
+	return check_candidates(backend, "binned_gradient", sums.cols + 1);
+}
+
+static bool rates_fit(const struct rates *rates, struct tensor t, int64_t cols)
+{
+	return typed(t, DTYPE_F32) && sized(t, rates->groups, cols);
+}
+
+enum status check_rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, const void *s,
+				const void *threshold, const void *stats, struct tensor theta, double target)
+{
+	TRY(check_candidates(backend, "rates_forward", rates->candidates));
+	struct tensor expected = {beta.data, rates->groups, rates->candidates, rates->candidates, DTYPE_F32};
+	CHECK(backend, "rates_forward", rates_fit(rates, beta, rates->candidates) && rates_fit(rates, theta, rates->candidates),
+	      {"beta", beta}, {"theta", theta}, {"expected", expected});
+	const void *cols = rates->cols, *share = rates->share;
+	CHECK_POINTER(backend, "rates_forward", cols);
+	CHECK_POINTER(backend, "rates_forward", share);
+	CHECK_POINTER(backend, "rates_forward", s);
+	CHECK_POINTER(backend, "rates_forward", threshold);
+	CHECK_POINTER(backend, "rates_forward", stats);
+	if (!(target > 0)) return error_set(&backend->error, STATUS_INTERNAL, "rates_forward: a target of %g", target);
+	return STATUS_OK;
+}
+
+enum status check_rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
+				 struct tensor beta, struct tensor sums, const void *stats)
+{
+	TRY(check_candidates(backend, "rates_backward", rates->candidates));
+	struct tensor expected = {beta.data, rates->groups, rates->candidates, rates->candidates, DTYPE_F32};
+	bool fits = rates_fit(rates, dtheta, rates->candidates) && rates_fit(rates, theta, rates->candidates) &&
+		    rates_fit(rates, beta, rates->candidates) && rates_fit(rates, sums, rates->candidates - 1);
+	CHECK(backend, "rates_backward", fits, {"dtheta", dtheta}, {"theta", theta}, {"beta", beta}, {"sums", sums},
+	      {"expected", expected});
+	const void *share = rates->share;
+	CHECK_POINTER(backend, "rates_backward", share);
+	CHECK_POINTER(backend, "rates_backward", stats);
+	return STATUS_OK;
+}
+
+enum status check_reconstruction(struct backend *backend, const void *stats, struct tensor dy, struct tensor y, struct tensor ref)
+{
+	bool fits = floats(y) && floats(ref) && same(y, ref) && (!dy.data || (floats(dy) && same(dy, y)));
+	CHECK(backend, "reconstruction", fits, {"dy", dy}, {"y", y}, {"ref", ref});
+	CHECK_POINTER(backend, "reconstruction", stats);
+	return STATUS_OK;
+}
+
+enum status check_prodigy_step(struct backend *backend, int64_t n, const void *state)
+{
+	if (n < 0) return error_set(&backend->error, STATUS_INTERNAL, "prodigy_step: %lld parameters", (long long)n);
+	CHECK_POINTER(backend, "prodigy_step", state);
+	return STATUS_OK;
+}
+
+enum status check_adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n)
+{
+	if (n < 0 || adamw->step < 1)
+		return error_set(&backend->error, STATUS_INTERNAL, "adamw_step: step %d of %lld parameters", adamw->step,
+				 (long long)n);
+	return STATUS_OK;
+}
+
+enum status check_token_logprobs(struct backend *backend, const void *out, struct tensor logits, const void *targets)
+{
+	CHECK(backend, "token_logprobs", floats(logits) && logits.cols > 0, {"logits", logits});
+	CHECK_POINTER(backend, "token_logprobs", out);
+	CHECK_POINTER(backend, "token_logprobs", targets);
+	return STATUS_OK;
+}

@@ -1,0 +1,107 @@
+/* Attention's scratch memory and how its tiles are shared out. The units of work are independent, so which thread takes which does
+ * not change a bit: they are handed out one at a time, the longest first. */
+#include "engine/compute/cpu/cpu.h"
+
+static struct attention_job job_of(const struct attention *shape)
+{
+	return (struct attention_job){
+		.shape = *shape,
+		.width = (shape->head_dim + 31) / 32 * 32,
+		.tiles = (shape->tokens + ATTENTION_TILE - 1) / ATTENTION_TILE,
+	};
+}
+
+/* Floats of scratch for each of `buffers` copies of K's (or V's) tiles. */
+static size_t tiles_size(const struct attention_job *job)
+{
+	return (size_t)job->shape.batch * (size_t)job->shape.kv_heads * (size_t)job->tiles * ATTENTION_TILE * (size_t)job->width;
+}
+
+enum status cpu_attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
+				  struct tensor q, struct tensor k, struct tensor v)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	const struct attention_kernels *kernels = cpu->kernels->attention;
+	TRY(check_attention_forward(backend, shape, out, lse, q, k, v));
+	struct attention_job job = job_of(shape);
+	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
+	void *scratch;
+	TRY(cpu_scratch(cpu, "attention_forward", (2 * size + (size_t)backend->threads * workspace) * sizeof(float), &scratch));
+	job.q = q;
+	job.k = k;
+	job.v = v;
+	job.out = out;
+	job.lse = lse;
+	job.k_transposed = scratch;
+	job.v_rows = job.k_transposed + size;
+	float *workspaces = job.v_rows + size;
+	int heads = shape->batch * shape->heads, units = heads * job.tiles;
+#pragma omp parallel num_threads(backend->threads)
+	{
+		struct share tiles = cpu_share((int64_t)shape->batch * shape->kv_heads * job.tiles, 1);
+		kernels->unpack(&job, tiles.first, tiles.last);
+#pragma omp barrier
+#pragma omp for schedule(dynamic, 1)
+		for (int unit = 0; unit < units; unit++) {
+			int head = unit % heads, tile = job.tiles - 1 - unit / heads;
+			kernels->forward(&job, head / shape->heads, head % shape->heads, tile,
+					 workspaces + (size_t)omp_get_thread_num() * workspace);
+		}
+	}
+	return STATUS_OK;
+}
+
+/* Into how many parts to deal the queries of a key/value head so that the threads come out about even. */
+static int choose_parts(const struct attention_job *job, int threads)
+{
+	int heads = job->shape.batch * job->shape.kv_heads, most = job->shape.heads / job->shape.kv_heads * job->tiles;
+	int parts = 1;
+	while (parts < most && heads * parts % threads && heads * parts < 8 * threads)
+		parts++;
+	return parts;
+}
+
+enum status cpu_attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
+				   struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+				   struct tensor lse, struct tensor dout)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	const struct attention_kernels *kernels = cpu->kernels->attention;
+	TRY(check_attention_backward(backend, shape, dq, dk, dv, q, k, v, out, lse, dout));
+	struct attention_job job = job_of(shape);
+	job.parts = choose_parts(&job, backend->threads);
+	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
+	size_t floats = (3 + 2 * (size_t)job.parts) * size + (size_t)backend->threads * workspace;
+	void *scratch;
+	TRY(cpu_scratch(cpu, "attention_backward", floats * sizeof(float), &scratch));
+	job.q = q;
+	job.k = k;
+	job.v = v;
+	job.out = out;
+	job.lse = lse;
+	job.dq = dq;
+	job.dk = dk;
+	job.dv = dv;
+	job.dout = dout;
+	job.k_transposed = scratch;
+	job.v_transposed = job.k_transposed + size;
+	job.k_rows = job.v_transposed + size;
+	job.dk_parts = job.k_rows + size;
+	job.dv_parts = job.dk_parts + (size_t)job.parts * size;
+	float *workspaces = job.dv_parts + (size_t)job.parts * size;
+	int units = shape->batch * shape->kv_heads * job.parts;
+#pragma omp parallel num_threads(backend->threads)
+	{
+		struct share tiles = cpu_share((int64_t)shape->batch * shape->kv_heads * job.tiles, 1);
+		kernels->unpack(&job, tiles.first, tiles.last);
+#pragma omp barrier
+#pragma omp for schedule(dynamic, 1)
+		for (int unit = 0; unit < units; unit++) {
+			int head = unit / job.parts;
+			kernels->backward(&job, head / shape->kv_heads, head % shape->kv_heads, unit % job.parts,
+					  workspaces + (size_t)omp_get_thread_num() * workspace);
+		}
+		kernels->reduce(&job, tiles.first, tiles.last);
+	}
+	return STATUS_OK;
+}

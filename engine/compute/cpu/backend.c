@@ -1,0 +1,208 @@
+/* The CPU backend: creation, the choice of kernels, memory. */
+#include <cpuid.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <oneapi/dnnl/dnnl.h>
+
+#include "engine/compute/cpu/cpu.h"
+
+enum { ALIGNMENT = 256 };
+
+/* More than the machine has is refused here: the kernel may promise it all the same. */
+static void *allocate(size_t bytes)
+{
+	size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+	void *memory;
+	if (bytes > machine || posix_memalign(&memory, ALIGNMENT, bytes ? bytes : 1)) return NULL;
+	return memory;
+}
+
+static enum status cpu_alloc(struct backend *backend, size_t bytes, void **ret)
+{
+	void *memory = allocate(bytes);
+	if (!memory) return error_set(&backend->error, STATUS_NO_MEMORY, "alloc: no memory for %zu bytes", bytes);
+	*ret = memory;
+	return STATUS_OK;
+}
+
+static void cpu_release(struct backend *backend, void *memory)
+{
+	(void)backend;
+	free(memory);
+}
+
+static enum status cpu_upload(struct backend *backend, void *device, const void *host, size_t bytes)
+{
+	(void)backend;
+	if (bytes) memcpy(device, host, bytes);
+	return STATUS_OK;
+}
+
+static enum status cpu_side_copy(struct backend *backend, void *to, const void *from, size_t bytes, struct error *err)
+{
+	(void)err;
+	return cpu_upload(backend, to, from, bytes);
+}
+
+static enum status cpu_zero(struct backend *backend, void *device, size_t bytes)
+{
+	(void)backend;
+	if (bytes) memset(device, 0, bytes);
+	return STATUS_OK;
+}
+
+static enum status cpu_sync(struct backend *backend)
+{
+	(void)backend;
+	return STATUS_OK;
+}
+
+static enum status cpu_memory(struct backend *backend, size_t *ret_free, size_t *ret_total)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	if (!file) return error_errno(&backend->error, "memory: /proc/meminfo");
+	unsigned long long total = 0, available = 0;
+	char line[256];
+	while (fgets(line, sizeof line, file)) {
+		sscanf(line, "MemTotal: %llu kB", &total);
+		sscanf(line, "MemAvailable: %llu kB", &available);
+	}
+	fclose(file);
+	if (!total) return error_set(&backend->error, STATUS_BACKEND, "memory: /proc/meminfo has no MemTotal");
+	*ret_free = (size_t)available * 1024;
+	*ret_total = (size_t)total * 1024;
+	return STATUS_OK;
+}
+
+enum status cpu_scratch(struct cpu_backend *cpu, const char *operation, size_t bytes, void **ret)
+{
+	if (bytes > cpu->scratch_size) {
+		free(cpu->scratch);
+		cpu->scratch_size = 0;
+		cpu->scratch = allocate(bytes);
+		if (!cpu->scratch)
+			return error_set(&cpu->base.error, STATUS_NO_MEMORY, "%s: no memory for %zu bytes of scratch", operation,
+					 bytes);
+		cpu->scratch_size = bytes;
+	}
+	*ret = cpu->scratch;
+	return STATUS_OK;
+}
+
+static void cpu_destroy(struct backend *backend)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	cpu_matmul_release(cpu);
+	free(cpu->scratch);
+	free(cpu);
+}
+
+static const struct backend_ops operations = {
+	.destroy = cpu_destroy,
+	.alloc = cpu_alloc,
+	.release = cpu_release,
+	.upload = cpu_upload,
+	.download = cpu_upload,
+	.side_upload = cpu_side_copy,
+	.side_download = cpu_side_copy,
+	.alloc_host = cpu_alloc,
+	.release_host = cpu_release,
+	.copy = cpu_upload,
+	.zero = cpu_zero,
+	.sync = cpu_sync,
+	.memory = cpu_memory,
+	.convert = cpu_convert,
+	.matmul = cpu_matmul,
+	.add_bias = cpu_add_bias,
+	.add = cpu_add,
+	.embed = cpu_embed,
+	.norm_forward = cpu_norm_forward,
+	.norm_backward = cpu_norm_backward,
+	.rope = cpu_rope,
+	.attention_forward = cpu_attention_forward,
+	.attention_backward = cpu_attention_backward,
+	.activation_forward = cpu_activation_forward,
+	.activation_backward = cpu_activation_backward,
+	.route = cpu_route,
+	.dispatch = cpu_dispatch,
+	.combine = cpu_combine,
+	.route_backward = cpu_route_backward,
+	.column_norms = cpu_column_norms,
+	.rank_rows = cpu_rank_rows,
+	.bin_ranks = cpu_bin_ranks,
+	.mask_weights = cpu_mask_weights,
+	.binned_gradient = cpu_binned_gradient,
+	.rates_forward = cpu_rates_forward,
+	.rates_backward = cpu_rates_backward,
+	.reconstruction = cpu_reconstruction,
+	.prodigy_step = cpu_prodigy_step,
+	.adamw_step = cpu_adamw_step,
+	.token_logprobs = cpu_token_logprobs,
+};
+
+#define KERNELS(isa)                                                                                                               \
+	{                                                                                                                          \
+#isa, &layer_kernels_##isa, &route_kernels_##isa, &attention_kernels_##isa, &prune_kernels_##isa,                  \
+			&gradient_kernels_##isa, &learn_kernels_##isa                                                              \
+	}
+static const struct cpu_kernels kernels_v2 = KERNELS(v2), kernels_v3 = KERNELS(v3), kernels_v4 = KERNELS(v4);
+
+/* The best that the processor runs; the environment's BESAD_CPU_ISA=v2|v3 asks for less, as ONEDNN_MAX_CPU_ISA does of oneDNN. */
+static const struct cpu_kernels *choose_kernels(void)
+{
+	const char *asked = getenv("BESAD_CPU_ISA");
+	int most = asked && !strcmp(asked, "v2") ? 2 : asked && !strcmp(asked, "v3") ? 3 : 4;
+	__builtin_cpu_init();
+	if (most >= 4 && __builtin_cpu_supports("x86-64-v4")) return &kernels_v4;
+	if (most >= 3 && __builtin_cpu_supports("x86-64-v3")) return &kernels_v3;
+	if (__builtin_cpu_supports("x86-64-v2")) return &kernels_v2;
+	return NULL;
+}
+
+/* Whether oneDNN multiplies bf16 in hardware here: AVX512_BF16 or AMX, and not masked by its environment. */
+static bool has_native_bf16(void)
+{
+	switch (dnnl_get_effective_cpu_isa()) {
+	case dnnl_cpu_isa_avx512_core_bf16:
+	case dnnl_cpu_isa_avx512_core_amx:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void name_device(struct cpu_backend *cpu)
+{
+	unsigned words[12] = {0};
+	char brand[sizeof words + 1] = "x86-64";
+	if (__get_cpuid_max(0x80000000, NULL) >= 0x80000004) {
+		for (unsigned i = 0; i < 3; i++)
+			__get_cpuid(0x80000002 + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2], &words[4 * i + 3]);
+		memcpy(brand, words, sizeof words);
+		brand[sizeof words] = '\0';
+	}
+	snprintf(cpu->base.device, sizeof cpu->base.device, "%s, %d thread%s, x86-64-%s%s", brand + strspn(brand, " "),
+		 cpu->base.threads, cpu->base.threads == 1 ? "" : "s", cpu->kernels->isa, cpu->base.native_bf16 ? ", bf16" : "");
+}
+
+enum status backend_cpu_create(int threads, struct backend **ret, struct error *err)
+{
+	const struct cpu_kernels *kernels = choose_kernels();
+	if (!kernels) return error_set(err, STATUS_UNSUPPORTED, "this processor lacks the x86-64-v2 instructions (SSE4.2)");
+	if (threads < 0) return error_set(err, STATUS_INVALID, "%d threads", threads);
+	struct cpu_backend *cpu = calloc(1, sizeof *cpu);
+	if (!cpu) return error_set(err, STATUS_NO_MEMORY, "no memory for the CPU backend");
+	cpu->kernels = kernels;
+	cpu->base.ops = &operations;
+	cpu->base.name = "cpu";
+	cpu->base.unified = true;
+	cpu->base.native_bf16 = has_native_bf16();
+	cpu->base.threads = threads ? threads : omp_get_max_threads();
+	name_device(cpu);
+	*ret = &cpu->base;
+	return STATUS_OK;
+}

@@ -1,0 +1,79 @@
+/* The binned gradient. Where oneDNN multiplies bf16 in hardware it makes G in panels that stay in the last-level cache; else the kernels make it
+ * block by block, each thread its own rows. */
+#include <string.h>
+
+#include "engine/compute/cpu/cpu.h"
+#include "engine/compute/cpu/matmul_bf16.h"
+
+enum { PANEL_BYTES = 4 << 20 };
+
+static int64_t round_up(int64_t n, int64_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job *job, float *panel, int64_t panel_rows)
+{
+	int64_t rows = job->weight.rows, cols = job->weight.cols;
+	for (int64_t first = 0; first < rows; first += panel_rows) {
+		int64_t count = rows - first < panel_rows ? rows - first : panel_rows;
+		struct tensor g = tensor_make(panel, count, cols, DTYPE_F32);
+		TRY(cpu_matmul_bf16(cpu, g, tensor_cols(job->dy, first, count), true, job->x, false, false));
+#pragma omp parallel num_threads(cpu_threads(cpu, count *cols))
+		{
+			struct share share = cpu_share(count, 4);
+			cpu->kernels->gradient->drop(job, panel + share.first * cols, cols, first + share.first,
+						     share.last - share.first, 0, cols);
+		}
+	}
+	return STATUS_OK;
+}
+
+static void by_blocks(struct cpu_backend *cpu, const struct gradient_job *job, float *workspaces, size_t workspace)
+{
+	const struct gradient_kernels *kernels = cpu->kernels->gradient;
+#pragma omp parallel num_threads(cpu_threads(cpu, job->weight.rows * job->weight.cols))
+	{
+		struct share cols = cpu_share(job->x.cols, GRADIENT_GRAIN), rows = cpu_share(job->weight.rows, 4);
+		kernels->pack(job, cols.first, cols.last);
+#pragma omp barrier
+		kernels->gradient(job, rows.first, rows.last, workspaces + (size_t)omp_get_thread_num() * workspace);
+	}
+}
+
+enum status cpu_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
+				struct tensor weight, struct tensor bin, bool shared)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_binned_gradient(backend, sums, dy, x, weight, bin, shared));
+	int64_t rows = weight.rows, cols = weight.cols, tokens = dy.rows, bins = sums.cols;
+	bool native = backend->native_bf16 && dy.dtype == DTYPE_BF16 && rows && cols && tokens;
+	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
+	if (panel_rows < 16) panel_rows = 16;
+	if (panel_rows > rows) panel_rows = rows;
+	size_t row_sums = shared ? (size_t)rows * (size_t)bins : 0, workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
+	size_t x_panels = (size_t)tokens * (size_t)round_up(cols, GRADIENT_GRAIN);
+	size_t floats = native ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;
+	void *scratch;
+	TRY(cpu_scratch(cpu, "binned_gradient", (round_up((int64_t)row_sums, 16) + floats) * sizeof(float), &scratch));
+	struct gradient_job job = {dy, x, weight, bin, (float *)scratch + round_up((int64_t)row_sums, 16), sums.data, sums.stride};
+	if (shared) {
+		job.sums = scratch;
+		job.sums_stride = bins;
+	}
+	for (int64_t row = 0; row < rows; row++)
+		memset(job.sums + row * job.sums_stride, 0, (size_t)bins * sizeof(float));
+	if (!tokens)
+		; /* an expert that got none: the sums stay zero */
+	else if (native)
+		TRY(by_panels(cpu, &job, job.x_panels, panel_rows));
+	else
+		by_blocks(cpu, &job, job.x_panels + x_panels, workspace);
+	for (int64_t b = 0; shared && b < bins; b++) {
+		double sum = 0;
+		for (int64_t row = 0; row < rows; row++)
+			sum += (double)job.sums[row * bins + b];
+		((float *)sums.data)[b] = (float)sum;
+	}
+	return STATUS_OK;
+}

@@ -1,0 +1,359 @@
+/* Copies, sums, norms, rotary positions, activations, token log-probabilities: row by row. */
+#include "engine/compute/cpu/isa/isa.h"
+
+static void copy(const struct tensor *to, const struct tensor *from, const int32_t *rows, float scale, int64_t first, int64_t last)
+{
+	float buffer[PIECE], target[PIECE];
+	bool verbatim = to->dtype == from->dtype && scale == 1;
+	for (int64_t row = first; row < last; row++) {
+		int64_t source = rows ? rows[row] : row;
+		if (verbatim) {
+			memcpy((void *)(uintptr_t)at(to, row, 0), at(from, source, 0), (size_t)to->cols * dtype_size(to->dtype));
+			continue;
+		}
+		for (int64_t col = 0; col < to->cols; col += PIECE) {
+			int64_t n = least(PIECE, to->cols - col);
+			const float *x = row_read(from, source, col, n, buffer);
+			float *y = row_target(to, row, col, target);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++)
+				y[i] = scale * x[i];
+			row_finish(to, row, col, n, y);
+		}
+	}
+}
+
+static void add(const struct tensor *y_tensor, const struct tensor *x_tensor, bool broadcast, int64_t first, int64_t last)
+{
+	float x_buffer[PIECE], y_buffer[PIECE], target[PIECE];
+	for (int64_t row = first; row < last; row++) {
+		for (int64_t col = 0; col < y_tensor->cols; col += PIECE) {
+			int64_t n = least(PIECE, y_tensor->cols - col);
+			const float *x = row_read(x_tensor, broadcast ? 0 : row, col, n, x_buffer);
+			const float *old = row_read(y_tensor, row, col, n, y_buffer);
+			float *y = row_target(y_tensor, row, col, target);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++)
+				y[i] = old[i] + x[i];
+			row_finish(y_tensor, row, col, n, y);
+		}
+	}
+}
+
+/* ---- norms ------------------------------------------------------------------------------------------------------------------- */
+
+static void norm_forward(const struct norm *norm, const struct tensor *y_tensor, const struct tensor *stats,
+			 const struct tensor *x_tensor, const float *weight, const float *bias, int64_t first, int64_t last)
+{
+	float buffer[PIECE], target[PIECE];
+	int64_t width = x_tensor->cols / norm->groups;
+	for (int64_t row = first; row < last; row++) {
+		float *row_stats = (float *)stats->data + row * stats->stride;
+		for (int64_t group = 0; group < norm->groups; group++) {
+			int64_t start = group * width;
+			float mean = 0, squares = 0;
+			if (norm->kind == NORM_LAYER) {
+				for (int64_t col = 0; col < width; col += PIECE) {
+					int64_t n = least(PIECE, width - col);
+					const float *x = row_read(x_tensor, row, start + col, n, buffer);
+#pragma omp simd reduction(+ : mean)
+					for (int64_t i = 0; i < n; i++)
+						mean += x[i];
+				}
+				mean /= (float)width;
+			}
+			for (int64_t col = 0; col < width; col += PIECE) {
+				int64_t n = least(PIECE, width - col);
+				const float *x = row_read(x_tensor, row, start + col, n, buffer);
+#pragma omp simd reduction(+ : squares)
+				for (int64_t i = 0; i < n; i++)
+					squares += (x[i] - mean) * (x[i] - mean);
+			}
+			float inverse = 1 / sqrtf(squares / (float)width + norm->eps);
+			row_stats[2 * group] = mean;
+			row_stats[2 * group + 1] = inverse;
+			for (int64_t col = 0; col < width; col += PIECE) {
+				int64_t n = least(PIECE, width - col);
+				const float *x = row_read(x_tensor, row, start + col, n, buffer);
+				float *y = row_target(y_tensor, row, start + col, target);
+				const float *w = weight + col;
+				if (bias) {
+					const float *b = bias + col;
+#pragma omp simd
+					for (int64_t i = 0; i < n; i++)
+						y[i] = (x[i] - mean) * inverse * (w[i] + norm->weight_offset) + b[i];
+				} else {
+#pragma omp simd
+					for (int64_t i = 0; i < n; i++)
+						y[i] = (x[i] - mean) * inverse * (w[i] + norm->weight_offset);
+				}
+				row_finish(y_tensor, row, start + col, n, y);
+			}
+		}
+	}
+}
+
+/* With x̂ = (x − mean)/σ and h = dy · (weight + offset): dx = (h − mean(h) − x̂ · mean(h·x̂)) / σ; RMS has no mean(h). */
+static void norm_backward(const struct norm *norm, const struct tensor *dx_tensor, const struct tensor *dy_tensor,
+			  const struct tensor *x_tensor, const struct tensor *stats, const float *weight, bool accumulate,
+			  int64_t first, int64_t last)
+{
+	float x_buffer[PIECE], dy_buffer[PIECE];
+	int64_t width = x_tensor->cols / norm->groups;
+	for (int64_t row = first; row < last; row++) {
+		const float *row_stats = (const float *)stats->data + row * stats->stride;
+		for (int64_t group = 0; group < norm->groups; group++) {
+			int64_t start = group * width;
+			float mean = row_stats[2 * group], inverse = row_stats[2 * group + 1], sum = 0, dot = 0;
+			for (int64_t col = 0; col < width; col += PIECE) {
+				int64_t n = least(PIECE, width - col);
+				const float *x = row_read(x_tensor, row, start + col, n, x_buffer);
+				const float *dy = row_read(dy_tensor, row, start + col, n, dy_buffer);
+				const float *w = weight + col;
+#pragma omp simd reduction(+ : sum, dot)
+				for (int64_t i = 0; i < n; i++) {
+					float h = dy[i] * (w[i] + norm->weight_offset);
+					sum += h;
+					dot += h * (x[i] - mean);
+				}
+			}
+			float along = dot * inverse * inverse / (float)width;
+			float shift = norm->kind == NORM_LAYER ? sum / (float)width : 0;
+			for (int64_t col = 0; col < width; col += PIECE) {
+				int64_t n = least(PIECE, width - col);
+				const float *x = row_read(x_tensor, row, start + col, n, x_buffer);
+				const float *dy = row_read(dy_tensor, row, start + col, n, dy_buffer);
+				const float *w = weight + col;
+				float *dx = (float *)dx_tensor->data + row * dx_tensor->stride + start + col;
+				if (accumulate) {
+#pragma omp simd
+					for (int64_t i = 0; i < n; i++) {
+						float h = dy[i] * (w[i] + norm->weight_offset);
+						dx[i] += (h - shift - (x[i] - mean) * along) * inverse;
+					}
+				} else {
+#pragma omp simd
+					for (int64_t i = 0; i < n; i++) {
+						float h = dy[i] * (w[i] + norm->weight_offset);
+						dx[i] = (h - shift - (x[i] - mean) * along) * inverse;
+					}
+				}
+			}
+		}
+	}
+}
+
+/* ---- rotary positions ---------------------------------------------------------------------------------------------------------- */
+
+static void rope(const struct tensor *x_tensor, const struct tensor *table, int head_dim, int rotary, bool inverse, int64_t first,
+		 int64_t last)
+{
+	float low_buffer[PIECE], high_buffer[PIECE];
+	int64_t half = rotary / 2;
+	for (int64_t row = first; row < last; row++) {
+		const float *angles = (const float *)table->data + row % table->rows * table->stride;
+		for (int64_t start = 0; start < x_tensor->cols; start += head_dim) {
+			for (int64_t col = 0; col < half; col += PIECE) {
+				int64_t n = least(PIECE, half - col), low = start + col, high = low + half;
+				const float *cosine = angles + col, *sine = cosine + half;
+				const float *a = row_read(x_tensor, row, low, n, low_buffer);
+				const float *b = row_read(x_tensor, row, high, n, high_buffer);
+				float *to_a = row_target(x_tensor, row, low, low_buffer);
+				float *to_b = row_target(x_tensor, row, high, high_buffer);
+				float sign = inverse ? -1 : 1;
+#pragma omp simd
+				for (int64_t i = 0; i < n; i++) {
+					float s = sign * sine[i], old_a = a[i], old_b = b[i];
+					to_a[i] = old_a * cosine[i] - old_b * s;
+					to_b[i] = old_b * cosine[i] + old_a * s;
+				}
+				row_finish(x_tensor, row, low, n, to_a);
+				row_finish(x_tensor, row, high, n, to_b);
+			}
+		}
+	}
+}
+
+/* ---- activations --------------------------------------------------------------------------------------------------------------- */
+
+#define GELU_SCALE 0.7978845608f /* sqrt(2/π) */
+#define GELU_CUBIC 0.044715f
+
+INLINE float activate(enum activation kind, float x)
+{
+	switch (kind) {
+	case ACTIVATION_SILU:
+		return x * sigmoid_fast(x);
+	case ACTIVATION_GELU_TANH: /* (1 + tanh u)/2 = sigmoid(2u) */
+		return x * sigmoid_fast(2 * GELU_SCALE * (x + GELU_CUBIC * x * x * x));
+	case ACTIVATION_GELU:
+		return 0.5f * x * erfcf(x * -0.70710678f);
+	case ACTIVATION_RELU:
+		break;
+	}
+	return x < 0 ? 0 : x;
+}
+
+INLINE float slope(enum activation kind, float x)
+{
+	switch (kind) {
+	case ACTIVATION_SILU: {
+		float s = sigmoid_fast(x);
+		return s + x * s * (1 - s);
+	}
+	case ACTIVATION_GELU_TANH: {
+		float s = sigmoid_fast(2 * GELU_SCALE * (x + GELU_CUBIC * x * x * x));
+		return s + x * s * (1 - s) * 2 * GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x);
+	}
+	case ACTIVATION_GELU:
+		return 0.5f * erfcf(x * -0.70710678f) + x * 0.39894228f * exp_fast(-0.5f * x * x);
+	case ACTIVATION_RELU:
+		break;
+	}
+	return x > 0 ? 1 : 0;
+}
+
+INLINE void forward_piece(enum activation kind, float *y, const float *gate, const float *up, int64_t n)
+{
+	if (up) {
+#pragma omp simd
+		for (int64_t i = 0; i < n; i++)
+			y[i] = activate(kind, gate[i]) * up[i];
+	} else {
+#pragma omp simd
+		for (int64_t i = 0; i < n; i++)
+			y[i] = activate(kind, gate[i]);
+	}
+}
+
+/* The results may lie over the operands. */
+INLINE void backward_piece(enum activation kind, float *dgate, float *dup, const float *dy, const float *gate, const float *up,
+			   int64_t n)
+{
+	if (up) {
+#pragma omp simd
+		for (int64_t i = 0; i < n; i++) {
+			float d = dy[i], g = gate[i], u = up[i];
+			dup[i] = d * activate(kind, g);
+			dgate[i] = d * u * slope(kind, g);
+		}
+	} else {
+#pragma omp simd
+		for (int64_t i = 0; i < n; i++)
+			dgate[i] = dy[i] * slope(kind, gate[i]);
+	}
+}
+
+static void activation_forward(enum activation kind, const struct tensor *y_tensor, const struct tensor *gate_tensor,
+			       const struct tensor *up_tensor, int64_t first, int64_t last)
+{
+	float gate_buffer[PIECE], up_buffer[PIECE], target[PIECE];
+	for (int64_t row = first; row < last; row++) {
+		for (int64_t col = 0; col < y_tensor->cols; col += PIECE) {
+			int64_t n = least(PIECE, y_tensor->cols - col);
+			const float *gate = row_read(gate_tensor, row, col, n, gate_buffer);
+			const float *up = up_tensor->data ? row_read(up_tensor, row, col, n, up_buffer) : NULL;
+			float *y = row_target(y_tensor, row, col, target);
+			switch (kind) { /* a loop for each kind, so that each vectorises */
+			case ACTIVATION_SILU:
+				forward_piece(ACTIVATION_SILU, y, gate, up, n);
+				break;
+			case ACTIVATION_GELU_TANH:
+				forward_piece(ACTIVATION_GELU_TANH, y, gate, up, n);
+				break;
+			case ACTIVATION_GELU:
+				forward_piece(ACTIVATION_GELU, y, gate, up, n);
+				break;
+			case ACTIVATION_RELU:
+				forward_piece(ACTIVATION_RELU, y, gate, up, n);
+				break;
+			}
+			row_finish(y_tensor, row, col, n, y);
+		}
+	}
+}
+
+static void activation_backward(enum activation kind, const struct tensor *dgate_tensor, const struct tensor *dup_tensor,
+				const struct tensor *dy_tensor, const struct tensor *gate_tensor, const struct tensor *up_tensor,
+				int64_t first, int64_t last)
+{
+	float dy_buffer[PIECE], gate_buffer[PIECE], up_buffer[PIECE], dgate_target[PIECE], dup_target[PIECE];
+	for (int64_t row = first; row < last; row++) {
+		for (int64_t col = 0; col < dgate_tensor->cols; col += PIECE) {
+			int64_t n = least(PIECE, dgate_tensor->cols - col);
+			const float *dy = row_read(dy_tensor, row, col, n, dy_buffer);
+			const float *gate = row_read(gate_tensor, row, col, n, gate_buffer);
+			const float *up = up_tensor->data ? row_read(up_tensor, row, col, n, up_buffer) : NULL;
+			float *dgate = row_target(dgate_tensor, row, col, dgate_target);
+			float *dup = up ? row_target(dup_tensor, row, col, dup_target) : NULL;
+			switch (kind) {
+			case ACTIVATION_SILU:
+				backward_piece(ACTIVATION_SILU, dgate, dup, dy, gate, up, n);
+				break;
+			case ACTIVATION_GELU_TANH:
+				backward_piece(ACTIVATION_GELU_TANH, dgate, dup, dy, gate, up, n);
+				break;
+			case ACTIVATION_GELU:
+				backward_piece(ACTIVATION_GELU, dgate, dup, dy, gate, up, n);
+				break;
+			case ACTIVATION_RELU:
+				backward_piece(ACTIVATION_RELU, dgate, dup, dy, gate, up, n);
+				break;
+			}
+			row_finish(dgate_tensor, row, col, n, dgate);
+			if (up) row_finish(dup_tensor, row, col, n, dup);
+		}
+	}
+}
+
+/* ---- evaluation ---------------------------------------------------------------------------------------------------------------- */
+
+/* A piece of a row of logits, capped where asked; in `buffer` if anything had to be done to it. */
+INLINE const float *logits_piece(const struct tensor *logits, int64_t row, int64_t col, int64_t n, float softcap, float *buffer)
+{
+	const float *x = row_read(logits, row, col, n, buffer);
+	if (softcap == 0) return x;
+#pragma omp simd
+	for (int64_t i = 0; i < n; i++)
+		buffer[i] = softcap * tanh_fast(x[i] / softcap);
+	return buffer;
+}
+
+static void token_logprobs(double *out, const struct tensor *logits, const int32_t *targets, float softcap, int64_t first,
+			   int64_t last)
+{
+	float buffer[PIECE];
+	for (int64_t row = first; row < last; row++) {
+		float top = -INFINITY, wanted = 0;
+		for (int64_t col = 0; col < logits->cols; col += PIECE) {
+			int64_t n = least(PIECE, logits->cols - col);
+			const float *x = logits_piece(logits, row, col, n, softcap, buffer);
+#pragma omp simd reduction(max : top)
+			for (int64_t i = 0; i < n; i++)
+				top = x[i] > top ? x[i] : top;
+			if (targets[row] >= col && targets[row] < col + n) wanted = x[targets[row] - col];
+		}
+		double sum = 0;
+		for (int64_t col = 0; col < logits->cols; col += PIECE) {
+			int64_t n = least(PIECE, logits->cols - col);
+			const float *x = logits_piece(logits, row, col, n, softcap, buffer);
+			float part = 0;
+#pragma omp simd reduction(+ : part)
+			for (int64_t i = 0; i < n; i++)
+				part += exp_fast(x[i] - top);
+			sum += (double)part;
+		}
+		out[row] = (double)wanted - (double)top - log(sum);
+	}
+}
+
+const struct layer_kernels ISA_NAME(layer_kernels) = {
+	.copy = copy,
+	.add = add,
+	.norm_forward = norm_forward,
+	.norm_backward = norm_backward,
+	.rope = rope,
+	.activation_forward = activation_forward,
+	.activation_backward = activation_backward,
+	.token_logprobs = token_logprobs,
+};

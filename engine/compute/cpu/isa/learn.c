@@ -1,0 +1,161 @@
+/* Rates, the reconstruction loss and the optimizers (besa.md 1.5, 1.8, 1.9). */
+#include "engine/compute/cpu/isa/isa.h"
+
+enum { MOST_CANDIDATES = 256 };
+
+static void rates_forward(const struct rates *rates, const struct tensor *beta, float *s, int32_t *threshold,
+			  const struct tensor *theta, int64_t first, int64_t last)
+{
+	int64_t candidates = rates->candidates;
+	const int32_t *cols = rates->cols;
+	for (int64_t group = first; group < last; group++) {
+		const float *t = at(theta, group, 0);
+		float *b = (float *)beta->data + group * beta->stride, top = -INFINITY;
+		if (rates->parameterization == PARAM_SIGMOID) {
+#pragma omp simd
+			for (int64_t d = 0; d < candidates; d++)
+				b[d] = exp_fast(sigmoid_fast(t[d]));
+		} else {
+#pragma omp simd reduction(max : top)
+			for (int64_t d = 0; d < candidates; d++)
+				top = t[d] > top ? t[d] : top;
+#pragma omp simd
+			for (int64_t d = 0; d < candidates; d++)
+				b[d] = exp_fast(t[d] - top);
+		}
+		double sum = 0, weighted = 0;
+#pragma omp simd reduction(+ : sum, weighted)
+		for (int64_t d = 0; d < candidates; d++) {
+			sum += (double)b[d];
+			weighted += (double)b[d] * (double)(candidates - 1 - d);
+		}
+		float inverse = (float)(1 / sum);
+#pragma omp simd
+		for (int64_t d = 0; d < candidates; d++)
+			b[d] *= inverse;
+		s[group] = (float)(weighted / (sum * (double)(candidates - 1)));
+		threshold[group] = (int32_t)floor((double)s[group] * cols[group]);
+	}
+}
+
+/* The gradient by β_d is −(the sum over the first D−1−d bins) + pull·p_d; by the logit z_d it is β_d·(that − its mean under β). */
+static void rates_backward(const struct rates *rates, const struct tensor *dtheta, const struct tensor *theta,
+			   const struct tensor *beta, const struct tensor *sums, double stats_slope, int64_t first, int64_t last)
+{
+	int64_t candidates = rates->candidates;
+	const double *share = rates->share;
+	double step = 1 / (double)(candidates - 1);
+	for (int64_t group = first; group < last; group++) {
+		const float *t = at(theta, group, 0), *b = at(beta, group, 0), *bins = at(sums, group, 0);
+		float *out = (float *)dtheta->data + group * dtheta->stride;
+		double by_beta[MOST_CANDIDATES], prefix = 0, mean = 0, pull = stats_slope * share[group];
+		for (int64_t d = candidates - 1; d >= 0; d--) {
+			by_beta[d] = pull * (double)(candidates - 1 - d) * step - prefix;
+			if (d) prefix += (double)bins[candidates - 1 - d];
+		}
+#pragma omp simd reduction(+ : mean)
+		for (int64_t d = 0; d < candidates; d++)
+			mean += (double)b[d] * by_beta[d];
+		if (rates->parameterization == PARAM_SIGMOID) {
+#pragma omp simd
+			for (int64_t d = 0; d < candidates; d++) {
+				float g = sigmoid_fast(t[d]);
+				out[d] = b[d] * (float)(by_beta[d] - mean) * (g * (1 - g));
+			}
+		} else {
+#pragma omp simd
+			for (int64_t d = 0; d < candidates; d++)
+				out[d] = b[d] * (float)(by_beta[d] - mean);
+		}
+	}
+}
+
+/* ---- loss ---------------------------------------------------------------------------------------------------------------------- */
+
+static void reconstruction(double *loss, const struct tensor *dy_tensor, const struct tensor *y_tensor,
+			   const struct tensor *ref_tensor, int64_t first, int64_t last)
+{
+	enum { COLUMNS = 256 };
+	float y_buffer[COLUMNS], ref_buffer[COLUMNS], target[COLUMNS], scale[COLUMNS];
+	for (int64_t col = first; col < last; col += COLUMNS) {
+		int64_t n = least(COLUMNS, last - col);
+		double norm[COLUMNS] = {0}, error[COLUMNS] = {0};
+		for (int64_t row = 0; row < y_tensor->rows; row++) {
+			const float *y = row_read(y_tensor, row, col, n, y_buffer);
+			const float *ref = row_read(ref_tensor, row, col, n, ref_buffer);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++) {
+				double difference = (double)y[i] - (double)ref[i];
+				norm[i] += (double)ref[i] * (double)ref[i];
+				error[i] += difference * difference;
+			}
+		}
+		for (int64_t i = 0; i < n; i++) {
+			loss[col + i] = norm[i] == 0 ? 0 : error[i] / norm[i];
+			scale[i] = norm[i] == 0 ? 0 : (float)(2 / (norm[i] * (double)y_tensor->cols));
+		}
+		if (!dy_tensor->data) continue;
+		for (int64_t row = 0; row < y_tensor->rows; row++) {
+			const float *y = row_read(y_tensor, row, col, n, y_buffer);
+			const float *ref = row_read(ref_tensor, row, col, n, ref_buffer);
+			float *dy = row_target(dy_tensor, row, col, target);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++)
+				dy[i] = scale[i] * (y[i] - ref[i]);
+			row_finish(dy_tensor, row, col, n, dy);
+		}
+	}
+}
+
+/* ---- optimizers ---------------------------------------------------------------------------------------------------------------- */
+
+static void prodigy_moments(const struct prodigy *p, double d, double d0, const float *theta, const float *theta0, float *m,
+			    float *v, float *s, const float *gradient, int64_t first, int64_t last, double *ret_dot,
+			    double *ret_sum)
+{
+	float beta1 = p->beta1, beta2 = p->beta2, beta3 = (float)sqrt((double)p->beta2);
+	float by_g = (float)(d * (1 - (double)p->beta1)), by_g2 = (float)(d * d * (1 - (double)p->beta2)),
+	      into_s = (float)(d / d0 * d);
+	double dot = 0, sum = 0;
+#pragma omp simd reduction(+ : dot, sum)
+	for (int64_t i = first; i < last; i++) {
+		float g = gradient[i];
+		dot += (double)g * ((double)theta0[i] - (double)theta[i]);
+		m[i] = beta1 * m[i] + by_g * g;
+		v[i] = beta2 * v[i] + by_g2 * g * g;
+		s[i] = beta3 * s[i] + into_s * g;
+		sum += (double)fabsf(s[i]);
+	}
+	*ret_dot = dot;
+	*ret_sum = sum;
+}
+
+static void prodigy_move(float step, float eps, float *theta, const float *m, const float *v, int64_t first, int64_t last)
+{
+#pragma omp simd
+	for (int64_t i = first; i < last; i++)
+		theta[i] -= step * m[i] / (sqrtf(v[i]) + eps);
+}
+
+static void adamw(const struct adamw *a, float *theta, float *m, float *v, const float *gradient, int64_t first, int64_t last)
+{
+	double correction1 = 1 - pow((double)a->beta1, a->step), correction2 = 1 - pow((double)a->beta2, a->step);
+	float step = (float)((double)a->lr / correction1), inverse_root = (float)(1 / sqrt(correction2));
+	float keep = (float)(1 - (double)a->lr * (double)a->weight_decay), rest1 = 1 - a->beta1, rest2 = 1 - a->beta2;
+#pragma omp simd
+	for (int64_t i = first; i < last; i++) {
+		float g = gradient[i];
+		m[i] = a->beta1 * m[i] + rest1 * g;
+		v[i] = a->beta2 * v[i] + rest2 * g * g;
+		theta[i] = keep * theta[i] - step * m[i] / (sqrtf(v[i]) * inverse_root + a->eps);
+	}
+}
+
+const struct learn_kernels ISA_NAME(learn_kernels) = {
+	.rates_forward = rates_forward,
+	.rates_backward = rates_backward,
+	.reconstruction = reconstruction,
+	.prodigy_moments = prodigy_moments,
+	.prodigy_move = prodigy_move,
+	.adamw = adamw,
+};

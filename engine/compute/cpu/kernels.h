@@ -1,0 +1,139 @@
+/* The kernels in engine/compute/cpu/isa/, which are compiled once per instruction set (v2, v3, v4: the x86-64 levels). Every kernel runs on
+ * one thread and works on the rows, columns or elements [first, last): engine/compute/cpu/ checks the shapes and shares out the ranges.
+ * Unless a comment says otherwise the arguments are those of the operation in engine/compute/backend.h. */
+#ifndef BESAD_ENGINE_CPU_KERNELS_H
+#define BESAD_ENGINE_CPU_KERNELS_H
+
+#include "engine/compute/backend.h"
+
+struct layer_kernels {
+	/* to = scale · from, by rows; `rows`, where not NULL, names the row of `from` for each row of `to`. */
+	void (*copy)(const struct tensor *to, const struct tensor *from, const int32_t *rows, float scale, int64_t first,
+		     int64_t last);
+	/* y += x, by rows; with `broadcast` row 0 of x is added to every row. */
+	void (*add)(const struct tensor *y, const struct tensor *x, bool broadcast, int64_t first, int64_t last);
+	void (*norm_forward)(const struct norm *, const struct tensor *y, const struct tensor *stats, const struct tensor *x,
+			     const float *weight, const float *bias, int64_t first, int64_t last);
+	void (*norm_backward)(const struct norm *, const struct tensor *dx, const struct tensor *dy, const struct tensor *x,
+			      const struct tensor *stats, const float *weight, bool accumulate, int64_t first, int64_t last);
+	void (*rope)(const struct tensor *x, const struct tensor *table, int head_dim, int rotary, bool inverse, int64_t first,
+		     int64_t last);
+	void (*activation_forward)(enum activation, const struct tensor *y, const struct tensor *gate, const struct tensor *up,
+				   int64_t first, int64_t last);
+	void (*activation_backward)(enum activation, const struct tensor *dgate, const struct tensor *dup, const struct tensor *dy,
+				    const struct tensor *gate, const struct tensor *up, int64_t first, int64_t last);
+	void (*token_logprobs)(double *out, const struct tensor *logits, const int32_t *targets, float softcap, int64_t first,
+			       int64_t last);
+};
+
+struct route_kernels {
+	/* By rows of `to`. scale may be NULL. */
+	void (*dispatch)(const struct tensor *to, const struct tensor *from, const int32_t *sources, int chosen, const float *scale,
+			 int64_t first, int64_t last);
+	void (*combine)(const struct tensor *to, const struct tensor *from, const int32_t *places, int chosen, const float *scale,
+			bool accumulate, int64_t first, int64_t last);
+	/* ⟨row `row` of a, row `other` of b⟩ */
+	float (*dot)(const struct tensor *a, int64_t row, const struct tensor *b, int64_t other);
+};
+
+/* Queries and keys are cut into tiles of this many rows. */
+enum { ATTENTION_TILE = 64 };
+
+/* One attention operation. K and V are unpacked once into fp32, per sequence, key/value head and tile. With `width` head_dim
+ * rounded up to a multiple of 32, a tile by rows is [ATTENTION_TILE][width] and a transposed one [width][ATTENTION_TILE]; what lies
+ * beyond the tensor is 0. */
+struct attention_job {
+	struct attention shape;
+	int width, tiles;
+	int parts; /* backward: into how many parts the query tiles of a key/value head are dealt; each has its own dk and dv */
+	struct tensor q, k, v, out, lse;
+	struct tensor dq, dk, dv, dout;
+	float *k_transposed, *v_transposed, *k_rows, *v_rows; /* [batch][kv_heads][tiles] tiles; forward: no v_transposed, k_rows */
+	float *dk_parts, *dv_parts;                           /* [batch][kv_heads][parts][tiles] tiles by rows */
+};
+
+struct attention_kernels {
+	/* Unpacks the key tiles [first, last) of [batch][kv_heads][tiles] into the buffers that the job has. */
+	void (*unpack)(const struct attention_job *, int64_t first, int64_t last);
+	/* One tile of queries of one head: attention_workspace() floats at `workspace`. */
+	void (*forward)(const struct attention_job *, int batch, int head, int tile, float *workspace);
+	/* One part of the queries of one key/value head: writes their dq, and dk_parts and dv_parts. */
+	void (*backward)(const struct attention_job *, int batch, int kv_head, int part, float *workspace);
+	/* dk, dv = the sums of the parts, for the key tiles [first, last) of [batch][kv_heads][tiles]. */
+	void (*reduce)(const struct attention_job *, int64_t first, int64_t last);
+};
+
+static inline size_t attention_workspace(int width)
+{
+	return 4 * (size_t)ATTENTION_TILE * (size_t)width + 2 * (size_t)ATTENTION_TILE * ATTENTION_TILE +
+	       4 * (size_t)ATTENTION_TILE;
+}
+
+struct prune_kernels {
+	void (*column_norms)(double *sums, const struct tensor *x, int64_t first, int64_t last); /* by columns */
+	/* key[j] = the importance of weight j of the row as the bits of a non-negative float; scale NULL: 1. False if one is NaN. */
+	bool (*importance)(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row);
+	void (*mask_weights)(const struct tensor *out, const struct tensor *weight, const struct tensor *rank,
+			     const int32_t *threshold, bool shared, int64_t first, int64_t last);
+};
+
+/* The block of G = dyᵀ·x that is made, and dropped into bins, at a time. Multiples of any BLOCK_ROWS and BLOCK_COLS. */
+enum { GRADIENT_ROWS = 96, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
+
+struct gradient_job {
+	struct tensor dy, x, weight, bin;
+	float *x_panels; /* x packed: x.rows times x.cols rounded up to GRADIENT_GRAIN */
+	float *sums;     /* [weight.rows], `sums_stride` apart, zero at first */
+	int64_t sums_stride;
+};
+
+struct gradient_kernels {
+	/* Packs the columns [first, last) of x; first is a multiple of GRADIENT_GRAIN. */
+	void (*pack)(const struct gradient_job *, int64_t first, int64_t last);
+	/* Adds to the sums of the rows [first, last). workspace: GRADIENT_ROWS · (GRADIENT_COLS + tokens) floats. */
+	void (*gradient)(const struct gradient_job *, int64_t first, int64_t last, float *workspace);
+	/* The same for a gradient that was made elsewhere: g holds the rows [row, row + rows), columns [col, col + cols). Overwrites g. */
+	void (*drop)(const struct gradient_job *, float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col, int64_t cols);
+};
+
+/* Elements per partial sum of the optimizer: fixed, so that a sum does not depend on the number of threads. */
+enum { OPTIMIZER_CHUNK = 4096 };
+
+struct learn_kernels {
+	void (*rates_forward)(const struct rates *, const struct tensor *beta, float *s, int32_t *threshold,
+			      const struct tensor *theta, int64_t first, int64_t last);
+	void (*rates_backward)(const struct rates *, const struct tensor *dtheta, const struct tensor *theta,
+			       const struct tensor *beta, const struct tensor *sums, double slope, int64_t first, int64_t last);
+	/* loss[h] = Σ_t ((ref − y)/‖ref[:,h]‖)², and dy, for the columns [first, last). */
+	void (*reconstruction)(double *loss, const struct tensor *dy, const struct tensor *y, const struct tensor *ref,
+			       int64_t first, int64_t last);
+	/* The moments of the elements [first, last), and their ⟨g, p0 − p⟩ and Σ|s|. */
+	void (*prodigy_moments)(const struct prodigy *, double d, double d0, const float *theta, const float *theta0, float *m,
+				float *v, float *s, const float *gradient, int64_t first, int64_t last, double *ret_dot,
+				double *ret_sum);
+	void (*prodigy_move)(float step, float eps, float *theta, const float *m, const float *v, int64_t first, int64_t last);
+	void (*adamw)(const struct adamw *, float *theta, float *m, float *v, const float *gradient, int64_t first, int64_t last);
+};
+
+struct cpu_kernels {
+	const char *isa;
+	const struct layer_kernels *layer;
+	const struct route_kernels *route;
+	const struct attention_kernels *attention;
+	const struct prune_kernels *prune;
+	const struct gradient_kernels *gradient;
+	const struct learn_kernels *learn;
+};
+
+#define CPU_DECLARE_KERNELS(isa)                                                                                                   \
+	extern const struct layer_kernels layer_kernels_##isa;                                                                     \
+	extern const struct route_kernels route_kernels_##isa;                                                                     \
+	extern const struct attention_kernels attention_kernels_##isa;                                                             \
+	extern const struct prune_kernels prune_kernels_##isa;                                                                     \
+	extern const struct gradient_kernels gradient_kernels_##isa;                                                               \
+	extern const struct learn_kernels learn_kernels_##isa;
+CPU_DECLARE_KERNELS(v2)
+CPU_DECLARE_KERNELS(v3)
+CPU_DECLARE_KERNELS(v4)
+
+#endif

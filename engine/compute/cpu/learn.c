@@ -1,0 +1,103 @@
+#include <math.h>
+
+#include "engine/compute/cpu/cpu.h"
+
+enum status cpu_rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, void *s, void *threshold,
+			      void *stats, struct tensor theta, double target, double lambda)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_rates_forward(backend, rates, beta, s, threshold, stats, theta, target));
+#pragma omp parallel num_threads(cpu_threads(cpu, rates->groups * rates->candidates))
+	{
+		struct share groups = cpu_share(rates->groups, 1);
+		cpu->kernels->learn->rates_forward(rates, &beta, s, threshold, &theta, groups.first, groups.last);
+	}
+	const float *rate = s;
+	const double *share = rates->share;
+	double sparsity = 0, *out = stats;
+	for (int64_t group = 0; group < rates->groups; group++)
+		sparsity += share[group] * (double)rate[group];
+	out[STEP_SPARSITY] = sparsity;
+	out[STEP_SLOPE] = 2 * lambda * (sparsity - target) / (target * target);
+	return STATUS_OK;
+}
+
+enum status cpu_rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
+			       struct tensor beta, struct tensor sums, const void *stats)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_rates_backward(backend, rates, dtheta, theta, beta, sums, stats));
+	double slope = ((const double *)stats)[STEP_SLOPE];
+#pragma omp parallel num_threads(cpu_threads(cpu, rates->groups * rates->candidates))
+	{
+		struct share groups = cpu_share(rates->groups, 1);
+		cpu->kernels->learn->rates_backward(rates, &dtheta, &theta, &beta, &sums, slope, groups.first, groups.last);
+	}
+	return STATUS_OK;
+}
+
+enum status cpu_reconstruction(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+			       bool accumulate)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_reconstruction(backend, stats, dy, y, ref));
+	void *scratch;
+	TRY(cpu_scratch(cpu, "reconstruction", (size_t)y.cols * sizeof(double), &scratch));
+	double *loss = scratch, sum = 0, *out = stats;
+#pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
+	{
+		struct share cols = cpu_share(y.cols, 16);
+		cpu->kernels->learn->reconstruction(loss, &dy, &y, &ref, cols.first, cols.last);
+	}
+	for (int64_t col = 0; col < y.cols; col++)
+		sum += loss[col];
+	if (y.cols) sum /= (double)y.cols;
+	out[STEP_RECONSTRUCTION] = (accumulate ? out[STEP_RECONSTRUCTION] : 0) + sum;
+	return STATUS_OK;
+}
+
+enum status cpu_prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
+			     void *m, void *v, void *s, const void *gradient, void *device_state)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	const struct learn_kernels *kernels = cpu->kernels->learn;
+	TRY(check_prodigy_step(backend, n, device_state));
+	int64_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
+	void *scratch;
+	TRY(cpu_scratch(cpu, "prodigy_step", 2 * (size_t)chunks * sizeof(double), &scratch));
+	double *dots = scratch, *sums = dots + chunks, *state = device_state;
+	double d = state[PRODIGY_D], d0 = state[PRODIGY_D0], dot = 0, sum = 0;
+#pragma omp parallel for schedule(static) num_threads(cpu_threads(cpu, n))
+	for (int64_t chunk = 0; chunk < chunks; chunk++) {
+		int64_t first = chunk * OPTIMIZER_CHUNK, last = first + OPTIMIZER_CHUNK < n ? first + OPTIMIZER_CHUNK : n;
+		kernels->prodigy_moments(prodigy, d, d0, theta, theta0, m, v, s, gradient, first, last, &dots[chunk], &sums[chunk]);
+	}
+	for (int64_t chunk = 0; chunk < chunks; chunk++) {
+		dot += dots[chunk];
+		sum += sums[chunk];
+	}
+	if (sum == 0) return STATUS_OK;
+	double r = sqrt((double)prodigy->beta2) * state[PRODIGY_R] + d / d0 * d * dot, estimate = prodigy->d_coef * r / sum;
+	double d_max = estimate > state[PRODIGY_D_MAX] ? estimate : state[PRODIGY_D_MAX];
+	state[PRODIGY_R] = r;
+	state[PRODIGY_D] = state[PRODIGY_D_MAX] = d_max;
+#pragma omp parallel num_threads(cpu_threads(cpu, n))
+	{
+		struct share share = cpu_share(n, 64);
+		kernels->prodigy_move((float)d, (float)(d_max * (double)prodigy->eps), theta, m, v, share.first, share.last);
+	}
+	return STATUS_OK;
+}
+
+enum status cpu_adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
+			   const void *gradient)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_adamw_step(backend, adamw, n));
+#pragma omp parallel num_threads(cpu_threads(cpu, n))
+	{
+		struct share share = cpu_share(n, 64);
+		cpu->kernels->learn->adamw(adamw, theta, m, v, gradient, share.first, share.last);
+	}
+	return STATUS_OK;
+}

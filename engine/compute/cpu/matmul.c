@@ -1,0 +1,69 @@
+/* Matrix products. fp32 goes to oneDNN's sgemm; bf16 to its matmul primitive where the processor multiplies bf16 (matmul_bf16.c),
+ * and else, as F16 does, through fp32 copies of the operands, which gives the same numbers: products of bf16 are exact in fp32. */
+#include <string.h>
+
+#include <oneapi/dnnl/dnnl.h>
+
+#include "engine/compute/cpu/cpu.h"
+#include "engine/compute/cpu/matmul_bf16.h"
+
+enum status cpu_sgemm(struct cpu_backend *cpu, const char *operation, bool transpose_a, bool transpose_b, int64_t m, int64_t n,
+		      int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, bool accumulate, float *c, int64_t ldc)
+{
+	int threads = omp_get_max_threads();
+	bool adjust = threads != cpu->base.threads && !omp_in_parallel(); /* oneDNN takes what OpenMP offers this thread */
+	if (adjust) omp_set_num_threads(cpu->base.threads);
+	dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb,
+					  accumulate ? 1 : 0, c, ldc);
+	if (adjust) omp_set_num_threads(threads);
+	if (status == dnnl_success) return STATUS_OK;
+	return error_set(&cpu->base.error, status == dnnl_out_of_memory ? STATUS_NO_MEMORY : STATUS_BACKEND,
+			 "%s: oneDNN's sgemm of %lld × %lld × %lld failed with status %d", operation, (long long)m, (long long)n,
+			 (long long)k, (int)status);
+}
+
+/* An fp32 view of t: itself, or a copy at *memory, which moves on behind it. */
+static struct tensor as_f32(struct cpu_backend *cpu, struct tensor t, float **memory)
+{
+	if (t.dtype == DTYPE_F32) return t;
+	struct tensor copy = tensor_make(*memory, t.rows, t.cols, DTYPE_F32);
+	*memory += t.rows * t.cols;
+	cpu_convert(&cpu->base, copy, t);
+	return copy;
+}
+
+static size_t f32_copy_bytes(struct tensor t)
+{
+	return t.dtype == DTYPE_F32 ? 0 : (size_t)t.rows * (size_t)t.cols * sizeof(float);
+}
+
+enum status cpu_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+		       bool transpose_b, bool accumulate)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_matmul(backend, c, a, transpose_a, b, transpose_b));
+	int64_t inner = transpose_a ? a.rows : a.cols;
+	if (!c.rows || !c.cols) return STATUS_OK;
+	if (!inner) {
+		for (int64_t row = 0; row < c.rows && !accumulate; row++)
+			memset((char *)c.data + (size_t)(row * c.stride) * dtype_size(c.dtype), 0,
+			       (size_t)c.cols * dtype_size(c.dtype));
+		return STATUS_OK;
+	}
+	if (backend->native_bf16 && a.dtype == DTYPE_BF16 && c.dtype != DTYPE_F16)
+		return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, accumulate);
+
+	void *scratch;
+	TRY(cpu_scratch(cpu, "matmul", f32_copy_bytes(a) + f32_copy_bytes(b) + f32_copy_bytes(c), &scratch));
+	float *memory = scratch;
+	a = as_f32(cpu, a, &memory);
+	b = as_f32(cpu, b, &memory);
+	struct tensor product = c;
+	if (c.dtype != DTYPE_F32) {
+		product = tensor_make(memory, c.rows, c.cols, DTYPE_F32);
+		if (accumulate) cpu_convert(backend, product, c);
+	}
+	TRY(cpu_sgemm(cpu, "matmul", transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride,
+		      accumulate, product.data, product.stride));
+	return c.dtype == DTYPE_F32 ? STATUS_OK : cpu_convert(backend, c, product);
+}

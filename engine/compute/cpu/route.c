@@ -1,0 +1,132 @@
+/* Tokens to experts and back. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/compute/cpu/cpu.h"
+
+/* The logits of token t, as fp32. */
+static void read_logits(const struct cpu_backend *cpu, const struct tensor *logits, int64_t t, float row[ROUTE_MAX_EXPERTS])
+{
+	struct tensor to = tensor_make(row, 1, logits->cols, DTYPE_F32), from = tensor_rows(*logits, t, 1);
+	cpu->kernels->layer->copy(&to, &from, NULL, 1, 0, 1);
+}
+
+/* The experts of token t and its weights of them. */
+static void choose(const struct cpu_backend *cpu, const struct routing *routing, const struct tensor *weights, int32_t *experts,
+		   const struct tensor *logits, int64_t t)
+{
+	float row[ROUTE_MAX_EXPERTS], *weight = (float *)weights->data + t * weights->stride, sum = 0;
+	bool taken[ROUTE_MAX_EXPERTS] = {false};
+	int32_t *chosen = experts + t * routing->chosen;
+	read_logits(cpu, logits, t, row);
+	for (int s = 0; s < routing->chosen; s++) {
+		int best = -1;
+		for (int i = 0; i < routing->experts; i++)
+			if (!taken[i] && (best < 0 || row[i] > row[best])) best = i;
+		taken[best] = true;
+		chosen[s] = best;
+		weight[s] = expf(row[best] - row[chosen[0]]);
+	}
+	if (routing->normalise)
+		for (int s = 0; s < routing->chosen; s++)
+			sum += weight[s];
+	else
+		for (int i = 0; i < routing->experts; i++)
+			sum += expf(row[i] - row[chosen[0]]);
+	for (int s = 0; s < routing->chosen; s++)
+		weight[s] /= sum;
+}
+
+enum status cpu_route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
+		      void *places, void *sources, struct tensor logits)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_route(backend, routing, weights, experts, counts, places, sources, logits));
+	int64_t choices = logits.rows * routing->chosen, rows = routing_rows(routing, logits.rows), next = 0;
+	int32_t *count = counts, *place = places, *source = sources, at[ROUTE_MAX_EXPERTS];
+	const int32_t *expert = experts;
+#pragma omp parallel num_threads(cpu_threads(cpu, logits.rows *logits.cols))
+	{
+		struct share tokens = cpu_share(logits.rows, 1);
+		for (int64_t t = tokens.first; t < tokens.last; t++)
+			choose(cpu, routing, &weights, experts, &logits, t);
+	}
+	memset(count, 0, (size_t)routing->experts * sizeof *count);
+	for (int64_t c = 0; c < choices; c++)
+		count[expert[c]]++;
+	for (int i = 0; i < routing->experts; i++) {
+		at[i] = (int32_t)next;
+		next += (count[i] + ROUTE_GRAIN - 1) / ROUTE_GRAIN * ROUTE_GRAIN;
+	}
+	for (int64_t row = 0; row < rows; row++)
+		source[row] = -1;
+	for (int64_t c = 0; c < choices; c++) {
+		place[c] = at[expert[c]]++;
+		source[place[c]] = (int32_t)c;
+	}
+	return STATUS_OK;
+}
+
+enum status cpu_dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
+			 struct tensor scale)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_dispatch(backend, to, from, sources, chosen, scale));
+#pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
+	{
+		struct share rows = cpu_share(to.rows, 1);
+		cpu->kernels->route->dispatch(&to, &from, sources, chosen, scale.data, rows.first, rows.last);
+	}
+	return STATUS_OK;
+}
+
+enum status cpu_combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
+			struct tensor scale, bool accumulate)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_combine(backend, to, from, places, chosen, scale));
+#pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
+	{
+		struct share rows = cpu_share(to.rows, 1);
+		cpu->kernels->route->combine(&to, &from, places, chosen, scale.data, accumulate, rows.first, rows.last);
+	}
+	return STATUS_OK;
+}
+
+/* With w_s the weights and d_s = ⟨dy, output of choice s⟩: for the chosen ∂l_s = w_s·(d_s − Σ w·d). Where the softmax runs over all experts,
+ * the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. */
+static void token_backward(const struct cpu_backend *cpu, const struct routing *routing, const struct tensor *dlogits,
+			   const struct tensor *logits, const struct tensor *weights, const int32_t *experts, const int32_t *places,
+			   const struct tensor *dy, const struct tensor *outputs, int64_t t)
+{
+	float row[ROUTE_MAX_EXPERTS], dots[ROUTE_MAX_EXPERTS], mean = 0;
+	const float *weight = (const float *)weights->data + t * weights->stride;
+	const int32_t *chosen = experts + t * routing->chosen, *place = places + t * routing->chosen;
+	for (int s = 0; s < routing->chosen; s++) {
+		dots[s] = cpu->kernels->route->dot(dy, t, outputs, place[s]);
+		mean += weight[s] * dots[s];
+	}
+	read_logits(cpu, logits, t, row);
+	float most = row[chosen[0]];
+	for (int i = 0; i < routing->experts; i++)
+		row[i] = routing->normalise ? 0 : -weight[0] * expf(row[i] - most) * mean;
+	for (int s = 0; s < routing->chosen; s++)
+		row[chosen[s]] = weight[s] * (dots[s] - mean);
+	struct tensor to = tensor_rows(*dlogits, t, 1), from = tensor_make(row, 1, routing->experts, DTYPE_F32);
+	cpu->kernels->layer->copy(&to, &from, NULL, 1, 0, 1);
+}
+
+enum status cpu_route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits, struct tensor logits,
+			       struct tensor weights, const void *experts, const void *places, struct tensor dy,
+			       struct tensor outputs)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	TRY(check_route_backward(backend, routing, dlogits, logits, weights, experts, places, dy, outputs));
+#pragma omp parallel num_threads(cpu_threads(cpu, dy.rows *dy.cols))
+	{
+		struct share tokens = cpu_share(dy.rows, 1);
+		for (int64_t t = tokens.first; t < tokens.last; t++)
+			token_backward(cpu, routing, &dlogits, &logits, &weights, experts, places, &dy, &outputs, t);
+	}
+	return STATUS_OK;
+}

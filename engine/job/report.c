@@ -1,0 +1,120 @@
+#include "engine/job/report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/output/publish.h"
+
+/* Adds up zeros and weights over the layers of all blocks. */
+static void count_weights(const cJSON *blocks, double *zeros, double *params, double *seconds)
+{
+	const cJSON *block, *layer;
+	cJSON_ArrayForEach(block, blocks)
+	{
+		*seconds += cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(block, "seconds"));
+		cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(block, "layers"))
+		{
+			*zeros += cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(layer, "zeros"));
+			*params += cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(layer, "params"));
+		}
+	}
+}
+
+static void add_number_or_null(cJSON *object, const char *key, const cJSON *number)
+{
+	if (cJSON_IsNumber(number))
+		cJSON_AddNumberToObject(object, key, number->valuedouble);
+	else
+		cJSON_AddNullToObject(object, key);
+}
+
+static void add_or_null(cJSON *object, const char *key, const cJSON *item)
+{
+	cJSON_AddItemToObject(object, key, item ? cJSON_Duplicate(item, true) : cJSON_CreateNull());
+}
+
+cJSON *report_result(const struct report *report)
+{
+	const struct spec *spec = report->job->spec;
+	double zeros = 0, params = 0, seconds = 0;
+	cJSON *result = cJSON_CreateObject();
+	if (report->output)
+		cJSON_AddStringToObject(result, "output", report->output);
+	else
+		cJSON_AddNullToObject(result, "output");
+	count_weights(report->savepoint->blocks, &zeros, &params, &seconds);
+	cJSON_AddNumberToObject(result, "sparsity", params > 0 ? zeros / params : 0);
+	cJSON_AddNumberToObject(result, "zeros", zeros);
+	cJSON_AddNumberToObject(result, "params", params);
+	cJSON *perplexity = cJSON_AddObjectToObject(result, "perplexity");
+	for (int i = 0; i < spec->n_perplexity; i++) {
+		const struct dataset *dataset = &spec->perplexity[i];
+		cJSON *entry = cJSON_AddObjectToObject(perplexity, dataset->name);
+		add_number_or_null(entry, "dense", cJSON_GetObjectItemCaseSensitive(report->savepoint->dense, dataset->name));
+		add_number_or_null(entry, "pruned", cJSON_GetObjectItemCaseSensitive(report->pruned, dataset->name));
+		cJSON_AddNumberToObject(entry, "sequence_length", dataset->sequence_length);
+	}
+	cJSON *tasks = cJSON_AddObjectToObject(result, "tasks");
+	for (int i = 0; i < spec->n_tasks; i++) {
+		const char *name = spec->tasks[i].name;
+		cJSON *entry = cJSON_AddObjectToObject(tasks, name);
+		add_or_null(entry, "dense", cJSON_GetObjectItemCaseSensitive(report->savepoint->dense_tasks, name));
+		add_or_null(entry, "pruned", cJSON_GetObjectItemCaseSensitive(report->pruned_tasks, name));
+	}
+	const char *hash = report->savepoint->calibration_hash;
+	cJSON_AddItemToObject(result, "calibration_hash", *hash ? cJSON_CreateString(hash) : cJSON_CreateNull());
+	cJSON_AddNumberToObject(result, "seconds", report->seconds);
+	cJSON_AddNumberToObject(result, "pruning_seconds", seconds);
+	if (report->replaced) cJSON_AddStringToObject(result, "replaced", report->replaced);
+	return result;
+}
+
+/* The directories of the output: what may be replaced later holds no others (engine/output/publish.h). */
+static enum status list_directories(const struct place *work, cJSON *list, struct error *err)
+{
+	DIR *stream;
+	const struct dirent *entry;
+	enum status status = STATUS_OK;
+	TRY(place_list(work, NULL, &stream, err));
+	while (status == STATUS_OK && (entry = readdir(stream))) {
+		struct stat st;
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+		status = place_lstat(work, entry->d_name, &st, err);
+		if (status == STATUS_OK && S_ISDIR(st.st_mode)) cJSON_AddItemToArray(list, cJSON_CreateString(entry->d_name));
+	}
+	closedir(stream);
+	return status;
+}
+
+enum status report_write(const struct report *report, const cJSON *result, const struct place *work, struct error *err)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddStringToObject(json, "besad_version", BESAD_VERSION);
+	cJSON_AddStringToObject(json, "job", report->job->job_id);
+	cJSON_AddNumberToObject(json, "attempt", report->job->attempt);
+	cJSON_AddStringToObject(json, "backend", report->savepoint->backend);
+	cJSON_AddStringToObject(json, "device", report->device);
+	cJSON_AddNumberToObject(json, "threads", report->savepoint->threads);
+	cJSON_AddStringToObject(json, "precision", report->savepoint->precision);
+	cJSON_AddStringToObject(json, "calibration_hash", report->savepoint->calibration_hash);
+	if (report->probe->count > 0) {
+		cJSON *probe = cJSON_AddObjectToObject(json, "progress_perplexity");
+		cJSON_AddStringToObject(probe, "dataset", report->probe_source);
+		cJSON_AddNumberToObject(probe, "sequences", (double)report->probe->count);
+		cJSON_AddNumberToObject(probe, "sequence_length", (double)report->probe->length);
+	}
+	cJSON_AddNumberToObject(json, "savepoint_format", SAVEPOINT_FORMAT);
+	cJSON_AddItemReferenceToObject(json, "inputs", report->savepoint->inputs);
+	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
+	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
+	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
+	enum status status = list_directories(work, cJSON_AddArrayToObject(json, "directories"), err);
+	char *text = status ? NULL : cJSON_Print(json);
+	cJSON_Delete(json);
+	TRY(status);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
+	status = place_replace(work, REPORT_NAME, text, strlen(text), err);
+	free(text);
+	return status;
+}

@@ -1,0 +1,185 @@
+#include "engine/output/publish.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/json.h"
+
+enum { MAX_REPORT = 64 << 20 };
+
+static const char aside_prefix[] = ".besad-replaced-";
+
+static bool is_ours(const cJSON *directories, const char *name)
+{
+	const cJSON *directory;
+	cJSON_ArrayForEach(directory,
+			   directories) if (cJSON_IsString(directory) && strcmp(directory->valuestring, name) == 0) return true;
+	return false;
+}
+
+/* Refuses a directory, or one in it, that holds directories which the report does not list. */
+static enum status check_directories(const struct place *output, const char *name, const cJSON *known, struct error *err)
+{
+	DIR *stream;
+	TRY(place_list(output, name, &stream, err));
+	enum status status = STATUS_OK;
+	const struct dirent *entry;
+	while (status == STATUS_OK && (entry = readdir(stream))) {
+		struct stat st;
+		struct place inner = {0};
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+		status = place_below(output, name, &inner, err);
+		if (status == STATUS_OK) status = place_lstat(&inner, entry->d_name, &st, err);
+		place_free(&inner);
+		if (status != STATUS_OK || !S_ISDIR(st.st_mode)) continue;
+		if (name || !is_ours(known, entry->d_name))
+			status = error_set(err, STATUS_EXISTS,
+					   "the output '%s' exists and is not replaced: it holds the directory '%s', which besad "
+					   "did not make; "
+					   "move it away, or choose another output",
+					   output->path, entry->d_name);
+		else
+			status = check_directories(output, entry->d_name, known, err);
+	}
+	closedir(stream);
+	return status;
+}
+
+enum status publish_report(const struct place *output, cJSON **ret, struct error *err)
+{
+	return json_read_place(output, REPORT_NAME, MAX_REPORT, ret, err);
+}
+
+enum status publish_check(const struct place *output, struct error *err)
+{
+	struct stat st;
+	struct error ignored;
+	cJSON *report = NULL;
+	enum status status = place_lstat(output, NULL, &st, err);
+	if (status == STATUS_NOT_FOUND) return STATUS_OK;
+	TRY(status);
+	if (!S_ISDIR(st.st_mode))
+		return error_set(err, STATUS_EXISTS, "the output '%s' exists and is not replaced: it is not a directory",
+				 output->path);
+	if (publish_report(output, &report, &ignored) != STATUS_OK || !cJSON_HasObjectItem(report, "besad_version")) {
+		cJSON_Delete(report);
+		return error_set(
+			err, STATUS_EXISTS,
+			"the output '%s' exists and is not replaced: besad did not make it (it has no %s); move it away, or choose "
+			"another output",
+			output->path, REPORT_NAME);
+	}
+	status = check_directories(output, NULL, cJSON_GetObjectItemCaseSensitive(report, "directories"), err);
+	cJSON_Delete(report);
+	return status;
+}
+
+/* The nearest directory above `output` that is there. */
+static enum status find_parent(const struct place *output, struct place *ret, struct error *err)
+{
+	struct place parent;
+	struct stat st;
+	TRY(place_below(output, NULL, &parent, err));
+	enum status status = STATUS_NOT_FOUND;
+	while (status == STATUS_NOT_FOUND && strcmp(parent.path, ".") != 0) {
+		char *slash = strrchr(parent.path, '/');
+		strcpy(slash ? slash : parent.path, slash ? "" : ".");
+		status = place_stat(&parent, NULL, &st, err);
+	}
+	if (status == STATUS_OK && !S_ISDIR(st.st_mode))
+		status = error_set(err, STATUS_INVALID, "has a file where a directory is needed");
+	if (status == STATUS_OK)
+		*ret = parent;
+	else
+		place_free(&parent);
+	return status;
+}
+
+/* Makes a directory in the root and renames it to beside the output, as publication will. */
+static enum status try_rename(const struct place *root, const struct place *parent, const char *name, struct error *err)
+{
+	struct error ignored;
+	TRY(place_make(root, name, err));
+	enum status status = place_rename(root, name, parent, name, PLACE_REPLACE, err);
+	place_remove(parent, name, &ignored);
+	place_remove(root, name, &ignored);
+	return status;
+}
+
+enum status publish_try(const struct place *root, const struct place *output, const char *job_id, struct error *err)
+{
+	struct place parent;
+	char *name;
+	TRY(find_parent(output, &parent, err));
+	enum status status;
+	if (asprintf(&name, ".besad-try-%s", job_id) < 0)
+		status = error_set(err, STATUS_NO_MEMORY, "no memory to try the output's place");
+	else {
+		status = try_rename(root, &parent, name, err);
+		free(name);
+	}
+	place_free(&parent);
+	return status;
+}
+
+static enum status make_parent(const struct place *output, struct error *err)
+{
+	const char *slash = strrchr(output->path, '/');
+	if (!slash || slash == output->path) return STATUS_OK;
+	struct place parent = {output->root, strndup(output->path, (size_t)(slash - output->path))};
+	if (!parent.path) return error_set(err, STATUS_NO_MEMORY, "no memory to make the directory of %s", output->path);
+	enum status status = place_make(&parent, NULL, err);
+	free(parent.path);
+	return status;
+}
+
+enum status publish(const struct place *work, const struct place *output, const struct place *aside, bool overwrite,
+		    bool *ret_replaced, struct error *err)
+{
+	*ret_replaced = overwrite && place_has(output, NULL);
+	TRY(place_sync(work, NULL, err));
+	if (!*ret_replaced) {
+		TRY(make_parent(output, err));
+		return place_rename(work, NULL, output, NULL, PLACE_NEW, err);
+	}
+	TRY(publish_check(output, err));
+	enum status status = place_rename(work, NULL, output, NULL, PLACE_SWAP, err);
+	if (status == STATUS_OK) return publish_rest(work, aside, err);
+	if (status != STATUS_UNSUPPORTED) return status;
+	TRY(place_rename(output, NULL, aside, NULL, PLACE_NEW, err));
+	return place_rename(work, NULL, output, NULL, PLACE_NEW, err);
+}
+
+enum status publish_rest(const struct place *work, const struct place *aside, struct error *err)
+{
+	return place_has(work, NULL) ? place_rename(work, NULL, aside, NULL, PLACE_NEW, err) : STATUS_OK;
+}
+
+char *publish_aside_name(const char *job_id)
+{
+	char *name;
+	return asprintf(&name, "%s%" PRId64 "-%s", aside_prefix, (int64_t)time(NULL), job_id) < 0 ? NULL : name;
+}
+
+enum status publish_sweep(const struct place *root, double seconds, struct error *err)
+{
+	DIR *stream;
+	TRY(place_list(root, NULL, &stream, err));
+	enum status status = STATUS_OK;
+	const struct dirent *entry;
+	while (status == STATUS_OK && (entry = readdir(stream))) {
+		char *end;
+		if (strncmp(entry->d_name, aside_prefix, strlen(aside_prefix)) != 0) continue;
+		long long since = strtoll(entry->d_name + strlen(aside_prefix), &end, 10);
+		if (*end != '-') continue;
+		if (difftime(time(NULL), (time_t)since) >= seconds) status = place_remove(root, entry->d_name, err);
+	}
+	closedir(stream);
+	return status;
+}

@@ -1,0 +1,118 @@
+/* A job's spec: what a client asked for, checked and with every default filled in. */
+#ifndef BESAD_ENGINE_SPEC_H
+#define BESAD_ENGINE_SPEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/error.h"
+#include "base/place.h"
+#include "engine/compute/backend.h"
+#include "engine/eval/tasks.h"
+
+enum method { METHOD_BESA, METHOD_WANDA, METHOD_MAGNITUDE, METHOD_NONE };
+enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
+enum target { TARGET_BLOCK, TARGET_DENSE_STREAM };
+enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
+/* `probe_every` of a spec: as often as fits into its share of the time, or never; n ≥ 1 is after each n-th block and the last. */
+enum { PROBE_AUTO = -1, PROBE_NEVER = 0 };
+enum precision { PRECISION_AUTO, PRECISION_F32, PRECISION_BF16 };
+
+enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_SOURCES = 16, SPEC_MAX_TASKS = 16, SPEC_MAX_PROBLEMS = 32 };
+
+struct dataset {
+	char *name;
+	char *path;          /* as the client wrote it */
+	struct place place;  /* inside a data root */
+	int sequence_length; /* T; 0 until the model is known, then resolved */
+	char *join;          /* between the texts of rows */
+	char *field;         /* where the text of a row is */
+};
+
+/* A file of the calibration. */
+struct source {
+	char *path, *field; /* as in struct dataset */
+	struct place place;
+	double weight;
+	int64_t samples; /* its part of all */
+};
+
+struct calibration {
+	struct source sources[SPEC_MAX_SOURCES];
+	int n_sources; /* 0 where there is no data */
+	bool mixed;    /* the client gave `sources`, not `path` */
+	int samples, sequence_length;
+	int64_t seed;
+};
+
+/* A multiple-choice task of the evaluation. */
+struct task {
+	char *name, *path; /* as in struct dataset */
+	struct place place;
+	enum task_format format;
+	int64_t limit; /* questions; 0 for all */
+};
+
+struct spec {
+	char *name, *model, *output; /* as the client wrote them */
+	struct place model_place;
+	bool overwrite;
+	enum method method;
+	double sparsity;
+	struct {
+		enum granularity granularity;
+		enum importance importance;
+		int candidates;
+		double lambda;
+		int epochs, batch_size;
+		enum optimizer optimizer;
+		double d_coef;        /* Prodigy */
+		double learning_rate; /* AdamW */
+		enum target target;
+		enum parameterization parameterization; /* auto is resolved */
+	} besa;
+	struct calibration calibration;
+	struct dataset perplexity[SPEC_MAX_DATASETS];
+	int n_perplexity;
+	struct task tasks[SPEC_MAX_TASKS];
+	int n_tasks;
+	int probe_every; /* progress.perplexity_every: PROBE_AUTO, PROBE_NEVER or n ≥ 1 */
+	enum precision precision;
+	char *notify_url; /* NULL: nobody is told of the end */
+	int priority;
+	double timeout_seconds; /* 0 for none */
+};
+
+/* What is wrong with a spec, field by field. Zeroed to begin with; freed with spec_problems_free. */
+struct spec_problems {
+	int count, more; /* how many are listed, and how many are not */
+	bool no_memory;  /* for one of them */
+	struct {
+		char *pointer; /* JSON pointer of the field: "/besa/candidates" */
+		char *detail;  /* valid UTF-8 */
+	} items[SPEC_MAX_PROBLEMS];
+};
+void spec_problems_free(struct spec_problems *);
+
+/* Directories that relative paths are looked up in, each a NULL-terminated list of absolute paths. */
+struct roots {
+	char **model, **data;
+	char *output;
+	char *calibration; /* --calibration, or NULL */
+	char *here;        /* where clients' relative paths begin; NULL: at each root */
+};
+
+/* Checks `json` against the contract, looks its paths up under `roots`, reads the model's config for what depends on it, and fills
+ * every default. STATUS_INVALID with `problems`, which are added to, when a field is wrong (each names a JSON pointer); other statuses for
+ * failures that are not the client's. *ret is freed with spec_free. */
+enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
+		       struct error *err);
+
+/* The spec with every default, as the API shows it. `output` is a template where the client gave one. The caller frees it. */
+cJSON *spec_to_json(const struct spec *spec);
+
+void spec_free(struct spec *spec);
+
+#endif
