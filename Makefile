@@ -252,7 +252,10 @@ install-files:
 clean:
 	rm -rf build
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+# What things were built of, as the compilers wrote it down. Where the source itself has moved or gone since, that is not read: make
+# would ask for the old one.
+source_in = $(word 2,$(subst :, ,$(subst \, ,$(file <$(1)))))
+-include $(foreach d,$(shell find $(BUILD) -name '*.d' 2>/dev/null),$(if $(wildcard $(call source_in,$(d))),$(d)))
 
 .PHONY: FORCE all tests benches fuzz check check-built deps demo bench install install-files clean
 .DELETE_ON_ERROR:

@@ -17,8 +17,8 @@ class Make(unittest.TestCase):
     def setUp(self):
         self.build = tempfile.mkdtemp(prefix="besad-build-")
         self.addCleanup(shutil.rmtree, self.build)
-        self.error = os.path.join(self.build, "engine", "error.o")
-        self.none = os.path.join(self.build, "engine", "backend_none.o")
+        self.error = os.path.join(self.build, "base", "error.o")
+        self.none = os.path.join(self.build, "engine", "compute", "backend_none.o")
 
     def make(self, *arguments, **environment):
         # Not as a part of the make that runs the tests.
@@ -66,6 +66,18 @@ class Make(unittest.TestCase):
         self.assertNotIn("base/error.c", said)
         for arguments in (("CUDA=0",), ("CUDA_HOME=" + toolkit,)):
             self.assertIn(f"LD {self.build}/besad", self.make("-n", *arguments, "all"))
+
+    def test_a_source_that_has_moved(self):
+        """What a build knows of files since moved or deleted is forgotten; what it knows of the others is not."""
+        header = os.path.join(self.build, "header.h")
+        for name, source in (("moved", "engine/gone.c"), ("far_moved", "\\\n engine/gone.c"), ("tool_moved", "engine/gone.cu")):
+            with open(os.path.join(self.build, name + ".d"), "w") as file:
+                file.write(f"{self.error}{' ' * (name == 'tool_moved')}: {source} \\\n {header}\n\n{header}:\n")
+        self.assertEqual(self.make(self.error), "CC base/error.c\n")
+        self.assertEqual(self.make(self.error), "")
+        with open(os.path.join(self.build, "known.d"), "w") as file:
+            file.write(f"{self.error}: \\\n base/error.c \\\n {header}\n\n{header}:\n")
+        self.assertEqual(self.make(self.error), "CC base/error.c\n")
 
     def test_kernels_are_built_once(self):
         toolkit = self.a_toolkit()
