@@ -81,7 +81,7 @@ ISA_v4      := -march=x86-64-v4 -mprefer-vector-width=512
 ISA_SOURCES := $(wildcard engine/compute/cpu/isa/*.c)
 ISA_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/%.$(isa).o))
 
-ENGINE_SOURCES := $(wildcard base/*.c engine/*.c engine/*/*.c engine/compute/cpu/*.c)
+ENGINE_SOURCES := $(wildcard base/*.c engine/*.c engine/*/*.c engine/compute/cpu/*.c engine/methods/*/*.c)
 ENGINE_OBJECTS := $(ENGINE_SOURCES:%.c=$(BUILD)/%.o) $(ISA_OBJECTS) $(CUDA_OBJECTS)
 SERVER_SOURCES := $(wildcard db/*.c api/*.c)
 SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)

@@ -468,10 +468,10 @@ static struct attention attention_of(const struct block *block, const struct act
 }
 
 static enum status linear_forward(const struct block *block, enum fused f, struct tensor y, struct tensor x, bool accumulate,
-				  const struct input_norms *norms)
+				  const struct observer *observer)
 {
 	struct backend *backend = block->backend;
-	if (norms) TRY(backend->ops->column_norms(backend, norms->sums[f], x));
+	if (observer) TRY(observer->observe(observer->context, layout_product(f), x));
 	TRY(backend->ops->matmul(backend, y, x, false, block->active[f], true, accumulate));
 	return block->bias[f].data ? backend->ops->add_bias(backend, y, block->bias[f]) : STATUS_OK;
 }
@@ -481,56 +481,58 @@ static enum status copy_rows(struct backend *backend, struct tensor to, struct t
 	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
 }
 
-/* The linear that ends attention or the MLP: what it gave is kept where it is normalised, by `weight`. Without data there is no norm. */
-struct ending {
+/* The linear whose outputs are added to the residual stream, attention's or the MLP's: they are kept where they are normalised, by `weight`.
+ * Without data there is no norm. */
+struct residual {
 	enum fused fused;
 	struct tensor output, stats, weight;
 };
 
-static struct ending attention_ending(const struct block *block, const struct activations *a)
+static struct residual attention_residual(const struct block *block, const struct activations *a)
 {
-	return (struct ending){FUSED_O, a->attention_output, a->stats_attention, block->attention_norm};
+	return (struct residual){FUSED_O, a->attention_output, a->stats_attention, block->attention_norm};
 }
 
-static struct ending mlp_ending(const struct block *block, const struct activations *a)
+static struct residual mlp_residual(const struct block *block, const struct activations *a)
 {
-	return (struct ending){FUSED_MLP_OUT, a->mlp_output, a->stats_mlp, block->mlp_norm};
+	return (struct residual){FUSED_MLP_OUT, a->mlp_output, a->stats_mlp, block->mlp_norm};
 }
 
 /* to = from + linear(x), all F32 [T,H] but x. */
-static enum status end_forward(const struct block *block, struct ending ending, struct tensor to, struct tensor from,
-			       struct tensor x, const struct input_norms *norms)
+static enum status residual_forward(const struct block *block, struct residual residual, struct tensor to, struct tensor from,
+				    struct tensor x, const struct observer *observer)
 {
 	struct backend *backend = block->backend;
-	if (!ending.weight.data) {
+	if (!residual.weight.data) {
 		TRY(copy_rows(backend, to, from));
-		return linear_forward(block, ending.fused, to, x, true, norms);
+		return linear_forward(block, residual.fused, to, x, true, observer);
 	}
-	struct tensor output = tensor_rows(ending.output, 0, to.rows), stats = tensor_rows(ending.stats, 0, to.rows), none = {0};
-	TRY(linear_forward(block, ending.fused, output, x, false, norms));
-	TRY(backend->ops->norm_forward(backend, &block->config->norm, to, stats, output, ending.weight, none));
+	struct tensor output = tensor_rows(residual.output, 0, to.rows), stats = tensor_rows(residual.stats, 0, to.rows),
+		      none = {0};
+	TRY(linear_forward(block, residual.fused, output, x, false, observer));
+	TRY(backend->ops->norm_forward(backend, &block->config->norm, to, stats, output, residual.weight, none));
 	return backend->ops->add(backend, to, from);
 }
 
 /* y = h + mlp(n2), for one MLP or for experts. */
 static enum status mlp_forward(const struct block *block, struct activations *a, struct tensor y, struct tensor h, struct tensor n2,
-			       const struct input_norms *norms)
+			       const struct observer *observer)
 {
 	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
 	if (config->experts) {
 		TRY(copy_rows(block->backend, y, h));
-		return experts_forward(block, &a->experts, n2, y, norms);
+		return experts_forward(block, &a->experts, n2, y, observer);
 	}
 	struct tensor gate_up = tensor_rows(a->gate_up, 0, y.rows), mlp = tensor_rows(a->mlp, 0, y.rows);
-	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, norms));
+	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, observer));
 	TRY(ops->activation_forward(block->backend, config->activation, mlp, block_gate(config, gate_up),
 				    block_up(config, gate_up)));
-	return end_forward(block, mlp_ending(block, a), y, h, mlp, norms);
+	return residual_forward(block, mlp_residual(block, a), y, h, mlp, observer);
 }
 
 enum status block_forward(const struct block *block, struct activations *a, int batch, struct tensor x, struct tensor y,
-			  const struct input_norms *norms)
+			  const struct observer *observer)
 {
 	struct backend *backend = block->backend;
 	const struct backend_ops *ops = backend->ops;
@@ -540,16 +542,16 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention), h = ROWS(a->h), n2 = ROWS(a->n2);
 
 	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
-	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, norms));
+	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, observer));
 	struct qkv heads = split_qkv(config, qkv);
 	TRY(turn_heads(block, a, &heads));
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
-	TRY(end_forward(block, attention_ending(block, a), h, x, out, norms));
+	TRY(residual_forward(block, attention_residual(block, a), h, x, out, observer));
 
 	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
-	return mlp_forward(block, a, y, h, n2, norms);
+	return mlp_forward(block, a, y, h, n2, observer);
 }
 
 /* dx = dy · active: through a fused matrix to its input. */
@@ -570,14 +572,14 @@ static enum status round_gradient(struct backend *backend, struct tensor gradien
 }
 
 /* The gradient of what a linear gave, in the type that the products take, from that of the sum it went into. */
-static enum status end_backward(const struct block *block, const struct activations *a, struct ending ending, struct tensor dy,
+static enum status end_backward(const struct block *block, const struct activations *a, struct residual residual, struct tensor dy,
 				struct tensor *ret)
 {
 	struct backend *backend = block->backend;
-	if (ending.weight.data) {
-		struct tensor output = tensor_rows(ending.output, 0, dy.rows), stats = tensor_rows(ending.stats, 0, dy.rows);
+	if (residual.weight.data) {
+		struct tensor output = tensor_rows(residual.output, 0, dy.rows), stats = tensor_rows(residual.stats, 0, dy.rows);
 		struct tensor doutput = tensor_rows(a->doutput, 0, dy.rows);
-		TRY(backend->ops->norm_backward(backend, &block->config->norm, doutput, dy, output, stats, ending.weight, false));
+		TRY(backend->ops->norm_backward(backend, &block->config->norm, doutput, dy, output, stats, residual.weight, false));
 		dy = doutput;
 	}
 	return round_gradient(backend, dy, a->dhalf, ret);
@@ -592,7 +594,7 @@ static enum status mlp_backward(const struct block *block, struct activations *a
 	if (config->experts) return experts_backward(block, &a->experts, dn2, dy, use, context);
 	struct tensor dmlp = tensor_rows(a->dmlp, 0, dy.rows), gate_up = tensor_rows(a->gate_up, 0, dy.rows), g;
 	struct tensor gate = block_gate(config, gate_up), up = block_up(config, gate_up);
-	TRY(end_backward(block, a, mlp_ending(block, a), dy, &g));
+	TRY(end_backward(block, a, mlp_residual(block, a), dy, &g));
 	TRY(use(context, FUSED_MLP_OUT, &(struct product_gradient){g, tensor_rows(a->mlp, 0, dy.rows)}));
 	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g));
 	TRY(ops->activation_backward(block->backend, config->activation, gate, up, dmlp, gate, up));
@@ -612,7 +614,7 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), use, context));
 	TRY(ops->norm_backward(backend, &config->norm, dy, dn2, ROWS(a->h), ROWS(a->stats2), block->norm2, true));
 
-	TRY(end_backward(block, a, attention_ending(block, a), dy, &g));
+	TRY(end_backward(block, a, attention_residual(block, a), dy, &g));
 	TRY(use(context, FUSED_O, &(struct product_gradient){g, ROWS(a->attention)}));
 	TRY(linear_backward(block, FUSED_O, dout, g));
 	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;

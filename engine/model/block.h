@@ -109,10 +109,9 @@ enum status activations_create(const struct block *, int batch, int64_t tokens, 
 			       struct error *err);
 void activations_release(struct activations *, struct backend *);
 
-/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `norms`, where not NULL, grow. y must not be
- * x. */
+/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `observer` may be NULL. y must not be x. */
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
-			  const struct input_norms *norms);
+			  const struct observer *observer);
 
 /* The backward of the last block_forward, from dy F32 [T,H], which it overwrites. The gradient of x is not computed: nothing needs it. */
 enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,

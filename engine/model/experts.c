@@ -56,7 +56,7 @@ static enum status route(const struct block *block, struct expert_activations *e
 
 /* y = x · the expert's part of a fused matrix, for the rows of every expert. */
 static enum status multiply(const struct block *block, const struct expert_activations *e, enum fused fused, struct tensor y,
-			    struct tensor x, const struct input_norms *norms)
+			    struct tensor x, const struct observer *observer)
 {
 	struct backend *backend = block->backend;
 	struct span span = {0, 0};
@@ -65,7 +65,7 @@ static enum status multiply(const struct block *block, const struct expert_activ
 		span = next_span(e, span, i);
 		if (!span.rows) continue;
 		struct tensor input = tensor_rows(x, span.first, span.rows);
-		if (norms) TRY(backend->ops->column_norms(backend, norms->sums[product], input));
+		if (observer) TRY(observer->observe(observer->context, product, input));
 		TRY(backend->ops->matmul(backend, tensor_rows(y, span.first, span.rows), input, false,
 					 block_product(block, block->active, product), true, false));
 	}
@@ -73,7 +73,7 @@ static enum status multiply(const struct block *block, const struct expert_activ
 }
 
 enum status experts_forward(const struct block *block, struct expert_activations *e, struct tensor x, struct tensor y,
-			    const struct input_norms *norms)
+			    const struct observer *observer)
 {
 	struct backend *backend = block->backend;
 	const struct model_config *config = block->config;
@@ -81,13 +81,11 @@ enum status experts_forward(const struct block *block, struct expert_activations
 	TRY(route(block, e, x));
 	struct tensor grouped = tensor_rows(e->grouped, 0, e->rows), gate_up = tensor_rows(e->gate_up, 0, e->rows);
 	struct tensor mlp = tensor_rows(e->mlp, 0, e->rows), outputs = tensor_rows(e->outputs, 0, e->rows);
-	for (int i = 0; norms && i < config->experts; i++)
-		norms->seen[i] += e->tokens[i];
 	TRY(backend->ops->dispatch(backend, grouped, x, e->sources, config->experts_per_token, none));
-	TRY(multiply(block, e, FUSED_MLP_IN, gate_up, grouped, norms));
+	TRY(multiply(block, e, FUSED_MLP_IN, gate_up, grouped, observer));
 	TRY(backend->ops->activation_forward(backend, config->activation, mlp, block_gate(config, gate_up),
 					     block_up(config, gate_up)));
-	TRY(multiply(block, e, FUSED_MLP_OUT, outputs, mlp, norms));
+	TRY(multiply(block, e, FUSED_MLP_OUT, outputs, mlp, observer));
 	return backend->ops->combine(backend, y, outputs, e->places, config->experts_per_token, tensor_rows(e->weights, 0, x.rows),
 				     true);
 }

@@ -28,9 +28,9 @@ struct routing experts_routing(const struct model_config *);
 /* The device memory for `tokens` tokens. */
 void experts_place(struct expert_activations *, const struct block *, struct arena *, int64_t tokens, bool backward);
 
-/* y [T,H] F32 += experts(x [T,H], compute type). `norms` as in block_forward. Fills the backend's error, as the next does. */
+/* y [T,H] F32 += experts(x [T,H], compute type). `observer` as in block_forward. Fills the backend's error, as the next does. */
 enum status experts_forward(const struct block *, struct expert_activations *, struct tensor x, struct tensor y,
-			    const struct input_norms *norms);
+			    const struct observer *observer);
 
 /* dx [T,H], compute type, from dy [T,H], F32, after the last forward, which read `x`; `use` as in block_backward. */
 enum status experts_backward(const struct block *, struct expert_activations *, struct tensor dx, struct tensor dy,

@@ -49,10 +49,11 @@ struct block_layout {
 	int64_t rows, params;           /* of all linears */
 };
 
-/* What a pass adds up of the inputs of each product. */
-struct input_norms {
-	void **sums;   /* per product: device F64 [cols], the squared column norms */
-	int64_t *seen; /* per expert: the tokens that it got */
+/* Sees the input of each product in a pass, before it is multiplied: x, compute type [T, cols]. Not called for an expert that got no token.
+ * Fills the backend's error. */
+struct observer {
+	enum status (*observe)(void *context, int product, struct tensor x);
+	void *context;
 };
 
 /* The input and the gradient of the output of a product; without rows for an expert that got no token. */
@@ -64,6 +65,12 @@ typedef enum status (*product_gradient_fn)(void *context, int product, const str
 
 enum status block_layout_create(const struct model_config *, struct block_layout *ret, struct error *err);
 void block_layout_release(struct block_layout *);
+
+/* The product that is a whole fused matrix; of the MLP's only where there are no experts. */
+static inline int layout_product(enum fused fused)
+{
+	return (int)fused;
+}
 
 /* The product of an expert's FUSED_MLP_IN or FUSED_MLP_OUT. */
 int layout_expert(const struct block_layout *, enum fused, int expert);

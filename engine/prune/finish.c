@@ -111,14 +111,14 @@ static cJSON *layers_json(const struct block_layout *layout, const struct block_
 static cJSON *block_json(const struct walk *w, const struct block_result *result)
 {
 	const struct block_layout *layout = &w->block.layout;
-	double sparsity = (double)result->zeros / (double)result->params, target = w->spec->sparsity;
-	double miss = walk_learns(w) ? (sparsity - target) / target : 0, dense = w->p->savepoint->probe_dense;
+	double sparsity = (double)result->zeros / (double)result->params, loss = result->reconstruction;
+	double dense = w->p->savepoint->probe_dense;
+	if (w->method->loss) loss = w->method->loss(w->spec, loss, sparsity);
 	bool probed = !isnan(result->perplexity);
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", result->index);
 	cJSON_AddNumberToObject(data, "blocks", (double)w->p->model->config.layers);
-	cJSON_AddItemToObject(data, "loss",
-			      number_or_null(walk_calibrated(w), result->reconstruction + w->spec->besa.lambda * miss * miss));
+	cJSON_AddItemToObject(data, "loss", number_or_null(walk_calibrated(w), loss));
 	cJSON_AddItemToObject(data, "reconstruction", number_or_null(walk_calibrated(w), result->reconstruction));
 	cJSON_AddNumberToObject(data, "sparsity", sparsity);
 	cJSON_AddItemToObject(data, "layers", layers_json(layout, result));

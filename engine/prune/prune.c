@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "engine/prune/exact.h"
+#include "engine/methods/besa/learn.h"
 #include "engine/prune/walk.h"
 
 /* Tokens that go through a block at once in the passes that learn nothing. */
@@ -20,7 +20,8 @@ static const double STEP_SECONDS = 0.5;
 
 double prune_block_work(const struct spec *spec)
 {
-	return spec->method == METHOD_BESA ? 2 + 3 * spec->besa.epochs : 2;
+	const struct method *method = method_find(spec->method);
+	return 2 + (method && method->work ? method->work(spec) : 0);
 }
 
 static enum status backend_failed(const struct walk *w, enum status status, struct error *err)
@@ -61,8 +62,8 @@ static enum status embed_all(struct walk *w, const struct sequences *calibration
 	return STATUS_OK;
 }
 
-/* to = block(from), batch by batch; from and to may be one stream. `norms` as in block_forward. */
-static enum status pass(struct walk *w, struct stream *from, struct stream *to, const struct input_norms *norms, struct error *err)
+/* to = block(from), batch by batch; from and to may be one stream. `observer` as in block_forward. */
+static enum status pass(struct walk *w, struct stream *from, struct stream *to, const struct observer *observer, struct error *err)
 {
 	for (int64_t i = 0; i < from->sequences; i += w->batch) {
 		int64_t n = batch_at(w, i);
@@ -70,19 +71,35 @@ static enum status pass(struct walk *w, struct stream *from, struct stream *to, 
 		TRY(check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(from, i, n, true, &x), err));
 		if (to && to != from) TRY(backend_failed(w, stream_batch(to, i, n, false, &y), err));
-		TRY(backend_failed(w, block_forward(&w->block, &w->activations, (int)n, x, y, norms), err));
+		TRY(backend_failed(w, block_forward(&w->block, &w->activations, (int)n, x, y, observer), err));
 		if (to) TRY(backend_failed(w, stream_store(to, i, n, y), err));
 	}
 	return STATUS_OK;
 }
 
-/* The dense block's outputs into `reference`, and the column norms of its linears' inputs (besa.md 1.1). */
-static enum status reference_pass(struct walk *w, struct error *err)
+/* What a pass shows of a product's inputs: the tokens of each expert are counted, and the method sees them. */
+struct onlooker {
+	struct walk *w;
+	int64_t *seen; /* per expert */
+};
+
+static enum status look_on(void *context, int product, struct tensor x)
 {
-	TRY(backend_failed(w, ranking_reset_sums(&w->ranking, &w->block), err));
+	struct onlooker *o = context;
+	const struct product *p = &o->w->block.layout.products[product];
+	if (p->expert >= 0 && p->fused == FUSED_MLP_IN) o->seen[p->expert] += x.rows;
+	return o->w->method->observe ? o->w->method->observe(o->w->state, product, x) : STATUS_OK;
+}
+
+/* The dense block's outputs into `reference`; the method sees the inputs of its products, and `seen` counts the tokens of each expert. */
+static enum status reference_pass(struct walk *w, int64_t *seen, struct error *err)
+{
+	struct onlooker onlooker = {w, seen};
+	const struct observer observer = {look_on, &onlooker};
+	if (w->method->begin) TRY(backend_failed(w, w->method->begin(w->state), err));
 	TRY(backend_failed(w, block_activate_dense(&w->block), err));
-	if (!w->dense_stream) return pass(w, &w->input, &w->reference, &w->ranking.norms, err);
-	TRY(pass(w, &w->input, NULL, &w->ranking.norms, err));
+	if (!w->dense_stream) return pass(w, &w->input, &w->reference, &observer, err);
+	TRY(pass(w, &w->input, NULL, &observer, err));
 	return pass(w, &w->reference, &w->reference, NULL, err);
 }
 
@@ -199,15 +216,16 @@ static enum status stop_beside(struct walk *w, struct error *err)
 
 struct step_context {
 	struct walk *w;
-	int block, done;
+	struct block_result *result;
+	int done;
 	double told; /* when the last step was told; 0 before */
 };
 
-static enum status report_step(void *context, const struct besa_step *step, struct error *err)
+static enum status report_step(void *context, const struct method_step *step, struct error *err)
 {
 	struct step_context *c = context;
 	struct walk *w = c->w;
-	double per_step = 3.0 * w->spec->besa.epochs / step->steps;
+	double per_step = w->method->work(w->spec) / step->steps;
 	double tokens = (double)(w->input.sequences * w->input.tokens);
 	progress_add(w->p->progress, (step->step - c->done) * per_step * tokens);
 	c->done = step->step;
@@ -217,29 +235,30 @@ static enum status report_step(void *context, const struct besa_step *step, stru
 	if (c->told > 0 && now - c->told < STEP_SECONDS) return STATUS_OK;
 	c->told = now;
 	const struct event_step reached = {step->step, step->steps, step->loss, step->reconstruction, step->sparsity};
-	return tell(w, event_block_step(c->block, &reached, w->p->job->attempt), err);
+	return tell(w, event_block_step(c->result->index, &reached, w->p->job->attempt), err);
 }
 
-/* How many weights each row loses: learned and brought to the exact count, or ⌊C·s⌋ for the one-shot methods. */
-static enum status choose_thresholds(struct walk *w, int index, struct block_result *result, struct error *err)
+/* Ends a phase: its operations are done, not only issued. */
+static enum status end_phase(struct walk *w, struct block_result *result, enum phase phase, struct error *err)
 {
-	const struct block_layout *layout = &w->block.layout;
-	for (int i = 0; i < layout->n_linears; i++) {
-		const struct linear *linear = &layout->linears[i];
-		for (int64_t r = 0; r < linear->rows; r++) {
-			w->rates[linear->row + r] = (float)w->spec->sparsity;
-			w->thresholds[linear->row + r] = (int32_t)((double)linear->cols * w->spec->sparsity);
-		}
-	}
-	if (walk_learns(w)) {
-		struct step_context context = {.w = w, .block = index};
-		struct besa_step last;
-		TRY(besa_learn(&w->besa, &w->input, &w->reference, w->p->job->stop, report_step, &context, w->rates, &last, err));
-		int64_t zeros = llround(w->spec->sparsity * (double)layout->params);
-		TRY(exact_thresholds(layout, w->rates, zeros, w->thresholds, err));
-	}
-	for (int i = 0; i < layout->n_linears; i++) {
-		const struct linear *linear = &layout->linears[i];
+	TRY(backend_failed(w, w->backend->ops->sync(w->backend), err));
+	double now = monotonic_seconds();
+	result->phases[phase] += now - result->mark;
+	result->mark = now;
+	return STATUS_OK;
+}
+
+static enum status end_ranking(void *context, struct error *err)
+{
+	struct step_context *c = context;
+	return end_phase(c->w, c->result, PHASE_RANK, err);
+}
+
+/* The mean rates of the kinds of linears. */
+static void average_rates(const struct walk *w, struct block_result *result)
+{
+	for (int i = 0; i < w->block.layout.n_linears; i++) {
+		const struct linear *linear = &w->block.layout.linears[i];
 		double sum = 0;
 		for (int64_t r = 0; r < linear->rows; r++)
 			sum += w->rates[linear->row + r];
@@ -247,18 +266,35 @@ static enum status choose_thresholds(struct walk *w, int index, struct block_res
 		kind->rows += linear->rows;
 		kind->rate += (sum - kind->rate * (double)linear->rows) / (double)kind->rows;
 	}
+}
+
+/* *ret_mask as in struct block_outcome. */
+static enum status run_method(struct walk *w, struct block_result *result, struct mask **ret_mask, struct error *err)
+{
+	struct step_context context = {.w = w, .result = result};
+	bool calibrated = walk_calibrated(w);
+	const struct block_task task = {.index = result->index,
+					.input = calibrated ? &w->input : NULL,
+					.reference = calibrated ? &w->reference : NULL,
+					.ranked = end_ranking,
+					.step = report_step,
+					.context = &context};
+	struct block_outcome outcome = {.rates = w->rates};
+	TRY(w->method->prune(w->state, &task, &outcome, err));
+	average_rates(w, result);
+	*ret_mask = outcome.mask;
 	return STATUS_OK;
 }
 
 /* Tells which experts got no token of the calibration: their weights are ranked by magnitude, and nothing is learned about them. */
-static enum status report_unseen(struct walk *w, int index, struct error *err)
+static enum status report_unseen(struct walk *w, int index, const int64_t *seen, struct error *err)
 {
 	int unseen = 0, experts = w->block.layout.experts;
 	char message[400];
 	size_t used = (size_t)snprintf(message, sizeof message, "block %d: no calibration token reached expert", index);
 	bool whole = true;
 	for (int i = 0; i < experts; i++) {
-		if (w->ranking.norms.seen[i]) continue;
+		if (seen[i]) continue;
 		unseen++;
 		whole = used < sizeof message - 80;
 		if (whole) used += (size_t)snprintf(message + used, sizeof message - used, unseen > 1 ? ", %d" : " %d", i);
@@ -289,27 +325,6 @@ static enum status announce_block(struct walk *w, int index, struct error *err)
 	w->p->progress->block = index;
 	progress_phase(w->p->progress, "pruning");
 	return tell(w, event_block_started(index, (int)w->p->model->config.layers, w->p->job->attempt), err);
-}
-
-/* Ends a phase: its operations are done, not only issued. */
-static enum status end_phase(struct walk *w, struct block_result *result, enum phase phase, struct error *err)
-{
-	TRY(backend_failed(w, w->backend->ops->sync(w->backend), err));
-	double now = monotonic_seconds();
-	result->phases[phase] += now - result->mark;
-	result->mark = now;
-	return STATUS_OK;
-}
-
-static enum status mask_weights(struct walk *w, struct error *err)
-{
-	for (int f = 0; f < FUSED_COUNT; f++)
-		TRY(backend_failed(
-			w,
-			w->backend->ops->mask_weights(w->backend, w->block.weight[f], w->block.weight[f], w->ranking.rank[f],
-						      (int32_t *)w->ranking.thresholds + w->block.layout.fused_row[f], false),
-			err));
-	return STATUS_OK;
 }
 
 /* Whether block `index` can be written while the next one is pruned: not if what goes to disk is changed by then, or the device's room for
@@ -347,6 +362,7 @@ static enum status finish(struct walk *w, struct block_result *result, double st
 static enum status prune_steps(struct walk *w, struct block_result *result, struct error *err)
 {
 	int index = result->index;
+	struct mask *mask;
 	double started = monotonic_seconds(), tokens = walk_calibrated(w) ? (double)(w->input.sequences * w->input.tokens) : 1;
 	result->mark = started;
 	TRY(announce_block(w, index, err));
@@ -355,25 +371,19 @@ static enum status prune_steps(struct walk *w, struct block_result *result, stru
 	TRY(report_sparse(w, index, err));
 	TRY(end_phase(w, result, PHASE_LOAD, err));
 	if (walk_calibrated(w)) {
-		TRY(reference_pass(w, err));
-		TRY(report_unseen(w, index, err));
+		TRY(reference_pass(w, result->seen, err));
+		TRY(report_unseen(w, index, result->seen, err));
 	}
-	memcpy(result->seen, w->ranking.norms.seen, (size_t)w->block.layout.experts * sizeof *result->seen);
 	TRY(end_phase(w, result, PHASE_REFERENCE, err));
 	progress_add(w->p->progress, tokens);
-	enum importance importance = w->spec->method == METHOD_BESA        ? w->spec->besa.importance
-				     : w->spec->method == METHOD_MAGNITUDE ? IMPORTANCE_MAGNITUDE
-									   : IMPORTANCE_WANDA;
-	TRY(backend_failed(w, ranking_rank(&w->ranking, &w->block, importance, w->input.sequences), err));
-	TRY(end_phase(w, result, PHASE_RANK, err));
-	TRY(choose_thresholds(w, index, result, err));
+	TRY(run_method(w, result, &mask, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
 	TRY(settle(w, err)); /* the final pass writes where the last block's hidden states are */
-	TRY(backend_failed(w, ranking_activate(&w->ranking, &w->block, w->thresholds), err));
+	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
 	if (walk_calibrated(w)) TRY(final_pass(w, &result->reconstruction, err));
 	TRY(end_phase(w, result, PHASE_FINAL, err));
 	progress_add(w->p->progress, tokens);
-	TRY(mask_weights(w, err));
+	if (mask) TRY(backend_failed(w, mask_apply(mask, &w->block, w->block.weight), err));
 	TRY(backend_failed(w, w->backend->ops->sync(w->backend), err));
 	return finish(w, result, started, err);
 }
@@ -447,8 +457,12 @@ static enum status create(struct walk *w, struct error *err)
 		TRY(background_create(&w->background, err));
 		TRY(block_add_spare(&w->block, err));
 	}
-	TRY(ranking_create(&w->block, &w->ranking, err));
-	if (walk_learns(w)) TRY(besa_create(w->spec, &w->block, &w->ranking, tokens, &w->besa, err));
+	const struct method_setup setup = {.spec = w->spec,
+					   .block = &w->block,
+					   .sequences = walk_calibrated(w) ? samples : 0,
+					   .tokens = tokens,
+					   .stop = w->p->job->stop};
+	TRY(w->method->create(&setup, &w->state, err));
 	TRY(activations_create(&w->block, w->batch, tokens, false, &w->activations, err));
 	struct tensor y = tensor_make(NULL, w->batch * tokens, hidden, DTYPE_F32);
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, tensor_bytes(&y), &y.data), err));
@@ -463,10 +477,8 @@ static enum status create(struct walk *w, struct error *err)
 		if (layout->linears[i].rows * layout->linears[i].cols > largest)
 			largest = layout->linears[i].rows * layout->linears[i].cols;
 	w->rates = malloc((size_t)layout->rows * sizeof *w->rates);
-	w->thresholds = malloc((size_t)layout->rows * sizeof *w->thresholds);
 	w->weights = malloc((size_t)largest * dtype_size(w->block.file_type));
-	if (!w->rates || !w->thresholds || !w->weights)
-		return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
+	if (!w->rates || !w->weights) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
 	return create_probe(w, err);
 }
 
@@ -483,11 +495,9 @@ static void destroy(struct walk *w)
 	w->backend->ops->release(w->backend, w->stats);
 	w->backend->ops->release(w->backend, w->y.data);
 	activations_release(&w->activations, w->backend);
-	besa_release(&w->besa);
-	ranking_release(&w->ranking);
+	w->method->destroy(w->state);
 	block_release(&w->block);
 	free(w->rates);
-	free(w->thresholds);
 	free(w->weights);
 }
 
@@ -524,9 +534,9 @@ static enum status start(struct walk *w, const struct sequences *calibration, st
 enum status prune_blocks(const struct pruning *p, const struct sequences *calibration, struct error *err)
 {
 	const struct spec *spec = p->job->spec;
-	struct walk w = {.p = p, .spec = spec, .backend = p->backend};
+	struct walk w = {.p = p, .spec = spec, .backend = p->backend, .method = method_find(spec->method)};
 	if (p->job->blocks_done >= p->model->config.layers) return STATUS_OK;
-	w.dense_stream = spec->method == METHOD_BESA && spec->besa.target == TARGET_DENSE_STREAM;
+	w.dense_stream = w.method->dense_stream && w.method->dense_stream(spec);
 	enum status status = create(&w, err);
 	if (status == STATUS_OK) status = start(&w, calibration, err);
 	for (int index = p->job->blocks_done; status == STATUS_OK && index < p->model->config.layers; index++) {

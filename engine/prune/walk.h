@@ -3,11 +3,10 @@
 #define BESAD_ENGINE_WALK_H
 
 #include "engine/eval/probe.h"
+#include "engine/methods/method.h"
 #include "engine/model/block.h"
 #include "engine/prune/background.h"
-#include "engine/prune/besa.h"
 #include "engine/prune/prune.h"
-#include "engine/prune/ranking.h"
 #include "engine/prune/stream.h"
 
 /* Where the time of a block goes. */
@@ -39,8 +38,8 @@ struct walk {
 	struct backend *backend;
 	bool dense_stream; /* the reference comes from the dense model's own activations */
 	struct block block;
-	struct ranking ranking;
-	struct besa besa;
+	const struct method *method;
+	void *state;                    /* the method's */
 	struct activations activations; /* of the passes */
 	struct probe probe;             /* without a plan where nothing is probed */
 	int batch;                      /* sequences of a pass */
@@ -48,8 +47,7 @@ struct walk {
 	void *stats;                    /* F64 [STEP_STATS] */
 	struct stream input, reference; /* X of the running block; its Y_ref (dense_stream: the dense model's hidden states) */
 	float *rates;                   /* [rows of a block] */
-	int32_t *thresholds;
-	void *weights; /* host room for the largest linear, in the file's type */
+	void *weights;                  /* host room for the largest linear, in the file's type */
 
 	/* The block before the running one, on its way to disk: nothing else is written to its masked weights and to the hidden states behind it
 	 * meanwhile. Events of the running block wait until it is committed. */
@@ -74,11 +72,6 @@ static inline bool walk_probes(const struct walk *w)
 static inline bool walk_calibrated(const struct walk *w)
 {
 	return w->spec->calibration.n_sources > 0;
-}
-
-static inline bool walk_learns(const struct walk *w)
-{
-	return w->spec->method == METHOD_BESA && w->spec->sparsity > 0;
 }
 
 /* Writes the masked weights of a block, which are in `weights` on the device, and counts its zeros. Safe beside operations that do not write

@@ -29,7 +29,10 @@ enum {
 /* What the sigmoid's rates can reach: 0.5 ± 0.1224 (besa.md 2), and the targets for which "auto" takes it. */
 static const double sigmoid_low = 0.3776, sigmoid_high = 0.6224, auto_low = 0.45, auto_high = 0.55;
 
-static const char *const method_names[] = {"besa", "wanda", "magnitude", "none", NULL};
+#define METHOD_NAME(enumerator, name, ...) #name,
+static const char *const method_names[] = {METHODS(METHOD_NAME) "none", NULL};
+#define METHOD_DATA(enumerator, name, data, ...) data,
+static const bool method_needs_data[] = {METHODS(METHOD_DATA) false};
 static const char *const pattern_names[] = {"unstructured", NULL};
 static const char *const granularity_names[] = {"row", "layer", NULL};
 static const char *const importance_names[] = {"wanda", "magnitude", NULL};
@@ -201,7 +204,7 @@ static void parse_method(struct parser *parser, const struct fields *fields)
 {
 	static const char *const later_methods[] = {"sparsegpt", NULL}, *const later_patterns[] = {"2:4", "4:8", NULL};
 	struct spec *spec = parser->spec;
-	spec->method = (enum method)parse_known_choice(fields, "method", method_names, later_methods);
+	spec->method = (enum method_id)parse_known_choice(fields, "method", method_names, later_methods);
 	parse_known_choice(fields, "pattern", pattern_names, later_patterns);
 	if (fields_get(fields, "quantization")) fields_problem(fields, "quantization", "is not supported by this version");
 	const cJSON *sparsity = fields_get(fields, "sparsity");
@@ -317,7 +320,7 @@ static void parse_calibration(struct parser *parser, const struct fields *top)
 	struct fields fields = fields_section(top, "calibration");
 	const char *standard = parser->roots->calibration;
 	const cJSON *path = fields_get(&fields, "path"), *sources = fields_get(&fields, "sources");
-	bool needed = parser->spec->method == METHOD_BESA || parser->spec->method == METHOD_WANDA;
+	bool needed = method_needs_data[parser->spec->method];
 	fields_only(&fields, known);
 	calibration->samples = (int)fields_int(&fields, "samples", 1, MAX_SAMPLES, DEFAULT_SAMPLES);
 	calibration->seed = fields_int(&fields, "seed", 0, ((int64_t)1 << 53) - 1, 0);

@@ -11,8 +11,10 @@
 #include "base/place.h"
 #include "engine/compute/backend.h"
 #include "engine/eval/tasks.h"
+#include "engine/methods/list.h"
 
-enum method { METHOD_BESA, METHOD_WANDA, METHOD_MAGNITUDE, METHOD_NONE };
+#define METHOD_ENUMERATOR(enumerator, ...) METHOD_##enumerator,
+enum method_id { METHODS(METHOD_ENUMERATOR) METHOD_NONE };
 enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
 enum target { TARGET_BLOCK, TARGET_DENSE_STREAM };
 enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
@@ -59,7 +61,7 @@ struct spec {
 	char *name, *model, *output; /* as the client wrote them */
 	struct place model_place;
 	bool overwrite;
-	enum method method;
+	enum method_id method;
 	double sparsity;
 	struct {
 		enum granularity granularity;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/prune/besa.h"
+#include "engine/methods/besa/learn.h"
 #include "tests/backend/tiny_model.h"
 
 static const struct tiny_shape SHAPE = {.hidden = 24, .intermediate = 40, .heads = 6, .kv_heads = 2, .layers = 2, .vocab = 11};
@@ -292,17 +292,17 @@ static void test_weight_gradients(void **state)
 static void test_weight_gradients_of_a_masked_block(void **state)
 {
 	struct fixture *f = *state;
-	struct ranking ranking;
+	struct mask mask;
 	struct error err;
 	struct gradients g;
 	double *masked[FUSED_COUNT];
-	int32_t *thresholds = malloc((size_t)f->block.layout.rows * sizeof *thresholds);
+	ok(mask_create(&f->block, &mask, &err), &err);
+	ok(mask_rank(&mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1), &f->backend->error);
 	for (int i = 0; i < f->block.layout.n_linears; i++)
 		for (int64_t r = 0; r < f->block.layout.linears[i].rows; r++)
-			thresholds[f->block.layout.linears[i].row + r] = (int32_t)f->block.layout.linears[i].cols / 2;
-	ok(ranking_create(&f->block, &ranking, &err), &err);
-	ok(ranking_rank(&ranking, &f->block, IMPORTANCE_MAGNITUDE, 1), &f->backend->error);
-	ok(ranking_activate(&ranking, &f->block, thresholds), &f->backend->error);
+			mask.host_thresholds[f->block.layout.linears[i].row + r] = (int32_t)f->block.layout.linears[i].cols / 2;
+	ok(mask_set(&mask, &f->block), &f->backend->error);
+	ok(mask_apply(&mask, &f->block, f->block.active), &f->backend->error);
 	for (int i = 0; i < FUSED_COUNT; i++)
 		masked[i] = download_double(f->backend, f->block.active[i]);
 	compute_gradients(f, &g);
@@ -310,8 +310,7 @@ static void test_weight_gradients_of_a_masked_block(void **state)
 	free_gradients(&g);
 	for (int i = 0; i < FUSED_COUNT; i++)
 		free(masked[i]);
-	free(thresholds);
-	ranking_release(&ranking);
+	mask_release(&mask);
 }
 
 /* ---- BESA's dθ ---------------------------------------------------------------------------------------------------------------------- */
@@ -371,12 +370,12 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 	spec.besa.lambda = 5;
 	spec.besa.epochs = 1;
 	spec.besa.batch_size = BATCH;
-	struct ranking ranking;
+	struct mask mask;
 	struct besa besa;
 	struct stream x, wanted;
-	ok(ranking_create(&f->block, &ranking, &err), &err);
-	ok(ranking_rank(&ranking, &f->block, IMPORTANCE_MAGNITUDE, 1), &backend->error);
-	ok(besa_create(&spec, &f->block, &ranking, TOKENS, &besa, &err), &err);
+	ok(mask_create(&f->block, &mask, &err), &err);
+	ok(mask_rank(&mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1), &backend->error);
+	ok(besa_create(&spec, &f->block, &mask, TOKENS, &besa, &err), &err);
 	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &x, &err), &err);
 	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &wanted, &err), &err);
 	struct tensor values = new_tensor(backend, ROWS, SHAPE.hidden, f->x);
@@ -385,7 +384,7 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 	ok(stream_store(&wanted, 0, BATCH, values), &backend->error);
 	backend->ops->release(backend, values.data);
 	for (int i = 0; i < FUSED_COUNT; i++)
-		ok(backend->ops->bin_ranks(backend, besa.bin[i], ranking.rank[i], spec.besa.candidates), &backend->error);
+		ok(backend->ops->bin_ranks(backend, besa.bin[i], mask.rank[i], spec.besa.candidates), &backend->error);
 
 	int64_t groups = besa.rates.groups, count = groups * spec.besa.candidates;
 	float *start = malloc((size_t)count * sizeof *start);
@@ -400,9 +399,8 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 	compute_gradients(f, &g); /* with the masks that besa_gradient left active */
 	struct surrogate s = {.f = f, .g = &g, .spec = &spec, .groups = groups};
 	for (int i = 0; i < FUSED_COUNT; i++) {
-		s.rank[i] = malloc(tensor_bytes(&ranking.rank[i]));
-		ok(backend->ops->download(backend, s.rank[i], ranking.rank[i].data, tensor_bytes(&ranking.rank[i])),
-		   &backend->error);
+		s.rank[i] = malloc(tensor_bytes(&mask.rank[i]));
+		ok(backend->ops->download(backend, s.rank[i], mask.rank[i].data, tensor_bytes(&mask.rank[i])), &backend->error);
 	}
 	double error = 0, norm = 0;
 	for (int64_t i = 0; i < count; i += granularity == GRANULARITY_ROW ? 17 : 1) {
@@ -426,7 +424,7 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 	stream_release(&x);
 	stream_release(&wanted);
 	besa_release(&besa);
-	ranking_release(&ranking);
+	mask_release(&mask);
 }
 
 static void test_theta_gradient_by_row(void **state)

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "engine/prune/besa.h"
+#include "engine/methods/besa/learn.h"
 
 enum { TOKENS = 8, SEQUENCES = 5, BATCH = 2, EPOCHS = 2 }; /* the last batch of an epoch is not whole */
 
@@ -17,7 +17,7 @@ struct learner {
 	enum status (*record_begin)(struct backend *);
 	struct model model;
 	struct block block;
-	struct ranking ranking;
+	struct mask mask;
 	struct besa besa;
 	struct stream x, wanted;
 	int recordings;
@@ -65,8 +65,8 @@ static void open_learner(struct learner *l, const struct spec *spec, bool record
 	ok(model_open(&PLACE("demo/tiny-llama"), NULL, &l->model, &err), &err);
 	ok(block_create(&l->model, l->backend, DTYPE_BF16, TOKENS, &l->block, &err), &err);
 	ok(block_add_spare(&l->block, &err), &err);
-	ok(ranking_create(&l->block, &l->ranking, &err), &err);
-	ok(besa_create(spec, &l->block, &l->ranking, TOKENS, &l->besa, &err), &err);
+	ok(mask_create(&l->block, &l->mask, &err), &err);
+	ok(besa_create(spec, &l->block, &l->mask, TOKENS, &l->besa, &err), &err);
 	fill(l, &l->x, 1);
 	fill(l, &l->wanted, 2);
 }
@@ -76,13 +76,13 @@ static void close_learner(struct learner *l)
 	stream_release(&l->x);
 	stream_release(&l->wanted);
 	besa_release(&l->besa);
-	ranking_release(&l->ranking);
+	mask_release(&l->mask);
 	block_release(&l->block);
 	model_close(&l->model);
 	backend_destroy(l->backend);
 }
 
-static enum status ignore(void *context, const struct besa_step *step, struct error *err)
+static enum status ignore(void *context, const struct method_step *step, struct error *err)
 {
 	(void)context;
 	(void)step;
@@ -95,15 +95,15 @@ static float *learn(struct learner *l)
 {
 	static const atomic_bool running = false;
 	struct error err;
-	struct besa_step last;
+	struct method_step last;
+	const struct block_task task = {.input = &l->x, .reference = &l->wanted, .step = ignore};
 	int64_t rows = l->block.layout.rows;
 	float *rates = malloc(2 * (size_t)rows * sizeof *rates);
 	assert_non_null(rates);
 	for (int index = 0; index < 2; index++) {
 		ok(block_load(&l->block, &l->model, index, &err), &err);
-		ok(ranking_reset_sums(&l->ranking, &l->block), &l->backend->error);
-		ok(ranking_rank(&l->ranking, &l->block, IMPORTANCE_MAGNITUDE, SEQUENCES), &l->backend->error);
-		ok(besa_learn(&l->besa, &l->x, &l->wanted, &running, ignore, NULL, rates + index * rows, &last, &err), &err);
+		ok(mask_rank(&l->mask, &l->block, IMPORTANCE_MAGNITUDE, NULL, SEQUENCES), &l->backend->error);
+		ok(besa_learn(&l->besa, &task, &running, rates + index * rows, &last, &err), &err);
 		assert_int_equal(last.step, EPOCHS * (SEQUENCES + BATCH - 1) / BATCH);
 		assert_null(l->besa.step);
 	}

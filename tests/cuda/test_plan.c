@@ -10,7 +10,7 @@
 
 #include "cuda/index.h"
 #include "cuda/plan.h"
-#include "engine/prune/besa.h"
+#include "engine/methods/besa/learn.h"
 
 enum { TOKENS = 48, SEQUENCES = 6, LEARN_BATCH = 1, PASS_BATCH = 3, PROCESSORS = 4 /* the emulator's */ };
 
@@ -89,7 +89,7 @@ static void compare(const char *directory, bool by_row, enum dtype compute_type)
 {
 	struct model model;
 	struct block block;
-	struct ranking ranking;
+	struct mask mask;
 	struct besa besa;
 	struct activations activations;
 	struct stream stream;
@@ -114,10 +114,10 @@ static void compare(const char *directory, bool by_row, enum dtype compute_type)
 	assert_int_equal(block_add_spare(&block, &err), STATUS_OK);
 	expect_bytes("a second block", plan.spare, used() - before);
 	before = used();
-	assert_int_equal(ranking_create(&block, &ranking, &err), STATUS_OK);
+	assert_int_equal(mask_create(&block, &mask, &err), STATUS_OK);
 	expect_bytes("ranks", plan.ranks, used() - before);
 	before = used();
-	assert_int_equal(besa_create(&spec, &block, &ranking, TOKENS, &besa, &err), STATUS_OK);
+	assert_int_equal(besa_create(&spec, &block, &mask, TOKENS, &besa, &err), STATUS_OK);
 	assert_int_equal(activations_create(&block, PASS_BATCH, TOKENS, false, &activations, &err), STATUS_OK);
 	expect_bytes("learning and activations", plan.learning + plan.activations, used() - before);
 	before = used();
@@ -132,7 +132,7 @@ static void compare(const char *directory, bool by_row, enum dtype compute_type)
 	stream_release(&stream);
 	activations_release(&activations, backend);
 	besa_release(&besa);
-	ranking_release(&ranking);
+	mask_release(&mask);
 	block_release(&block);
 	model_close(&model);
 	backend_destroy(backend);

@@ -1,19 +1,14 @@
 /* BESA's learning: the pruning rates of one block by gradient descent on its reconstruction loss (besa.md section 1, steps 4 to 9). */
-#ifndef BESAD_ENGINE_BESA_H
-#define BESAD_ENGINE_BESA_H
+#ifndef BESAD_ENGINE_BESA_LEARN_H
+#define BESAD_ENGINE_BESA_LEARN_H
 
-#include <stdatomic.h>
-
-#include "engine/model/block.h"
-#include "engine/prune/ranking.h"
-#include "engine/prune/stream.h"
-#include "engine/spec/spec.h"
+#include "engine/methods/method.h"
 
 /* Device memory of the learnables, used again for each block. G groups: rows when row-wise, linears when layer-wise. */
 struct besa {
 	const struct spec *spec;
 	struct block *block;
-	struct ranking *ranking;
+	const struct mask *mask; /* its ranks */
 	struct backend *backend;
 	struct rates rates;
 	struct tensor bin[FUSED_COUNT];              /* U8, as block.weight */
@@ -34,20 +29,14 @@ struct besa {
  * than they do. With experts each step has its own shapes, and AdamW's has its number. `tokens` of a sequence, `params` of a block. */
 bool besa_records(const struct spec *, const struct model_config *, const struct backend *, int64_t tokens, int64_t params);
 
-enum status besa_create(const struct spec *, struct block *, struct ranking *, int64_t tokens, struct besa *ret, struct error *err);
+enum status besa_create(const struct spec *, struct block *, const struct mask *, int64_t tokens, struct besa *ret,
+			struct error *err);
 void besa_release(struct besa *);
 
-struct besa_step {
-	int step, steps; /* 1 … steps */
-	double loss, reconstruction, sparsity;
-};
-/* Called after the first step, the last, and now and then between. */
-typedef enum status (*besa_step_fn)(void *context, const struct besa_step *step, struct error *err);
-
-/* Learns the rates of the block that is loaded and ranked. x: its inputs, reference: what it shall give. rates [layout.rows], on the host,
- * receives the learned rate of every row; *ret_last the last step. Reads `stop` before each step. */
-enum status besa_learn(struct besa *, struct stream *x, struct stream *reference, const atomic_bool *stop, besa_step_fn report,
-		       void *context, float *rates, struct besa_step *ret_last, struct error *err);
+/* Learns the rates of the block that is loaded and ranked. rates [layout.rows], on the host, receives the learned rate of every row;
+ * *ret_last the last step. Reads `stop` before each step. */
+enum status besa_learn(struct besa *, const struct block_task *, const atomic_bool *stop, float *rates,
+		       struct method_step *ret_last, struct error *err);
 
 /* The gradient of the loss by θ for sequences first …, in besa->gradient, with the masks of the current θ. What a step does before the
  * optimizer; of use to tests. Fills backend->error. */

@@ -1,4 +1,4 @@
-#include "engine/prune/besa.h"
+#include "engine/methods/besa/learn.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -121,10 +121,10 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 	return upload_groups(besa);
 }
 
-enum status besa_create(const struct spec *spec, struct block *block, struct ranking *ranking, int64_t tokens, struct besa *ret,
+enum status besa_create(const struct spec *spec, struct block *block, const struct mask *mask, int64_t tokens, struct besa *ret,
 			struct error *err)
 {
-	struct besa besa = {.spec = spec, .block = block, .ranking = ranking, .backend = block->backend};
+	struct besa besa = {.spec = spec, .block = block, .mask = mask, .backend = block->backend};
 	bool by_row = spec->besa.granularity == GRANULARITY_ROW;
 	besa.rates = (struct rates){.parameterization = spec->besa.parameterization,
 				    .candidates = spec->besa.candidates,
@@ -170,7 +170,7 @@ static enum status reset(struct besa *besa)
 	const double prodigy[PRODIGY_STATE] = {[PRODIGY_D] = 1e-6, [PRODIGY_D_MAX] = 1e-6, [PRODIGY_D0] = 1e-6};
 	size_t bytes = tensor_bytes(&besa->theta);
 	for (int f = 0; f < FUSED_COUNT; f++)
-		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->ranking->rank[f], besa->rates.candidates));
+		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates));
 	TRY(backend->ops->upload(backend, besa->theta.data, besa->theta_start, bytes));
 	TRY(backend->ops->upload(backend, besa->theta0.data, besa->theta_start, bytes));
 	TRY(backend->ops->zero(backend, besa->m.data, bytes));
@@ -190,7 +190,7 @@ static enum status update_masks(struct besa *besa)
 					besa->spec->sparsity, besa->spec->besa.lambda));
 	if (besa->spec->besa.granularity == GRANULARITY_ROW) {
 		for (int f = 0; f < FUSED_COUNT; f++)
-			TRY(backend->ops->mask_weights(backend, block->active[f], block->weight[f], besa->ranking->rank[f],
+			TRY(backend->ops->mask_weights(backend, block->active[f], block->weight[f], besa->mask->rank[f],
 						       threshold + layout->fused_row[f], false));
 		return STATUS_OK;
 	}
@@ -199,8 +199,7 @@ static enum status update_masks(struct besa *besa)
 		enum fused f = linear->fused;
 		TRY(backend->ops->mask_weights(backend, tensor_rows(block->active[f], linear->first, linear->rows),
 					       tensor_rows(block->weight[f], linear->first, linear->rows),
-					       tensor_rows(besa->ranking->rank[f], linear->first, linear->rows), threshold + i,
-					       true));
+					       tensor_rows(besa->mask->rank[f], linear->first, linear->rows), threshold + i, true));
 	}
 	return STATUS_OK;
 }
@@ -308,7 +307,7 @@ static enum status take_step(struct besa *besa, struct stream *x, struct stream 
 }
 
 /* Reads back what the step just issued came to; waits for the device. */
-static enum status read_step(struct besa *besa, struct besa_step *step)
+static enum status read_step(struct besa *besa, struct method_step *step)
 {
 	double stats[STEP_STATS], miss;
 	TRY(besa->backend->ops->download(besa->backend, stats, besa->stats, sizeof stats));
@@ -342,12 +341,13 @@ static enum status read_rates(struct besa *besa, float *rates)
 }
 
 /* All steps of a block. *ret_last is the last one. */
-static enum status take_steps(struct besa *besa, struct stream *x, struct stream *reference, const atomic_bool *stop,
-			      besa_step_fn report, void *context, struct besa_step *ret_last, struct error *err)
+static enum status take_steps(struct besa *besa, const struct block_task *task, const atomic_bool *stop,
+			      struct method_step *ret_last, struct error *err)
 {
+	struct stream *x = task->input, *reference = task->reference;
 	const double report_seconds = 0.25;
 	int64_t batch = besa->spec->besa.batch_size, per_epoch = (x->sequences + batch - 1) / batch;
-	struct besa_step step = {.steps = (int)(per_epoch * besa->spec->besa.epochs)};
+	struct method_step step = {.steps = (int)(per_epoch * besa->spec->besa.epochs)};
 	double reported = 0;
 	enum status status = reset(besa);
 	for (step.step = 1; status == STATUS_OK && step.step <= step.steps; step.step++) {
@@ -359,7 +359,7 @@ static enum status take_steps(struct besa *besa, struct stream *x, struct stream
 		     due = step.step == 1 || last || monotonic_seconds() - reported >= report_seconds;
 		if (status == STATUS_OK && due) status = read_step(besa, &step);
 		if (status == STATUS_OK && due) {
-			TRY(report(context, &step, err));
+			TRY(task->step(task->context, &step, err));
 			reported = monotonic_seconds();
 		}
 		if (last) *ret_last = step;
@@ -368,11 +368,11 @@ static enum status take_steps(struct besa *besa, struct stream *x, struct stream
 	return status;
 }
 
-enum status besa_learn(struct besa *besa, struct stream *x, struct stream *reference, const atomic_bool *stop, besa_step_fn report,
-		       void *context, float *rates, struct besa_step *ret_last, struct error *err)
+enum status besa_learn(struct besa *besa, const struct block_task *task, const atomic_bool *stop, float *rates,
+		       struct method_step *ret_last, struct error *err)
 {
 	struct backend *backend = besa->backend;
-	enum status status = take_steps(besa, x, reference, stop, report, context, ret_last, err);
+	enum status status = take_steps(besa, task, stop, ret_last, err);
 	if (besa->step) backend->ops->release_recording(backend, besa->step); /* the next block's weights lie elsewhere */
 	besa->step = NULL;
 	TRY(status);

@@ -1,0 +1,104 @@
+/* BESA (arXiv 2402.16880): how many weights each row, or each linear, loses is learned by gradient descent on the block's reconstruction
+ * loss; which ones is their order of importance. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "engine/methods/besa/learn.h"
+#include "engine/methods/one_shot.h"
+#include "engine/prune/exact.h"
+
+struct besa_method {
+	struct method_setup setup;
+	struct mask mask;
+	struct column_norms norms;
+	struct besa besa; /* where there is something to learn */
+};
+
+/* A target of 0 leaves nothing to learn. */
+static bool learns(const struct spec *spec)
+{
+	return spec->sparsity > 0;
+}
+
+static double work(const struct spec *spec)
+{
+	return 3 * spec->besa.epochs;
+}
+
+static bool dense_stream(const struct spec *spec)
+{
+	return spec->besa.target == TARGET_DENSE_STREAM;
+}
+
+static void destroy(void *method)
+{
+	struct besa_method *b = method;
+	if (!b) return;
+	besa_release(&b->besa);
+	column_norms_release(&b->norms);
+	mask_release(&b->mask);
+	free(b);
+}
+
+static enum status create(const struct method_setup *setup, void **ret, struct error *err)
+{
+	struct besa_method *b = calloc(1, sizeof *b);
+	if (!b) return error_set(err, STATUS_NO_MEMORY, "no memory for a method");
+	b->setup = *setup;
+	enum status status = mask_create(setup->block, &b->mask, err);
+	if (status == STATUS_OK) status = column_norms_create(setup->block, &b->norms, err);
+	if (status == STATUS_OK && learns(setup->spec))
+		status = besa_create(setup->spec, setup->block, &b->mask, setup->tokens, &b->besa, err);
+	if (status == STATUS_OK)
+		*ret = b;
+	else
+		destroy(b);
+	return status;
+}
+
+static enum status begin(void *method)
+{
+	return column_norms_reset(&((struct besa_method *)method)->norms);
+}
+
+static enum status observe(void *method, int product, struct tensor x)
+{
+	return column_norms_observe(&((struct besa_method *)method)->norms, product, x);
+}
+
+static enum status learn(struct besa_method *b, const struct block_task *task, float *rates, struct error *err)
+{
+	const struct block_layout *layout = &b->setup.block->layout;
+	struct method_step last;
+	TRY(besa_learn(&b->besa, task, b->setup.stop, rates, &last, err));
+	int64_t zeros = llround(b->setup.spec->sparsity * (double)layout->params);
+	return exact_thresholds(layout, rates, zeros, b->mask.host_thresholds, err);
+}
+
+static enum status prune(void *method, const struct block_task *task, struct block_outcome *outcome, struct error *err)
+{
+	struct besa_method *b = method;
+	const struct spec *spec = b->setup.spec;
+	TRY(one_shot_prune(&b->mask, &b->setup, spec->besa.importance, &b->norms, task, outcome, err));
+	if (!learns(spec)) return STATUS_OK;
+	TRY(learn(b, task, outcome->rates, err));
+	enum status status = mask_set(&b->mask, b->setup.block);
+	if (status != STATUS_OK) *err = b->setup.block->backend->error;
+	return status;
+}
+
+/* besa.md 1.8. */
+static double loss(const struct spec *spec, double reconstruction, double sparsity)
+{
+	double miss = learns(spec) ? (sparsity - spec->sparsity) / spec->sparsity : 0;
+	return reconstruction + spec->besa.lambda * miss * miss;
+}
+
+const struct method method_besa = {.work = work,
+				   .dense_stream = dense_stream,
+				   .create = create,
+				   .destroy = destroy,
+				   .begin = begin,
+				   .observe = observe,
+				   .prune = prune,
+				   .loss = loss};

@@ -1,0 +1,70 @@
+/* A pruning method: how it decides which weights of a block go, and what the others become. The walk over the blocks (engine/prune/) loads a
+ * block, runs the passes and brings the result to disk; a method sees one block after the other, and none of that. */
+#ifndef BESAD_ENGINE_METHOD_H
+#define BESAD_ENGINE_METHOD_H
+
+#include <stdatomic.h>
+
+#include "engine/model/block.h"
+#include "engine/prune/mask.h"
+#include "engine/prune/stream.h"
+#include "engine/spec/spec.h"
+
+/* What stays the same from block to block. */
+struct method_setup {
+	const struct spec *spec;
+	struct block *block;       /* where each block is loaded */
+	int64_t sequences, tokens; /* of the calibration: how many, and of each; 0 sequences where there is none */
+	const atomic_bool *stop;   /* to be read between pieces of work: STATUS_CANCELLED where it is set */
+};
+
+/* A step of what learns. */
+struct method_step {
+	int step, steps; /* 1 … steps */
+	double loss, reconstruction, sparsity;
+};
+
+/* The block that is to be pruned. It is loaded, as it is in the file; without a calibration `input` and `reference` are NULL. */
+struct block_task {
+	int index;
+	struct stream *input;     /* what goes into it: of the pruned blocks before it */
+	struct stream *reference; /* what it shall give */
+	/* Tells that importance is known and learning begins, and a step, after the first, the last, and now and then between. */
+	enum status (*ranked)(void *context, struct error *err);
+	enum status (*step)(void *context, const struct method_step *, struct error *err);
+	void *context;
+};
+
+struct block_outcome {
+	float *rates;      /* [layout.rows], host, to be filled: the share of its weights that each row loses */
+	struct mask *mask; /* which those are; the method's. NULL where they are zero in block->weight already */
+};
+
+struct method {
+	/* In forward passes of the calibration through a block, what pruning it takes beside the passes of the walk; NULL for nothing. */
+	double (*work)(const struct spec *);
+
+	/* Whether the reference is what the dense model gives on its own activations, instead of the dense block on the pruned model's; NULL for
+	 * no. */
+	bool (*dense_stream)(const struct spec *);
+
+	/* Takes the memory that pruning needs, so that what will not fit fails before the first block. */
+	enum status (*create)(const struct method_setup *, void **ret, struct error *err);
+	void (*destroy)(void *method); /* takes NULL */
+
+	/* Where it looks at the inputs of a block's products: `begin` before the reference pass of a block, `observe` as in struct observer, with
+	 * `method` as its context. Both fill the backend's error. NULL where it does not. */
+	enum status (*begin)(void *method);
+	enum status (*observe)(void *method, int product, struct tensor x);
+
+	/* Prunes the block. It may change block->weight, in the file's type. */
+	enum status (*prune)(void *method, const struct block_task *, struct block_outcome *, struct error *err);
+
+	/* The loss that is reported of a block, from its reconstruction loss and its sparsity; NULL for the former. */
+	double (*loss)(const struct spec *, double reconstruction, double sparsity);
+};
+
+/* NULL for METHOD_NONE. */
+const struct method *method_find(enum method_id);
+
+#endif

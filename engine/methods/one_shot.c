@@ -1,0 +1,26 @@
+#include "engine/methods/one_shot.h"
+
+void one_shot_thresholds(const struct block_layout *layout, double sparsity, int32_t *thresholds, float *rates)
+{
+	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
+		for (int64_t r = linear->row; r < linear->row + linear->rows; r++) {
+			rates[r] = (float)sparsity;
+			thresholds[r] = (int32_t)((double)linear->cols * sparsity);
+		}
+	}
+}
+
+enum status one_shot_prune(struct mask *mask, const struct method_setup *setup, enum importance importance,
+			   const struct column_norms *norms, const struct block_task *task, struct block_outcome *outcome,
+			   struct error *err)
+{
+	const struct block *block = setup->block;
+	enum status status = mask_rank(mask, block, importance, norms, setup->sequences);
+	if (status == STATUS_OK) TRY(task->ranked(task->context, err));
+	one_shot_thresholds(&block->layout, setup->spec->sparsity, mask->host_thresholds, outcome->rates);
+	if (status == STATUS_OK) status = mask_set(mask, block);
+	if (status != STATUS_OK) *err = block->backend->error;
+	outcome->mask = mask;
+	return status;
+}

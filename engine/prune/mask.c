@@ -1,0 +1,70 @@
+#include "engine/prune/mask.h"
+
+#include <stdlib.h>
+
+static enum status allocate(struct mask *mask, const struct block *block)
+{
+	const struct block_layout *layout = &block->layout;
+	struct backend *backend = mask->backend;
+	size_t bytes = (size_t)layout->rows * sizeof *mask->host_thresholds;
+	mask->host_thresholds = malloc(bytes);
+	if (!mask->host_thresholds) return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for the mask of a block");
+	TRY(backend->ops->alloc(backend, bytes, &mask->thresholds));
+	for (int f = 0; f < FUSED_COUNT; f++) {
+		mask->rank[f] = tensor_make(NULL, layout->fused_rows[f], layout->fused_cols[f], DTYPE_U16);
+		TRY(backend->ops->alloc(backend, tensor_bytes(&mask->rank[f]), &mask->rank[f].data));
+	}
+	return STATUS_OK;
+}
+
+enum status mask_create(const struct block *block, struct mask *ret, struct error *err)
+{
+	struct mask mask = {.backend = block->backend};
+	enum status status = allocate(&mask, block);
+	if (status != STATUS_OK) {
+		*err = block->backend->error;
+		mask_release(&mask);
+		return status;
+	}
+	*ret = mask;
+	return STATUS_OK;
+}
+
+void mask_release(struct mask *mask)
+{
+	struct backend *backend = mask->backend;
+	if (!backend) return;
+	for (int f = 0; f < FUSED_COUNT; f++)
+		backend->ops->release(backend, mask->rank[f].data);
+	backend->ops->release(backend, mask->thresholds);
+	free(mask->host_thresholds);
+	*mask = (struct mask){0};
+}
+
+enum status mask_rank(struct mask *mask, const struct block *block, enum importance importance, const struct column_norms *norms,
+		      int64_t sequences)
+{
+	struct backend *backend = mask->backend;
+	for (int i = 0; i < block->layout.n_products; i++) {
+		bool unseen = importance == IMPORTANCE_WANDA && block->layout.products[i].expert >= 0 && !norms->tokens[i];
+		TRY(backend->ops->rank_rows(backend, unseen ? IMPORTANCE_MAGNITUDE : importance,
+					    block_product(block, mask->rank, i), block_product(block, block->weight, i),
+					    norms ? norms->sums[i] : NULL, (double)sequences));
+	}
+	return STATUS_OK;
+}
+
+enum status mask_set(struct mask *mask, const struct block *block)
+{
+	return mask->backend->ops->upload(mask->backend, mask->thresholds, mask->host_thresholds,
+					  (size_t)block->layout.rows * sizeof *mask->host_thresholds);
+}
+
+enum status mask_apply(const struct mask *mask, const struct block *block, const struct tensor to[FUSED_COUNT])
+{
+	struct backend *backend = mask->backend;
+	for (int f = 0; f < FUSED_COUNT; f++)
+		TRY(backend->ops->mask_weights(backend, to[f], block->weight[f], mask->rank[f],
+					       (int32_t *)mask->thresholds + block->layout.fused_row[f], false));
+	return STATUS_OK;
+}
