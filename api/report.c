@@ -36,7 +36,7 @@ void report_show(const struct request *request, struct response *response)
 		cJSON_AddItemToArray(array, block_entry(data));
 		cJSON_Delete(data);
 	}
-	block_list_free(blocks, count);
+	text_list_free(blocks, count);
 	if (!status) {
 		response_json(response, 200, json);
 		return;

@@ -21,10 +21,9 @@
 #include "base/json.h"
 #include "daemon/bar.h"
 #include "daemon/device.h"
-#include "daemon/journal.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
-#include "engine/engine.h"
+#include "engine/job/journal.h"
 
 enum { EXIT_USAGE = 2, EXIT_SIGNAL = 128, MAX_JOB_FILE = 1 << 20, MAX_ID = 64 };
 
@@ -44,45 +43,24 @@ struct run {
 	char *result; /* JSON */
 };
 
-/* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
+/* ---- where events and progress go ---------------------------------------------------------------------------------------- */
 
-static enum status append(struct run *run, const char *type, const cJSON *data, int64_t at, bool durable, struct error *err)
+static enum status find_events(void *context, const char *type, cJSON *list, struct error *err)
 {
-	char *text = cJSON_PrintUnformatted(data);
-	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	enum status status = journal_append(&run->journal, type, text, at, durable, err);
-	free(text);
-	return status;
+	return journal_find(&((struct run *)context)->journal, type, list, err);
 }
 
-static enum status append_now(struct run *run, const char *type, const cJSON *data, bool durable, struct error *err)
-{
-	return append(run, type, data, unix_milliseconds(), durable, err);
-}
-
-static enum status on_event(void *context, const struct event *event, struct error *err)
+static enum status append_event(void *context, const struct record *record, struct error *err)
 {
 	struct run *run = context;
-	const struct event_kind *kind = &event_kinds[event->type];
-	if (kind->once && journal_has(&run->journal, kind->name, event->data)) return STATUS_OK;
-	bar_event(&run->bar, kind->name, event->data);
-	return append(run, kind->name, event->data, event->at, false, err);
-}
-
-static enum status on_block(void *context, int block, const struct event *event, struct error *err)
-{
-	struct run *run = context;
-	const char *name = event_kinds[event->type].name;
-	(void)block;
-	TRY(append(run, name, event->data, event->at, true, err));
-	run->journal.blocks_done++;
-	bar_event(&run->bar, name, event->data);
+	TRY(journal_append(&run->journal, record, err));
+	bar_event(&run->bar, record->type, record->data);
 	return STATUS_OK;
 }
 
-static void on_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
+static void show_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
 {
-	struct run *run = context;
+	struct run *run = ((struct recorder *)context)->store.context;
 	bar_progress(&run->bar, phase, block, blocks, fraction, eta_seconds);
 }
 
@@ -190,17 +168,11 @@ static enum status open_journal(struct run *run, struct error *err)
 
 /* ---- the job ------------------------------------------------------------------------------------------------------------- */
 
-static enum status work(struct run *run, struct error *err)
+/* Runs the engine. *ret_result is freed with cJSON_Delete. */
+static enum status run_engine(struct run *run, const struct engine_sink *sink, cJSON **ret_result, struct error *err)
 {
-	struct engine_sink sink = {run, on_event, on_block, on_progress};
 	struct job_paths paths;
 	char checkpoints[PATH_MAX];
-	cJSON *result = NULL, *started = cJSON_CreateObject();
-	cJSON_AddNumberToObject(started, "attempt", run->journal.attempts + 1);
-	cJSON_AddNumberToObject(started, "blocks_done", run->journal.blocks_done);
-	enum status status = append_now(run, "job.started", started, false, err);
-	cJSON_Delete(started);
-	TRY(status);
 	TRY(prepare_output(&run->options->roots, run->spec->output, run->spec->overwrite, run->id, err));
 	TRY(path_in(run, "checkpoint", checkpoints, err));
 	TRY(prepare_paths(&run->options->roots, checkpoints, run->id, run->spec->output, &paths, err));
@@ -211,15 +183,32 @@ static enum status work(struct run *run, struct error *err)
 				 .checkpoint_dir = paths.checkpoint_dir,
 				 .blocks_done = run->journal.blocks_done,
 				 .job_id = run->id,
-				 .attempt = run->journal.attempts + 1,
+				 .attempt = run->journal.attempts,
 				 .stop = &run->stop};
-	status = directory_make(paths.checkpoint_dir, err);
-	if (!status) status = engine_run(&job, run->backend, &sink, &result, err);
+	enum status status = directory_make(paths.checkpoint_dir, err);
+	if (!status) status = engine_run(&job, run->backend, sink, ret_result, err);
 	prepare_paths_free(&paths);
-	if (!status) prepare_sweep(&run->options->roots, run->options->keep_replaced);
-	if (!status) status = append_now(run, "job.succeeded", result, true, err);
+	return status;
+}
+
+static enum status work(struct run *run, struct error *err)
+{
+	struct recorder recorder;
+	const struct event_store store = {run, find_events, append_event};
+	const struct engine_sink sink = {&recorder, recorder_event, recorder_block, show_progress};
+	cJSON *result = NULL;
+	TRY(recorder_open(&recorder, &store, run->journal.blocks_done, err));
+	struct event started = event_job_started(run->journal.attempts + 1, run->journal.blocks_done);
+	enum status status = event_tell(&sink, &started, err);
+	if (!status) status = run_engine(run, &sink, &result, err);
+	if (!status) {
+		prepare_sweep(&run->options->roots, run->options->keep_replaced);
+		struct event succeeded = event_job_succeeded(result);
+		status = event_tell(&sink, &succeeded, err);
+	}
 	if (!status) run->result = cJSON_Print(result);
 	cJSON_Delete(result);
+	recorder_close(&recorder);
 	return status;
 }
 

@@ -16,7 +16,7 @@
 #include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "daemon/text.h"
-#include "engine/engine.h"
+#include "engine/job/recorder.h"
 
 enum {
 	TROUBLE_SECONDS = 3, /* before the database is tried again */
@@ -49,42 +49,51 @@ struct attempt {
 	double progress_written;
 };
 
-/* ---- the engine's sink --------------------------------------------------------------------------------------------------- */
+/* ---- where events and progress go ---------------------------------------------------------------------------------------- */
 
-static enum status on_event(void *context, const struct event *event, struct error *err)
+static enum status find_events(void *context, const char *type, cJSON *list, struct error *err)
+{
+	const struct attempt *attempt = context;
+	char **texts;
+	size_t count;
+	TRY(db_event_data(attempt->worker->config.db, attempt->job->id, type, &texts, &count, err));
+	enum status status = STATUS_OK;
+	for (size_t i = 0; i < count && !status; i++) {
+		cJSON *data = NULL;
+		status = json_parse(texts[i], strlen(texts[i]), "an event", &data, err);
+		if (!status && !cJSON_AddItemToArray(list, data)) {
+			cJSON_Delete(data);
+			status = error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+		}
+	}
+	text_list_free(texts, count);
+	return status;
+}
+
+/* Every transaction of the database is durable. */
+static enum status append_event(void *context, const struct record *record, struct error *err)
 {
 	struct attempt *attempt = context;
-	const struct event_kind *kind = &event_kinds[event->type];
+	struct db *db = attempt->worker->config.db;
+	const char *id = attempt->job->id;
 	atomic_fetch_add(&attempt->worker->pulse, 1);
-	char *text = cJSON_PrintUnformatted(event->data);
-	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	const struct new_event new = {.type = kind->name, .data = text, .at = event->at, .once = kind->once};
-	enum status status = db_event_append(attempt->worker->config.db, attempt->job->id, &new, &attempt->progress, err);
-	free(text);
+	if (record->block < 0) {
+		const struct new_event new = {.type = record->type, .data = record->text, .at = record->at};
+		TRY(db_event_append(db, id, &new, &attempt->progress, err));
+	} else {
+		TRY(db_block_commit(db, id, record->block, record->text, record->at, &attempt->progress, err));
+		/* cJSON_GetNumberValue is NaN for null. */
+		metrics_count_block(attempt->worker->config.metrics,
+				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record->data, "reconstruction")),
+				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record->data, "seconds")));
+	}
 	attempt->progress_written = monotonic_seconds();
-	return status;
+	return STATUS_OK;
 }
 
-static enum status on_block(void *context, int block, const struct event *event, struct error *err)
+static void write_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
 {
-	struct attempt *attempt = context;
-	struct worker *worker = attempt->worker;
-	char *text = cJSON_PrintUnformatted(event->data);
-	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-	enum status status = db_block_commit(worker->config.db, attempt->job->id, block, text, event->at, &attempt->progress, err);
-	free(text);
-	/* cJSON_GetNumberValue is NaN for null. */
-	if (!status)
-		metrics_count_block(worker->config.metrics,
-				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(event->data, "reconstruction")),
-				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(event->data, "seconds")));
-	attempt->progress_written = monotonic_seconds();
-	return status;
-}
-
-static void on_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
-{
-	struct attempt *attempt = context;
+	struct attempt *attempt = ((struct recorder *)context)->store.context;
 	struct job_progress *progress = &attempt->progress;
 	atomic_fetch_add(&attempt->worker->pulse, 1);
 	struct error ignored; /* progress is not worth a job: if the database is broken, the next event says so */
@@ -115,12 +124,15 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 {
 	const struct roots *roots = &worker->config.options->roots;
 	struct attempt attempt = {.worker = worker, .job = job, .progress = job->progress};
-	struct engine_sink sink = {&attempt, on_event, on_block, on_progress};
+	const struct event_store store = {&attempt, find_events, append_event};
+	struct recorder recorder = {0};
+	struct engine_sink sink = {&recorder, recorder_event, recorder_block, write_progress};
 	struct job_paths paths;
 	cJSON *result = NULL;
 	TRY(prepare_paths(roots, worker->config.checkpoints, job->id, job->output, &paths, err));
 	enum status status = directory_make(paths.checkpoint_dir, err);
 	if (!status) status = prepare_output(roots, job->output, job->overwrite, job->id, err);
+	if (!status) status = recorder_open(&recorder, &store, job->blocks_done, err);
 	if (!status) {
 		struct engine_job engine_job = {.spec = spec,
 						.output = paths.output,
@@ -135,6 +147,7 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 		status = engine_run(&engine_job, worker->backend, &sink, &result, err);
 		set_deadline(worker, 0);
 	}
+	recorder_close(&recorder);
 	prepare_paths_free(&paths);
 	if (status) return status;
 	*ret_result = cJSON_PrintUnformatted(result);

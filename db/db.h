@@ -188,7 +188,6 @@ void event_list_clear(struct event_list *);
 struct new_event {
 	const char *type, *data; /* data is JSON */
 	int64_t at;              /* milliseconds since 1970 */
-	bool once; /* not if the job has one of that type with the same data: a crash may have come between telling and noting it */
 };
 
 /* Appends one event, and the progress where it is not NULL. STATUS_NOT_FOUND when there is no such job. */
@@ -202,8 +201,10 @@ enum status db_block_commit(struct db *, const char *id, int block, const char *
 /* Up to `limit` events with ids above `after`, in order. STATUS_NOT_FOUND. */
 enum status db_event_list(struct db *, const char *id, int64_t after, int limit, struct event_list *ret, struct error *err);
 
-/* The data of the finished blocks, in order, as *ret_count strings of JSON; freed with block_list_free. STATUS_NOT_FOUND. */
+/* The data of the finished blocks, or of the job's events of that type, in order, as *ret_count strings of JSON; freed with text_list_free.
+ * STATUS_NOT_FOUND. */
 enum status db_block_list(struct db *, const char *id, char ***ret, size_t *ret_count, struct error *err);
-void block_list_free(char **blocks, size_t count);
+enum status db_event_data(struct db *, const char *id, const char *type, char ***ret, size_t *ret_count, struct error *err);
+void text_list_free(char **texts, size_t count);
 
 #endif

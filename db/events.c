@@ -29,24 +29,13 @@ enum status progress_write(struct connection *writer, const char *id, const stru
 		       progress->eta_seconds);
 }
 
-static enum status event_exists(struct connection *connection, const char *id, const char *type, const char *data, bool *ret,
-				struct error *err)
-{
-	sqlite3_stmt *statement =
-		query(connection, err, "SELECT 1 FROM events WHERE job_id = ?1 AND type = ?2 AND data = ?3", "sss", id, type, data);
-	if (!statement) return err->status;
-	return query_step(connection, statement, ret, err);
-}
-
 enum status db_event_append(struct db *db, const char *id, const struct new_event *event, const struct job_progress *progress,
 			    struct error *err)
 {
-	bool told = false;
 	TRY(write_begin(db, err));
-	enum status status = event->once ? event_exists(&db->writer, id, event->type, event->data, &told, err) : STATUS_OK;
-	if (!status && !told) status = insert(&db->writer, id, event, err);
+	enum status status = insert(&db->writer, id, event, err);
 	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
-	return write_end(db, status, told ? NULL : id, err);
+	return write_end(db, status, id, err);
 }
 
 static enum status block_insert(struct connection *writer, const char *id, int block, const char *data, int64_t at,
@@ -135,49 +124,65 @@ enum status db_event_list(struct db *db, const char *id, int64_t after, int limi
 	return status;
 }
 
-void block_list_free(char **blocks, size_t count)
+void text_list_free(char **texts, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		free(blocks[i]);
-	free(blocks);
+		free(texts[i]);
+	free(texts);
 }
 
-static enum status read_blocks(struct connection *reader, const char *id, char ***blocks, size_t *count, struct error *err)
+/* Appends the first column of the statement's rows to the list. */
+static enum status read_texts(struct connection *reader, sqlite3_stmt *statement, char ***texts, size_t *count, struct error *err)
 {
 	bool row;
-	int64_t last;
-	enum job_state state;
-	TRY(read_state(reader, id, &state, &last, err));
-	sqlite3_stmt *statement = query(reader, err, "SELECT data FROM blocks WHERE job_id = ?1 ORDER BY block", "s", id);
 	if (!statement) return err->status;
 	for (size_t room = 0;;) {
 		TRY(query_step(reader, statement, &row, err));
 		if (!row) return STATUS_OK;
 		if (*count == room) {
 			size_t larger = room ? 2 * room : 64;
-			char **grown = realloc(*blocks, larger * sizeof *grown);
-			if (!grown) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu blocks", larger);
-			*blocks = grown;
+			char **grown = realloc(*texts, larger * sizeof *grown);
+			if (!grown) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu rows", larger);
+			*texts = grown;
 			room = larger;
 		}
-		TRY(column_copy(statement, 0, &(*blocks)[*count], err));
+		TRY(column_copy(statement, 0, &(*texts)[*count], err));
 		++*count;
 	}
 }
 
-enum status db_block_list(struct db *db, const char *id, char ***ret, size_t *ret_count, struct error *err)
+/* The data of the job's finished blocks, or, where `type` is not NULL, of its events of that type. */
+static enum status list_data(struct db *db, const char *id, const char *type, char ***ret, size_t *ret_count, struct error *err)
 {
 	struct connection *reader;
-	char **blocks = NULL;
+	char **texts = NULL;
 	size_t count = 0;
+	int64_t last;
+	enum job_state state;
 	TRY(read_begin(db, &reader, err));
-	enum status status = read_blocks(reader, id, &blocks, &count, err);
+	enum status status = read_state(reader, id, &state, &last, err);
+	if (!status)
+		status = read_texts(reader,
+				    type ? query(reader, err, "SELECT data FROM events WHERE job_id = ?1 AND type = ?2 ORDER BY id",
+						 "ss", id, type)
+					 : query(reader, err, "SELECT data FROM blocks WHERE job_id = ?1 ORDER BY block", "s", id),
+				    &texts, &count, err);
 	read_end(db, reader);
 	if (status) {
-		block_list_free(blocks, count);
+		text_list_free(texts, count);
 		return status;
 	}
-	*ret = blocks;
+	*ret = texts;
 	*ret_count = count;
 	return STATUS_OK;
+}
+
+enum status db_block_list(struct db *db, const char *id, char ***ret, size_t *ret_count, struct error *err)
+{
+	return list_data(db, id, NULL, ret, ret_count, err);
+}
+
+enum status db_event_data(struct db *db, const char *id, const char *type, char ***ret, size_t *ret_count, struct error *err)
+{
+	return list_data(db, id, type, ret, ret_count, err);
 }

@@ -7,12 +7,14 @@
 #include "engine/engine.h"
 
 const struct event_kind event_kinds[EVENT_TYPES] = {
+	[EVENT_JOB_STARTED] = {"job.started"},
+	[EVENT_JOB_SUCCEEDED] = {"job.succeeded", .durable = true},
 	[EVENT_WARNING] = {"warning", .once = true},
 	[EVENT_EVAL_FINISHED] = {"eval.finished", .once = true},
 	[EVENT_TASK_FINISHED] = {"task.finished", .once = true},
 	[EVENT_BLOCK_STARTED] = {"block.started"},
 	[EVENT_BLOCK_STEP] = {"block.step"},
-	[EVENT_BLOCK_FINISHED] = {"block.finished"},
+	[EVENT_BLOCK_FINISHED] = {"block.finished", .durable = true},
 };
 
 bool event_is_once(const char *name)
@@ -25,6 +27,19 @@ bool event_is_once(const char *name)
 static struct event event_of(enum event_type type, cJSON *data)
 {
 	return (struct event){.type = type, .at = unix_milliseconds(), .data = data};
+}
+
+struct event event_job_started(int attempt, int blocks_done)
+{
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddNumberToObject(data, "attempt", attempt);
+	cJSON_AddNumberToObject(data, "blocks_done", blocks_done);
+	return event_of(EVENT_JOB_STARTED, data);
+}
+
+struct event event_job_succeeded(const cJSON *result)
+{
+	return event_of(EVENT_JOB_SUCCEEDED, cJSON_Duplicate(result, true));
 }
 
 struct event event_warning(const char *message)

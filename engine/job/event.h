@@ -12,6 +12,8 @@
 struct engine_sink;
 
 enum event_type {
+	EVENT_JOB_STARTED,
+	EVENT_JOB_SUCCEEDED,
 	EVENT_WARNING,
 	EVENT_EVAL_FINISHED,
 	EVENT_TASK_FINISHED,
@@ -23,7 +25,8 @@ enum event_type {
 
 struct event_kind {
 	const char *name;
-	bool once; /* told once in a job: a later attempt that comes to it again with the same data is not heard */
+	bool once;    /* told once in a job: a later attempt that comes to it again with the same data is not heard */
+	bool durable; /* on disk before the job goes on */
 };
 extern const struct event_kind event_kinds[EVENT_TYPES];
 
@@ -37,6 +40,8 @@ struct event {
 };
 
 /* The builders take the time. Events that a later attempt may tell again (block.started, block.step) say which attempt they are of. */
+struct event event_job_started(int attempt, int blocks_done);
+struct event event_job_succeeded(const cJSON *result); /* copies `result` */
 struct event event_warning(const char *message);
 struct event event_evaluation(const char *dataset, const char *model, double perplexity);
 struct event event_task(const char *task, const char *model, const cJSON *score); /* copies `score` */

@@ -16,6 +16,7 @@ from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_
 from test_durability import digests
 
 BLOCKS = 20
+DATA = os.path.join(ROOT, "tests", "data")
 OPTIONS = ["--threads", os.environ.get("OMP_NUM_THREADS", "2")]
 
 
@@ -81,10 +82,36 @@ class Run(unittest.TestCase):
             attempt += event["type"] == "job.started"
             if event["type"] in ("block.started", "block.step"):
                 self.assertEqual(event["data"]["attempt"], attempt)
-        self.assertEqual(len({json.dumps(e["data"]) for e in events if e["type"] == "eval.finished"}),
-                         len([e for e in events if e["type"] == "eval.finished"]))
         again = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual((again.returncode, json.loads(again.stdout)["output"]), (0, "crashed"))
+
+    def test_evaluations_are_told_once(self):
+        """A job whose end fails, because something has come to lie in the output's place, evaluates again when it is run again."""
+        shutil.copytree(os.path.join(DATA, "tiny-qwen"), os.path.join(self.place.models, "tiny"))
+        shutil.copy(os.path.join(DATA, "tiny-qwen.calibration.safetensors"), os.path.join(self.place.data, "tiny.safetensors"))
+        shutil.copy(os.path.join(DATA, "tasks", "boolq.jsonl"), self.place.data)
+        directory = os.path.join(self.place.directory, "checkpoint")
+        command = self.command("twice", "--checkpoint-dir", directory, model="tiny",
+                               calibration={"path": "tiny.safetensors", "samples": 32, "sequence_length": 256},
+                               evaluation={"perplexity": [{"path": "tiny.safetensors", "sequence_length": 256}],
+                                           "tasks": [{"path": "boolq.jsonl", "format": "boolq"}]})
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for line in process.stderr:
+            if line.startswith("block "):
+                os.mkdir(os.path.join(self.place.output, "twice"))
+                break
+        self.assertIn("twice", process.stderr.read())
+        process.stderr.close()
+        self.assertEqual(process.wait(), 1)
+        os.rmdir(os.path.join(self.place.output, "twice"))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr.count("perplexity"), 0)  # it shows what is new
+        with open(os.path.join(directory, "events.jsonl")) as file:
+            events = [json.loads(line) for line in file]
+        self.assertEqual([e["data"]["attempt"] for e in events if e["type"] == "job.started"], [1, 2])
+        for kind in ("eval.finished", "task.finished"):
+            self.assertEqual([e["data"]["model"] for e in events if e["type"] == kind], ["dense", "pruned"])
 
     def test_signal_and_another_spec(self):
         command = self.command("stopped")

@@ -384,7 +384,7 @@ static void append(struct fixture *f, const char *id, int count)
 		assert_int_equal(
 			db_event_append(
 				f->db, id,
-				&(struct new_event){"warning", "{\"message\":\"a longer text that fills the buffer\"}", 1, false},
+				&(struct new_event){"warning", "{\"message\":\"a longer text that fills the buffer\"}", 1},
 				NULL, &f->err),
 			STATUS_OK);
 }

@@ -296,7 +296,7 @@ static void test_life_of_a_job(void **state)
 	struct job_progress progress = {.phase = "pruning", .block = 1, .blocks = 2, .fraction = 0.5, .eta_seconds = 3};
 	submit(f, "a", 0, false, NULL, NULL, id);
 	claim(f, id);
-	OK(db_event_append(f->db, id, &(struct new_event){"block.started", "{\"block\":0}", 1, false}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"block.started", "{\"block\":0}", 1}, NULL, &f->err));
 	OK(db_block_commit(f->db, id, 0, "{\"block\":0}", 1, NULL, &f->err));
 	assert_int_equal(db_block_commit(f->db, id, 0, "{\"block\":0}", 1, NULL, &f->err), STATUS_INTERNAL);
 	assert_int_equal(db_block_commit(f->db, id, 2, "{\"block\":2}", 1, NULL, &f->err), STATUS_INTERNAL);
@@ -305,7 +305,7 @@ static void test_life_of_a_job(void **state)
 	OK(db_block_list(f->db, id, &blocks, &count, &f->err));
 	assert_int_equal(count, 2);
 	assert_string_equal(blocks[1], "{\"block\":1}");
-	block_list_free(blocks, count);
+	text_list_free(blocks, count);
 	OK(db_job_finish(f->db, id, JOB_SUCCEEDED, "{\"seconds\":1}", NULL, NULL, &f->err));
 	assert_int_equal(db_job_finish(f->db, id, JOB_CANCELLED, NULL, NULL, NULL, &f->err), STATUS_INTERNAL);
 
@@ -456,11 +456,11 @@ static void test_event_pages(void **state)
 	struct event_list list;
 	submit(f, "a", 0, false, NULL, NULL, id);
 	for (int i = 0; i < 5; i++)
-		OK(db_event_append(f->db, id, &(struct new_event){"warning", "{}", 1, false}, NULL, &f->err));
+		OK(db_event_append(f->db, id, &(struct new_event){"warning", "{}", 1}, NULL, &f->err));
 	assert_int_equal(
-		db_event_append(f->db, "01hzzzzzzz0123456789abcdef", &(struct new_event){"warning", "{}", 1, false}, NULL, &f->err),
+		db_event_append(f->db, "01hzzzzzzz0123456789abcdef", &(struct new_event){"warning", "{}", 1}, NULL, &f->err),
 		STATUS_NOT_FOUND);
-	assert_int_equal(db_event_append(f->db, id, &(struct new_event){"warning", "{", 1, false}, NULL, &f->err), STATUS_INTERNAL);
+	assert_int_equal(db_event_append(f->db, id, &(struct new_event){"warning", "{", 1}, NULL, &f->err), STATUS_INTERNAL);
 	OK(db_event_list(f->db, id, 2, 3, &list, &f->err));
 	assert_int_equal(list.count, 3);
 	assert_int_equal(list.events[0].id, 3);
@@ -477,20 +477,27 @@ static void test_event_pages(void **state)
 	assert_int_equal(db_event_list(f->db, "01hzzzzzzz0123456789abcdef", 0, 3, &list, &f->err), STATUS_NOT_FOUND);
 }
 
-static void test_append_once(void **state)
+static void test_data_of_a_type(void **state)
 {
 	struct fixture *f = *state;
 	char id[JOB_ID_BYTES], other[JOB_ID_BYTES];
+	char **texts;
+	size_t count;
 	submit(f, "a", 0, false, NULL, NULL, id);
 	submit(f, "b", 0, false, NULL, NULL, other);
-	for (int i = 0; i < 2; i++)
-		OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":1}", 1, true}, NULL, &f->err));
-	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":2}", 1, true}, NULL, &f->err));
-	OK(db_event_append(f->db, id, &(struct new_event){"warning", "{\"x\":2}", 1, true}, NULL, &f->err));
-	OK(db_event_append(f->db, other, &(struct new_event){"eval.finished", "{\"x\":1}", 1, true}, NULL, &f->err));
-	expect_events(f, id, "job.queued eval.finished eval.finished warning");
-	expect_events(f, other, "job.queued eval.finished");
-	expect_sound(f);
+	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":1}", 1}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"warning", "{\"x\":2}", 1}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":3}", 1}, NULL, &f->err));
+	OK(db_event_append(f->db, other, &(struct new_event){"eval.finished", "{\"x\":4}", 1}, NULL, &f->err));
+	OK(db_event_data(f->db, id, "eval.finished", &texts, &count, &f->err));
+	assert_int_equal(count, 2);
+	assert_string_equal(texts[0], "{\"x\":1}");
+	assert_string_equal(texts[1], "{\"x\":3}");
+	text_list_free(texts, count);
+	OK(db_event_data(f->db, other, "warning", &texts, &count, &f->err));
+	assert_int_equal(count, 0);
+	text_list_free(texts, count);
+	assert_int_equal(db_event_data(f->db, "01hzzzzzzz0123456789abcdef", "warning", &texts, &count, &f->err), STATUS_NOT_FOUND);
 }
 
 /* ---- threads and crashes ------------------------------------------------------------------------------------------------- */
@@ -523,8 +530,8 @@ static void *write_and_read(void *context)
 	struct error err;
 	for (int i = 0; i < WRITES; i++) {
 		struct event_list list;
-		writer->failures += db_event_append(writer->db, writer->id, &(struct new_event){"warning", "{}", 1, false}, NULL,
-						    &err) != STATUS_OK;
+		writer->failures +=
+			db_event_append(writer->db, writer->id, &(struct new_event){"warning", "{}", 1}, NULL, &err) != STATUS_OK;
 		if (db_event_list(writer->db, writer->id, 0, 1000, &list, &err) != STATUS_OK) {
 			writer->failures++;
 			continue;
@@ -567,8 +574,7 @@ static void write_until_killed(const char *path, const char *id, int fd)
 	struct job job;
 	if (db_job_get(db, id, &job, &err) != STATUS_OK) _exit(1);
 	for (int block = job.blocks_done;; block++) {
-		if (db_event_append(db, id, &(struct new_event){"block.started", "{}", 1, false}, NULL, &err) != STATUS_OK)
-			_exit(1);
+		if (db_event_append(db, id, &(struct new_event){"block.started", "{}", 1}, NULL, &err) != STATUS_OK) _exit(1);
 		if (db_block_commit(db, id, block, "{}", 1, NULL, &err) != STATUS_OK) _exit(1);
 		if (write(fd, "", 1) != 1) _exit(1);
 	}
@@ -627,7 +633,7 @@ int main(void)
 		TEST(test_recovery),
 		TEST(test_list_pages),
 		TEST(test_event_pages),
-		TEST(test_append_once),
+		TEST(test_data_of_a_type),
 		TEST(test_threads),
 		TEST(test_kill_loses_nothing_acknowledged),
 	};

@@ -2,8 +2,8 @@
  *
  * Crash safety. A line counts once its newline is there; what a kill left behind the last newline is cut off when the journal is
  * opened again. A durable line is synced before journal_append returns, together with all lines before it. */
-#ifndef BESAD_DAEMON_JOURNAL_H
-#define BESAD_DAEMON_JOURNAL_H
+#ifndef BESAD_ENGINE_JOURNAL_H
+#define BESAD_ENGINE_JOURNAL_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "engine/job/recorder.h"
 
 struct journal {
 	struct file file;
@@ -19,7 +20,7 @@ struct journal {
 	int64_t last_id; /* 0 when there is no event */
 	int attempts;    /* job.started events */
 	int blocks_done; /* block.finished events */
-	cJSON *told;     /* array: {type, data} of the events that are told once */
+	cJSON *told;     /* {type: [data]} of the events that are told once */
 	char *result;    /* data of job.succeeded, or NULL */
 };
 
@@ -27,10 +28,8 @@ struct journal {
 enum status journal_open(const char *path, struct journal *ret, struct error *err);
 void journal_close(struct journal *);
 
-/* Has an earlier attempt told this event, which is one that is told once? */
-bool journal_has(const struct journal *, const char *type, const cJSON *data);
-
-/* Appends an event with the next id; `data` is JSON, `at` in milliseconds since 1970. */
-enum status journal_append(struct journal *, const char *type, const char *data, int64_t at, bool durable, struct error *err);
+/* The journal as an event_store (engine/job/recorder.h): `find` knows the types that are told once, as the journal was when it was opened. */
+enum status journal_find(void *journal, const char *type, cJSON *list, struct error *err);
+enum status journal_append(void *journal, const struct record *, struct error *err);
 
 #endif

@@ -1,4 +1,4 @@
-#include "daemon/journal.h"
+#include "engine/job/journal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,9 +7,40 @@
 #include <unistd.h>
 
 #include "base/json.h"
-#include "engine/job/event.h"
 
 enum { MAX_JOURNAL = 1 << 30 };
+
+static enum status no_memory(struct error *err)
+{
+	return error_set(err, STATUS_NO_MEMORY, "no memory for the journal");
+}
+
+/* Takes an event into account that is in the file. */
+static void count_event(struct journal *journal, const char *type)
+{
+	journal->last_id++;
+	journal->attempts += strcmp(type, event_kinds[EVENT_JOB_STARTED].name) == 0;
+	journal->blocks_done += strcmp(type, event_kinds[EVENT_BLOCK_FINISHED].name) == 0;
+}
+
+/* Keeps what is told once, of which it takes `data`, and the result. */
+static enum status keep_event(struct journal *journal, const char *type, cJSON *data, struct error *err)
+{
+	if (strcmp(type, event_kinds[EVENT_JOB_SUCCEEDED].name) == 0) {
+		free(journal->result);
+		journal->result = cJSON_PrintUnformatted(data);
+		if (!journal->result) return no_memory(err);
+	}
+	if (!event_is_once(type)) {
+		cJSON_Delete(data);
+		return STATUS_OK;
+	}
+	cJSON *list = cJSON_GetObjectItemCaseSensitive(journal->told, type);
+	if (!list) list = cJSON_AddArrayToObject(journal->told, type);
+	if (list && cJSON_AddItemToArray(list, data)) return STATUS_OK;
+	cJSON_Delete(data);
+	return no_memory(err);
+}
 
 /* Takes one line into account. */
 static enum status replay(struct journal *journal, const char *line, size_t bytes, struct error *err)
@@ -18,23 +49,17 @@ static enum status replay(struct journal *journal, const char *line, size_t byte
 	TRY(json_parse(line, bytes, journal->file.path, &event, err));
 	const cJSON *id = cJSON_GetObjectItemCaseSensitive(event, "id");
 	const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "type"));
-	enum status status = STATUS_OK;
-	if (!type || !cJSON_IsNumber(id) || id->valuedouble != (double)(journal->last_id + 1)) {
+	cJSON *data = cJSON_DetachItemFromObjectCaseSensitive(event, "data");
+	enum status status;
+	if (!type || !data || !cJSON_IsNumber(id) || id->valuedouble != (double)(journal->last_id + 1)) {
 		status = error_set(err, STATUS_INVALID, "%s: event %lld is not in its place", journal->file.path,
 				   (long long)journal->last_id + 1);
+		cJSON_Delete(data);
 	} else {
-		journal->last_id++;
-		journal->attempts += strcmp(type, "job.started") == 0;
-		journal->blocks_done += strcmp(type, "block.finished") == 0;
-		if (strcmp(type, "job.succeeded") == 0) {
-			free(journal->result);
-			journal->result = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(event, "data"));
-		}
+		count_event(journal, type);
+		status = keep_event(journal, type, data, err);
 	}
-	if (status == STATUS_OK && event_is_once(type))
-		cJSON_AddItemToArray(journal->told, event);
-	else
-		cJSON_Delete(event);
+	cJSON_Delete(event);
 	return status;
 }
 
@@ -63,8 +88,8 @@ static enum status open_file(const char *path, struct file *ret, struct error *e
 enum status journal_open(const char *path, struct journal *ret, struct error *err)
 {
 	struct journal journal = {.file.fd = -1};
-	journal.told = cJSON_CreateArray();
-	if (!journal.told) return error_set(err, STATUS_NO_MEMORY, "no memory for the journal");
+	journal.told = cJSON_CreateObject();
+	if (!journal.told) return no_memory(err);
 	enum status status = open_file(path, &journal.file, err);
 	if (!status) status = replay_all(&journal, err);
 	if (status)
@@ -83,34 +108,38 @@ void journal_close(struct journal *journal)
 	journal->result = NULL;
 }
 
-bool journal_has(const struct journal *journal, const char *type, const cJSON *data)
+enum status journal_find(void *context, const char *type, cJSON *list, struct error *err)
 {
-	const cJSON *told;
-	cJSON_ArrayForEach(told, journal->told)
+	const struct journal *journal = context;
+	const cJSON *data;
+	cJSON_ArrayForEach(data, cJSON_GetObjectItemCaseSensitive(journal->told, type))
 	{
-		const char *told_type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(told, "type"));
-		if (strcmp(told_type, type) == 0 && cJSON_Compare(cJSON_GetObjectItemCaseSensitive(told, "data"), data, true))
-			return true;
+		cJSON *copy = cJSON_Duplicate(data, true);
+		if (!copy || !cJSON_AddItemToArray(list, copy)) {
+			cJSON_Delete(copy);
+			return no_memory(err);
+		}
 	}
-	return false;
+	return STATUS_OK;
 }
 
-enum status journal_append(struct journal *journal, const char *type, const char *data, int64_t at, bool durable, struct error *err)
+enum status journal_append(void *context, const struct record *record, struct error *err)
 {
+	struct journal *journal = context;
 	char *line, created_at[40];
-	time_t seconds = (time_t)(at / 1000);
+	time_t seconds = (time_t)(record->at / 1000);
 	struct tm utc;
 	gmtime_r(&seconds, &utc);
 	size_t used = strftime(created_at, sizeof created_at, "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(created_at + used, sizeof created_at - used, ".%03dZ", (int)(at % 1000));
+	snprintf(created_at + used, sizeof created_at - used, ".%03dZ", (int)(record->at % 1000));
 	int bytes = asprintf(&line, "{\"id\":%lld,\"type\":\"%s\",\"created_at\":\"%s\",\"data\":%s}\n",
-			     (long long)journal->last_id + 1, type, created_at, data);
-	if (bytes < 0) return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+			     (long long)journal->last_id + 1, record->type, created_at, record->text);
+	if (bytes < 0) return no_memory(err);
 	enum status status = file_write(&journal->file, line, (size_t)bytes, journal->end, err);
 	free(line);
-	if (!status && durable) status = file_sync(&journal->file, err);
+	if (!status && record->durable) status = file_sync(&journal->file, err);
 	if (status) return status;
 	journal->end += bytes;
-	journal->last_id++;
+	count_event(journal, record->type);
 	return STATUS_OK;
 }
