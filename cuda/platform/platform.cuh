@@ -28,7 +28,6 @@ struct f16 {
 template <typename... P>
 static cudaError_t platform_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, P... args)
 {
-	(void)cudaGetLastError(); /* what another call left is not this launch's; what stays comes back */
 	if (shared > 48 * 1024) {
 		cudaError_t error =
 			cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);

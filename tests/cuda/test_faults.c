@@ -86,7 +86,7 @@ static void expect_near(const float *a, const float *b, int64_t n, double bound)
 
 /* ---- errors ------------------------------------------------------------------------------------------------------------------------ */
 
-/* A launch that is refused is that launch's error, not the next one's too. */
+/* A launch that is refused is that launch's error, not the next one's too; nor is it what another call has left. */
 static void test_error_that_passes(void **state)
 {
 	(void)state;
@@ -100,6 +100,8 @@ static void test_error_that_passes(void **state)
 	assert_false(backend_cuda_lost());
 	RUN(OPS->add(backend, out, q));
 	RUN(OPS->attention_forward(backend, &a, out, lse, q, q, q));
+	emulator_leave_error();
+	RUN(OPS->add(backend, out, q));
 	RUN(OPS->sync(backend));
 }
 
@@ -268,26 +270,60 @@ static void test_small_tiles(void **state)
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* `release` waits: another stream may fill the memory as soon as it is given out again. */
-static void test_release_waits(void **state)
+enum { RELEASED = 1000 };
+
+/* Releases memory that something issued before still writes, and expects in it what another stream writes when it is given out again. */
+static void release_and_reuse(void *written)
 {
-	enum { N = 1000 };
-	(void)state;
 	struct error err;
-	float from[N], back[N];
-	struct tensor x = random_tensor(1, N, DTYPE_F32, 1), y = random_tensor(1, N, DTYPE_F32, 2);
+	float from[RELEASED], back[RELEASED];
 	void *again;
-	for (int i = 0; i < N; i++)
+	for (int i = 0; i < RELEASED; i++)
 		from[i] = (float)i;
-	RUN(OPS->add(backend, x, y)); /* writes x late */
-	OPS->release(backend, x.data);
+	OPS->release(backend, written);
 	do /* others of that size may be idle too */
-		RUN(OPS->alloc(backend, N * sizeof(float), &again));
-	while (again != x.data);
+		RUN(OPS->alloc(backend, sizeof from, &again));
+	while (again != written);
 	if (OPS->side_upload(backend, again, from, sizeof from, &err) != STATUS_OK) fail_msg("%s", err.message);
+	RUN(OPS->fetched(backend));
 	RUN(OPS->sync(backend));
 	RUN(OPS->download(backend, back, again, sizeof back));
 	assert_memory_equal(back, from, sizeof back);
+}
+
+/* `release` waits, for operations and for what is fetched: another stream may fill the memory as soon as it is given out again. */
+static void test_release_waits(void **state)
+{
+	(void)state;
+	struct tensor x = random_tensor(1, RELEASED, DTYPE_F32, 1), y = random_tensor(1, RELEASED, DTYPE_F32, 2);
+	void *host;
+	RUN(OPS->add(backend, x, y));
+	release_and_reuse(x.data);
+	RUN(OPS->alloc_host(backend, RELEASED * sizeof(float), &host));
+	memset(host, 0, RELEASED * sizeof(float));
+	RUN(OPS->fetch(backend, y.data, host, RELEASED * sizeof(float)));
+	release_and_reuse(y.data);
+	OPS->release_host(backend, host);
+}
+
+/* A fetch goes on beside the operations: who has waited for these has not waited for it, and it may read the host's memory still. */
+static void test_fetch_is_beside(void **state)
+{
+	enum { N = 1000 };
+	(void)state;
+	struct tensor x = random_tensor(1, N, DTYPE_F32, 1);
+	float back[N];
+	void *host;
+	RUN(OPS->alloc_host(backend, sizeof back, &host));
+	memset(host, 0, sizeof back);
+	RUN(OPS->fetch(backend, x.data, host, sizeof back));
+	RUN(OPS->sync(backend));
+	for (int i = 0; i < N; i++)
+		((float *)host)[i] = (float)i;
+	RUN(OPS->fetched(backend));
+	RUN(OPS->download(backend, back, x.data, sizeof back));
+	assert_memory_equal(back, host, sizeof back);
+	OPS->release_host(backend, host);
 }
 
 /* Hidden states on the host come to the device while the batch before is computed with, and are what the host has when they are asked for. */
@@ -358,6 +394,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_choices_that_will_not_do, open_backend, close_backend),
 		cmocka_unit_test_setup_teardown(test_small_tiles, open_backend, close_backend),
 		cmocka_unit_test_setup_teardown(test_release_waits, open_backend, close_backend),
+		cmocka_unit_test_setup_teardown(test_fetch_is_beside, open_backend, close_backend),
 		cmocka_unit_test_setup_teardown(test_stream_ahead, open_backend, close_backend),
 		cmocka_unit_test_setup_teardown(test_error_that_stays, open_backend, heal), /* last: the device stays lost */
 	};

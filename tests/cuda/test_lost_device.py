@@ -18,13 +18,18 @@ class LostDevice(unittest.TestCase):
         write_model(os.path.join(self.daemon.models, "small"), 64, 32, 2, 1, 3, vocab=300, scale=0.1)
         write_calibration(os.path.join(self.daemon.data, "tokens.safetensors"), 4, 16, vocab=300)
         self.fault = os.path.join(self.daemon.directory, "fault")
-        self.environment = {"EMULATOR_FAULT": self.fault}
+        self.refuse = os.path.join(self.daemon.directory, "refuse")
+        self.gone = os.path.join(self.daemon.directory, "gone")
+        self.environment = {"EMULATOR_FAULT": self.fault, "EMULATOR_REFUSE": self.refuse, "EMULATOR_GONE": self.gone}
 
     def start(self, backend, **environment):
         self.daemon.start("--backend", backend, environment={**self.environment, **environment})
 
     def break_device(self):
-        with open(self.fault, "w"):
+        self.touch(self.fault)
+
+    def touch(self, path):
+        with open(path, "w"):
             pass
 
     def submit(self, output):
@@ -92,20 +97,32 @@ class LostDevice(unittest.TestCase):
         self.assertEqual(self.daemon.finish(self.submit("next"))["state"], "succeeded")
 
     def test_the_cpu_does_not_take_over(self):
-        gone = os.path.join(self.daemon.directory, "gone")
-        self.environment["EMULATOR_GONE"] = gone
         self.start("auto")
-        with open(gone, "w"):
-            pass
+        self.touch(self.gone)
         self.break_device()
         job = self.submit("broken")
         wait_for("the end", lambda: self.daemon.process.poll() is not None)
         self.assertNotEqual(self.daemon.process.returncode, 0)
         self.assertIn("the CPU does not take over from a CUDA device", self.daemon.log())
         self.assertNotIn("computing on the CPU", self.daemon.log())
-        os.unlink(gone)
+        os.unlink(self.gone)
         self.start("auto")
         self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+
+    def test_nor_in_the_same_process(self):
+        """An error that passes fails a job, and the next one gets a new backend: of the device, or none."""
+        self.start("auto")
+        self.touch(self.gone)
+        self.touch(self.refuse)
+        ended = self.daemon.finish(self.submit("broken"))
+        self.assertEqual((ended["state"], ended["error"]["code"]), ("failed", "backend"), ended)
+        ended = self.daemon.finish(self.submit("without"))
+        self.assertEqual((ended["state"], ended["error"]["code"]), ("failed", "backend"), ended)
+        self.assertIn("the CPU does not take over from a CUDA device", self.daemon.log())
+        self.assertNotIn("computing on the CPU", self.daemon.log())
+        os.unlink(self.gone)
+        self.assertEqual(self.daemon.finish(self.submit("next"))["state"], "succeeded")
+        self.assertEqual(self.daemon.log().count("answers on port"), 1)
 
 
 if __name__ == "__main__":

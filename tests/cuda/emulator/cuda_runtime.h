@@ -226,7 +226,8 @@ typedef struct emulator_graph *cudaGraphExec_t;
 cudaError_t emulator_issue(cudaStream_t, const std::function<void()> &work);
 /* Records an error as the thread's last one; gives it back. */
 cudaError_t emulator_fail(cudaError_t);
-size_t emulator_shared_limit(); /* bytes of shared memory that a block may ask for */
+size_t emulator_shared_limit();  /* bytes of shared memory that a block may ask for */
+bool emulator_asked_to_refuse(); /* whether this launch is to be refused; see faults.h */
 /* What is forbidden while a stream is captured calls this first; false where one is. */
 bool emulator_allowed();
 

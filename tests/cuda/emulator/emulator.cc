@@ -190,6 +190,11 @@ void emulator_heal(void)
 	stays = last = cudaSuccess;
 }
 
+void emulator_leave_error(void)
+{
+	last = cudaErrorInvalidValue;
+}
+
 size_t emulator_shared_limit()
 {
 	static const char *given = getenv("EMULATOR_SHARED");
@@ -206,6 +211,12 @@ static void on_fault(int number)
 static bool asked_to_fail()
 {
 	static const char *file = getenv("EMULATOR_FAULT");
+	return file && unlink(file) == 0;
+}
+
+bool emulator_asked_to_refuse()
+{
+	static const char *file = getenv("EMULATOR_REFUSE");
 	return file && unlink(file) == 0;
 }
 

@@ -1,6 +1,7 @@
 /* What tests make the emulated device do. A program on it can be told by its environment:
  *   EMULATOR_SHARED=BYTES   what a block may have of shared memory (H100's 232,448 by default)
  *   EMULATOR_FAULT=FILE     the launch that finds FILE removes it and is an access to no memory
+ *   EMULATOR_REFUSE=FILE    the launch that finds FILE removes it and is refused: an error that passes
  *   EMULATOR_GONE=FILE      while FILE is there no device is found */
 #ifndef EMULATOR_FAULTS_H
 #define EMULATOR_FAULTS_H
@@ -29,5 +30,11 @@ extern "C"
 #endif
 	void
 	emulator_heal(void); /* takes back an error that stays, which no device does */
+
+#ifdef __cplusplus
+extern "C"
+#endif
+	void
+	emulator_leave_error(void); /* as a call does whose error nobody takes */
 
 #endif

@@ -25,7 +25,7 @@ static cudaError_t platform_launch(void (*kernel)(P...), dim3 grid, dim3 block, 
 	cudaError_t before = cudaGetLastError();
 	if (before != cudaSuccess) return before; /* a launch reports what nobody has taken */
 	if (shared > emulator_shared_limit() || block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 ||
-	    grid.x == 0 || grid.y == 0 || grid.z == 0)
+	    grid.x == 0 || grid.y == 0 || grid.z == 0 || emulator_asked_to_refuse())
 		return emulator_fail(cudaErrorInvalidValue);
 	return emulator_issue(stream, [=] { emulator_launch(grid, block, shared, [=] { kernel(args...); }); });
 }
