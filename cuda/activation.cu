@@ -80,11 +80,10 @@ __global__ void __launch_bounds__(256)
 	}
 }
 
-enum status cuda_activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
-				    struct tensor up)
+static enum status activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
+				      struct tensor up)
 {
 	struct cuda *c = cuda_begin(backend, "activation_forward", {y, gate});
-	TRY(check_activation_forward(backend, y, gate, up));
 	if (y.rows == 0 || y.cols == 0) return STATUS_OK;
 	if (cuda_chunked({y, gate, up}))
 		return LAUNCH(c, forward_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, (int)kind,
@@ -93,15 +92,20 @@ enum status cuda_activation_forward(struct backend *backend, enum activation kin
 		      view_of(gate), view_of(up), y.rows, y.cols);
 }
 
-enum status cuda_activation_backward(struct backend *backend, enum activation kind, struct tensor dgate, struct tensor dup,
-				     struct tensor dy, struct tensor gate, struct tensor up)
+static enum status activation_backward(struct backend *backend, enum activation kind, struct tensor dgate, struct tensor dup,
+				       struct tensor dy, struct tensor gate, struct tensor up)
 {
 	struct cuda *c = cuda_begin(backend, "activation_backward", {dgate, dy, gate});
-	TRY(check_activation_backward(backend, dgate, dup, dy, gate, up));
 	if (dy.rows == 0 || dy.cols == 0) return STATUS_OK;
 	if (cuda_chunked({dgate, dup, dy, gate, up}))
 		return LAUNCH(c, backward_kernel<8>, elementwise_grid(dy.rows, dy.cols, 8), elementwise_block(), 0, (int)kind,
 			      view_of(dgate), view_of(dup), view_of(dy), view_of(gate), view_of(up), dy.rows, dy.cols);
 	return LAUNCH(c, backward_kernel<1>, elementwise_grid(dy.rows, dy.cols, 1), elementwise_block(), 0, (int)kind,
 		      view_of(dgate), view_of(dup), view_of(dy), view_of(gate), view_of(up), dy.rows, dy.cols);
+}
+
+void cuda_activation_operations(struct backend_ops *ops)
+{
+	ops->activation_forward = activation_forward;
+	ops->activation_backward = activation_backward;
 }

@@ -213,12 +213,11 @@ template <typename T, int DIM> struct queries_fits {
 	static_assert(queries_tiles<T, DIM, (SHARED > SHARED_LEAST)>::SHARED <= SHARED_LEAST, "fits every device");
 };
 
-enum status cuda_attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
-				    struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
-				    struct tensor lse, struct tensor dout)
+static enum status attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
+				      struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+				      struct tensor lse, struct tensor dout)
 {
 	struct cuda *c = cuda_begin(backend, "attention_backward", {dq, dk, dv, q, k, v, out, lse, dout});
-	TRY(check_attention_backward(backend, shape, dq, dk, dv, q, k, v, out, lse, dout));
 	if (shape->batch == 0 || shape->tokens == 0) return STATUS_OK;
 	struct scratch delta(c);
 	TRY(delta.allocate((size_t)q.rows * (size_t)shape->heads * sizeof(float)));
@@ -249,4 +248,9 @@ enum status cuda_attention_backward(struct backend *backend, const struct attent
 			      view(dq), view(q), view(k), view(v), view(dout), (const float *)lse.data, lse.stride,
 			      delta.as<float>());
 	});
+}
+
+void cuda_attention_backward_operations(struct backend_ops *ops)
+{
+	ops->attention_backward = attention_backward;
 }

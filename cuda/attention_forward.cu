@@ -119,11 +119,10 @@ template <typename T, int DIM> struct forward_fits {
 	static_assert(forward_tiles<T, DIM, (SHARED > SHARED_LEAST)>::SHARED <= SHARED_LEAST, "fits every device");
 };
 
-enum status cuda_attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
-				   struct tensor q, struct tensor k, struct tensor v)
+static enum status attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
+				     struct tensor q, struct tensor k, struct tensor v)
 {
 	struct cuda *c = cuda_begin(backend, "attention_forward", {out, lse, q, k, v});
-	TRY(check_attention_forward(backend, shape, out, lse, q, k, v));
 	if (shape->batch == 0 || shape->tokens == 0) return STATUS_OK;
 	return attention_dispatch<forward_fits>(c, q.dtype, shape->head_dim, [&](auto type, auto dim, auto small) {
 		typedef decltype(type) T;
@@ -135,4 +134,9 @@ enum status cuda_attention_forward(struct backend *backend, const struct attenti
 			      heads_of<T>(out, shape->head_dim), (float *)lse.data, lse.stride, heads_of<T>(q, shape->head_dim),
 			      heads_of<T>(k, shape->head_dim), heads_of<T>(v, shape->head_dim));
 	});
+}
+
+void cuda_attention_forward_operations(struct backend_ops *ops)
+{
+	ops->attention_forward = attention_forward;
 }

@@ -1,6 +1,5 @@
 /* The CUDA backend: creation, errors and the table of its operations. */
 #include "cuda/memory.h"
-#include "cuda/recording.h"
 
 #include <atomic>
 #include <new>
@@ -83,55 +82,28 @@ static void destroy(struct backend *backend)
 	delete c;
 }
 
-static const struct backend_ops cuda_ops = {
-	.destroy = destroy,
-	.alloc = cuda_alloc,
-	.release = cuda_free,
-	.upload = cuda_upload,
-	.download = cuda_download,
-	.side_upload = cuda_side_upload,
-	.side_download = cuda_side_download,
-	.alloc_host = cuda_alloc_host,
-	.fetch = cuda_fetch,
-	.fetched = cuda_fetched,
-	.release_host = cuda_free_host,
-	.copy = cuda_copy,
-	.zero = cuda_zero,
-	.sync = cuda_sync,
-	.memory = cuda_memory,
-	.footprint = cuda_footprint,
-	.record_begin = cuda_record_begin,
-	.record_end = cuda_record_end,
-	.replay = cuda_replay,
-	.release_recording = cuda_release_recording,
-	.convert = cuda_convert,
-	.matmul = cuda_matmul,
-	.add_bias = cuda_add_bias,
-	.add = cuda_add,
-	.embed = cuda_embed,
-	.norm_forward = cuda_norm_forward,
-	.norm_backward = cuda_norm_backward,
-	.rope = cuda_rope,
-	.attention_forward = cuda_attention_forward,
-	.attention_backward = cuda_attention_backward,
-	.activation_forward = cuda_activation_forward,
-	.activation_backward = cuda_activation_backward,
-	.route = cuda_route,
-	.dispatch = cuda_dispatch,
-	.combine = cuda_combine,
-	.route_backward = cuda_route_backward,
-	.column_norms = cuda_column_norms,
-	.rank_rows = cuda_rank_rows,
-	.bin_ranks = cuda_bin_ranks,
-	.mask_weights = cuda_mask_weights,
-	.binned_gradient = cuda_binned_gradient,
-	.rates_forward = cuda_rates_forward,
-	.rates_backward = cuda_rates_backward,
-	.reconstruction = cuda_reconstruction,
-	.prodigy_step = cuda_prodigy_step,
-	.adamw_step = cuda_adamw_step,
-	.token_logprobs = cuda_token_logprobs,
-};
+static void set_operations(struct backend_ops *ops)
+{
+	ops->destroy = destroy;
+	cuda_activation_operations(ops);
+	cuda_attention_backward_operations(ops);
+	cuda_attention_forward_operations(ops);
+	cuda_binned_gradient_operations(ops);
+	cuda_elementwise_operations(ops);
+	cuda_footprint_operations(ops);
+	cuda_importance_operations(ops);
+	cuda_logprobs_operations(ops);
+	cuda_matmul_operations(ops);
+	cuda_memory_operations(ops);
+	cuda_norm_operations(ops);
+	cuda_optimizer_operations(ops);
+	cuda_rank_operations(ops);
+	cuda_rates_operations(ops);
+	cuda_reconstruction_operations(ops);
+	cuda_recording_operations(ops);
+	cuda_rope_operations(ops);
+	cuda_route_operations(ops);
+}
 
 static enum status open_device(struct cuda *c, size_t memory_limit)
 {
@@ -173,7 +145,8 @@ extern "C" enum status backend_cuda_create(size_t memory_limit, struct backend *
 				 error == cudaSuccess ? "the driver reports none" : cudaGetErrorString(error));
 	struct cuda *c = new (std::nothrow) cuda();
 	if (!c) return error_set(err, STATUS_NO_MEMORY, "no memory for the CUDA backend");
-	c->base.ops = &cuda_ops;
+	set_operations(&c->base.unchecked);
+	backend_check_operations(&c->base);
 	c->base.name = "cuda";
 	c->base.native_bf16 = true;
 	c->base.threads = 1;

@@ -117,11 +117,10 @@ static enum status bin_panel(struct cuda *c, float *out, int64_t out_stride, con
 		      (const uint8_t *)bin.data, bin.stride, weight.rows, weight.cols, bins);
 }
 
-enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
-				 struct tensor weight, struct tensor bin, bool shared)
+static enum status binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
+				   struct tensor weight, struct tensor bin, bool shared)
 {
 	struct cuda *c = cuda_begin(backend, "binned_gradient", {sums, dy, x, weight, bin});
-	TRY(check_binned_gradient(backend, sums, dy, x, weight, bin, shared));
 	int64_t rows = weight.rows, cols = weight.cols;
 	if (rows == 0 || cols == 0 || dy.rows == 0) {
 		CUDA_TRY(c, cudaMemset2DAsync(sums.data, (size_t)sums.stride * sizeof(float), 0, (size_t)sums.cols * sizeof(float),
@@ -143,10 +142,15 @@ enum status cuda_binned_gradient(struct backend *backend, struct tensor sums, st
 	for (int64_t first = 0; first < rows; first += panel) {
 		int64_t count = index_min(panel, rows - first);
 		struct tensor g = tensor_make(gradient.data, count, cols, DTYPE_F32);
-		TRY(cuda_matmul(backend, g, tensor_cols(dy, first, count), true, x, false, false));
+		TRY(backend->unchecked.matmul(backend, g, tensor_cols(dy, first, count), true, x, false, false));
 		c->call = call;
 		TRY(bin_panel(c, out + first * out_stride, out_stride, g, tensor_rows(weight, first, count),
 			      tensor_rows(bin, first, count), bins));
 	}
 	return shared ? sum_rows(c, (float *)sums.data, out, rows, bins) : STATUS_OK;
+}
+
+void cuda_binned_gradient_operations(struct backend_ops *ops)
+{
+	ops->binned_gradient = binned_gradient;
 }

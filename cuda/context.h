@@ -9,7 +9,6 @@
 
 extern "C" {
 #include "engine/compute/backend.h"
-#include "engine/compute/backend_check.h"
 }
 
 struct cuda_allocator;
@@ -111,82 +110,30 @@ static inline bool cuda_chunked(std::initializer_list<struct tensor> tensors)
 	return true;
 }
 
-/* ---- the operations, by file --------------------------------------------------------------------------------------------------- */
+/* ---- the operations ------------------------------------------------------------------------------------------------------------- */
 
-/* matmul.cu */
+/* What matmul.cu keeps. */
 enum status cuda_matmuls_create(struct cuda *c);
 void cuda_matmuls_destroy(struct cuda *c);
-enum status cuda_matmul(struct backend *, struct tensor c, struct tensor a, bool transpose_a, struct tensor b, bool transpose_b,
-			bool accumulate);
 
-/* elementwise.cu */
-enum status cuda_convert(struct backend *, struct tensor to, struct tensor from);
-enum status cuda_add_bias(struct backend *, struct tensor y, struct tensor bias);
-enum status cuda_add(struct backend *, struct tensor y, struct tensor x);
-enum status cuda_embed(struct backend *, struct tensor out, struct tensor table, const void *ids, float scale);
-
-/* norm.cu */
-enum status cuda_norm_forward(struct backend *, const struct norm *, struct tensor y, struct tensor stats, struct tensor x,
-			      struct tensor weight, struct tensor bias);
-enum status cuda_norm_backward(struct backend *, const struct norm *, struct tensor dx, struct tensor dy, struct tensor x,
-			       struct tensor stats, struct tensor weight, bool accumulate);
-
-/* rope.cu */
-enum status cuda_rope(struct backend *, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse);
-
-/* attention_forward.cu, attention_backward.cu */
-enum status cuda_attention_forward(struct backend *, const struct attention *, struct tensor out, struct tensor lse,
-				   struct tensor q, struct tensor k, struct tensor v);
-enum status cuda_attention_backward(struct backend *, const struct attention *, struct tensor dq, struct tensor dk,
-				    struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
-				    struct tensor lse, struct tensor dout);
-
-/* activation.cu */
-enum status cuda_activation_forward(struct backend *, enum activation, struct tensor y, struct tensor gate, struct tensor up);
-enum status cuda_activation_backward(struct backend *, enum activation, struct tensor dgate, struct tensor dup, struct tensor dy,
-				     struct tensor gate, struct tensor up);
-
-/* route.cu */
-enum status cuda_route(struct backend *, const struct routing *, struct tensor weights, void *experts, void *counts, void *places,
-		       void *sources, struct tensor logits);
-enum status cuda_dispatch(struct backend *, struct tensor to, struct tensor from, const void *sources, int chosen,
-			  struct tensor scale);
-enum status cuda_combine(struct backend *, struct tensor to, struct tensor from, const void *places, int chosen,
-			 struct tensor scale, bool accumulate);
-enum status cuda_route_backward(struct backend *, const struct routing *, struct tensor dlogits, struct tensor logits,
-				struct tensor weights, const void *experts, const void *places, struct tensor dy,
-				struct tensor outputs);
-
-/* importance.cu */
-enum status cuda_column_norms(struct backend *, void *sums, struct tensor x);
-enum status cuda_bin_ranks(struct backend *, struct tensor bin, struct tensor rank, int candidates);
-enum status cuda_mask_weights(struct backend *, struct tensor out, struct tensor weight, struct tensor rank, const void *threshold,
-			      bool shared);
-
-/* rank.cu */
-enum status cuda_rank_rows(struct backend *, enum importance, struct tensor rank, struct tensor weight, const void *sums,
-			   double sequences);
-
-/* binned_gradient.cu */
-enum status cuda_binned_gradient(struct backend *, struct tensor sums, struct tensor dy, struct tensor x, struct tensor weight,
-				 struct tensor bin, bool shared);
-
-/* rates.cu */
-enum status cuda_rates_forward(struct backend *, const struct rates *, struct tensor beta, void *s, void *threshold, void *stats,
-			       struct tensor theta, double target, double lambda);
-enum status cuda_rates_backward(struct backend *, const struct rates *, struct tensor dtheta, struct tensor theta,
-				struct tensor beta, struct tensor sums, const void *stats);
-
-/* reconstruction.cu */
-enum status cuda_reconstruction(struct backend *, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
-				bool accumulate);
-
-/* optimizer.cu */
-enum status cuda_prodigy_step(struct backend *, const struct prodigy *, int64_t n, void *theta, const void *theta0, void *m,
-			      void *v, void *s, const void *gradient, void *state);
-enum status cuda_adamw_step(struct backend *, const struct adamw *, int64_t n, void *theta, void *m, void *v, const void *gradient);
-
-/* logprobs.cu */
-enum status cuda_token_logprobs(struct backend *, void *out, struct tensor logits, const void *targets, float softcap);
+/* Each sets the operations of the file of that name. */
+void cuda_activation_operations(struct backend_ops *);
+void cuda_attention_backward_operations(struct backend_ops *);
+void cuda_attention_forward_operations(struct backend_ops *);
+void cuda_binned_gradient_operations(struct backend_ops *);
+void cuda_elementwise_operations(struct backend_ops *);
+void cuda_footprint_operations(struct backend_ops *);
+void cuda_importance_operations(struct backend_ops *);
+void cuda_logprobs_operations(struct backend_ops *);
+void cuda_matmul_operations(struct backend_ops *);
+void cuda_memory_operations(struct backend_ops *);
+void cuda_norm_operations(struct backend_ops *);
+void cuda_optimizer_operations(struct backend_ops *);
+void cuda_rank_operations(struct backend_ops *);
+void cuda_rates_operations(struct backend_ops *);
+void cuda_reconstruction_operations(struct backend_ops *);
+void cuda_recording_operations(struct backend_ops *);
+void cuda_rope_operations(struct backend_ops *);
+void cuda_route_operations(struct backend_ops *);
 
 #endif

@@ -62,10 +62,9 @@ __global__ void __launch_bounds__(256)
 	}
 }
 
-enum status cuda_convert(struct backend *backend, struct tensor to, struct tensor from)
+static enum status convert(struct backend *backend, struct tensor to, struct tensor from)
 {
 	struct cuda *c = cuda_begin(backend, "convert", {to, from});
-	TRY(check_convert(backend, to, from));
 	if (to.rows == 0 || to.cols == 0) return STATUS_OK;
 	if (cuda_chunked({to, from}))
 		return LAUNCH(c, convert_kernel<8>, elementwise_grid(to.rows, to.cols, 8), elementwise_block(), 0, view_of(to),
@@ -84,26 +83,31 @@ static enum status add_rows(struct cuda *c, const struct tensor &y, const struct
 		      one_row, y.rows, y.cols);
 }
 
-enum status cuda_add_bias(struct backend *backend, struct tensor y, struct tensor bias)
+static enum status add_bias(struct backend *backend, struct tensor y, struct tensor bias)
 {
-	TRY(check_add_bias(backend, y, bias));
 	return add_rows(cuda_begin(backend, "add_bias", {y, bias}), y, bias, true);
 }
 
-enum status cuda_add(struct backend *backend, struct tensor y, struct tensor x)
+static enum status add(struct backend *backend, struct tensor y, struct tensor x)
 {
-	TRY(check_add(backend, y, x));
 	return add_rows(cuda_begin(backend, "add", {y, x}), y, x, false);
 }
 
-enum status cuda_embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids, float scale)
+static enum status embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids, float scale)
 {
 	struct cuda *c = cuda_begin(backend, "embed", {out, table});
-	TRY(check_embed(backend, out, table, ids));
 	if (out.rows == 0 || out.cols == 0) return STATUS_OK;
 	if (cuda_chunked({out, table}))
 		return LAUNCH(c, embed_kernel<8>, elementwise_grid(out.rows, out.cols, 8), elementwise_block(), 0, view_of(out),
 			      view_of(table), (const int32_t *)ids, scale, out.rows, out.cols);
 	return LAUNCH(c, embed_kernel<1>, elementwise_grid(out.rows, out.cols, 1), elementwise_block(), 0, view_of(out),
 		      view_of(table), (const int32_t *)ids, scale, out.rows, out.cols);
+}
+
+void cuda_elementwise_operations(struct backend_ops *ops)
+{
+	ops->convert = convert;
+	ops->add_bias = add_bias;
+	ops->add = add;
+	ops->embed = embed;
 }

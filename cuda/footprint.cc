@@ -37,11 +37,11 @@ static struct plan_sizes sizes_of(const struct cuda *c, const struct workload *w
 	return s;
 }
 
-enum status cuda_footprint(struct backend *backend, const struct workload *workload, struct footprint *ret)
+static enum status predict(struct backend *backend, const struct workload *workload, struct footprint *ret)
 {
 	struct plan plan;
 	size_t free_bytes, total;
-	TRY(cuda_memory(backend, &free_bytes, &total));
+	TRY(backend->ops->memory(backend, &free_bytes, &total));
 	struct plan_sizes sizes = sizes_of((struct cuda *)backend, workload);
 	free_bytes += WORKSPACE_BYTES; /* the plan counts it, and the backend has taken it already */
 	/* What was handed out before and is handed out again may be an eighth larger than asked for; not all of it is. */
@@ -50,4 +50,9 @@ enum status cuda_footprint(struct backend *backend, const struct workload *workl
 	ret->available = free_bytes;
 	ret->streams_on_device = sizes.streams_on_device;
 	return STATUS_OK;
+}
+
+void cuda_footprint_operations(struct backend_ops *ops)
+{
+	ops->footprint = predict;
 }

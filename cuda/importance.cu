@@ -42,10 +42,9 @@ __global__ void __launch_bounds__(256) add_partials_kernel(double *sums, const d
 	sums[col] = sum;
 }
 
-enum status cuda_column_norms(struct backend *backend, void *sums, struct tensor x)
+static enum status column_norms(struct backend *backend, void *sums, struct tensor x)
 {
 	struct cuda *c = cuda_begin(backend, "column_norms", {x});
-	TRY(check_column_norms(backend, sums, x));
 	int64_t chunks = index_ceil_div(x.rows, CHUNK);
 	int n = cuda_chunked({x}) ? 8 : 1;
 	dim3 grid((unsigned)chunks, (unsigned)index_ceil_div(x.cols, 32 * n)), block(32, ACROSS);
@@ -90,10 +89,9 @@ __global__ void __launch_bounds__(256) bin_kernel(uint8_t *bin, int64_t bin_stri
 	}
 }
 
-enum status cuda_bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
 {
 	struct cuda *c = cuda_begin(backend, "bin_ranks", {bin, rank});
-	TRY(check_bin_ranks(backend, bin, rank, candidates));
 	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
 	if (cuda_chunked({bin, rank}))
 		return LAUNCH(c, bin_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0,
@@ -139,11 +137,10 @@ __global__ void __launch_bounds__(256) mask_kernel(view out, view weight, const 
 	}
 }
 
-enum status cuda_mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
-			      const void *threshold, bool shared)
+static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+				const void *threshold, bool shared)
 {
 	struct cuda *c = cuda_begin(backend, "mask_weights", {out, weight, rank});
-	TRY(check_mask_weights(backend, out, weight, rank, threshold));
 	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
 	if (cuda_chunked({out, weight, rank}))
 		return LAUNCH(c, mask_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0, view_of(out),
@@ -152,4 +149,11 @@ enum status cuda_mask_weights(struct backend *backend, struct tensor out, struct
 	return LAUNCH(c, mask_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, view_of(out),
 		      view_of(weight), (const uint16_t *)rank.data, rank.stride, (const int32_t *)threshold, shared, rank.rows,
 		      rank.cols);
+}
+
+void cuda_importance_operations(struct backend_ops *ops)
+{
+	ops->column_norms = column_norms;
+	ops->bin_ranks = bin_ranks;
+	ops->mask_weights = mask_weights;
 }

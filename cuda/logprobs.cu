@@ -44,10 +44,9 @@ __global__ void __launch_bounds__(BLOCK)
 	out[row] = (double)capped(target[0], softcap) - (double)most - log(sum);
 }
 
-enum status cuda_token_logprobs(struct backend *backend, void *out, struct tensor logits, const void *targets, float softcap)
+static enum status token_logprobs(struct backend *backend, void *out, struct tensor logits, const void *targets, float softcap)
 {
 	struct cuda *c = cuda_begin(backend, "token_logprobs", {logits});
-	TRY(check_token_logprobs(backend, out, logits, targets));
 	if (logits.rows == 0 || logits.cols == 0) return STATUS_OK;
 	dim3 grid((unsigned)logits.rows), block(BLOCK);
 	if (cuda_chunked({logits}))
@@ -55,4 +54,9 @@ enum status cuda_token_logprobs(struct backend *backend, void *out, struct tenso
 			      softcap, logits.cols);
 	return LAUNCH(c, logprobs_kernel<1>, grid, block, 0, (double *)out, view_of(logits), (const int32_t *)targets, softcap,
 		      logits.cols);
+}
+
+void cuda_logprobs_operations(struct backend_ops *ops)
+{
+	ops->token_logprobs = token_logprobs;
 }

@@ -214,11 +214,10 @@ static enum status run(struct cuda *c, const struct tensor &C, const struct tens
 	return status == CUBLAS_STATUS_SUCCESS ? STATUS_OK : fail(c, status, "cublasLtMatmul");
 }
 
-enum status cuda_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
-			bool transpose_b, bool accumulate)
+static enum status matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			  bool transpose_b, bool accumulate)
 {
 	struct cuda *cuda = cuda_begin(backend, "matmul", {c, a, b});
-	TRY(check_matmul(backend, c, a, transpose_a, b, transpose_b));
 	if (c.rows == 0 || c.cols == 0) return STATUS_OK;
 	if ((transpose_a ? a.rows : a.cols) == 0) { /* an empty sum, which cuBLASLt refuses */
 		size_t size = dtype_size(c.dtype);
@@ -230,12 +229,18 @@ enum status cuda_matmul(struct backend *backend, struct tensor c, struct tensor 
 	if (c.dtype == DTYPE_F32 || c.dtype == a.dtype) return run(cuda, c, a, transpose_a, b, transpose_b, accumulate);
 
 	/* cuBLASLt writes F32 or the inputs' type; another type is converted from F32. */
+	auto convert = backend->unchecked.convert;
 	struct scratch product(cuda);
 	TRY(product.allocate((size_t)c.rows * (size_t)c.cols * sizeof(float)));
 	struct tensor wide = tensor_make(product.data, c.rows, c.cols, DTYPE_F32);
-	if (accumulate) TRY(cuda_convert(backend, wide, c));
+	if (accumulate) TRY(convert(backend, wide, c));
 	TRY(run(cuda, wide, a, transpose_a, b, transpose_b, accumulate));
-	return cuda_convert(backend, c, wide);
+	return convert(backend, c, wide);
+}
+
+void cuda_matmul_operations(struct backend_ops *ops)
+{
+	ops->matmul = matmul;
 }
 
 /* ---- for benches ------------------------------------------------------------------------------------------------------------------ */

@@ -134,7 +134,7 @@ static bool is_pinned(const struct cuda *c, const void *host, size_t bytes)
 	return part.second.pinned && (size_t)((const char *)host - part.first) + bytes <= part.second.bytes;
 }
 
-enum status cuda_upload(struct backend *backend, void *device, const void *host, size_t bytes)
+static enum status upload(struct backend *backend, void *device, const void *host, size_t bytes)
 {
 	struct cuda *c = cuda_begin(backend, "upload", {});
 	if (is_pinned(c, host, bytes))
@@ -156,7 +156,7 @@ enum status cuda_read(struct cuda *c, void *host, const void *device, size_t byt
 }
 
 /* Where the system does not let so much be pinned, it is memory like any other. */
-enum status cuda_alloc_host(struct backend *backend, size_t bytes, void **ret)
+static enum status alloc_host(struct backend *backend, size_t bytes, void **ret)
 {
 	struct cuda *c = cuda_begin(backend, "alloc_host", {});
 	void *p = nullptr;
@@ -171,7 +171,7 @@ enum status cuda_alloc_host(struct backend *backend, size_t bytes, void **ret)
 	return STATUS_OK;
 }
 
-void cuda_free_host(struct backend *backend, void *p)
+static void release_host(struct backend *backend, void *p)
 {
 	struct cuda *c = (struct cuda *)backend;
 	auto found = c->host_memory->parts.find((char *)p);
@@ -186,10 +186,10 @@ void cuda_free_host(struct backend *backend, void *p)
 }
 
 /* The copy waits for the operations so far, the operations after `fetched` for the copy. */
-enum status cuda_fetch(struct backend *backend, void *device, const void *host, size_t bytes)
+static enum status fetch(struct backend *backend, void *device, const void *host, size_t bytes)
 {
 	struct cuda *c = cuda_begin(backend, "fetch", {});
-	if (!is_pinned(c, host, bytes)) return cuda_upload(backend, device, host, bytes);
+	if (!is_pinned(c, host, bytes)) return upload(backend, device, host, bytes);
 	CUDA_TRY(c, cudaEventRecord(c->before_fetch, c->stream));
 	CUDA_TRY(c, cudaStreamWaitEvent(c->copy_stream, c->before_fetch, 0));
 	CUDA_TRY(c, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, c->copy_stream));
@@ -197,14 +197,14 @@ enum status cuda_fetch(struct backend *backend, void *device, const void *host, 
 	return STATUS_OK;
 }
 
-enum status cuda_fetched(struct backend *backend)
+static enum status fetched(struct backend *backend)
 {
 	struct cuda *c = cuda_begin(backend, "fetched", {});
 	CUDA_TRY(c, cudaStreamWaitEvent(c->stream, c->after_fetch, 0));
 	return STATUS_OK;
 }
 
-enum status cuda_download(struct backend *backend, void *host, const void *device, size_t bytes)
+static enum status download(struct backend *backend, void *host, const void *device, size_t bytes)
 {
 	return cuda_read(cuda_begin(backend, "download", {}), host, device, bytes);
 }
@@ -217,7 +217,7 @@ static enum status side_failed(struct error *err, const char *name, cudaError_t 
 			 cudaGetErrorName(error));
 }
 
-enum status cuda_side_upload(struct backend *backend, void *device, const void *host, size_t bytes, struct error *err)
+static enum status side_upload(struct backend *backend, void *device, const void *host, size_t bytes, struct error *err)
 {
 	cuda_staging *s = ((struct cuda *)backend)->side;
 	cudaError_t error = send(s, device, host, bytes);
@@ -225,7 +225,7 @@ enum status cuda_side_upload(struct backend *backend, void *device, const void *
 	return error == cudaSuccess ? STATUS_OK : side_failed(err, "side_upload", error, bytes);
 }
 
-enum status cuda_side_download(struct backend *backend, void *host, const void *device, size_t bytes, struct error *err)
+static enum status side_download(struct backend *backend, void *host, const void *device, size_t bytes, struct error *err)
 {
 	cudaError_t error = receive(((struct cuda *)backend)->side, host, device, bytes);
 	return error == cudaSuccess ? STATUS_OK : side_failed(err, "side_download", error, bytes);
@@ -253,7 +253,7 @@ enum status cuda_memory_create(struct cuda *c, size_t limit)
 void cuda_memory_destroy(struct cuda *c)
 {
 	while (c->host_memory && !c->host_memory->parts.empty())
-		cuda_free_host(&c->base, c->host_memory->parts.begin()->first);
+		release_host(&c->base, c->host_memory->parts.begin()->first);
 	delete c->host_memory;
 	staging_destroy(c->staging);
 	staging_destroy(c->side);
@@ -374,12 +374,12 @@ void cuda_scratch_release(struct cuda *c, struct cuda_scratch *scratch)
 	delete scratch;
 }
 
-enum status cuda_alloc(struct backend *backend, size_t bytes, void **ret)
+static enum status alloc(struct backend *backend, size_t bytes, void **ret)
 {
 	struct cuda *c = cuda_begin(backend, "alloc", {});
 	size_t free_bytes, total;
 	if (bytes >= LARGE) {
-		TRY(cuda_memory(backend, &free_bytes, &total));
+		TRY(backend->unchecked.memory(backend, &free_bytes, &total));
 		c = cuda_begin(backend, "alloc", {});
 		if (bytes > free_bytes || free_bytes - bytes < reserve(total))
 			return cuda_refuse(c, STATUS_NO_MEMORY,
@@ -389,7 +389,7 @@ enum status cuda_alloc(struct backend *backend, size_t bytes, void **ret)
 	return cuda_allocate(c, bytes, ret);
 }
 
-void cuda_free(struct backend *backend, void *p)
+static void release(struct backend *backend, void *p)
 {
 	struct cuda *c = (struct cuda *)backend;
 	/* A recording has run nothing that could be waited for, and a wait would end it. */
@@ -400,28 +400,28 @@ void cuda_free(struct backend *backend, void *p)
 	cuda_release(c, p);
 }
 
-enum status cuda_copy(struct backend *backend, void *to, const void *from, size_t bytes)
+static enum status copy(struct backend *backend, void *to, const void *from, size_t bytes)
 {
 	struct cuda *c = cuda_begin(backend, "copy", {});
 	if (bytes) CUDA_TRY(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->stream));
 	return STATUS_OK;
 }
 
-enum status cuda_zero(struct backend *backend, void *device, size_t bytes)
+static enum status zero(struct backend *backend, void *device, size_t bytes)
 {
 	struct cuda *c = cuda_begin(backend, "zero", {});
 	if (bytes) CUDA_TRY(c, cudaMemsetAsync(device, 0, bytes, c->stream));
 	return STATUS_OK;
 }
 
-enum status cuda_sync(struct backend *backend)
+static enum status sync(struct backend *backend)
 {
 	struct cuda *c = cuda_begin(backend, "sync", {});
 	CUDA_TRY(c, cudaStreamSynchronize(c->stream));
 	return STATUS_OK;
 }
 
-enum status cuda_memory(struct backend *backend, size_t *ret_free, size_t *ret_total)
+static enum status memory(struct backend *backend, size_t *ret_free, size_t *ret_total)
 {
 	struct cuda *c = cuda_begin(backend, "memory", {});
 	cuda_allocator *a = c->allocator;
@@ -435,4 +435,22 @@ enum status cuda_memory(struct backend *backend, size_t *ret_free, size_t *ret_t
 	*ret_free = free_bytes;
 	*ret_total = total;
 	return STATUS_OK;
+}
+
+void cuda_memory_operations(struct backend_ops *ops)
+{
+	ops->alloc = alloc;
+	ops->release = release;
+	ops->upload = upload;
+	ops->download = download;
+	ops->side_upload = side_upload;
+	ops->side_download = side_download;
+	ops->alloc_host = alloc_host;
+	ops->fetch = fetch;
+	ops->fetched = fetched;
+	ops->release_host = release_host;
+	ops->copy = copy;
+	ops->zero = zero;
+	ops->sync = sync;
+	ops->memory = memory;
 }

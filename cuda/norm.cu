@@ -128,11 +128,10 @@ template <typename F> static enum status choose(int64_t length, bool chunked, F 
 		       : f(std::integral_constant<int, 32>(), std::integral_constant<int, 1>());
 }
 
-enum status cuda_norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats,
-			      struct tensor x, struct tensor weight, struct tensor bias)
+static enum status norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats,
+				struct tensor x, struct tensor weight, struct tensor bias)
 {
 	struct cuda *c = cuda_begin(backend, "norm_forward", {y, x, weight});
-	TRY(check_norm_forward(backend, norm, y, stats, x, weight, bias));
 	int64_t vectors = x.rows * norm->groups, length = x.cols / norm->groups;
 	if (vectors == 0 || length == 0) return STATUS_OK;
 	return choose(length, length % 8 == 0 && cuda_chunked({y, x, weight, bias}), [&](auto threads, auto n) {
@@ -143,11 +142,10 @@ enum status cuda_norm_forward(struct backend *backend, const struct norm *norm, 
 	});
 }
 
-enum status cuda_norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy,
-			       struct tensor x, struct tensor stats, struct tensor weight, bool accumulate)
+static enum status norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy,
+				 struct tensor x, struct tensor stats, struct tensor weight, bool accumulate)
 {
 	struct cuda *c = cuda_begin(backend, "norm_backward", {dx, dy, x, weight});
-	TRY(check_norm_backward(backend, norm, dx, dy, x, stats, weight));
 	int64_t vectors = x.rows * norm->groups, length = x.cols / norm->groups;
 	if (vectors == 0 || length == 0) return STATUS_OK;
 	return choose(length, length % 8 == 0 && cuda_chunked({dx, dy, x, weight}), [&](auto threads, auto n) {
@@ -156,4 +154,10 @@ enum status cuda_norm_backward(struct backend *backend, const struct norm *norm,
 			      norm->weight_offset, norm->groups, accumulate, view_of(dx), view_of(dy), view_of(x), view_of(stats),
 			      view_of(weight), vectors, length);
 	});
+}
+
+void cuda_norm_operations(struct backend_ops *ops)
+{
+	ops->norm_forward = norm_forward;
+	ops->norm_backward = norm_backward;
 }

@@ -145,11 +145,10 @@ static int blocks_for(int64_t n)
 	return (int)index_max(1, index_min(MOST_BLOCKS, index_ceil_div(n, 4 * BLOCK)));
 }
 
-enum status cuda_prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
-			      void *m, void *v, void *s, const void *gradient, void *state)
+static enum status prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
+				void *m, void *v, void *s, const void *gradient, void *state)
 {
 	struct cuda *c = cuda_begin(backend, "prodigy_step", {});
-	TRY(check_prodigy_step(backend, n, state));
 	int blocks = blocks_for(n);
 	struct scratch partial(c), move(c);
 	TRY(partial.allocate(2 * (size_t)blocks * sizeof(double)));
@@ -163,11 +162,10 @@ enum status cuda_prodigy_step(struct backend *backend, const struct prodigy *pro
 		      (const float *)m, (const float *)v);
 }
 
-enum status cuda_adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
-			    const void *gradient)
+static enum status adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
+			      const void *gradient)
 {
 	struct cuda *c = cuda_begin(backend, "adamw_step", {});
-	TRY(check_adamw_step(backend, adamw, n));
 	double correction1 = 1 - pow((double)adamw->beta1, adamw->step), correction2 = 1 - pow((double)adamw->beta2, adamw->step);
 	struct adamw_factors factors = {adamw->beta1,
 					adamw->beta2,
@@ -179,4 +177,10 @@ enum status cuda_adamw_step(struct backend *backend, const struct adamw *adamw, 
 					adamw->eps};
 	return LAUNCH(c, adamw_kernel, dim3((unsigned)blocks_for(n)), dim3(BLOCK), 0, factors, n, (float *)theta, (float *)m,
 		      (float *)v, (const float *)gradient);
+}
+
+void cuda_optimizer_operations(struct backend_ops *ops)
+{
+	ops->prodigy_step = prodigy_step;
+	ops->adamw_step = adamw_step;
 }

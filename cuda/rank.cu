@@ -107,11 +107,10 @@ __global__ void __launch_bounds__(THREADS) rank_kernel(uint16_t *rank, uint32_t 
 	}
 }
 
-enum status cuda_rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
-			   const void *sums, double sequences)
+static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			     const void *sums, double sequences)
 {
 	struct cuda *c = cuda_begin(backend, "rank_rows", {rank, weight});
-	TRY(check_rank_rows(backend, importance, rank, weight, sums, sequences));
 	struct scratch entries(c), scale(c), bad(c);
 	uint32_t bad_row;
 	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
@@ -130,4 +129,9 @@ enum status cuda_rank_rows(struct backend *backend, enum importance importance, 
 	return bad_row == UINT32_MAX ? STATUS_OK
 				     : cuda_refuse(c, STATUS_NUMERIC, "a NaN among the importances of row %u of [%lld, %lld]",
 						   bad_row, (long long)weight.rows, (long long)weight.cols);
+}
+
+void cuda_rank_operations(struct backend_ops *ops)
+{
+	ops->rank_rows = rank_rows;
 }

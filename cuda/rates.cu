@@ -104,11 +104,10 @@ __global__ void __launch_bounds__(32 * WARPS)
 	}
 }
 
-enum status cuda_rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, void *s, void *threshold,
-			       void *stats, struct tensor theta, double target, double lambda)
+static enum status rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, void *s, void *threshold,
+				 void *stats, struct tensor theta, double target, double lambda)
 {
 	struct cuda *c = cuda_begin(backend, "rates_forward", {beta, theta});
-	TRY(check_rates_forward(backend, rates, beta, s, threshold, stats, theta, target));
 	TRY(LAUNCH(c, forward_kernel, dim3((unsigned)index_ceil_div(rates->groups, WARPS)), dim3(32 * WARPS), 0, (float *)beta.data,
 		   beta.stride, (float *)s, (int32_t *)threshold, (const float *)theta.data, theta.stride,
 		   (const int32_t *)rates->cols, rates->parameterization == PARAM_SIGMOID, rates->candidates, rates->groups));
@@ -116,13 +115,18 @@ enum status cuda_rates_forward(struct backend *backend, const struct rates *rate
 		      (const double *)rates->share, rates->groups, target, lambda);
 }
 
-enum status cuda_rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
-				struct tensor beta, struct tensor sums, const void *stats)
+static enum status rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
+				  struct tensor beta, struct tensor sums, const void *stats)
 {
 	struct cuda *c = cuda_begin(backend, "rates_backward", {dtheta, theta, beta, sums});
-	TRY(check_rates_backward(backend, rates, dtheta, theta, beta, sums, stats));
 	return LAUNCH(c, backward_kernel, dim3((unsigned)index_ceil_div(rates->groups, WARPS)), dim3(32 * WARPS), 0,
 		      (float *)dtheta.data, dtheta.stride, (const float *)theta.data, theta.stride, (const float *)beta.data,
 		      beta.stride, (const float *)sums.data, sums.stride, (const double *)rates->share, (const double *)stats,
 		      rates->parameterization == PARAM_SIGMOID, rates->candidates, rates->groups);
+}
+
+void cuda_rates_operations(struct backend_ops *ops)
+{
+	ops->rates_forward = rates_forward;
+	ops->rates_backward = rates_backward;
 }

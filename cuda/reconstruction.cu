@@ -93,11 +93,10 @@ __global__ void __launch_bounds__(256) gradient_kernel(view dy, view y, view ref
 	}
 }
 
-enum status cuda_reconstruction(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
-				bool accumulate)
+static enum status reconstruction(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				  bool accumulate)
 {
 	struct cuda *c = cuda_begin(backend, "reconstruction", {dy, y, ref});
-	TRY(check_reconstruction(backend, stats, dy, y, ref));
 	int64_t chunks = index_ceil_div(y.rows, CHUNK);
 	int blocks = (int)index_ceil_div(y.cols, BLOCK), n = cuda_chunked({y, ref}) ? 8 : 1;
 	dim3 grid((unsigned)chunks, (unsigned)index_ceil_div(y.cols, 32 * n)), block(32, ACROSS);
@@ -123,4 +122,9 @@ enum status cuda_reconstruction(struct backend *backend, void *stats, struct ten
 			      view_of(y), view_of(ref), scale.as<float>(), y.rows, y.cols);
 	return LAUNCH(c, gradient_kernel<1>, elementwise_grid(y.rows, y.cols, 1), elementwise_block(), 0, view_of(dy), view_of(y),
 		      view_of(ref), scale.as<float>(), y.rows, y.cols);
+}
+
+void cuda_reconstruction_operations(struct backend_ops *ops)
+{
+	ops->reconstruction = reconstruction;
 }

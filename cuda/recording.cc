@@ -1,15 +1,14 @@
-#include "cuda/recording.h"
+/* Runs of operations as CUDA graphs. */
+#include "cuda/memory.h"
 
 #include <new>
-
-#include "cuda/memory.h"
 
 struct recording {
 	cudaGraphExec_t graph = nullptr;
 	struct cuda_scratch *scratch = nullptr;
 };
 
-enum status cuda_record_begin(struct backend *backend)
+static enum status record_begin(struct backend *backend)
 {
 	struct cuda *c = cuda_begin(backend, "record_begin", {});
 	/* Of this thread alone: another one may transfer meanwhile. */
@@ -36,7 +35,7 @@ static enum status instantiate(struct cuda *c, cudaGraph_t graph, struct recordi
 	return STATUS_OK;
 }
 
-enum status cuda_record_end(struct backend *backend, struct recording **ret)
+static enum status record_end(struct backend *backend, struct recording **ret)
 {
 	struct cuda *c = cuda_begin(backend, "record_end", {});
 	struct cuda_scratch *scratch = nullptr;
@@ -56,14 +55,14 @@ enum status cuda_record_end(struct backend *backend, struct recording **ret)
 	return status;
 }
 
-enum status cuda_replay(struct backend *backend, struct recording *recording)
+static enum status replay(struct backend *backend, struct recording *recording)
 {
 	struct cuda *c = cuda_begin(backend, "replay", {});
 	CUDA_TRY(c, cudaGraphLaunch(recording->graph, c->stream));
 	return STATUS_OK;
 }
 
-void cuda_release_recording(struct backend *backend, struct recording *recording)
+static void release_recording(struct backend *backend, struct recording *recording)
 {
 	struct cuda *c = (struct cuda *)backend;
 	if (!recording) return;
@@ -71,4 +70,12 @@ void cuda_release_recording(struct backend *backend, struct recording *recording
 	(void)cudaGraphExecDestroy(recording->graph);
 	cuda_scratch_release(c, recording->scratch);
 	delete recording;
+}
+
+void cuda_recording_operations(struct backend_ops *ops)
+{
+	ops->record_begin = record_begin;
+	ops->record_end = record_end;
+	ops->replay = replay;
+	ops->release_recording = release_recording;
 }

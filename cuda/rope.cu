@@ -30,10 +30,9 @@ __global__ void __launch_bounds__(256)
 	}
 }
 
-enum status cuda_rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
+static enum status rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
 {
 	struct cuda *c = cuda_begin(backend, "rope", {x, table});
-	TRY(check_rope(backend, x, table, head_dim, rotary));
 	int64_t pairs = x.cols / head_dim * (rotary / 2);
 	if (x.rows == 0 || pairs == 0) return STATUS_OK;
 	if (rotary % 16 == 0 && head_dim % 8 == 0 && cuda_chunked({x, table}))
@@ -41,4 +40,9 @@ enum status cuda_rope(struct backend *backend, struct tensor x, struct tensor ta
 			      view_of(table), table.rows, x.rows, pairs, head_dim, rotary, inverse);
 	return LAUNCH(c, rope_kernel<1>, elementwise_grid(x.rows, pairs, 1), elementwise_block(), 0, view_of(x), view_of(table),
 		      table.rows, x.rows, pairs, head_dim, rotary, inverse);
+}
+
+void cuda_rope_operations(struct backend_ops *ops)
+{
+	ops->rope = rope;
 }

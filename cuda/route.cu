@@ -190,11 +190,10 @@ __global__ void __launch_bounds__(DOT_BLOCK)
 	}
 }
 
-enum status cuda_route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
-		       void *places, void *sources, struct tensor logits)
+static enum status route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
+			 void *places, void *sources, struct tensor logits)
 {
 	struct cuda *c = cuda_begin(backend, "route", {weights, logits});
-	TRY(check_route(backend, routing, weights, experts, counts, places, sources, logits));
 	int64_t tokens = logits.rows, choices = tokens * routing->chosen;
 	dim3 each((unsigned)routing->experts), block(BLOCK);
 	if (tokens > 0)
@@ -205,11 +204,10 @@ enum status cuda_route(struct backend *backend, const struct routing *routing, s
 		      (const int32_t *)counts, choices, routing_rows(routing, tokens));
 }
 
-enum status cuda_dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
-			  struct tensor scale)
+static enum status dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
+			    struct tensor scale)
 {
 	struct cuda *c = cuda_begin(backend, "dispatch", {to, from});
-	TRY(check_dispatch(backend, to, from, sources, chosen, scale));
 	if (to.rows == 0 || to.cols == 0) return STATUS_OK;
 	if (cuda_chunked({to, from}))
 		return LAUNCH(c, dispatch_kernel<8>, elementwise_grid(to.rows, to.cols, 8), elementwise_block(), 0, view_of(to),
@@ -218,11 +216,10 @@ enum status cuda_dispatch(struct backend *backend, struct tensor to, struct tens
 		      view_of(from), (const int32_t *)sources, chosen, (const float *)scale.data, to.rows, to.cols);
 }
 
-enum status cuda_combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
-			 struct tensor scale, bool accumulate)
+static enum status combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
+			   struct tensor scale, bool accumulate)
 {
 	struct cuda *c = cuda_begin(backend, "combine", {to, from});
-	TRY(check_combine(backend, to, from, places, chosen, scale));
 	if (to.rows == 0 || to.cols == 0) return STATUS_OK;
 	if (cuda_chunked({to, from}))
 		return LAUNCH(c, combine_kernel<8>, elementwise_grid(to.rows, to.cols, 8), elementwise_block(), 0, view_of(to),
@@ -232,12 +229,11 @@ enum status cuda_combine(struct backend *backend, struct tensor to, struct tenso
 		      view_of(from), (const int32_t *)places, chosen, (const float *)scale.data, accumulate, to.rows, to.cols);
 }
 
-enum status cuda_route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits, struct tensor logits,
-				struct tensor weights, const void *experts, const void *places, struct tensor dy,
-				struct tensor outputs)
+static enum status route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits,
+				  struct tensor logits, struct tensor weights, const void *experts, const void *places,
+				  struct tensor dy, struct tensor outputs)
 {
 	struct cuda *c = cuda_begin(backend, "route_backward", {dlogits, logits, weights, dy, outputs});
-	TRY(check_route_backward(backend, routing, dlogits, logits, weights, experts, places, dy, outputs));
 	if (dy.rows == 0) return STATUS_OK;
 	dim3 grid((unsigned)dy.rows), block(DOT_BLOCK);
 	if (cuda_chunked({dy, outputs}))
@@ -247,4 +243,12 @@ enum status cuda_route_backward(struct backend *backend, const struct routing *r
 	return LAUNCH(c, route_backward_kernel<1>, grid, block, 0, *routing, view_of(dlogits), view_of(logits),
 		      (const float *)weights.data, weights.stride, (const int32_t *)experts, (const int32_t *)places, view_of(dy),
 		      view_of(outputs), dy.cols);
+}
+
+void cuda_route_operations(struct backend_ops *ops)
+{
+	ops->route = route;
+	ops->dispatch = dispatch;
+	ops->combine = combine;
+	ops->route_backward = route_backward;
 }

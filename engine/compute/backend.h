@@ -271,7 +271,9 @@ struct backend_ops {
 };
 
 struct backend {
-	const struct backend_ops *ops;
+	const struct backend_ops *ops; /* what all others call: checks the operands' shapes and types (engine/compute/ops.c) */
+	/* The backend's own functions, which trust their operands, and those behind `ops`. What is NULL in one is NULL in the other. */
+	struct backend_ops unchecked, checked;
 	const char *name;   /* "cpu" or "cuda" */
 	char device[128];   /* what it computes on, for people */
 	char bus[20];       /* the device's PCI bus id, "0000:1b:00.0"; "" for none */
@@ -291,6 +293,9 @@ enum status backend_cuda_create(size_t memory_limit, struct backend **ret, struc
 /* Whether this process has lost the device: an access to no memory, say, after which the driver answers its every call with an error. Only
  * another process can use the device again; backend_cuda_create gives STATUS_BACKEND. Any thread may ask. */
 bool backend_cuda_lost(void);
+
+/* Puts the checks before the operations in `unchecked`; for who creates a backend, at the end. */
+void backend_check_operations(struct backend *);
 
 static inline void backend_destroy(struct backend *backend)
 {

@@ -20,6 +20,19 @@ static void expect_refusal(enum status status, const char *operation, const char
 	BACKEND->error = (struct error){0};
 }
 
+/* Every operation that takes tensors stands behind the checks: from `convert` on, that is all of them. */
+static void test_all_are_checked(void **state)
+{
+	(void)state;
+	void (*checked)(void), (*unchecked)(void);
+	for (size_t at = offsetof(struct backend_ops, convert); at < sizeof(struct backend_ops); at += sizeof checked) {
+		memcpy(&checked, (const char *)OPS + at, sizeof checked);
+		memcpy(&unchecked, (const char *)&BACKEND->unchecked + at, sizeof unchecked);
+		if (!checked || !unchecked) fail_msg("the backend lacks the operation at byte %zu of struct backend_ops", at);
+		if (checked == unchecked) fail_msg("the operation at byte %zu of struct backend_ops is not checked", at);
+	}
+}
+
 static void test_shapes(void **state)
 {
 	(void)state;
@@ -126,10 +139,8 @@ static void test_no_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_shapes),
-		cmocka_unit_test(test_too_wide),
-		cmocka_unit_test(test_nan_importance),
-		cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_all_are_checked), cmocka_unit_test(test_shapes),    cmocka_unit_test(test_too_wide),
+		cmocka_unit_test(test_nan_importance),  cmocka_unit_test(test_no_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

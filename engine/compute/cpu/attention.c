@@ -17,12 +17,11 @@ static size_t tiles_size(const struct attention_job *job)
 	return (size_t)job->shape.batch * (size_t)job->shape.kv_heads * (size_t)job->tiles * ATTENTION_TILE * (size_t)job->width;
 }
 
-enum status cpu_attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
-				  struct tensor q, struct tensor k, struct tensor v)
+static enum status attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
+				     struct tensor q, struct tensor k, struct tensor v)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	const struct attention_kernels *kernels = cpu->kernels->attention;
-	TRY(check_attention_forward(backend, shape, out, lse, q, k, v));
 	struct attention_job job = job_of(shape);
 	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
 	void *scratch;
@@ -61,13 +60,12 @@ static int choose_parts(const struct attention_job *job, int threads)
 	return parts;
 }
 
-enum status cpu_attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
-				   struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
-				   struct tensor lse, struct tensor dout)
+static enum status attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
+				      struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+				      struct tensor lse, struct tensor dout)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	const struct attention_kernels *kernels = cpu->kernels->attention;
-	TRY(check_attention_backward(backend, shape, dq, dk, dv, q, k, v, out, lse, dout));
 	struct attention_job job = job_of(shape);
 	job.parts = choose_parts(&job, backend->threads);
 	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
@@ -104,4 +102,10 @@ enum status cpu_attention_backward(struct backend *backend, const struct attenti
 		kernels->reduce(&job, tiles.first, tiles.last);
 	}
 	return STATUS_OK;
+}
+
+void cpu_attention_operations(struct backend_ops *ops)
+{
+	ops->attention_forward = attention_forward;
+	ops->attention_backward = attention_backward;
 }

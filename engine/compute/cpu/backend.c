@@ -101,48 +101,29 @@ static void cpu_destroy(struct backend *backend)
 	free(cpu);
 }
 
-static const struct backend_ops operations = {
-	.destroy = cpu_destroy,
-	.alloc = cpu_alloc,
-	.release = cpu_release,
-	.upload = cpu_upload,
-	.download = cpu_upload,
-	.side_upload = cpu_side_copy,
-	.side_download = cpu_side_copy,
-	.alloc_host = cpu_alloc,
-	.release_host = cpu_release,
-	.copy = cpu_upload,
-	.zero = cpu_zero,
-	.sync = cpu_sync,
-	.memory = cpu_memory,
-	.convert = cpu_convert,
-	.matmul = cpu_matmul,
-	.add_bias = cpu_add_bias,
-	.add = cpu_add,
-	.embed = cpu_embed,
-	.norm_forward = cpu_norm_forward,
-	.norm_backward = cpu_norm_backward,
-	.rope = cpu_rope,
-	.attention_forward = cpu_attention_forward,
-	.attention_backward = cpu_attention_backward,
-	.activation_forward = cpu_activation_forward,
-	.activation_backward = cpu_activation_backward,
-	.route = cpu_route,
-	.dispatch = cpu_dispatch,
-	.combine = cpu_combine,
-	.route_backward = cpu_route_backward,
-	.column_norms = cpu_column_norms,
-	.rank_rows = cpu_rank_rows,
-	.bin_ranks = cpu_bin_ranks,
-	.mask_weights = cpu_mask_weights,
-	.binned_gradient = cpu_binned_gradient,
-	.rates_forward = cpu_rates_forward,
-	.rates_backward = cpu_rates_backward,
-	.reconstruction = cpu_reconstruction,
-	.prodigy_step = cpu_prodigy_step,
-	.adamw_step = cpu_adamw_step,
-	.token_logprobs = cpu_token_logprobs,
-};
+static void set_operations(struct backend_ops *ops)
+{
+	ops->destroy = cpu_destroy;
+	ops->alloc = cpu_alloc;
+	ops->release = cpu_release;
+	ops->upload = cpu_upload;
+	ops->download = cpu_upload;
+	ops->side_upload = cpu_side_copy;
+	ops->side_download = cpu_side_copy;
+	ops->alloc_host = cpu_alloc;
+	ops->release_host = cpu_release;
+	ops->copy = cpu_upload;
+	ops->zero = cpu_zero;
+	ops->sync = cpu_sync;
+	ops->memory = cpu_memory;
+	cpu_attention_operations(ops);
+	cpu_gradient_operations(ops);
+	cpu_layer_operations(ops);
+	cpu_learn_operations(ops);
+	cpu_matmul_operations(ops);
+	cpu_prune_operations(ops);
+	cpu_route_operations(ops);
+}
 
 #define KERNELS(isa)                                                                                                               \
 	{                                                                                                                          \
@@ -197,7 +178,8 @@ enum status backend_cpu_create(int threads, struct backend **ret, struct error *
 	struct cpu_backend *cpu = calloc(1, sizeof *cpu);
 	if (!cpu) return error_set(err, STATUS_NO_MEMORY, "no memory for the CPU backend");
 	cpu->kernels = kernels;
-	cpu->base.ops = &operations;
+	set_operations(&cpu->base.unchecked);
+	backend_check_operations(&cpu->base);
 	cpu->base.name = "cpu";
 	cpu->base.unified = true;
 	cpu->base.native_bf16 = has_native_bf16();

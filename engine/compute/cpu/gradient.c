@@ -41,11 +41,10 @@ static void by_blocks(struct cpu_backend *cpu, const struct gradient_job *job, f
 	}
 }
 
-enum status cpu_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
-				struct tensor weight, struct tensor bin, bool shared)
+static enum status binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
+				   struct tensor weight, struct tensor bin, bool shared)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_binned_gradient(backend, sums, dy, x, weight, bin, shared));
 	int64_t rows = weight.rows, cols = weight.cols, tokens = dy.rows, bins = sums.cols;
 	bool native = backend->native_bf16 && dy.dtype == DTYPE_BF16 && rows && cols && tokens;
 	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
@@ -76,4 +75,9 @@ enum status cpu_binned_gradient(struct backend *backend, struct tensor sums, str
 		((float *)sums.data)[b] = (float)sum;
 	}
 	return STATUS_OK;
+}
+
+void cpu_gradient_operations(struct backend_ops *ops)
+{
+	ops->binned_gradient = binned_gradient;
 }

@@ -2,11 +2,10 @@
 
 #include "engine/compute/cpu/cpu.h"
 
-enum status cpu_rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, void *s, void *threshold,
-			      void *stats, struct tensor theta, double target, double lambda)
+static enum status rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, void *s, void *threshold,
+				 void *stats, struct tensor theta, double target, double lambda)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_rates_forward(backend, rates, beta, s, threshold, stats, theta, target));
 #pragma omp parallel num_threads(cpu_threads(cpu, rates->groups * rates->candidates))
 	{
 		struct share groups = cpu_share(rates->groups, 1);
@@ -22,11 +21,10 @@ enum status cpu_rates_forward(struct backend *backend, const struct rates *rates
 	return STATUS_OK;
 }
 
-enum status cpu_rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
-			       struct tensor beta, struct tensor sums, const void *stats)
+static enum status rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
+				  struct tensor beta, struct tensor sums, const void *stats)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_rates_backward(backend, rates, dtheta, theta, beta, sums, stats));
 	double slope = ((const double *)stats)[STEP_SLOPE];
 #pragma omp parallel num_threads(cpu_threads(cpu, rates->groups * rates->candidates))
 	{
@@ -36,11 +34,10 @@ enum status cpu_rates_backward(struct backend *backend, const struct rates *rate
 	return STATUS_OK;
 }
 
-enum status cpu_reconstruction(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
-			       bool accumulate)
+static enum status reconstruction(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				  bool accumulate)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_reconstruction(backend, stats, dy, y, ref));
 	void *scratch;
 	TRY(cpu_scratch(cpu, "reconstruction", (size_t)y.cols * sizeof(double), &scratch));
 	double *loss = scratch, sum = 0, *out = stats;
@@ -56,12 +53,11 @@ enum status cpu_reconstruction(struct backend *backend, void *stats, struct tens
 	return STATUS_OK;
 }
 
-enum status cpu_prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
-			     void *m, void *v, void *s, const void *gradient, void *device_state)
+static enum status prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
+				void *m, void *v, void *s, const void *gradient, void *device_state)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	const struct learn_kernels *kernels = cpu->kernels->learn;
-	TRY(check_prodigy_step(backend, n, device_state));
 	int64_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "prodigy_step", 2 * (size_t)chunks * sizeof(double), &scratch));
@@ -89,15 +85,23 @@ enum status cpu_prodigy_step(struct backend *backend, const struct prodigy *prod
 	return STATUS_OK;
 }
 
-enum status cpu_adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
-			   const void *gradient)
+static enum status adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
+			      const void *gradient)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_adamw_step(backend, adamw, n));
 #pragma omp parallel num_threads(cpu_threads(cpu, n))
 	{
 		struct share share = cpu_share(n, 64);
 		cpu->kernels->learn->adamw(adamw, theta, m, v, gradient, share.first, share.last);
 	}
 	return STATUS_OK;
+}
+
+void cpu_learn_operations(struct backend_ops *ops)
+{
+	ops->rates_forward = rates_forward;
+	ops->rates_backward = rates_backward;
+	ops->reconstruction = reconstruction;
+	ops->prodigy_step = prodigy_step;
+	ops->adamw_step = adamw_step;
 }

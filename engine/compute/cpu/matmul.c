@@ -7,8 +7,9 @@
 #include "engine/compute/cpu/cpu.h"
 #include "engine/compute/cpu/matmul_bf16.h"
 
-enum status cpu_sgemm(struct cpu_backend *cpu, const char *operation, bool transpose_a, bool transpose_b, int64_t m, int64_t n,
-		      int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, bool accumulate, float *c, int64_t ldc)
+/* C = op(A) · op(B) (+ C) in fp32, row-major. */
+static enum status sgemm(struct cpu_backend *cpu, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+			 const float *a, int64_t lda, const float *b, int64_t ldb, bool accumulate, float *c, int64_t ldc)
 {
 	int threads = omp_get_max_threads();
 	bool adjust = threads != cpu->base.threads && !omp_in_parallel(); /* oneDNN takes what OpenMP offers this thread */
@@ -18,7 +19,7 @@ enum status cpu_sgemm(struct cpu_backend *cpu, const char *operation, bool trans
 	if (adjust) omp_set_num_threads(threads);
 	if (status == dnnl_success) return STATUS_OK;
 	return error_set(&cpu->base.error, status == dnnl_out_of_memory ? STATUS_NO_MEMORY : STATUS_BACKEND,
-			 "%s: oneDNN's sgemm of %lld × %lld × %lld failed with status %d", operation, (long long)m, (long long)n,
+			 "matmul: oneDNN's sgemm of %lld × %lld × %lld failed with status %d", (long long)m, (long long)n,
 			 (long long)k, (int)status);
 }
 
@@ -28,7 +29,7 @@ static struct tensor as_f32(struct cpu_backend *cpu, struct tensor t, float **me
 	if (t.dtype == DTYPE_F32) return t;
 	struct tensor copy = tensor_make(*memory, t.rows, t.cols, DTYPE_F32);
 	*memory += t.rows * t.cols;
-	cpu_convert(&cpu->base, copy, t);
+	cpu->base.unchecked.convert(&cpu->base, copy, t);
 	return copy;
 }
 
@@ -37,11 +38,10 @@ static size_t f32_copy_bytes(struct tensor t)
 	return t.dtype == DTYPE_F32 ? 0 : (size_t)t.rows * (size_t)t.cols * sizeof(float);
 }
 
-enum status cpu_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
-		       bool transpose_b, bool accumulate)
+static enum status matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			  bool transpose_b, bool accumulate)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_matmul(backend, c, a, transpose_a, b, transpose_b));
 	int64_t inner = transpose_a ? a.rows : a.cols;
 	if (!c.rows || !c.cols) return STATUS_OK;
 	if (!inner) {
@@ -61,9 +61,14 @@ enum status cpu_matmul(struct backend *backend, struct tensor c, struct tensor a
 	struct tensor product = c;
 	if (c.dtype != DTYPE_F32) {
 		product = tensor_make(memory, c.rows, c.cols, DTYPE_F32);
-		if (accumulate) cpu_convert(backend, product, c);
+		if (accumulate) backend->unchecked.convert(backend, product, c);
 	}
-	TRY(cpu_sgemm(cpu, "matmul", transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride,
-		      accumulate, product.data, product.stride));
-	return c.dtype == DTYPE_F32 ? STATUS_OK : cpu_convert(backend, c, product);
+	TRY(sgemm(cpu, transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride, accumulate,
+		  product.data, product.stride));
+	return c.dtype == DTYPE_F32 ? STATUS_OK : backend->unchecked.convert(backend, c, product);
+}
+
+void cpu_matmul_operations(struct backend_ops *ops)
+{
+	ops->matmul = matmul;
 }

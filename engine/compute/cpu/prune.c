@@ -4,10 +4,9 @@
 
 #include "engine/compute/cpu/cpu.h"
 
-enum status cpu_column_norms(struct backend *backend, void *sums, struct tensor x)
+static enum status column_norms(struct backend *backend, void *sums, struct tensor x)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_column_norms(backend, sums, x));
 #pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
 	{
 		struct share cols = cpu_share(x.cols, 16);
@@ -48,11 +47,10 @@ static const uint16_t *sort_keys(uint32_t *key, uint16_t *index, int64_t n)
 	return index + n;
 }
 
-enum status cpu_rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
-			  const void *sums, double sequences)
+static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			     const void *sums, double sequences)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_rank_rows(backend, importance, rank, weight, sums, sequences));
 	size_t cols = (size_t)weight.cols, per_thread = 2 * cols * (sizeof(uint32_t) + sizeof(uint16_t));
 	void *scratch;
 	TRY(cpu_scratch(cpu, "rank_rows", cols * sizeof(float) + (size_t)backend->threads * per_thread, &scratch));
@@ -82,10 +80,9 @@ enum status cpu_rank_rows(struct backend *backend, enum importance importance, s
 			 (long long)bad_row, (long long)weight.rows, (long long)weight.cols);
 }
 
-enum status cpu_bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_bin_ranks(backend, bin, rank, candidates));
 	void *scratch;
 	TRY(cpu_scratch(cpu, "bin_ranks", (size_t)rank.cols, &scratch));
 	uint8_t *bin_of = scratch;
@@ -108,15 +105,22 @@ enum status cpu_bin_ranks(struct backend *backend, struct tensor bin, struct ten
 
 /* ---- masks --------------------------------------------------------------------------------------------------------------------- */
 
-enum status cpu_mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
-			     const void *threshold, bool shared)
+static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+				const void *threshold, bool shared)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_mask_weights(backend, out, weight, rank, threshold));
 #pragma omp parallel num_threads(cpu_threads(cpu, out.rows *out.cols))
 	{
 		struct share rows = cpu_share(out.rows, 1);
 		cpu->kernels->prune->mask_weights(&out, &weight, &rank, threshold, shared, rows.first, rows.last);
 	}
 	return STATUS_OK;
+}
+
+void cpu_prune_operations(struct backend_ops *ops)
+{
+	ops->column_norms = column_norms;
+	ops->rank_rows = rank_rows;
+	ops->bin_ranks = bin_ranks;
+	ops->mask_weights = mask_weights;
 }

@@ -37,11 +37,10 @@ static void choose(const struct cpu_backend *cpu, const struct routing *routing,
 		weight[s] /= sum;
 }
 
-enum status cpu_route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
-		      void *places, void *sources, struct tensor logits)
+static enum status route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
+			 void *places, void *sources, struct tensor logits)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_route(backend, routing, weights, experts, counts, places, sources, logits));
 	int64_t choices = logits.rows * routing->chosen, rows = routing_rows(routing, logits.rows), next = 0;
 	int32_t *count = counts, *place = places, *source = sources, at[ROUTE_MAX_EXPERTS];
 	const int32_t *expert = experts;
@@ -67,11 +66,10 @@ enum status cpu_route(struct backend *backend, const struct routing *routing, st
 	return STATUS_OK;
 }
 
-enum status cpu_dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
-			 struct tensor scale)
+static enum status dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
+			    struct tensor scale)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_dispatch(backend, to, from, sources, chosen, scale));
 #pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
 	{
 		struct share rows = cpu_share(to.rows, 1);
@@ -80,11 +78,10 @@ enum status cpu_dispatch(struct backend *backend, struct tensor to, struct tenso
 	return STATUS_OK;
 }
 
-enum status cpu_combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
-			struct tensor scale, bool accumulate)
+static enum status combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
+			   struct tensor scale, bool accumulate)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_combine(backend, to, from, places, chosen, scale));
 #pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
 	{
 		struct share rows = cpu_share(to.rows, 1);
@@ -116,12 +113,11 @@ static void token_backward(const struct cpu_backend *cpu, const struct routing *
 	cpu->kernels->layer->copy(&to, &from, NULL, 1, 0, 1);
 }
 
-enum status cpu_route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits, struct tensor logits,
-			       struct tensor weights, const void *experts, const void *places, struct tensor dy,
-			       struct tensor outputs)
+static enum status route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits,
+				  struct tensor logits, struct tensor weights, const void *experts, const void *places,
+				  struct tensor dy, struct tensor outputs)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	TRY(check_route_backward(backend, routing, dlogits, logits, weights, experts, places, dy, outputs));
 #pragma omp parallel num_threads(cpu_threads(cpu, dy.rows *dy.cols))
 	{
 		struct share tokens = cpu_share(dy.rows, 1);
@@ -129,4 +125,12 @@ enum status cpu_route_backward(struct backend *backend, const struct routing *ro
 			token_backward(cpu, routing, &dlogits, &logits, &weights, experts, places, &dy, &outputs, t);
 	}
 	return STATUS_OK;
+}
+
+void cpu_route_operations(struct backend_ops *ops)
+{
+	ops->route = route;
+	ops->dispatch = dispatch;
+	ops->combine = combine;
+	ops->route_backward = route_backward;
 }

@@ -1,4 +1,7 @@
-#include "engine/compute/backend_check.h"
+/* The checked front of every backend: what backend->ops points at. An operation's operands are checked here, once, and the backend's own
+ * function, which trusts them, is called. A refusal names the operation and all sizes: STATUS_INTERNAL, or STATUS_INVALID for a limit that a
+ * model's size can pass. */
+#include "engine/compute/backend.h"
 
 #include <stdio.h>
 
@@ -65,39 +68,39 @@ static bool same(struct tensor a, struct tensor b)
 	return sized(a, b.rows, b.cols);
 }
 
-enum status check_convert(struct backend *backend, struct tensor to, struct tensor from)
+static enum status convert(struct backend *backend, struct tensor to, struct tensor from)
 {
 	CHECK(backend, "convert", floats(to) && floats(from) && same(to, from), {"to", to}, {"from", from});
-	return STATUS_OK;
+	return backend->unchecked.convert(backend, to, from);
 }
 
-enum status check_matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
-			 bool transpose_b)
+static enum status matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			  bool transpose_b, bool accumulate)
 {
 	int64_t m = transpose_a ? a.cols : a.rows, a_inner = transpose_a ? a.rows : a.cols;
 	int64_t n = transpose_b ? b.rows : b.cols, b_inner = transpose_b ? b.cols : b.rows;
 	bool fits = floats(c) && floats(a) && floats(b) && a.dtype == b.dtype && a_inner == b_inner && sized(c, m, n);
 	CHECK(backend, "matmul", fits, {"c", c}, {transpose_a ? "aᵀ of" : "a", a}, {transpose_b ? "bᵀ of" : "b", b});
-	return STATUS_OK;
+	return backend->unchecked.matmul(backend, c, a, transpose_a, b, transpose_b, accumulate);
 }
 
-enum status check_add_bias(struct backend *backend, struct tensor y, struct tensor bias)
+static enum status add_bias(struct backend *backend, struct tensor y, struct tensor bias)
 {
 	CHECK(backend, "add_bias", floats(y) && floats(bias) && sized(bias, 1, y.cols), {"y", y}, {"bias", bias});
-	return STATUS_OK;
+	return backend->unchecked.add_bias(backend, y, bias);
 }
 
-enum status check_add(struct backend *backend, struct tensor y, struct tensor x)
+static enum status add(struct backend *backend, struct tensor y, struct tensor x)
 {
 	CHECK(backend, "add", floats(y) && floats(x) && same(y, x), {"y", y}, {"x", x});
-	return STATUS_OK;
+	return backend->unchecked.add(backend, y, x);
 }
 
-enum status check_embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids)
+static enum status embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids, float scale)
 {
 	CHECK(backend, "embed", floats(out) && floats(table) && out.cols == table.cols, {"out", out}, {"table", table});
 	CHECK_POINTER(backend, "embed", ids);
-	return STATUS_OK;
+	return backend->unchecked.embed(backend, out, table, ids, scale);
 }
 
 static bool norm_fits(const struct norm *norm, struct tensor x, struct tensor stats, struct tensor weight)
@@ -107,30 +110,30 @@ static bool norm_fits(const struct norm *norm, struct tensor x, struct tensor st
 	       sized(weight, 1, x.cols / norm->groups);
 }
 
-enum status check_norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats,
-			       struct tensor x, struct tensor weight, struct tensor bias)
+static enum status norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats,
+				struct tensor x, struct tensor weight, struct tensor bias)
 {
 	bool fits = norm_fits(norm, x, stats, weight) && floats(y) && same(y, x) &&
 		    (!bias.data || (typed(bias, DTYPE_F32) && same(bias, weight)));
 	CHECK(backend, "norm_forward", fits, {"y", y}, {"stats", stats}, {"x", x}, {"weight", weight}, {"bias", bias});
-	return STATUS_OK;
+	return backend->unchecked.norm_forward(backend, norm, y, stats, x, weight, bias);
 }
 
-enum status check_norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy,
-				struct tensor x, struct tensor stats, struct tensor weight)
+static enum status norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy,
+				 struct tensor x, struct tensor stats, struct tensor weight, bool accumulate)
 {
 	bool fits = norm_fits(norm, x, stats, weight) && typed(dx, DTYPE_F32) && same(dx, x) && floats(dy) && same(dy, x);
 	CHECK(backend, "norm_backward", fits, {"dx", dx}, {"dy", dy}, {"x", x}, {"stats", stats}, {"weight", weight});
-	return STATUS_OK;
+	return backend->unchecked.norm_backward(backend, norm, dx, dy, x, stats, weight, accumulate);
 }
 
-enum status check_rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary)
+static enum status rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
 {
 	bool fits = floats(x) && typed(table, DTYPE_F32) && head_dim > 0 && x.cols % head_dim == 0 && rotary >= 0 &&
 		    rotary % 2 == 0 && rotary <= head_dim && table.rows > 0 && table.cols == rotary;
 	struct tensor sizes = {x.data, head_dim, rotary, rotary, DTYPE_F32};
 	CHECK(backend, "rope", fits, {"x", x}, {"table", table}, {"(head_dim, rotary) =", sizes});
-	return STATUS_OK;
+	return backend->unchecked.rope(backend, x, table, head_dim, rotary, inverse);
 }
 
 static bool attention_fits(const struct attention *a, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
@@ -156,40 +159,41 @@ static bool attention_fits(const struct attention *a, struct tensor q, struct te
 		}                                                                                                                  \
 	}
 
-enum status check_attention_forward(struct backend *backend, const struct attention *attention, struct tensor out,
-				    struct tensor lse, struct tensor q, struct tensor k, struct tensor v)
+static enum status attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
+				     struct tensor q, struct tensor k, struct tensor v)
 {
-	CHECK(backend, "attention_forward", attention_fits(attention, q, k, v, out, lse), {"out", out}, {"lse", lse}, {"q", q},
-	      {"k", k}, {"v", v}, ATTENTION_SIZES(attention));
-	return STATUS_OK;
+	CHECK(backend, "attention_forward", attention_fits(shape, q, k, v, out, lse), {"out", out}, {"lse", lse}, {"q", q},
+	      {"k", k}, {"v", v}, ATTENTION_SIZES(shape));
+	return backend->unchecked.attention_forward(backend, shape, out, lse, q, k, v);
 }
 
-enum status check_attention_backward(struct backend *backend, const struct attention *attention, struct tensor dq, struct tensor dk,
-				     struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
-				     struct tensor lse, struct tensor dout)
+static enum status attention_backward(struct backend *backend, const struct attention *shape, struct tensor dq, struct tensor dk,
+				      struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
+				      struct tensor lse, struct tensor dout)
 {
-	bool fits = attention_fits(attention, q, k, v, out, lse) && floats(dq) && same(dq, q) && floats(dk) && same(dk, k) &&
+	bool fits = attention_fits(shape, q, k, v, out, lse) && floats(dq) && same(dq, q) && floats(dk) && same(dk, k) &&
 		    floats(dv) && same(dv, v) && floats(dout) && same(dout, out) && dq.dtype == q.dtype && dk.dtype == q.dtype &&
 		    dv.dtype == q.dtype && dout.dtype == q.dtype;
 	CHECK(backend, "attention_backward", fits, {"dq", dq}, {"dk", dk}, {"dv", dv}, {"q", q}, {"k", k}, {"v", v}, {"out", out},
-	      {"lse", lse}, {"dout", dout}, ATTENTION_SIZES(attention));
-	return STATUS_OK;
+	      {"lse", lse}, {"dout", dout}, ATTENTION_SIZES(shape));
+	return backend->unchecked.attention_backward(backend, shape, dq, dk, dv, q, k, v, out, lse, dout);
 }
 
-enum status check_activation_forward(struct backend *backend, struct tensor y, struct tensor gate, struct tensor up)
+static enum status activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
+				      struct tensor up)
 {
 	bool fits = floats(y) && floats(gate) && same(y, gate) && (!up.data || (floats(up) && same(up, gate)));
 	CHECK(backend, "activation_forward", fits, {"y", y}, {"gate", gate}, {"up", up});
-	return STATUS_OK;
+	return backend->unchecked.activation_forward(backend, kind, y, gate, up);
 }
 
-enum status check_activation_backward(struct backend *backend, struct tensor dgate, struct tensor dup, struct tensor dy,
-				      struct tensor gate, struct tensor up)
+static enum status activation_backward(struct backend *backend, enum activation kind, struct tensor dgate, struct tensor dup,
+				       struct tensor dy, struct tensor gate, struct tensor up)
 {
 	bool fits = floats(dgate) && floats(dy) && floats(gate) && same(dgate, gate) && same(dy, gate) &&
 		    (!up.data || (floats(up) && same(up, gate) && floats(dup) && same(dup, gate)));
 	CHECK(backend, "activation_backward", fits, {"dgate", dgate}, {"dup", dup}, {"dy", dy}, {"gate", gate}, {"up", up});
-	return STATUS_OK;
+	return backend->unchecked.activation_backward(backend, kind, dgate, dup, dy, gate, up);
 }
 
 static bool routing_fits(const struct routing *routing, struct tensor weights, struct tensor logits)
@@ -199,15 +203,15 @@ static bool routing_fits(const struct routing *routing, struct tensor weights, s
 	       typed(weights, DTYPE_F32) && sized(weights, logits.rows, routing->chosen);
 }
 
-enum status check_route(struct backend *backend, const struct routing *routing, struct tensor weights, const void *experts,
-			const void *counts, const void *places, const void *sources, struct tensor logits)
+static enum status route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
+			 void *places, void *sources, struct tensor logits)
 {
 	CHECK(backend, "route", routing_fits(routing, weights, logits), {"weights", weights}, {"logits", logits});
 	CHECK_POINTER(backend, "route", experts);
 	CHECK_POINTER(backend, "route", counts);
 	CHECK_POINTER(backend, "route", places);
 	CHECK_POINTER(backend, "route", sources);
-	return STATUS_OK;
+	return backend->unchecked.route(backend, routing, weights, experts, counts, places, sources, logits);
 }
 
 /* The weights of `chosen` choices, without gaps, or none. */
@@ -216,29 +220,29 @@ static bool scale_fits(struct tensor scale, int chosen)
 	return !scale.data || (typed(scale, DTYPE_F32) && scale.cols == chosen && scale.stride == chosen);
 }
 
-enum status check_dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
-			   struct tensor scale)
+static enum status dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
+			    struct tensor scale)
 {
 	bool fits = floats(to) && floats(from) && to.cols == from.cols && chosen > 0 && scale_fits(scale, chosen) &&
 		    (!scale.data || scale.rows == from.rows);
 	CHECK(backend, "dispatch", fits, {"to", to}, {"from", from}, {"scale", scale});
 	CHECK_POINTER(backend, "dispatch", sources);
-	return STATUS_OK;
+	return backend->unchecked.dispatch(backend, to, from, sources, chosen, scale);
 }
 
-enum status check_combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
-			  struct tensor scale)
+static enum status combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
+			   struct tensor scale, bool accumulate)
 {
 	bool fits = floats(to) && floats(from) && to.cols == from.cols && chosen > 0 && scale_fits(scale, chosen) &&
 		    (!scale.data || scale.rows == to.rows);
 	CHECK(backend, "combine", fits, {"to", to}, {"from", from}, {"scale", scale});
 	CHECK_POINTER(backend, "combine", places);
-	return STATUS_OK;
+	return backend->unchecked.combine(backend, to, from, places, chosen, scale, accumulate);
 }
 
-enum status check_route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits,
-				 struct tensor logits, struct tensor weights, const void *experts, const void *places,
-				 struct tensor dy, struct tensor outputs)
+static enum status route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits,
+				  struct tensor logits, struct tensor weights, const void *experts, const void *places,
+				  struct tensor dy, struct tensor outputs)
 {
 	bool fits = routing_fits(routing, weights, logits) && floats(dlogits) && same(dlogits, logits) && floats(dy) &&
 		    floats(outputs) && dy.rows == logits.rows && dy.cols == outputs.cols;
@@ -246,14 +250,14 @@ enum status check_route_backward(struct backend *backend, const struct routing *
 	      {"outputs", outputs});
 	CHECK_POINTER(backend, "route_backward", experts);
 	CHECK_POINTER(backend, "route_backward", places);
-	return STATUS_OK;
+	return backend->unchecked.route_backward(backend, routing, dlogits, logits, weights, experts, places, dy, outputs);
 }
 
-enum status check_column_norms(struct backend *backend, const void *sums, struct tensor x)
+static enum status column_norms(struct backend *backend, void *sums, struct tensor x)
 {
 	CHECK(backend, "column_norms", floats(x), {"x", x});
 	CHECK_POINTER(backend, "column_norms", sums);
-	return STATUS_OK;
+	return backend->unchecked.column_norms(backend, sums, x);
 }
 
 /* A rank is 16 bits wide. */
@@ -264,8 +268,8 @@ static enum status check_rank_width(struct backend *backend, const char *operati
 			 (long long)cols);
 }
 
-enum status check_rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
-			    const void *sums, double sequences)
+static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			     const void *sums, double sequences)
 {
 	CHECK(backend, "rank_rows", typed(rank, DTYPE_U16) && floats(weight) && same(rank, weight), {"rank", rank},
 	      {"weight", weight});
@@ -274,7 +278,8 @@ enum status check_rank_rows(struct backend *backend, enum importance importance,
 		if (!(sequences > 0))
 			return error_set(&backend->error, STATUS_INTERNAL, "rank_rows: norms of %g sequences", sequences);
 	}
-	return check_rank_width(backend, "rank_rows", weight.cols);
+	TRY(check_rank_width(backend, "rank_rows", weight.cols));
+	return backend->unchecked.rank_rows(backend, importance, rank, weight, sums, sequences);
 }
 
 static enum status check_candidates(struct backend *backend, const char *operation, int64_t candidates)
@@ -284,31 +289,33 @@ static enum status check_candidates(struct backend *backend, const char *operati
 			 (long long)candidates);
 }
 
-enum status check_bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
 {
 	CHECK(backend, "bin_ranks", typed(bin, DTYPE_U8) && typed(rank, DTYPE_U16) && same(bin, rank), {"bin", bin},
 	      {"rank", rank});
 	TRY(check_candidates(backend, "bin_ranks", candidates));
-	return check_rank_width(backend, "bin_ranks", rank.cols);
+	TRY(check_rank_width(backend, "bin_ranks", rank.cols));
+	return backend->unchecked.bin_ranks(backend, bin, rank, candidates);
 }
 
-enum status check_mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
-			       const void *threshold)
+static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+				const void *threshold, bool shared)
 {
 	bool fits = floats(out) && floats(weight) && same(out, weight) && typed(rank, DTYPE_U16) && same(rank, weight);
 	CHECK(backend, "mask_weights", fits, {"out", out}, {"weight", weight}, {"rank", rank});
 	CHECK_POINTER(backend, "mask_weights", threshold);
-	return STATUS_OK;
+	return backend->unchecked.mask_weights(backend, out, weight, rank, threshold, shared);
 }
 
-enum status check_binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
-				  struct tensor weight, struct tensor bin, bool shared)
+static enum status binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
+				   struct tensor weight, struct tensor bin, bool shared)
 {
 	bool fits = typed(sums, DTYPE_F32) && sums.rows == (shared ? 1 : weight.rows) && floats(dy) && floats(x) &&
 		    dy.dtype == x.dtype && dy.rows == x.rows && floats(weight) && sized(weight, dy.cols, x.cols) &&
 		    typed(bin, DTYPE_U8) && same(bin, weight);
 	CHECK(backend, "binned_gradient", fits, {"sums", sums}, {"dy", dy}, {"x", x}, {"weight", weight}, {"bin", bin});
-	return check_candidates(backend, "binned_gradient", sums.cols + 1);
+	TRY(check_candidates(backend, "binned_gradient", sums.cols + 1));
+	return backend->unchecked.binned_gradient(backend, sums, dy, x, weight, bin, shared);
 }
 
 static bool rates_fit(const struct rates *rates, struct tensor t, int64_t cols)
@@ -316,8 +323,8 @@ static bool rates_fit(const struct rates *rates, struct tensor t, int64_t cols)
 	return typed(t, DTYPE_F32) && sized(t, rates->groups, cols);
 }
 
-enum status check_rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, const void *s,
-				const void *threshold, const void *stats, struct tensor theta, double target)
+static enum status rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, void *s, void *threshold,
+				 void *stats, struct tensor theta, double target, double lambda)
 {
 	TRY(check_candidates(backend, "rates_forward", rates->candidates));
 	struct tensor expected = {beta.data, rates->groups, rates->candidates, rates->candidates, DTYPE_F32};
@@ -330,11 +337,11 @@ enum status check_rates_forward(struct backend *backend, const struct rates *rat
 	CHECK_POINTER(backend, "rates_forward", threshold);
 	CHECK_POINTER(backend, "rates_forward", stats);
 	if (!(target > 0)) return error_set(&backend->error, STATUS_INTERNAL, "rates_forward: a target of %g", target);
-	return STATUS_OK;
+	return backend->unchecked.rates_forward(backend, rates, beta, s, threshold, stats, theta, target, lambda);
 }
 
-enum status check_rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
-				 struct tensor beta, struct tensor sums, const void *stats)
+static enum status rates_backward(struct backend *backend, const struct rates *rates, struct tensor dtheta, struct tensor theta,
+				  struct tensor beta, struct tensor sums, const void *stats)
 {
 	TRY(check_candidates(backend, "rates_backward", rates->candidates));
 	struct tensor expected = {beta.data, rates->groups, rates->candidates, rates->candidates, DTYPE_F32};
@@ -345,36 +352,75 @@ enum status check_rates_backward(struct backend *backend, const struct rates *ra
 	const void *share = rates->share;
 	CHECK_POINTER(backend, "rates_backward", share);
 	CHECK_POINTER(backend, "rates_backward", stats);
-	return STATUS_OK;
+	return backend->unchecked.rates_backward(backend, rates, dtheta, theta, beta, sums, stats);
 }
 
-enum status check_reconstruction(struct backend *backend, const void *stats, struct tensor dy, struct tensor y, struct tensor ref)
+static enum status reconstruction(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				  bool accumulate)
 {
 	bool fits = floats(y) && floats(ref) && same(y, ref) && (!dy.data || (floats(dy) && same(dy, y)));
 	CHECK(backend, "reconstruction", fits, {"dy", dy}, {"y", y}, {"ref", ref});
 	CHECK_POINTER(backend, "reconstruction", stats);
-	return STATUS_OK;
+	return backend->unchecked.reconstruction(backend, stats, dy, y, ref, accumulate);
 }
 
-enum status check_prodigy_step(struct backend *backend, int64_t n, const void *state)
+static enum status prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
+				void *m, void *v, void *s, const void *gradient, void *state)
 {
 	if (n < 0) return error_set(&backend->error, STATUS_INTERNAL, "prodigy_step: %lld parameters", (long long)n);
 	CHECK_POINTER(backend, "prodigy_step", state);
-	return STATUS_OK;
+	return backend->unchecked.prodigy_step(backend, prodigy, n, theta, theta0, m, v, s, gradient, state);
 }
 
-enum status check_adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n)
+static enum status adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
+			      const void *gradient)
 {
 	if (n < 0 || adamw->step < 1)
 		return error_set(&backend->error, STATUS_INTERNAL, "adamw_step: step %d of %lld parameters", adamw->step,
 				 (long long)n);
-	return STATUS_OK;
+	return backend->unchecked.adamw_step(backend, adamw, n, theta, m, v, gradient);
 }
 
-enum status check_token_logprobs(struct backend *backend, const void *out, struct tensor logits, const void *targets)
+static enum status token_logprobs(struct backend *backend, void *out, struct tensor logits, const void *targets, float softcap)
 {
 	CHECK(backend, "token_logprobs", floats(logits) && logits.cols > 0, {"logits", logits});
 	CHECK_POINTER(backend, "token_logprobs", out);
 	CHECK_POINTER(backend, "token_logprobs", targets);
-	return STATUS_OK;
+	return backend->unchecked.token_logprobs(backend, out, logits, targets, softcap);
+}
+
+void backend_check_operations(struct backend *backend)
+{
+	backend->checked = backend->unchecked; /* with what takes no tensors */
+#define PUT(operation)                                                                                                             \
+	if (backend->unchecked.operation) backend->checked.operation = operation
+	PUT(convert);
+	PUT(matmul);
+	PUT(add_bias);
+	PUT(add);
+	PUT(embed);
+	PUT(norm_forward);
+	PUT(norm_backward);
+	PUT(rope);
+	PUT(attention_forward);
+	PUT(attention_backward);
+	PUT(activation_forward);
+	PUT(activation_backward);
+	PUT(route);
+	PUT(dispatch);
+	PUT(combine);
+	PUT(route_backward);
+	PUT(column_norms);
+	PUT(rank_rows);
+	PUT(bin_ranks);
+	PUT(mask_weights);
+	PUT(binned_gradient);
+	PUT(rates_forward);
+	PUT(rates_backward);
+	PUT(reconstruction);
+	PUT(prodigy_step);
+	PUT(adamw_step);
+	PUT(token_logprobs);
+#undef PUT
+	backend->ops = &backend->checked;
 }
