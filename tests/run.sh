@@ -67,18 +67,20 @@ run() { # run NAME COMMAND...: one test program; its output is kept, and shown w
 # Tests of the CUDA backend's code on the host (tests/cuda/emulator): they need no toolkit, and every build but a sanitizer's has them.
 run_emulated() {
 	emulated=$build/tests/emulated
-	if [ ! -x $emulated/besad ]; then
-		if [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || command -v nvcc >/dev/null; then
-			fail cuda "a CUDA toolkit is here, but $emulated/besad was not built (make tests)"
-		else
-			skip cuda "$emulated/besad was not built"
-		fi
+	if grep -q -- -fsanitize= $build/flags/compile 2>/dev/null; then
+		skip cuda "a sanitizer does not follow the emulator's coroutines"
 		return
 	fi
-	for program in $emulated/test_cuda_*; do
-		case $program in *.d | *.o) continue ;; esac
-		run $(basename $program) env BESAD_TEST_BACKEND=cuda $program
+	[ -x $emulated/besad ] || {
+		fail cuda "$emulated/besad is not there; was it built (make tests)?"
+		return
+	}
+	for source in tests/backend/test_*.c tests/cuda/test_*.c; do
+		name=$(basename $source .c)
+		case $name in test_block | test_tasks) continue ;; esac # nothing of CUDA in them
+		run test_cuda_${name#test_} env BESAD_TEST_BACKEND=cuda $emulated/test_cuda_${name#test_}
 	done
+	run test_cuda_fault_drill env BESAD_TEST_BACKEND=cuda $emulated/test_cuda_fault_drill
 	run cuda-whole-blocks tests/cuda/compare.py $emulated/besad --other $build/besad --precision f32 --samples 1 --windows 1
 	run cuda-durability env BESAD=$emulated/besad CRASHES=3 BLOCKS=3 python3 tests/api/test_durability.py -v
 	run cuda-first-hour python3 tests/cuda/test_first_hour.py -v

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The Makefile's manner: what is built again when flags change, what it says, on how many cores; and tests/watch.py, which ends tests."""
+"""The Makefile's manner: what is built again when flags change, what it says, on how many cores; and tests/watch.py, which ends tests; and
+tests/run.sh, which counts them."""
 import os
 import shutil
 import signal
@@ -175,6 +176,27 @@ class Watch(unittest.TestCase):
                   "d.execute(\"INSERT INTO events VALUES ('j', 7, 'block.started', '{}')\"); d.commit(); sys.exit(1)")
         self.ended(self.watch(600, script), 1)
         self.assertIn("job j is running; its last events:\n7 block.started {}\n", self.text())
+
+
+class Run(unittest.TestCase):
+    def run_cuda(self, flags):
+        """What run.sh says of the CUDA backend's tests where a build made with these flags has none of their programs."""
+        with tempfile.TemporaryDirectory(prefix="besad-build-") as build:
+            os.mkdir(os.path.join(build, "flags"))
+            with open(os.path.join(build, "flags", "compile"), "w") as file:
+                file.write(flags)
+            return subprocess.run([os.path.join(ROOT, "tests", "run.sh"), build], env={**os.environ, "TESTS": "cuda"}, stdout=subprocess.PIPE,
+                                  text=True)
+
+    def test_programs_that_were_not_built_are_a_failure(self):
+        done = self.run_cuda("gcc -O2")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("besad is not there; was it built (make tests)?\n0 passed, 1 failed, 0 skipped\n", done.stdout)
+
+    def test_a_sanitizer_has_none(self):
+        done = self.run_cuda("gcc -O2 -fsanitize=address,undefined")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("0 passed, 0 failed, 1 skipped\n", done.stdout)
 
 
 if __name__ == "__main__":
