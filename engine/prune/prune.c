@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -136,82 +135,6 @@ static enum status final_pass(struct walk *w, double *ret, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- the block before ------------------------------------------------------------------------------------------------------------ */
-
-/* An event of the running block: told now, or when the block before is committed. */
-static enum status tell(struct walk *w, struct event event, struct error *err)
-{
-	if (!w->pending) return event_tell(w->p->sink, &event, err);
-	if (w->n_held == w->room_held) {
-		int room = 2 * w->room_held + 16;
-		struct event *grown = realloc(w->held, (size_t)room * sizeof *grown);
-		if (!grown) {
-			cJSON_Delete(event.data);
-			return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
-		}
-		w->held = grown;
-		w->room_held = room;
-	}
-	w->held[w->n_held++] = event;
-	return STATUS_OK;
-}
-
-static enum status tell_held(struct walk *w, struct error *err)
-{
-	enum status status = STATUS_OK;
-	for (int i = 0; i < w->n_held; i++)
-		if (status == STATUS_OK)
-			status = event_tell(w->p->sink, &w->held[i], err);
-		else
-			cJSON_Delete(w->held[i].data);
-	w->n_held = 0;
-	return status;
-}
-
-static enum status write_last(void *context, struct error *err)
-{
-	struct walk *w = context;
-	TRY(finish_weights(w, &w->last, w->last_weights, err));
-	return finish_streams(w, w->last.index, &w->last_outputs, err);
-}
-
-/* Commits the block before, once it is written. */
-static enum status settle(struct walk *w, struct error *err)
-{
-	if (!w->pending) return STATUS_OK;
-	enum status status = w->writing ? background_wait_first(w->background, err) : write_last(w, err);
-	w->pending = w->writing = false;
-	if (status == STATUS_OK) status = finish_commit(w, &w->last, err);
-	if (status != STATUS_OK) error_prefix(err, "writing block %d", w->last.index);
-	block_result_release(&w->last);
-	return status == STATUS_OK ? tell_held(w, err) : status;
-}
-
-static enum status fetch_next(void *context, struct error *err)
-{
-	struct walk *w = context;
-	return block_fetch(&w->block, w->p->model, w->next, err);
-}
-
-/* What goes on beside the running block: the last one is written, and then the next one fetched, into the memory where that was. */
-static void work_beside(struct walk *w, int index)
-{
-	if (!w->background) return;
-	w->next = index + 1;
-	w->writing = w->pending;
-	background_start(w->background, w->pending ? write_last : NULL, w->next < w->p->model->config.layers ? fetch_next : NULL,
-			 w);
-}
-
-/* Waits for all that goes on beside the running block. A fetch that failed is tried again, in line, by block_load. */
-static enum status stop_beside(struct walk *w, struct error *err)
-{
-	struct error ignored;
-	TRY(settle(w, err));
-	if (w->background) background_wait_second(w->background, &ignored);
-	return STATUS_OK;
-}
-
 /* ---- rates ----------------------------------------------------------------------------------------------------------------------- */
 
 struct step_context {
@@ -229,13 +152,13 @@ static enum status report_step(void *context, const struct method_step *step, st
 	double tokens = (double)(w->input.sequences * w->input.tokens);
 	progress_add(w->p->progress, (step->step - c->done) * per_step * tokens);
 	c->done = step->step;
-	if (w->pending && background_first_over(w->background)) TRY(settle(w, err));
+	TRY(pipeline_poll(&w->pipeline, err));
 	/* Here and not where it is kept: steps that wait for the block before would all come at once there. */
 	double now = monotonic_seconds();
 	if (c->told > 0 && now - c->told < STEP_SECONDS) return STATUS_OK;
 	c->told = now;
 	const struct event_step reached = {step->step, step->steps, step->loss, step->reconstruction, step->sparsity};
-	return tell(w, event_block_step(c->result->index, &reached, w->p->job->attempt), err);
+	return pipeline_tell(&w->pipeline, event_block_step(c->result->index, &reached, w->p->job->attempt), err);
 }
 
 /* Ends a phase: its operations are done, not only issued. */
@@ -301,7 +224,7 @@ static enum status report_unseen(struct walk *w, int index, const int64_t *seen,
 	}
 	if (!unseen) return STATUS_OK;
 	snprintf(message + used, sizeof message - used, "%s (%d of %d); pruned by magnitude", whole ? "" : ", …", unseen, experts);
-	return tell(w, event_warning(message), err);
+	return pipeline_tell(&w->pipeline, event_warning(message), err);
 }
 
 /* Tells of a block that has more zeros than it is to get: it keeps them, and does not come out as asked. */
@@ -315,7 +238,7 @@ static enum status report_sparse(struct walk *w, int index, struct error *err)
 		 ") are zero already, more than the %.2f %% asked for; they stay zero, "
 		 "and rows that have fewer zeros are pruned besides",
 		 index, 100 * (double)zeros / (double)params, zeros, params, 100 * w->spec->sparsity);
-	return tell(w, event_warning(message), err);
+	return pipeline_tell(&w->pipeline, event_warning(message), err);
 }
 
 /* ---- the walk -------------------------------------------------------------------------------------------------------------------- */
@@ -324,7 +247,7 @@ static enum status announce_block(struct walk *w, int index, struct error *err)
 {
 	w->p->progress->block = index;
 	progress_phase(w->p->progress, "pruning");
-	return tell(w, event_block_started(index, (int)w->p->model->config.layers, w->p->job->attempt), err);
+	return pipeline_tell(&w->pipeline, event_block_started(index, (int)w->p->model->config.layers, w->p->job->attempt), err);
 }
 
 /* Whether block `index` can be written while the next one is pruned: not if what goes to disk is changed by then, or the device's room for
@@ -332,31 +255,22 @@ static enum status announce_block(struct walk *w, int index, struct error *err)
 static bool may_wait(const struct walk *w, int index)
 {
 	bool probed = walk_probes(w) && w->probe.plan->due[index];
-	return w->background && index + 1 < w->p->model->config.layers && !w->dense_stream && !probed;
+	return pipeline_keeps(&w->pipeline, index) && !w->dense_stream && !probed;
 }
 
-/* From the masked weights to the end of the block: at once, or beside the next one. */
+/* From the masked weights to the end of the block. */
 static enum status finish(struct walk *w, struct block_result *result, double started, struct error *err)
 {
 	bool wait = may_wait(w, result->index);
-	TRY(stop_beside(w, err));
-	if (!wait) TRY(finish_weights(w, result, w->block.weight, err)); /* before the probe loads other blocks */
+	TRY(pipeline_stop(&w->pipeline, err));
+	if (!wait) TRY(pipeline_write_weights(&w->pipeline, result, err)); /* before the probe loads other blocks */
 	TRY(end_phase(w, result, PHASE_WRITE, err));
 	if (walk_probes(w)) TRY(probe_advance(&w->probe, result->index, &result->perplexity, err));
 	TRY(end_phase(w, result, PHASE_PROBE, err));
 	result->seconds = monotonic_seconds() - started;
-	if (!wait) TRY(finish_streams(w, result->index, &w->input, err));
-	w->last = *result;
-	*result = (struct block_result){0};
-	if (wait) {
-		memcpy(w->last_weights, w->block.weight, sizeof w->last_weights);
-		w->last_outputs = w->input;
-		w->pending = true;
-		return STATUS_OK;
-	}
-	enum status status = finish_commit(w, &w->last, err);
-	block_result_release(&w->last);
-	return status;
+	struct outputs outputs = {.hidden = w->input, .probe = w->probe.behind};
+	if (w->dense_stream) outputs.dense = w->reference;
+	return pipeline_finish(&w->pipeline, result, &outputs, wait, err);
 }
 
 static enum status prune_steps(struct walk *w, struct block_result *result, struct error *err)
@@ -367,7 +281,7 @@ static enum status prune_steps(struct walk *w, struct block_result *result, stru
 	result->mark = started;
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
-	work_beside(w, index);
+	pipeline_beside(&w->pipeline, index);
 	TRY(report_sparse(w, index, err));
 	TRY(end_phase(w, result, PHASE_LOAD, err));
 	if (walk_calibrated(w)) {
@@ -378,7 +292,7 @@ static enum status prune_steps(struct walk *w, struct block_result *result, stru
 	progress_add(w->p->progress, tokens);
 	TRY(run_method(w, result, &mask, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
-	TRY(settle(w, err)); /* the final pass writes where the last block's hidden states are */
+	TRY(pipeline_settle(&w->pipeline, err));
 	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
 	if (walk_calibrated(w)) TRY(final_pass(w, &result->reconstruction, err));
 	TRY(end_phase(w, result, PHASE_FINAL, err));
@@ -450,13 +364,9 @@ static enum status create(struct walk *w, struct error *err)
 	const struct block_layout *layout = &w->block.layout;
 	int64_t samples = w->spec->calibration.samples, tokens = w->spec->calibration.sequence_length,
 		hidden = model->config.hidden;
-	int64_t largest = 0;
 	w->batch = (int)pass_batch(w->p);
 	TRY(block_create(model, w->backend, w->p->compute_type, tokens, &w->block, err));
-	if (!w->backend->unified) {
-		TRY(background_create(&w->background, err));
-		TRY(block_add_spare(&w->block, err));
-	}
+	TRY(pipeline_create(w->p, &w->block, &w->pipeline, err));
 	const struct method_setup setup = {.spec = w->spec,
 					   .block = &w->block,
 					   .sequences = walk_calibrated(w) ? samples : 0,
@@ -473,22 +383,14 @@ static enum status create(struct walk *w, struct error *err)
 		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->input, err));
 		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->reference, err));
 	}
-	for (int i = 0; i < layout->n_linears; i++)
-		if (layout->linears[i].rows * layout->linears[i].cols > largest)
-			largest = layout->linears[i].rows * layout->linears[i].cols;
 	w->rates = malloc((size_t)layout->rows * sizeof *w->rates);
-	w->weights = malloc((size_t)largest * dtype_size(w->block.file_type));
-	if (!w->rates || !w->weights) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
+	if (!w->rates) return error_set(err, STATUS_NO_MEMORY, "no memory for the rates of a block");
 	return create_probe(w, err);
 }
 
 static void destroy(struct walk *w)
 {
-	background_destroy(w->background);
-	block_result_release(&w->last);
-	for (int i = 0; i < w->n_held; i++)
-		cJSON_Delete(w->held[i].data);
-	free(w->held);
+	pipeline_destroy(&w->pipeline);
 	probe_release(&w->probe);
 	stream_release(&w->input);
 	stream_release(&w->reference);
@@ -498,7 +400,6 @@ static void destroy(struct walk *w)
 	w->method->destroy(w->state);
 	block_release(&w->block);
 	free(w->rates);
-	free(w->weights);
 }
 
 /* A job that began on another kind of device may have had a plan without probes: then it goes on without them. */
@@ -546,7 +447,7 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 	}
 	/* Whatever ends the walk, a block that is done is not lost. */
 	struct error second;
-	if (status != STATUS_OK) settle(&w, &second);
+	if (status != STATUS_OK) pipeline_settle(&w.pipeline, &second);
 	destroy(&w);
 	return status;
 }

@@ -1,0 +1,218 @@
+#include "engine/prune/pipeline.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- on disk ------------------------------------------------------------------------------------------------------------- */
+
+static enum status write_linear(struct pipeline *pl, const struct linear *linear, const struct tensor weights[FUSED_COUNT],
+				struct block_result *result, struct error *err)
+{
+	struct backend *backend = pl->p->backend;
+	struct tensor_info info;
+	struct tensor rows = tensor_rows(weights[linear->fused], linear->first, linear->rows);
+	TRY(block_linear_tensor(pl->p->model, linear, result->index, &info, err));
+	TRY(backend->ops->side_download(backend, pl->room, rows.data, (size_t)info.bytes, err));
+	TRY(output_write(pl->p->output, &info, pl->room, err));
+	int64_t params = linear->rows * linear->cols, zeros = count_zero_weights(pl->room, info.dtype, params);
+	int expert = pl->block->layout.products[linear->product].expert;
+	struct part_result *kind = &result->kinds[linear->kind];
+	kind->zeros += zeros;
+	kind->params += params;
+	result->zeros += zeros;
+	if (expert < 0) return STATUS_OK;
+	result->experts[expert].zeros += zeros;
+	result->experts[expert].params += params;
+	return STATUS_OK;
+}
+
+/* Safe beside operations that do not write to the weights (5). */
+static enum status write_weights(struct pipeline *pl, struct block_result *result, const struct tensor weights[FUSED_COUNT],
+				 struct error *err)
+{
+	const struct block_layout *layout = &pl->block->layout;
+	for (int i = 0; i < layout->n_linears; i++)
+		TRY(write_linear(pl, &layout->linears[i], weights, result, err));
+	result->params = layout->params;
+	return output_sync(pl->p->output, err);
+}
+
+static enum status save_stream(const struct pipeline *pl, const char *kind, int index, const struct stream *stream,
+			       struct error *err)
+{
+	char path[4096];
+	struct stream saved = *stream;
+	if (!stream->backend) return STATUS_OK;
+	savepoint_path(pl->p->savepoint, kind, index, path);
+	return stream_save(&saved, path, err);
+}
+
+/* Saves the hidden states behind block `index`, which the next one starts from. */
+static enum status save_outputs(const struct pipeline *pl, int index, const struct outputs *outputs, struct error *err)
+{
+	int next = index + 1;
+	if (next == pl->p->model->config.layers) return STATUS_OK;
+	TRY(save_stream(pl, "hidden", next, &outputs->hidden, err));
+	TRY(save_stream(pl, "dense", next, &outputs->dense, err));
+	return save_stream(pl, "probe", next, &outputs->probe, err);
+}
+
+static void drop_inputs(const struct pipeline *pl, int index)
+{
+	static const char *const kinds[] = {"hidden", "dense", "probe"};
+	char path[4096];
+	for (int i = 0; i < 3; i++) {
+		savepoint_path(pl->p->savepoint, kinds[i], index, path);
+		unlink(path);
+	}
+}
+
+/* The last steps of (1) for `last`, which is written: the savepoint, the caller's commit; then the end of what it started from (2). */
+static enum status commit(struct pipeline *pl, struct error *err)
+{
+	const struct pruning *p = pl->p;
+	const struct block_result *result = &pl->last;
+	cJSON *data = block_result_json(result, &pl->block->layout, p->job->spec, (int)p->model->config.layers,
+					p->savepoint->probe_dense);
+	cJSON_AddItemToArray(p->savepoint->blocks, cJSON_Duplicate(data, true));
+	enum status status = savepoint_save(p->savepoint, p->spec_json, err);
+	struct event event = event_block_finished(data);
+	if (status == STATUS_OK) status = p->sink->commit_block(p->sink->context, result->index, &event, err);
+	cJSON_Delete(event.data);
+	if (status == STATUS_OK) drop_inputs(pl, result->index);
+	return status;
+}
+
+/* ---- events -------------------------------------------------------------------------------------------------------------- */
+
+enum status pipeline_tell(struct pipeline *pl, struct event event, struct error *err)
+{
+	if (pl->state == PIPELINE_CLEAR) return event_tell(pl->p->sink, &event, err);
+	if (pl->n_held == pl->room_held) {
+		int room = 2 * pl->room_held + 16;
+		struct event *grown = realloc(pl->held, (size_t)room * sizeof *grown);
+		if (!grown) {
+			cJSON_Delete(event.data);
+			return error_set(err, STATUS_NO_MEMORY, "no memory for an event");
+		}
+		pl->held = grown;
+		pl->room_held = room;
+	}
+	pl->held[pl->n_held++] = event;
+	return STATUS_OK;
+}
+
+static enum status tell_held(struct pipeline *pl, struct error *err)
+{
+	enum status status = STATUS_OK;
+	for (int i = 0; i < pl->n_held; i++)
+		if (status == STATUS_OK)
+			status = event_tell(pl->p->sink, &pl->held[i], err);
+		else
+			cJSON_Delete(pl->held[i].data);
+	pl->n_held = 0;
+	return status;
+}
+
+/* ---- the steps ----------------------------------------------------------------------------------------------------------- */
+
+static enum status write_last(void *context, struct error *err)
+{
+	struct pipeline *pl = context;
+	TRY(write_weights(pl, &pl->last, pl->last_weights, err));
+	return save_outputs(pl, pl->last.index, &pl->last_outputs, err);
+}
+
+static enum status fetch_next(void *context, struct error *err)
+{
+	struct pipeline *pl = context;
+	return block_fetch(pl->block, pl->p->model, pl->next, err);
+}
+
+bool pipeline_keeps(const struct pipeline *pl, int index)
+{
+	return pl->background && index + 1 < pl->p->model->config.layers;
+}
+
+void pipeline_beside(struct pipeline *pl, int index)
+{
+	if (!pl->background) return;
+	bool kept = pl->state == PIPELINE_KEPT;
+	pl->next = index + 1;
+	if (kept) pl->state = PIPELINE_WRITING;
+	background_start(pl->background, kept ? write_last : NULL, pl->next < pl->p->model->config.layers ? fetch_next : NULL, pl);
+}
+
+enum status pipeline_settle(struct pipeline *pl, struct error *err)
+{
+	if (pl->state == PIPELINE_CLEAR) return STATUS_OK;
+	enum status status = pl->state == PIPELINE_WRITING ? background_wait_first(pl->background, err) : write_last(pl, err);
+	pl->state = PIPELINE_CLEAR;
+	if (status == STATUS_OK) status = commit(pl, err);
+	if (status != STATUS_OK) error_prefix(err, "writing block %d", pl->last.index);
+	block_result_release(&pl->last);
+	return status == STATUS_OK ? tell_held(pl, err) : status;
+}
+
+enum status pipeline_poll(struct pipeline *pl, struct error *err)
+{
+	bool written = pl->state == PIPELINE_WRITING && background_first_over(pl->background);
+	return written ? pipeline_settle(pl, err) : STATUS_OK;
+}
+
+/* A fetch that failed is tried again, in line, by block_load. */
+enum status pipeline_stop(struct pipeline *pl, struct error *err)
+{
+	struct error ignored;
+	TRY(pipeline_settle(pl, err));
+	if (pl->background) background_wait_second(pl->background, &ignored);
+	return STATUS_OK;
+}
+
+enum status pipeline_write_weights(struct pipeline *pl, struct block_result *result, struct error *err)
+{
+	return write_weights(pl, result, pl->block->weight, err);
+}
+
+enum status pipeline_finish(struct pipeline *pl, struct block_result *result, const struct outputs *outputs, bool keep,
+			    struct error *err)
+{
+	if (!keep) TRY(save_outputs(pl, result->index, outputs, err));
+	pl->last = *result;
+	*result = (struct block_result){0};
+	if (keep) {
+		memcpy(pl->last_weights, pl->block->weight, sizeof pl->last_weights);
+		pl->last_outputs = *outputs;
+		pl->state = PIPELINE_KEPT;
+		return STATUS_OK;
+	}
+	enum status status = commit(pl, err);
+	block_result_release(&pl->last);
+	return status;
+}
+
+enum status pipeline_create(const struct pruning *p, struct block *block, struct pipeline *ret, struct error *err)
+{
+	const struct block_layout *layout = &block->layout;
+	int64_t largest = 0;
+	*ret = (struct pipeline){.p = p, .block = block};
+	for (int i = 0; i < layout->n_linears; i++)
+		if (layout->linears[i].rows * layout->linears[i].cols > largest)
+			largest = layout->linears[i].rows * layout->linears[i].cols;
+	ret->room = malloc((size_t)largest * dtype_size(block->file_type));
+	if (!ret->room) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
+	if (p->backend->unified) return STATUS_OK;
+	TRY(background_create(&ret->background, err));
+	return block_add_spare(block, err);
+}
+
+void pipeline_destroy(struct pipeline *pl)
+{
+	background_destroy(pl->background);
+	block_result_release(&pl->last);
+	for (int i = 0; i < pl->n_held; i++)
+		cJSON_Delete(pl->held[i].data);
+	free(pl->held);
+	free(pl->room);
+}
