@@ -61,8 +61,10 @@ static enum status embed_all(struct walk *w, const struct sequences *calibration
 	return STATUS_OK;
 }
 
-/* to = block(from), batch by batch; from and to may be one stream. `observer` as in block_forward. */
-static enum status pass(struct walk *w, struct stream *from, struct stream *to, const struct observer *observer, struct error *err)
+/* to = block(from), batch by batch; from and to may be one stream. `observer` as in block_forward; `seen`, where it is not NULL, grows by the
+ * tokens that each expert gets. */
+static enum status pass(struct walk *w, struct stream *from, struct stream *to, const struct observer *observer, int64_t *seen,
+			struct error *err)
 {
 	for (int64_t i = 0; i < from->sequences; i += w->batch) {
 		int64_t n = batch_at(w, i);
@@ -71,35 +73,22 @@ static enum status pass(struct walk *w, struct stream *from, struct stream *to, 
 		TRY(backend_failed(w, stream_batch(from, i, n, true, &x), err));
 		if (to && to != from) TRY(backend_failed(w, stream_batch(to, i, n, false, &y), err));
 		TRY(backend_failed(w, block_forward(&w->block, &w->activations, (int)n, x, y, observer), err));
+		for (int e = 0; seen && e < w->block.layout.experts; e++)
+			seen[e] += w->activations.experts.tokens[e];
 		if (to) TRY(backend_failed(w, stream_store(to, i, n, y), err));
 	}
 	return STATUS_OK;
 }
 
-/* What a pass shows of a product's inputs: the tokens of each expert are counted, and the method sees them. */
-struct onlooker {
-	struct walk *w;
-	int64_t *seen; /* per expert */
-};
-
-static enum status look_on(void *context, int product, struct tensor x)
-{
-	struct onlooker *o = context;
-	const struct product *p = &o->w->block.layout.products[product];
-	if (p->expert >= 0 && p->fused == FUSED_MLP_IN) o->seen[p->expert] += x.rows;
-	return o->w->method->observe ? o->w->method->observe(o->w->state, product, x) : STATUS_OK;
-}
-
 /* The dense block's outputs into `reference`; the method sees the inputs of its products, and `seen` counts the tokens of each expert. */
 static enum status reference_pass(struct walk *w, int64_t *seen, struct error *err)
 {
-	struct onlooker onlooker = {w, seen};
-	const struct observer observer = {look_on, &onlooker};
+	const struct observer watching = {w->method->observe, w->state}, *observer = w->method->observe ? &watching : NULL;
 	if (w->method->begin) TRY(backend_failed(w, w->method->begin(w->state), err));
 	TRY(backend_failed(w, block_activate_dense(&w->block), err));
-	if (!w->dense_stream) return pass(w, &w->input, &w->reference, &observer, err);
-	TRY(pass(w, &w->input, NULL, &observer, err));
-	return pass(w, &w->reference, &w->reference, NULL, err);
+	if (!w->dense_stream) return pass(w, &w->input, &w->reference, observer, seen, err);
+	TRY(pass(w, &w->input, NULL, observer, seen, err));
+	return pass(w, &w->reference, &w->reference, NULL, NULL, err);
 }
 
 /* The pruned block's outputs become the next block's inputs; *ret is the mean reconstruction loss over the sequences. */
