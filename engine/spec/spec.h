@@ -15,6 +15,7 @@
 
 #define METHOD_ENUMERATOR(enumerator, ...) METHOD_##enumerator,
 enum method_id { METHODS(METHOD_ENUMERATOR) METHOD_NONE };
+extern const char *const spec_method_names[]; /* by enum method_id; ends with NULL */
 enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
 enum target { TARGET_BLOCK, TARGET_DENSE_STREAM };
 enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
@@ -22,7 +23,7 @@ enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
 enum { PROBE_AUTO = -1, PROBE_NEVER = 0 };
 enum precision { PRECISION_AUTO, PRECISION_F32, PRECISION_BF16 };
 
-enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_SOURCES = 16, SPEC_MAX_TASKS = 16, SPEC_MAX_PROBLEMS = 32 };
+enum { SPEC_MAX_DATASETS = 16, SPEC_MAX_SOURCES = 16, SPEC_MAX_TASKS = 16, SPEC_MAX_SETTINGS = 16, SPEC_MAX_PROBLEMS = 32 };
 
 struct dataset {
 	char *name;
@@ -45,6 +46,7 @@ struct calibration {
 	struct source sources[SPEC_MAX_SOURCES];
 	int n_sources; /* 0 where there is no data */
 	bool mixed;    /* the client gave `sources`, not `path` */
+	char *field;   /* of sources that name none */
 	int samples, sequence_length;
 	int64_t seed;
 };
@@ -57,24 +59,30 @@ struct task {
 	int64_t limit; /* questions; 0 for all */
 };
 
+struct besa_settings {
+	enum granularity granularity;
+	enum importance importance;
+	int candidates;
+	double lambda;
+	int epochs, batch_size;
+	enum optimizer optimizer;
+	double d_coef;        /* Prodigy */
+	double learning_rate; /* AdamW */
+	enum target target;
+	enum parameterization parameterization; /* auto is resolved */
+};
+
+struct spec_section; /* descriptor.h */
+
+/* What a client asks for. A field is a row of engine/spec/, which says where in here its value lies. */
 struct spec {
 	char *name, *model, *output; /* as the client wrote them */
 	struct place model_place;
 	bool overwrite;
 	enum method_id method;
 	double sparsity;
-	struct {
-		enum granularity granularity;
-		enum importance importance;
-		int candidates;
-		double lambda;
-		int epochs, batch_size;
-		enum optimizer optimizer;
-		double d_coef;        /* Prodigy */
-		double learning_rate; /* AdamW */
-		enum target target;
-		enum parameterization parameterization; /* auto is resolved */
-	} besa;
+	int pattern; /* 0: unstructured */
+	struct besa_settings besa;
 	struct calibration calibration;
 	struct dataset perplexity[SPEC_MAX_DATASETS];
 	int n_perplexity;
@@ -85,6 +93,11 @@ struct spec {
 	char *notify_url; /* NULL: nobody is told of the end */
 	int priority;
 	double timeout_seconds; /* 0 for none */
+	struct {
+		const struct spec_section *section;
+		void *values;
+	} settings[SPEC_MAX_SETTINGS]; /* sections with a struct of their own: spec_settings */
+	int n_settings;
 };
 
 /* What is wrong with a spec, field by field. Zeroed to begin with; freed with spec_problems_free. */
@@ -107,13 +120,17 @@ struct roots {
 };
 
 /* Checks `json` against the contract, looks its paths up under `roots`, reads the model's config for what depends on it, and fills
- * every default. STATUS_INVALID with `problems`, which are added to, when a field is wrong (each names a JSON pointer); other statuses for
- * failures that are not the client's. *ret is freed with spec_free. */
+ * every default. STATUS_INVALID with `problems`, which are added to, when a field is wrong (each names a JSON pointer); other
+ * statuses for failures that are not the client's. *ret is freed with spec_free. */
 enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
 		       struct error *err);
 
 /* The spec with every default, as the API shows it. `output` is a template where the client gave one. The caller frees it. */
 cJSON *spec_to_json(const struct spec *spec);
+
+/* The settings of a method whose section is a row of the kind SPEC_SETTINGS (descriptor.h): the method's own struct, checked and
+ * filled; NULL where the spec has another method and the client gave none. */
+const void *spec_settings(const struct spec *spec, const struct spec_section *section);
 
 void spec_free(struct spec *spec);
 

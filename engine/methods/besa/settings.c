@@ -1,0 +1,137 @@
+/* Settings of the method besa. */
+#include "engine/spec/sections.h"
+
+/* What the sigmoid's rates can reach: 0.5 ± 0.1224 (besa.md 2), and the targets for which "auto" takes it. */
+static const double sigmoid_low = 0.3776, sigmoid_high = 0.6224, auto_low = 0.45, auto_high = 0.55;
+
+static const char *const granularity_names[] = {"row", "layer", NULL};
+static const char *const importance_names[] = {"wanda", "magnitude", NULL};
+static const char *const optimizer_names[] = {"prodigy", "adamw", NULL};
+static const char *const target_names[] = {"block", "dense_stream", NULL};
+static const char *const parameterization_names[] = {"sigmoid", "softmax", "auto", NULL};
+enum { PARAM_AUTO = PARAM_SOFTMAX + 1 };
+
+static void find_batch_range(const struct spec_parser *parser, struct spec_range *range)
+{
+	range->high = parser->spec->calibration.samples;
+}
+
+/* The parameterization that "auto" stands for, and Prodigy's factor for it where the client gave none. */
+static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
+{
+	struct besa_settings *besa = at;
+	double sparsity = parser->spec->sparsity;
+	int parameterization = (int)besa->parameterization;
+	if (parameterization == PARAM_AUTO)
+		besa->parameterization = sparsity >= auto_low && sparsity <= auto_high ? PARAM_SIGMOID : PARAM_SOFTMAX;
+	else if (parameterization == PARAM_SIGMOID && parser->spec->method == METHOD_BESA &&
+		 (sparsity < sigmoid_low || sparsity > sigmoid_high))
+		fields_problem(fields, "parameterization", "sigmoid reaches sparsities from %g to %g only", sigmoid_low,
+			       sigmoid_high);
+	if (besa->d_coef == 0) besa->d_coef = besa->parameterization == PARAM_SIGMOID ? 5 : 50;
+}
+
+static const struct spec_row rows[] = {
+	{
+		.key = "granularity",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct besa_settings, granularity),
+		.names = granularity_names,
+		.range = {.standard = GRANULARITY_ROW},
+		.help = "what has a rate of its own",
+		.label = "Granularity",
+	},
+	{
+		.key = "importance",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct besa_settings, importance),
+		.names = importance_names,
+		.range = {.standard = IMPORTANCE_WANDA},
+		.help = "what orders the weights of a row",
+		.label = "Importance",
+	},
+	{
+		.key = "candidates",
+		.kind = SPEC_INT,
+		SPEC_AT(struct besa_settings, candidates),
+		.range = {2, 256, 101},
+		.help = "pruning rates, evenly spread from 0 to 1, that a learned rate is a mixture of",
+		.label = "Candidate rates",
+	},
+	{
+		.key = "lambda",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct besa_settings, lambda),
+		.range = {0, 1e6, 5},
+		.help = "weight of the sparsity term of the loss",
+		.label = "Lambda",
+	},
+	{
+		.key = "epochs",
+		.kind = SPEC_INT,
+		SPEC_AT(struct besa_settings, epochs),
+		.range = {1, 100, 1},
+		.help = "how often a block learns from every calibration sequence",
+		.label = "Epochs",
+	},
+	{
+		.key = "batch_size",
+		.kind = SPEC_INT,
+		SPEC_AT(struct besa_settings, batch_size),
+		.range = {1, SPEC_MAX_SAMPLES, 1},
+		.find_range = find_batch_range,
+		.help = "sequences of a step; not more than `calibration.samples`",
+		.label = "Batch size",
+	},
+	{
+		.key = "optimizer",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct besa_settings, optimizer),
+		.names = optimizer_names,
+		.range = {.standard = OPTIMIZER_PRODIGY},
+		.help = "what makes steps of gradients",
+		.label = "Optimizer",
+	},
+	{
+		.key = "d_coef",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct besa_settings, d_coef),
+		.range = {1e-6, 1e6, 0},
+		.depends = true,
+		.help = "of prodigy; 5 for the sigmoid, 50 for softmax",
+		.label = "Prodigy's d_coef",
+	},
+	{
+		.key = "learning_rate",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct besa_settings, learning_rate),
+		.range = {1e-8, 10, 0.01},
+		.help = "of adamw",
+		.label = "AdamW's learning rate",
+	},
+	{
+		.key = "target",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct besa_settings, target),
+		.names = target_names,
+		.range = {.standard = TARGET_BLOCK},
+		.help = "whose output a block is to give again: the dense block's on the same inputs, or that of the dense model",
+		.label = "Target",
+	},
+	{
+		.key = "parameterization",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct besa_settings, parameterization),
+		.names = parameterization_names,
+		.resolved = PARAM_AUTO,
+		.range = {.standard = PARAM_AUTO},
+		.help = "`sigmoid` reaches sparsities from 0.3776 to 0.6224 only; `auto` takes it from 0.45 to 0.55 and `softmax` "
+			"elsewhere",
+		.label = "Parameterization",
+	},
+};
+
+const struct spec_section method_besa_settings = {
+	SPEC_ROWS(rows), .settle = settle,  .title = "BESA settings",
+	.folded = true,  .of_method = true, .help = "settings of the method besa",
+};

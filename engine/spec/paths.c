@@ -1,0 +1,97 @@
+#include "engine/spec/paths.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/model/vet.h"
+#include "engine/text/kind.h"
+
+enum { MAX_COMPONENT_BYTES = 200 }; /* of 255, so that {id} and {date} may expand */
+
+/* Looks a string field up below `roots`; false where it is missing or, with a problem, wrong. */
+static bool find(struct spec_parser *parser, const struct fields *fields, const char *key, char *const *roots, char **ret_text,
+		 struct place *ret)
+{
+	struct error err;
+	const char *text = fields_string(fields, key, PATH_CHARACTERS, false, NULL);
+	if (!text) return false;
+	*ret_text = spec_copy(parser, text);
+	enum status status = place_find(roots, parser->roots->here, text, ret, &err);
+	if (status == STATUS_NO_MEMORY)
+		parser->no_memory = true;
+	else if (status == STATUS_NOT_FOUND && !parser->roots->here)
+		fields_problem(fields, key, "%s, below none of the %s roots; GET /v1/%s lists what is", err.message,
+			       roots == parser->roots->model ? "model" : "data", roots == parser->roots->model ? "models" : "data");
+	else if (status != STATUS_OK)
+		fields_problem(fields, key, "%s", err.message);
+	return status == STATUS_OK;
+}
+
+static bool has_mode(const struct place *place, mode_t mode)
+{
+	struct stat st;
+	struct error ignored;
+	return place_stat(place, NULL, &st, &ignored) == STATUS_OK && (st.st_mode & S_IFMT) == mode;
+}
+
+bool path_is_file(const struct place *place)
+{
+	return has_mode(place, S_IFREG);
+}
+
+void path_parse_file(struct spec_parser *parser, const struct fields *fields, const char *key, char **ret_text, struct place *ret)
+{
+	struct error err;
+	struct file file;
+	enum data_kind kind;
+	if (!find(parser, fields, key, parser->roots->data, ret_text, ret)) return;
+	if (!path_is_file(ret)) {
+		fields_problem(fields, key, "'%s' is not a regular file", *ret_text);
+		return;
+	}
+	/* Its head tells whether it can be read, so that is told now and not when the job runs. */
+	enum status status = place_open(ret, NULL, &file, &err);
+	if (status == STATUS_OK) {
+		status = data_kind_find(&file, *ret_text, &kind, NULL, &err);
+		file_close(&file);
+	}
+	if (status == STATUS_OK) return;
+	if (status == STATUS_NO_MEMORY) parser->no_memory = true;
+	place_hide(ret, &err);
+	fields_problem(fields, key, "%s", err.message);
+}
+
+void path_parse_model(struct spec_parser *parser, const struct fields *fields, const char *key, char **ret_text, struct place *ret)
+{
+	struct error err;
+	struct model_config config;
+	int64_t bytes;
+	if (!find(parser, fields, key, parser->roots->model, ret_text, ret)) return;
+	if (!has_mode(ret, S_IFDIR)) {
+		fields_problem(fields, key, "'%s' is not a directory", *ret_text);
+	} else if (model_vet(ret, NULL, &config, &bytes, &err) != STATUS_OK) {
+		if (err.status == STATUS_NO_MEMORY) parser->no_memory = true;
+		fields_problem(fields, key, "%s", err.message);
+	} else {
+		parser->max_positions = config.max_positions;
+	}
+}
+
+const char *path_output_objection(const char *text)
+{
+	const char *brace = text;
+	if (*text == '/') return "must be a relative path";
+	while ((brace = strpbrk(brace, "{}"))) {
+		size_t length = strncmp(brace, "{id}", 4) == 0 ? 4 : strncmp(brace, "{date}", 6) == 0 ? 6 : 0;
+		if (length == 0) return "may use {date} and {id}, and no other braces";
+		brace += length;
+	}
+	for (;;) {
+		size_t length = strcspn(text, "/");
+		if (length == 0) return "must not have empty components";
+		if (*text == '.') return "must not have components that begin with a dot";
+		if (length > MAX_COMPONENT_BYTES) return "has a component that is too long";
+		if (!text[length]) return NULL;
+		text += length + 1;
+	}
+}

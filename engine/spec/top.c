@@ -1,0 +1,199 @@
+/* The fields of a spec, and the one list of its sections. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/spec/sections.h"
+
+#define METHOD_NAME(enumerator, name, ...) #name,
+const char *const spec_method_names[] = {METHODS(METHOD_NAME) "none", NULL};
+static const char *const pattern_names[] = {"unstructured", NULL};
+static const char *const precision_names[] = {"auto", "f32", "bf16", NULL};
+static const char *const later_methods[] = {"sparsegpt", NULL}, *const later_patterns[] = {"2:4", "4:8", NULL};
+
+static void parse_sparsity(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
+{
+	struct spec *spec = at;
+	const cJSON *sparsity = fields_get(fields, row->key);
+	(void)parser;
+	if (spec->method == METHOD_NONE) {
+		if (sparsity && !(cJSON_IsNumber(sparsity) && sparsity->valuedouble == 0))
+			fields_problem(fields, row->key, "the method none prunes nothing: leave sparsity out");
+		return;
+	}
+	if (!sparsity)
+		fields_problem(fields, row->key,
+			       "is required unless the method is none: what part of the weights becomes zero, as in 0.5");
+	spec->sparsity = fields_number(fields, row->key, row->range.low, row->range.high, row->range.standard);
+}
+
+static void parse_output(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
+{
+	struct spec *spec = at;
+	const char *text = fields_string(fields, row->key, row->limit, false, NULL);
+	const char *objection = text ? path_output_objection(text) : NULL;
+	if (objection) fields_problem(fields, row->key, "%s", objection);
+	spec->output = spec_copy(parser, text);
+}
+
+/* An output that the client did not name. */
+static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
+{
+	struct spec *spec = at;
+	(void)fields;
+	if (spec->output || !spec->model_place.path) return;
+	/* As the client wrote the model where that can name an output, else the directory's own name. */
+	char *whole = place_text(&spec->model_place, NULL);
+	const char *base = spec->model, *slash = whole ? strrchr(whole, '/') : NULL;
+	if (path_output_objection(base) && slash) base = slash + 1;
+	if (path_output_objection(base)) base = "model";
+	if (asprintf(&spec->output, "%s-%s-{id}", base, spec_method_names[spec->method]) < 0) {
+		spec->output = NULL;
+		parser->no_memory = true;
+	}
+	free(whole);
+}
+
+static bool is_notified(const void *at)
+{
+	return ((const struct spec *)at)->notify_url;
+}
+
+/* A component of an output's path: no dot in front; braces are {id} and {date} alone. */
+#define COMPONENT "([^\\x00-\\x1f\\x7f-\\x9f/.{}]|\\{id\\}|\\{date\\})([^\\x00-\\x1f\\x7f-\\x9f/{}]|\\{id\\}|\\{date\\})*"
+
+#define SETTINGS_ROW(name) {.key = #name, .kind = SPEC_SETTINGS, .section = &method_##name##_settings, .late = true},
+
+static const struct spec_row rows[] = {
+	{
+		.key = "name",
+		.kind = SPEC_TEXT,
+		SPEC_AT(struct spec, name),
+		.limit = 200,
+		.text = "",
+		.help = "a name for people; any text",
+		.group = "Model and output",
+		.label = "Name",
+		.option = {"name", "NAME", 'n', .help = "a name for people"},
+	},
+	{
+		.key = "model",
+		.kind = SPEC_MODEL,
+		SPEC_AT(struct spec, model),
+		.place = offsetof(struct spec, model_place),
+		.limit = PATH_CHARACTERS,
+		.required = "is required: a directory below the model roots; GET /v1/models lists them",
+		.help = "a model directory below the model roots",
+		.label = "Model",
+		.hint = "",
+		.example = "tiny-llama",
+		.option = {"model", "DIR", 'm', .help = "the model, below the daemon's model roots"},
+	},
+	{
+		.key = "output",
+		.kind = SPEC_TEXT,
+		SPEC_AT(struct spec, output),
+		.limit = PATH_CHARACTERS,
+		.parse = parse_output,
+		.depends = true,
+		.help = "where the pruned model goes, below the output root. `{id}` becomes the job's id and `{date}` the day of "
+			"submission, in "
+			"UTC",
+		.more = "No component of the path may have more than 200 bytes in UTF-8, or 255 once they are filled in. Default: "
+			"`<model>-<method>-{id}`.",
+		.label = "Output",
+		.hint = "A directory below the output root. {id} and {date} are filled in.",
+		.placeholder = "<model>-<method>-{id}",
+		.pattern = "^" COMPONENT "(/" COMPONENT ")*$",
+		.example = "nightly/{date}",
+		.option = {"output", "DIR", 'o', .help = "the result, below the daemon's output root; {date}, {id}"},
+	},
+	{
+		.key = "overwrite",
+		.kind = SPEC_BOOL,
+		SPEC_AT(struct spec, overwrite),
+		.help = "replace an output of besad's that exists, once the new one is whole; the old one is kept aside for a time",
+		.label = "Replace the output if it exists",
+		.hint = "",
+		.option = {"overwrite", .help = "replace an output that is there, once the new one is whole"},
+	},
+	{
+		.key = "method",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct spec, method),
+		.names = spec_method_names,
+		.later = later_methods,
+		.help = "how weights are chosen; `none` evaluates only",
+		.group = "Pruning",
+		.label = "Method",
+		.option = {"method", "METHOD"},
+	},
+	{
+		.key = "sparsity",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct spec, sparsity),
+		.range = {0, 0.95, 0.5},
+		.depends = true,
+		.parse = parse_sparsity,
+		.help = "part of the weights to be zero; required unless `method` is `none`, which takes none but 0",
+		.label = "Sparsity",
+		.hint = "Part of the weights to be zero, 0 to 0.95.",
+		.start = "0.5",
+		.example = "0.5",
+		.option = {"sparsity", "S", 's', .percent = true, .help = "what part of the weights becomes zero: 0.5 or 50%"},
+	},
+	{
+		.key = "pattern",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct spec, pattern),
+		.names = pattern_names,
+		.later = later_patterns,
+		.help = "which weights of a row may be zero together; `unstructured` is any",
+	},
+	{.key = "besa", .kind = SPEC_SECTION, SPEC_AT(struct spec, besa), .section = &method_besa_settings, .late = true},
+	METHOD_SETTINGS(SETTINGS_ROW) /* of methods that have some */
+	{.key = "quantization", .kind = SPEC_REFUSED, .help = "not supported by this version"},
+	{.key = "calibration", .kind = SPEC_SECTION, SPEC_AT(struct spec, calibration), .section = &spec_calibration},
+	{.key = "evaluation", .kind = SPEC_SECTION, .section = &spec_evaluation},
+	{.key = "progress", .kind = SPEC_SECTION, .section = &spec_progress},
+	{.key = "notify", .kind = SPEC_SECTION, .section = &spec_notify, .shown = is_notified},
+	{
+		.key = "precision",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct spec, precision),
+		.names = precision_names,
+		.range = {.standard = PRECISION_AUTO},
+		.help = "of the matrix products; `auto` is `bf16` where the processor or device has products of its own for it",
+		.group = "Pruning",
+		.label = "Precision",
+		.option = {"precision", "P"},
+	},
+	{
+		.key = "priority",
+		.kind = SPEC_INT,
+		SPEC_AT(struct spec, priority),
+		.range = {-100, 100, 0},
+		.help = "higher goes first",
+		.group = "Queueing",
+		.label = "Priority",
+		.hint = "Higher goes first; −100 to 100.",
+		.option = {"priority", "N", .help = "higher ones run first"},
+	},
+	{
+		.key = "timeout_seconds",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct spec, timeout_seconds),
+		.range = {0, 1e9, 0},
+		.help = "an attempt that runs longer fails with the code `timeout`; 0 for no limit",
+		.label = "Time limit in seconds",
+		.hint = "",
+		.placeholder = "0, none",
+		.option = {"timeout", "SECONDS", .help = "fail after so long; 0: never"},
+	},
+};
+
+const struct spec_section spec_top = {
+	SPEC_ROWS(rows),
+	.settle = settle,
+	.help = "What a client asks for. Fields that are left out or null take their defaults, which the job shows.",
+};

@@ -1,0 +1,238 @@
+/* Rows that describe a struct (engine/spec/descriptor.h): every kind of them parsed, filled with defaults, refused, printed and
+ * freed; and a method's settings, which no file of engine/spec/ knows. */
+#include "tests/unit/scratch.h"
+
+#include "base/json.h"
+#include "engine/spec/sections.h"
+
+struct point {
+	char *label;
+	int x;
+};
+
+struct thing {
+	bool big;
+	int whole;
+	int64_t wide;
+	int every; /* −1: "auto" */
+	double real;
+	int colour;
+	char *text;
+	struct point origin;
+	struct point points[3];
+	int n_points;
+	int calls; /* of settle */
+};
+
+static const char *const colours[] = {"red", "green", NULL}, *const later_colours[] = {"blue", "green", NULL};
+
+static void find_real_range(const struct spec_parser *parser, struct spec_range *range)
+{
+	range->high = (double)parser->max_positions;
+}
+
+static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
+{
+	struct thing *thing = at;
+	(void)parser;
+	thing->calls++;
+	if (thing->whole == 13) fields_problem(fields, "whole", "brings bad luck");
+}
+
+static bool has_points(const void *at)
+{
+	return ((const struct thing *)at)->n_points > 0;
+}
+
+static const struct spec_row point_rows[] = {
+	{.key = "label", .kind = SPEC_TEXT, SPEC_AT(struct point, label), .limit = 4, .required = "is required"},
+	{.key = "x", .kind = SPEC_INT, SPEC_AT(struct point, x), .range = {-5, 5, 2}},
+};
+static const struct spec_section point = {SPEC_ROWS(point_rows), .size = sizeof(struct point)};
+
+static const struct spec_row rows[] = {
+	{.key = "real", .kind = SPEC_NUMBER, SPEC_AT(struct thing, real), .range = {0, 1, 0.5}, .find_range = find_real_range},
+	{.key = "whole", .kind = SPEC_INT, SPEC_AT(struct thing, whole), .range = {0, 99, 7}},
+	{.key = "wide", .kind = SPEC_INT, SPEC_AT(struct thing, wide), .range = {0, 0x1p53 - 1, 0x1p40}},
+	{.key = "every",
+	 .kind = SPEC_INT,
+	 SPEC_AT(struct thing, every),
+	 .range = {0, 9, -1},
+	 .word = "auto",
+	 .wrong = "is neither"},
+	{.key = "big", .kind = SPEC_BOOL, SPEC_AT(struct thing, big), .range = {.standard = true}},
+	{.key = "colour", .kind = SPEC_CHOICE, SPEC_AT(struct thing, colour), .names = colours, .later = later_colours},
+	{.key = "text", .kind = SPEC_TEXT, SPEC_AT(struct thing, text), .limit = 5, .empty = "is empty", .text = "t"},
+	{.key = "origin", .kind = SPEC_SECTION, SPEC_AT(struct thing, origin), .section = &point},
+	{.key = "points",
+	 .kind = SPEC_LIST,
+	 SPEC_AT(struct thing, points),
+	 .count = offsetof(struct thing, n_points),
+	 .section = &point,
+	 .range = {1, 3, 0},
+	 .noun = "points",
+	 .shown = has_points},
+	{.key = "mass", .kind = SPEC_REFUSED},
+};
+static const struct spec_section section = {SPEC_ROWS(rows), .settle = settle, .size = sizeof(struct thing)};
+
+/* Parses `text` as a thing; its problems, "pointer: detail" and a newline each, go to `told`. */
+static void parse(struct scratch *s, const char *text, struct thing *thing, char told[2048])
+{
+	cJSON *json;
+	struct spec_problems problems = {0};
+	struct spec spec = {0};
+	struct spec_parser parser = {.spec = &spec, .max_positions = 8};
+	SUCCEEDS(json_parse(text, strlen(text), "thing", &json, &s->err));
+	struct fields fields = {.problems = &problems, .object = json};
+	*thing = (struct thing){0};
+	spec_section_parse(&parser, &fields, &section, thing);
+	assert_false(parser.no_memory || problems.no_memory);
+	told[0] = 0;
+	for (int i = 0; i < problems.count; i++)
+		snprintf(told + strlen(told), 2048 - strlen(told), "%s: %s\n", problems.items[i].pointer, problems.items[i].detail);
+	spec_problems_free(&problems);
+	cJSON_Delete(json);
+}
+
+static void assert_printed(const struct thing *thing, const char *wanted)
+{
+	cJSON *json = cJSON_CreateObject();
+	assert_true(spec_section_print(NULL, &section, thing, json));
+	char *text = cJSON_PrintUnformatted(json);
+	assert_string_equal(text, wanted);
+	free(text);
+	cJSON_Delete(json);
+}
+
+static void test_defaults(void **state)
+{
+	struct thing thing;
+	char told[2048];
+	parse(*state, "{\"origin\":{\"label\":\"o\"},\"wide\":null}", &thing, told);
+	assert_string_equal(told, "");
+	assert_int_equal(thing.calls, 1);
+	assert_true(thing.wide == (int64_t)1 << 40);
+	assert_printed(&thing,
+		       "{\"real\":0.5,\"whole\":7,\"wide\":1099511627776,\"every\":\"auto\",\"big\":true,\"colour\":\"red\","
+		       "\"text\":\"t\",\"origin\":{\"label\":\"o\",\"x\":2}}");
+	spec_section_free(&section, &thing);
+}
+
+static void test_given(void **state)
+{
+	static const char text[] =
+		"{\"real\":7.5,\"whole\":0,\"wide\":1099511627777,\"every\":3,\"big\":false,\"colour\":\"green\","
+		"\"text\":\"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\",\"origin\":{\"label\":\"\",\"x\":-5},"
+		"\"points\":[{\"label\":\"a\",\"x\":1},{\"label\":\"b\",\"x\":2}]}";
+	struct thing thing;
+	char told[2048];
+	parse(*state, text, &thing, told);
+	assert_string_equal(told, "");
+	assert_int_equal(thing.n_points, 2);
+	assert_printed(&thing, text);
+	spec_section_free(&section, &thing);
+}
+
+static void test_problems(void **state)
+{
+	static const struct {
+		const char *text, *told;
+	} cases[] = {
+		{"{\"real\":8.5}", "/real: must be a number from 0 to 8, not 8.5\n"},
+		{"{\"whole\":100}", "/whole: must be an integer from 0 to 99, not 100\n"},
+		{"{\"whole\":13}", "/whole: brings bad luck\n"},
+		{"{\"every\":10}", "/every: must be an integer from 0 to 9, not 10\n"},
+		{"{\"every\":\"often\"}", "/every: is neither\n"},
+		{"{\"big\":1}", "/big: must be true or false, not 1\n"},
+		{"{\"colour\":\"blue\"}", "/colour: 'blue' is not supported by this version\n"},
+		{"{\"colour\":\"grey\"}", "/colour: must be one of: red, green, not \"grey\"\n"},
+		{"{\"text\":\"\"}", "/text: is empty\n"},
+		{"{\"text\":\"123456\"}", "/text: must be at most 5 characters long, not 6\n"},
+		{"{\"origin\":{}}", "/origin/label: is required\n"},
+		{"{\"origin\":1}", "/origin: must be an object, not 1\n"},
+		{"{\"points\":[]}", "/points: must be a list of 1 to 3 points\n"},
+		{"{\"points\":[{\"label\":\"a\"},{\"label\":\"b\",\"x\":6}]}",
+		 "/points/1/x: must be an integer from -5 to 5, not 6\n"},
+		{"{\"points\":[{},2]}", "/points/0/label: is required\n/points/1: must be an object, not 2\n"},
+		{"{\"mass\":1}", "/mass: is not supported by this version\n"},
+		{"{\"origin\":{\"y\":1,\"label\":\"a\"}}", "/origin/y: unknown key; the keys here are label, x\n"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct thing thing;
+		char told[2048];
+		parse(*state, cases[i].text, &thing, told);
+		assert_string_equal(told, cases[i].told);
+		spec_section_free(&section, &thing);
+	}
+}
+
+/* ---- settings of a method -------------------------------------------------------------------------------------------------- */
+
+struct settings {
+	double dampening;
+	char *note;
+};
+
+static const struct spec_row settings_rows[] = {
+	{.key = "dampening", .kind = SPEC_NUMBER, SPEC_AT(struct settings, dampening), .range = {0, 1, 0.01}},
+	{.key = "note", .kind = SPEC_TEXT, SPEC_AT(struct settings, note), .limit = 9},
+};
+static const struct spec_section settings = {SPEC_ROWS(settings_rows), .size = sizeof(struct settings)};
+static const struct spec_row rows_with_settings[] = {{.key = "wanda", .kind = SPEC_SETTINGS, .section = &settings, .late = true}};
+static const struct spec_section with_settings = {SPEC_ROWS(rows_with_settings)};
+
+/* The settings of a spec of `method`, as they are printed again. */
+static char *settings_of(struct scratch *s, const char *text, enum method_id method, double *ret_dampening)
+{
+	cJSON *json, *printed = cJSON_CreateObject();
+	struct spec_problems problems = {0};
+	struct spec *spec = calloc(1, sizeof *spec);
+	spec->method = method;
+	struct spec_parser parser = {.spec = spec};
+	SUCCEEDS(json_parse(text, strlen(text), "spec", &json, &s->err));
+	spec_section_parse(&parser, &(struct fields){.problems = &problems, .object = json}, &with_settings, spec);
+	assert_int_equal(problems.count, 0);
+	const struct settings *values = spec_settings(spec, &settings);
+	*ret_dampening = values ? values->dampening : -1;
+	assert_true(spec_section_print(spec, &with_settings, spec, printed));
+	char *result = cJSON_PrintUnformatted(printed);
+	cJSON_Delete(printed);
+	cJSON_Delete(json);
+	spec_free(spec);
+	return result;
+}
+
+static void test_settings_of_a_method(void **state)
+{
+	static const struct {
+		const char *text;
+		enum method_id method;
+		double dampening;
+		const char *printed;
+	} cases[] = {
+		{"{}", METHOD_WANDA, 0.01, "{\"wanda\":{\"dampening\":0.01}}"}, /* the method's defaults */
+		{"{\"wanda\":{\"dampening\":0.5,\"note\":\"n\"}}", METHOD_WANDA, 0.5,
+		 "{\"wanda\":{\"dampening\":0.5,\"note\":\"n\"}}"},
+		{"{\"wanda\":{\"note\":\"n\"}}", METHOD_NONE, 0.01, "{\"wanda\":{\"dampening\":0.01,\"note\":\"n\"}}"}, /* given */
+		{"{}", METHOD_MAGNITUDE, -1, "{}"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		double dampening;
+		char *printed = settings_of(*state, cases[i].text, cases[i].method, &dampening);
+		assert_string_equal(printed, cases[i].printed);
+		assert_true(dampening == cases[i].dampening);
+		free(printed);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_given),
+		cmocka_unit_test(test_problems),
+		cmocka_unit_test(test_settings_of_a_method),
+	};
+	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
+}
