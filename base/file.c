@@ -188,18 +188,19 @@ enum status file_replace(const char *path, const void *bytes, size_t size, struc
 	return status;
 }
 
-enum status file_copy_bytes(const struct file *from, const struct file *to, struct error *err)
+enum status file_copy_bytes(const struct file *from, int64_t from_offset, const struct file *to, int64_t to_offset, int64_t bytes,
+			    struct error *err)
 {
 	char *chunk = malloc(COPY_CHUNK);
 	if (!chunk) return error_set(err, STATUS_NO_MEMORY, "no memory to copy %s", from->path);
 	enum status status = STATUS_OK;
-	for (int64_t at = 0; status == STATUS_OK && at < from->size; at += COPY_CHUNK) {
-		size_t n = from->size - at < COPY_CHUNK ? (size_t)(from->size - at) : COPY_CHUNK;
-		status = file_read(from, chunk, n, at, err);
-		if (status == STATUS_OK) status = file_write(to, chunk, n, at, err);
+	for (int64_t at = 0; status == STATUS_OK && at < bytes; at += COPY_CHUNK) {
+		size_t n = bytes - at < COPY_CHUNK ? (size_t)(bytes - at) : COPY_CHUNK;
+		status = file_read(from, chunk, n, from_offset + at, err);
+		if (status == STATUS_OK) status = file_write(to, chunk, n, to_offset + at, err);
 	}
 	free(chunk);
-	return status == STATUS_OK ? file_sync(to, err) : status;
+	return status;
 }
 
 /* fsync of the directory that holds `path`. */

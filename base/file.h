@@ -48,7 +48,9 @@ enum status file_slurp_open(const struct file *, size_t limit, char **ret_text, 
 /* Replaces `path` by the bytes given: written beside it, fsync, rename, fsync of the directory. */
 enum status file_replace(const char *path, const void *bytes, size_t size, struct error *err);
 
-enum status file_copy_bytes(const struct file *from, const struct file *to, struct error *err); /* and fsync */
+/* Without fsync. */
+enum status file_copy_bytes(const struct file *from, int64_t from_offset, const struct file *to, int64_t to_offset, int64_t bytes,
+			    struct error *err);
 
 /* With fsync of the target's directory; the target is replaced. */
 enum status file_rename(const char *from, const char *to, struct error *err);

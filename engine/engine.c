@@ -18,7 +18,7 @@
 #include "engine/model/block.h"
 #include "engine/model/check.h"
 #include "engine/model/model.h"
-#include "engine/output/output.h"
+#include "engine/output/in_place.h"
 #include "engine/output/publish.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/savepoint.h"
@@ -38,7 +38,7 @@ struct run {
 	struct sequences probe; /* tokens of the progress perplexity */
 	const char *probe_source;
 	struct probe_plan plan;
-	struct output output;
+	struct writer *writer;
 	struct progress progress;
 	struct warnings warnings; /* of what was loaded, until they are told */
 	enum dtype compute_type, evaluation_type;
@@ -263,7 +263,7 @@ static enum status evaluate_tasks(struct run *run, const struct model *model, co
 static enum status evaluate_pruned(struct run *run, struct error *err)
 {
 	struct model pruned;
-	TRY(model_open(&run->output.work, NULL, &pruned, err));
+	TRY(model_open(writer_place(run->writer), NULL, &pruned, err));
 	enum status status = evaluate(run, &pruned, "pruned", run->pruned, err);
 	if (!status) status = evaluate_tasks(run, &pruned, "pruned", run->pruned_tasks, err);
 	model_close(&pruned);
@@ -332,6 +332,12 @@ static enum status check_memory(const struct run *run, const struct pruning *pru
 		    need.streams_on_device ? "one of two streams" : "both streams", stream / (1 << 20), need.available >> 20);
 }
 
+/* The writer of a job's output. All methods leave every tensor its type and shape. */
+static enum status open_writer(struct run *run, struct error *err)
+{
+	return in_place_open(&run->spec->model_place, &run->model.checkpoint, &run->job->work, &run->writer, err);
+}
+
 static enum status run_all(struct run *run, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
@@ -345,21 +351,21 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		return error_set(err, STATUS_NOT_FOUND, "%s is gone, and %d finished blocks with it; submit the job again",
 				 job->work.path, job->blocks_done);
 	TRY(resolve_settings(run, err));
-	const struct pruning pruning = {.job = job,
-					.model = &run->model,
-					.backend = run->backend,
-					.sink = run->sink,
-					.progress = &run->progress,
-					.savepoint = &run->savepoint,
-					.spec_json = run->spec_json,
-					.output = &run->output,
-					.compute_type = run->compute_type,
-					.probe = &run->probe,
-					.plan = &run->plan};
+	struct pruning pruning = {.job = job,
+				  .model = &run->model,
+				  .backend = run->backend,
+				  .sink = run->sink,
+				  .progress = &run->progress,
+				  .savepoint = &run->savepoint,
+				  .spec_json = run->spec_json,
+				  .compute_type = run->compute_type,
+				  .probe = &run->probe,
+				  .plan = &run->plan};
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
 	TRY(tell_warnings(run, err));
-	if (prunes(run)) TRY(output_open(&run->spec->model_place, &run->model.checkpoint, &job->work, &run->output, err));
+	if (prunes(run)) TRY(open_writer(run, err));
+	pruning.writer = run->writer;
 	TRY(savepoint_save(&run->savepoint, run->spec_json, err));
 	start_progress(run);
 
@@ -390,7 +396,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	if (prunes(run)) {
 		bool replaced;
 		status = report_write(&report, result, &job->work, err);
-		if (status == STATUS_OK) status = output_sync(&run->output, err);
+		if (status == STATUS_OK) status = writer_finish(run->writer, err);
 		if (status == STATUS_OK)
 			status = publish(&job->work, &job->output, &job->aside, run->spec->overwrite, &replaced, err);
 	}
@@ -413,7 +419,7 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 	enum status status = run.spec_json && run.pruned && run.pruned_tasks
 				     ? run_all(&run, &result, err)
 				     : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
-	output_close(&run.output);
+	writer_close(run.writer);
 	sequences_free(&run.calibration);
 	sequences_free(&run.probe);
 	free(run.plan.due);

@@ -9,7 +9,7 @@
 #include "engine/model/other_formats.h"
 #include "engine/model/shard_index.h"
 
-static const char single_name[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
+static const char single_name[] = CHECKPOINT_SINGLE_NAME, index_name[] = CHECKPOINT_INDEX_NAME;
 
 static int by_name(const void *a, const void *b)
 {
@@ -103,11 +103,11 @@ static enum status sort_tensors(struct checkpoint *c, struct warnings *warnings,
 	warnings_add(warnings, "%zu tensor%s in several shards, with the same values ('%s' in %s and %s); the last is used",
 		     repeated, repeated == 1 ? " is" : "s are", c->tensors[first].name, c->shard_names[c->tensors[first - 1].shard],
 		     c->shard_names[c->tensors[first].shard]);
-	for (size_t i = 1; i < c->n_tensors; i++)
-		if (is_repeated(c, i)) c->tensors[i - 1].rank = -1; /* to go */
+	c->repeated = malloc(repeated * sizeof *c->repeated);
+	if (!c->repeated) return error_set(err, STATUS_NO_MEMORY, "no memory for %zu tensors in several shards", repeated);
 	for (size_t i = 0; i < c->n_tensors; i++)
-		if (c->tensors[i].rank < 0)
-			free(c->tensors[i].name);
+		if (i + 1 < c->n_tensors && is_repeated(c, i + 1))
+			c->repeated[c->n_repeated++] = c->tensors[i];
 		else
 			c->tensors[kept++] = c->tensors[i];
 	c->n_tensors = kept;
@@ -293,6 +293,7 @@ void checkpoint_close(struct checkpoint *c)
 	free(c->shards);
 	free_names(c->shard_names);
 	tensor_infos_free(c->tensors, c->n_tensors);
+	tensor_infos_free(c->repeated, c->n_repeated);
 	*c = (struct checkpoint){0};
 }
 
@@ -304,6 +305,19 @@ static int name_of(const void *key, const void *element)
 const struct tensor_info *checkpoint_find(const struct checkpoint *c, const char *name)
 {
 	return c->n_tensors ? bsearch(name, c->tensors, c->n_tensors, sizeof *c->tensors, name_of) : NULL;
+}
+
+const struct tensor_info *checkpoint_repeats(const struct checkpoint *c, const char *name, size_t *ret_count)
+{
+	const struct tensor_info *all = c->repeated, *found = NULL;
+	if (c->n_repeated) found = bsearch(name, all, c->n_repeated, sizeof *all, name_of);
+	*ret_count = 0;
+	if (!found) return NULL;
+	while (found > all && strcmp(found[-1].name, name) == 0)
+		found--;
+	while (found + *ret_count < all + c->n_repeated && strcmp(found[*ret_count].name, name) == 0)
+		++*ret_count;
+	return found;
 }
 
 enum status checkpoint_read(const struct checkpoint *c, const struct tensor_info *info, void *buffer, struct error *err)

@@ -13,12 +13,17 @@
 #include "base/warnings.h"
 #include "engine/model/safetensors.h"
 
+#define CHECKPOINT_SINGLE_NAME "model.safetensors"
+#define CHECKPOINT_INDEX_NAME "model.safetensors.index.json"
+
 struct checkpoint {
 	struct file *shards;
 	char **shard_names; /* file names in the directory */
 	int n_shards;
 	struct tensor_info *tensors; /* sorted by name */
 	size_t n_tensors;
+	struct tensor_info *repeated; /* the same tensors in shards before the one that is read, sorted by name */
+	size_t n_repeated;
 };
 
 /* Opens model.safetensors, or else all shards that model.safetensors.index.json names. `warnings` may be NULL. */
@@ -28,6 +33,9 @@ void checkpoint_close(struct checkpoint *);
 
 /* NULL when there is none. */
 const struct tensor_info *checkpoint_find(const struct checkpoint *, const char *name);
+
+/* Those of `repeated` that have the name, *ret_count of them. */
+const struct tensor_info *checkpoint_repeats(const struct checkpoint *, const char *name, size_t *ret_count);
 
 /* The whole tensor, in the file's dtype, into `buffer` of info->bytes. */
 enum status checkpoint_read(const struct checkpoint *, const struct tensor_info *, void *buffer, struct error *err);

@@ -6,7 +6,7 @@
 #include <strings.h>
 
 #include "engine/model/check.h"
-#include "engine/output/output.h"
+#include "engine/output/files.h"
 #include "engine/text/foreign.h"
 
 enum { MAX_SHOWN = 3, MAX_FILE_NAME = 80, HEAD_BYTES = 4096 };

@@ -14,7 +14,8 @@ static enum status write_linear(struct pipeline *pl, const struct linear *linear
 	struct tensor rows = tensor_rows(weights[linear->fused], linear->first, linear->rows);
 	TRY(block_linear_tensor(pl->p->model, linear, result->index, &info, err));
 	TRY(backend->ops->side_download(backend, pl->room, rows.data, (size_t)info.bytes, err));
-	TRY(output_write(pl->p->output, &info, pl->room, err));
+	int64_t at = linear->stored_first * (info.bytes / linear->rows);
+	TRY(writer_write(pl->p->writer, info.name, at, pl->room, (size_t)info.bytes, err));
 	int64_t params = linear->rows * linear->cols, zeros = count_zero_weights(pl->room, info.dtype, params);
 	int expert = pl->block->layout.products[linear->product].expert;
 	struct part_result *kind = &result->kinds[linear->kind];
@@ -35,7 +36,7 @@ static enum status write_weights(struct pipeline *pl, struct block_result *resul
 	for (int i = 0; i < layout->n_linears; i++)
 		TRY(write_linear(pl, &layout->linears[i], weights, result, err));
 	result->params = layout->params;
-	return output_sync(pl->p->output, err);
+	return writer_sync(pl->p->writer, err);
 }
 
 static enum status save_stream(const struct pipeline *pl, const char *kind, int index, const struct stream *stream,

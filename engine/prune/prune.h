@@ -6,7 +6,7 @@
 #include "engine/eval/probe.h"
 #include "engine/job/progress.h"
 #include "engine/model/model.h"
-#include "engine/output/output.h"
+#include "engine/output/writer.h"
 #include "engine/prune/savepoint.h"
 #include "engine/text/corpus.h"
 
@@ -18,7 +18,7 @@ struct pruning {
 	struct progress *progress;
 	struct savepoint *savepoint; /* its blocks grow */
 	const cJSON *spec_json;
-	struct output *output;
+	struct writer *writer;
 	enum dtype compute_type;
 	const struct sequences *probe; /* tokens of the progress perplexity, of the calibration's length */
 	const struct probe_plan *plan; /* of them */

@@ -178,11 +178,13 @@ static void test_copy(void **state)
 	struct file source, target;
 	SUCCEEDS(file_open_read(scratch_path(s, "from"), &source, &s->err));
 	SUCCEEDS(file_create(to, source.size, &target, &s->err));
-	SUCCEEDS(file_copy_bytes(&source, &target, &s->err));
+	SUCCEEDS(file_copy_bytes(&source, 0, &target, 0, source.size, &s->err));
+	SUCCEEDS(file_copy_bytes(&source, 7, &target, 3, 2, &s->err));
 	file_close(&source);
 	file_close(&target);
 	SUCCEEDS(file_slurp(to, size, &text, &bytes, &s->err));
 	assert_int_equal(bytes, size);
+	memcpy(data + 3, data + 7, 2);
 	assert_memory_equal(text, data, size);
 	free(text);
 	free(data);

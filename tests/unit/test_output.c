@@ -5,7 +5,7 @@
 
 #include "tests/unit/scratch.h"
 
-#include "engine/output/output.h"
+#include "engine/output/in_place.h"
 #include "engine/output/publish.h"
 
 static const char header[] = "{\"a\":{\"dtype\":\"U8\",\"shape\":[6],\"data_offsets\":[0,6]},"
@@ -59,14 +59,14 @@ static void assert_data(struct scratch *s, const char *name, const char *expecte
 	free(text);
 }
 
-static void put_in_place(struct fixture *f, struct output *output)
+static void put_in_place(struct fixture *f, struct writer *writer)
 {
 	struct scratch *s = &f->scratch;
 	bool replaced;
-	SUCCEEDS(output_sync(output, &s->err));
+	SUCCEEDS(writer_finish(writer, &s->err));
 	SUCCEEDS(publish(&PLACE(f->work), &PLACE(f->out), &PLACE(f->work), false, &replaced, &s->err));
 	assert_false(replaced);
-	output_close(output);
+	writer_close(writer);
 }
 
 static const char dense[] = "\0\1\2\3\4\5\6\7\10\11\12\13", pruned[] = "\0\1\2\3\4\5pruned";
@@ -93,7 +93,7 @@ static void test_copies_and_publishes(void **state)
 					       "model.safetensors.index.json",
 					       "consolidated.safetensors",
 					       "sub"};
-	struct output output = {0};
+	struct writer *writer = NULL;
 	char name[96];
 	assert_int_equal(mkdir(scratch_path(s, "model/additional_chat_templates"), 0700), 0);
 	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
@@ -109,11 +109,11 @@ static void test_copies_and_publishes(void **state)
 			 0); /* as in Hugging Face's cache */
 	scratch_text(s, "elsewhere.json", "linked");
 
-	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
+	SUCCEEDS(in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
 	assert_data(s, "work/model.safetensors", dense);
-	SUCCEEDS(output_write(&output, checkpoint_find(&f->checkpoint, "b"), "pruned", &s->err));
-	SUCCEEDS(output_sync(&output, &s->err));
-	put_in_place(f, &output);
+	SUCCEEDS(writer_write(writer, "b", 0, "pruned", 6, &s->err));
+	SUCCEEDS(writer_sync(writer, &s->err));
+	put_in_place(f, writer);
 	assert_false(path_exists(f->work));
 	assert_data(s, "made/out/model.safetensors", pruned);
 	assert_data(s, "model/model.safetensors", dense);
@@ -139,20 +139,20 @@ static void test_resumes(void **state)
 {
 	struct fixture *f = *state;
 	struct scratch *s = &f->scratch;
-	struct output output = {0};
-	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
-	SUCCEEDS(output_write(&output, checkpoint_find(&f->checkpoint, "b"), "pruned", &s->err));
-	output_close(&output);
+	struct writer *writer = NULL;
+	SUCCEEDS(in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
+	SUCCEEDS(writer_write(writer, "b", 0, "pruned", 6, &s->err));
+	writer_close(writer);
 	assert_int_equal(unlink(scratch_path(s, "work/config.json")), 0);
 	scratch_text(s, "work/.config.json.part", "left by a crash, and longer than the file");
-	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
+	SUCCEEDS(in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
 	assert_data(s, "work/model.safetensors", pruned);
 	assert_true(path_exists(scratch_path(s, "work/config.json")));
 	assert_false(path_exists(scratch_path(s, "work/.config.json.part")));
-	output_close(&output);
+	writer_close(writer);
 	scratch_text(s, "work/model.safetensors", "other");
 	FAILS(STATUS_INVALID, "the model has changed",
-	      output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
+	      in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
 }
 
 static int64_t room;
@@ -178,14 +178,14 @@ static void test_full_disk(void **state)
 {
 	struct fixture *f = *state;
 	struct scratch *s = &f->scratch;
-	struct output output = {0};
+	struct writer *writer = NULL;
 	char needed[64];
 	int64_t total = f->checkpoint.shards[0].size + 2;
 	snprintf(needed, sizeof needed, "needs %d bytes", (int)total);
 	file_calls.fallocate = limited_fallocate;
 	for (room = 0; room < total; room++) {
 		int64_t before = room;
-		FAILS(STATUS_NO_SPACE, needed, output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
+		FAILS(STATUS_NO_SPACE, needed, in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
 		room = before;
 		assert_false(path_exists(scratch_path(s, "work/.model.safetensors.part"))); /* what was taken is given back */
 		assert_false(path_exists(scratch_path(s, "work/model.safetensors")));
@@ -194,23 +194,22 @@ static void test_full_disk(void **state)
 	file_calls.pwrite = limited_pwrite;
 	for (int i = 0; i < 2; i++) {
 		writes_left = i;
-		FAILS(STATUS_NO_SPACE, "work", output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
+		FAILS(STATUS_NO_SPACE, "work", in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
 	}
 	file_calls = real_calls;
-	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
+	SUCCEEDS(in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
 	assert_data(s, "work/model.safetensors", dense);
 	file_calls.pwrite = limited_pwrite;
 	writes_left = 0;
-	FAILS(STATUS_NO_SPACE, "work/model.safetensors",
-	      output_write(&output, checkpoint_find(&f->checkpoint, "b"), "pruned", &s->err));
-	output_close(&output);
+	FAILS(STATUS_NO_SPACE, "work/model.safetensors", writer_write(writer, "b", 0, "pruned", 6, &s->err));
+	writer_close(writer);
 }
 
 static void test_shards(void **state)
 {
 	struct fixture *f = *state;
 	struct scratch *s = &f->scratch;
-	struct output output = {0};
+	struct writer *writer = NULL;
 	checkpoint_close(&f->checkpoint);
 	assert_int_equal(unlink(scratch_path(s, "model/model.safetensors")), 0);
 	scratch_safetensors(s, "model/1.safetensors", header, 12);
@@ -219,10 +218,9 @@ static void test_shards(void **state)
 	scratch_text(s, "model/model.safetensors.index.json",
 		     "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\",\"c\":\"2.safetensors\"}}");
 	SUCCEEDS(checkpoint_open(&PLACE(f->model), NULL, &f->checkpoint, &s->err));
-	SUCCEEDS(output_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &output, &s->err));
-	assert_int_equal(output.n_shards, 2);
-	SUCCEEDS(output_write(&output, checkpoint_find(&f->checkpoint, "c"), "xy", &s->err));
-	put_in_place(f, &output);
+	SUCCEEDS(in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
+	SUCCEEDS(writer_write(writer, "c", 0, "xy", 2, &s->err));
+	put_in_place(f, writer);
 	assert_data(s, "made/out/1.safetensors", dense);
 	assert_true(path_exists(scratch_path(s, "made/out/model.safetensors.index.json")));
 	assert_false(path_exists(scratch_path(s, "made/out/adapter.safetensors")));
@@ -234,6 +232,43 @@ static void test_shards(void **state)
 	checkpoint_close(&c);
 }
 
+/* A tensor that two shards have is written in both: they may not differ, for whoever opens the output. */
+static void test_repeated_tensor(void **state)
+{
+	struct fixture *f = *state;
+	struct scratch *s = &f->scratch;
+	struct writer *writer = NULL;
+	struct checkpoint made;
+	checkpoint_close(&f->checkpoint);
+	assert_int_equal(unlink(scratch_path(s, "model/model.safetensors")), 0);
+	scratch_safetensors(s, "model/1.safetensors", header, 12);
+	scratch_safetensors(s, "model/2.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[6],\"data_offsets\":[0,6]}}", 6);
+	scratch_text(s, "model/model.safetensors.index.json", "{\"weight_map\":{\"a\":\"2.safetensors\",\"b\":\"1.safetensors\"}}");
+	SUCCEEDS(checkpoint_open(&PLACE(f->model), NULL, &f->checkpoint, &s->err));
+	SUCCEEDS(in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
+	SUCCEEDS(writer_write(writer, "a", 2, "new", 3, &s->err));
+	put_in_place(f, writer);
+	assert_data(s, "made/out/1.safetensors", "\0\1new\5\6\7\10\11\12\13");
+	SUCCEEDS(checkpoint_open(&PLACE(f->out), NULL, &made, &s->err));
+	checkpoint_close(&made);
+}
+
+/* What would land in another tensor is refused. */
+static void test_bounds(void **state)
+{
+	struct fixture *f = *state;
+	struct scratch *s = &f->scratch;
+	struct writer *writer = NULL;
+	SUCCEEDS(in_place_open(&PLACE(f->model), &f->checkpoint, &PLACE(f->work), &writer, &s->err));
+	FAILS(STATUS_NOT_FOUND, "no tensor 'c'", writer_write(writer, "c", 0, "x", 1, &s->err));
+	FAILS(STATUS_INVALID, "'a' has 6 bytes, and 2 were", writer_write(writer, "a", 5, "xy", 2, &s->err));
+	FAILS(STATUS_INVALID, "at byte -1", writer_write(writer, "b", -1, "x", 1, &s->err));
+	FAILS(STATUS_INVALID, "at byte 7", writer_write(writer, "a", 7, "", 0, &s->err));
+	SUCCEEDS(writer_write(writer, "a", 5, "x", 1, &s->err));
+	put_in_place(f, writer);
+	assert_data(s, "made/out/model.safetensors", "\0\1\2\3\4x\6\7\10\11\12\13");
+}
+
 #define OUTPUT_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -243,6 +278,8 @@ int main(void)
 		OUTPUT_TEST(test_resumes),
 		OUTPUT_TEST(test_full_disk),
 		OUTPUT_TEST(test_shards),
+		OUTPUT_TEST(test_repeated_tensor),
+		OUTPUT_TEST(test_bounds),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
