@@ -191,7 +191,7 @@ FUZZ_fuzz_tasks := engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
 
 .SECONDEXPANSION:
-$(BUILD)/fuzz/%: tests/fuzz/%.c base/error.c base/file.c base/json.c base/place.c base/warnings.c $$(FUZZ_$$*) $(COMPILE)
+$(BUILD)/fuzz/%: tests/fuzz/%.c base/buffer.c base/error.c base/file.c base/json.c base/place.c base/warnings.c $$(FUZZ_$$*) $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^) \

@@ -43,6 +43,18 @@ void buffer_printf(struct buffer *buffer, const char *format, ...)
 	buffer->size += (size_t)needed;
 }
 
+void buffer_json_string(struct buffer *buffer, const char *text)
+{
+	buffer_append(buffer, "\"", 1);
+	while (*text) {
+		size_t plain = strcspn(text, "\"\\");
+		buffer_append(buffer, text, plain);
+		text += plain;
+		if (*text) buffer_printf(buffer, "\\%c", *text++);
+	}
+	buffer_append(buffer, "\"", 1);
+}
+
 void buffer_free(struct buffer *buffer)
 {
 	free(buffer->data);

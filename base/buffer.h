@@ -13,6 +13,7 @@ struct buffer {
 
 void buffer_append(struct buffer *, const void *bytes, size_t size);
 void buffer_printf(struct buffer *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void buffer_json_string(struct buffer *, const char *text); /* in quotes; `text` is UTF-8 without control characters */
 void buffer_free(struct buffer *);
 
 #endif

@@ -9,27 +9,55 @@
 #include "base/json_stream.h"
 #include "base/lfs.h"
 
+/* In the order of the safetensors library, which lays a file out by it, last first. */
 static const struct stored_type {
 	const char *name;
 	int bits;
-	bool opaque;
+	bool opaque; /* enum dtype lacks it */
 	enum dtype dtype;
 } stored_types[] = {
-	{"F32", 32, false, DTYPE_F32},      {"BF16", 16, false, DTYPE_BF16}, {"F16", 16, false, DTYPE_F16},
-	{"F64", 64, false, DTYPE_F64},      {"I64", 64, false, DTYPE_I64},   {"I32", 32, false, DTYPE_I32},
-	{"U16", 16, false, DTYPE_U16},      {"U8", 8, false, DTYPE_U8},      {"BOOL", 8, true, DTYPE_U8},
-	{"I8", 8, true, DTYPE_U8},          {"I16", 16, true, DTYPE_U8},     {"U32", 32, true, DTYPE_U8},
-	{"U64", 64, true, DTYPE_U8},        {"C64", 64, true, DTYPE_U8},     {"F4", 4, true, DTYPE_U8},
-	{"F6_E2M3", 6, true, DTYPE_U8},     {"F6_E3M2", 6, true, DTYPE_U8},  {"F8_E4M3", 8, true, DTYPE_U8},
-	{"F8_E5M2", 8, true, DTYPE_U8},     {"F8_E8M0", 8, true, DTYPE_U8},  {"F8_E4M3FNUZ", 8, true, DTYPE_U8},
-	{"F8_E5M2FNUZ", 8, true, DTYPE_U8},
+	{"BOOL", 8, true, DTYPE_U8},        {"F4", 4, true, DTYPE_U8},          {"F6_E2M3", 6, true, DTYPE_U8},
+	{"F6_E3M2", 6, true, DTYPE_U8},     {"U8", 8, false, DTYPE_U8},         {"I8", 8, true, DTYPE_U8},
+	{"F8_E5M2", 8, true, DTYPE_U8},     {"F8_E4M3", 8, true, DTYPE_U8},     {"F8_E8M0", 8, true, DTYPE_U8},
+	{"F8_E4M3FNUZ", 8, true, DTYPE_U8}, {"F8_E5M2FNUZ", 8, true, DTYPE_U8}, {"I16", 16, true, DTYPE_U8},
+	{"U16", 16, false, DTYPE_U16},      {"F16", 16, false, DTYPE_F16},      {"BF16", 16, false, DTYPE_BF16},
+	{"I32", 32, false, DTYPE_I32},      {"U32", 32, true, DTYPE_U8},        {"F32", 32, false, DTYPE_F32},
+	{"C64", 64, true, DTYPE_U8},        {"F64", 64, false, DTYPE_F64},      {"I64", 64, false, DTYPE_I64},
+	{"U64", 64, true, DTYPE_U8},
 };
+enum { STORED_TYPES = sizeof stored_types / sizeof *stored_types };
 
 static const struct stored_type *find_type(const char *name)
 {
-	for (size_t i = 0; i < sizeof stored_types / sizeof *stored_types; i++)
+	for (size_t i = 0; i < STORED_TYPES; i++)
 		if (strcmp(stored_types[i].name, name) == 0) return &stored_types[i];
 	return NULL;
+}
+
+static const struct stored_type *type_of(const struct tensor_info *info)
+{
+	if (info->opaque) return find_type(info->opaque);
+	for (size_t i = 0; i < STORED_TYPES; i++)
+		if (!stored_types[i].opaque && stored_types[i].dtype == info->dtype) return &stored_types[i];
+	return NULL;
+}
+
+enum status stored_bytes(const struct tensor_info *info, int64_t *ret, struct error *err)
+{
+	const struct stored_type *stored = type_of(info);
+	int64_t elements = 1, bits;
+	for (int i = 0; i < info->rank; i++) {
+		if (info->shape[i] < 0) return error_set(err, STATUS_INVALID, "tensor '%s' has a negative size", info->name);
+		if (__builtin_mul_overflow(elements, info->shape[i], &elements))
+			return error_set(err, STATUS_INVALID, "tensor '%s' has an impossibly large shape", info->name);
+	}
+	if (__builtin_mul_overflow(elements, (int64_t)stored->bits, &bits))
+		return error_set(err, STATUS_INVALID, "tensor '%s' has an impossibly large shape", info->name);
+	if (bits % 8 != 0)
+		return error_set(err, STATUS_INVALID, "tensor '%s' has %" PRId64 " elements of %d bits, which fill no whole bytes",
+				 info->name, elements, stored->bits);
+	*ret = bits / 8;
+	return STATUS_OK;
 }
 
 uint64_t safetensors_header_length(const unsigned char head[SAFETENSORS_LENGTH_BYTES])
@@ -139,22 +167,20 @@ static enum status check_entry(const struct entry *entry, int64_t data, int64_t 
 	const struct stored_type *stored = find_type(entry->dtype);
 	if (!stored)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' has the unknown dtype '%s'", path, name, entry->dtype);
-	struct tensor_info info = {.dtype = stored->dtype, .opaque = stored->opaque ? stored->name : NULL, .rank = entry->rank};
-	int64_t elements = 1, begin = entry->offsets[0], end = entry->offsets[1], bits;
-	for (int i = 0; i < entry->rank; i++) {
+	struct tensor_info info = {
+		.name = (char *)name, .dtype = stored->dtype, .opaque = stored->opaque ? stored->name : NULL, .rank = entry->rank};
+	int64_t begin = entry->offsets[0], end = entry->offsets[1];
+	for (int i = 0; i < entry->rank; i++)
 		info.shape[i] = entry->shape[i];
-		if (__builtin_mul_overflow(elements, entry->shape[i], &elements))
-			return error_set(err, STATUS_INVALID, "%s: tensor '%s' has an impossibly large shape", path, name);
-	}
+	if (stored_bytes(&info, &info.bytes, err)) return error_prefix(err, "%s", path);
 	if (entry->bad_offset || begin > end || end > file_size - data)
 		return error_set(err, STATUS_INVALID, "%s: tensor '%s' has data_offsets out of range (%" PRId64 " bytes of data)",
 				 path, name, file_size - data);
-	if (__builtin_mul_overflow(elements, (int64_t)stored->bits, &bits) || bits % 8 != 0 || bits / 8 != end - begin)
+	if (info.bytes != end - begin)
 		return error_set(err, STATUS_INVALID,
 				 "%s: tensor '%s' has %" PRId64 " bytes of data, which its shape and dtype %s contradict", path,
 				 name, end - begin, stored->name);
 	info.offset = data + begin;
-	info.bytes = end - begin;
 	info.name = strdup(name);
 	if (!info.name) return error_set(err, STATUS_NO_MEMORY, "no memory for the tensors of %s", path);
 	*ret = info;
@@ -309,6 +335,83 @@ enum status safetensors_read(const struct file *file, struct tensor_info **ret_i
 	TRY(check_length(first, bytes, file->size, file->path, &length, err));
 	json_stream_file(&s, file, SAFETENSORS_LENGTH_BYTES, SAFETENSORS_LENGTH_BYTES + (int64_t)length);
 	return read_tensors(&s, length, file->size, file->path, ret_infos, ret_count, err);
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------- */
+
+/* The longest header that the safetensors library reads. */
+enum { MAX_WRITTEN_HEADER = 100 * 1000 * 1000 };
+
+static int by_layout(const void *a, const void *b)
+{
+	const struct tensor_info *x = *(struct tensor_info *const *)a, *y = *(struct tensor_info *const *)b;
+	const struct stored_type *left = type_of(x), *right = type_of(y);
+	if (left != right) return left > right ? -1 : 1;
+	return strcmp(x->name, y->name);
+}
+
+static void append_entry(struct buffer *head, const struct tensor_info *info)
+{
+	buffer_append(head, ",", 1);
+	buffer_json_string(head, info->name);
+	buffer_printf(head, ":{\"dtype\":\"%s\",\"shape\":[", type_of(info)->name);
+	for (int i = 0; i < info->rank; i++)
+		buffer_printf(head, "%s%" PRId64, i ? "," : "", info->shape[i]);
+	buffer_printf(head, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", info->offset, info->offset + info->bytes);
+}
+
+/* The length and the header of a file; offsets count from the start of the data, which are *data bytes. */
+static enum status make_head(struct tensor_info **infos, size_t count, const char *path, struct buffer *head, int64_t *data,
+			     struct error *err)
+{
+	static const char start[] = "\0\0\0\0\0\0\0\0{\"__metadata__\":{\"format\":\"pt\"}", padding[] = "       ";
+	qsort(infos, count, sizeof *infos, by_layout);
+	buffer_append(head, start, sizeof start - 1);
+	for (size_t i = 0; i < count; i++) {
+		TRY(stored_bytes(infos[i], &infos[i]->bytes, err));
+		infos[i]->offset = *data;
+		if (__builtin_add_overflow(*data, infos[i]->bytes, data))
+			return error_set(err, STATUS_INVALID, "%s: its tensors are impossibly large", path);
+		append_entry(head, infos[i]);
+	}
+	buffer_append(head, "}", 1);
+	buffer_append(head, padding, -head->size % 8);
+	if (head->failed) return error_set(err, STATUS_NO_MEMORY, "no memory for the header of %s", path);
+	for (size_t i = 0, length = head->size - SAFETENSORS_LENGTH_BYTES; i < SAFETENSORS_LENGTH_BYTES; i++)
+		head->data[i] = (char)(length >> (8 * i));
+	return STATUS_OK;
+}
+
+/* Whether a head that was made is one that can be read, by the safetensors library too. */
+static enum status check_head(const struct buffer *head, int64_t file_size, const char *path, struct error *err)
+{
+	struct tensor_info *infos;
+	size_t count;
+	if (head->size - SAFETENSORS_LENGTH_BYTES > MAX_WRITTEN_HEADER)
+		return error_set(err, STATUS_INVALID, "%s: its header would have more than %d bytes; make more, smaller shards",
+				 path, MAX_WRITTEN_HEADER);
+	TRY(safetensors_parse(head->data, head->size, file_size, path, &infos, &count, err));
+	tensor_infos_free(infos, count);
+	return STATUS_OK;
+}
+
+enum status safetensors_lay_out(struct tensor_info **infos, size_t count, const char *path, struct buffer *ret_head,
+				int64_t *ret_file_size, struct error *err)
+{
+	struct buffer head = {0};
+	int64_t data = 0;
+	enum status status = make_head(infos, count, path, &head, &data, err);
+	int64_t size = (int64_t)head.size + data;
+	if (status == STATUS_OK) status = check_head(&head, size, path, err);
+	if (status != STATUS_OK) {
+		buffer_free(&head);
+		return status;
+	}
+	for (size_t i = 0; i < count; i++)
+		infos[i]->offset += (int64_t)head.size;
+	*ret_head = head;
+	*ret_file_size = size;
+	return STATUS_OK;
 }
 
 void tensor_infos_free(struct tensor_info *infos, size_t count)

@@ -3,6 +3,7 @@
 #ifndef BESAD_ENGINE_SAFETENSORS_H
 #define BESAD_ENGINE_SAFETENSORS_H
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/compute/tensor.h"
@@ -34,6 +35,15 @@ enum status safetensors_read(const struct file *, struct tensor_info **ret_infos
 			     struct error *err); /* of a file */
 /* What the first bytes of a file say of the length of the header behind them; unchecked. */
 uint64_t safetensors_header_length(const unsigned char head[SAFETENSORS_LENGTH_BYTES]);
+
+/* The bytes that a tensor of that type and shape takes. */
+enum status stored_bytes(const struct tensor_info *, int64_t *ret, struct error *err);
+
+/* Lays a file out as the safetensors library does: the widest types first, in one type by name, without holes. Of each tensor name, type and
+ * shape are given, offset and bytes are set, and `infos` is sorted. *ret_head is what the file begins with, its header padded to a multiple
+ * of 8 bytes; the caller frees it with buffer_free. `path` names the file in errors: STATUS_INVALID for what safetensors_read would refuse. */
+enum status safetensors_lay_out(struct tensor_info **infos, size_t count, const char *path, struct buffer *ret_head,
+				int64_t *ret_file_size, struct error *err);
 void tensor_infos_free(struct tensor_info *infos, size_t count);
 
 #endif

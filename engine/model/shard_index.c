@@ -5,8 +5,6 @@
 
 #include "base/lfs.h"
 
-enum { MAX_INDEX = 64 << 20, MAX_SHARDS = 10000 };
-
 /* Whether a shard's name is that of a file in the model's directory, and can be printed. */
 static bool is_plain_name(const char *name)
 {
@@ -63,9 +61,9 @@ enum status shard_index_start(const struct file *file, struct json_stream *ret, 
 	static const char mark[] = "\xef\xbb\xbf";
 	char first[64];
 	size_t bytes = file->size < (int64_t)sizeof first ? (size_t)file->size : sizeof first;
-	if (file->size > MAX_INDEX)
+	if (file->size > SHARD_INDEX_MAX_BYTES)
 		return error_set(err, STATUS_INVALID, "%s: %lld bytes are more than the %d allowed", file->path,
-				 (long long)file->size, MAX_INDEX);
+				 (long long)file->size, SHARD_INDEX_MAX_BYTES);
 	TRY(file_read(file, first, bytes, 0, err));
 	if (is_lfs_pointer(first, bytes)) return lfs_pointer_error(file->path, err);
 	bool marked = bytes >= 3 && memcmp(first, mark, 3) == 0;
@@ -103,8 +101,8 @@ static enum status add_name(void *context, const char *tensor, const char *shard
 		else
 			high = middle;
 	}
-	if (names->count == MAX_SHARDS)
-		return error_set(err, STATUS_INVALID, "%s: names more than %d shards", names->what, MAX_SHARDS);
+	if (names->count == SHARD_INDEX_MAX_SHARDS)
+		return error_set(err, STATUS_INVALID, "%s: names more than %d shards", names->what, SHARD_INDEX_MAX_SHARDS);
 	if (names->count + 1 >= names->capacity) TRY(grow(names, err));
 	char *copy = strdup(shard);
 	if (!copy) return error_set(err, STATUS_NO_MEMORY, "no memory for %s", names->what);

@@ -7,6 +7,8 @@
 #include "base/file.h"
 #include "base/json_stream.h"
 
+enum { SHARD_INDEX_MAX_BYTES = 64 << 20, SHARD_INDEX_MAX_SHARDS = 10000 };
+
 /* Called for each entry of the weight map. Names beyond JSON_STREAM_TEXT bytes are refused before. */
 typedef enum status (*shard_index_fn)(void *context, const char *tensor, const char *shard, struct error *err);
 

@@ -81,6 +81,13 @@ static enum status fill_copy(const struct output_file *file, const struct file *
 	return status;
 }
 
+static bool is_listed(const struct output_files *files, const char *name)
+{
+	for (size_t i = 0; i < files->count; i++)
+		if (strcmp(files->items[i].name, name) == 0) return true;
+	return false;
+}
+
 /* Adds a copy of `name`, where it is a regular file. */
 static enum status add_copy(struct output_files *files, const struct place *model, const char *directory, const char *name,
 			    struct error *err)
@@ -109,7 +116,7 @@ static enum status copy_directory(struct output_files *files, const struct place
 			break;
 		}
 		const char *name = entry->d_name;
-		if (directory ? *name != '.' : is_wanted(checkpoint, weights, name))
+		if (directory ? *name != '.' : is_wanted(checkpoint, weights, name) && !is_listed(files, name))
 			status = add_copy(files, model, directory, name, err);
 	}
 	closedir(stream);

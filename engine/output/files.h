@@ -29,9 +29,9 @@ struct output_files {
 enum status output_files_add(struct output_files *, const char *directory, const char *name, int64_t size, output_fill fill,
 			     const void *context, struct error *err);
 
-/* Adds copies of every file that makes the model load (config, tokenizer and generation files, chat templates, custom code, licence and
- * README; not other weights formats, no hidden files), and with `weights` of the shards and their index. A file that a link leads out of
- * the root to is STATUS_INVALID. `model` is borrowed until the files are made. */
+/* Adds copies of every file that makes the model load and is not in the list yet (config, tokenizer and generation files, chat templates,
+ * custom code, licence and README; not other weights formats, no hidden files), and with `weights` of the shards and their index. A file that
+ * a link leads out of the root to is STATUS_INVALID. `model` is borrowed until the files are made. */
 enum status output_files_copy(struct output_files *, const struct place *model, const struct checkpoint *, bool weights,
 			      struct error *err);
 

@@ -76,7 +76,7 @@ static void test_broken_headers(void **state)
 		{"{" T("a", "F32", "[\"2\"]", "[0,8]") "}", 8, STATUS_INVALID, "bad shape"},
 		{"{" T("a", "U8", "[4294967296,4294967296]", "[0,0]") "}", 0, STATUS_INVALID, "impossibly large"},
 		{"{" T("a", "F64", "[1152921504606846976]", "[0,0]") "}", 0, STATUS_INVALID, "bad shape"},
-		{"{" T("a", "F64", "[2147483648,1073741824]", "[0,0]") "}", 0, STATUS_INVALID, "contradict"},
+		{"{" T("a", "F64", "[2147483648,1073741824]", "[0,0]") "}", 0, STATUS_INVALID, "impossibly large"},
 		{"{" T("a", "F32", "[2]", "[0,8]") "," T("b", "F32", "[2]", "[4,12]") "}", 12, STATUS_INVALID,
 		 "'a' and 'b' overlap"},
 		{"{" T("a", "F32", "[2]", "[0,8]") "," T("b", "F32", "[2]", "[0,8]") "}", 8, STATUS_INVALID, "overlap"},
@@ -86,7 +86,7 @@ static void test_broken_headers(void **state)
 		{"{" T("a", "F32", "[1]", "[0,4]") "}", 9, STATUS_INVALID, "5 bytes at the end"},
 		{"{" T("a", "F32", "[1]", "[0,4]") "," T("a", "F32", "[1]", "[4,8]") "}", 8, STATUS_INVALID, "'a' is there twice"},
 		{"{" T("a", "Q3", "[1]", "[0,4]") "}", 4, STATUS_UNSUPPORTED, "'a' has the unknown dtype 'Q3'"},
-		{"{" T("a", "F4", "[3]", "[0,2]") "}", 2, STATUS_INVALID, "contradict"},
+		{"{" T("a", "F4", "[3]", "[0,2]") "}", 2, STATUS_INVALID, "3 elements of 4 bits"},
 		{"{" T("", "F32", "[1]", "[0,4]") "}", 4, STATUS_INVALID, "not printable"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -96,6 +96,69 @@ static void test_broken_headers(void **state)
 		assert_non_null(strstr(s->err.message, "f.safetensors"));
 		assert_null(infos);
 	}
+}
+
+/* A tensor of every type that PyTorch has, in the order in which the safetensors library wrote them. */
+static void test_layout(void **state)
+{
+	struct scratch *s = *state;
+	static const struct {
+		const char *name, *json, *type;
+		bool opaque;
+		enum dtype dtype;
+		int bytes;
+	} tensors[] = {
+		{"p", "p", "U64", true, DTYPE_U8, 24},          {"o", "o", "I64", false, DTYPE_I64, 24},
+		{"a", "a", "F64", false, DTYPE_F64, 24},        {"n", "n", "C64", true, DTYPE_U8, 24},
+		{"m", "m", "F32", false, DTYPE_F32, 12},        {"r\\\"\u00fc/x", "r\\\\\\\"\u00fc/x", "F32", false, DTYPE_F32, 12},
+		{"l", "l", "U32", true, DTYPE_U8, 12},          {"k", "k", "I32", false, DTYPE_I32, 12},
+		{"j", "j", "BF16", false, DTYPE_BF16, 6},       {"i", "i", "F16", false, DTYPE_F16, 6},
+		{"h", "h", "U16", false, DTYPE_U16, 6},         {"g", "g", "I16", true, DTYPE_U8, 6},
+		{"e5", "e5", "F8_E5M2FNUZ", true, DTYPE_U8, 3}, {"e4", "e4", "F8_E4M3FNUZ", true, DTYPE_U8, 3},
+		{"q", "q", "F8_E8M0", true, DTYPE_U8, 3},       {"e", "e", "F8_E4M3", true, DTYPE_U8, 3},
+		{"f", "f", "F8_E5M2", true, DTYPE_U8, 3},       {"d", "d", "I8", true, DTYPE_U8, 3},
+		{"c", "c", "U8", false, DTYPE_U8, 3},           {"b", "b", "BOOL", true, DTYPE_U8, 3}};
+	enum { COUNT = sizeof tensors / sizeof *tensors };
+	struct tensor_info infos[COUNT], *order[COUNT], *read;
+	struct buffer head, expected = {0};
+	size_t count;
+	int64_t size, data = 0;
+	buffer_printf(&expected, "{\"__metadata__\":{\"format\":\"pt\"}");
+	for (int i = 0; i < COUNT; i++) {
+		infos[i] = (struct tensor_info){.name = (char *)tensors[i].name,
+						.dtype = tensors[i].dtype,
+						.opaque = tensors[i].opaque ? tensors[i].type : NULL,
+						.rank = 1,
+						.shape = {3}};
+		order[COUNT - 1 - i] = &infos[i];
+		buffer_printf(&expected, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[3],\"data_offsets\":[%d,%d]}", tensors[i].json,
+			      tensors[i].type, (int)data, (int)data + tensors[i].bytes);
+		data += tensors[i].bytes;
+	}
+	buffer_printf(&expected, "}");
+	SUCCEEDS(safetensors_lay_out(order, COUNT, "f", &head, &size, &s->err));
+	assert_int_equal(head.size % 8, 0);
+	assert_in_range(head.size, 8 + expected.size, 8 + expected.size + 7);
+	assert_memory_equal(head.data + 8, expected.data, expected.size);
+	assert_int_equal(strspn(head.data + 8 + expected.size, " "), head.size - 8 - expected.size);
+	assert_int_equal(safetensors_header_length((unsigned char *)head.data), head.size - 8);
+	assert_int_equal(size, (int64_t)head.size + data);
+	SUCCEEDS(safetensors_parse(head.data, head.size, size, "f", &read, &count, &s->err));
+	assert_int_equal(count, COUNT);
+	for (int i = 0; i < COUNT; i++)
+		assert_ptr_equal(order[i], &infos[i]);
+	tensor_infos_free(read, count);
+	buffer_free(&head);
+	buffer_free(&expected);
+	infos[0].name = (char *)"b"; /* and so there twice */
+	FAILS(STATUS_INVALID, "f: tensor 'b' is there twice", safetensors_lay_out(order, COUNT, "f", &head, &size, &s->err));
+	infos[0].shape[0] = infos[1].shape[0] = INT64_MAX / 64;
+	for (int i = 2; i < 9; i++) {
+		infos[i].dtype = DTYPE_U8;
+		infos[i].opaque = NULL;
+		infos[i].shape[0] = INT64_MAX / 8;
+	}
+	FAILS(STATUS_INVALID, "f: its tensors are impossibly large", safetensors_lay_out(order, COUNT, "f", &head, &size, &s->err));
 }
 
 static void test_lengths(void **state)
@@ -338,10 +401,10 @@ static void test_wrong_index(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_parse),        SCRATCH_TEST(test_broken_headers), SCRATCH_TEST(test_lengths),
-		SCRATCH_TEST(test_single),       SCRATCH_TEST(test_truncated),      SCRATCH_TEST(test_cut_while_open),
-		SCRATCH_TEST(test_shards),       SCRATCH_TEST(test_wrong_index),    SCRATCH_TEST(test_limits),
-		SCRATCH_TEST(test_lfs_pointers), SCRATCH_TEST(test_other_formats),
+		SCRATCH_TEST(test_parse),          SCRATCH_TEST(test_broken_headers), SCRATCH_TEST(test_lengths),
+		SCRATCH_TEST(test_layout),         SCRATCH_TEST(test_single),         SCRATCH_TEST(test_truncated),
+		SCRATCH_TEST(test_cut_while_open), SCRATCH_TEST(test_shards),         SCRATCH_TEST(test_wrong_index),
+		SCRATCH_TEST(test_limits),         SCRATCH_TEST(test_lfs_pointers),   SCRATCH_TEST(test_other_formats),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
