@@ -98,8 +98,10 @@ def run_block(args, directory, shape, peak):
     hidden, intermediate, heads, kv_heads = SHAPES[shape]
     job, runs = prepare(directory, shape, args.samples, args.length), []
     for _ in range(args.runs):
-        subprocess.run([args.besad, "run", "--backend", args.backend, "--model-root", directory, "--data-root", directory,
-                        "--output-root", directory, job], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run([args.besad, "run", "--backend", args.backend, "--model-root", directory, "--data-root", directory,
+                               "--output-root", directory, job], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"{shape}: besad ended with status {done.returncode}: {done.stderr[-2000:]}")
         with open(os.path.join(directory, f"{shape}-out", "besad.json")) as file:
             runs.append(json.load(file)["blocks"][MIDDLE])
     best = sorted(runs, key=lambda block: block["seconds"])[len(runs) // 2]

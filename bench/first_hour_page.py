@@ -99,7 +99,11 @@ def page(groups):
     for steps in Hour.GROUPS.values():
         for name in steps:
             if done.get(name, {}).get("state") == "done":
-                lines += [f"## {name}", "", *globals()[name](done[name]["result"])]
+                lines += [f"## {name}", ""]
+                try:
+                    lines += globals()[name](done[name]["result"])
+                except Exception as error:  # a table that cannot be made hides no other
+                    lines += [f"Not shown ({type(error).__name__}: {error}); the JSON has it.", ""]
     return "\n".join(lines)
 
 

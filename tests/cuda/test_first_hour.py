@@ -43,10 +43,11 @@ class FirstHour(unittest.TestCase):
             file.write("#!/bin/sh\n" + script + "\n")
         os.chmod(path, 0o755)
 
-    def run_parts(self, *parts):
+    def run_parts(self, *parts, path=""):
+        """`path` comes before the directories of PATH."""
         out = os.path.join(self.kit, "out")
         done = subprocess.run([sys.executable, os.path.join(self.kit, "bench", "first_hour.py"), "--out", out, *parts], capture_output=True,
-                              text=True)
+                              text=True, env={**os.environ, "PATH": ":".join(filter(None, (path, os.environ["PATH"])))})
         self.assertNotIn("Traceback", done.stderr)
         self.assertLessEqual(len(os.listdir(out)), 8)
         return done
@@ -97,6 +98,26 @@ class FirstHour(unittest.TestCase):
         self.program("cuda_fault", "exit 1")
         self.assertIn("fault: done before", self.run_parts("--small", "choices", "fault").stdout)
         self.assertEqual(self.states(3), {"choices": "done", "fault": "done"})
+
+    def test_the_log_has_the_reason(self):
+        self.program("cuda_ops", """echo '{"device": "x", "matmul": {"tflops": 1}}'""")
+        self.program("besad", "echo 'error: no room on the device' >&2; exit 3")
+        self.run_parts("--small", "blocks")
+        self.assertEqual(self.states(2), {"blocks": "failed"})
+        with open(os.path.join(self.kit, "out", "group-2.log")) as file:
+            self.assertIn("small: besad ended with status 3: error: no room on the device", file.read())
+
+    def test_what_nobody_foresaw(self):
+        """It fails its own step, or its own table, and nothing else."""
+        self.write_kit("device")
+        self.program("ncu", "echo '\"no\",\"table\"'; echo '\"at\",\"all\"'")
+        self.program("cuda_ops", "true")
+        self.program("cuda_choices", "echo '{}'")
+        done = self.run_parts("choices", "ncu", "fault", path=os.path.join(self.kit, "bin"))
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(self.states(3), {"choices": "done", "ncu": "failed", "fault": "done"})
+        self.assertIn("Not shown (KeyError", self.page())
+        self.assertIn("| same_process_refused | True |", self.page())
 
     def test_out_of_time(self):
         done = self.run_parts("--small", "--seconds", "1", "3")
