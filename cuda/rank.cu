@@ -107,31 +107,77 @@ __global__ void __launch_bounds__(THREADS) rank_kernel(uint16_t *rank, uint32_t 
 	}
 }
 
-static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
-			     const void *sums, double sequences)
+/* A thread a weight: its rank among the `of` of its group, whose importances it works out again. */
+__global__ void __launch_bounds__(256) group_kernel(uint16_t *rank, uint32_t *bad_row, int64_t rank_stride, view weight,
+						    const float *scale, int64_t rows, int64_t cols, int of)
 {
-	struct cuda *c = cuda_begin(backend, "rank_rows", {rank, weight});
-	struct scratch entries(c), scale(c), bad(c);
-	uint32_t bad_row;
-	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
-	int64_t blocks = index_rank_blocks(weight.rows, weight.cols, c->processors);
-	TRY(bad.allocate(sizeof bad_row));
-	CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof bad_row, c->stream));
-	TRY(entries.allocate((size_t)(blocks * 2 * weight.cols) * sizeof(struct entry)));
-	if (importance == IMPORTANCE_WANDA) {
-		TRY(scale.allocate((size_t)weight.cols * sizeof(float)));
-		TRY(LAUNCH(c, scale_kernel, dim3((unsigned)index_ceil_div(weight.cols, 256)), dim3(256), 0, scale.as<float>(),
-			   (const double *)sums, sequences, weight.cols));
+	int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x, row = i / cols, col = i % cols, first = col - col % of;
+	int before = 0;
+	float w[1];
+	if (row >= rows) return;
+	load<1>(weight, row, col, w);
+	uint32_t mine = __float_as_uint(importance_of(w[0], scale, col));
+	if (mine > 0x7f800000u) atomicMin(bad_row, (uint32_t)row);
+	for (int64_t j = first; j < first + of; j++) {
+		load<1>(weight, row, j, w);
+		uint32_t other = __float_as_uint(importance_of(w[0], scale, j));
+		before += other < mine || (other == mine && j < col);
 	}
-	TRY(LAUNCH(c, rank_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, (uint16_t *)rank.data, bad.as<uint32_t>(), rank.stride,
-		   view_of(weight), scale.as<float>(), entries.as<struct entry>(), weight.rows, weight.cols));
+	rank[row * rank_stride + col] = (uint16_t)before;
+}
+
+/* The column scales of Wanda's importance in `scale`; none for magnitude. */
+static enum status fill_scale(struct cuda *c, struct scratch &scale, enum importance importance, const void *sums, double sequences,
+			      int64_t cols)
+{
+	if (importance != IMPORTANCE_WANDA) return STATUS_OK;
+	TRY(scale.allocate((size_t)cols * sizeof(float)));
+	return LAUNCH(c, scale_kernel, dim3((unsigned)index_ceil_div(cols, 256)), dim3(256), 0, scale.as<float>(),
+		      (const double *)sums, sequences, cols);
+}
+
+static enum status check_importances(struct cuda *c, const struct scratch &bad, const struct tensor &weight)
+{
+	uint32_t bad_row;
 	TRY(cuda_read(c, &bad_row, bad.data, sizeof bad_row));
 	return bad_row == UINT32_MAX ? STATUS_OK
 				     : cuda_refuse(c, STATUS_NUMERIC, "a NaN among the importances of row %u of [%lld, %lld]",
 						   bad_row, (long long)weight.rows, (long long)weight.cols);
 }
 
+static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			     const void *sums, double sequences)
+{
+	struct cuda *c = cuda_begin(backend, "rank_rows", {rank, weight});
+	struct scratch entries(c), scale(c), bad(c);
+	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
+	int64_t blocks = index_rank_blocks(weight.rows, weight.cols, c->processors);
+	TRY(bad.allocate(sizeof(uint32_t)));
+	CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof(uint32_t), c->stream));
+	TRY(entries.allocate((size_t)(blocks * 2 * weight.cols) * sizeof(struct entry)));
+	TRY(fill_scale(c, scale, importance, sums, sequences, weight.cols));
+	TRY(LAUNCH(c, rank_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, (uint16_t *)rank.data, bad.as<uint32_t>(), rank.stride,
+		   view_of(weight), scale.as<float>(), entries.as<struct entry>(), weight.rows, weight.cols));
+	return check_importances(c, bad, weight);
+}
+
+static enum status rank_groups(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			       const void *sums, double sequences, int of)
+{
+	struct cuda *c = cuda_begin(backend, "rank_groups", {rank, weight});
+	struct scratch scale(c), bad(c);
+	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
+	TRY(bad.allocate(sizeof(uint32_t)));
+	CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof(uint32_t), c->stream));
+	TRY(fill_scale(c, scale, importance, sums, sequences, weight.cols));
+	TRY(LAUNCH(c, group_kernel, dim3((unsigned)index_ceil_div(weight.rows * weight.cols, 256)), dim3(256), 0,
+		   (uint16_t *)rank.data, bad.as<uint32_t>(), rank.stride, view_of(weight), scale.as<float>(), weight.rows,
+		   weight.cols, of));
+	return check_importances(c, bad, weight);
+}
+
 void cuda_rank_operations(struct backend_ops *ops)
 {
 	ops->rank_rows = rank_rows;
+	ops->rank_groups = rank_groups;
 }

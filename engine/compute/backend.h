@@ -64,6 +64,12 @@ static inline int64_t routing_rows(const struct routing *routing, int64_t tokens
 enum parameterization { PARAM_SIGMOID, PARAM_SOFTMAX }; /* β = softmax(sigmoid(θ)) or softmax(θ): besa.md 1.5 and 2 */
 enum importance { IMPORTANCE_WANDA, IMPORTANCE_MAGNITUDE };
 
+/* N:M: of each `of` neighbouring weights of a row `keep` are kept; `of` is 0 where any weight may go, else 2 … PATTERN_MOST. */
+struct pattern {
+	int keep, of;
+};
+enum { PATTERN_MOST = 32 };
+
 /* The learnable rates of one block. Candidate d is p_d = (D − 1 − d) / (D − 1): 1, …, 0. */
 struct rates {
 	enum parameterization parameterization;
@@ -225,6 +231,10 @@ struct backend_ops {
 	 * Wanda: |W[i,j]| · sqrt(sums[j] / sequences) in fp32; magnitude: |W| (sums may be NULL). W: any float. */
 	enum status (*rank_rows)(struct backend *, enum importance, struct tensor rank, struct tensor weight, const void *sums,
 				 double sequences);
+
+	/* The same among each `of` neighbouring weights of a row, which C is a multiple of: 0 … of − 1. 2 ≤ of ≤ PATTERN_MOST. */
+	enum status (*rank_groups)(struct backend *, enum importance, struct tensor rank, struct tensor weight, const void *sums,
+				   double sequences, int of);
 
 	/* bin [R,C] U8: b − 1 where b = #{d : k_d ≤ rank}, k_d = ⌊C·(D−1−d)/(D−1)⌋ in integers. So 0 … D − 2, and a weight is pruned by
 	 * candidate d (rank < k_d) exactly when bin < D − 1 − d. */

@@ -268,16 +268,21 @@ static enum status check_rank_width(struct backend *backend, const char *operati
 			 (long long)cols);
 }
 
+static enum status check_ranking(struct backend *backend, const char *operation, enum importance importance, struct tensor rank,
+				 struct tensor weight, const void *sums, double sequences)
+{
+	CHECK(backend, operation, typed(rank, DTYPE_U16) && floats(weight) && same(rank, weight), {"rank", rank},
+	      {"weight", weight});
+	if (importance != IMPORTANCE_WANDA) return STATUS_OK;
+	CHECK_POINTER(backend, operation, sums);
+	if (!(sequences > 0)) return error_set(&backend->error, STATUS_INTERNAL, "%s: norms of %g sequences", operation, sequences);
+	return STATUS_OK;
+}
+
 static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
 			     const void *sums, double sequences)
 {
-	CHECK(backend, "rank_rows", typed(rank, DTYPE_U16) && floats(weight) && same(rank, weight), {"rank", rank},
-	      {"weight", weight});
-	if (importance == IMPORTANCE_WANDA) {
-		CHECK_POINTER(backend, "rank_rows", sums);
-		if (!(sequences > 0))
-			return error_set(&backend->error, STATUS_INTERNAL, "rank_rows: norms of %g sequences", sequences);
-	}
+	TRY(check_ranking(backend, "rank_rows", importance, rank, weight, sums, sequences));
 	TRY(check_rank_width(backend, "rank_rows", weight.cols));
 	return backend->unchecked.rank_rows(backend, importance, rank, weight, sums, sequences);
 }
@@ -296,6 +301,16 @@ static enum status bin_ranks(struct backend *backend, struct tensor bin, struct 
 	TRY(check_candidates(backend, "bin_ranks", candidates));
 	TRY(check_rank_width(backend, "bin_ranks", rank.cols));
 	return backend->unchecked.bin_ranks(backend, bin, rank, candidates);
+}
+
+static enum status rank_groups(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			       const void *sums, double sequences, int of)
+{
+	TRY(check_ranking(backend, "rank_groups", importance, rank, weight, sums, sequences));
+	if (of < 2 || of > PATTERN_MOST || weight.cols % of != 0)
+		return error_set(&backend->error, STATUS_INTERNAL, "rank_groups: groups of %d in rows of %lld", of,
+				 (long long)weight.cols);
+	return backend->unchecked.rank_groups(backend, importance, rank, weight, sums, sequences, of);
 }
 
 static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
@@ -412,6 +427,7 @@ void backend_check_operations(struct backend *backend)
 	PUT(route_backward);
 	PUT(column_norms);
 	PUT(rank_rows);
+	PUT(rank_groups);
 	PUT(bin_ranks);
 	PUT(mask_weights);
 	PUT(binned_gradient);

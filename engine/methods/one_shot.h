@@ -4,11 +4,8 @@
 
 #include "engine/methods/method.h"
 
-/* Ranks the block's weights, and has ⌊C·sparsity⌋ of each row go. `norms` as in mask_rank. */
+/* Ranks the block's weights, and has ⌊C·sparsity⌋ of each row go, or M − N of each M of a pattern. `norms` as in mask_rank. */
 enum status one_shot_prune(struct mask *, const struct method_setup *, enum importance, const struct column_norms *norms,
 			   const struct block_task *, struct block_outcome *, struct error *err);
-
-/* The thresholds and the rates of that. */
-void one_shot_thresholds(const struct block_layout *, double sparsity, int32_t *thresholds, float *rates);
 
 #endif

@@ -42,14 +42,16 @@ void mask_release(struct mask *mask)
 }
 
 enum status mask_rank(struct mask *mask, const struct block *block, enum importance importance, const struct column_norms *norms,
-		      int64_t sequences)
+		      int64_t sequences, struct pattern pattern)
 {
 	struct backend *backend = mask->backend;
 	for (int i = 0; i < block->layout.n_products; i++) {
 		bool unseen = importance == IMPORTANCE_WANDA && block->layout.products[i].expert >= 0 && !norms->tokens[i];
-		TRY(backend->ops->rank_rows(backend, unseen ? IMPORTANCE_MAGNITUDE : importance,
-					    block_product(block, mask->rank, i), block_product(block, block->weight, i),
-					    norms ? norms->sums[i] : NULL, (double)sequences));
+		enum importance by = unseen ? IMPORTANCE_MAGNITUDE : importance;
+		struct tensor rank = block_product(block, mask->rank, i), weight = block_product(block, block->weight, i);
+		const void *sums = norms ? norms->sums[i] : NULL;
+		TRY(pattern.of ? backend->ops->rank_groups(backend, by, rank, weight, sums, (double)sequences, pattern.of)
+			       : backend->ops->rank_rows(backend, by, rank, weight, sums, (double)sequences));
 	}
 	return STATUS_OK;
 }

@@ -19,8 +19,9 @@ void mask_release(struct mask *);
 /* The operations below fill backend->error. */
 
 /* Ranks the weights of the block. `norms` of its inputs, over `sequences` sequences, for Wanda; an expert that got no token is ranked by
- * magnitude. */
-enum status mask_rank(struct mask *, const struct block *, enum importance, const struct column_norms *norms, int64_t sequences);
+ * magnitude. In a pattern a weight's rank is that among its neighbours. */
+enum status mask_rank(struct mask *, const struct block *, enum importance, const struct column_norms *norms, int64_t sequences,
+		      struct pattern);
 
 /* The thresholds hold from now on. */
 enum status mask_set(struct mask *, const struct block *);

@@ -35,6 +35,7 @@ struct spec_parser {
 	const struct roots *roots;
 	struct spec *spec;
 	int64_t max_positions; /* of the model; INT_MAX while it is unknown */
+	int64_t columns;       /* a divisor of the columns of all its linears, the greatest; 0 while it is unknown */
 	bool no_memory;
 };
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/model/layout.h"
 #include "engine/model/vet.h"
 #include "engine/text/kind.h"
 
@@ -61,6 +62,23 @@ void path_parse_file(struct spec_parser *parser, const struct fields *fields, co
 	fields_problem(fields, key, "%s", err.message);
 }
 
+static void find_columns(struct spec_parser *parser, const struct model_config *config)
+{
+	struct block_layout layout;
+	struct error err;
+	if (block_layout_create(config, &layout, &err) != STATUS_OK) {
+		parser->no_memory = true;
+		return;
+	}
+	for (int f = 0; f < FUSED_COUNT; f++)
+		for (int64_t a = layout.fused_cols[f]; a;) {
+			int64_t rest = parser->columns % a;
+			parser->columns = a;
+			a = rest;
+		}
+	block_layout_release(&layout);
+}
+
 void path_parse_model(struct spec_parser *parser, const struct fields *fields, const char *key, char **ret_text, struct place *ret)
 {
 	struct error err;
@@ -74,6 +92,7 @@ void path_parse_model(struct spec_parser *parser, const struct fields *fields, c
 		fields_problem(fields, key, "%s", err.message);
 	} else {
 		parser->max_positions = config.max_positions;
+		find_columns(parser, &config);
 	}
 }
 

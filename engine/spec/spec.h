@@ -81,7 +81,8 @@ struct spec {
 	bool overwrite;
 	enum method_id method;
 	double sparsity;
-	int pattern; /* 0: unstructured */
+	char *pattern_name; /* as the client wrote it */
+	struct pattern pattern;
 	struct besa_settings besa;
 	struct calibration calibration;
 	struct dataset perplexity[SPEC_MAX_DATASETS];

@@ -3,29 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/spec/pattern.h"
 #include "engine/spec/sections.h"
 
 #define METHOD_NAME(enumerator, name, ...) #name,
 const char *const spec_method_names[] = {METHODS(METHOD_NAME) "none", NULL};
-static const char *const pattern_names[] = {"unstructured", NULL};
 static const char *const precision_names[] = {"auto", "f32", "bf16", NULL};
-static const char *const later_methods[] = {"sparsegpt", NULL}, *const later_patterns[] = {"2:4", "4:8", NULL};
-
-static void parse_sparsity(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
-{
-	struct spec *spec = at;
-	const cJSON *sparsity = fields_get(fields, row->key);
-	(void)parser;
-	if (spec->method == METHOD_NONE) {
-		if (sparsity && !(cJSON_IsNumber(sparsity) && sparsity->valuedouble == 0))
-			fields_problem(fields, row->key, "the method none prunes nothing: leave sparsity out");
-		return;
-	}
-	if (!sparsity)
-		fields_problem(fields, row->key,
-			       "is required unless the method is none: what part of the weights becomes zero, as in 0.5");
-	spec->sparsity = fields_number(fields, row->key, row->range.low, row->range.high, row->range.standard);
-}
+static const char *const later_methods[] = {"sparsegpt", NULL};
 
 static void parse_output(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
 {
@@ -134,8 +118,9 @@ static const struct spec_row rows[] = {
 		SPEC_AT(struct spec, sparsity),
 		.range = {0, 0.95, 0.5},
 		.depends = true,
-		.parse = parse_sparsity,
-		.help = "part of the weights to be zero; required unless `method` is `none`, which takes none but 0",
+		.parse = pattern_parse_sparsity,
+		.help = "part of the weights to be zero; required unless `method` is `none`, which takes none but 0, or `pattern` "
+			"says it",
 		.label = "Sparsity",
 		.hint = "Part of the weights to be zero, 0 to 0.95.",
 		.start = "0.5",
@@ -144,11 +129,21 @@ static const struct spec_row rows[] = {
 	},
 	{
 		.key = "pattern",
-		.kind = SPEC_CHOICE,
-		SPEC_AT(struct spec, pattern),
-		.names = pattern_names,
-		.later = later_patterns,
-		.help = "which weights of a row may be zero together; `unstructured` is any",
+		.kind = SPEC_TEXT,
+		SPEC_AT(struct spec, pattern_name),
+		.limit = 12,
+		.text = "unstructured",
+		.parse = pattern_parse,
+		.late = true, /* the model's columns must fit it */
+		.help = "which weights of a row may be zero together: `unstructured` is any, `2:4` keeps 2 of each 4 neighbours",
+		.more = "N:M with M up to 32, of which the columns of all linears must be multiples; for methods that do not learn "
+			"how much "
+			"each row loses. `sparsity` is 1 - N/M then, and may be left out.",
+		.label = "Pattern",
+		.hint = "unstructured, or N:M as in 2:4.",
+		.pattern = "^(unstructured|[1-9][0-9]?:[1-9][0-9]?)$",
+		.example = "2:4",
+		.option = {"pattern", "N:M", .help = "keep N of each M neighbouring weights, as in 2:4"},
 	},
 	{.key = "besa", .kind = SPEC_SECTION, SPEC_AT(struct spec, besa), .section = &method_besa_settings, .late = true},
 	METHOD_SETTINGS(SETTINGS_ROW) /* of methods that have some */

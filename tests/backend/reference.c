@@ -241,7 +241,21 @@ static int compare_ranked(const void *a, const void *b)
 	return x->col < y->col ? -1 : x->col > y->col;
 }
 
-/* The one operation whose arithmetic is fixed to fp32, so that ties fall alike everywhere. sums NULL: magnitude. */
+/* Here arithmetic is fixed to fp32, so that ties fall alike everywhere. sums NULL: magnitude. */
+void ref_rank_groups(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols, int of)
+{
+	for (int64_t first = 0; first < cols; first += of) {
+		double *w = calloc((size_t)(rows * of), sizeof *w), *r = calloc((size_t)(rows * of), sizeof *r);
+		for (int64_t row = 0; row < rows; row++)
+			memcpy(w + row * of, weight + row * cols + first, (size_t)of * sizeof *w);
+		ref_rank_rows(r, w, sums ? sums + first : NULL, sequences, rows, of);
+		for (int64_t row = 0; row < rows; row++)
+			memcpy(rank + row * cols + first, r + row * of, (size_t)of * sizeof *r);
+		free(w);
+		free(r);
+	}
+}
+
 void ref_rank_rows(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols)
 {
 	struct ranked *ranked = calloc((size_t)cols + 1, sizeof *ranked);

@@ -18,6 +18,8 @@ void ref_attention_backward(const struct attention *, double *dq, double *dk, do
 			    const double *v, const double *dout);
 double ref_activation(enum activation, double x);
 double ref_activation_slope(enum activation, double x);
+/* Among each `of` neighbouring columns. */
+void ref_rank_groups(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols, int of);
 void ref_rank_rows(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols);
 void ref_bin_ranks(double *bin, const double *rank, int candidates, int64_t rows, int64_t cols);
 void ref_binned_gradient(double *sums, const double *dy, const double *x, const double *weight, const double *bin, int64_t tokens,

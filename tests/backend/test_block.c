@@ -297,7 +297,7 @@ static void test_weight_gradients_of_a_masked_block(void **state)
 	struct gradients g;
 	double *masked[FUSED_COUNT];
 	ok(mask_create(&f->block, &mask, &err), &err);
-	ok(mask_rank(&mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1), &f->backend->error);
+	ok(mask_rank(&mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1, (struct pattern){0}), &f->backend->error);
 	for (int i = 0; i < f->block.layout.n_linears; i++)
 		for (int64_t r = 0; r < f->block.layout.linears[i].rows; r++)
 			mask.host_thresholds[f->block.layout.linears[i].row + r] = (int32_t)f->block.layout.linears[i].cols / 2;
@@ -374,7 +374,7 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 	struct besa besa;
 	struct stream x, wanted;
 	ok(mask_create(&f->block, &mask, &err), &err);
-	ok(mask_rank(&mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1), &backend->error);
+	ok(mask_rank(&mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1, (struct pattern){0}), &backend->error);
 	ok(besa_create(&spec, &f->block, &mask, TOKENS, &besa, &err), &err);
 	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &x, &err), &err);
 	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &wanted, &err), &err);

@@ -35,7 +35,8 @@ static void test_column_norms(void **state)
 	}
 }
 
-static void rank_case(int64_t rows, int64_t cols, enum dtype type, int gap, bool wanda, bool ties)
+/* Ranks in the whole row where `of` is 0. */
+static void rank_case(int64_t rows, int64_t cols, enum dtype type, int gap, bool wanda, bool ties, int of)
 {
 	struct operand weight = operand_random(rows, cols, type, gap);
 	if (ties) { /* few distinct importances, signed zeros among them */
@@ -48,11 +49,18 @@ static void rank_case(int64_t rows, int64_t cols, enum dtype type, int gap, bool
 	struct operand sums = operand_input(ties ? integers(cols, 3) : uniform(cols, 0, 50), 1, cols, DTYPE_F64, NO_GAP);
 	struct operand rank = operand_output(rows, cols, DTYPE_U16, gap);
 	double *expected = doubles(rows * cols);
-	ref_rank_rows(expected, weight.value, wanda ? sums.value : NULL, 7, rows, cols);
-	RUN(OPS->rank_rows(BACKEND, wanda ? IMPORTANCE_WANDA : IMPORTANCE_MAGNITUDE, rank.tensor, weight.tensor,
-			   wanda ? sums.tensor.data : NULL, 7));
+	enum importance importance = wanda ? IMPORTANCE_WANDA : IMPORTANCE_MAGNITUDE;
+	const double *norms = wanda ? sums.value : NULL;
+	const void *device_norms = wanda ? sums.tensor.data : NULL;
+	if (of) {
+		ref_rank_groups(expected, weight.value, norms, 7, rows, cols, of);
+		RUN(OPS->rank_groups(BACKEND, importance, rank.tensor, weight.tensor, device_norms, 7, of));
+	} else {
+		ref_rank_rows(expected, weight.value, norms, 7, rows, cols);
+		RUN(OPS->rank_rows(BACKEND, importance, rank.tensor, weight.tensor, device_norms, 7));
+	}
 	operand_fetch(&rank);
-	expect_equal(rank.value, expected, rows * cols, "rank_rows [%lld, %lld] %s %s%s", (long long)rows, (long long)cols,
+	expect_equal(rank.value, expected, rows * cols, "ranks of %d, [%lld, %lld] %s %s%s", of, (long long)rows, (long long)cols,
 		     float_names[type], wanda ? "wanda" : "magnitude", ties ? " with ties" : "");
 	free(expected);
 	operand_free(&weight, &sums, &rank, NULL);
@@ -64,9 +72,19 @@ static void test_rank_rows(void **state)
 	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
 		for (int i = 0; i < 12; i++)
 			rank_case(row_shapes[shape][0], row_shapes[shape][1], float_types[i % 3], i % 2 ? GAP : NO_GAP, i / 3 % 2,
-				  i / 6);
-	rank_case(2, 65536, DTYPE_F32, NO_GAP, true, false);
-	rank_case(1, 65535, DTYPE_BF16, NO_GAP, false, false);
+				  i / 6, 0);
+	rank_case(2, 65536, DTYPE_F32, NO_GAP, true, false, 0);
+	rank_case(1, 65535, DTYPE_BF16, NO_GAP, false, false, 0);
+}
+
+static void test_rank_groups(void **state)
+{
+	static const int groups[] = {2, 3, 4, 8, 32};
+	(void)state;
+	for (size_t g = 0; g < COUNT(groups); g++)
+		for (int i = 0; i < 12; i++)
+			rank_case(1 + 5 * i, groups[g] * (1 + 7 * (i % 4)), float_types[i % 3], i % 2 ? GAP : NO_GAP, i / 3 % 2,
+				  i / 6, groups[g]);
 }
 
 static double *random_ranks(int64_t rows, int64_t cols)
@@ -428,11 +446,17 @@ static void test_adamw(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_column_norms),    cmocka_unit_test(test_rank_rows),
-		cmocka_unit_test(test_bin_ranks),       cmocka_unit_test(test_mask_weights),
-		cmocka_unit_test(test_binned_gradient), cmocka_unit_test(test_rates),
-		cmocka_unit_test(test_rates_start),     cmocka_unit_test(test_reconstruction),
-		cmocka_unit_test(test_prodigy),         cmocka_unit_test(test_prodigy_without_gradient),
+		cmocka_unit_test(test_column_norms),
+		cmocka_unit_test(test_rank_rows),
+		cmocka_unit_test(test_rank_groups),
+		cmocka_unit_test(test_bin_ranks),
+		cmocka_unit_test(test_mask_weights),
+		cmocka_unit_test(test_binned_gradient),
+		cmocka_unit_test(test_rates),
+		cmocka_unit_test(test_rates_start),
+		cmocka_unit_test(test_reconstruction),
+		cmocka_unit_test(test_prodigy),
+		cmocka_unit_test(test_prodigy_without_gradient),
 		cmocka_unit_test(test_adamw),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);

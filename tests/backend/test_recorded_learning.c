@@ -102,7 +102,7 @@ static float *learn(struct learner *l)
 	assert_non_null(rates);
 	for (int index = 0; index < 2; index++) {
 		ok(block_load(&l->block, &l->model, index, &err), &err);
-		ok(mask_rank(&l->mask, &l->block, IMPORTANCE_MAGNITUDE, NULL, SEQUENCES), &l->backend->error);
+		ok(mask_rank(&l->mask, &l->block, IMPORTANCE_MAGNITUDE, NULL, SEQUENCES, (struct pattern){0}), &l->backend->error);
 		ok(besa_learn(&l->besa, &task, &running, rates + index * rows, &last, &err), &err);
 		assert_int_equal(last.step, EPOCHS * (SEQUENCES + BATCH - 1) / BATCH);
 		assert_null(l->besa.step);

@@ -2,9 +2,11 @@
 """Runs besad on the bundled model against what the published code gave on it (tests/data/reference): same calibration tokens, fp32.
 
 Needs Python 3 alone. BESAD names the program, build/besad by default."""
+import array
 import json
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 import unittest
@@ -83,6 +85,50 @@ class Reference(unittest.TestCase):
 
     def test_magnitude(self):
         self.close(self.perplexity(self.one_shot("magnitude", 50)), reference("mag-50")["pruned_perplexity"], 0.003)
+
+    def weights(self, name):
+        """{tensor: rows} of a finished job's model, each row a list of 16-bit words."""
+        path = os.path.join(self.directory, "output", name, "model.safetensors")
+        with open(path, "rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+            start = file.tell()
+            tensors = {}
+            for tensor, info in header.items():
+                if not tensor.endswith("_proj.weight"):
+                    continue
+                file.seek(start + info["data_offsets"][0])
+                words = array.array("H", file.read(info["data_offsets"][1] - info["data_offsets"][0]))
+                cols = info["shape"][1]
+                tensors[tensor] = [words[i:i + cols] for i in range(0, len(words), cols)]
+            return tensors
+
+    def two_of_four(self, name):
+        for tensor, rows in self.weights(name).items():
+            for row in rows:
+                for i in range(0, len(row), 4):
+                    self.assertEqual(sum(word == 0 for word in row[i:i + 4]), 2, tensor)
+
+    def test_wanda_in_a_pattern(self):
+        expected = reference("wanda-24")
+        report = self.run_job("wanda-24", method="wanda", pattern="2:4")
+        self.close(self.perplexity(report), expected["pruned_perplexity"], 0.01)
+        self.exact(report, 50)
+        self.two_of_four("wanda-24")
+
+    def test_magnitude_in_a_pattern(self):
+        """Of each four weights the two of the largest magnitude stay as they were."""
+        self.run_job("magnitude-24", method="magnitude", pattern="2:4")
+        self.run_job("magnitude-0", method="magnitude", sparsity=0)
+        dense, pruned = self.weights("magnitude-0"), self.weights("magnitude-24")
+        self.two_of_four("magnitude-24")
+        for tensor, rows in pruned.items():
+            for row, before in zip(rows, dense[tensor], strict=True):
+                for i in range(0, len(row), 4):
+                    order = sorted(range(i, i + 4), key=lambda j: before[j] & 0x7fff)
+                    for j in order[:2]:
+                        self.assertTrue(row[j] == 0 or before[j] & 0x7fff == before[order[2]] & 0x7fff)
+                    kept = [j for j in range(i, i + 4) if row[j]]
+                    self.assertEqual([row[j] for j in kept], [before[j] for j in kept])
 
     def test_besa_by_row(self):
         report = self.besa(50)

@@ -171,6 +171,29 @@ static void test_dependent_defaults(void **state)
 	spec_free(spec);
 }
 
+static void test_patterns(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"magnitude\",\"pattern\":\"3:4\"}");
+	assert_int_equal(spec->pattern.keep, 3);
+	assert_int_equal(spec->pattern.of, 4);
+	assert_true(spec->sparsity == 0.25);
+	cJSON *json = spec_to_json(spec);
+	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(json, "pattern")), "3:4");
+	cJSON_Delete(json);
+	spec_free(spec);
+	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"wanda\",\"pattern\":\"2:4\",\"sparsity\":0.5}");
+	assert_true(spec->sparsity == 0.5);
+	spec_free(spec);
+	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"wanda\",\"pattern\":\"unstructured\",\"sparsity\":0.3}");
+	assert_int_equal(spec->pattern.of, 0);
+	spec_free(spec);
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"pattern\":\"2:4\"}", "/pattern", "the method none takes none");
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"wanda\",\"pattern\":\"1:2\",\"sparsity\":0.6}", "/sparsity",
+		       "is 0.5 with the pattern 1:2");
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"magnitude\",\"pattern\":\"1:5\"}", "/pattern", "no multiple of 5");
+}
+
 static void test_calibration_sources(void **state)
 {
 	struct fixture *f = *state;
@@ -264,9 +287,15 @@ static void test_fields(void **state)
 		{"\"overwrite\":1", "/overwrite", "true or false"},
 		{"\"method\":\"sparsegpt\"", "/method", "not supported by this version"},
 		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, none"},
-		{"\"pattern\":\"2:4\"", "/pattern", "not supported by this version"},
-		{"\"pattern\":\"3:5\"", "/pattern", "unstructured"},
-		{"\"pattern\":5", "/pattern", "unstructured"},
+		{"\"pattern\":\"2:4\"", "/pattern", "the method besa takes none"},
+		{"\"pattern\":5", "/pattern", "must be a string"},
+		{"\"pattern\":\"dense\",\"method\":\"wanda\"", "/pattern", "must be \"unstructured\" or N:M"},
+		{"\"pattern\":\"0:4\",\"method\":\"wanda\"", "/pattern", "N:M"},
+		{"\"pattern\":\"4:4\",\"method\":\"wanda\"", "/pattern", "N:M"},
+		{"\"pattern\":\"02:4\",\"method\":\"wanda\"", "/pattern", "N:M"},
+		{"\"pattern\":\"2:4 \",\"method\":\"wanda\"", "/pattern", "N:M"},
+		{"\"pattern\":\"2:4:8\",\"method\":\"wanda\"", "/pattern", "N:M"},
+		{"\"pattern\":\"2:33\",\"method\":\"wanda\"", "/pattern", "M up to 32"},
 		{"\"quantization\":{\"bits\":4}", "/quantization", "not supported by this version"},
 		{"\"besa\":[]", "/besa", "must be an object"},
 		{"\"besa\":{\"granularity\":\"column\"}", "/besa/granularity", "row, layer"},
@@ -459,6 +488,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SPEC_TEST(test_defaults),
 		SPEC_TEST(test_dependent_defaults),
+		SPEC_TEST(test_patterns),
 		SPEC_TEST(test_calibration_sources),
 		SPEC_TEST(test_round_trip),
 		SPEC_TEST(test_fields),

@@ -47,13 +47,38 @@ static const uint16_t *sort_keys(uint32_t *key, uint16_t *index, int64_t n)
 	return index + n;
 }
 
-static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
-			     const void *sums, double sequences)
+/* The ranks of one row from the bits of its importances. */
+typedef void (*rank_row_fn)(uint16_t *rank, uint32_t *key, uint16_t *index, int64_t cols, int of);
+
+static void rank_whole(uint16_t *rank, uint32_t *key, uint16_t *index, int64_t cols, int of)
+{
+	(void)of;
+	const uint16_t *order = sort_keys(key, index, cols);
+	for (int64_t i = 0; i < cols; i++)
+		rank[order[i]] = (uint16_t)i;
+}
+
+static void rank_within(uint16_t *rank, uint32_t *key, uint16_t *index, int64_t cols, int of)
+{
+	(void)index;
+	for (int64_t first = 0; first < cols; first += of) {
+		const uint32_t *k = key + first;
+		for (int i = 0; i < of; i++) {
+			int before = 0;
+			for (int j = 0; j < of; j++)
+				before += k[j] < k[i] || (k[j] == k[i] && j < i);
+			rank[first + i] = (uint16_t)before;
+		}
+	}
+}
+
+static enum status rank_by(struct backend *backend, const char *operation, rank_row_fn rank_row, enum importance importance,
+			   struct tensor rank, struct tensor weight, const void *sums, double sequences, int of)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	size_t cols = (size_t)weight.cols, per_thread = 2 * cols * (sizeof(uint32_t) + sizeof(uint16_t));
 	void *scratch;
-	TRY(cpu_scratch(cpu, "rank_rows", cols * sizeof(float) + (size_t)backend->threads * per_thread, &scratch));
+	TRY(cpu_scratch(cpu, operation, cols * sizeof(float) + (size_t)backend->threads * per_thread, &scratch));
 	float *scale = importance == IMPORTANCE_WANDA ? scratch : NULL;
 	for (int64_t j = 0; scale && j < weight.cols; j++)
 		scale[j] = sqrtf((float)(((const double *)sums)[j] / sequences));
@@ -69,15 +94,24 @@ static enum status rank_rows(struct backend *backend, enum importance importance
 				bad_row = row;
 				break;
 			}
-			const uint16_t *order = sort_keys(key, index, weight.cols);
-			uint16_t *ranks = (uint16_t *)rank.data + row * rank.stride;
-			for (int64_t i = 0; i < weight.cols; i++)
-				ranks[order[i]] = (uint16_t)i;
+			rank_row((uint16_t *)rank.data + row * rank.stride, key, index, weight.cols, of);
 		}
 	}
 	if (bad_row == weight.rows) return STATUS_OK;
-	return error_set(&backend->error, STATUS_NUMERIC, "rank_rows: a NaN among the importances of row %lld of [%lld, %lld]",
+	return error_set(&backend->error, STATUS_NUMERIC, "%s: a NaN among the importances of row %lld of [%lld, %lld]", operation,
 			 (long long)bad_row, (long long)weight.rows, (long long)weight.cols);
+}
+
+static enum status rank_rows(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			     const void *sums, double sequences)
+{
+	return rank_by(backend, "rank_rows", rank_whole, importance, rank, weight, sums, sequences, 0);
+}
+
+static enum status rank_groups(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
+			       const void *sums, double sequences, int of)
+{
+	return rank_by(backend, "rank_groups", rank_within, importance, rank, weight, sums, sequences, of);
 }
 
 static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
@@ -121,6 +155,7 @@ void cpu_prune_operations(struct backend_ops *ops)
 {
 	ops->column_norms = column_norms;
 	ops->rank_rows = rank_rows;
+	ops->rank_groups = rank_groups;
 	ops->bin_ranks = bin_ranks;
 	ops->mask_weights = mask_weights;
 }

@@ -172,6 +172,10 @@ static inline float __fmul_rn(float a, float b)
 {
 	return a * b;
 }
+static inline float __fdiv_rn(float a, float b)
+{
+	return a / b;
+}
 static inline float __fsqrt_rn(float a)
 {
 	return sqrtf(a);
