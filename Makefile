@@ -3,6 +3,7 @@
 #   make CUDA=0          leave the CUDA backend out even where a toolkit is there
 #   make SANITIZE=address,undefined BUILD=build/asan
 #   make WERROR=1        warnings are errors (CI)
+#   make generate        writes what openapi.yaml, the form and besactl say of a spec's fields anew, after a change in engine/spec/
 #   make V=1             shows the commands; V=0 shows nothing but what goes wrong, and on a terminal a line that changes
 
 BUILD    ?= build
@@ -138,6 +139,10 @@ $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 # The files that the daemon serves are compiled in.
 $(BUILD)/api/assets.o: openapi.yaml $(wildcard api/dashboard/*)
 
+# What is told of a spec's fields elsewhere is made of the rows that describe them, and committed.
+generate: $(BUILD)/besad
+	engine/spec/generate.py $(BUILD)/besad
+
 # ---- tests ----------------------------------------------------------------------------------------------------------------
 $(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
@@ -257,5 +262,5 @@ clean:
 source_in = $(word 2,$(subst :, ,$(subst \, ,$(file <$(1)))))
 -include $(foreach d,$(shell find $(BUILD) -name '*.d' 2>/dev/null),$(if $(wildcard $(call source_in,$(d))),$(d)))
 
-.PHONY: FORCE all tests benches fuzz check check-built deps demo bench install install-files clean
+.PHONY: FORCE all generate tests benches fuzz check check-built deps demo bench install install-files clean
 .DELETE_ON_ERROR:

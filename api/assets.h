@@ -13,6 +13,7 @@
 	SCRIPT(EACH, connection)                                                                                                   \
 	SCRIPT(EACH, curl)                                                                                                         \
 	SCRIPT(EACH, dom)                                                                                                          \
+	SCRIPT(EACH, fields)                                                                                                       \
 	SCRIPT(EACH, form)                                                                                                         \
 	SCRIPT(EACH, heatmap)                                                                                                      \
 	SCRIPT(EACH, job)                                                                                                          \

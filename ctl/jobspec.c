@@ -181,26 +181,15 @@ static enum status set_sequence_length(cJSON *spec, const char *text, struct err
 
 static enum status apply(cJSON *spec, const struct setting *setting, struct error *err)
 {
-	enum kind { TEXT, NUMBER, PERCENT };
+	enum kind { TEXT, NUMBER, PERCENT, FLAG };
 	static const struct {
 		enum option_code option;
 		const char *name, *path;
 		enum kind kind;
 	} fields[] = {
-		{OPTION_MODEL, "model", "model", TEXT},
-		{OPTION_SPARSITY, "sparsity", "sparsity", PERCENT},
-		{OPTION_METHOD, "method", "method", TEXT},
-		{OPTION_OUTPUT, "output", "output", TEXT},
-		{OPTION_NAME, "name", "name", TEXT},
-		{OPTION_CALIBRATION, "calibration", "calibration.path", TEXT},
-		{OPTION_SAMPLES, "samples", "calibration.samples", NUMBER},
-		{OPTION_SEED, "seed", "calibration.seed", NUMBER},
-		{OPTION_PRECISION, "precision", "precision", TEXT},
-		{OPTION_PRIORITY, "priority", "priority", NUMBER},
-		{OPTION_TIMEOUT, "timeout", "timeout_seconds", NUMBER},
-	};
+#define OPTION_FIELD(code, letter, name, argument, path, kind, help) {OPTION_##code, name, path, kind},
+		SPEC_OPTIONS(OPTION_FIELD)};
 	const char *value = setting->value;
-	if (setting->option == OPTION_OVERWRITE) return jobspec_set(spec, "overwrite", cJSON_CreateTrue(), err);
 	if (setting->option == OPTION_EVAL) return add_evaluation(spec, value, err);
 	if (setting->option == OPTION_SET) return set_any(spec, value, err);
 	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -208,6 +197,8 @@ static enum status apply(cJSON *spec, const struct setting *setting, struct erro
 		if ((int)fields[i].option != setting->option) continue;
 		if (fields[i].kind == TEXT)
 			item = cJSON_CreateString(value);
+		else if (fields[i].kind == FLAG)
+			item = cJSON_CreateTrue();
 		else
 			TRY(parse_number(fields[i].name, value, fields[i].kind == PERCENT, &item, err));
 		return jobspec_set(spec, fields[i].path, item, err);

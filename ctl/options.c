@@ -34,20 +34,10 @@ static const struct {
 	enum command commands;
 	const char *help;
 } table[] = {
-	{OPTION_MODEL, 'm', "model", "DIR", COMMAND_SUBMIT, "the model, below the daemon's model roots"},
-	{OPTION_SPARSITY, 's', "sparsity", "S", COMMAND_SUBMIT, "what part of the weights becomes zero: 0.5 or 50%"},
-	{OPTION_METHOD, 0, "method", "METHOD", COMMAND_SUBMIT, "besa (the default), wanda, magnitude, none"},
-	{OPTION_OUTPUT, 'o', "output", "DIR", COMMAND_SUBMIT, "the result, below the daemon's output root; {date}, {id}"},
-	{OPTION_OVERWRITE, 0, "overwrite", NULL, COMMAND_SUBMIT, "replace an output that is there, once the new one is whole"},
-	{OPTION_NAME, 'n', "name", "NAME", COMMAND_SUBMIT, "a name for people"},
-	{OPTION_CALIBRATION, 'c', "calibration", "FILE", COMMAND_SUBMIT, "text or tokens, below the daemon's data roots"},
-	{OPTION_SAMPLES, 0, "samples", "N", COMMAND_SUBMIT, "how many sequences of it"},
+#define OPTION_ROW(code, letter, name, argument, path, kind, help) {OPTION_##code, letter, name, argument, COMMAND_SUBMIT, help},
+	SPEC_OPTIONS(OPTION_ROW) /* and what no single field is: */
 	{OPTION_SEQUENCE_LENGTH, 0, "sequence-length", "N", COMMAND_SUBMIT, "tokens in each, and in each window of --eval"},
-	{OPTION_SEED, 0, "seed", "N", COMMAND_SUBMIT, "chooses the sequences"},
 	{OPTION_EVAL, 'e', "eval", "[NAME=]FILE", COMMAND_SUBMIT, "measure perplexity on it; may be repeated"},
-	{OPTION_PRECISION, 0, "precision", "P", COMMAND_SUBMIT, "auto, f32, bf16"},
-	{OPTION_PRIORITY, 0, "priority", "N", COMMAND_SUBMIT, "higher ones run first"},
-	{OPTION_TIMEOUT, 0, "timeout", "SECONDS", COMMAND_SUBMIT, "fail after so long; 0: never"},
 	{OPTION_SET, 0, "set", "KEY=VALUE", COMMAND_SUBMIT, "any other field: --set besa.epochs=2, evaluation.perplexity.0.path=F"},
 	{OPTION_DRY_RUN, 0, "dry-run", NULL, COMMAND_SUBMIT, "print the job file that would be sent"},
 	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT,

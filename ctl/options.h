@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "ctl/exit.h"
+#include "ctl/spec_options.h"
 
 enum { MAX_SETTINGS = 64 };
 
@@ -20,20 +21,10 @@ enum option_code {
 	OPTION_JSON,
 	OPTION_HELP,
 	OPTION_VERSION,
-	OPTION_MODEL, /* from here on settings of the spec */
-	OPTION_SPARSITY,
-	OPTION_METHOD,
-	OPTION_OUTPUT,
-	OPTION_OVERWRITE,
-	OPTION_NAME,
-	OPTION_CALIBRATION,
-	OPTION_SAMPLES,
+#define OPTION_CODE(code, ...) OPTION_##code,
+	SPEC_OPTIONS(OPTION_CODE) /* from here on settings of the spec */
 	OPTION_SEQUENCE_LENGTH,
-	OPTION_SEED,
 	OPTION_EVAL,
-	OPTION_PRECISION,
-	OPTION_PRIORITY,
-	OPTION_TIMEOUT,
 	OPTION_SET, /* to here */
 	OPTION_DRY_RUN,
 	OPTION_IDEMPOTENCY_KEY,

@@ -7,6 +7,8 @@
 #include "daemon/options.h"
 #include "daemon/run.h"
 #include "daemon/serve.h"
+#include "engine/spec/schema.h"
+#include "engine/spec/sections.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -33,6 +35,17 @@ static void shorten_spins(char **argv)
 	execv("/proc/self/exe", argv); /* where it cannot, besad is only slower */
 }
 
+static int print_schema(void)
+{
+	cJSON *schema = spec_schema(&spec_top);
+	char *text = cJSON_Print(schema);
+	bool done = text && puts(text) >= 0 && fflush(stdout) == 0;
+	if (!done) log_error("%s", text ? "the schema cannot be written" : "no memory for the schema");
+	cJSON_free(text);
+	cJSON_Delete(schema);
+	return done ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
@@ -47,6 +60,8 @@ int main(int argc, char **argv)
 		fputs(options_help, stdout);
 	} else if (options.command == COMMAND_VERSION) {
 		puts("besad " BESAD_VERSION);
+	} else if (options.command == COMMAND_SCHEMA) {
+		result = print_schema();
 	} else if (options.command == COMMAND_RUN) {
 		result = run(&options);
 	} else {

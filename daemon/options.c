@@ -18,9 +18,11 @@ static const int64_t default_keep_replaced = 86400, max_time = INT64_C(1) << 40;
 const char options_help[] =
 	"usage: besad [serve] [option]...\n"
 	"       besad run [option]... JOB.json\n"
+	"       besad schema\n"
 	"\n"
 	"besad makes large language models sparse. `serve` answers HTTP and works through a queue of jobs;\n"
-	"`run` does one job without HTTP and, killed and started again, goes on where it was.\n"
+	"`run` does one job without HTTP and, killed and started again, goes on where it was;\n"
+	"`schema` prints what a job may say, as a JSON schema.\n"
 	"\n"
 	"  --model-root DIR        where models lie; may be repeated, searched in order\n"
 	"  --data-root DIR         where calibration and evaluation data lie; may be repeated\n"
@@ -370,6 +372,10 @@ static enum status complete_run(struct options *options, struct error *err)
 enum status options_parse(int argc, char **argv, struct options *ret, struct error *err)
 {
 	int option;
+	if (argc == 2 && strcmp(argv[1], "schema") == 0) {
+		*ret = (struct options){.command = COMMAND_SCHEMA};
+		return STATUS_OK;
+	}
 	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT, .keep_replaced = default_keep_replaced};
 	if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "serve") == 0)) {
 		if (argv[1][0] == 'r') ret->command = COMMAND_RUN;

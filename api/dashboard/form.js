@@ -2,7 +2,8 @@
 import { get, post } from "./api.js";
 import { copyButton, curlSubmit, specAgain } from "./curl.js";
 import { announce, bytes, freshId, make } from "./dom.js";
-import { DATASET, GROUPS, lookUp, merge, parse, place, remainder } from "./spec.js";
+import { DATASET, GROUPS } from "./fields.js";
+import { lookUp, merge, parse, place, remainder } from "./spec.js";
 
 // ---- one field --------------------------------------------------------------------------------------------------------------
 
@@ -12,7 +13,7 @@ const FILES = "data-files";
 function control(field, id) {
 	if (field.kind === "flag") return make("input", { type: "checkbox", id });
 	if (field.kind === "choice" || field.kind === "model")
-		return make("select", { id }, (field.choices || []).map(({ value, text }) => make("option", { value }, text || "default")));
+		return make("select", { id }, (field.choices || []).map((value) => make("option", { value }, value || "default")));
 	return make("input", { type: "text", id, inputmode: field.kind === "number" ? "decimal" : null, placeholder: field.placeholder,
 		list: field.kind === "file" ? FILES : null, autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
 }
@@ -130,14 +131,14 @@ class Form {
 		this.files = make("datalist", { id: FILES });
 		this.unreadable = new Map(); // file: why
 		this.summary = make("div", { class: "summary", role: "alert", tabindex: -1, hidden: true });
-		const groups = GROUPS.map((group) => this.group(group));
+		const shown = (folded) => GROUPS.filter((group) => Boolean(group.folded) === folded).map((group) => this.group(group));
 		const area = make("textarea", { id: this.extra.id, rows: 4, spellcheck: "false", placeholder: "{ }" });
 		this.extra.input.replaceWith(area);
 		this.extra.input = area;
 		area.addEventListener("input", () => this.extra.complain([]));
 		this.submitButton = make("button", { class: "primary" }, "Submit");
-		this.node = make("form", { novalidate: true, onsubmit: (event) => this.submit(event) }, this.summary, ...groups.slice(0, 3),
-			this.datasets.node, ...groups.slice(3), make("details", { class: "card" }, make("summary", null, "Other fields"), this.extra.node,
+		this.node = make("form", { novalidate: true, onsubmit: (event) => this.submit(event) }, this.summary, ...shown(false),
+			this.datasets.node, ...shown(true), make("details", { class: "card" }, make("summary", null, "Other fields"), this.extra.node,
 				make("p", { class: "hint" }, make("a", { href: "openapi.yaml" }, "The contract"), " has them all.")),
 			make("p", { class: "buttons" }, this.submitButton, copyButton(() => this.command())), this.files);
 		this.node.addEventListener("change", (event) => this.judgeFile(event.target));

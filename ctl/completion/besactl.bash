@@ -15,11 +15,34 @@ _besactl_names() {
 	done < <(besactl "$1" --names 2>/dev/null)
 }
 
+# made by `make generate` of the rows in engine/spec/
+_besactl_fields='--model --name --output --overwrite --method --sparsity --pattern --calibration --samples --seed --precision --priority --timeout'
+_besactl_keys='
+	name model output overwrite method sparsity pattern besa.granularity besa.importance besa.candidates besa.lambda besa.epochs
+	besa.batch_size besa.optimizer besa.d_coef besa.learning_rate besa.target besa.parameterization calibration.path
+	calibration.sources.0.path calibration.sources.0.weight calibration.sources.0.field calibration.field calibration.samples
+	calibration.sequence_length calibration.seed evaluation.perplexity.0.name evaluation.perplexity.0.path
+	evaluation.perplexity.0.sequence_length evaluation.perplexity.0.join evaluation.perplexity.0.field evaluation.tasks.0.name
+	evaluation.tasks.0.path evaluation.tasks.0.format evaluation.tasks.0.limit progress.perplexity_every notify.url precision
+	priority timeout_seconds
+'
+_besactl_field() { # the value of an option that sets a field; false where it is another
+	case $1 in
+	-m | --model) COMPREPLY=() && _besactl_names models ;;
+	--method) COMPREPLY=($(compgen -W 'besa wanda magnitude none' -- "$cur")) ;;
+	-c | --calibration) COMPREPLY=() && _besactl_names data ;;
+	--precision) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$cur")) ;;
+	-n | --name | -o | --output | -s | --sparsity | --pattern | --samples | --seed | --priority | --timeout) COMPREPLY=() ;;
+	*) return 1 ;;
+	esac
+	return 0
+}
+# to here
+
 _besactl() {
 	local cur prev words cword command= word
 	local everywhere='--url --token-file --json --help --version'
-	local submit='--model --sparsity --method --output --overwrite --name --calibration --samples --sequence-length --seed --eval
-		--precision --priority --timeout --set --dry-run --idempotency-key --watch --wait --reconnect'
+	local submit="$_besactl_fields --sequence-length --eval --set --dry-run --idempotency-key --watch --wait --reconnect"
 	_init_completion -n = 2>/dev/null || {
 		cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 		words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
@@ -32,21 +55,22 @@ _besactl() {
 		esac
 	done
 
+	_besactl_field "$prev" && return
 	case $prev in
-	--method) COMPREPLY=($(compgen -W 'besa wanda magnitude none' -- "$cur")) && return ;;
-	--precision) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$cur")) && return ;;
 	--state) COMPREPLY=($(compgen -W 'queued running cancelling succeeded failed cancelled' -- "$cur")) && return ;;
-	--model | -m) COMPREPLY=() && _besactl_names models && return ;;
-	--calibration | -c) COMPREPLY=() && _besactl_names data && return ;;
 	--eval | -e) COMPREPLY=() && _besactl_names data "$([[ $cur == *=* ]] && echo "${cur%%=*}=")" && return ;;
 	--set)
 		COMPREPLY=()
-		[[ $cur == *path=* ]] && _besactl_names data "${cur%%=*}="
+		if [[ $cur == *path=* ]]; then
+			_besactl_names data "${cur%%=*}="
+		elif [[ $cur != *=* ]]; then
+			compopt -o nospace
+			COMPREPLY=($(compgen -S = -W "$_besactl_keys" -- "$cur"))
+		fi
 		return
 		;;
 	--token-file) compopt -o default && COMPREPLY=() && return ;;
-	--url | -u | --sparsity | -s | --output | -o | --name | -n | --samples | --sequence-length | --seed | --priority | --timeout | \
-		--idempotency-key | -k | --reconnect | --limit)
+	--url | -u | --sequence-length | --idempotency-key | -k | --reconnect | --limit)
 		COMPREPLY=()
 		return
 		;;

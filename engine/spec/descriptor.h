@@ -1,6 +1,7 @@
 /* The fields of a job's spec as rows: each says what a field is called, what it may be, what it is where it is left out, where its
- * value lies in a struct, and what people are told of it. The rows parse what a client sends, fill in defaults, print and free.
- * So a new field is a row and a member of the struct.
+ * value lies in a struct, and what people are told of it. The rows parse what a client sends, fill in defaults, print and free;
+ * and they are printed themselves, as a JSON schema (schema.h), of which `make generate` makes what openapi.yaml, the dashboard's
+ * form, besactl's options, completions and manual say of them. So a new field is a row and a member of the struct.
  *
  * The list of all is spec_top (sections.h). A method's settings are a section of their own, with a struct of their own, that may
  * lie with the method: a row of the kind SPEC_SETTINGS in the list is all that others know of it. */
@@ -90,6 +91,7 @@ struct spec_row {
 	const char *help, *more;  /* what it is, in a sentence; and what else the contract says */
 	const char *label, *hint; /* in the form; without a label it is not there. The hint is `help` where it is NULL */
 	const char *group;        /* of the form; NULL: the section's title, or that of the row before */
+	bool folded;              /* a group that begins here is closed until it is wanted */
 	const char *placeholder,
 		*start;                /* in the form: what stands in an empty field (NULL: the default), and what it begins with */
 	const char *pattern, *example; /* in the contract */

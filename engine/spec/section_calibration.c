@@ -20,7 +20,6 @@ const struct spec_row spec_data_path = {
 		"`input_ids`",
 	.more = "Other formats (Parquet, Arrow, zip, bzip2, xz, NumPy, PyTorch, UTF-16 and so on) are refused by name, with what "
 		"to do",
-	.hint = "Below the data roots.",
 };
 
 const struct spec_row spec_data_field = {
@@ -35,9 +34,6 @@ const struct spec_row spec_data_field = {
 		"how many "
 		"are; if no row has any, the job fails. Rows are read as Python's `json` reads them; a lone surrogate becomes "
 		"U+FFFD",
-	.label = "Field of the text",
-	.hint = "",
-	.placeholder = "text",
 };
 
 void spec_find_sequence_range(const struct spec_parser *parser, struct spec_range *range)
@@ -173,11 +169,14 @@ static const struct spec_row rows[] = {
 		.range = {1, SPEC_MAX_SAMPLES, 128},
 		.help = "sequences of calibration",
 		.label = "Samples",
+		.hint = "",
 		.option = {"samples", "N", .help = "how many sequences of it"},
 	},
 	{
 		SPEC_SEQUENCE_LENGTH(struct calibration),
-		.help = "tokens of each; at most, and by default the smaller of 2048 and, the model's `max_position_embeddings`",
+		.help = "tokens of each: at most the model's `max_position_embeddings`, by default those or 2048, whichever is "
+			"less",
+		.hint = "",
 		.placeholder = "2048, or what the model takes",
 	},
 	{
@@ -187,7 +186,7 @@ static const struct spec_row rows[] = {
 		.range = {0, 0x1p53 - 1, 0},
 		.help = "chooses the sequences",
 		.label = "Seed",
-		.option = {"seed", "N"},
+		.option = {.name = "seed", .argument = "N"},
 	},
 };
 

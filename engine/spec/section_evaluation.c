@@ -82,7 +82,7 @@ static void parse_url(struct spec_parser *parser, const struct fields *fields, c
 static const struct spec_row dataset_rows[] = {
 	{NAME(struct dataset, "data set"), .label = "Name", .hint = "", .placeholder = "from the file"},
 	{SPEC_DATA_PATH(struct dataset), .required = "is required", .label = "File", .hint = "Below the data roots."},
-	{SPEC_SEQUENCE_LENGTH(struct dataset), .help = "tokens of each window; at most, and by default, as in calibration",
+	{SPEC_SEQUENCE_LENGTH(struct dataset), .help = "tokens of each window: at most, and by default, as in calibration",
 	 .hint = ""},
 	{
 		.key = "join",

@@ -110,7 +110,7 @@ static const struct spec_row rows[] = {
 		.help = "how weights are chosen; `none` evaluates only",
 		.group = "Pruning",
 		.label = "Method",
-		.option = {"method", "METHOD"},
+		.option = {.name = "method", .argument = "METHOD"},
 	},
 	{
 		.key = "sparsity",
@@ -161,7 +161,7 @@ static const struct spec_row rows[] = {
 		.help = "of the matrix products; `auto` is `bf16` where the processor or device has products of its own for it",
 		.group = "Pruning",
 		.label = "Precision",
-		.option = {"precision", "P"},
+		.option = {.name = "precision", .argument = "P"},
 	},
 	{
 		.key = "priority",
@@ -170,6 +170,7 @@ static const struct spec_row rows[] = {
 		.range = {-100, 100, 0},
 		.help = "higher goes first",
 		.group = "Queueing",
+		.folded = true,
 		.label = "Priority",
 		.hint = "Higher goes first; −100 to 100.",
 		.option = {"priority", "N", .help = "higher ones run first"},

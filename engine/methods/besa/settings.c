@@ -108,6 +108,7 @@ static const struct spec_row rows[] = {
 		.range = {1e-8, 10, 0.01},
 		.help = "of adamw",
 		.label = "AdamW's learning rate",
+		.hint = "",
 	},
 	{
 		.key = "target",

@@ -1,0 +1,48 @@
+// The fields of the form, made by `make generate` of the rows in engine/spec/.
+
+export const GROUPS = [
+	{ title: "Model and output", fields: [
+		{ pointer: "/model", label: "Model", kind: "model" },
+		{ pointer: "/name", label: "Name", hint: "A name for people; any text." },
+		{ pointer: "/output", label: "Output", placeholder: "<model>-<method>-{id}", hint: "A directory below the output root. {id} and {date} are filled in." },
+		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
+	] },
+	{ title: "Pruning", fields: [
+		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "none"], value: "besa", hint: "How weights are chosen; none evaluates only." },
+		{ pointer: "/sparsity", label: "Sparsity", kind: "number", value: "0.5", hint: "Part of the weights to be zero, 0 to 0.95." },
+		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "Unstructured, or N:M as in 2:4." },
+		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },
+	] },
+	{ title: "BESA settings", folded: true, only: "besa", fields: [
+		{ pointer: "/besa/granularity", label: "Granularity", kind: "choice", choices: ["", "row", "layer"], hint: "What has a rate of its own." },
+		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude"], hint: "What orders the weights of a row." },
+		{ pointer: "/besa/candidates", label: "Candidate rates", kind: "number", placeholder: "101", hint: "Pruning rates, evenly spread from 0 to 1, that a learned rate is a mixture of." },
+		{ pointer: "/besa/lambda", label: "Lambda", kind: "number", placeholder: "5", hint: "Weight of the sparsity term of the loss." },
+		{ pointer: "/besa/epochs", label: "Epochs", kind: "number", placeholder: "1", hint: "How often a block learns from every calibration sequence." },
+		{ pointer: "/besa/batch_size", label: "Batch size", kind: "number", placeholder: "1", hint: "Sequences of a step; not more than calibration.samples." },
+		{ pointer: "/besa/optimizer", label: "Optimizer", kind: "choice", choices: ["", "prodigy", "adamw"], hint: "What makes steps of gradients." },
+		{ pointer: "/besa/d_coef", label: "Prodigy's d_coef", kind: "number", hint: "Of prodigy; 5 for the sigmoid, 50 for softmax." },
+		{ pointer: "/besa/learning_rate", label: "AdamW's learning rate", kind: "number", placeholder: "0.01" },
+		{ pointer: "/besa/target", label: "Target", kind: "choice", choices: ["", "block", "dense_stream"], hint: "Whose output a block is to give again: the dense block's on the same inputs, or that of the dense model." },
+		{ pointer: "/besa/parameterization", label: "Parameterization", kind: "choice", choices: ["", "sigmoid", "softmax", "auto"], hint: "Sigmoid reaches sparsities from 0.3776 to 0.6224 only; auto takes it from 0.45 to 0.55 and softmax elsewhere." },
+	] },
+	{ title: "Calibration", fields: [
+		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },
+		{ pointer: "/calibration/field", label: "Field of the text", placeholder: "text", hint: "Of JSON rows: text, messages, data.0.content …" },
+		{ pointer: "/calibration/samples", label: "Samples", kind: "number", placeholder: "128" },
+		{ pointer: "/calibration/sequence_length", label: "Sequence length", kind: "number", placeholder: "2048, or what the model takes" },
+		{ pointer: "/calibration/seed", label: "Seed", kind: "number", placeholder: "0", hint: "Chooses the sequences." },
+	] },
+	{ title: "Queueing", folded: true, fields: [
+		{ pointer: "/priority", label: "Priority", kind: "number", placeholder: "0", hint: "Higher goes first; −100 to 100." },
+		{ pointer: "/timeout_seconds", label: "Time limit in seconds", kind: "number", placeholder: "0, none" },
+	] },
+];
+
+// Of each data set to measure; <n> is its place in the list.
+export const DATASET = [
+	{ pointer: "/evaluation/perplexity/<n>/path", label: "File", kind: "file", hint: "Below the data roots." },
+	{ pointer: "/evaluation/perplexity/<n>/name", label: "Name", placeholder: "from the file" },
+	{ pointer: "/evaluation/perplexity/<n>/sequence_length", label: "Sequence length", kind: "number" },
+	{ pointer: "/evaluation/perplexity/<n>/field", label: "Field of the text", placeholder: "text" },
+];

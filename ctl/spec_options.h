@@ -1,0 +1,23 @@
+/* The options of submit that set a field of a spec, made by `make generate` of the rows in engine/spec/:
+ * OPTION(code, letter or 0, name, argument or NULL, the field's path, what it takes, help). */
+#ifndef BESAD_CTL_SPEC_OPTIONS_H
+#define BESAD_CTL_SPEC_OPTIONS_H
+
+/* clang-format off */
+#define SPEC_OPTIONS(OPTION) \
+	OPTION(MODEL, 'm', "model", "DIR", "model", TEXT, "the model, below the daemon's model roots") \
+	OPTION(NAME, 'n', "name", "NAME", "name", TEXT, "a name for people") \
+	OPTION(OUTPUT, 'o', "output", "DIR", "output", TEXT, "the result, below the daemon's output root; {date}, {id}") \
+	OPTION(OVERWRITE, 0, "overwrite", NULL, "overwrite", FLAG, "replace an output that is there, once the new one is whole") \
+	OPTION(METHOD, 0, "method", "METHOD", "method", TEXT, "besa (the default), wanda, magnitude, none") \
+	OPTION(SPARSITY, 's', "sparsity", "S", "sparsity", PERCENT, "what part of the weights becomes zero: 0.5 or 50%") \
+	OPTION(PATTERN, 0, "pattern", "N:M", "pattern", TEXT, "keep N of each M neighbouring weights, as in 2:4") \
+	OPTION(CALIBRATION, 'c', "calibration", "FILE", "calibration.path", TEXT, "text or tokens, below the daemon's data roots") \
+	OPTION(SAMPLES, 0, "samples", "N", "calibration.samples", NUMBER, "how many sequences of it") \
+	OPTION(SEED, 0, "seed", "N", "calibration.seed", NUMBER, "chooses the sequences") \
+	OPTION(PRECISION, 0, "precision", "P", "precision", TEXT, "auto (the default), f32, bf16") \
+	OPTION(PRIORITY, 0, "priority", "N", "priority", NUMBER, "higher ones run first") \
+	OPTION(TIMEOUT, 0, "timeout", "SECONDS", "timeout_seconds", NUMBER, "fail after so long; 0: never")
+/* clang-format on */
+
+#endif
