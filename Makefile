@@ -170,7 +170,7 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
 
-benches: $(patsubst %,$(BUILD)/bench/%,matmul_rate cpu_ops estimate)
+benches: $(patsubst %,$(BUILD)/bench/%,matmul_rate cpu_ops estimate stream_save)
 
 tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 	@$(clear_line):

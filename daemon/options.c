@@ -31,6 +31,8 @@ const char options_help[] =
 	"  --backend auto|cpu|cuda what computes; auto takes a CUDA device if there is one\n"
 	"  --threads N             threads of the CPU backend (default: all that may be used)\n"
 	"  --device-memory SIZE    cap on device memory, as in 20G (default: all there is)\n"
+	"  --checkpoint-every TIME blocks are saved as they are done, or several at once, TIME after the last ones, as in 60s;\n"
+	"                          those since are done again after a crash (default 0 on the CPU, 60s on a device)\n"
 	"  --keep-replaced TIME    how long an output that was overwritten is kept aside, as in 90m, 24h, 7d or 0\n"
 	"                          (default 24h)\n"
 	"  --help, --version\n"
@@ -63,6 +65,7 @@ enum {
 	OPTION_BACKEND,
 	OPTION_THREADS,
 	OPTION_DEVICE_MEMORY,
+	OPTION_CHECKPOINT_EVERY,
 	OPTION_KEEP_REPLACED,
 	OPTION_LISTEN,
 	OPTION_STATE_DIR,
@@ -85,6 +88,7 @@ enum {
 		{"calibration", required_argument, NULL, OPTION_CALIBRATION},                                                      \
 		{"backend", required_argument, NULL, OPTION_BACKEND}, {"threads", required_argument, NULL, OPTION_THREADS},        \
 		{"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY},                                                  \
+		{"checkpoint-every", required_argument, NULL, OPTION_CHECKPOINT_EVERY},                                            \
 		{"keep-replaced", required_argument, NULL, OPTION_KEEP_REPLACED}, {"help", no_argument, NULL, OPTION_HELP},        \
 	{                                                                                                                          \
 		"version", no_argument, NULL, OPTION_VERSION                                                                       \
@@ -267,6 +271,8 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return STATUS_OK;
 	case OPTION_DEVICE_MEMORY:
 		return parse_size("--device-memory", value, &options->device_memory, err);
+	case OPTION_CHECKPOINT_EVERY:
+		return parse_time("--checkpoint-every", value, &options->save_every, err);
 	case OPTION_KEEP_REPLACED:
 		return parse_time("--keep-replaced", value, &options->keep_replaced, err);
 	case OPTION_LISTEN:
@@ -376,7 +382,7 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 		*ret = (struct options){.command = COMMAND_SCHEMA};
 		return STATUS_OK;
 	}
-	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT, .keep_replaced = default_keep_replaced};
+	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT, .keep_replaced = default_keep_replaced, .save_every = -1};
 	if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "serve") == 0)) {
 		if (argv[1][0] == 'r') ret->command = COMMAND_RUN;
 		argv++;

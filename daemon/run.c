@@ -182,6 +182,7 @@ static enum status run_engine(struct run *run, const struct engine_sink *sink, c
 				 .aside = paths.aside,
 				 .checkpoint_dir = paths.checkpoint_dir,
 				 .blocks_done = run->journal.blocks_done,
+				 .save_every = (double)run->options->save_every,
 				 .job_id = run->id,
 				 .attempt = run->journal.attempts,
 				 .stop = &run->stop};

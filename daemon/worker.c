@@ -140,6 +140,7 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 						.aside = paths.aside,
 						.checkpoint_dir = paths.checkpoint_dir,
 						.blocks_done = job->blocks_done,
+						.save_every = (double)worker->config.options->save_every,
 						.job_id = job->id,
 						.attempt = job->attempt,
 						.stop = &worker->stop};

@@ -176,7 +176,7 @@ static enum status load_data(struct run *run, struct error *err)
 	TRY(load_tasks(run, err));
 	if (!prunes(run)) return STATUS_OK;
 	/* Later blocks go on from the hidden states; only the probe may need the tokens again. */
-	bool needed = !run->job->blocks_done || (!spec->n_perplexity && spec->probe_every != PROBE_NEVER);
+	bool needed = !savepoint_blocks(&run->savepoint) || (!spec->n_perplexity && spec->probe_every != PROBE_NEVER);
 	if (spec->calibration.n_sources && needed) {
 		TRY(load_calibration(run, err));
 		snprintf(run->savepoint.calibration_hash, sizeof run->savepoint.calibration_hash, "%016" PRIx64,
@@ -202,7 +202,7 @@ static void start_progress(struct run *run)
 	if (prunes(run)) {
 		double block = block_work(spec);
 		pruning = block * layers;
-		done += block * run->job->blocks_done;
+		done += block * savepoint_blocks(&run->savepoint);
 		evaluation *= 2;
 	}
 	progress_start(&run->progress, run->sink, (int)run->model.config.layers, evaluation + pruning, done);
@@ -347,9 +347,10 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	TRY(find_published(run, ret_result, err));
 	if (*ret_result) return STATUS_OK;
 	TRY(check_inputs(run, err));
-	if (job->blocks_done && !place_has(&job->work, NULL))
+	int saved = savepoint_blocks(&run->savepoint);
+	if (saved && !place_has(&job->work, NULL))
 		return error_set(err, STATUS_NOT_FOUND, "%s is gone, and %d finished blocks with it; submit the job again",
-				 job->work.path, job->blocks_done);
+				 job->work.path, saved);
 	TRY(resolve_settings(run, err));
 	struct pruning pruning = {.job = job,
 				  .model = &run->model,

@@ -1,9 +1,9 @@
 /* besad's pruning library: no HTTP, no SQL. It gets a job, a backend, a sink for events and a flag that says stop.
  *
- * Durability. `engine_run` keeps what it needs to go on in `checkpoint_dir`, and calls `sink.commit_block` after a block's tensors
- * and the hidden states behind it are on disk. A caller that stores the commit durably and passes the number of committed blocks
- * back as `blocks_done` in a later call gets the same bytes as from an uninterrupted run. The output directory appears under its
- * name only when it is whole. */
+ * Durability. `engine_run` keeps what it needs to go on in `checkpoint_dir`, and calls `sink.commit_block` for each finished block, in order.
+ * A caller that stores the commits durably and passes their number back as `blocks_done` in a later call gets the same bytes as from an
+ * uninterrupted run. That call goes on behind the last block that was saved, which may be before the last one that was committed: then
+ * commit_block is called again for those between. The output directory appears under its name only when it is whole. */
 #ifndef BESAD_ENGINE_ENGINE_H
 #define BESAD_ENGINE_ENGINE_H
 
@@ -24,7 +24,8 @@ struct engine_sink {
 	/* An event of the job contract, other than block.finished. */
 	enum status (*event)(void *context, const struct event *event, struct error *err);
 
-	/* Block `block` is on disk: commits it and its block.finished event in one transaction. */
+	/* Block `block` is finished: commits it and its block.finished event in one transaction. A block that an earlier attempt has
+	 * committed is done again: what is told of it now must agree with what was told then (event_check_block), and is not kept. */
 	enum status (*commit_block)(void *context, int block, const struct event *event, struct error *err);
 
 	/* Phase and progress, often; cheap. phase: "loading", "evaluating dense", "pruning", "evaluating", "writing". eta_seconds < 0
@@ -39,6 +40,7 @@ struct engine_job {
 	struct place aside;         /* where what `output` replaces is kept, likewise */
 	const char *checkpoint_dir; /* absolute path of a directory only this job uses; exists */
 	int blocks_done;            /* blocks committed by earlier attempts */
+	double save_every;          /* seconds between two saves; 0: each block is saved; < 0: as the backend asks for */
 	const char *job_id;         /* for besad.json; "" outside a daemon */
 	int attempt;                /* 1, 2, … */
 	const atomic_bool *stop;    /* read at least once per learning step */

@@ -121,7 +121,7 @@ struct backend_ops {
 	void (*release)(struct backend *, void *);                        /* takes NULL; waits for what uses the memory */
 	enum status (*upload)(struct backend *, void *device, const void *host, size_t bytes);
 	enum status (*download)(struct backend *, void *host, const void *device, size_t bytes); /* done when it returns */
-	/* The same beside the operations: one other thread may call these while operations run. They are done when they return and take no
+	/* The same beside the operations: one other thread at a time may call these while operations run. They are done when they return and take no
 	 * part in the order: meanwhile no operation that has not been waited for may touch what is uploaded, or write to what is
 	 * downloaded. */
 	enum status (*side_upload)(struct backend *, void *device, const void *host, size_t bytes, struct error *err);

@@ -130,13 +130,13 @@ enum status probe_embed(struct probe *p, struct error *err)
 	return STATUS_OK;
 }
 
-/* to = active block(from); both may be one stream. */
-static enum status pass(struct probe *p, struct stream *from, struct stream *to, struct error *err)
+/* to = active block(from); both may be one stream. `stoppable`: the flag ends it. */
+static enum status pass(struct probe *p, struct stream *from, struct stream *to, bool stoppable, struct error *err)
 {
 	for (int64_t i = 0; i < p->plan->sequences; i += p->batch) {
 		int64_t n = batch_at(p, i);
 		struct tensor x, y = tensor_rows(p->y, 0, n * from->tokens);
-		TRY(check_stop(p, err));
+		if (stoppable) TRY(check_stop(p, err));
 		TRY(backend_failed(p, stream_batch(from, i, n, true, &x), err));
 		TRY(backend_failed(p, block_forward(p->block, p->activations, (int)n, x, y, NULL), err));
 		TRY(backend_failed(p, stream_store(to, i, n, y), err));
@@ -170,7 +170,7 @@ static enum status run_ahead(struct probe *p, int index, double *ret, struct err
 	for (; index < p->model->config.layers; index++) {
 		TRY(block_load(p->block, p->model, index, err));
 		TRY(backend_failed(p, block_activate_dense(p->block), err));
-		TRY(pass(p, last, &p->ahead, err));
+		TRY(pass(p, last, &p->ahead, true, err));
 		last = &p->ahead;
 	}
 	TRY(score(p, last, ret, err));
@@ -186,6 +186,6 @@ enum status probe_dense(struct probe *p, double *ret, struct error *err)
 enum status probe_advance(struct probe *p, int index, double *ret, struct error *err)
 {
 	*ret = NAN;
-	TRY(pass(p, &p->behind, &p->behind, err));
+	TRY(pass(p, &p->behind, &p->behind, false, err));
 	return p->plan->due[index] ? run_ahead(p, index + 1, ret, err) : STATUS_OK;
 }

@@ -47,7 +47,7 @@ enum status probe_embed(struct probe *, struct error *err);
 /* The dense model's perplexity on the sequences, to compare with; right after probe_embed. Overwrites the block's weights. */
 enum status probe_dense(struct probe *, double *ret, struct error *err);
 
-/* Sends the sequences through the loaded, active block `index`, and where that block is due through all later ones, which overwrite the
+/* Sends the sequences through the loaded, active block `index`, which nothing stops, and where that block is due through all later ones, which overwrite the
  * block's weights. *ret is the perplexity, or NAN where it was not due or is not finite. */
 enum status probe_advance(struct probe *, int index, double *ret, struct error *err);
 

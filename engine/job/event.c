@@ -1,5 +1,6 @@
 #include "engine/job/event.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -14,7 +15,7 @@ const struct event_kind event_kinds[EVENT_TYPES] = {
 	[EVENT_TASK_FINISHED] = {"task.finished", .once = true},
 	[EVENT_BLOCK_STARTED] = {"block.started"},
 	[EVENT_BLOCK_STEP] = {"block.step"},
-	[EVENT_BLOCK_FINISHED] = {"block.finished", .durable = true},
+	[EVENT_BLOCK_FINISHED] = {"block.finished", .once = true, .durable = true},
 };
 
 bool event_is_once(const char *name)
@@ -91,6 +92,32 @@ struct event event_block_step(int block, const struct event_step *step, int atte
 struct event event_block_finished(cJSON *data)
 {
 	return event_of(EVENT_BLOCK_FINISHED, data);
+}
+
+static enum status refuse_block(const cJSON *told, const char *field, const cJSON *then, const cJSON *now, struct error *err)
+{
+	char *before = cJSON_PrintUnformatted(then), *after = now ? cJSON_PrintUnformatted(now) : NULL;
+	const cJSON *block = cJSON_GetObjectItemCaseSensitive(told, "block");
+	error_set(err, STATUS_INVALID,
+		  "block %.0f was finished with %s %s, and comes to %s now that it is done again: something differs from then "
+		  "(device, driver, "
+		  "libraries, threads), and the job would be of two minds; submit it again",
+		  cJSON_GetNumberValue(block), field, before ? before : "?", after ? after : "none");
+	free(before);
+	free(after);
+	return STATUS_INVALID;
+}
+
+enum status event_check_block(const cJSON *told, const cJSON *again, struct error *err)
+{
+	const cJSON *then;
+	cJSON_ArrayForEach(then, told)
+	{
+		const cJSON *now = cJSON_GetObjectItemCaseSensitive(again, then->string);
+		if (strcmp(then->string, "seconds") == 0 || strcmp(then->string, "phases") == 0) continue;
+		if (!now || !cJSON_Compare(then, now, true)) return refuse_block(told, then->string, then, now, err);
+	}
+	return STATUS_OK;
 }
 
 enum status event_tell(const struct engine_sink *sink, struct event *event, struct error *err)

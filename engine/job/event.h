@@ -55,6 +55,10 @@ struct event_step {
 struct event event_block_step(int block, const struct event_step *, int attempt);
 struct event event_block_finished(cJSON *data); /* takes `data` */
 
+/* A block that is done again, after a crash, must come to what was told of it, but for times: else the events and the output would be of two
+ * runs, and it is STATUS_INVALID. Both are data of block.finished. */
+enum status event_check_block(const cJSON *told, const cJSON *again, struct error *err);
+
 /* Hands the event to the sink, and frees it. */
 enum status event_tell(const struct engine_sink *, struct event *, struct error *err);
 

@@ -64,6 +64,9 @@ enum status recorder_event(void *context, const struct event *event, struct erro
 enum status recorder_block(void *context, int block, const struct event *event, struct error *err)
 {
 	struct recorder *recorder = context;
+	const char *type = event_kinds[EVENT_BLOCK_FINISHED].name;
+	const cJSON *told = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(recorder->told, type), block);
+	if (block < recorder->blocks_done && told) return event_check_block(told, event->data, err);
 	if (block != recorder->blocks_done)
 		return error_set(err, STATUS_INTERNAL, "block %d is finished, but the next one to commit is %d", block,
 				 recorder->blocks_done);

@@ -35,7 +35,8 @@ enum status recorder_open(struct recorder *, const struct event_store *, int blo
 void recorder_close(struct recorder *);
 
 /* What an engine_sink wants, with the recorder as its context. An event that is told once, and that an attempt has told with the same data,
- * is not kept again. A block that is not the next one is STATUS_INTERNAL. */
+ * is not kept again; nor is a block that an attempt has committed, which must agree with what was told (event_check_block). Another block
+ * than the next one is STATUS_INTERNAL. */
 enum status recorder_event(void *recorder, const struct event *event, struct error *err);
 enum status recorder_block(void *recorder, int block, const struct event *event, struct error *err);
 

@@ -4,6 +4,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
+enum {
+	DEVICE_SECONDS = 60, /* between two saves, where a device computes: by default */
+	SAVE_THREADS = 4,    /* that write hidden states */
+};
+
 /* ---- on disk ------------------------------------------------------------------------------------------------------------- */
 
 static enum status write_linear(struct pipeline *pl, const struct linear *linear, const struct tensor weights[FUSED_COUNT],
@@ -28,7 +35,7 @@ static enum status write_linear(struct pipeline *pl, const struct linear *linear
 	return STATUS_OK;
 }
 
-/* Safe beside operations that do not write to the weights (5). */
+/* Safe beside operations that do not write to the weights (6). Synced by the save that covers the block. */
 static enum status write_weights(struct pipeline *pl, struct block_result *result, const struct tensor weights[FUSED_COUNT],
 				 struct error *err)
 {
@@ -36,23 +43,23 @@ static enum status write_weights(struct pipeline *pl, struct block_result *resul
 	for (int i = 0; i < layout->n_linears; i++)
 		TRY(write_linear(pl, &layout->linears[i], weights, result, err));
 	result->params = layout->params;
-	return writer_sync(pl->p->writer, err);
+	return STATUS_OK;
 }
 
 static enum status save_stream(const struct pipeline *pl, const char *kind, int index, const struct stream *stream,
 			       struct error *err)
 {
 	char path[4096];
-	struct stream saved = *stream;
 	if (!stream->backend) return STATUS_OK;
 	savepoint_path(pl->p->savepoint, kind, index, path);
-	return stream_save(&saved, path, err);
+	return stream_save(stream, path, SAVE_THREADS, err);
 }
 
-/* Saves the hidden states behind block `index`, which the next one starts from. */
-static enum status save_outputs(const struct pipeline *pl, int index, const struct outputs *outputs, struct error *err)
+/* The first steps of (1), for a savepoint whose last block is `index`: the tensors, and the hidden states that the next one starts from. */
+static enum status sync_blocks(const struct pipeline *pl, int index, const struct outputs *outputs, struct error *err)
 {
 	int next = index + 1;
+	TRY(writer_sync(pl->p->writer, err));
 	if (next == pl->p->model->config.layers) return STATUS_OK;
 	TRY(save_stream(pl, "hidden", next, &outputs->hidden, err));
 	TRY(save_stream(pl, "dense", next, &outputs->dense, err));
@@ -69,7 +76,15 @@ static void drop_inputs(const struct pipeline *pl, int index)
 	}
 }
 
-/* The last steps of (1) for `last`, which is written: the savepoint, the caller's commit; then the end of what it started from (2). */
+/* A savepoint of all that is committed is there: what it replaces went on from goes (2). */
+static void note_save(struct pipeline *pl)
+{
+	drop_inputs(pl, pl->saved);
+	pl->saved = pl->done;
+	pl->last_save = monotonic_seconds();
+}
+
+/* The caller's commit of `last`, which is written, behind the last step of (1) where it is to be saved. */
 static enum status commit(struct pipeline *pl, struct error *err)
 {
 	const struct pruning *p = pl->p;
@@ -77,12 +92,15 @@ static enum status commit(struct pipeline *pl, struct error *err)
 	cJSON *data = block_result_json(result, &pl->block->layout, p->job->spec, (int)p->model->config.layers,
 					p->savepoint->probe_dense);
 	cJSON_AddItemToArray(p->savepoint->blocks, cJSON_Duplicate(data, true));
-	enum status status = savepoint_save(p->savepoint, p->spec_json, err);
+	enum status status = pl->save ? savepoint_save(p->savepoint, p->spec_json, err) : STATUS_OK;
 	struct event event = event_block_finished(data);
 	if (status == STATUS_OK) status = p->sink->commit_block(p->sink->context, result->index, &event, err);
 	cJSON_Delete(event.data);
-	if (status == STATUS_OK) drop_inputs(pl, result->index);
-	return status;
+	if (status != STATUS_OK) return status;
+	pl->done = result->index + 1;
+	pl->intact = true;
+	if (pl->save) note_save(pl);
+	return STATUS_OK;
 }
 
 /* ---- events -------------------------------------------------------------------------------------------------------------- */
@@ -122,7 +140,7 @@ static enum status write_last(void *context, struct error *err)
 {
 	struct pipeline *pl = context;
 	TRY(write_weights(pl, &pl->last, pl->last_weights, err));
-	return save_outputs(pl, pl->last.index, &pl->last_outputs, err);
+	return pl->save ? sync_blocks(pl, pl->last.index, &pl->last_outputs, err) : STATUS_OK;
 }
 
 static enum status fetch_next(void *context, struct error *err)
@@ -176,28 +194,66 @@ enum status pipeline_write_weights(struct pipeline *pl, struct block_result *res
 	return write_weights(pl, result, pl->block->weight, err);
 }
 
-enum status pipeline_finish(struct pipeline *pl, struct block_result *result, const struct outputs *outputs, bool keep,
+void pipeline_forget(struct pipeline *pl)
+{
+	pl->intact = false;
+}
+
+/* Is block `index`, which is done now, to be saved? The last one is: what follows reads the output. */
+static bool due(const struct pipeline *pl, int index, bool lasting)
+{
+	bool last = index + 1 == pl->p->model->config.layers;
+	return last || !lasting || pl->every <= 0 || monotonic_seconds() - pl->last_save >= pl->every;
+}
+
+enum status pipeline_finish(struct pipeline *pl, struct block_result *result, const struct outputs *outputs, struct way way,
 			    struct error *err)
 {
-	if (!keep) TRY(save_outputs(pl, result->index, outputs, err));
+	pl->intact = false;
+	pl->save = due(pl, result->index, way.lasting);
 	pl->last = *result;
 	*result = (struct block_result){0};
-	if (keep) {
+	pl->last_outputs = *outputs;
+	if (way.keep) {
 		memcpy(pl->last_weights, pl->block->weight, sizeof pl->last_weights);
-		pl->last_outputs = *outputs;
 		pl->state = PIPELINE_KEPT;
 		return STATUS_OK;
 	}
-	enum status status = commit(pl, err);
+	enum status status = pl->save ? sync_blocks(pl, pl->last.index, outputs, err) : STATUS_OK;
+	if (status == STATUS_OK) status = commit(pl, err);
 	block_result_release(&pl->last);
 	return status;
+}
+
+enum status pipeline_save(struct pipeline *pl, struct error *err)
+{
+	if (pl->done == pl->saved || !pl->intact) return STATUS_OK;
+	TRY(sync_blocks(pl, pl->done - 1, &pl->last_outputs, err));
+	TRY(savepoint_save(pl->p->savepoint, pl->p->spec_json, err));
+	note_save(pl);
+	return STATUS_OK;
+}
+
+enum status pipeline_catch_up(const struct pruning *p, struct error *err)
+{
+	int saved = savepoint_blocks(p->savepoint);
+	for (int i = p->job->blocks_done; i < saved; i++) {
+		struct event event = event_block_finished(cJSON_Duplicate(cJSON_GetArrayItem(p->savepoint->blocks, i), true));
+		enum status status = p->sink->commit_block(p->sink->context, i, &event, err);
+		cJSON_Delete(event.data);
+		if (status != STATUS_OK) return status;
+	}
+	return savepoint_sweep(p->savepoint, saved, err);
 }
 
 enum status pipeline_create(const struct pruning *p, struct block *block, struct pipeline *ret, struct error *err)
 {
 	const struct block_layout *layout = &block->layout;
 	int64_t largest = 0;
-	*ret = (struct pipeline){.p = p, .block = block};
+	int saved = savepoint_blocks(p->savepoint);
+	double every = p->job->save_every >= 0 ? p->job->save_every : p->backend->unified ? 0 : DEVICE_SECONDS;
+	*ret = (struct pipeline){
+		.p = p, .block = block, .every = every, .last_save = monotonic_seconds(), .done = saved, .saved = saved};
 	for (int i = 0; i < layout->n_linears; i++)
 		if (layout->linears[i].rows * layout->linears[i].cols > largest)
 			largest = layout->linears[i].rows * layout->linears[i].cols;

@@ -247,6 +247,14 @@ static bool may_wait(const struct walk *w, int index)
 	return pipeline_keeps(&w->pipeline, index) && !w->dense_stream && !probed;
 }
 
+/* Whether what is behind block `index` stays until the next one is finished: a probe of that one can be stopped when it is on its way, and the
+ * dense model's stream moves on in place. */
+static bool outputs_last(const struct walk *w, int index)
+{
+	bool probed = walk_probes(w) && index + 1 < w->p->model->config.layers && w->probe.plan->due[index + 1];
+	return !w->dense_stream && !probed;
+}
+
 /* From the masked weights to the end of the block. */
 static enum status finish(struct walk *w, struct block_result *result, double started, struct error *err)
 {
@@ -254,12 +262,15 @@ static enum status finish(struct walk *w, struct block_result *result, double st
 	TRY(pipeline_stop(&w->pipeline, err));
 	if (!wait) TRY(pipeline_write_weights(&w->pipeline, result, err)); /* before the probe loads other blocks */
 	TRY(end_phase(w, result, PHASE_WRITE, err));
-	if (walk_probes(w)) TRY(probe_advance(&w->probe, result->index, &result->perplexity, err));
+	if (walk_probes(w)) {
+		pipeline_forget(&w->pipeline);
+		TRY(probe_advance(&w->probe, result->index, &result->perplexity, err));
+	}
 	TRY(end_phase(w, result, PHASE_PROBE, err));
 	result->seconds = monotonic_seconds() - started;
 	struct outputs outputs = {.hidden = w->input, .probe = w->probe.behind};
 	if (w->dense_stream) outputs.dense = w->reference;
-	return pipeline_finish(&w->pipeline, result, &outputs, wait, err);
+	return pipeline_finish(&w->pipeline, result, &outputs, (struct way){wait, outputs_last(w, result->index)}, err);
 }
 
 static enum status prune_steps(struct walk *w, struct block_result *result, struct error *err)
@@ -281,7 +292,6 @@ static enum status prune_steps(struct walk *w, struct block_result *result, stru
 	progress_add(w->p->progress, tokens);
 	TRY(run_method(w, result, &mask, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
-	TRY(pipeline_settle(&w->pipeline, err));
 	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
 	if (walk_calibrated(w)) TRY(final_pass(w, &result->reconstruction, err));
 	TRY(end_phase(w, result, PHASE_FINAL, err));
@@ -395,7 +405,7 @@ static void destroy(struct walk *w)
 static enum status start_probe(struct walk *w, struct error *err)
 {
 	char path[4096];
-	int first = w->p->job->blocks_done;
+	int first = savepoint_blocks(w->p->savepoint);
 	if (!walk_probes(w)) return STATUS_OK;
 	if (!first) {
 		TRY(probe_embed(&w->probe, err));
@@ -411,7 +421,7 @@ static enum status start_probe(struct walk *w, struct error *err)
 static enum status start(struct walk *w, const struct sequences *calibration, struct error *err)
 {
 	char path[4096];
-	int first = w->p->job->blocks_done;
+	int first = savepoint_blocks(w->p->savepoint);
 	TRY(start_probe(w, err));
 	if (!walk_calibrated(w)) return STATUS_OK;
 	if (!first) return embed_all(w, calibration, err);
@@ -421,22 +431,35 @@ static enum status start(struct walk *w, const struct sequences *calibration, st
 	return w->dense_stream ? stream_load(&w->reference, path, err) : STATUS_OK;
 }
 
+/* Whatever ends the walk, blocks that are done are not lost. */
+static void save_blocks(struct walk *w)
+{
+	struct error failure, ignored;
+	int saved = w->pipeline.saved;
+	enum status status = pipeline_stop(&w->pipeline, &failure);
+	if (status == STATUS_OK) status = pipeline_save(&w->pipeline, &failure);
+	if (status == STATUS_OK) return;
+	error_prefix(&failure, "the blocks from %d on could not be saved and will be done again", saved);
+	struct event event = event_warning(failure.message);
+	event_tell(w->p->sink, &event, &ignored);
+}
+
 enum status prune_blocks(const struct pruning *p, const struct sequences *calibration, struct error *err)
 {
 	const struct spec *spec = p->job->spec;
 	struct walk w = {.p = p, .spec = spec, .backend = p->backend, .method = method_find(spec->method)};
-	if (p->job->blocks_done >= p->model->config.layers) return STATUS_OK;
+	int first = savepoint_blocks(p->savepoint);
+	TRY(pipeline_catch_up(p, err));
+	if (first >= p->model->config.layers) return STATUS_OK;
 	w.dense_stream = w.method->dense_stream && w.method->dense_stream(spec);
 	enum status status = create(&w, err);
 	if (status == STATUS_OK) status = start(&w, calibration, err);
-	for (int index = p->job->blocks_done; status == STATUS_OK && index < p->model->config.layers; index++) {
+	for (int index = first; status == STATUS_OK && index < p->model->config.layers; index++) {
 		status = prune_block(&w, index, err);
 		if (status != STATUS_OK && status != STATUS_CANCELLED)
 			error_prefix(err, "block %d of %d", index, (int)p->model->config.layers);
 	}
-	/* Whatever ends the walk, a block that is done is not lost. */
-	struct error second;
-	if (status != STATUS_OK) pipeline_settle(&w.pipeline, &second);
+	if (status != STATUS_OK) save_blocks(&w);
 	destroy(&w);
 	return status;
 }

@@ -30,8 +30,7 @@ double prune_block_work(const struct spec *);
 /* What prune_blocks will put on the device. */
 enum status prune_workload(const struct pruning *, struct workload *ret, struct error *err);
 
-/* Prunes the blocks from job->blocks_done on. `calibration` is used when blocks_done is 0; later blocks go on from the savepoint's hidden
- * states. */
+/* Prunes the blocks that the savepoint does not have. `calibration` is used where it has none; later blocks go on from its hidden states. */
 enum status prune_blocks(const struct pruning *, const struct sequences *calibration, struct error *err);
 
 #endif

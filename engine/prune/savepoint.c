@@ -1,17 +1,18 @@
 #include "engine/prune/savepoint.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
 
 enum { MAX_SAVEPOINT = 64 << 20 };
 
-static enum status read_fields(const cJSON *json, const char *path, const cJSON *spec, int blocks_done, struct savepoint *ret,
-			       struct error *err)
+static enum status read_fields(const cJSON *json, const char *path, const cJSON *spec, struct savepoint *ret, struct error *err)
 {
 	int64_t threads = 0, format = 1;
 	const char *backend = NULL, *precision = NULL, *hash = "";
@@ -30,9 +31,6 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 		return error_set(err, STATUS_INVALID, "%s: not a savepoint", path);
 	if (!cJSON_Compare(cJSON_GetObjectItemCaseSensitive(json, "spec"), spec, true))
 		return error_set(err, STATUS_INVALID, "%s: belongs to a job with another spec", path);
-	if (cJSON_GetArraySize(blocks) < blocks_done)
-		return error_set(err, STATUS_INVALID, "%s: has %d finished blocks, but %d are committed", path,
-				 cJSON_GetArraySize(blocks), blocks_done);
 	ret->threads = (int)threads;
 	snprintf(ret->backend, sizeof ret->backend, "%s", backend);
 	snprintf(ret->precision, sizeof ret->precision, "%s", precision);
@@ -44,8 +42,6 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	ret->dense_tasks = cJSON_IsObject(tasks) ? cJSON_Duplicate(tasks, true) : cJSON_CreateObject();
 	ret->blocks = cJSON_Duplicate(blocks, true);
 	ret->inputs = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "inputs"), true);
-	while (ret->blocks && cJSON_GetArraySize(ret->blocks) > blocks_done)
-		cJSON_DeleteItemFromArray(ret->blocks, blocks_done);
 	ret->found = true;
 	return STATUS_OK;
 }
@@ -59,7 +55,7 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 	if (path_exists(path)) {
 		cJSON *json = NULL;
 		TRY(json_read_file(path, MAX_SAVEPOINT, &json, err));
-		enum status status = read_fields(json, path, spec, blocks_done, &savepoint, err);
+		enum status status = read_fields(json, path, spec, &savepoint, err);
 		cJSON_Delete(json);
 		if (status != STATUS_OK) return status;
 	} else {
@@ -112,7 +108,39 @@ void savepoint_free(struct savepoint *savepoint)
 	*savepoint = (struct savepoint){0};
 }
 
+int savepoint_blocks(const struct savepoint *savepoint)
+{
+	return cJSON_GetArraySize(savepoint->blocks);
+}
+
 void savepoint_path(const struct savepoint *savepoint, const char *kind, int block, char path[4096])
 {
 	snprintf(path, 4096, "%s/%s-%d.bin", savepoint->directory, kind, block);
+}
+
+/* Is it a file of hidden states, whole or not, that are not those in front of `block`? */
+static bool is_left(const char *name, int block)
+{
+	static const char *const kinds[] = {"hidden", "dense", "probe"};
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		char ours[32];
+		size_t length = strlen(kinds[i]);
+		if (strncmp(name, kinds[i], length) != 0 || name[length] != '-') continue;
+		snprintf(ours, sizeof ours, "%s-%d.bin", kinds[i], block);
+		return strcmp(name, ours) != 0;
+	}
+	return false;
+}
+
+enum status savepoint_sweep(const struct savepoint *savepoint, int block, struct error *err)
+{
+	DIR *stream = opendir(savepoint->directory);
+	if (!stream) return error_errno(err, "%s", savepoint->directory);
+	enum status status = STATUS_OK;
+	const struct dirent *entry;
+	while (status == STATUS_OK && (entry = readdir(stream)))
+		if (is_left(entry->d_name, block) && unlinkat(dirfd(stream), entry->d_name, 0) != 0)
+			status = error_errno(err, "%s/%s", savepoint->directory, entry->d_name);
+	closedir(stream);
+	return status;
 }

@@ -5,8 +5,8 @@
  *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
  *                    probe-K.bin those of the progress perplexity
  *
- * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin beside it. It may
- * be one block ahead of the caller's commit: then that block is done again, with the same result. */
+ * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin beside it. Where
+ * not every block is saved, it may be behind the caller's commits; it may be one block ahead of them (engine/prune/pipeline.h). */
 #ifndef BESAD_ENGINE_SAVEPOINT_H
 #define BESAD_ENGINE_SAVEPOINT_H
 
@@ -33,12 +33,18 @@ struct savepoint {
 };
 
 /* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another
- * spec is STATUS_INVALID. Blocks beyond `blocks_done` are forgotten; fewer are STATUS_INVALID. */
+ * spec is STATUS_INVALID, one that is gone though there are `blocks_done` STATUS_NOT_FOUND. */
 enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err);
 enum status savepoint_save(const struct savepoint *, const cJSON *spec, struct error *err);
 void savepoint_free(struct savepoint *);
 
+/* How many blocks are done, and saved where the savepoint is as it was loaded: the next one goes on from hidden-K.bin. */
+int savepoint_blocks(const struct savepoint *);
+
 /* "<directory>/<kind>-<block>.bin" */
 void savepoint_path(const struct savepoint *, const char *kind, int block, char path[4096]);
+
+/* Removes the files of hidden states, whole or not, but those in front of `block`. */
+enum status savepoint_sweep(const struct savepoint *, int block, struct error *err);
 
 #endif

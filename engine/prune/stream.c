@@ -3,11 +3,15 @@
 #include "engine/prune/stream.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
+
+enum { HEADER_BYTES = 64, PIECE_BYTES = 4 << 20, SAVE_MOST_THREADS = 16 };
 
 static size_t sequence_bytes(const struct stream *stream)
 {
@@ -116,8 +120,6 @@ enum status stream_store(struct stream *stream, int64_t first, int64_t count, st
 	return to.data == values.data ? STATUS_OK : backend->ops->copy(backend, to.data, values.data, tensor_bytes(&values));
 }
 
-enum { HEADER_BYTES = 64 };
-
 static void fill_header(const struct stream *stream, char header[HEADER_BYTES])
 {
 	int64_t sizes[3] = {stream->sequences, stream->tokens, stream->hidden};
@@ -126,42 +128,119 @@ static void fill_header(const struct stream *stream, char header[HEADER_BYTES])
 	memcpy(header + 8, sizes, sizeof sizes);
 }
 
-/* Moves sequence `i` between the file and the stream. `row` is room for one sequence; unused where host memory is the stream. */
-static enum status move_sequence(struct stream *stream, const struct file *file, int64_t i, bool save, float *row,
-				 struct error *err)
+/* ---- to disk ------------------------------------------------------------------------------------------------------------- */
+
+/* A stream on its way to a file, piece by piece, by several threads. */
+struct saving {
+	const struct stream *stream;
+	const struct file *file;
+	size_t bytes;
+	pthread_mutex_t lock; /* of the rest, and of the backend: one thread at a time may bring something from the device */
+	size_t next;          /* the first byte that nobody has taken */
+	enum status status;
+	struct error err;
+};
+
+/* Bytes `at` … of a stream that is in host memory; NULL for one on a device. */
+static char *host_bytes(const struct stream *stream, size_t at)
+{
+	if (stream->host) return (char *)stream->host + at;
+	return stream->backend->unified ? (char *)stream->device + at : NULL;
+}
+
+static void fail(struct saving *saving, enum status status, const struct error *err)
+{
+	pthread_mutex_lock(&saving->lock);
+	if (saving->status == STATUS_OK) {
+		saving->status = status;
+		saving->err = *err;
+	}
+	pthread_mutex_unlock(&saving->lock);
+}
+
+/* Takes the next piece, and brings it into `room` where it is on a device. False when there is none, or something has failed. */
+static bool take_piece(struct saving *saving, char *room, size_t *ret_at, size_t *ret_bytes)
+{
+	struct backend *backend = saving->stream->backend;
+	pthread_mutex_lock(&saving->lock);
+	size_t at = saving->next, left = saving->bytes - at, bytes = left < PIECE_BYTES ? left : PIECE_BYTES;
+	saving->next += bytes;
+	if (saving->status == STATUS_OK && bytes > 0 && room)
+		saving->status =
+			backend->ops->side_download(backend, room, (const char *)saving->stream->device + at, bytes, &saving->err);
+	bool taken = saving->status == STATUS_OK && bytes > 0;
+	pthread_mutex_unlock(&saving->lock);
+	*ret_at = at;
+	*ret_bytes = bytes;
+	return taken;
+}
+
+static void *save_pieces(void *context)
+{
+	struct saving *saving = context;
+	struct error err;
+	size_t at, bytes;
+	char *room = NULL;
+	if (!host_bytes(saving->stream, 0)) {
+		room = malloc(PIECE_BYTES);
+		if (!room) {
+			fail(saving, error_set(&err, STATUS_NO_MEMORY, "no memory for a piece of the hidden states"), &err);
+			return NULL;
+		}
+	}
+	while (take_piece(saving, room, &at, &bytes)) {
+		const char *from = room ? room : host_bytes(saving->stream, at);
+		enum status status = file_write(saving->file, from, bytes, HEADER_BYTES + (int64_t)at, &err);
+		if (status != STATUS_OK) fail(saving, status, &err);
+	}
+	free(room);
+	return NULL;
+}
+
+/* By this thread, and by as many others as can be had of those that were asked for. */
+static enum status save_all(const struct stream *stream, const struct file *file, int threads, struct error *err)
+{
+	struct saving saving = {
+		.stream = stream, .file = file, .bytes = (size_t)stream->sequences * sequence_bytes(stream), .status = STATUS_OK};
+	pthread_t others[SAVE_MOST_THREADS];
+	int count = 0;
+	pthread_mutex_init(&saving.lock, NULL);
+	while (count + 1 < threads && count < SAVE_MOST_THREADS && ((size_t)count + 1) * PIECE_BYTES < saving.bytes &&
+	       pthread_create(&others[count], NULL, save_pieces, &saving) == 0)
+		count++;
+	save_pieces(&saving);
+	for (int i = 0; i < count; i++)
+		pthread_join(others[i], NULL);
+	pthread_mutex_destroy(&saving.lock);
+	if (saving.status != STATUS_OK) *err = saving.err;
+	return saving.status;
+}
+
+static enum status load_all(struct stream *stream, const struct file *file, struct error *err)
 {
 	struct backend *backend = stream->backend;
-	size_t bytes = sequence_bytes(stream);
-	int64_t offset = HEADER_BYTES + i * (int64_t)bytes;
-	struct tensor batch;
-	if (stream->host || backend->unified) {
-		row = stream->host ? host_rows(stream, i) : (float *)stream->device + i * stream->tokens * stream->hidden;
-		return save ? file_write(file, row, bytes, offset, err) : file_read(file, row, bytes, offset, err);
+	size_t bytes = (size_t)stream->sequences * sequence_bytes(stream);
+	char *to = host_bytes(stream, 0);
+	if (drop_ahead(stream) != STATUS_OK) {
+		*err = backend->error;
+		return err->status;
 	}
-	TRY(stream_batch(stream, i, 1, false, &batch));
-	if (save) {
-		TRY(backend->ops->side_download(backend, row, batch.data, bytes, err));
-		return file_write(file, row, bytes, offset, err);
+	if (to) return file_read(file, to, bytes, HEADER_BYTES, err);
+	char *room = malloc(PIECE_BYTES);
+	if (!room) return error_set(err, STATUS_NO_MEMORY, "no memory for a piece of the hidden states");
+	enum status status = STATUS_OK;
+	for (size_t at = 0, piece; status == STATUS_OK && at < bytes; at += piece) {
+		piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+		status = file_read(file, room, piece, HEADER_BYTES + (int64_t)at, err);
+		if (status != STATUS_OK) break;
+		status = backend->ops->upload(backend, (char *)stream->device + at, room, piece);
+		if (status != STATUS_OK) *err = backend->error;
 	}
-	TRY(file_read(file, row, bytes, offset, err));
-	enum status status = backend->ops->upload(backend, batch.data, row, bytes);
-	if (status != STATUS_OK) *err = backend->error;
+	free(room);
 	return status;
 }
 
-static enum status move_all(struct stream *stream, const struct file *file, bool save, struct error *err)
-{
-	float *row = malloc(sequence_bytes(stream));
-	if (!row) return error_set(err, STATUS_NO_MEMORY, "no memory for a sequence of hidden states");
-	enum status status = save ? STATUS_OK : drop_ahead(stream);
-	if (status != STATUS_OK) *err = stream->backend->error;
-	for (int64_t i = 0; status == STATUS_OK && i < stream->sequences; i++)
-		status = move_sequence(stream, file, i, save, row, err);
-	free(row);
-	return status;
-}
-
-enum status stream_save(struct stream *stream, const char *path, struct error *err)
+enum status stream_save(const struct stream *stream, const char *path, int threads, struct error *err)
 {
 	char temporary[4096], header[HEADER_BYTES];
 	struct file file;
@@ -171,10 +250,12 @@ enum status stream_save(struct stream *stream, const char *path, struct error *e
 	TRY(file_create(temporary, bytes, &file, err));
 	fill_header(stream, header);
 	enum status status = file_write(&file, header, sizeof header, 0, err);
-	if (status == STATUS_OK) status = move_all(stream, &file, true, err);
+	if (status == STATUS_OK) status = save_all(stream, &file, threads, err);
 	if (status == STATUS_OK) status = file_sync(&file, err);
 	file_close(&file);
-	return status == STATUS_OK ? file_rename(temporary, path, err) : status;
+	if (status == STATUS_OK) status = file_rename(temporary, path, err);
+	if (status != STATUS_OK) unlink(temporary);
+	return status;
 }
 
 enum status stream_load(struct stream *stream, const char *path, struct error *err)
@@ -188,7 +269,7 @@ enum status stream_load(struct stream *stream, const char *path, struct error *e
 		status = error_set(err, STATUS_INVALID,
 				   "%s: not the hidden states of %" PRId64 " × %" PRId64 " × %" PRId64 " that this job needs", path,
 				   stream->sequences, stream->tokens, stream->hidden);
-	if (status == STATUS_OK) status = move_all(stream, &file, false, err);
+	if (status == STATUS_OK) status = load_all(stream, &file, err);
 	file_close(&file);
 	return status;
 }

@@ -27,9 +27,10 @@ enum status stream_batch(struct stream *, int64_t first, int64_t count, bool loa
 /* Stores a device tensor, one from stream_batch or another, as sequences first …. Fills backend->error. */
 enum status stream_store(struct stream *, int64_t first, int64_t count, struct tensor values);
 
-/* Writes the whole stream to a file durably (under a temporary name, fsync, rename), and reads it back; the sizes must agree. Saving may go on
- * beside operations that do not write to the stream; those that wrote to it must have been waited for. */
-enum status stream_save(struct stream *, const char *path, struct error *err);
+/* Writes the whole stream to a file durably (under a temporary name, fsync, rename), by `threads` threads, and reads it back; the sizes must
+ * agree. Saving may go on beside operations that do not write to the stream; those that wrote to it must have been waited for. It uses the
+ * backend's side_download. */
+enum status stream_save(const struct stream *, const char *path, int threads, struct error *err);
 enum status stream_load(struct stream *, const char *path, struct error *err);
 
 #endif

@@ -37,15 +37,25 @@ static void tell(struct attempt *attempt, struct event event)
 	OK(event_tell(&attempt->sink, &event, &err));
 }
 
+static enum status commit_with(struct attempt *attempt, int block, double loss, struct error *err)
+{
+	static double seconds;
+	cJSON *data = cJSON_CreateObject(), *phases;
+	cJSON_AddNumberToObject(data, "block", block);
+	cJSON_AddNumberToObject(data, "loss", loss);
+	cJSON_AddNumberToObject(data, "seconds", ++seconds); /* never the same */
+	phases = cJSON_AddObjectToObject(data, "phases");
+	cJSON_AddNumberToObject(phases, "load", seconds);
+	struct event event = event_block_finished(data);
+	enum status status = attempt->sink.commit_block(attempt->sink.context, block, &event, err);
+	cJSON_Delete(event.data);
+	return status;
+}
+
 static enum status commit(struct attempt *attempt, int block)
 {
 	struct error err;
-	cJSON *data = cJSON_CreateObject();
-	cJSON_AddNumberToObject(data, "block", block);
-	struct event event = event_block_finished(data);
-	enum status status = attempt->sink.commit_block(attempt->sink.context, block, &event, &err);
-	cJSON_Delete(event.data);
-	return status;
+	return commit_with(attempt, block, 1 / 3.0, &err);
 }
 
 /* The types of the journal's events, in order. */
@@ -105,7 +115,7 @@ static void test_blocks_in_turn(void **state)
 	end(&attempt);
 	begin(&attempt, path);
 	assert_int_equal(attempt.journal.blocks_done, 1);
-	assert_int_equal(commit(&attempt, 0), STATUS_INTERNAL);
+	assert_int_equal(commit(&attempt, 2), STATUS_INTERNAL);
 	assert_int_equal(commit(&attempt, 1), STATUS_OK);
 	assert_int_equal(attempt.journal.blocks_done, 2);
 	end(&attempt);
@@ -141,11 +151,35 @@ static void test_torn_and_foreign_lines(void **state)
 	assert_non_null(strstr(err.message, "event 5"));
 }
 
+/* Blocks that were told and not saved are done again: they are compared, and not kept again. */
+static void test_blocks_done_again(void **state)
+{
+	const char *path = scratch_path(*state, "events.jsonl");
+	struct attempt attempt;
+	struct error err;
+	begin(&attempt, path);
+	assert_int_equal(commit(&attempt, 0), STATUS_OK);
+	assert_int_equal(commit(&attempt, 1), STATUS_OK);
+	end(&attempt);
+	begin(&attempt, path);
+	assert_int_equal(commit(&attempt, 0), STATUS_OK);
+	assert_int_equal(commit_with(&attempt, 1, 0.5, &err), STATUS_INVALID);
+	assert_non_null(strstr(err.message, "block 1 "));
+	assert_non_null(strstr(err.message, "loss 0.3333"));
+	assert_non_null(strstr(err.message, "0.5"));
+	assert_int_equal(commit(&attempt, 1), STATUS_OK);
+	assert_int_equal(commit(&attempt, 2), STATUS_OK);
+	assert_int_equal(attempt.journal.blocks_done, 3);
+	end(&attempt);
+	expect(path, "job.started block.finished block.finished job.started block.finished");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(test_told_once),
 		SCRATCH_TEST(test_blocks_in_turn),
+		SCRATCH_TEST(test_blocks_done_again),
 		SCRATCH_TEST(test_torn_and_foreign_lines),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
