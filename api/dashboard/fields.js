@@ -10,7 +10,7 @@ export const GROUPS = [
 	{ title: "Pruning", fields: [
 		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "none"], value: "besa", hint: "How weights are chosen; none evaluates only." },
 		{ pointer: "/sparsity", label: "Sparsity", kind: "number", value: "0.5", hint: "Part of the weights to be zero, 0 to 0.95." },
-		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "Unstructured, or N:M as in 2:4." },
+		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "N:M as in 2:4, or unstructured." },
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },
 	] },
 	{ title: "BESA settings", folded: true, only: "besa", fields: [

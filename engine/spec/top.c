@@ -140,7 +140,7 @@ static const struct spec_row rows[] = {
 			"how much "
 			"each row loses. `sparsity` is 1 - N/M then, and may be left out.",
 		.label = "Pattern",
-		.hint = "unstructured, or N:M as in 2:4.",
+		.hint = "N:M as in 2:4, or unstructured.",
 		.pattern = "^(unstructured|[1-9][0-9]?:[1-9][0-9]?)$",
 		.example = "2:4",
 		.option = {"pattern", "N:M", .help = "keep N of each M neighbouring weights, as in 2:4"},

@@ -29,6 +29,8 @@ def before_call(context, case, kwargs):
     output = case.body.get("output")
     if isinstance(output, str) and any(length > 200 for length in component_bytes(output)):
         case.body["output"] = None  # what a file may be called is counted in bytes
+    if case.body.pop("pattern", None) and case.body.get("method") != "none":  # what N:M there is, and for which methods, no schema says
+        case.body["sparsity"] = case.body.get("sparsity") or 0.5
     case.body.pop("notify", None)  # which hosts may be told is the operator's to say
     besa = case.body.get("besa")
     if isinstance(besa, dict):
