@@ -18,7 +18,7 @@ static int call_openat2(int directory, const char *path, const struct open_how *
 	return (int)syscall(SYS_openat2, directory, path, how, size);
 }
 
-struct file_calls file_calls = {pread, pwrite, fsync, rename, renameat2, posix_fallocate, call_openat2};
+struct file_calls file_calls = {pread, pwrite, fsync, renameat2, posix_fallocate, call_openat2};
 
 enum status file_adopt(int fd, char *path, struct file *ret, struct error *err)
 {
@@ -171,23 +171,6 @@ enum status file_slurp_open(const struct file *file, size_t limit, char **ret_te
 	return STATUS_OK;
 }
 
-enum status file_replace(const char *path, const void *bytes, size_t size, struct error *err)
-{
-	struct file file;
-	char *beside;
-	if (asprintf(&beside, "%s.tmp", path) < 0) return error_set(err, STATUS_NO_MEMORY, "no memory to write %s", path);
-	enum status status = file_create(beside, (int64_t)size, &file, err);
-	if (status == STATUS_OK) {
-		status = file_write(&file, bytes, size, 0, err);
-		if (status == STATUS_OK) status = file_sync(&file, err);
-		file_close(&file);
-		if (status == STATUS_OK) status = file_rename(beside, path, err);
-		if (status != STATUS_OK) unlink(beside);
-	}
-	free(beside);
-	return status;
-}
-
 enum status file_copy_bytes(const struct file *from, int64_t from_offset, const struct file *to, int64_t to_offset, int64_t bytes,
 			    struct error *err)
 {
@@ -217,12 +200,6 @@ static enum status parent_sync(const char *path, struct error *err)
 	enum status status = directory_sync(parent, err);
 	free(parent);
 	return status;
-}
-
-enum status file_rename(const char *from, const char *to, struct error *err)
-{
-	if (file_calls.rename(from, to) != 0) return error_errno(err, "cannot rename %s to %s", from, to);
-	return parent_sync(to, err);
 }
 
 enum status directory_sync(const char *path, struct error *err)

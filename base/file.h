@@ -1,5 +1,5 @@
 /* Every byte that the engine reads from or writes to a disk goes through here: whole-transfer reads and writes with errors that
- * name the file, durable renames, and one table of system calls that a fault test replaces. */
+ * name the file, and one table of system calls that a fault test replaces. */
 #ifndef BESAD_BASE_FILE_H
 #define BESAD_BASE_FILE_H
 
@@ -17,7 +17,6 @@ struct file_calls {
 	ssize_t (*pread)(int fd, void *buffer, size_t bytes, off_t offset);
 	ssize_t (*pwrite)(int fd, const void *buffer, size_t bytes, off_t offset);
 	int (*fsync)(int fd);
-	int (*rename)(const char *from, const char *to);
 	int (*renameat2)(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 	int (*fallocate)(int fd, off_t offset, off_t bytes); /* posix_fallocate: returns the error number */
 	int (*openat2)(int directory, const char *path, const struct open_how *how, size_t size);
@@ -45,15 +44,10 @@ void file_close(struct file *); /* idempotent */
 enum status file_slurp(const char *path, size_t limit, char **ret_text, size_t *ret_bytes, struct error *err);
 enum status file_slurp_open(const struct file *, size_t limit, char **ret_text, size_t *ret_bytes, struct error *err);
 
-/* Replaces `path` by the bytes given: written beside it, fsync, rename, fsync of the directory. */
-enum status file_replace(const char *path, const void *bytes, size_t size, struct error *err);
-
 /* Without fsync. */
 enum status file_copy_bytes(const struct file *from, int64_t from_offset, const struct file *to, int64_t to_offset, int64_t bytes,
 			    struct error *err);
 
-/* With fsync of the target's directory; the target is replaced. */
-enum status file_rename(const char *from, const char *to, struct error *err);
 enum status directory_sync(const char *path, struct error *err);
 enum status directory_make(const char *path, struct error *err);   /* like mkdir -p */
 enum status directory_remove(const char *path, struct error *err); /* with its contents; no error when it is not there */

@@ -257,16 +257,6 @@ enum status json_parse_python(const char *text, size_t bytes, const char *what, 
 	return STATUS_OK;
 }
 
-enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct error *err)
-{
-	char *text;
-	size_t bytes;
-	TRY(file_slurp(path, limit, &text, &bytes, err));
-	enum status status = is_lfs_pointer(text, bytes) ? lfs_pointer_error(path, err) : json_parse(text, bytes, path, ret, err);
-	free(text);
-	return status;
-}
-
 enum status json_read_place(const struct place *place, const char *name, size_t limit, cJSON **ret, struct error *err)
 {
 	struct file file;

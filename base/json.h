@@ -21,7 +21,6 @@ void utf8_mask(char *text);
 /* Parses exactly one JSON value of nesting JSON_MAX_DEPTH at most, with nothing but white space behind it. `what` names the
  * source in errors. Duplicate keys in an object, invalid UTF-8 and NUL in strings are refused. *ret is freed with cJSON_Delete. */
 enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
-enum status json_read_file(const char *path, size_t limit, cJSON **ret, struct error *err);
 enum status json_read_place(const struct place *, const char *name, size_t limit, cJSON **ret, struct error *err);
 
 /* As json_parse, but what Python's json module writes and reads besides: NaN and Infinity, both read as infinite numbers (which json_get_

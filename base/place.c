@@ -431,17 +431,22 @@ enum status place_slurp(const struct place *place, const char *name, size_t limi
 enum status place_replace(const struct place *place, const char *name, const void *bytes, size_t size, struct error *err)
 {
 	struct file file;
-	char *beside;
-	if (asprintf(&beside, "%s.tmp", name) < 0) return no_memory(err);
-	enum status status = place_create(place, beside, (int64_t)size, &file, err);
+	struct place whole = {0}, beside = {.root = place->root};
+	TRY(place_below(place, name, &whole, err));
+	if (asprintf(&beside.path, "%s.tmp", whole.path) < 0) {
+		place_free(&whole);
+		return no_memory(err);
+	}
+	enum status status = place_create(&beside, NULL, (int64_t)size, &file, err);
 	if (status == STATUS_OK) {
 		status = file_write(&file, bytes, size, 0, err);
 		if (status == STATUS_OK) status = file_sync(&file, err);
 		file_close(&file);
-		if (status == STATUS_OK) status = place_rename(place, beside, place, name, PLACE_REPLACE, err);
-		if (status != STATUS_OK) unlink_place(place, beside);
+		if (status == STATUS_OK) status = place_rename(&beside, NULL, &whole, NULL, PLACE_REPLACE, err);
+		if (status != STATUS_OK) unlink_place(&beside, NULL);
 	}
-	free(beside);
+	free(beside.path);
+	place_free(&whole);
 	return status;
 }
 

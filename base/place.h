@@ -51,8 +51,10 @@ enum status place_create(const struct place *, const char *name, int64_t size, s
 			 struct error *err); /* as file_create */
 enum status place_slurp(const struct place *, const char *name, size_t limit, char **ret_text, size_t *ret_bytes,
 			struct error *err);
-enum status place_replace(const struct place *, const char *name, const void *bytes, size_t size,
-			  struct error *err);                                                        /* file_replace */
+
+/* Replaces a file by the bytes given: written beside it, fsync, rename, fsync of the directory. */
+enum status place_replace(const struct place *, const char *name, const void *bytes, size_t size, struct error *err);
+
 enum status place_list(const struct place *, const char *name, DIR **ret, struct error *err);        /* for readdir, closedir */
 enum status place_stat(const struct place *, const char *name, struct stat *ret, struct error *err); /* of what a link leads to */
 

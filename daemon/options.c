@@ -338,7 +338,7 @@ enum status options_read_limits(const char *path, int64_t *queue_limit, struct e
 {
 	cJSON *json;
 	int64_t queue = *queue_limit;
-	TRY(json_read_file(path, MAX_LIMITS_FILE, &json, err));
+	TRY(json_read_place(&PLACE(path), NULL, MAX_LIMITS_FILE, &json, err));
 	enum status status = STATUS_OK;
 	if (!cJSON_IsObject(json)) status = error_set(err, STATUS_INVALID, "%s: must be an object", path);
 	for (const cJSON *item = status ? NULL : json->child; item && !status; item = item->next)

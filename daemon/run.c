@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/json.h"
+#include "base/place.h"
 #include "daemon/bar.h"
 #include "daemon/device.h"
 #include "daemon/log.h"
@@ -81,7 +81,7 @@ static enum status read_spec(struct run *run, struct error *err)
 {
 	struct spec_problems problems = {0};
 	cJSON *json;
-	TRY(json_read_file(run->options->job_file, MAX_JOB_FILE, &json, err));
+	TRY(json_read_place(&PLACE(run->options->job_file), NULL, MAX_JOB_FILE, &json, err));
 	enum status status = prepare_spec(json, &run->options->roots, run->id, &run->spec, &problems, err);
 	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "output"));
 	run->dated = output && strstr(output, "{date}");
@@ -136,7 +136,7 @@ static enum status write_spec(const char *path, const cJSON *json, struct error 
 {
 	char *text = cJSON_Print(json);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
-	enum status status = file_replace(path, text, strlen(text), err);
+	enum status status = place_replace(&PLACE(path), NULL, text, strlen(text), err);
 	free(text);
 	return status;
 }
@@ -147,7 +147,7 @@ static enum status check_spec(struct run *run, struct error *err)
 	char path[PATH_MAX];
 	cJSON *old = NULL;
 	TRY(path_in(run, "job.json", path, err));
-	if (path_exists(path)) TRY(json_read_file(path, MAX_JOB_FILE, &old, err));
+	if (path_exists(path)) TRY(json_read_place(&PLACE(path), NULL, MAX_JOB_FILE, &old, err));
 	enum status status = old && run->dated ? keep_output(run, old, err) : STATUS_OK;
 	cJSON *json = spec_to_json(run->spec);
 	if (!json) status = error_set(err, STATUS_NO_MEMORY, "no memory for the spec");

@@ -17,7 +17,7 @@
 
 #include "api/api.h"
 #include "base/clock.h"
-#include "base/file.h"
+#include "base/place.h"
 #include "daemon/data.h"
 #include "daemon/device.h"
 #include "daemon/gauge.h"
@@ -294,7 +294,7 @@ static enum status write_port(const struct daemon *daemon, struct error *err)
 	char text[16];
 	if (!daemon->options->port_file) return STATUS_OK;
 	int length = snprintf(text, sizeof text, "%d\n", daemon->sockets.port);
-	return file_replace(daemon->options->port_file, text, (size_t)length, err);
+	return place_replace(&PLACE(daemon->options->port_file), NULL, text, (size_t)length, err);
 }
 
 /* Each stream is a descriptor. */

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/json.h"
+#include "base/place.h"
 
 enum { MAX_SAVEPOINT = 64 << 20 };
 
@@ -54,7 +54,7 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
 	if (path_exists(path)) {
 		cJSON *json = NULL;
-		TRY(json_read_file(path, MAX_SAVEPOINT, &json, err));
+		TRY(json_read_place(&PLACE(path), NULL, MAX_SAVEPOINT, &json, err));
 		enum status status = read_fields(json, path, spec, &savepoint, err);
 		cJSON_Delete(json);
 		if (status != STATUS_OK) return status;
@@ -94,7 +94,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 	char *text = cJSON_PrintUnformatted(json);
 	cJSON_Delete(json);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
-	enum status status = file_replace(path, text, strlen(text), err);
+	enum status status = place_replace(&PLACE(path), NULL, text, strlen(text), err);
 	free(text);
 	return status;
 }

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "base/place.h"
 
 enum { HEADER_BYTES = 64, PIECE_BYTES = 4 << 20, SAVE_MOST_THREADS = 16 };
 
@@ -253,7 +253,7 @@ enum status stream_save(const struct stream *stream, const char *path, int threa
 	if (status == STATUS_OK) status = save_all(stream, &file, threads, err);
 	if (status == STATUS_OK) status = file_sync(&file, err);
 	file_close(&file);
-	if (status == STATUS_OK) status = file_rename(temporary, path, err);
+	if (status == STATUS_OK) status = place_rename(&PLACE(temporary), NULL, &PLACE(path), NULL, PLACE_REPLACE, err);
 	if (status != STATUS_OK) unlink(temporary);
 	return status;
 }

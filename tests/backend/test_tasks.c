@@ -76,7 +76,7 @@ static void test_picks(void **state)
 	cJSON *golden;
 	SUCCEEDS(model_open(&PLACE(MODEL), NULL, &model, &s->err));
 	SUCCEEDS(tokenizer_load(&PLACE(MODEL), model.config.vocab, NULL, &tokenizer, &s->err));
-	SUCCEEDS(json_read_file("tests/data/tasks/golden.json", 1 << 20, &golden, &s->err));
+	SUCCEEDS(json_read_place(&PLACE("tests/data/tasks/golden.json"), NULL, 1 << 20, &golden, &s->err));
 	const cJSON *task;
 	cJSON_ArrayForEach(task, golden) check_task(s, &model, tokenizer, task);
 	cJSON_Delete(golden);

@@ -14,7 +14,7 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
-#include "base/file.h"
+#include "base/place.h"
 #include "db/db.h"
 
 struct fixture {
@@ -169,7 +169,8 @@ static void test_refuses_other_files(void **state)
 	sqlite3_close(handle);
 	assert_int_equal(db_open(path, &db, &f->err), STATUS_UNSUPPORTED);
 	assert_non_null(strstr(f->err.message, "newer"));
-	assert_int_equal(file_replace(path, "not a database, but long enough to be looked at", 47, &f->err), STATUS_OK);
+	assert_int_equal(place_replace(&PLACE(path), NULL, "not a database, but long enough to be looked at", 47, &f->err),
+			 STATUS_OK);
 	assert_int_equal(db_open(path, &db, &f->err), STATUS_INVALID);
 	assert_null(db);
 }

@@ -45,10 +45,9 @@ static int failing_fsync(int fd)
 	return -1;
 }
 
-static int failing_rename(const char *from, const char *to)
+static int failing_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
-	(void)from;
-	(void)to;
+	(void)from_dir, (void)from, (void)to_dir, (void)to, (void)flags;
 	errno = fault;
 	return -1;
 }
@@ -140,7 +139,7 @@ static void test_full_disk(void **state)
 
 	scratch_text(s, "old", "old");
 	file_calls.pwrite = failing_pwrite;
-	FAILS(STATUS_NO_SPACE, "/old", file_replace(scratch_path(s, "old"), "newer", 5, &s->err));
+	FAILS(STATUS_NO_SPACE, "/old", place_replace(&PLACE(scratch_path(s, "old")), NULL, "newer", 5, &s->err));
 	file_calls.pwrite = real_calls.pwrite;
 	assert_content(s, "old", "old");
 	assert_false(path_exists(scratch_path(s, "old.tmp")));
@@ -149,18 +148,18 @@ static void test_full_disk(void **state)
 static void test_replace(void **state)
 {
 	struct scratch *s = *state;
-	SUCCEEDS(file_replace(scratch_path(s, "r"), "first", 5, &s->err));
-	SUCCEEDS(file_replace(scratch_path(s, "r"), "2nd", 3, &s->err));
+	SUCCEEDS(place_replace(&PLACE(scratch_path(s, "r")), NULL, "first", 5, &s->err));
+	SUCCEEDS(place_replace(&PLACE(scratch_path(s, "r")), NULL, "2nd", 3, &s->err));
 	assert_content(s, "r", "2nd");
-	SUCCEEDS(file_replace(scratch_path(s, "empty"), "", 0, &s->err));
+	SUCCEEDS(place_replace(&PLACE(scratch_path(s, "empty")), NULL, "", 0, &s->err));
 	assert_content(s, "empty", "");
 	fault = EIO;
 	file_calls.fsync = failing_fsync;
-	FAILS(STATUS_IO, "cannot sync", file_replace(scratch_path(s, "r"), "third", 5, &s->err));
+	FAILS(STATUS_IO, "cannot sync", place_replace(&PLACE(scratch_path(s, "r")), NULL, "third", 5, &s->err));
 	file_calls.fsync = real_calls.fsync;
-	file_calls.rename = failing_rename;
-	FAILS(STATUS_IO, "cannot rename", file_replace(scratch_path(s, "r"), "third", 5, &s->err));
-	file_calls.rename = real_calls.rename;
+	file_calls.renameat2 = failing_renameat2;
+	FAILS(STATUS_IO, "cannot rename", place_replace(&PLACE(scratch_path(s, "r")), NULL, "third", 5, &s->err));
+	file_calls.renameat2 = real_calls.renameat2;
 	assert_content(s, "r", "2nd");
 }
 
@@ -204,7 +203,7 @@ static void test_renames(void **state)
 		scratch_text(s, "a", "B");
 		FAILS(STATUS_EXISTS, "/b", place_rename(&PLACE(a), NULL, &PLACE(b), NULL, PLACE_NEW, &s->err));
 		assert_content(s, "b", "A");
-		SUCCEEDS(file_rename(b, a, &s->err));
+		SUCCEEDS(place_rename(&PLACE(b), NULL, &PLACE(a), NULL, PLACE_REPLACE, &s->err));
 		assert_content(s, "a", "A");
 	}
 	file_calls.renameat2 = real_calls.renameat2;

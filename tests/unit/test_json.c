@@ -49,7 +49,8 @@ static void test_lfs_pointer(void **state)
 	struct scratch *s = *state;
 	cJSON *json = NULL;
 	scratch_text(s, "config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n");
-	FAILS(STATUS_INVALID, "a git-lfs pointer", json_read_file(scratch_path(s, "config.json"), 1000, &json, &s->err));
+	FAILS(STATUS_INVALID, "a git-lfs pointer",
+	      json_read_place(&PLACE(scratch_path(s, "config.json")), NULL, 1000, &json, &s->err));
 	assert_non_null(strstr(s->err.message, "git lfs pull"));
 }
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "base/place.h"
 #include "engine/prune/savepoint.h"
 #include "engine/prune/stream.h"
 
@@ -96,12 +96,12 @@ static void test_damage_is_an_error(void **state)
 	char path[128];
 	snprintf(path, sizeof path, "%s/savepoint.json", directory);
 	for (const char **text = (const char *[]){"", "{", "[]", "{\"threads\":2}", "{\"threads\":\"two\"}", NULL}; *text; text++) {
-		assert_int_equal(file_replace(path, *text, strlen(*text), &err), STATUS_OK);
+		assert_int_equal(place_replace(&PLACE(path), NULL, *text, strlen(*text), &err), STATUS_OK);
 		assert_int_equal(savepoint_load(directory, spec, 0, &loaded, &err), STATUS_INVALID);
 		assert_non_null(strstr(err.message, "savepoint.json"));
 	}
 	static const char newer[] = "{\"format\":3,\"spec\":{}}";
-	assert_int_equal(file_replace(path, newer, strlen(newer), &err), STATUS_OK);
+	assert_int_equal(place_replace(&PLACE(path), NULL, newer, strlen(newer), &err), STATUS_OK);
 	assert_int_equal(savepoint_load(directory, spec, 0, &loaded, &err), STATUS_UNSUPPORTED);
 	assert_non_null(strstr(err.message, "a newer besad"));
 	unlink(path);
@@ -114,7 +114,7 @@ static void make_file(const char *name)
 	char path[128];
 	struct error err;
 	snprintf(path, sizeof path, "%s/%s", directory, name);
-	assert_int_equal(file_replace(path, "x", 1, &err), STATUS_OK);
+	assert_int_equal(place_replace(&PLACE(path), NULL, "x", 1, &err), STATUS_OK);
 }
 
 static bool is_there(const char *name)
