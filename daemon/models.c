@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/vet.h"
 
@@ -16,35 +17,25 @@ enum {
 
 static const char config_name[] = "config.json";
 
-static bool begins(const char *name, const char *prefix)
-{
-	return strncmp(name, prefix, strlen(prefix)) == 0;
-}
-
-static bool ends(const char *name, const char *suffix)
-{
-	size_t length = strlen(name), tail = strlen(suffix);
-	return length > tail && strcmp(name + length - tail, suffix) == 0;
-}
-
 static bool is_index(const char *name)
 {
-	return ends(name, ".index.json");
+	return text_ends_with(name, ".index.json");
 }
 
 static bool is_weights(const char *name)
 {
 	static const char *const suffixes[] = {".safetensors", ".bin", ".gguf", ".pth", ".pt"};
 	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
-		if (ends(name, suffixes[i])) return true;
+		if (text_ends_with(name, suffixes[i])) return true;
 	return false;
 }
 
 /* Weights that make a model of a directory without config.json. */
 static bool names_a_model(const char *name)
 {
-	return (begins(name, "model") && ends(name, ".safetensors")) || (begins(name, "pytorch_model") && ends(name, ".bin")) ||
-	       (begins(name, "consolidated") && is_weights(name)) || ends(name, ".gguf");
+	return (text_starts_with(name, "model") && text_ends_with(name, ".safetensors")) ||
+	       (text_starts_with(name, "pytorch_model") && text_ends_with(name, ".bin")) ||
+	       (text_starts_with(name, "consolidated") && is_weights(name)) || text_ends_with(name, ".gguf");
 }
 
 /* ---- what is told of a model --------------------------------------------------------------------------------------------- */
@@ -63,7 +54,7 @@ static char *repository(const char *name)
 	if (!end || strchr(end + strlen(middle), '/')) return NULL;
 	while (start > name && start[-1] != '/')
 		start--;
-	if (!begins(start, prefix)) return NULL;
+	if (!text_starts_with(start, prefix)) return NULL;
 	start += strlen(prefix);
 	char *title = strndup(start, (size_t)(end - start)), *to = title;
 	for (const char *from = title; from && *from; from++) {
@@ -82,7 +73,7 @@ static size_t header_bytes(const struct place *model, const struct tree_entry *e
 	struct error ignored;
 	unsigned char head[SAFETENSORS_LENGTH_BYTES];
 	if (is_index(entry->name)) return entry->info.st_size <= MAX_INDEX_HEADER ? (size_t)entry->info.st_size : 0;
-	if (!ends(entry->name, ".safetensors") || place_open(model, entry->name, &file, &ignored)) return 0;
+	if (!text_ends_with(entry->name, ".safetensors") || place_open(model, entry->name, &file, &ignored)) return 0;
 	if (file_read(&file, head, sizeof head, 0, &ignored)) memset(head, 0, sizeof head);
 	uint64_t length = safetensors_header_length(head);
 	file_close(&file);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "engine/model/block.h"
 
 enum { NAMES_TOLD = 3 };
@@ -12,11 +13,8 @@ enum { NAMES_TOLD = 3 };
 static bool is_leftover(const char *name)
 {
 	static const char *const ends[] = {".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"};
-	size_t length = strlen(name);
-	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-		size_t tail = strlen(ends[i]);
-		if (length > tail && strcmp(name + length - tail, ends[i]) == 0) return true;
-	}
+	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+		if (text_ends_with(name, ends[i])) return true;
 	return false;
 }
 

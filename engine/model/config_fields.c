@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 /* ---- what changes no maths -------------------------------------------------------------------------------------------------- */
 
 /* As transformers 5.24 and its predecessors write them for the families here, and tools beside it. */
@@ -213,25 +215,14 @@ static const char *const harmless_starts[] = {
 static const char *const harmless_ends[] = {"dropout",   "_pdrop",     "dropout_prob", "dropout_rate", "dropout_p",
 					    "_token_id", "_token_ids", "_token_index", "_drop_rate",   "_pdropout"};
 
-static bool starts_with(const char *text, const char *start)
-{
-	return strncmp(text, start, strlen(start)) == 0;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-	size_t length = strlen(text), tail = strlen(end);
-	return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
 static bool is_harmless(const char *key)
 {
 	for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
 		if (strcmp(harmless[i], key) == 0) return true;
 	for (size_t i = 0; i < sizeof harmless_starts / sizeof *harmless_starts; i++)
-		if (starts_with(key, harmless_starts[i])) return true;
+		if (text_starts_with(key, harmless_starts[i])) return true;
 	for (size_t i = 0; i < sizeof harmless_ends / sizeof *harmless_ends; i++)
-		if (ends_with(key, harmless_ends[i])) return true;
+		if (text_ends_with(key, harmless_ends[i])) return true;
 	return false;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "engine/output/publish.h"
 
 /* ---- the list ------------------------------------------------------------------------------------------------------------ */
@@ -36,12 +37,6 @@ enum status output_files_add(struct output_files *files, const char *directory, 
 
 /* ---- copies of the model's files ----------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *name, const char *end)
-{
-	size_t length = strlen(name), tail = strlen(end);
-	return length >= tail && strcmp(name + length - tail, end) == 0;
-}
-
 static bool is_shard(const struct checkpoint *checkpoint, const char *name)
 {
 	for (int i = 0; i < checkpoint->n_shards; i++)
@@ -61,11 +56,11 @@ static bool is_wanted(const struct checkpoint *checkpoint, bool weights, const c
 	if (*name == '.' || strcmp(name, REPORT_NAME) == 0) return false;
 	if (is_shard(checkpoint, name)) return weights;
 	/* Of the indexes only the one whose shards are copied. */
-	if (ends_with(name, ".index.json"))
+	if (text_ends_with(name, ".index.json"))
 		return weights && strcmp(name, CHECKPOINT_INDEX_NAME) == 0 && !is_shard(checkpoint, CHECKPOINT_SINGLE_NAME);
 	if (strncmp(name, versioned, strlen(versioned)) == 0) return true;
 	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
-		if (ends_with(name, suffixes[i])) return true;
+		if (text_ends_with(name, suffixes[i])) return true;
 	for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
 		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0 && !strchr(name, '.')) return true;
 	return false;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "engine/spec/sections.h"
 
 #define NAME_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
@@ -14,10 +15,8 @@ static char *name_of_path(struct spec_parser *parser, const char *path)
 	const char *slash = strrchr(path, '/');
 	char *name = spec_copy(parser, slash ? slash + 1 : path);
 	if (!name) return NULL;
-	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-		size_t length = strlen(name), tail = strlen(kinds[i]);
-		if (length > tail && strcmp(name + length - tail, kinds[i]) == 0) name[length - tail] = 0;
-	}
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+		if (text_ends_with(name, kinds[i]) && strcmp(name, kinds[i]) != 0) name[strlen(name) - strlen(kinds[i])] = 0;
 	if (strlen(name) > NAME_LIMIT) name[NAME_LIMIT] = 0;
 	for (char *s = name; *s; s++)
 		if (!strchr(NAME_CHARACTERS, *s)) *s = '_';
