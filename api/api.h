@@ -17,6 +17,7 @@ struct api_submission {
 	char *name; /* or NULL */
 	int priority;
 	char *spec;   /* resolved, as JSON text */
+	char *places; /* where its names lead, as JSON text; or NULL */
 	char *output; /* relative to the output root, expanded */
 	bool overwrite;
 	cJSON *errors; /* [{"pointer", "detail"}] of a spec that is STATUS_INVALID */

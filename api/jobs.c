@@ -11,6 +11,7 @@ void api_submission_clear(struct api_submission *submission)
 {
 	free(submission->name);
 	free(submission->spec);
+	free(submission->places);
 	free(submission->output);
 	cJSON_Delete(submission->errors);
 	*submission = (struct api_submission){0};
@@ -77,6 +78,7 @@ static void insert(const struct request *request, const char *canonical, const c
 					.name = prepared->name,
 					.priority = prepared->priority,
 					.spec = prepared->spec,
+					.places = prepared->places,
 					.output = prepared->output,
 					.overwrite = prepared->overwrite,
 					.idempotency_key = request->idempotency_key,

@@ -280,6 +280,76 @@ static const cJSON *member(const cJSON *object, const char *key)
 	return cJSON_IsNull(value) ? NULL : value;
 }
 
+/* Appends "/key" to the pointer, with ~ and / in the key escaped. */
+static void extend_pointer(char *pointer, size_t room, const char *key)
+{
+	size_t used = strlen(pointer);
+	if (used + 1 < room) pointer[used++] = '/';
+	for (; *key && used + 2 < room; key++) {
+		bool escaped = *key == '~' || *key == '/';
+		if (escaped) pointer[used++] = '~';
+		pointer[used++] = !escaped ? *key : *key == '~' ? '0' : '1';
+	}
+	pointer[used] = 0;
+}
+
+static bool differ_at(const cJSON *a, const cJSON *b, bool shared, const char *key, struct json_difference *ret);
+
+static bool objects_differ(const cJSON *a, const cJSON *b, bool shared, struct json_difference *ret)
+{
+	const cJSON *member;
+	cJSON_ArrayForEach(member, a)
+	{
+		const cJSON *other = cJSON_GetObjectItemCaseSensitive(b, member->string);
+		if (!other && shared) continue;
+		if (differ_at(member, other, shared, member->string, ret)) return true;
+	}
+	cJSON_ArrayForEach(member, b)
+	{
+		if (shared || cJSON_HasObjectItem(a, member->string)) continue;
+		return differ_at(NULL, member, shared, member->string, ret);
+	}
+	return false;
+}
+
+static bool arrays_differ(const cJSON *a, const cJSON *b, bool shared, struct json_difference *ret)
+{
+	char index[16];
+	const cJSON *x = a->child, *y = b->child;
+	for (int i = 0; x || y; i++) {
+		snprintf(index, sizeof index, "%d", i);
+		if (differ_at(x, y, shared, index, ret)) return true;
+		x = x->next;
+		y = y->next;
+	}
+	return false;
+}
+
+/* `a` and `b` as json_differ has them, under `key` of what ret->pointer points to; that is put back where they do not differ. */
+static bool differ_at(const cJSON *a, const cJSON *b, bool shared, const char *key, struct json_difference *ret)
+{
+	size_t used = strlen(ret->pointer);
+	bool differ;
+	if (key) extend_pointer(ret->pointer, sizeof ret->pointer, key);
+	if (a && b && cJSON_IsObject(a) && cJSON_IsObject(b)) {
+		differ = objects_differ(a, b, shared, ret);
+	} else if (a && b && cJSON_IsArray(a) && cJSON_IsArray(b)) {
+		differ = arrays_differ(a, b, shared, ret);
+	} else {
+		differ = !a || !b || !cJSON_Compare(a, b, true);
+		ret->a = a;
+		ret->b = b;
+	}
+	if (!differ) ret->pointer[used] = 0;
+	return differ;
+}
+
+bool json_differ(const cJSON *a, const cJSON *b, bool shared, struct json_difference *ret)
+{
+	*ret = (struct json_difference){0};
+	return differ_at(a, b, shared, NULL, ret);
+}
+
 enum status json_get_int(const cJSON *object, const char *what, const char *key, int64_t low, int64_t high, int64_t *ret,
 			 struct error *err)
 {

@@ -27,6 +27,15 @@ enum status json_read_place(const struct place *, const char *name, size_t limit
  * refuses), and of duplicate keys the last. */
 enum status json_parse_python(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
 
+/* Where two values differ first. */
+struct json_difference {
+	char pointer[200];  /* JSON pointer, cut where there is no room for more */
+	const cJSON *a, *b; /* what is there; NULL: nothing */
+};
+
+/* Do two values differ? Then *ret says where. `shared`: keys that only one of two objects has are no difference. */
+bool json_differ(const cJSON *a, const cJSON *b, bool shared, struct json_difference *ret);
+
 /* Typed reads of an optional member of `object`: leave *ret as it is when the key is missing or null, and fail with the name of
  * `what` and the key when the type or range is wrong. Integers must be whole and within [low, high]. */
 enum status json_get_int(const cJSON *object, const char *what, const char *key, int64_t low, int64_t high, int64_t *ret,

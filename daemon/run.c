@@ -1,5 +1,5 @@
 /* One job without HTTP and without a database: what a person types, or a node of a cluster executes. Its directory holds a lock, the
- * resolved spec, the journal of events, and the engine's checkpoint; a block is committed by its durable line in the journal. */
+ * spec (jobfile.h), the journal of events, and the engine's checkpoint; a block is committed by its durable line in the journal. */
 #include "daemon/run.h"
 
 #include <errno.h>
@@ -21,6 +21,7 @@
 #include "base/place.h"
 #include "daemon/bar.h"
 #include "daemon/device.h"
+#include "daemon/jobfile.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "engine/job/journal.h"
@@ -32,8 +33,8 @@ struct run {
 	char id[MAX_ID + 1];
 	char *directory;
 	int lock;
+	cJSON *request; /* what the job's file says */
 	struct spec *spec;
-	bool dated; /* the output's name holds the day on which the job began */
 	struct backend *backend;
 	struct journal journal;
 	struct bar bar;
@@ -77,17 +78,11 @@ static void name_job(struct run *run)
 		if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.", *s)) *s = '-';
 }
 
-static enum status read_spec(struct run *run, struct error *err)
+/* Resolves the spec of a job that begins. */
+static enum status resolve_spec(struct run *run, struct error *err)
 {
 	struct spec_problems problems = {0};
-	cJSON *json;
-	TRY(json_read_place(&PLACE(run->options->job_file), NULL, MAX_JOB_FILE, &json, err));
-	enum status status = prepare_spec(json, &run->options->roots, run->id, &run->spec, &problems, err);
-	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "output"));
-	run->dated = output && strstr(output, "{date}");
-	cJSON_Delete(json);
-	if (!status && run->spec->notify_url)
-		bar_line(&run->bar, "notify: only the daemon tells; nobody is told of this run's end");
+	enum status status = prepare_spec(run->request, &run->options->roots, run->id, &run->spec, &problems, err);
 	if (status == STATUS_INVALID)
 		for (int i = 0; i < problems.count; i++)
 			bar_line(&run->bar, "%s: %s: %s", run->options->job_file, problems.items[i].pointer,
@@ -102,16 +97,19 @@ static enum status path_in(const struct run *run, const char *name, char ret[PAT
 	return error_set(err, STATUS_INVALID, "%s: too long", run->directory);
 }
 
-static enum status open_directory(struct run *run, struct error *err)
+static enum status name_directory(struct run *run, struct error *err)
 {
-	char path[PATH_MAX];
 	const struct options *options = run->options;
 	int made = options->checkpoint_dir ? asprintf(&run->directory, "%s", options->checkpoint_dir)
 					   : asprintf(&run->directory, "%s/.besad-run-%s", options->roots.output, run->id);
-	if (made < 0) {
-		run->directory = NULL;
-		return error_set(err, STATUS_NO_MEMORY, "no memory for a path");
-	}
+	if (made >= 0) return STATUS_OK;
+	run->directory = NULL;
+	return error_set(err, STATUS_NO_MEMORY, "no memory for a path");
+}
+
+static enum status lock_directory(struct run *run, struct error *err)
+{
+	char path[PATH_MAX];
 	TRY(directory_make(run->directory, err));
 	TRY(path_in(run, "lock", path, err));
 	run->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -121,42 +119,22 @@ static enum status open_directory(struct run *run, struct error *err)
 	return error_set(err, STATUS_EXISTS, "another besad works on this job in %s", run->directory);
 }
 
-/* The output's name as the job's first run expanded it. */
-static enum status keep_output(struct run *run, const cJSON *old, struct error *err)
-{
-	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(old, "output"));
-	char *copy = output ? strdup(output) : NULL;
-	if (!copy) return error_set(err, STATUS_INVALID, "%s/job.json is not a job", run->directory);
-	free(run->spec->output);
-	run->spec->output = copy;
-	return STATUS_OK;
-}
-
-static enum status write_spec(const char *path, const cJSON *json, struct error *err)
-{
-	char *text = cJSON_Print(json);
-	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
-	enum status status = place_replace(&PLACE(path), NULL, text, strlen(text), err);
-	free(text);
-	return status;
-}
-
-/* The directory belongs to one spec: what began under another cannot go on. */
-static enum status check_spec(struct run *run, struct error *err)
+/* The job's directory, and its spec: that of a job that is there already, or the resolved one of a job that begins. */
+static enum status open_directory(struct run *run, struct error *err)
 {
 	char path[PATH_MAX];
-	cJSON *old = NULL;
+	TRY(name_directory(run, err));
 	TRY(path_in(run, "job.json", path, err));
-	if (path_exists(path)) TRY(json_read_place(&PLACE(path), NULL, MAX_JOB_FILE, &old, err));
-	enum status status = old && run->dated ? keep_output(run, old, err) : STATUS_OK;
-	cJSON *json = spec_to_json(run->spec);
-	if (!json) status = error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
-	if (!status && !old) status = write_spec(path, json, err);
-	if (!status && old && !cJSON_Compare(old, json, true))
-		status = error_set(err, STATUS_EXISTS, "%s is of a job with another spec; remove it to start over", run->directory);
-	cJSON_Delete(old);
-	cJSON_Delete(json);
-	return status;
+	/* A wrong spec leaves no directory behind. */
+	if (!path_exists(path)) TRY(resolve_spec(run, err));
+	TRY(lock_directory(run, err));
+	if (!path_exists(path)) {
+		if (!run->spec) TRY(resolve_spec(run, err)); /* another besad has just finished the job */
+		return jobfile_write(path, run->request, run->spec, err);
+	}
+	spec_free(run->spec);
+	run->spec = NULL;
+	return jobfile_read(path, run->request, &run->options->roots, run->id, &run->spec, err);
 }
 
 static enum status open_journal(struct run *run, struct error *err)
@@ -313,6 +291,7 @@ static void clean_up(struct run *run, bool succeeded)
 	if (run->lock >= 0) close(run->lock);
 	backend_destroy(run->backend);
 	spec_free(run->spec);
+	cJSON_Delete(run->request);
 	free(run->directory);
 	free(run->result);
 }
@@ -323,11 +302,11 @@ int run(const struct options *options)
 	struct error err;
 	run.journal.file.fd = -1;
 	name_job(&run);
-	enum status status = read_spec(&run, &err);
-	int result = status == STATUS_INVALID || status == STATUS_NOT_FOUND ? EXIT_USAGE : EXIT_FAILURE;
+	enum status status = json_read_place(&PLACE(options->job_file), NULL, MAX_JOB_FILE, &run.request, &err);
 	if (!status) status = open_directory(&run, &err);
-	if (!status) status = check_spec(&run, &err);
+	int result = run.lock < 0 && (status == STATUS_INVALID || status == STATUS_NOT_FOUND) ? EXIT_USAGE : EXIT_FAILURE;
 	if (!status) status = open_journal(&run, &err);
+	if (!status && run.spec->notify_url) bar_line(&run.bar, "notify: only the daemon tells; nobody is told of this run's end");
 	if (!status && !run.journal.result) status = device_open(options, &run.backend, &err);
 	if (status) {
 		log_error("%s", err.message);

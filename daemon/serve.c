@@ -28,6 +28,7 @@
 #include "daemon/notify.h"
 #include "daemon/prepare.h"
 #include "daemon/worker.h"
+#include "engine/spec/restore.h"
 
 struct daemon {
 	const struct options *options;
@@ -65,14 +66,16 @@ static cJSON *problem_list(const struct spec_problems *problems)
 
 static enum status fill_submission(const struct spec *spec, struct api_submission *ret, struct error *err)
 {
-	cJSON *json = spec_to_json(spec);
+	cJSON *json = spec_to_json(spec), *places = spec_places(spec);
 	struct api_submission submission = {.name = strdup(spec->name),
 					    .priority = spec->priority,
 					    .spec = json ? cJSON_PrintUnformatted(json) : NULL,
+					    .places = places ? cJSON_PrintUnformatted(places) : NULL,
 					    .output = strdup(spec->output),
 					    .overwrite = spec->overwrite};
 	cJSON_Delete(json);
-	if (!submission.name || !submission.spec || !submission.output) {
+	cJSON_Delete(places);
+	if (!submission.name || !submission.spec || !submission.places || !submission.output) {
 		api_submission_clear(&submission);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the job");
 	}

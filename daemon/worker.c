@@ -17,6 +17,7 @@
 #include "daemon/prepare.h"
 #include "daemon/text.h"
 #include "engine/job/recorder.h"
+#include "engine/spec/restore.h"
 
 enum {
 	TROUBLE_SECONDS = 3, /* before the database is tried again */
@@ -158,13 +159,14 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 
 static enum status run_attempt(struct worker *worker, const struct job *job, char **ret_result, struct error *err)
 {
-	cJSON *json;
+	cJSON *json, *places = NULL;
 	struct spec *spec;
-	struct spec_problems problems = {0};
 	TRY(json_parse(job->spec, strlen(job->spec), "the spec", &json, err));
-	enum status status = spec_parse(json, &worker->config.options->roots, &spec, &problems, err);
+	enum status status =
+		job->places ? json_parse(job->places, strlen(job->places), "the spec's places", &places, err) : STATUS_OK;
+	if (!status) status = spec_restore(json, places, &worker->config.options->roots, &spec, err);
 	cJSON_Delete(json);
-	spec_problems_free(&problems);
+	cJSON_Delete(places);
 	TRY(status);
 	status = run_engine(worker, job, spec, ret_result, err);
 	spec_free(spec);

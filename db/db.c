@@ -152,6 +152,20 @@ static enum status connection_open(struct connection *connection, const char *pa
 	return status;
 }
 
+/* What is refused is left as it is: no mode is set, and its journal not worked into it. */
+static enum status start_writing(struct connection *writer, const char *path, struct error *err)
+{
+	sqlite3_db_config(writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	TRY(schema_check(writer, path, err));
+	sqlite3_db_config(writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+	if (sqlite3_exec(writer->handle,
+			 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+			 "PRAGMA journal_size_limit = 16777216;",
+			 NULL, NULL, NULL) != SQLITE_OK)
+		return sqlite_error(writer, path, err);
+	return STATUS_OK;
+}
+
 enum status db_open(const char *path, struct db **ret, struct error *err)
 {
 	struct db *db = calloc(1, sizeof *db);
@@ -166,11 +180,9 @@ enum status db_open(const char *path, struct db **ret, struct error *err)
 	db->path = strdup(path);
 	if (!db->path) status = error_set(err, STATUS_NO_MEMORY, "no memory for the database");
 	if (!status)
-		status = connection_open(writer, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
-					 "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-					 "PRAGMA foreign_keys = ON;"
-					 "PRAGMA journal_size_limit = 16777216;",
+		status = connection_open(writer, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "PRAGMA busy_timeout = 10000",
 					 err);
+	if (!status) status = start_writing(writer, path, err);
 	if (!status) status = schema_migrate(writer, path, err);
 	if (!status) {
 		bool row;

@@ -42,7 +42,8 @@ struct job {
 	enum job_state state;
 	char *name; /* NULL when the client gave none */
 	int priority;
-	char *spec;   /* JSON, resolved */
+	char *spec; /* JSON, resolved */
+	char *places; /* where its names led when it was submitted: JSON (engine/spec/restore.h); NULL for a job of an earlier version */
 	char *output; /* relative to the output root */
 	bool overwrite;
 	int attempt;     /* 0 until claimed */
@@ -89,6 +90,7 @@ struct submission {
 	const char *name; /* or NULL */
 	int priority;
 	const char *spec;
+	const char *places; /* or NULL */
 	const char *output;
 	bool overwrite;
 	const char *idempotency_key; /* or NULL */
@@ -201,8 +203,8 @@ enum status db_block_commit(struct db *, const char *id, int block, const char *
 /* Up to `limit` events with ids above `after`, in order. STATUS_NOT_FOUND. */
 enum status db_event_list(struct db *, const char *id, int64_t after, int limit, struct event_list *ret, struct error *err);
 
-/* The data of the finished blocks, or of the job's events of that type, in order, as *ret_count strings of JSON; freed with text_list_free.
- * STATUS_NOT_FOUND. */
+/* The data of the finished blocks, or of the job's events of that type, in order, as *ret_count strings of JSON; freed with
+ * text_list_free. STATUS_NOT_FOUND. */
 enum status db_block_list(struct db *, const char *id, char ***ret, size_t *ret_count, struct error *err);
 enum status db_event_data(struct db *, const char *id, const char *type, char ***ret, size_t *ret_count, struct error *err);
 void text_list_free(char **texts, size_t count);

@@ -58,6 +58,8 @@ enum status column_copy(sqlite3_stmt *, int column, char **ret, struct error *er
 
 /* ---- schema.c ----------------------------------------------------------------------------------------------------------- */
 
+/* Is it a database that this besad may write to? STATUS_INVALID, or STATUS_UNSUPPORTED for that of a newer one. Writes nothing. */
+enum status schema_check(struct connection *, const char *path, struct error *err);
 enum status schema_migrate(struct connection *, const char *path, struct error *err);
 
 /* ---- id.c --------------------------------------------------------------------------------------------------------------- */

@@ -27,6 +27,7 @@ void job_clear(struct job *job)
 {
 	free(job->name);
 	free(job->spec);
+	free(job->places);
 	free(job->output);
 	free(job->result);
 	free(job->error_code);
@@ -46,7 +47,7 @@ void job_list_clear(struct job_list *list)
 
 #define JOB_COLUMNS                                                                                                                \
 	"id, state, name, priority, spec, output, overwrite, attempt, blocks_done, phase, block, blocks, fraction, eta_seconds,"   \
-	" result, error_code, error_message, created_at, started_at, finished_at"
+	" result, error_code, error_message, created_at, started_at, finished_at, places"
 
 static void copy_text(sqlite3_stmt *statement, int column, char *to, size_t size)
 {
@@ -81,6 +82,7 @@ static enum status job_from_row(sqlite3_stmt *row, struct job *job, struct error
 	job->created_at = sqlite3_column_int64(row, 17);
 	job->started_at = sqlite3_column_int64(row, 18);
 	job->finished_at = sqlite3_column_int64(row, 19);
+	TRY(column_copy(row, 20, &job->places, err));
 	return STATUS_OK;
 }
 
@@ -184,10 +186,10 @@ static enum status insert(struct connection *writer, const struct submission *ne
 		*outcome = INSERT_QUEUE_FULL;
 	if (*outcome != INSERT_NEW) return STATUS_OK;
 	TRY(execute(writer, err, NULL,
-		    "INSERT INTO jobs (id, state, name, priority, spec, output, overwrite, idempotency_key, request, created_at)"
-		    " VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-		    "ssississi", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
-		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds()));
+		    "INSERT INTO jobs (id, state, name, priority, spec, output, overwrite, idempotency_key, request, created_at,"
+		    " places) VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+		    "ssississis", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
+		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds(), new->places));
 	TRY(event_insert(writer, new->id, "job.queued", "{\"reason\":\"submitted\"}", err));
 	return job_read(writer, new->id, ret, err);
 }

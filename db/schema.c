@@ -67,6 +67,8 @@ static const char *const migrations[] = {
 	"  END;"
 	"CREATE TRIGGER job_retried AFTER UPDATE OF state ON jobs WHEN NEW.finished_at = 0"
 	"  BEGIN DELETE FROM notifications WHERE job_id = NEW.id; END;",
+	/* 3: where the names in a spec led when it was submitted; NULL for a job of an earlier version. */
+	"ALTER TABLE jobs ADD COLUMN places TEXT CHECK (places IS NULL OR json_valid(places));",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 
@@ -87,17 +89,32 @@ static enum status run(struct connection *connection, const char *sql, struct er
 	return sqlite_error(connection, "schema", err);
 }
 
-enum status schema_migrate(struct connection *connection, const char *path, struct error *err)
+static enum status read_version(struct connection *connection, const char *path, int64_t *ret, struct error *err)
 {
-	int64_t application, version, tables;
+	int64_t application, tables;
 	TRY(read_pragma(connection, "PRAGMA application_id", &application, err));
-	TRY(read_pragma(connection, "PRAGMA user_version", &version, err));
+	TRY(read_pragma(connection, "PRAGMA user_version", ret, err));
 	TRY(read_pragma(connection, "SELECT count(*) FROM sqlite_schema", &tables, err));
 	if (application != APPLICATION_ID && (application != 0 || tables != 0))
 		return error_set(err, STATUS_INVALID, "%s is a database, but not besad's", path);
-	if (version > VERSION)
-		return error_set(err, STATUS_UNSUPPORTED, "%s is of version %lld, from a newer besad; this one knows version %d",
-				 path, (long long)version, VERSION);
+	if (*ret > VERSION)
+		return error_set(err, STATUS_UNSUPPORTED,
+				 "%s is of version %lld, from a newer besad; this one knows version %d. It is left as it is: go on "
+				 "with the newer one",
+				 path, (long long)*ret, VERSION);
+	return STATUS_OK;
+}
+
+enum status schema_check(struct connection *connection, const char *path, struct error *err)
+{
+	int64_t version;
+	return read_version(connection, path, &version, err);
+}
+
+enum status schema_migrate(struct connection *connection, const char *path, struct error *err)
+{
+	int64_t version;
+	TRY(read_version(connection, path, &version, err));
 	for (; version < VERSION; version++) {
 		char tail[128];
 		snprintf(tail, sizeof tail, "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", APPLICATION_ID,

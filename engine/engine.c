@@ -280,8 +280,9 @@ static enum status find_published(struct run *run, cJSON **ret_result, struct er
 	TRY(publish_report(&job->output, &json, err));
 	const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "job");
 	const cJSON *result = cJSON_GetObjectItemCaseSensitive(json, "result");
+	struct json_difference difference;
 	bool ours = cJSON_IsString(id) && strcmp(id->valuestring, job->job_id) == 0 && cJSON_IsObject(result) &&
-		    cJSON_Compare(cJSON_GetObjectItemCaseSensitive(json, "spec"), run->spec_json, true);
+		    !json_differ(cJSON_GetObjectItemCaseSensitive(json, "spec"), run->spec_json, true, &difference);
 	char *replaced = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "replaced"));
 	struct place aside = {job->aside.root, replaced ? replaced : job->aside.path};
 	enum status status = ours ? publish_rest(&job->work, &aside, err) : STATUS_OK;

@@ -28,7 +28,8 @@ struct journal {
 enum status journal_open(const char *path, struct journal *ret, struct error *err);
 void journal_close(struct journal *);
 
-/* The journal as an event_store (engine/job/recorder.h): `find` knows the types that are told once, as the journal was when it was opened. */
+/* The journal as an event_store (engine/job/recorder.h): `find` knows the types that are told once, as the journal was when it
+ * was opened. */
 enum status journal_find(void *journal, const char *type, cJSON *list, struct error *err);
 enum status journal_append(void *journal, const struct record *, struct error *err);
 

@@ -1,5 +1,5 @@
-/* Brings a job's events to where they are kept: rows of a database, or lines of a file. What is told once in a job, what has to be on disk,
- * and what commits a block, is decided here for both; a store only keeps what it is given. */
+/* Brings a job's events to where they are kept: rows of a database, or lines of a file. What is told once in a job, what has to
+ * be on disk, and what commits a block, is decided here for both; a store only keeps what it is given. */
 #ifndef BESAD_ENGINE_RECORDER_H
 #define BESAD_ENGINE_RECORDER_H
 
@@ -30,13 +30,14 @@ struct recorder {
 	int blocks_done; /* committed */
 };
 
-/* Reads what earlier attempts have told; `blocks_done` is what they have committed. One recorder at a time may write to a job's store. */
+/* Reads what earlier attempts have told; `blocks_done` is what they have committed. One recorder at a time may write to a job's
+ * store. */
 enum status recorder_open(struct recorder *, const struct event_store *, int blocks_done, struct error *err);
 void recorder_close(struct recorder *);
 
-/* What an engine_sink wants, with the recorder as its context. An event that is told once, and that an attempt has told with the same data,
- * is not kept again; nor is a block that an attempt has committed, which must agree with what was told (event_check_block). Another block
- * than the next one is STATUS_INTERNAL. */
+/* What an engine_sink wants, with the recorder as its context. An event that is told once, and that an attempt has told with the
+ * same data, is not kept again; nor is a block that an attempt has committed, which must agree with what was told
+ * (event_check_block). Another block than the next one is STATUS_INTERNAL. */
 enum status recorder_event(void *recorder, const struct event *event, struct error *err);
 enum status recorder_block(void *recorder, int block, const struct event *event, struct error *err);
 

@@ -25,12 +25,16 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	TRY(json_get_string(json, path, "backend", &backend, err));
 	TRY(json_get_string(json, path, "precision", &precision, err));
 	TRY(json_get_string(json, path, "calibration_hash", &hash, err));
-	const cJSON *dense = cJSON_GetObjectItemCaseSensitive(json, "dense"),
+	const cJSON *then = cJSON_GetObjectItemCaseSensitive(json, "spec"),
+		    *dense = cJSON_GetObjectItemCaseSensitive(json, "dense"),
 		    *blocks = cJSON_GetObjectItemCaseSensitive(json, "blocks");
-	if (!threads || !backend || !precision || !cJSON_IsObject(dense) || !cJSON_IsArray(blocks))
+	if (!threads || !backend || !precision || !cJSON_IsObject(then) || !cJSON_IsObject(dense) || !cJSON_IsArray(blocks))
 		return error_set(err, STATUS_INVALID, "%s: not a savepoint", path);
-	if (!cJSON_Compare(cJSON_GetObjectItemCaseSensitive(json, "spec"), spec, true))
-		return error_set(err, STATUS_INVALID, "%s: belongs to a job with another spec", path);
+	/* What only one of the two has was added to specs by a version in between. */
+	struct json_difference difference;
+	if (json_differ(then, spec, true, &difference))
+		return error_set(err, STATUS_INVALID, "%s: belongs to a job with another spec: %s differs", path,
+				 difference.pointer);
 	ret->threads = (int)threads;
 	snprintf(ret->backend, sizeof ret->backend, "%s", backend);
 	snprintf(ret->precision, sizeof ret->precision, "%s", precision);

@@ -33,7 +33,7 @@ struct savepoint {
 };
 
 /* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another
- * spec is STATUS_INVALID, one that is gone though there are `blocks_done` STATUS_NOT_FOUND. */
+ * spec, in a field that both have, is STATUS_INVALID, one that is gone though there are `blocks_done` STATUS_NOT_FOUND. */
 enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err);
 enum status savepoint_save(const struct savepoint *, const cJSON *spec, struct error *err);
 void savepoint_free(struct savepoint *);

@@ -5,24 +5,28 @@
 
 #include "engine/model/layout.h"
 #include "engine/model/vet.h"
+#include "engine/spec/restore.h"
 #include "engine/text/kind.h"
 
 enum { MAX_COMPONENT_BYTES = 200 }; /* of 255, so that {id} and {date} may expand */
 
-/* Looks a string field up below `roots`; false where it is missing or, with a problem, wrong. */
-static bool find(struct spec_parser *parser, const struct fields *fields, const char *key, char *const *roots, char **ret_text,
+/* Looks a string field up below the roots for models or for data; false where it is missing or, with a problem, wrong. */
+static bool find(struct spec_parser *parser, const struct fields *fields, const char *key, bool model, char **ret_text,
 		 struct place *ret)
 {
+	const struct roots *roots = parser->roots;
 	struct error err;
 	const char *text = fields_string(fields, key, PATH_CHARACTERS, false, NULL);
 	if (!text) return false;
 	*ret_text = spec_copy(parser, text);
-	enum status status = place_find(roots, parser->roots->here, text, ret, &err);
+	bool kept;
+	enum status status = spec_find_kept(roots, model, text, &kept, ret, &err);
+	if (status == STATUS_OK && !kept) status = place_find(model ? roots->model : roots->data, roots->here, text, ret, &err);
 	if (status == STATUS_NO_MEMORY)
 		parser->no_memory = true;
-	else if (status == STATUS_NOT_FOUND && !parser->roots->here)
+	else if (status == STATUS_NOT_FOUND && !roots->here)
 		fields_problem(fields, key, "%s, below none of the %s roots; GET /v1/%s lists what is", err.message,
-			       roots == parser->roots->model ? "model" : "data", roots == parser->roots->model ? "models" : "data");
+			       model ? "model" : "data", model ? "models" : "data");
 	else if (status != STATUS_OK)
 		fields_problem(fields, key, "%s", err.message);
 	return status == STATUS_OK;
@@ -45,11 +49,12 @@ void path_parse_file(struct spec_parser *parser, const struct fields *fields, co
 	struct error err;
 	struct file file;
 	enum data_kind kind;
-	if (!find(parser, fields, key, parser->roots->data, ret_text, ret)) return;
+	if (!find(parser, fields, key, false, ret_text, ret)) return;
 	if (!path_is_file(ret)) {
 		fields_problem(fields, key, "'%s' is not a regular file", *ret_text);
 		return;
 	}
+	if (parser->roots->places) return;
 	/* Its head tells whether it can be read, so that is told now and not when the job runs. */
 	enum status status = place_open(ret, NULL, &file, &err);
 	if (status == STATUS_OK) {
@@ -84,9 +89,11 @@ void path_parse_model(struct spec_parser *parser, const struct fields *fields, c
 	struct error err;
 	struct model_config config;
 	int64_t bytes;
-	if (!find(parser, fields, key, parser->roots->model, ret_text, ret)) return;
+	if (!find(parser, fields, key, true, ret_text, ret)) return;
 	if (!has_mode(ret, S_IFDIR)) {
 		fields_problem(fields, key, "'%s' is not a directory", *ret_text);
+	} else if (parser->roots->places) {
+		return; /* what depends on it is stored */
 	} else if (model_vet(ret, NULL, &config, &bytes, &err) != STATUS_OK) {
 		if (err.status == STATUS_NO_MEMORY) parser->no_memory = true;
 		fields_problem(fields, key, "%s", err.message);

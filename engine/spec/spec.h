@@ -116,8 +116,9 @@ void spec_problems_free(struct spec_problems *);
 struct roots {
 	char **model, **data;
 	char *output;
-	char *calibration; /* --calibration, or NULL */
-	char *here;        /* where clients' relative paths begin; NULL: at each root */
+	char *calibration;   /* --calibration, or NULL */
+	char *here;          /* where clients' relative paths begin; NULL: at each root */
+	const cJSON *places; /* of a stored spec: where its names led (restore.h). NULL for a spec that comes from a client */
 };
 
 /* Checks `json` against the contract, looks its paths up under `roots`, reads the model's config for what depends on it, and fills

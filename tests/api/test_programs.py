@@ -126,6 +126,7 @@ class Run(unittest.TestCase):
         other = self.run_job("stopped", sparsity=0.4)
         self.assertEqual(other.returncode, 1)
         self.assertIn("another spec", other.stderr)
+        self.assertIn("/sparsity was 0.5 and is now 0.4", other.stderr)
         self.assertEqual(self.run_job("stopped").returncode, 0)
 
     def test_wrong_jobs(self):

@@ -187,11 +187,54 @@ static void test_long_messages(void **state)
 	assert_string_equal(s->err.message, "short");
 }
 
+/* The pointer of the first difference of two texts, or "none"; good until the next call. */
+static const char *difference(const char *a, const char *b, bool shared)
+{
+	static struct json_difference found;
+	cJSON *x = cJSON_Parse(a), *y = cJSON_Parse(b);
+	assert_true(x && y);
+	bool differ = json_differ(x, y, shared, &found);
+	cJSON_Delete(x);
+	cJSON_Delete(y);
+	return differ ? found.pointer : "none";
+}
+
+static void test_difference(void **state)
+{
+	(void)state;
+	static const char text[] = "{\"a\":{\"b/c\":[1,{\"d~\":\"x\"}]},\"e\":true}";
+	for (int shared = 0; shared < 2; shared++) {
+		assert_string_equal(difference(text, text, shared), "none");
+		assert_string_equal(difference("{\"a\":1,\"b\":2}", "{\"b\":2,\"a\":1}", shared), "none");
+		assert_string_equal(difference(text, "{\"a\":{\"b/c\":[1,{\"d~\":\"y\"}]},\"e\":true}", shared), "/a/b~1c/1/d~0");
+		assert_string_equal(difference(text, "{\"a\":{\"b/c\":[1]},\"e\":true}", shared), "/a/b~1c/1");
+		assert_string_equal(difference(text, "{\"a\":{\"b/c\":[1,{\"d~\":\"x\"},3]},\"e\":true}", shared), "/a/b~1c/2");
+		assert_string_equal(difference(text, "{\"a\":{\"b/c\":{}},\"e\":true}", shared), "/a/b~1c");
+		assert_string_equal(difference(text, "{\"a\":{\"b/c\":[1,{\"d~\":\"x\"}]},\"e\":false}", shared), "/e");
+		assert_string_equal(difference("{}", "[]", shared), "");
+	}
+	assert_string_equal(difference("{\"a\":{\"x\":1,\"y\":2}}", "{\"a\":{\"y\":2,\"z\":3},\"b\":0}", true), "none");
+	assert_string_equal(difference("{\"a\":{\"x\":1,\"y\":2}}", "{\"a\":{\"y\":2}}", false), "/a/x");
+	assert_string_equal(difference("{\"a\":{\"y\":2}}", "{\"a\":{\"y\":2},\"b\":0}", false), "/b");
+
+	/* A pointer that has no room for all ends where it has none. */
+	char deep[1200] = "1", wrapped[1200];
+	for (int i = 0; i < 50; i++) {
+		snprintf(wrapped, sizeof wrapped, "{\"long~key\":%s}", deep);
+		strcpy(deep, wrapped);
+	}
+	char other[1200];
+	strcpy(other, deep);
+	*strchr(other, '1') = '2';
+	size_t length = strlen(difference(deep, other, false));
+	assert_true(length >= 195 && length < sizeof((struct json_difference){0}).pointer);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_accepts), SCRATCH_TEST(test_refuses),
-					   SCRATCH_TEST(test_depth),   SCRATCH_TEST(test_typed),
-					   SCRATCH_TEST(test_python),  SCRATCH_TEST(test_lfs_pointer),
-					   SCRATCH_TEST(test_mask),    SCRATCH_TEST(test_long_messages)};
+	const struct CMUnitTest tests[] = {
+		SCRATCH_TEST(test_accepts), SCRATCH_TEST(test_refuses),    SCRATCH_TEST(test_depth),
+		SCRATCH_TEST(test_typed),   SCRATCH_TEST(test_python),     SCRATCH_TEST(test_lfs_pointer),
+		SCRATCH_TEST(test_mask),    SCRATCH_TEST(test_difference), SCRATCH_TEST(test_long_messages)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,9 +82,33 @@ static void test_round_trip(void **state)
 
 	assert_int_equal(savepoint_load(directory, other, 2, &loaded, &err), STATUS_INVALID);
 	assert_non_null(strstr(err.message, "another spec"));
+	assert_non_null(strstr(err.message, "/sparsity"));
 	savepoint_free(&saved);
 	cJSON_Delete(spec);
 	cJSON_Delete(other);
+}
+
+/* A version in between has added a field to specs, or its savepoint has one that the job's stored spec has not. */
+static void test_spec_of_another_version(void **state)
+{
+	(void)state;
+	struct error err;
+	cJSON *before = cJSON_Parse("{\"model\":\"m\",\"calibration\":{\"path\":\"c\"}}");
+	cJSON *after = cJSON_Parse("{\"model\":\"m\",\"calibration\":{\"path\":\"c\",\"field\":\"text\"},\"new\":1}");
+	const cJSON *const specs[] = {before, after};
+	for (int i = 0; i < 2; i++) {
+		struct savepoint saved = fresh(specs[i]), loaded;
+		assert_int_equal(savepoint_save(&saved, specs[i], &err), STATUS_OK);
+		assert_int_equal(savepoint_load(directory, specs[1 - i], 0, &loaded, &err), STATUS_OK);
+		assert_true(loaded.found);
+		savepoint_free(&saved);
+		savepoint_free(&loaded);
+		char path[128];
+		snprintf(path, sizeof path, "%s/savepoint.json", directory);
+		unlink(path);
+	}
+	cJSON_Delete(before);
+	cJSON_Delete(after);
 }
 
 static void test_damage_is_an_error(void **state)
@@ -243,6 +267,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_spec_of_another_version, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damage_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hidden_states, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_saved_by_threads, setup, teardown),

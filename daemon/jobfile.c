@@ -1,0 +1,113 @@
+#include "daemon/jobfile.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/place.h"
+#include "daemon/prepare.h"
+#include "engine/spec/restore.h"
+
+enum { MAX_BYTES = 16 << 20, SHOWN_BYTES = 60 };
+
+static enum status no_memory(struct error *err)
+{
+	return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
+}
+
+/* A value for a message, cut where it is long; freed by the caller. NULL: no memory. */
+static char *show(const cJSON *value)
+{
+	char *text = value ? cJSON_PrintUnformatted(value) : strdup("left out");
+	if (text && strlen(text) > SHOWN_BYTES) memcpy(text + SHOWN_BYTES - 3, "...", 4);
+	if (text) utf8_mask(text);
+	return text;
+}
+
+static enum status refuse(const char *path, const struct json_difference *difference, struct error *err)
+{
+	char *then = show(difference->a), *now = show(difference->b);
+	enum status status =
+		then && now ? error_set(err, STATUS_EXISTS,
+					"%s is of a job with another spec, which is not finished: %s was %s and is now %s. "
+					"Put it back to go on with that job, or remove the directory to start over",
+					path, *difference->pointer ? difference->pointer : "it", then, now)
+			    : no_memory(err);
+	free(then);
+	free(now);
+	return status;
+}
+
+/* Format 1 keeps no request, so today's is resolved and compared; an output with {date} in it has the name of the first day. */
+static enum status read_resolved(const char *path, const cJSON *then, const cJSON *request, const struct roots *roots,
+				 const char *id, struct spec **ret, struct error *err)
+{
+	struct spec_problems problems = {0};
+	struct json_difference difference;
+	struct spec *spec;
+	const char *asked = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "output"));
+	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(then, "output"));
+	enum status status = prepare_spec(request, roots, id, &spec, &problems, err);
+	spec_problems_free(&problems);
+	TRY(status);
+	if (asked && strstr(asked, "{date}") && output) {
+		free(spec->output);
+		spec->output = strdup(output);
+	}
+	cJSON *now = spec->output ? spec_to_json(spec) : NULL;
+	if (!now)
+		status = no_memory(err);
+	else if (json_differ(then, now, true, &difference))
+		status = refuse(path, &difference, err);
+	cJSON_Delete(now);
+	if (status)
+		spec_free(spec);
+	else
+		*ret = spec;
+	return status;
+}
+
+static enum status read_kept(const char *path, const cJSON *kept, const cJSON *request, const struct roots *roots, const char *id,
+			     struct spec **ret, struct error *err)
+{
+	int64_t format = 1;
+	struct json_difference difference;
+	TRY(json_get_int(kept, path, "format", 1, INT32_MAX, &format, err));
+	if (format > JOBFILE_FORMAT)
+		return error_set(err, STATUS_UNSUPPORTED,
+				 "%s: was written by a newer besad (its format is %d, this one knows %d); go on with that one",
+				 path, (int)format, JOBFILE_FORMAT);
+	if (format == 1) return read_resolved(path, kept, request, roots, id, ret, err);
+	if (json_differ(cJSON_GetObjectItemCaseSensitive(kept, "request"), request, false, &difference))
+		return refuse(path, &difference, err);
+	const cJSON *spec = cJSON_GetObjectItemCaseSensitive(kept, "spec"),
+		    *places = cJSON_GetObjectItemCaseSensitive(kept, "places");
+	return spec_restore(spec, places, roots, ret, err);
+}
+
+enum status jobfile_read(const char *path, const cJSON *request, const struct roots *roots, const char *id, struct spec **ret,
+			 struct error *err)
+{
+	cJSON *kept;
+	TRY(json_read_place(&PLACE(path), NULL, MAX_BYTES, &kept, err));
+	enum status status = read_kept(path, kept, request, roots, id, ret, err);
+	cJSON_Delete(kept);
+	return status;
+}
+
+enum status jobfile_write(const char *path, const cJSON *request, const struct spec *spec, struct error *err)
+{
+	cJSON *json = cJSON_CreateObject(), *resolved = spec_to_json(spec), *places = spec_places(spec);
+	bool whole = json && resolved && places && cJSON_AddNumberToObject(json, "format", JOBFILE_FORMAT) &&
+		     cJSON_AddItemReferenceToObject(json, "request", (cJSON *)request) &&
+		     cJSON_AddItemReferenceToObject(json, "spec", resolved) &&
+		     cJSON_AddItemReferenceToObject(json, "places", places);
+	char *text = whole ? cJSON_Print(json) : NULL;
+	enum status status = text ? place_replace(&PLACE(path), NULL, text, strlen(text), err) : no_memory(err);
+	free(text);
+	cJSON_Delete(json);
+	cJSON_Delete(resolved);
+	cJSON_Delete(places);
+	return status;
+}
