@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What is told of a spec's fields outside the rows that describe them (engine/spec/descriptor.h): the contract, the dashboard's form, besactl's
-options, completions and manual. Each is made of `besad schema`, whole or between two marks.
+"""What is told of a spec's fields outside the rows that describe them (engine/spec/descriptor.h): the contract, the dashboard's
+form, besactl's options, completions and manual. Each is made of `besad schema`, whole or between two marks.
 
-Usage: engine/spec/generate.py [--check] [--root DIR] PROGRAM|SCHEMA.json; --check changes nothing, names the files that lag behind and ends
-with 1."""
+Usage: engine/spec/generate.py [--check] [--root DIR] PROGRAM|SCHEMA.json; --check changes nothing, names the files that lag
+behind and ends with 1."""
 import argparse
 import json
 import os
@@ -80,11 +80,13 @@ def depth(value):
 def yaml(key, value, indent):
     """Lines of `key: value`."""
     pad = " " * indent
-    if isinstance(value, str) and (len(value) > WIDTH - indent - len(key) - 4) and not re.search(r"[\x00-\x1f]", value) and " " in value:
+    too_long = isinstance(value, str) and len(value) > WIDTH - indent - len(key) - 4
+    if too_long and " " in value and not re.search(r"[\x00-\x1f]", value):
         wrapped = textwrap.wrap(value, WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False)
         return [f"{pad}{key}: |", *(f"{pad}  {line}" for line in wrapped)]
     line = f"{pad}{key}: {flow(value) if isinstance(value, (dict, list)) else scalar(value)}"
-    if not isinstance(value, (dict, list)) or not value or (len(line) <= WIDTH and depth(value) <= 2 and "properties" not in value):
+    if not isinstance(value, (dict, list)) or not value or \
+            (len(line) <= WIDTH and depth(value) <= 2 and "properties" not in value):
         return [line]
     lines = [f"{pad}{key}:"]
     if isinstance(value, list) and depth(value) == 1:
@@ -195,8 +197,8 @@ def form(schema):
             made = form_field((key,), field, group.get("folded"))
             # What must be given comes first.
             group["fields"].insert(0 if key in schema["required"] else len(group["fields"]), made)
-    dataset = [form_field(path, field, True) for path, field in fields(schema) if path[:3] == ("evaluation", "perplexity", "<n>") and
-               use(field, "form", "label")]
+    dataset = [form_field(path, field, True) for path, field in fields(schema) if
+               path[:3] == ("evaluation", "perplexity", "<n>") and use(field, "form", "label")]
     dataset.sort(key=lambda field: not field["pointer"].endswith("/path"))
 
     lines = ["// The fields of the form, " + BEGIN + ".", "", "export const GROUPS = ["]
@@ -236,14 +238,15 @@ def options(schema):
 
 def keys(schema):
     """What --set may set: the places of lists as numbers."""
-    return [".".join(path).replace("<n>", "0") for path, field in fields(schema) if "properties" not in field and "items" not in field and
-            field.get("type") != "null"]
+    return [".".join(path).replace("<n>", "0") for path, field in fields(schema) if
+            "properties" not in field and "items" not in field and field.get("type") != "null"]
 
 
 def c_options(schema):
-    lines = ["/* The options of submit that set a field of a spec, " + BEGIN + ":", " * OPTION(code, letter or 0, name, argument or NULL, the field's path, "
-             "what it takes, help). */", "#ifndef BESAD_CTL_SPEC_OPTIONS_H", "#define BESAD_CTL_SPEC_OPTIONS_H", "", "/* clang-format off */",
-             "#define SPEC_OPTIONS(OPTION) \\"]
+    lines = [f"/* The options of submit that set a field of a spec, {BEGIN}:",
+             " * OPTION(code, letter or 0, name, argument or NULL, the field's path, what it takes, help). */",
+             "#ifndef BESAD_CTL_SPEC_OPTIONS_H", "#define BESAD_CTL_SPEC_OPTIONS_H", "",
+             "/* clang-format off */", "#define SPEC_OPTIONS(OPTION) \\"]
     for option in options(schema):
         letter = f"'{option.letter}'" if option.letter else "0"
         argument = json.dumps(option.argument) if option.argument else "NULL"
@@ -263,7 +266,8 @@ def wrapped(text, indent):
 
 def bash(schema):
     found = options(schema)
-    lines = ["_besactl_fields='" + " ".join(f"--{option.name}" for option in found) + "'", "_besactl_keys='", *wrapped(" ".join(keys(schema)), "\t"), "'",
+    lines = ["_besactl_fields='" + " ".join(f"--{option.name}" for option in found) + "'",
+             "_besactl_keys='", *wrapped(" ".join(keys(schema)), "\t"), "'",
              "_besactl_field() { # the value of an option that sets a field; false where it is another", "\tcase $1 in"]
     for option in found:
         if option.choices:
@@ -286,7 +290,8 @@ def zsh(schema):
             f"({' '.join(option.choices)})" if option.choices else f"_besactl_{option.names}" if option.names else "")
         told = f"[{quoted(option.short)}]{argument}"
         both = f"(-{option.letter} --{option.name})" if option.letter else ""
-        lines.append(f"\t\t'{both}'{{-{option.letter},--{option.name}}}'{told}'" if option.letter else f"\t\t'--{option.name}{told}'")
+        lines.append(f"\t\t'{both}'{{-{option.letter},--{option.name}}}'{told}'" if option.letter else
+                     f"\t\t'--{option.name}{told}'")
     lines += ["\t)", "\tkeys=(", *wrapped(" ".join(keys(schema)), "\t\t"), "\t)", "}"]
     return [lines]
 
@@ -356,9 +361,10 @@ def main():
     parser.add_argument("--root", default=ROOT)
     parser.add_argument("source")
     given = parser.parse_args()
-    text = read(given.source) if given.source.endswith(".json") else subprocess.run([given.source, "schema"], check=True, stdout=subprocess.PIPE,
-                                                                                   text=True).stdout
-    schema = json.loads(text)
+    if given.source.endswith(".json"):
+        schema = json.loads(read(given.source))
+    else:
+        schema = json.loads(subprocess.run([given.source, "schema"], check=True, stdout=subprocess.PIPE).stdout)
     behind = []
     for path in [*WHOLE, *PARTS]:
         whole = os.path.join(given.root, path)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What is told of a spec's fields outside engine/spec/: made of the rows, so it says what besad does, and a new row appears everywhere."""
+"""What is told of a spec's fields outside engine/spec/: made of the rows, so it says what besad does, and a new row appears
+everywhere."""
 import json
 import os
 import re
@@ -42,8 +43,8 @@ class Generated(unittest.TestCase):
         source = os.path.join(self.root, "schema.json")
         with open(source, "w") as file:
             json.dump(schema, file)
-        return subprocess.run([sys.executable, GENERATE, "--root", self.root, source, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True)
+        return subprocess.run([sys.executable, GENERATE, "--root", self.root, source, *more], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
 
     def read(self, path):
         with open(os.path.join(self.root, path)) as file:
@@ -53,7 +54,8 @@ class Generated(unittest.TestCase):
         self.assertTrue(part in text, f"not there: {part}")
 
     def test_what_is_made_is_up_to_date(self):
-        done = subprocess.run([sys.executable, GENERATE, "--check", BESAD], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run([sys.executable, GENERATE, "--check", BESAD], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True)
         self.assertEqual((done.returncode, done.stdout), (0, ""))
 
     def test_a_new_field_is_missed_and_made(self):
@@ -72,11 +74,13 @@ class Generated(unittest.TestCase):
         self.assertEqual(self.generate(schema, "--check").returncode, 0)
 
         contract = self.read("openapi.yaml")
-        self.has(contract, "            warmth: { description: 'how warm: `0` is cold', type: [number, 'null'], minimum: 1.0e-07, maximum: 2, default: 0.25 }\n")
+        self.has(contract, "            warmth: { description: 'how warm: `0` is cold', type: [number, 'null'], minimum: 1.0e-07, "
+                           "maximum: 2, default: 0.25 }\n")
         self.has(contract, "            warmth: { type: number, minimum: 1.0e-07, maximum: 2 }\n")  # of a resolved spec
         self.has(contract, "        mood: { enum: [merry, grave] }\n")
         form = self.read("api/dashboard/fields.js")
-        self.has(form, '{ pointer: "/besa/warmth", label: "Warmth", kind: "number", placeholder: "0.25", hint: "How warm: 0 is cold." }')
+        self.has(form, '{ pointer: "/besa/warmth", label: "Warmth", kind: "number", placeholder: "0.25", '
+                       'hint: "How warm: 0 is cold." }')
         self.has(form, '{ pointer: "/mood", label: "Mood", kind: "choice", choices: ["", "merry", "grave"] }')
         self.has(self.read("ctl/spec_options.h"),
                  "OPTION(WARMTH, 'W', \"warmth\", \"DEGREES\", \"besa.warmth\", NUMBER, \"how warm: `0` is cold\")")
