@@ -172,7 +172,16 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a $(COMPILE) $(LINK)
 
 benches: $(patsubst %,$(BUILD)/bench/%,matmul_rate cpu_ops estimate stream_save)
 
-tests: $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
+# What tests/api/test_crash_points.py has besad meet. A sanitizer wants to be loaded first itself.
+ifndef SANITIZE
+FAULTS := $(BUILD)/tests/fault.so
+endif
+$(BUILD)/tests/fault.so: tests/faults/fault.c $(COMPILE)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared -MMD -MP -o $@ $< -ldl
+
+tests: $(FAULTS) $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 	@$(clear_line):
 
 .SECONDARY: $(TEST_HELPERS)

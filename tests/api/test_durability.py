@@ -111,6 +111,51 @@ class Durability(unittest.TestCase):
         self.assertEqual(done["state"], "succeeded")
         self.check_history(job, done["attempt"])
 
+    def submit_unsaved(self):
+        """A job that saves nothing before its last block, and has told of two."""
+        self.daemon.start("--checkpoint-every", "1h")
+        job = self.daemon.submit(small_job(output="unsaved", progress={"perplexity_every": 0}))
+        wait_for("two finished blocks", lambda: len(self.finished(job)) >= 2)
+        return job
+
+    def finished(self, job):
+        return [e["data"]["block"] for e in self.daemon.events(job) if e["type"] == "block.finished"]
+
+    def started(self, job, attempt):
+        return [e["data"]["block"] for e in self.daemon.events(job) if e["type"] == "block.started" and e["data"]["attempt"] == attempt]
+
+    def test_a_stop_saves_what_is_finished(self):
+        job = self.submit_unsaved()
+        self.assertEqual(self.daemon.stop(), 0)
+        with open(os.path.join(self.daemon.state, "jobs", job, "savepoint.json")) as file:
+            saved = [b["block"] for b in json.load(file)["blocks"]]
+        self.daemon.start("--checkpoint-every", "1h")
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+        self.assertEqual(self.finished(job), list(range(BLOCKS)))
+        self.assertGreaterEqual(len(saved), 2)
+        self.assertEqual(self.started(job, 2), list(range(len(saved), BLOCKS)))
+
+    def test_blocks_that_were_not_saved_are_done_again(self):
+        job = self.submit_unsaved()
+        self.daemon.kill()
+        self.daemon.start("--checkpoint-every", "1h")
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+        self.assertEqual(self.finished(job), list(range(BLOCKS)))
+        self.assertEqual(self.started(job, 2), list(range(BLOCKS)))
+
+    def test_a_block_that_comes_out_otherwise_fails_the_job(self):
+        job = self.submit_unsaved()
+        self.daemon.kill()
+        database = sqlite3.connect(os.path.join(self.daemon.state, "besad.db"))
+        with database:
+            database.execute("UPDATE events SET data = json_set(data, '$.reconstruction', 0.0625)"
+                             " WHERE job_id = ? AND type = 'block.finished' AND json_extract(data, '$.block') = 1", (job,))
+        database.close()
+        self.daemon.start("--checkpoint-every", "1h")
+        done = self.daemon.finish(job)
+        self.assertEqual(done["state"], "failed")
+        self.assertIn("block 1 was finished with reconstruction 0.0625, and comes to ", done["error"]["message"])
+
     def test_cancel_and_retry_resumes(self):
         daemon = self.daemon.start()
         job = daemon.submit(self.spec("cancelled"))

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""Every file and database call of a small job fails, or is the one at which the process is killed; then the job goes on, and ends as if nothing
+had happened: the same bytes, no event lost or doubled, no block twice, nothing left behind.
+
+There are some hundred such calls; a few of each kind are tried, spread evenly, or CRASH_POINTS of them, or each: CRASH_POINTS=all, which takes an
+hour. KINDS names what happens to them. tests/faults/fault.c makes them fail."""
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from support import BESAD, PATIENCE, Daemon, wait_for, write_calibration, write_model
+
+FAULTS = os.path.join(os.path.dirname(BESAD.replace("/emulated/", "/").replace("/tests/", "/")), "tests", "fault.so")
+POINTS = os.environ.get("CRASH_POINTS", "5")
+KINDS = os.environ.get("KINDS", "kill EIO ENOSPC").split()
+BLOCKS = 3
+THREADS = os.environ.get("OMP_NUM_THREADS", "1")
+# Of three blocks the last is probed, so with --checkpoint-every 1h the first is not saved: the second, in front of the probe, and the third are.
+JOB = {"model": "small", "output": "pruned", "sparsity": 0.5, "calibration": {"path": "tokens.safetensors", "samples": 2, "sequence_length": 32},
+       "progress": {"perplexity_every": BLOCKS},
+       "evaluation": {"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 32}]}}
+
+
+def make_inputs(models, data):
+    write_model(os.path.join(models, "small"), 32, 48, 4, 2, BLOCKS, vocab=300, scale=0.1)
+    write_calibration(os.path.join(data, "tokens.safetensors"), 4, 32, vocab=300)
+
+
+def digests(directory):
+    """Of every file but besad.json, which has times in it."""
+    result = {}
+    for name in sorted(os.listdir(directory)):
+        with open(os.path.join(directory, name), "rb") as file:
+            if name != "besad.json":
+                result[name] = hashlib.sha256(file.read()).hexdigest()
+    return result
+
+
+def files(directory):
+    return sorted(os.path.relpath(os.path.join(d, n), directory) for d, _, names in os.walk(directory) for n in names)
+
+
+def evenly(count):
+    """The numbers of the calls to try, of `count`; the last among them."""
+    wanted = count if POINTS == "all" else min(count, int(POINTS))
+    return sorted({count - i * count // wanted for i in range(wanted)})
+
+
+class CrashPoints(unittest.TestCase):
+    def setUp(self):
+        with open(BESAD, "rb") as file:
+            program = file.read()
+        if b"__asan_init" in program or b"__tsan_init" in program:
+            self.skipTest("a sanitizer wants to be loaded first itself")
+        self.assertTrue(os.path.exists(FAULTS), f"{FAULTS} was not built (make tests)")
+
+    def environment(self, directories, log, at=0, kind=""):
+        return {"LD_PRELOAD": FAULTS, "FAULT_DIR": ":".join(map(os.path.realpath, directories)), "FAULT_AT": str(at), "FAULT_KIND": kind,
+                "FAULT_LOG": log}
+
+    def check_events(self, events):
+        self.assertEqual([e["id"] for e in events], list(range(1, len(events) + 1)))
+        self.assertEqual([e["data"]["block"] for e in events if e["type"] == "block.finished"], list(range(BLOCKS)))
+        types = [e["type"] for e in events]
+        self.assertEqual(types.count("job.succeeded"), 1)
+        self.assertEqual(types[-1], "job.succeeded")
+        evaluations = [e["data"]["model"] for e in events if e["type"] == "eval.finished"]
+        self.assertEqual(sorted(evaluations), ["dense", "pruned"])
+
+    def try_all(self, count, attempt):
+        """Calls attempt(n, kind) for the points that are tried."""
+        tried, failures = 0, []
+        for kind in KINDS:
+            for n in evenly(count):
+                tried += 1
+                try:
+                    attempt(n, kind)
+                except AssertionError as failure:
+                    failures.append(f"call {n}, {kind}: {failure}")
+        print(f"{self.id()}: {count} calls, {tried} tried ({', '.join(KINDS)}), {len(failures)} went wrong", flush=True)
+        self.assertFalse(failures, "\n".join(failures))
+
+
+class Run(CrashPoints):
+    """besad run: the job's events are a journal."""
+
+    def setUp(self):
+        super().setUp()
+        self.base = tempfile.mkdtemp(prefix="besad-crash-")
+        self.addCleanup(shutil.rmtree, self.base)
+        self.models, self.data = (os.path.join(self.base, n) for n in ("models", "data"))
+        os.mkdir(self.models), os.mkdir(self.data)
+        make_inputs(self.models, self.data)
+        self.job = os.path.join(self.base, "job.json")
+        with open(self.job, "w") as file:
+            json.dump(JOB, file)
+
+    def run_job(self, directory, every, environment=None):
+        output, checkpoint = (os.path.join(directory, n) for n in ("output", "checkpoint"))
+        os.makedirs(output, exist_ok=True)
+        return subprocess.run(
+            [BESAD, "run", self.job, "--model-root", self.models, "--data-root", self.data, "--output-root", output, "--checkpoint-dir",
+             checkpoint, "--threads", THREADS, "--checkpoint-every", every], env={**os.environ, **(environment or {})},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+
+    def outcome(self, directory):
+        with open(os.path.join(directory, "checkpoint", "events.jsonl")) as file:
+            self.check_events([json.loads(line) for line in file])
+        return digests(os.path.join(directory, "output", "pruned")), files(directory)
+
+    def points(self, every):
+        log = os.path.join(self.base, "log")
+        plain = os.path.join(self.base, "plain")
+        os.mkdir(plain)
+        done = self.run_job(plain, every, self.environment([plain], log))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        wanted = self.outcome(plain)
+        with open(log) as file:
+            count = len(file.readlines())
+        self.assertGreater(count, 100)
+
+        def attempt(n, kind):
+            directory = os.path.join(self.base, f"{kind}-{n}")
+            os.mkdir(directory)
+            log = os.path.join(self.base, f"{kind}-{n}.log")
+            first = self.run_job(directory, every, self.environment([directory], log, n, kind))
+            with open(log) as file:
+                lines = file.read().splitlines()
+            point = lines[n - 1] if n <= len(lines) else "no such call"
+            if kind == "kill" and n <= len(lines):
+                self.assertEqual(first.returncode, -signal.SIGKILL, point)
+            else:
+                self.assertIn(first.returncode, (0, 1, 2), point)
+            if first.returncode > 0:
+                self.assertRegex(first.stderr, "Input/output error|No space left on device", point)
+            again = self.run_job(directory, every)
+            self.assertEqual(again.returncode, 0, f"{point}: {first.stderr} then {again.stderr}")
+            self.assertEqual(self.outcome(directory), wanted, point)
+            shutil.rmtree(directory)
+        self.try_all(count, attempt)
+
+    def test_each_block_saved(self):
+        self.points("0")
+
+    def test_blocks_saved_together(self):
+        self.points("1h")
+
+
+class Served(CrashPoints):
+    """The daemon: events and blocks are rows of its database."""
+
+    def setUp(self):
+        super().setUp()
+        self.base = tempfile.mkdtemp(prefix="besad-crash-")
+        self.addCleanup(shutil.rmtree, self.base)
+
+    def daemon(self, every):
+        daemon = Daemon("--threads", THREADS, "--checkpoint-every", every)
+        make_inputs(daemon.models, daemon.data)
+        return daemon
+
+    def submit(self, daemon):
+        """The job's id; the same one however often it is asked for."""
+        answer = daemon.request("POST", "/v1/jobs", JOB, {"Idempotency-Key": "the-job"})
+        return answer.json["id"] if answer.status == 201 else None
+
+    def brought_to_its_end(self, daemon):
+        job = self.submit(daemon)
+        self.assertIsNotNone(job)
+        done = daemon.finish(job)
+        if done["state"] == "failed":
+            self.assertRegex(done["error"]["message"], "Input/output error|No space left on device|disk I/O error|database or disk is full")
+            self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/retry").status, 200)
+            done = daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded", done)
+        self.check_events(daemon.events(job))
+        report = daemon.get(f"/v1/jobs/{job}/report").json
+        self.assertEqual([b["block"] for b in report["blocks"]], list(range(BLOCKS)))
+        self.assertEqual(daemon.stop(), 0)
+        return digests(os.path.join(daemon.output, "pruned")), files(daemon.state), files(daemon.output)
+
+    def meet_fault(self, daemon, environment):
+        """A life of the daemon with a fault in it, which may end it at any time; its job is over, or it has ended. Where its
+        database cannot be written any more, it tries until it is stopped."""
+        try:
+            daemon.start(environment=environment)
+            job = self.submit(daemon)
+            while job and daemon.job(job)["state"] not in ("succeeded", "failed") and "trying on" not in daemon.log():
+                time.sleep(0.02)
+            daemon.stop()
+        except (OSError, AssertionError):
+            wait_for("the end", lambda: daemon.process.poll() is not None)
+
+    def points(self, every):
+        log, plain = os.path.join(self.base, "log"), self.daemon(every)
+        self.addCleanup(plain.remove)
+        plain.start(environment=self.environment([plain.state, plain.output], log))
+        wanted = self.brought_to_its_end(plain)
+        with open(log) as file:
+            count = len(file.readlines())
+
+        def attempt(n, kind):
+            daemon, log = self.daemon(every), os.path.join(self.base, f"{kind}-{n}.log")
+            try:
+                self.meet_fault(daemon, self.environment([daemon.state, daemon.output], log, n, kind))
+                with open(log) as file:
+                    lines = file.read().splitlines()
+                point = lines[n - 1] if n <= len(lines) else "no such call"
+                daemon.start()
+                self.assertEqual(self.brought_to_its_end(daemon), wanted, f"{point}\n{daemon.log()}")
+            finally:
+                daemon.remove()
+        self.try_all(count, attempt)
+
+    def test_each_block_saved(self):
+        self.points("0")
+
+    def test_blocks_saved_together(self):
+        self.points("1h")
+
+
+if __name__ == "__main__":
+    unittest.main()

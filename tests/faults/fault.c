@@ -1,0 +1,207 @@
+/* Makes the n-th file call of a program fail, or kills it there: LD_PRELOAD this. What is counted are calls that make, change, sync, rename or
+ * remove something below some directories, of any thread, those of SQLite among them.
+ *
+ *   FAULT_DIR    the directories, real paths, with colons between; without them nothing is counted
+ *   FAULT_AT     n, from 1 on; 0 only counts
+ *   FAULT_KIND   kill: the process is killed instead of the call; EIO: the call fails; ENOSPC: it fails, and from then on each that takes room
+ *   FAULT_LOG    a file elsewhere that gets a line for each call: its number, its name, the path */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Whether a call takes room on the disk. */
+enum room { NO_ROOM, TAKES_ROOM };
+
+static atomic_long calls;
+static atomic_bool full;
+
+static const char *setting(const char *name)
+{
+	const char *value = getenv(name);
+	return value ? value : "";
+}
+
+static bool is_below(const char *path)
+{
+	for (const char *directory = setting("FAULT_DIR"); *directory;) {
+		size_t length = strcspn(directory, ":");
+		if (length && strncmp(path, directory, length) == 0 && (path[length] == '/' || !path[length])) return true;
+		directory += length + (directory[length] == ':');
+	}
+	return false;
+}
+
+static void log_call(long number, const char *name, const char *path)
+{
+	char line[4400];
+	int length = snprintf(line, sizeof line, "%ld %s %s\n", number, name, path);
+	int fd = (int)syscall(SYS_openat, AT_FDCWD, setting("FAULT_LOG"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	if (fd < 0) return;
+	syscall(SYS_write, fd, line, (size_t)length);
+	syscall(SYS_close, fd);
+}
+
+/* The error number that a call on that path is to fail with; 0 for none. */
+static int fault(const char *name, const char *path, enum room room)
+{
+	if (!is_below(path)) return 0;
+	long number = atomic_fetch_add(&calls, 1) + 1;
+	const char *kind = setting("FAULT_KIND");
+	bool here = number == atol(setting("FAULT_AT"));
+	log_call(number, name, path);
+	if (here && strcmp(kind, "kill") == 0) kill(getpid(), SIGKILL);
+	if (here && strcmp(kind, "EIO") == 0) return EIO;
+	if (here && strcmp(kind, "ENOSPC") == 0) atomic_store(&full, true);
+	return here || (room == TAKES_ROOM && atomic_load(&full)) ? ENOSPC : 0;
+}
+
+static void path_of(int fd, char path[4096])
+{
+	char link[64];
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	ssize_t length = readlink(link, path, 4095);
+	path[length < 0 ? 0 : length] = 0;
+}
+
+static int fault_fd(const char *name, int fd, enum room room)
+{
+	char path[4096];
+	int saved = errno;
+	path_of(fd, path);
+	int number = fault(name, path, room);
+	errno = number ? number : saved;
+	return number;
+}
+
+static int fault_at(const char *name, int directory, const char *path, enum room room)
+{
+	char whole[8400], above[4096] = "";
+	int saved = errno;
+	if (*path != '/' && directory == AT_FDCWD) {
+		if (!getcwd(above, sizeof above)) *above = 0;
+	} else if (*path != '/') {
+		path_of(directory, above);
+	}
+	snprintf(whole, sizeof whole, "%s%s%s", above, *above ? "/" : "", path);
+	int number = fault(name, whole, room);
+	errno = number ? number : saved;
+	return number;
+}
+
+#define REAL(name)                                                                                                                 \
+	static __typeof__(name) *real;                                                                                             \
+	if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+
+/* ---- calls with a descriptor ------------------------------------------------------------------------------------------------- */
+
+#define FD_CALL(name, room, type, parameters, ...)                                                                                 \
+	type name parameters                                                                                                       \
+	{                                                                                                                          \
+		REAL(name);                                                                                                        \
+		return fault_fd(#name, fd, room) ? -1 : real(__VA_ARGS__);                                                         \
+	}
+
+FD_CALL(write, TAKES_ROOM, ssize_t, (int fd, const void *buffer, size_t bytes), fd, buffer, bytes)
+FD_CALL(pwrite, TAKES_ROOM, ssize_t, (int fd, const void *buffer, size_t bytes, off_t offset), fd, buffer, bytes, offset)
+FD_CALL(pwrite64, TAKES_ROOM, ssize_t, (int fd, const void *buffer, size_t bytes, off64_t offset), fd, buffer, bytes, offset)
+FD_CALL(fsync, NO_ROOM, int, (int fd), fd)
+FD_CALL(fdatasync, NO_ROOM, int, (int fd), fd)
+FD_CALL(ftruncate, NO_ROOM, int, (int fd, off_t size), fd, size)
+FD_CALL(ftruncate64, NO_ROOM, int, (int fd, off64_t size), fd, size)
+
+int posix_fallocate(int fd, off_t offset, off_t bytes)
+{
+	REAL(posix_fallocate);
+	int number = fault_fd("posix_fallocate", fd, TAKES_ROOM);
+	return number ? number : real(fd, offset, bytes);
+}
+
+int posix_fallocate64(int fd, off64_t offset, off64_t bytes)
+{
+	REAL(posix_fallocate64);
+	int number = fault_fd("posix_fallocate64", fd, TAKES_ROOM);
+	return number ? number : real(fd, offset, bytes);
+}
+
+/* ---- calls with a path --------------------------------------------------------------------------------------------------------- */
+
+static enum room room_of(int flags)
+{
+	return flags & O_CREAT ? TAKES_ROOM : NO_ROOM;
+}
+
+#define OPEN_MODE(flags)                                                                                                           \
+	mode_t mode = 0;                                                                                                           \
+	if ((flags) & (O_CREAT | __O_TMPFILE)) {                                                                                   \
+		va_list arguments;                                                                                                 \
+		va_start(arguments, flags);                                                                                        \
+		mode = va_arg(arguments, mode_t);                                                                                  \
+		va_end(arguments);                                                                                                 \
+	}
+
+#define OPEN_CALL(name)                                                                                                            \
+	int name(const char *path, int flags, ...)                                                                                 \
+	{                                                                                                                          \
+		REAL(name);                                                                                                        \
+		OPEN_MODE(flags)                                                                                                   \
+		return fault_at(#name, AT_FDCWD, path, room_of(flags)) ? -1 : real(path, flags, mode);                             \
+	}
+
+#define OPENAT_CALL(name)                                                                                                          \
+	int name(int directory, const char *path, int flags, ...)                                                                  \
+	{                                                                                                                          \
+		REAL(name);                                                                                                        \
+		OPEN_MODE(flags)                                                                                                   \
+		return fault_at(#name, directory, path, room_of(flags)) ? -1 : real(directory, path, flags, mode);                 \
+	}
+
+OPEN_CALL(open)
+OPEN_CALL(open64)
+OPENAT_CALL(openat)
+OPENAT_CALL(openat64)
+
+/* openat2 has no function of its own. */
+long syscall(long number, ...)
+{
+	REAL(syscall);
+	va_list arguments;
+	long a[6];
+	va_start(arguments, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(arguments, long);
+	va_end(arguments);
+	if (number == SYS_openat2) {
+		unsigned long long flags;
+		memcpy(&flags, (const void *)a[2], sizeof flags); /* the first field of struct open_how */
+		if (fault_at("openat2", (int)a[0], (const char *)a[1], room_of((int)flags))) return -1;
+	}
+	return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+#define PATH_CALL(name, directory, path, room, type, parameters, ...)                                                              \
+	type name parameters                                                                                                       \
+	{                                                                                                                          \
+		REAL(name);                                                                                                        \
+		return fault_at(#name, directory, path, room) ? -1 : real(__VA_ARGS__);                                            \
+	}
+
+PATH_CALL(rename, AT_FDCWD, to, NO_ROOM, int, (const char *from, const char *to), from, to)
+PATH_CALL(renameat, to_fd, to, NO_ROOM, int, (int from_fd, const char *from, int to_fd, const char *to), from_fd, from, to_fd, to)
+PATH_CALL(renameat2, to_fd, to, NO_ROOM, int, (int from_fd, const char *from, int to_fd, const char *to, unsigned flags), from_fd,
+	  from, to_fd, to, flags)
+PATH_CALL(unlink, AT_FDCWD, path, NO_ROOM, int, (const char *path), path)
+PATH_CALL(unlinkat, fd, path, NO_ROOM, int, (int fd, const char *path, int flags), fd, path, flags)
+PATH_CALL(rmdir, AT_FDCWD, path, NO_ROOM, int, (const char *path), path)
+PATH_CALL(remove, AT_FDCWD, path, NO_ROOM, int, (const char *path), path)
+PATH_CALL(mkdir, AT_FDCWD, path, TAKES_ROOM, int, (const char *path, mode_t mode), path, mode)
+PATH_CALL(mkdirat, fd, path, TAKES_ROOM, int, (int fd, const char *path, mode_t mode), fd, path, mode)
