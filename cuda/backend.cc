@@ -89,6 +89,7 @@ static void set_operations(struct backend_ops *ops)
 	cuda_attention_backward_operations(ops);
 	cuda_attention_forward_operations(ops);
 	cuda_binned_gradient_operations(ops);
+	cuda_compensate_operations(ops);
 	cuda_elementwise_operations(ops);
 	cuda_footprint_operations(ops);
 	cuda_importance_operations(ops);

@@ -121,6 +121,7 @@ void cuda_activation_operations(struct backend_ops *);
 void cuda_attention_backward_operations(struct backend_ops *);
 void cuda_attention_forward_operations(struct backend_ops *);
 void cuda_binned_gradient_operations(struct backend_ops *);
+void cuda_compensate_operations(struct backend_ops *);
 void cuda_elementwise_operations(struct backend_ops *);
 void cuda_footprint_operations(struct backend_ops *);
 void cuda_importance_operations(struct backend_ops *);

@@ -8,7 +8,7 @@ export const GROUPS = [
 		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
 	] },
 	{ title: "Pruning", fields: [
-		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "none"], value: "besa", hint: "How weights are chosen; none evaluates only." },
+		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "sparsegpt", "none"], value: "besa", hint: "How weights are chosen; none evaluates only." },
 		{ pointer: "/sparsity", label: "Sparsity", kind: "number", value: "0.5", hint: "Part of the weights to be zero, 0 to 0.95." },
 		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "N:M as in 2:4, or unstructured." },
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },
@@ -25,6 +25,9 @@ export const GROUPS = [
 		{ pointer: "/besa/learning_rate", label: "AdamW's learning rate", kind: "number", placeholder: "0.01" },
 		{ pointer: "/besa/target", label: "Target", kind: "choice", choices: ["", "block", "dense_stream"], hint: "Whose output a block is to give again: the dense block's on the same inputs, or that of the dense model." },
 		{ pointer: "/besa/parameterization", label: "Parameterization", kind: "choice", choices: ["", "sigmoid", "softmax", "auto"], hint: "Sigmoid reaches sparsities from 0.3776 to 0.6224 only; auto takes it from 0.45 to 0.55 and softmax elsewhere." },
+	] },
+	{ title: "SparseGPT", folded: true, only: "sparsegpt", fields: [
+		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },
 	] },
 	{ title: "Calibration", fields: [
 		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },

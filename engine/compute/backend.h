@@ -69,6 +69,7 @@ struct pattern {
 	int keep, of;
 };
 enum { PATTERN_MOST = 32 };
+enum { FACTOR_TILE = 64, PRUNE_COLUMNS = 128 }; /* the most that `invert_factor` and `prune_columns` take at once */
 
 /* The learnable rates of one block. Candidate d is p_d = (D − 1 − d) / (D − 1): 1, …, 0. */
 struct rates {
@@ -249,6 +250,21 @@ struct backend_ops {
 	 * dy: [T,R], x: [T,C], any float, both the same. W: any float [R,C]. No [R,C] gradient is left in memory. */
 	enum status (*binned_gradient)(struct backend *, struct tensor sums, struct tensor dy, struct tensor x,
 				       struct tensor weight, struct tensor bin, bool shared);
+
+	/* ---- pruning with compensation (SparseGPT, arXiv 2301.00774, Algorithm 1) ------------------------------------------ */
+
+	/* inverse = R⁻¹ of the upper triangular R with a = R·Rᵀ, and negated = −R⁻¹; 0 below the diagonals. All F32 [B,B], B ≤ FACTOR_TILE. a:
+	 * symmetric and positive definite; of it the upper triangle is read. Where it is not positive definite *bad, device I32, becomes 1, and
+	 * the results mean nothing. */
+	enum status (*invert_factor)(struct backend *, struct tensor inverse, struct tensor negated, struct tensor a, void *bad);
+
+	/* Prunes B neighbouring columns, weight F32 [R,B], in place; B ≤ PRUNE_COLUMNS. factor F32 [B,B]: on these columns, the upper
+	 * triangular U with UᵀU = H⁻¹. What goes has the smallest (w / U[j,j])²: without a pattern `zeros` of all R·B as they come; with
+	 * one, which B is a multiple of, in each group as it is when the sweep gets there. Of equal ones the earlier, row by row. What goes
+	 * becomes +0, and its error e = w / U[j,j] changes each later column k of the row: w[k] −= e·U[j,k]. negated_error F32 [R,B] = −e,
+	 * 0 for what stays: times U, it is what the columns beyond these are to get. */
+	enum status (*prune_columns)(struct backend *, struct tensor weight, struct tensor negated_error, struct tensor factor,
+				     int64_t zeros, const struct pattern *);
 
 	/* ---- rates, loss and optimizers (besa.md 1.5, 1.8, 1.9) ----------------------------------------------------------- */
 

@@ -313,6 +313,31 @@ static enum status rank_groups(struct backend *backend, enum importance importan
 	return backend->unchecked.rank_groups(backend, importance, rank, weight, sums, sequences, of);
 }
 
+static enum status invert_factor(struct backend *backend, struct tensor inverse, struct tensor negated, struct tensor a, void *bad)
+{
+	bool fits = typed(a, DTYPE_F32) && a.rows == a.cols && a.rows <= FACTOR_TILE && typed(inverse, DTYPE_F32) &&
+		    same(inverse, a) && typed(negated, DTYPE_F32) && same(negated, a);
+	CHECK(backend, "invert_factor", fits, {"inverse", inverse}, {"negated", negated}, {"a", a});
+	CHECK_POINTER(backend, "invert_factor", bad);
+	return backend->unchecked.invert_factor(backend, inverse, negated, a, bad);
+}
+
+static enum status prune_columns(struct backend *backend, struct tensor weight, struct tensor negated_error, struct tensor factor,
+				 int64_t zeros, const struct pattern *pattern)
+{
+	int64_t n = weight.rows * weight.cols;
+	bool fits = typed(weight, DTYPE_F32) && weight.cols <= PRUNE_COLUMNS && typed(negated_error, DTYPE_F32) &&
+		    same(negated_error, weight) && typed(factor, DTYPE_F32) && sized(factor, weight.cols, weight.cols) &&
+		    n <= UINT32_MAX;
+	CHECK(backend, "prune_columns", fits, {"weight", weight}, {"negated_error", negated_error}, {"factor", factor});
+	bool groups = pattern->of >= 2 && pattern->of <= PATTERN_MOST && weight.cols % pattern->of == 0 && pattern->keep >= 0 &&
+		      pattern->keep <= pattern->of;
+	if (pattern->of ? !groups : zeros < 0 || zeros > n)
+		return error_set(&backend->error, STATUS_INTERNAL, "prune_columns: %lld zeros, or %d of each %d, of [%lld, %lld]",
+				 (long long)zeros, pattern->keep, pattern->of, (long long)weight.rows, (long long)weight.cols);
+	return backend->unchecked.prune_columns(backend, weight, negated_error, factor, zeros, pattern);
+}
+
 static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
 				const void *threshold, bool shared)
 {
@@ -428,6 +453,8 @@ void backend_check_operations(struct backend *backend)
 	PUT(column_norms);
 	PUT(rank_rows);
 	PUT(rank_groups);
+	PUT(invert_factor);
+	PUT(prune_columns);
 	PUT(bin_ranks);
 	PUT(mask_weights);
 	PUT(binned_gradient);

@@ -9,7 +9,6 @@
 #define METHOD_NAME(enumerator, name, ...) #name,
 const char *const spec_method_names[] = {METHODS(METHOD_NAME) "none", NULL};
 static const char *const precision_names[] = {"auto", "f32", "bf16", NULL};
-static const char *const later_methods[] = {"sparsegpt", NULL};
 
 static void parse_output(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
 {
@@ -106,7 +105,6 @@ static const struct spec_row rows[] = {
 		.kind = SPEC_CHOICE,
 		SPEC_AT(struct spec, method),
 		.names = spec_method_names,
-		.later = later_methods,
 		.help = "how weights are chosen; `none` evaluates only",
 		.group = "Pruning",
 		.label = "Method",
@@ -143,7 +141,8 @@ static const struct spec_row rows[] = {
 		.hint = "N:M as in 2:4, or unstructured.",
 		.pattern = "^(unstructured|[1-9][0-9]?:[1-9][0-9]?)$",
 		.example = "2:4",
-		.option = {"pattern", "N:M", .help = "keep N of each M neighbouring weights, as in 2:4"},
+		.option = {"pattern", "PATTERN",
+			   .help = "unstructured, or N and M with a colon between; N of each M neighbours stay"},
 	},
 	{.key = "besa", .kind = SPEC_SECTION, SPEC_AT(struct spec, besa), .section = &method_besa_settings, .late = true},
 	METHOD_SETTINGS(SETTINGS_ROW) /* of methods that have some */

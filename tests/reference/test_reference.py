@@ -130,6 +130,17 @@ class Reference(unittest.TestCase):
                     kept = [j for j in range(i, i + 4) if row[j]]
                     self.assertEqual([row[j] for j in kept], [before[j] for j in kept])
 
+    def test_sparsegpt(self):
+        for name, spec in (("50", {"sparsity": 0.5}), ("60", {"sparsity": 0.6}), ("70", {"sparsity": 0.7}), ("24", {"pattern": "2:4"})):
+            with self.subTest(name):
+                expected = reference(f"sgpt-{name}")
+                report = self.run_job(f"sparsegpt-{name}", method="sparsegpt", **spec)
+                self.close(self.perplexity(report), expected["pruned_perplexity"], 0.01)
+                for block, wanted in zip(report["blocks"], expected["blocks"], strict=True):
+                    self.close(block["reconstruction"], wanted["reconstruction"], 0.02)
+                self.exact(report, 100 * expected["sparsity"])
+        self.two_of_four("sparsegpt-24")
+
     def test_besa_by_row(self):
         report = self.besa(50)
         self.assertLess(self.perplexity(report), reference("besa-row-50-d5")["pruned_perplexity"] * 1.005)

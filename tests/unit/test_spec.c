@@ -285,8 +285,8 @@ static void test_fields(void **state)
 		{"\"output\":\"{user}\"", "/output", "{date} and {id}"},
 		{"\"output\":\"{id\"", "/output", "{date} and {id}"},
 		{"\"overwrite\":1", "/overwrite", "true or false"},
-		{"\"method\":\"sparsegpt\"", "/method", "not supported by this version"},
-		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, none"},
+		{"\"method\":\"sparsegpt\",\"sparsegpt\":{\"dampening\":0}", "/sparsegpt/dampening", "number"},
+		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, sparsegpt, none"},
 		{"\"pattern\":\"2:4\"", "/pattern", "the method besa takes none"},
 		{"\"pattern\":5", "/pattern", "must be a string"},
 		{"\"pattern\":\"dense\",\"method\":\"wanda\"", "/pattern", "must be \"unstructured\" or N:M"},
@@ -475,8 +475,8 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
 	const char *known =
-		"name, model, output, overwrite, method, sparsity, pattern, besa, quantization, calibration, evaluation, "
-		"progress, notify, precision, priority, timeout_seconds";
+		"name, model, output, overwrite, method, sparsity, pattern, besa, sparsegpt, quantization, calibration, "
+		"evaluation, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }

@@ -117,6 +117,7 @@ static void set_operations(struct backend_ops *ops)
 	ops->sync = cpu_sync;
 	ops->memory = cpu_memory;
 	cpu_attention_operations(ops);
+	cpu_compensate_operations(ops);
 	cpu_gradient_operations(ops);
 	cpu_layer_operations(ops);
 	cpu_learn_operations(ops);
@@ -128,7 +129,7 @@ static void set_operations(struct backend_ops *ops)
 #define KERNELS(isa)                                                                                                               \
 	{                                                                                                                          \
 #isa, &layer_kernels_##isa, &route_kernels_##isa, &attention_kernels_##isa, &prune_kernels_##isa,                  \
-			&gradient_kernels_##isa, &learn_kernels_##isa                                                              \
+			&compensate_kernels_##isa, &gradient_kernels_##isa, &learn_kernels_##isa                                   \
 	}
 static const struct cpu_kernels kernels_v2 = KERNELS(v2), kernels_v3 = KERNELS(v3), kernels_v4 = KERNELS(v4);
 

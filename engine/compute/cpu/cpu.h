@@ -51,6 +51,7 @@ void cpu_matmul_release(struct cpu_backend *);
 
 /* Each sets the operations of the file of that name. */
 void cpu_attention_operations(struct backend_ops *);
+void cpu_compensate_operations(struct backend_ops *);
 void cpu_gradient_operations(struct backend_ops *);
 void cpu_layer_operations(struct backend_ops *);
 void cpu_learn_operations(struct backend_ops *);

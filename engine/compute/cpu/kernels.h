@@ -115,12 +115,21 @@ struct learn_kernels {
 	void (*adamw)(const struct adamw *, float *theta, float *m, float *v, const float *gradient, int64_t first, int64_t last);
 };
 
+struct compensate_kernels {
+	/* scores [R,B] = the bits of (w / U[j,j])², for the rows [first, last). */
+	void (*score)(uint32_t *scores, const struct tensor *weight, const struct tensor *factor, int64_t first, int64_t last);
+	/* prune_columns on the rows [first, last); gone [R,B]: what goes, which it finds itself where there is a pattern. */
+	void (*sweep)(const struct tensor *weight, const struct tensor *negated_error, const struct tensor *factor, uint8_t *gone,
+		      const struct pattern *, int64_t first, int64_t last);
+};
+
 struct cpu_kernels {
 	const char *isa;
 	const struct layer_kernels *layer;
 	const struct route_kernels *route;
 	const struct attention_kernels *attention;
 	const struct prune_kernels *prune;
+	const struct compensate_kernels *compensate;
 	const struct gradient_kernels *gradient;
 	const struct learn_kernels *learn;
 };
@@ -130,6 +139,7 @@ struct cpu_kernels {
 	extern const struct route_kernels route_kernels_##isa;                                                                     \
 	extern const struct attention_kernels attention_kernels_##isa;                                                             \
 	extern const struct prune_kernels prune_kernels_##isa;                                                                     \
+	extern const struct compensate_kernels compensate_kernels_##isa;                                                           \
 	extern const struct gradient_kernels gradient_kernels_##isa;                                                               \
 	extern const struct learn_kernels learn_kernels_##isa;
 CPU_DECLARE_KERNELS(v2)

@@ -1,0 +1,118 @@
+/* Pruning with compensation: what SparseGPT takes beside products. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/compute/cpu/cpu.h"
+
+/* ---- the inverse of a factor ------------------------------------------------------------------------------------------------------ */
+
+/* r = the upper triangular R with a = R·Rᵀ, from its last column to its first; false where a pivot is not positive. */
+static bool factorize(double (*r)[FACTOR_TILE], const struct tensor *a)
+{
+	const float *values = a->data;
+	for (int64_t j = a->rows - 1; j >= 0; j--) {
+		for (int64_t i = j; i >= 0; i--) {
+			double sum = values[i * a->stride + j];
+			for (int64_t k = j + 1; k < a->rows; k++)
+				sum -= r[i][k] * r[j][k];
+			if (i < j)
+				r[i][j] = sum / r[j][j];
+			else if (sum > 0)
+				r[j][j] = sqrt(sum);
+			else
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Column j of R⁻¹. */
+static void solve_column(double *v, double (*r)[FACTOR_TILE], int64_t j)
+{
+	v[j] = 1 / r[j][j];
+	for (int64_t i = j - 1; i >= 0; i--) {
+		double sum = 0;
+		for (int64_t k = i + 1; k <= j; k++)
+			sum -= r[i][k] * v[k];
+		v[i] = sum / r[i][i];
+	}
+}
+
+static enum status invert_factor(struct backend *backend, struct tensor inverse, struct tensor negated, struct tensor a, void *bad)
+{
+	double r[FACTOR_TILE][FACTOR_TILE], v[FACTOR_TILE];
+	float *to = inverse.data, *minus = negated.data;
+	(void)backend;
+	if (!factorize(r, &a)) {
+		*(int32_t *)bad = 1;
+		return STATUS_OK;
+	}
+	for (int64_t j = 0; j < a.rows; j++) {
+		solve_column(v, r, j);
+		for (int64_t i = 0; i < a.rows; i++) {
+			to[i * inverse.stride + j] = i <= j ? (float)v[i] : 0;
+			minus[i * negated.stride + j] = i <= j ? (float)-v[i] : 0;
+		}
+	}
+	return STATUS_OK;
+}
+
+/* ---- columns ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Marks the `count` smallest of n scores, the earlier of equal ones. They are bits of non-negative floats: the larger, the larger. */
+static void mark_smallest(struct cpu_backend *cpu, uint8_t *gone, const uint32_t *score, int64_t n, int64_t count)
+{
+	enum { BITS = 11, DIGITS = 1 << BITS };
+	uint32_t limit = 0;
+	int64_t left = count; /* of those that begin as `limit` does */
+	for (int shift = 2 * BITS; shift >= 0; shift -= BITS) {
+		int64_t of_digit[DIGITS] = {0};
+		uint32_t digit = 0;
+#pragma omp parallel for num_threads(cpu_threads(cpu, n)) reduction(+ : of_digit[:DIGITS])
+		for (int64_t i = 0; i < n; i++)
+			if ((uint64_t)(score[i] ^ limit) >> (shift + BITS) == 0) of_digit[score[i] >> shift & (DIGITS - 1)]++;
+		while (digit < DIGITS - 1 && left > of_digit[digit])
+			left -= of_digit[digit++];
+		limit |= digit << shift;
+	}
+#pragma omp parallel for num_threads(cpu_threads(cpu, n))
+	for (int64_t i = 0; i < n; i++)
+		gone[i] = score[i] < limit;
+	for (int64_t i = 0; i < n && left > 0; i++) {
+		if (score[i] != limit) continue;
+		gone[i] = 1;
+		left--;
+	}
+}
+
+static enum status prune_columns(struct backend *backend, struct tensor weight, struct tensor negated_error, struct tensor factor,
+				 int64_t zeros, const struct pattern *pattern)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	const struct compensate_kernels *kernels = cpu->kernels->compensate;
+	int64_t n = weight.rows * weight.cols;
+	void *scratch;
+	TRY(cpu_scratch(cpu, "prune_columns", (size_t)n * (sizeof(uint32_t) + 1), &scratch));
+	uint32_t *score = scratch;
+	uint8_t *gone = (uint8_t *)(score + n);
+	if (!pattern->of) {
+#pragma omp parallel num_threads(cpu_threads(cpu, n))
+		{
+			struct share rows = cpu_share(weight.rows, 1);
+			kernels->score(score, &weight, &factor, rows.first, rows.last);
+		}
+		mark_smallest(cpu, gone, score, n, zeros);
+	}
+#pragma omp parallel num_threads(cpu_threads(cpu, n *weight.cols))
+	{
+		struct share rows = cpu_share(weight.rows, 1);
+		kernels->sweep(&weight, &negated_error, &factor, gone, pattern, rows.first, rows.last);
+	}
+	return STATUS_OK;
+}
+
+void cpu_compensate_operations(struct backend_ops *ops)
+{
+	ops->invert_factor = invert_factor;
+	ops->prune_columns = prune_columns;
+}

@@ -1,0 +1,151 @@
+/* Blocked by tiles of FACTOR_TILE columns. With R upper triangular and G + λ·1 = R·Rᵀ, U is R⁻¹: R is found from the last tile to the first,
+ *
+ *   R[k,k] from what is left of the tile;  R[i,k] = A[i,k]·R[k,k]⁻ᵀ;  A[i,j] −= R[i,k]·R[j,k]ᵀ        for i, j < k
+ *
+ * and overwrites the Gram matrix; then U from the first to the last, U[k,k] = R[k,k]⁻¹ and U[0:k,k] = −U[0:k,0:k]·R[0:k,k]·U[k,k]. */
+#include "engine/methods/sparsegpt/factor.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+static enum status allocate(struct backend *backend, struct tensor *tensor, int64_t rows, int64_t cols)
+{
+	*tensor = tensor_make(NULL, rows, cols, DTYPE_F32);
+	return backend->ops->alloc(backend, tensor_bytes(tensor), &tensor->data);
+}
+
+static enum status allocate_all(struct factor *f)
+{
+	struct backend *backend = f->backend;
+	f->host = malloc((size_t)f->cols * sizeof *f->host);
+	if (!f->host) return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for a diagonal of %" PRId64, f->cols);
+	f->u = tensor_padded(NULL, f->cols, f->cols, DTYPE_F32);
+	TRY(backend->ops->alloc(backend, tensor_room(&f->u), &f->u.data));
+	TRY(allocate(backend, &f->negated, f->cols, FACTOR_TILE));
+	TRY(allocate(backend, &f->column, f->cols, FACTOR_TILE));
+	TRY(allocate(backend, &f->minus, f->cols, FACTOR_TILE));
+	TRY(allocate(backend, &f->diagonal, f->cols, 1));
+	return backend->ops->alloc(backend, sizeof(int32_t), &f->bad);
+}
+
+enum status factor_create(struct backend *backend, int64_t cols, struct factor *ret, struct error *err)
+{
+	struct factor factor = {.backend = backend, .cols = cols};
+	enum status status = allocate_all(&factor);
+	if (status != STATUS_OK) {
+		*err = backend->error;
+		factor_release(&factor);
+		return status;
+	}
+	*ret = factor;
+	return STATUS_OK;
+}
+
+void factor_release(struct factor *f)
+{
+	if (!f->backend) return;
+	const struct tensor *tensors[] = {&f->u, &f->negated, &f->column, &f->minus, &f->diagonal};
+	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+		f->backend->ops->release(f->backend, tensors[i]->data);
+	f->backend->ops->release(f->backend, f->bad);
+	free(f->host);
+	*f = (struct factor){0};
+}
+
+/* [rows, cols] of a matrix from (row, col) on. */
+static struct tensor part(struct tensor matrix, int64_t row, int64_t rows, int64_t col, int64_t cols)
+{
+	return tensor_cols(tensor_rows(matrix, row, rows), col, cols);
+}
+
+/* The diagonal as a column: its elements lie a row and one apart. */
+static struct tensor diagonal_of(struct tensor matrix)
+{
+	return (struct tensor){matrix.data, matrix.rows, 1, matrix.stride + 1, matrix.dtype};
+}
+
+static enum status add_to_diagonal(struct factor *f, struct tensor matrix, double value)
+{
+	struct backend *backend = f->backend;
+	struct tensor values = tensor_rows(f->diagonal, 0, matrix.rows);
+	for (int64_t i = 0; i < matrix.rows; i++)
+		f->host[i] = (float)value;
+	TRY(backend->ops->upload(backend, values.data, f->host, tensor_bytes(&values)));
+	return backend->ops->add(backend, diagonal_of(matrix), values);
+}
+
+static enum status mean_of_diagonal(struct factor *f, struct tensor matrix, double *ret)
+{
+	struct backend *backend = f->backend;
+	struct tensor values = tensor_rows(f->diagonal, 0, matrix.rows);
+	double sum = 0;
+	TRY(backend->ops->convert(backend, values, diagonal_of(matrix)));
+	TRY(backend->ops->download(backend, f->host, values.data, tensor_bytes(&values)));
+	for (int64_t i = 0; i < matrix.rows; i++)
+		sum += f->host[i];
+	*ret = sum / (double)matrix.rows;
+	return STATUS_OK;
+}
+
+/* R of a, in place above the tiles of its diagonal; these, inverted, in u, and negated. */
+static enum status factorize(struct factor *f, struct tensor a)
+{
+	struct backend *backend = f->backend;
+	const struct backend_ops *ops = backend->ops;
+	for (int64_t k = (a.rows - 1) / FACTOR_TILE * FACTOR_TILE; k >= 0; k -= FACTOR_TILE) {
+		int64_t n = a.rows - k < FACTOR_TILE ? a.rows - k : FACTOR_TILE;
+		struct tensor tile = part(a, k, n, k, n), above = part(a, 0, k, k, n), inverse = part(f->u, k, n, k, n);
+		struct tensor negated = part(f->negated, k, n, 0, n), column = part(f->column, 0, k, 0, n),
+			      minus = part(f->minus, 0, k, 0, n);
+		TRY(ops->invert_factor(backend, inverse, negated, tile, f->bad));
+		if (k == 0) break;
+		TRY(ops->matmul(backend, column, above, false, inverse, true, false));
+		TRY(ops->matmul(backend, minus, above, false, negated, true, false));
+		TRY(ops->convert(backend, above, column));
+		TRY(ops->matmul(backend, part(a, 0, k, 0, k), minus, false, column, true, true));
+	}
+	return STATUS_OK;
+}
+
+/* What is right of the tiles on u's diagonal, from R in `a`. */
+static enum status invert(struct factor *f, struct tensor a)
+{
+	struct backend *backend = f->backend;
+	for (int64_t k = FACTOR_TILE; k < a.rows; k += FACTOR_TILE) {
+		int64_t n = a.rows - k < FACTOR_TILE ? a.rows - k : FACTOR_TILE;
+		struct tensor column = part(f->column, 0, k, 0, n);
+		TRY(backend->ops->matmul(backend, column, part(a, 0, k, k, n), false, part(f->negated, k, n, 0, n), false, false));
+		TRY(backend->ops->matmul(backend, part(f->u, 0, k, k, n), part(f->u, 0, k, 0, k), false, column, false, false));
+	}
+	return STATUS_OK;
+}
+
+/* One try; *ret_good says whether the matrix was positive definite. */
+static enum status try_factor(struct factor *f, struct tensor gram, bool *ret_good)
+{
+	struct backend *backend = f->backend;
+	int32_t bad = 0;
+	TRY(backend->ops->zero(backend, f->u.data, tensor_room(&f->u)));
+	TRY(backend->ops->zero(backend, f->bad, sizeof bad));
+	TRY(factorize(f, gram));
+	TRY(backend->ops->download(backend, &bad, f->bad, sizeof bad));
+	*ret_good = !bad;
+	return bad ? STATUS_OK : invert(f, gram);
+}
+
+enum status factor_compute(struct factor *f, struct tensor gram, double dampening)
+{
+	struct backend *backend = f->backend;
+	double mean;
+	bool good = false;
+	TRY(mean_of_diagonal(f, gram, &mean));
+	if (!isfinite(mean)) return error_set(&backend->error, STATUS_NUMERIC, "the Gram matrix of the inputs is not finite");
+	TRY(add_to_diagonal(f, gram, mean > 0 ? dampening * mean : 1));
+	TRY(try_factor(f, gram, &good));
+	return good ? STATUS_OK
+		    : error_set(&backend->error, STATUS_NUMERIC,
+				"the Gram matrix of the inputs is not positive definite with a dampening of %g; a larger "
+				"'sparsegpt.dampening' helps",
+				dampening);
+}

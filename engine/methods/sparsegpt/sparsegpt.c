@@ -1,0 +1,184 @@
+/* SparseGPT (Frantar and Alistarh, arXiv 2301.00774): a linear is pruned column by column, and what each weight that goes leaves as an
+ * error of the outputs, on the calibration, is made up for by the weights to its right. Which go is chosen 128 columns at a time, over all
+ * rows of a linear, by the error that each would leave. Weights change: no mask is left but their zeros. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/methods/method.h"
+#include "engine/methods/sparsegpt/factor.h"
+#include "engine/methods/sparsegpt/settings.h"
+#include "engine/spec/sections.h"
+
+struct sparsegpt {
+	struct method_setup setup;
+	double dampening;
+	struct tensor *gram; /* per product: F32 [C,C], XᵀX over all tokens that it has seen */
+	struct factor factor;
+	struct tensor weight, error; /* F32: of the largest linear; [its rows, PRUNE_COLUMNS] */
+};
+
+static const struct block_layout *layout_of(const struct sparsegpt *s)
+{
+	return &s->setup.block->layout;
+}
+
+static struct backend *backend_of(const struct sparsegpt *s)
+{
+	return s->setup.block->backend;
+}
+
+static void destroy(void *method)
+{
+	struct sparsegpt *s = method;
+	if (!s) return;
+	struct backend *backend = backend_of(s);
+	for (int i = 0; s->gram && i < layout_of(s)->n_products; i++)
+		backend->ops->release(backend, s->gram[i].data);
+	free(s->gram);
+	factor_release(&s->factor);
+	backend->ops->release(backend, s->weight.data);
+	backend->ops->release(backend, s->error.data);
+	free(s);
+}
+
+static enum status allocate(struct sparsegpt *s)
+{
+	const struct block_layout *layout = layout_of(s);
+	struct backend *backend = backend_of(s);
+	int64_t largest = 0, rows = 0;
+	for (int i = 0; i < layout->n_products; i++) {
+		struct tensor *gram = &s->gram[i];
+		*gram = tensor_padded(NULL, layout->products[i].cols, layout->products[i].cols, DTYPE_F32);
+		TRY(backend->ops->alloc(backend, tensor_room(gram), &gram->data));
+	}
+	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
+		if (linear->rows * linear->cols > largest) largest = linear->rows * linear->cols;
+		if (linear->rows > rows) rows = linear->rows;
+	}
+	s->weight = tensor_make(NULL, 1, largest, DTYPE_F32);
+	s->error = tensor_make(NULL, rows, PRUNE_COLUMNS, DTYPE_F32);
+	TRY(backend->ops->alloc(backend, tensor_bytes(&s->weight), &s->weight.data));
+	return backend->ops->alloc(backend, tensor_bytes(&s->error), &s->error.data);
+}
+
+static int64_t most_columns(const struct block_layout *layout)
+{
+	int64_t most = 0;
+	for (int f = 0; f < FUSED_COUNT; f++)
+		if (layout->fused_cols[f] > most) most = layout->fused_cols[f];
+	return most;
+}
+
+static enum status create(const struct method_setup *setup, void **ret, struct error *err)
+{
+	struct sparsegpt *s = calloc(1, sizeof *s);
+	if (!s) return error_set(err, STATUS_NO_MEMORY, "no memory for a method");
+	s->setup = *setup;
+	const struct sparsegpt_settings *settings = spec_settings(setup->spec, &method_sparsegpt_settings);
+	s->dampening = settings->dampening;
+	s->gram = calloc((size_t)layout_of(s)->n_products, sizeof *s->gram);
+	enum status status = s->gram ? allocate(s) : error_set(&backend_of(s)->error, STATUS_NO_MEMORY, "no memory for a method");
+	if (status != STATUS_OK)
+		*err = backend_of(s)->error;
+	else
+		status = factor_create(backend_of(s), most_columns(layout_of(s)), &s->factor, err);
+	if (status == STATUS_OK)
+		*ret = s;
+	else
+		destroy(s);
+	return status;
+}
+
+/* ---- what a pass shows -------------------------------------------------------------------------------------------------------------- */
+
+static enum status begin(void *method)
+{
+	struct sparsegpt *s = method;
+	for (int i = 0; i < layout_of(s)->n_products; i++)
+		TRY(backend_of(s)->ops->zero(backend_of(s), s->gram[i].data, tensor_room(&s->gram[i])));
+	return STATUS_OK;
+}
+
+static enum status observe(void *method, int product, struct tensor x)
+{
+	struct sparsegpt *s = method;
+	return backend_of(s)->ops->matmul(backend_of(s), s->gram[product], x, true, x, false, true);
+}
+
+/* ---- a linear ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Columns that are pruned at a time: whole groups of a pattern. */
+static int64_t columns_at_once(const struct pattern *pattern)
+{
+	return pattern->of ? PRUNE_COLUMNS - PRUNE_COLUMNS % pattern->of : PRUNE_COLUMNS;
+}
+
+/* Of weights [rows, cols], `zeros` go where there is no pattern: each batch of columns gets its share. */
+static enum status sweep(struct sparsegpt *s, struct tensor weight, int64_t zeros)
+{
+	struct backend *backend = backend_of(s);
+	const struct pattern *pattern = &s->setup.spec->pattern;
+	int64_t cols = weight.cols, step = columns_at_once(pattern), done = 0;
+	for (int64_t first = 0; first < cols; first += step) {
+		int64_t n = cols - first < step ? cols - first : step, next = first + n;
+		int64_t share = llround((double)zeros * (double)next / (double)cols) - done;
+		struct tensor error = tensor_cols(tensor_rows(s->error, 0, weight.rows), 0, n);
+		TRY(backend->ops->prune_columns(backend, tensor_cols(weight, first, n), error,
+						factor_part(&s->factor, first, n, first, n), share, pattern));
+		done += share;
+		if (next == cols) break;
+		TRY(backend->ops->matmul(backend, tensor_cols(weight, next, cols - next), error, false,
+					 factor_part(&s->factor, first, n, next, cols - next), false, true));
+	}
+	return STATUS_OK;
+}
+
+static enum status prune_linear(struct sparsegpt *s, const struct linear *linear, int64_t zeros)
+{
+	struct backend *backend = backend_of(s);
+	struct tensor stored = tensor_rows(s->setup.block->weight[linear->fused], linear->first, linear->rows);
+	struct tensor weight = tensor_make(s->weight.data, linear->rows, linear->cols, DTYPE_F32);
+	TRY(backend->ops->convert(backend, weight, stored));
+	TRY(sweep(s, weight, zeros));
+	return backend->ops->convert(backend, stored, weight);
+}
+
+/* All linears of a product, which share its inputs. `params` counts the weights of the block so far, *done their zeros: together they come to
+ * the block's target exactly. */
+static enum status prune_product(struct sparsegpt *s, int product, int64_t *params, int64_t *done)
+{
+	const struct block_layout *layout = layout_of(s);
+	TRY(factor_compute(&s->factor, s->gram[product], s->dampening));
+	for (int i = 0; i < layout->n_linears; i++) {
+		const struct linear *linear = &layout->linears[i];
+		if (linear->product != product) continue;
+		*params += linear->rows * linear->cols;
+		int64_t zeros = llround(s->setup.spec->sparsity * (double)*params) - *done;
+		TRY(prune_linear(s, linear, zeros));
+		*done += zeros;
+	}
+	return STATUS_OK;
+}
+
+static enum status prune(void *method, const struct block_task *task, struct block_outcome *outcome, struct error *err)
+{
+	struct sparsegpt *s = method;
+	const struct block_layout *layout = layout_of(s);
+	int64_t params = 0, zeros = 0;
+	TRY(task->ranked(task->context, err));
+	for (int i = 0; i < layout->n_products; i++) {
+		if (atomic_load_explicit(s->setup.stop, memory_order_relaxed))
+			return error_set(err, STATUS_CANCELLED, "stopped while pruning");
+		if (prune_product(s, i, &params, &zeros) != STATUS_OK) {
+			*err = backend_of(s)->error;
+			return err->status;
+		}
+	}
+	for (int64_t r = 0; r < layout->rows; r++)
+		outcome->rates[r] = (float)s->setup.spec->sparsity;
+	return STATUS_OK;
+}
+
+const struct method method_sparsegpt = {.create = create, .destroy = destroy, .begin = begin, .observe = observe, .prune = prune};
