@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/place.h"
 #include "engine/spec/paths.h"
 
 /* ---- values in a struct -------------------------------------------------------------------------------------------------- */
@@ -289,4 +288,23 @@ void spec_section_free(const struct spec_section *section, void *at)
 		for (int k = 0; row->kind == SPEC_LIST && k < *count_at(row, at); k++)
 			spec_section_free(row->section, element_at(row, at, k));
 	}
+}
+
+/* ---- where it leads ------------------------------------------------------------------------------------------------------ */
+
+bool spec_section_places(const struct spec *spec, const struct spec_section *section, const void *at, spec_visit *visit,
+			 void *context)
+{
+	bool on = true;
+	for (int i = 0; i < section->n_rows && on; i++) {
+		const struct spec_row *row = &section->rows[i];
+		const void *settings = row->kind == SPEC_SETTINGS ? spec_settings(spec, row->section) : NULL;
+		bool is_place = (row->kind == SPEC_FILE || row->kind == SPEC_MODEL) && !row->lent && *text_at(row, at);
+		if (is_place) on = visit(context, row->kind == SPEC_MODEL, *text_at(row, at), place_at(row, at));
+		if (settings) on = spec_section_places(spec, row->section, settings, visit, context);
+		if (row->kind == SPEC_SECTION) on = spec_section_places(spec, row->section, value_at(row, at), visit, context);
+		for (int k = 0; row->kind == SPEC_LIST && k < *count_at(row, at) && on; k++)
+			on = spec_section_places(spec, row->section, element_at(row, at, k), visit, context);
+	}
+	return on;
 }

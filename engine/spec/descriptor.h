@@ -14,6 +14,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/place.h"
 #include "engine/spec/fields.h"
 #include "engine/spec/spec.h"
 
@@ -126,6 +127,11 @@ void spec_section_parse(struct spec_parser *, const struct fields *, const struc
 bool spec_section_print(const struct spec *spec, const struct spec_section *, const void *at, cJSON *object);
 
 void spec_section_free(const struct spec_section *, void *at);
+
+/* Calls `visit` with each file and model that the section names, as the client wrote it and where it lies, until it returns false;
+ * false then. `spec` as in spec_section_print. */
+typedef bool spec_visit(void *context, bool model, const char *text, const struct place *);
+bool spec_section_places(const struct spec *spec, const struct spec_section *, const void *at, spec_visit *visit, void *context);
 
 /* A copy of `text`, or NULL; notes where there is no memory. */
 char *spec_copy(struct spec_parser *, const char *text);

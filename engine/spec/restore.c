@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/spec/sections.h"
+
 static const char *const kinds[] = {"data", "model"};
 
 static enum status no_memory(struct error *err)
@@ -10,10 +12,11 @@ static enum status no_memory(struct error *err)
 	return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
 }
 
-/* Notes where `name` leads; false without memory. */
-static bool keep(cJSON *places, const char *name, const struct place *place)
+/* Notes where `name` leads in the object of its kind; false without memory. */
+static bool keep(void *kept, bool model, const char *name, const struct place *place)
 {
-	if (!name || !place->path || cJSON_HasObjectItem(places, name)) return true;
+	cJSON *places = cJSON_GetObjectItemCaseSensitive(kept, kinds[model]);
+	if (!place->path || cJSON_HasObjectItem(places, name)) return true;
 	cJSON *json = cJSON_AddObjectToObject(places, name);
 	return json && (!place->root || cJSON_AddStringToObject(json, "root", place->root)) &&
 	       cJSON_AddStringToObject(json, "path", place->path);
@@ -23,13 +26,7 @@ cJSON *spec_places(const struct spec *spec)
 {
 	cJSON *json = cJSON_CreateObject(), *model = cJSON_AddObjectToObject(json, kinds[true]),
 	      *data = cJSON_AddObjectToObject(json, kinds[false]);
-	bool ok = model && data && keep(model, spec->model, &spec->model_place);
-	for (int i = 0; i < spec->calibration.n_sources; i++)
-		ok = ok && keep(data, spec->calibration.sources[i].path, &spec->calibration.sources[i].place);
-	for (int i = 0; i < spec->n_perplexity; i++)
-		ok = ok && keep(data, spec->perplexity[i].path, &spec->perplexity[i].place);
-	for (int i = 0; i < spec->n_tasks; i++)
-		ok = ok && keep(data, spec->tasks[i].path, &spec->tasks[i].place);
+	bool ok = model && data && spec_section_places(spec, &spec_top, spec, keep, json);
 	if (ok) return json;
 	cJSON_Delete(json);
 	return NULL;

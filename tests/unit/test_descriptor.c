@@ -226,13 +226,43 @@ static void test_settings_of_a_method(void **state)
 	}
 }
 
+/* ---- where a spec leads ---------------------------------------------------------------------------------------------------- */
+
+struct visits {
+	char names[256];
+	int left;
+};
+
+static bool visit(void *context, bool model, const char *text, const struct place *place)
+{
+	struct visits *visits = context;
+	snprintf(visits->names + strlen(visits->names), sizeof visits->names - strlen(visits->names), "%s:%s:%s ",
+		 model ? "model" : "data", text, place->path);
+	return --visits->left > 0;
+}
+
+static void test_places(void **state)
+{
+	(void)state;
+	struct spec spec = {.model = "m", .model_place = PLACE("M"), .n_perplexity = 2, .n_tasks = 1};
+	spec.calibration.n_sources = 2;
+	spec.calibration.sources[0] = (struct source){.path = "a", .place = PLACE("A")};
+	spec.calibration.sources[1] = (struct source){.path = "b", .place = PLACE("B")};
+	spec.perplexity[1] = (struct dataset){.path = "c", .place = PLACE("C")}; /* the first has no path: it was wrong */
+	spec.tasks[0] = (struct task){.path = "d", .place = PLACE("D")};
+	struct visits all = {.left = 9}, some = {.left = 2};
+	assert_true(spec_section_places(&spec, &spec_top, &spec, visit, &all));
+	assert_string_equal(all.names, "model:m:M data:a:A data:b:B data:c:C data:d:D ");
+	assert_false(spec_section_places(&spec, &spec_top, &spec, visit, &some));
+	assert_string_equal(some.names, "model:m:M data:a:A ");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_given),
-		cmocka_unit_test(test_problems),
-		cmocka_unit_test(test_settings_of_a_method),
+		cmocka_unit_test(test_defaults), cmocka_unit_test(test_given),
+		cmocka_unit_test(test_problems), cmocka_unit_test(test_settings_of_a_method),
+		cmocka_unit_test(test_places),
 	};
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
