@@ -7,7 +7,7 @@ EMULATED_OBJECTS := $(EMULATED_SOURCES:%=$(EMULATED)/%.o)
 # Not under a sanitizer: it does not follow the emulator's coroutines.
 ifndef SANITIZE
 EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
-                      $(filter-out $(patsubst %,tests/backend/test_%.c,block rewritten tasks),$(wildcard tests/backend/test_*.c))) \
+                      $(filter-out $(patsubst %,tests/backend/test_%.c,block held_steps rewritten tasks),$(wildcard tests/backend/test_*.c))) \
                     $(patsubst tests/cuda/test_%.c,$(EMULATED)/test_cuda_%,$(wildcard tests/cuda/test_*.c)) \
                     $(EMULATED)/test_cuda_fault_drill $(EMULATED)/besad
 endif
