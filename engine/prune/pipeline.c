@@ -84,7 +84,8 @@ static void note_save(struct pipeline *pl)
 	pl->last_save = monotonic_seconds();
 }
 
-/* The caller's commit of `last`, which is written, behind the last step of (1) where it is to be saved. */
+/* The last step of (1) for `last`, which is written, where it is to be saved, and the caller's commit. One that is committed again is compared
+ * first: what differs is not saved (5). */
 static enum status commit(struct pipeline *pl, struct error *err)
 {
 	const struct pruning *p = pl->p;
@@ -92,9 +93,11 @@ static enum status commit(struct pipeline *pl, struct error *err)
 	cJSON *data = block_result_json(result, &pl->block->layout, p->job->spec, (int)p->model->config.layers,
 					p->savepoint->probe_dense);
 	cJSON_AddItemToArray(p->savepoint->blocks, cJSON_Duplicate(data, true));
-	enum status status = pl->save ? savepoint_save(p->savepoint, p->spec_json, err) : STATUS_OK;
 	struct event event = event_block_finished(data);
-	if (status == STATUS_OK) status = p->sink->commit_block(p->sink->context, result->index, &event, err);
+	bool again = result->index < p->job->blocks_done;
+	enum status status = again ? p->sink->commit_block(p->sink->context, result->index, &event, err) : STATUS_OK;
+	if (status == STATUS_OK && pl->save) status = savepoint_save(p->savepoint, p->spec_json, err);
+	if (status == STATUS_OK && !again) status = p->sink->commit_block(p->sink->context, result->index, &event, err);
 	cJSON_Delete(event.data);
 	if (status != STATUS_OK) return status;
 	pl->done = result->index + 1;

@@ -16,7 +16,8 @@
  *       saved is committed right behind the savepoint.
  *   (5) So there are at most as many commits as the savepoint has blocks, less one, or any number more. One less: a crash came between the
  *       two, and the commit is made up for before the first block of the next attempt (pipeline_catch_up). More: blocks were finished and
- *       not saved; they are done again, and committing them again compares what is told with what was told (struct engine_sink).
+ *       not saved; they are done again, and committing them again, before they are saved, compares what is told with what was told (struct
+ *       engine_sink).
  *   (6) While a block is kept, nothing else writes to its masked weights and to the hidden states behind it. Those are the walk's: its
  *       block's weights change places with the spare when the next block is loaded, and its `input` is only read until the next block is
  *       finished, which waits for this one. So `last_outputs` last longer than the block is kept: until the next block is finished, or
