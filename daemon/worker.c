@@ -173,7 +173,7 @@ static enum status run_attempt(struct worker *worker, const struct job *job, cha
 	return status;
 }
 
-struct ending {
+struct outcome {
 	const char *id;
 	bool requeue;
 	enum job_state state;
@@ -181,20 +181,20 @@ struct ending {
 	char *message;
 };
 
-static enum status write_ending(struct db *db, const struct ending *ending, struct error *err)
+static enum status write_outcome(struct db *db, const struct outcome *outcome, struct error *err)
 {
-	if (ending->requeue) return db_job_requeue(db, ending->id, err);
-	const char *message = ending->message ? ending->message : ending->code; /* NULL where there was no memory for it */
-	return db_job_finish(db, ending->id, ending->state, ending->result, ending->code, message, err);
+	if (outcome->requeue) return db_job_requeue(db, outcome->id, err);
+	const char *message = outcome->message ? outcome->message : outcome->code; /* NULL where there was no memory for it */
+	return db_job_finish(db, outcome->id, outcome->state, outcome->result, outcome->code, message, err);
 }
 
 /* Writes until it succeeds or the daemon stops; then the job stays as it is, and the next start queues it again. */
-static bool insist(struct worker *worker, const struct ending *ending)
+static bool keep_writing_outcome(struct worker *worker, const struct outcome *outcome)
 {
 	struct error err;
 	bool told = false, stopping = false;
-	while (write_ending(worker->config.db, ending, &err) != STATUS_OK) {
-		if (!told) log_error("job=%s its end cannot be written, trying on: %s", ending->id, err.message);
+	while (write_outcome(worker->config.db, outcome, &err) != STATUS_OK) {
+		if (!told) log_error("job=%s its end cannot be written, trying on: %s", outcome->id, err.message);
 		told = true;
 		if (stopping) return false;
 		sleep(TROUBLE_SECONDS);
@@ -221,7 +221,8 @@ static bool goes_on(const struct job *job)
 }
 
 /* What the status of an attempt means for its job. */
-static void judge(struct worker *worker, const struct job *job, enum status status, const struct error *err, struct ending *ending)
+static void decide_outcome(struct worker *worker, const struct job *job, enum status status, const struct error *err,
+			   struct outcome *outcome)
 {
 	struct job now;
 	struct error ignored;
@@ -233,23 +234,23 @@ static void judge(struct worker *worker, const struct job *job, enum status stat
 		cancelling = now.state == JOB_CANCELLING;
 		job_clear(&now);
 	}
-	ending->id = job->id;
+	outcome->id = job->id;
 	if (status == STATUS_OK) {
-		ending->state = JOB_SUCCEEDED;
+		outcome->state = JOB_SUCCEEDED;
 	} else if (status != STATUS_CANCELLED && goes_on(job)) {
-		ending->requeue = true;
+		outcome->requeue = true;
 	} else if (status != STATUS_CANCELLED) {
-		ending->state = JOB_FAILED;
-		ending->code = status_name(status);
-		ending->message = text_valid_utf8(err->message);
+		outcome->state = JOB_FAILED;
+		outcome->code = status_name(status);
+		outcome->message = text_valid_utf8(err->message);
 	} else if (cancelling) {
-		ending->state = JOB_CANCELLED;
+		outcome->state = JOB_CANCELLED;
 	} else if (timed_out) {
-		ending->state = JOB_FAILED;
-		ending->code = "timeout";
-		ending->message = strdup("the job ran longer than its timeout_seconds; a retry goes on from its last block");
+		outcome->state = JOB_FAILED;
+		outcome->code = "timeout";
+		outcome->message = strdup("the job ran longer than its timeout_seconds; a retry goes on from its last block");
 	} else {
-		ending->requeue = true;
+		outcome->requeue = true;
 	}
 }
 
@@ -290,34 +291,34 @@ static void discard_checkpoint(struct worker *worker, const char *id)
 static void run_job(struct worker *worker, const struct job *job)
 {
 	struct error err = {0};
-	struct ending ending = {0};
+	struct outcome outcome = {0};
 	char *result = NULL;
 	double started = monotonic_seconds();
 	log_info("job=%s started attempt=%d blocks_done=%d", job->id, job->attempt, job->blocks_done);
 	if (!worker->backend) reset_backend(worker);
 	enum status status = worker->backend ? run_attempt(worker, job, &result, &err)
 					     : error_set(&err, STATUS_BACKEND, "there is no compute device");
-	judge(worker, job, status, &err, &ending);
-	ending.result = result;
+	decide_outcome(worker, job, status, &err, &outcome);
+	outcome.result = result;
 	double seconds = monotonic_seconds() - started;
-	if (insist(worker, &ending) && !ending.requeue) {
-		metrics_count_job(worker->config.metrics, ending.state, seconds);
-		if (ending.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
+	if (keep_writing_outcome(worker, &outcome) && !outcome.requeue) {
+		metrics_count_job(worker->config.metrics, outcome.state, seconds);
+		if (outcome.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
 		notifier_job_ended(worker->config.notifier, job->id);
 	}
-	if (ending.requeue && backend_cuda_lost())
+	if (outcome.requeue && backend_cuda_lost())
 		log_error("job=%s lost the device, queued again seconds=%.1f: %s", job->id, seconds, err.message);
-	else if (ending.requeue)
+	else if (outcome.requeue)
 		log_info("job=%s interrupted, queued again seconds=%.1f", job->id, seconds);
-	else if (ending.state == JOB_FAILED)
-		log_error("job=%s failed code=%s seconds=%.1f: %s", job->id, ending.code, seconds, ending.message);
+	else if (outcome.state == JOB_FAILED)
+		log_error("job=%s failed code=%s seconds=%.1f: %s", job->id, outcome.code, seconds, outcome.message);
 	else
-		log_info("job=%s %s seconds=%.1f", job->id, job_state_name(ending.state), seconds);
+		log_info("job=%s %s seconds=%.1f", job->id, job_state_name(outcome.state), seconds);
 	if (backend_cuda_lost())
 		give_up_device(worker, job);
 	else if (status == STATUS_BACKEND)
 		reset_backend(worker);
-	free(ending.message);
+	free(outcome.message);
 	free(result);
 }
 
