@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "engine/engine.h"
 
 const struct event_kind event_kinds[EVENT_TYPES] = {
@@ -110,12 +111,14 @@ static enum status refuse_block(const cJSON *told, const char *field, const cJSO
 
 enum status event_check_block(const cJSON *told, const cJSON *again, struct error *err)
 {
+	struct json_difference difference;
 	const cJSON *then;
 	cJSON_ArrayForEach(then, told)
 	{
 		const cJSON *now = cJSON_GetObjectItemCaseSensitive(again, then->string);
 		if (strcmp(then->string, "seconds") == 0 || strcmp(then->string, "phases") == 0) continue;
-		if (!now || !cJSON_Compare(then, now, true)) return refuse_block(told, then->string, then, now, err);
+		/* What only one of two objects has, a version in between has added. */
+		if (!now || json_differ(then, now, true, &difference)) return refuse_block(told, then->string, then, now, err);
 	}
 	return STATUS_OK;
 }

@@ -174,12 +174,31 @@ static void test_blocks_done_again(void **state)
 	expect(path, "job.started block.finished block.finished job.started block.finished");
 }
 
+/* An upgrade between the two may have added to what is told of a block, and of its layers. */
+static void test_blocks_told_by_another_version(void **state)
+{
+	(void)state;
+	struct error err;
+	cJSON *told = cJSON_Parse("{\"block\":0,\"loss\":0.5,\"layers\":{\"q\":{\"zeros\":8}}}");
+	cJSON *more = cJSON_Parse("{\"block\":0,\"loss\":0.5,\"layers\":{\"q\":{\"zeros\":8,\"bits\":4}},\"new\":1}");
+	cJSON *other = cJSON_Parse("{\"block\":0,\"loss\":0.5,\"layers\":{\"q\":{\"zeros\":9,\"bits\":4}},\"new\":1}");
+	cJSON *less = cJSON_Parse("{\"block\":0,\"loss\":0.5}");
+	assert_int_equal(event_check_block(told, more, &err), STATUS_OK);
+	assert_int_equal(event_check_block(told, other, &err), STATUS_INVALID);
+	assert_int_equal(event_check_block(told, less, &err), STATUS_INVALID);
+	cJSON_Delete(told);
+	cJSON_Delete(more);
+	cJSON_Delete(other);
+	cJSON_Delete(less);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(test_told_once),
 		SCRATCH_TEST(test_blocks_in_turn),
 		SCRATCH_TEST(test_blocks_done_again),
+		SCRATCH_TEST(test_blocks_told_by_another_version),
 		SCRATCH_TEST(test_torn_and_foreign_lines),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
