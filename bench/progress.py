@@ -40,10 +40,11 @@ def main():
     results = {}
     for case, spec in CASES.items():
         ratios, probed = [], 0
-        for _ in range(args.runs):
+        for i in range(args.runs):
             without, _ = run(args.besad, 0, spec)
             seconds, blocks = run(args.besad, "auto", spec)
             ratios.append(seconds / without)
+            print(f"{case}, run {i + 1} of {args.runs}: {without:.1f} s without, {seconds:.1f} s with", file=sys.stderr, flush=True)
             probed = sum(b["perplexity"] is not None for b in blocks)
         results[case] = {"probed_blocks": probed, "blocks": len(blocks),
                          "time_against_without": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}}
