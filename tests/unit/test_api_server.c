@@ -382,10 +382,9 @@ static void append(struct fixture *f, const char *id, int count)
 {
 	for (int i = 0; i < count; i++)
 		assert_int_equal(
-			db_event_append(
-				f->db, id,
-				&(struct new_event){"warning", "{\"message\":\"a longer text that fills the buffer\"}", 1},
-				NULL, &f->err),
+			db_event_append(f->db, id,
+					&(struct new_event){"warning", "{\"message\":\"a longer text that fills the buffer\"}", 1},
+					NULL, &f->err),
 			STATUS_OK);
 }
 
