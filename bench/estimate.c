@@ -1,11 +1,9 @@
-/* A paper estimate of BESA on one H200: the time and memory of whole models from FLOP and byte counts. Prints the tables of
+/* A paper estimate of BESA on one H200: the time of whole models from FLOP and byte counts. Prints the tables of
  * bench/estimate.md. Nothing in it is measured: the rates below are assumptions, to be replaced by what `make bench-cuda` finds.
  *
  * The counts follow engine/model/block.c and the CUDA backend's operations: every operand of an operation is read or written once from
- * device memory, unless a comment says otherwise. Memory is cuda/plan.c's prediction. */
+ * device memory, unless a comment says otherwise. */
 #include <stdio.h>
-
-#include "cuda/plan.h"
 
 /* Assumed rates of an H200 (datasheet: 989 TFLOP/s dense bf16, 4.8 TB/s). */
 static const double PEAK = 750e12;      /* FLOP/s of a large bf16 matmul: 76 % of the datasheet */
@@ -15,7 +13,7 @@ static const double MEMORY = 3.6e12;    /* bytes/s of own kernels: 80 % of a cop
 static const double LAUNCH = 3e-6;      /* seconds lost per launch where it is not hidden: between dependent kernels */
 static const double LOAD = 2e9;         /* bytes/s from the file system to the device, and back into the output */
 
-enum { SAMPLES = 128, TOKENS = 2048, PASS_BATCH = 4, CANDIDATES = 101 };
+enum { SAMPLES = 128, TOKENS = 2048, CANDIDATES = 101 };
 
 struct model {
 	const char *name;
@@ -86,25 +84,6 @@ static struct seconds estimate(const struct model *m)
 	return s;
 }
 
-static struct plan_sizes sizes_of(const struct model *m)
-{
-	return (struct plan_sizes){.hidden = (int64_t)m->hidden,
-				   .intermediate = (int64_t)m->intermediate,
-				   .heads = (int64_t)m->heads,
-				   .kv_heads = (int64_t)m->kv_heads,
-				   .head_dim = (int64_t)(m->hidden / m->heads),
-				   .vocab = (int64_t)m->vocab,
-				   .sequences = SAMPLES,
-				   .tokens = TOKENS,
-				   .learn_batch = 1,
-				   .pass_batch = PASS_BATCH,
-				   .candidates = CANDIDATES,
-				   .by_row = true,
-				   .file_type = DTYPE_BF16,
-				   .compute_type = DTYPE_BF16,
-				   .processors = 132};
-}
-
 int main(void)
 {
 	enum { COUNT = sizeof MODELS / sizeof *MODELS };
@@ -131,23 +110,6 @@ int main(void)
 	for (int i = 0; i < COUNT; i++) {
 		struct seconds s = estimate(&MODELS[i]);
 		printf("| %s | %.2f s | %.2f s | %.2f s | %.3f s |\n", MODELS[i].name, s.matmul, s.attention, s.memory, s.launches);
-	}
-	printf("\n| model | weights | second block | ranks | learning | activations | hidden states | scratch | peak | in 24 GB |\n"
-	       "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
-	for (int i = 0; i < COUNT; i++) {
-		struct plan_sizes sizes = sizes_of(&MODELS[i]);
-		struct plan p, small;
-		bool fits = plan_fit(&sizes, (size_t)(135 * gb), &p);
-		struct plan_sizes less = sizes_of(&MODELS[i]);
-		bool fits_small = plan_fit(&less, (size_t)(24 * gb), &small);
-		printf("| %s | %.1f GB | %.1f GB | %.1f GB | %.1f GB | %.1f GB | %.1f GB | %.2f GB | %.1f GB%s | ", MODELS[i].name,
-		       (double)p.weights / gb, (double)p.spare / gb, (double)p.ranks / gb, (double)p.learning / gb,
-		       (double)p.activations / gb, (double)p.streams / gb, (double)p.scratch / gb, (double)p.peak / gb,
-		       fits ? "" : " (does not fit)");
-		if (fits_small)
-			printf("%.1f GB, %d of 2 streams on the device |\n", (double)small.peak / gb, less.streams_on_device);
-		else
-			printf("no: %.1f GB |\n", (double)small.peak / gb);
 	}
 	return 0;
 }

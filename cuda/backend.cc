@@ -5,6 +5,7 @@
 #include <new>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* The operation and its sizes: "matmul [2048,4096] bf16, …". */
 static void describe(const struct cuda *c, char *text, size_t size)
@@ -78,20 +79,52 @@ static void destroy(struct backend *backend)
 	cuda_matmuls_destroy(c);
 	cuda_memory_destroy(c);
 	if (c->stream) (void)cudaStreamDestroy(c->stream);
-	(void)cudaGetLastError();
+	if (!backend->dry) (void)cudaGetLastError();
+	dry_free(backend->dry);
 	delete c;
+}
+
+static enum status create_dry(struct backend *backend, size_t capacity, struct backend **ret)
+{
+	const struct cuda *of = cuda_begin(backend, "dry", {});
+	struct cuda *c = new (std::nothrow) cuda();
+	if (c) c->base.dry = (struct dry *)calloc(1, sizeof *c->base.dry);
+	if (!c || !c->base.dry) {
+		delete c;
+		return cuda_refuse((struct cuda *)backend, STATUS_NO_MEMORY, "no host memory");
+	}
+	struct dry *dry = c->base.dry;
+	c->base = of->base;
+	c->base.memory = c->base.host = {};
+	c->base.dry = dry;
+	dry->capacity = capacity;
+	c->processors = of->processors;
+	c->shared_memory = of->shared_memory;
+	c->panel_bytes = of->panel_bytes;
+	dry_operations(&c->base.unchecked);
+	c->base.unchecked.dry = nullptr;
+	backend_check_operations(&c->base);
+	enum status status = cuda_memory_create(c, capacity);
+	if (status == STATUS_OK) status = cuda_matmuls_create(c);
+	if (status != STATUS_OK) {
+		backend->error = c->base.error;
+		destroy(&c->base);
+		return status;
+	}
+	*ret = &c->base;
+	return STATUS_OK;
 }
 
 static void set_operations(struct backend_ops *ops)
 {
 	ops->destroy = destroy;
+	ops->dry = create_dry;
 	cuda_activation_operations(ops);
 	cuda_attention_backward_operations(ops);
 	cuda_attention_forward_operations(ops);
 	cuda_binned_gradient_operations(ops);
 	cuda_compensate_operations(ops);
 	cuda_elementwise_operations(ops);
-	cuda_footprint_operations(ops);
 	cuda_importance_operations(ops);
 	cuda_logprobs_operations(ops);
 	cuda_matmul_operations(ops);

@@ -123,6 +123,7 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 	struct cuda *c = cuda_begin(backend, "binned_gradient", {sums, dy, x, weight, bin});
 	int64_t rows = weight.rows, cols = weight.cols;
 	if (rows == 0 || cols == 0 || dy.rows == 0) {
+		if (backend->dry) return STATUS_OK;
 		CUDA_TRY(c, cudaMemset2DAsync(sums.data, (size_t)sums.stride * sizeof(float), 0, (size_t)sums.cols * sizeof(float),
 					      (size_t)sums.rows, c->stream));
 		return STATUS_OK;

@@ -8,7 +8,7 @@
 #include "cuda/index.h"
 
 extern "C" {
-#include "engine/compute/backend.h"
+#include "engine/compute/dry.h"
 }
 
 struct cuda_allocator;
@@ -123,7 +123,6 @@ void cuda_attention_forward_operations(struct backend_ops *);
 void cuda_binned_gradient_operations(struct backend_ops *);
 void cuda_compensate_operations(struct backend_ops *);
 void cuda_elementwise_operations(struct backend_ops *);
-void cuda_footprint_operations(struct backend_ops *);
 void cuda_importance_operations(struct backend_ops *);
 void cuda_logprobs_operations(struct backend_ops *);
 void cuda_matmul_operations(struct backend_ops *);

@@ -9,6 +9,7 @@ template <typename... P, typename... A>
 static enum status cuda_launch(struct cuda *c, const char *file, int line, const char *name, void (*kernel)(P...), dim3 grid,
 			       dim3 block, size_t shared, A... args)
 {
+	if (c->base.dry) return STATUS_OK;
 	(void)cudaGetLastError(); /* what another call left is not this launch's; what stays comes back */
 	cudaError_t error = platform_launch(kernel, grid, block, shared, c->stream, static_cast<P>(args)...);
 	return error == cudaSuccess ? STATUS_OK : cuda_fail(c, error, name, file, line);

@@ -53,8 +53,10 @@ enum status cuda_matmuls_create(struct cuda *c)
 {
 	c->matmuls = new (std::nothrow) cuda_matmuls;
 	if (!c->matmuls) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
-	TRY(cublaslt_load(&c->matmuls->lt, &c->base.error));
-	LT_TRY(c, create, &c->matmuls->handle);
+	if (!c->base.dry) {
+		TRY(cublaslt_load(&c->matmuls->lt, &c->base.error));
+		LT_TRY(c, create, &c->matmuls->handle);
+	}
 	return cuda_allocate(c, WORKSPACE_BYTES, &c->matmuls->workspace);
 }
 
@@ -201,6 +203,7 @@ static enum status run(struct cuda *c, const struct tensor &C, const struct tens
 		       bool transpose_b, bool accumulate)
 {
 	plan *p = nullptr;
+	if (c->base.dry) return STATUS_OK;
 	float alpha = 1, beta = accumulate ? 1 : 0;
 	TRY(find_plan(c, C, A, transpose_a, B, transpose_b, &p));
 	if (!p->found) return run_plain(c, C, A, transpose_a, B, transpose_b, accumulate);
@@ -221,7 +224,7 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 	if (c.rows == 0 || c.cols == 0) return STATUS_OK;
 	if ((transpose_a ? a.rows : a.cols) == 0) { /* an empty sum, which cuBLASLt refuses */
 		size_t size = dtype_size(c.dtype);
-		if (!accumulate)
+		if (!accumulate && !backend->dry)
 			CUDA_TRY(cuda, cudaMemset2DAsync(c.data, (size_t)c.stride * size, 0, (size_t)c.cols * size, (size_t)c.rows,
 							 cuda->stream));
 		return STATUS_OK;

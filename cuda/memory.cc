@@ -1,4 +1,7 @@
-/* Device memory is kept when released and handed out again: cudaMalloc and cudaFree wait for the device, and a learning step asks for
+/* What callers and operations have is counted by what they asked for, in grains: a part that is handed out again may be up to an eighth larger,
+ * and how much larger depends on what was there before.
+ *
+ * Device memory is kept when released and handed out again: cudaMalloc and cudaFree wait for the device, and a learning step asks for
  * the same sizes over and over. Operations are issued on one stream, so an operation's own memory may be reused as soon as it is released:
  * what still uses it comes earlier on the stream. What the caller releases is waited for: other streams transfer too.
  *
@@ -9,7 +12,6 @@
 #include <algorithm>
 #include <map>
 #include <new>
-#include <set>
 #include <stdlib.h>
 #include <string.h>
 #include <unordered_map>
@@ -18,23 +20,29 @@
 namespace
 {
 
-constexpr size_t GRAIN = 512;
+constexpr size_t GRAIN = 512, PAGE = (size_t)2 << 20; /* the device gives what is larger than half a page in whole ones */
 constexpr size_t SLOT = (size_t)16 << 20;
 constexpr size_t LARGE = (size_t)1 << 20; /* smaller allocations do not ask the device what is free */
 enum { SLOTS = 2 };
 
 } // namespace
 
+/* What is handed out: how large it is, and what was asked for. */
+struct cuda_part {
+	size_t size, asked;
+	void *data;
+};
+
 struct cuda_allocator {
 	size_t limit, held = 0, used = 0; /* bytes: of the device, and handed out */
-	std::unordered_map<void *, size_t> live;
+	std::unordered_map<void *, cuda_part> live;
 	std::multimap<size_t, void *> idle;
 	bool recording = false;
-	std::set<void *> recorded; /* handed out since the recording began */
+	std::map<void *, size_t> recorded; /* handed out since the recording began, and the most that was asked for of it */
 };
 
 struct cuda_scratch {
-	std::vector<std::pair<size_t, void *>> parts;
+	std::vector<cuda_part> parts;
 };
 
 /* What alloc_host gave out, by address. */
@@ -233,6 +241,28 @@ static enum status side_download(struct backend *backend, void *host, const void
 
 /* ---- allocation ---------------------------------------------------------------------------------------------------------------- */
 
+static cudaError_t device_malloc(struct cuda *c, void **ret, size_t bytes)
+{
+	if (!c->base.dry) return cudaMalloc(ret, bytes);
+	*ret = dry_take(c->base.dry, bytes);
+	return *ret ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+static cudaError_t device_free(struct cuda *c, void *p)
+{
+	if (!c->base.dry) return cudaFree(p);
+	(void)dry_give(c->base.dry, p);
+	return cudaSuccess;
+}
+
+static cudaError_t device_memory(const struct cuda *c, size_t *ret_free, size_t *ret_total)
+{
+	if (!c->base.dry) return cudaMemGetInfo(ret_free, ret_total);
+	*ret_total = c->base.dry->capacity;
+	*ret_free = *ret_total - std::min(*ret_total, c->allocator->held);
+	return cudaSuccess;
+}
+
 enum status cuda_memory_create(struct cuda *c, size_t limit)
 {
 	c->allocator = new (std::nothrow) cuda_allocator;
@@ -241,6 +271,7 @@ enum status cuda_memory_create(struct cuda *c, size_t limit)
 	c->side = new (std::nothrow) cuda_staging();
 	if (!c->allocator || !c->host_memory || !c->staging || !c->side) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
 	c->allocator->limit = limit;
+	if (c->base.dry) return STATUS_OK;
 	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->side_stream, cudaStreamNonBlocking));
 	CUDA_TRY(c, cudaStreamCreateWithFlags(&c->copy_stream, cudaStreamNonBlocking));
 	CUDA_TRY(c, cudaEventCreateWithFlags(&c->before_fetch, cudaEventDisableTiming));
@@ -252,7 +283,7 @@ enum status cuda_memory_create(struct cuda *c, size_t limit)
 
 void cuda_memory_destroy(struct cuda *c)
 {
-	while (c->host_memory && !c->host_memory->parts.empty())
+	while (c->host_memory && !c->base.dry && !c->host_memory->parts.empty())
 		release_host(&c->base, c->host_memory->parts.begin()->first);
 	delete c->host_memory;
 	staging_destroy(c->staging);
@@ -263,9 +294,9 @@ void cuda_memory_destroy(struct cuda *c)
 	if (c->side_stream) (void)cudaStreamDestroy(c->side_stream);
 	if (c->allocator) {
 		for (auto &block : c->allocator->live)
-			(void)cudaFree(block.first);
+			(void)device_free(c, block.first);
 		for (auto &block : c->allocator->idle)
-			(void)cudaFree(block.second);
+			(void)device_free(c, block.second);
 	}
 	delete c->allocator;
 }
@@ -275,51 +306,81 @@ static enum status drop_idle(struct cuda *c)
 	cuda_allocator *a = c->allocator;
 	for (auto &block : a->idle) {
 		a->held -= block.first;
-		CUDA_TRY(c, cudaFree(block.second));
+		CUDA_TRY(c, device_free(c, block.second));
 	}
 	a->idle.clear();
+	return STATUS_OK;
+}
+
+/* In front of those of its size: what came back last goes out first, so a recording holds on to as few as it can. */
+static void put_idle(cuda_allocator *a, size_t size, void *p)
+{
+	a->idle.emplace_hint(a->idle.lower_bound(size), size, p);
+}
+
+static size_t rounded(size_t bytes)
+{
+	size_t grain = bytes > PAGE / 2 ? PAGE : GRAIN;
+	return std::max((bytes + grain - 1) / grain * grain, grain);
+}
+
+/* Notes that a part is handed out. */
+static void hand_out(struct cuda *c, const cuda_part &part)
+{
+	cuda_allocator *a = c->allocator;
+	a->live[part.data] = part;
+	a->used += part.size;
+	memory_add(&c->base.memory, part.asked);
+	if (!a->recording) return;
+	size_t &most = a->recorded[part.data];
+	most = std::max(most, part.asked);
+}
+
+/* A new part of the device's memory, or NULL. */
+static enum status get_part(struct cuda *c, size_t size, void **ret)
+{
+	cuda_allocator *a = c->allocator;
+	*ret = nullptr;
+	cudaError_t error = device_malloc(c, ret, size);
+	if (error == cudaErrorMemoryAllocation && !a->idle.empty()) {
+		(void)cudaGetLastError();
+		TRY(drop_idle(c));
+		error = device_malloc(c, ret, size);
+	}
+	if (error == cudaErrorMemoryAllocation) {
+		size_t free_bytes = 0, total = 0;
+		(void)cudaGetLastError();
+		(void)device_memory(c, &free_bytes, &total);
+		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu in use by besad, %zu of %zu free", size,
+				   a->used, free_bytes, total);
+	}
+	CUDA_TRY(c, error);
+	a->held += size;
 	return STATUS_OK;
 }
 
 enum status cuda_allocate(struct cuda *c, size_t bytes, void **ret)
 {
 	cuda_allocator *a = c->allocator;
-	if (bytes > SIZE_MAX - GRAIN) return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory", bytes);
-	size_t size = std::max((bytes + GRAIN - 1) / GRAIN * GRAIN, GRAIN);
+	if (bytes > SIZE_MAX - PAGE) return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory", bytes);
+	size_t size = rounded(bytes);
+	cuda_part part = {size, size, nullptr};
 	auto found = a->idle.lower_bound(size);
 	if (found != a->idle.end() && found->first <= size + size / 8) {
-		*ret = found->second;
-		a->used += found->first;
-		a->live[found->second] = found->first;
-		if (a->recording) a->recorded.insert(found->second);
+		part.size = found->first;
+		part.data = found->second;
 		a->idle.erase(found);
-		return STATUS_OK;
-	}
-	if (a->recording)
+	} else if (a->recording) {
 		return cuda_refuse(c, STATUS_UNSUPPORTED, "%zu bytes of device memory while operations are recorded", bytes);
-	if (a->limit && a->held + size > a->limit) TRY(drop_idle(c));
-	if (a->limit && a->held + size > a->limit)
-		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu of the limit of %zu are in use", bytes,
-				   a->used, a->limit);
-	void *p = nullptr;
-	cudaError_t error = cudaMalloc(&p, size);
-	if (error == cudaErrorMemoryAllocation && !a->idle.empty()) {
-		(void)cudaGetLastError();
-		TRY(drop_idle(c));
-		error = cudaMalloc(&p, size);
+	} else {
+		if (a->limit && a->held + size > a->limit) TRY(drop_idle(c));
+		if (a->limit && a->held + size > a->limit)
+			return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu of the limit of %zu are in use",
+					   bytes, a->used, a->limit);
+		TRY(get_part(c, size, &part.data));
 	}
-	if (error == cudaErrorMemoryAllocation) {
-		size_t free_bytes = 0, total = 0;
-		(void)cudaGetLastError();
-		(void)cudaMemGetInfo(&free_bytes, &total);
-		return cuda_refuse(c, STATUS_NO_MEMORY, "%zu bytes of device memory: %zu in use by besad, %zu of %zu free", bytes,
-				   a->used, free_bytes, total);
-	}
-	CUDA_TRY(c, error);
-	a->live[p] = size;
-	a->held += size;
-	a->used += size;
-	*ret = p;
+	hand_out(c, part);
+	*ret = part.data;
 	return STATUS_OK;
 }
 
@@ -329,15 +390,18 @@ void cuda_release(struct cuda *c, void *p)
 	if (!p) return;
 	auto found = a->live.find(p);
 	if (found == a->live.end()) return;
-	a->used -= found->second;
-	a->idle.emplace(found->second, p);
+	a->used -= found->second.size;
+	c->base.memory.now -= found->second.asked;
+	put_idle(a, found->second.size, p);
 	a->live.erase(found);
 }
 
-/* What callers may not have: room for the operations' own scratch (cuda/plan.c), so that what was allocated can also be used. A caller that
+/* What callers may not have: room for the operations' own scratch, and for the code that the driver
+ * brings to the device when it is first run, so that what was allocated can also be used. A caller that
  * takes memory until there is no more, as the engine does for hidden states, is refused in time. */
-static size_t reserve(size_t total)
+static size_t reserve(const struct cuda *c, size_t total)
 {
+	if (c->base.dry) return 0; /* who makes one leaves a margin, and operations' scratch is counted */
 	return std::min((size_t)192 << 20, total / 32);
 }
 
@@ -355,9 +419,11 @@ enum status cuda_scratch_end(struct cuda *c, struct cuda_scratch **ret)
 	if (!*ret) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
 	for (auto block = a->idle.begin(); block != a->idle.end();) {
 		auto here = block++;
-		if (!a->recorded.count(here->second)) continue;
-		(*ret)->parts.push_back(*here);
+		auto recorded = a->recorded.find(here->second);
+		if (recorded == a->recorded.end()) continue;
+		(*ret)->parts.push_back({here->first, recorded->second, here->second});
 		a->used += here->first;
+		memory_add(&c->base.memory, recorded->second);
 		a->idle.erase(here);
 	}
 	a->recorded.clear();
@@ -368,8 +434,9 @@ void cuda_scratch_release(struct cuda *c, struct cuda_scratch *scratch)
 {
 	if (!scratch) return;
 	for (auto &part : scratch->parts) {
-		c->allocator->used -= part.first;
-		c->allocator->idle.insert(part);
+		c->allocator->used -= part.size;
+		c->base.memory.now -= part.asked;
+		put_idle(c->allocator, part.size, part.data);
 	}
 	delete scratch;
 }
@@ -381,10 +448,10 @@ static enum status alloc(struct backend *backend, size_t bytes, void **ret)
 	if (bytes >= LARGE) {
 		TRY(backend->unchecked.memory(backend, &free_bytes, &total));
 		c = cuda_begin(backend, "alloc", {});
-		if (bytes > free_bytes || free_bytes - bytes < reserve(total))
+		if (bytes > free_bytes || free_bytes - bytes < reserve(c, total))
 			return cuda_refuse(c, STATUS_NO_MEMORY,
 					   "%zu bytes of device memory: %zu of %zu free, %zu of them kept for operations", bytes,
-					   free_bytes, total, std::min(free_bytes, reserve(total)));
+					   free_bytes, total, std::min(free_bytes, reserve(c, total)));
 	}
 	return cuda_allocate(c, bytes, ret);
 }
@@ -393,7 +460,7 @@ static void release(struct backend *backend, void *p)
 {
 	struct cuda *c = (struct cuda *)backend;
 	/* A recording has run nothing that could be waited for, and a wait would end it. */
-	if (p && !c->allocator->recording) {
+	if (p && !c->allocator->recording && !backend->dry) {
 		(void)cudaStreamSynchronize(c->stream);
 		(void)cudaStreamSynchronize(c->copy_stream);
 	}
@@ -426,7 +493,7 @@ static enum status memory(struct backend *backend, size_t *ret_free, size_t *ret
 	struct cuda *c = cuda_begin(backend, "memory", {});
 	cuda_allocator *a = c->allocator;
 	size_t free_bytes, total;
-	CUDA_TRY(c, cudaMemGetInfo(&free_bytes, &total));
+	CUDA_TRY(c, device_memory(c, &free_bytes, &total));
 	free_bytes += a->held - a->used;
 	if (a->limit) {
 		total = std::min(total, a->limit);

@@ -139,6 +139,7 @@ static enum status fill_scale(struct cuda *c, struct scratch &scale, enum import
 static enum status check_importances(struct cuda *c, const struct scratch &bad, const struct tensor &weight)
 {
 	uint32_t bad_row;
+	if (c->base.dry) return STATUS_OK; /* there is no answer */
 	TRY(cuda_read(c, &bad_row, bad.data, sizeof bad_row));
 	return bad_row == UINT32_MAX ? STATUS_OK
 				     : cuda_refuse(c, STATUS_NUMERIC, "a NaN among the importances of row %u of [%lld, %lld]",
@@ -153,7 +154,7 @@ static enum status rank_rows(struct backend *backend, enum importance importance
 	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
 	int64_t blocks = index_rank_blocks(weight.rows, weight.cols, c->processors);
 	TRY(bad.allocate(sizeof(uint32_t)));
-	CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof(uint32_t), c->stream));
+	if (!backend->dry) CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof(uint32_t), c->stream));
 	TRY(entries.allocate((size_t)(blocks * 2 * weight.cols) * sizeof(struct entry)));
 	TRY(fill_scale(c, scale, importance, sums, sequences, weight.cols));
 	TRY(LAUNCH(c, rank_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, (uint16_t *)rank.data, bad.as<uint32_t>(), rank.stride,
@@ -168,7 +169,7 @@ static enum status rank_groups(struct backend *backend, enum importance importan
 	struct scratch scale(c), bad(c);
 	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
 	TRY(bad.allocate(sizeof(uint32_t)));
-	CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof(uint32_t), c->stream));
+	if (!backend->dry) CUDA_TRY(c, cudaMemsetAsync(bad.data, 0xff, sizeof(uint32_t), c->stream));
 	TRY(fill_scale(c, scale, importance, sums, sequences, weight.cols));
 	TRY(LAUNCH(c, group_kernel, dim3((unsigned)index_ceil_div(weight.rows * weight.cols, 256)), dim3(256), 0,
 		   (uint16_t *)rank.data, bad.as<uint32_t>(), rank.stride, view_of(weight), scale.as<float>(), weight.rows,

@@ -102,7 +102,7 @@ static enum status reconstruction(struct backend *backend, void *stats, struct t
 	dim3 grid((unsigned)chunks, (unsigned)index_ceil_div(y.cols, 32 * n)), block(32, ACROSS);
 	struct scratch partial(c), losses(c), scale(c);
 	if (y.rows == 0 || y.cols == 0) {
-		if (!accumulate)
+		if (!accumulate && !backend->dry)
 			CUDA_TRY(c, cudaMemsetAsync(stats, 0, sizeof(double), c->stream)); /* STEP_RECONSTRUCTION is the first */
 		return STATUS_OK;
 	}

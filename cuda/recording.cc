@@ -12,7 +12,7 @@ static enum status record_begin(struct backend *backend)
 {
 	struct cuda *c = cuda_begin(backend, "record_begin", {});
 	/* Of this thread alone: another one may transfer meanwhile. */
-	cudaError_t error = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
+	cudaError_t error = backend->dry ? cudaSuccess : cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
 	if (error != cudaSuccess) {
 		(void)cudaGetLastError();
 		return cuda_refuse(c, STATUS_UNSUPPORTED, "cudaStreamBeginCapture: %s", cudaGetErrorName(error));
@@ -25,7 +25,7 @@ static enum status instantiate(struct cuda *c, cudaGraph_t graph, struct recordi
 {
 	struct recording *r = new (std::nothrow) recording();
 	if (!r) return cuda_refuse(c, STATUS_NO_MEMORY, "no host memory");
-	cudaError_t error = cudaGraphInstantiate(&r->graph, graph, 0);
+	cudaError_t error = c->base.dry ? cudaSuccess : cudaGraphInstantiate(&r->graph, graph, 0);
 	if (error != cudaSuccess) {
 		(void)cudaGetLastError();
 		delete r;
@@ -40,9 +40,9 @@ static enum status record_end(struct backend *backend, struct recording **ret)
 	struct cuda *c = cuda_begin(backend, "record_end", {});
 	struct cuda_scratch *scratch = nullptr;
 	cudaGraph_t graph = nullptr;
-	cudaError_t error = cudaStreamEndCapture(c->stream, &graph);
+	cudaError_t error = backend->dry ? cudaSuccess : cudaStreamEndCapture(c->stream, &graph);
 	enum status status = cuda_scratch_end(c, &scratch);
-	if (error != cudaSuccess || !graph) {
+	if (error != cudaSuccess || (!graph && !backend->dry)) {
 		(void)cudaGetLastError();
 		status = cuda_refuse(c, STATUS_UNSUPPORTED, "cudaStreamEndCapture: %s", cudaGetErrorName(error));
 	}
@@ -58,6 +58,7 @@ static enum status record_end(struct backend *backend, struct recording **ret)
 static enum status replay(struct backend *backend, struct recording *recording)
 {
 	struct cuda *c = cuda_begin(backend, "replay", {});
+	if (backend->dry) return STATUS_OK;
 	CUDA_TRY(c, cudaGraphLaunch(recording->graph, c->stream));
 	return STATUS_OK;
 }
@@ -66,8 +67,10 @@ static void release_recording(struct backend *backend, struct recording *recordi
 {
 	struct cuda *c = (struct cuda *)backend;
 	if (!recording) return;
-	(void)cudaStreamSynchronize(c->stream);
-	(void)cudaGraphExecDestroy(recording->graph);
+	if (!backend->dry) {
+		(void)cudaStreamSynchronize(c->stream);
+		(void)cudaGraphExecDestroy(recording->graph);
+	}
 	cuda_scratch_release(c, recording->scratch);
 	delete recording;
 }

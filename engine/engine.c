@@ -21,6 +21,7 @@
 #include "engine/output/in_place.h"
 #include "engine/output/publish.h"
 #include "engine/prune/prune.h"
+#include "engine/prune/rehearsal.h"
 #include "engine/prune/savepoint.h"
 #include "engine/text/mixture.h"
 
@@ -310,27 +311,26 @@ static enum status check_inputs(struct run *run, struct error *err)
 	return status;
 }
 
-/* Before anything is computed: what will not fit on the device fails now, with the numbers, and not hours later. */
-static enum status check_memory(const struct run *run, const struct pruning *pruning, struct error *err)
+/* Before anything is computed: what will not fit on the device fails now, with the numbers, and not hours later. Says how many streams of
+ * hidden states shall live there. */
+static enum status check_memory(const struct run *run, struct pruning *pruning, struct error *err)
 {
-	struct workload workload;
-	struct footprint need;
-	if (!run->backend->ops->footprint) return STATUS_OK;
-	TRY(prune_workload(pruning, &workload, err));
-	if (run->backend->ops->footprint(run->backend, &workload, &need)) {
-		*err = run->backend->error;
-		return err->status;
-	}
+	const struct calibration *calibration = &run->spec->calibration;
+	struct rehearsal need;
+	if (run->backend->unified) return STATUS_OK;
+	TRY(rehearse_largest(pruning, &need, err));
 	if (!need.fits)
 		return error_set(err, STATUS_NO_MEMORY,
 				 "the job needs %zu MiB of device memory, and %zu MiB are free; a shorter "
 				 "'calibration.sequence_length' or a "
 				 "smaller 'besa.batch_size' needs less",
 				 (need.peak >> 20) + 1, need.available >> 20);
-	if (need.streams_on_device == 2) return STATUS_OK;
-	double stream = (double)workload.sequences * (double)workload.tokens * (double)workload.config->hidden * sizeof(float);
+	pruning->device_streams = need.device_streams;
+	if (need.device_streams == 2) return STATUS_OK;
+	double stream =
+		(double)calibration->samples * calibration->sequence_length * (double)run->model.config.hidden * sizeof(float);
 	return warn(run, err, "%s of hidden states live in host memory, %.0f MiB each: the device has %zu MiB free",
-		    need.streams_on_device ? "one of two streams" : "both streams", stream / (1 << 20), need.available >> 20);
+		    need.device_streams ? "one of two streams" : "both streams", stream / (1 << 20), need.available >> 20);
 }
 
 /* The writer of a job's output. All methods leave every tensor its type and shape. */
@@ -362,7 +362,8 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 				  .spec_json = run->spec_json,
 				  .compute_type = run->compute_type,
 				  .probe = &run->probe,
-				  .plan = &run->plan};
+				  .plan = &run->plan,
+				  .device_streams = 2};
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
 	TRY(tell_warnings(run, err));

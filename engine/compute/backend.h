@@ -20,7 +20,7 @@
 #include "engine/compute/tensor.h"
 
 struct backend;
-struct model_config;
+struct dry;
 struct recording; /* operations that a backend has noted */
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
@@ -80,24 +80,6 @@ struct rates {
 	const void *share; /* device F64 [G]: the group's weights / all weights of the block; they add up to 1 */
 };
 
-/* What a job puts on the device: one block of a model, and its calibration's hidden states. */
-struct workload {
-	const struct model_config *config;
-	enum dtype file_type, compute_type; /* of the weights: as stored, and as products take them */
-	int64_t sequences, tokens;          /* of the calibration; tokens per sequence */
-	int64_t learn_batch;                /* sequences of a learning step; 0 where nothing is learned */
-	int64_t pass_batch;                 /* sequences of a pass that learns nothing */
-	int64_t probe_sequences;            /* of the progress perplexity; 0 where none is taken */
-	int candidates;
-	bool by_row;  /* a rate per row, else per linear */
-	bool records; /* learning steps are recorded, from inputs of their own */
-};
-struct footprint {
-	bool fits;
-	size_t peak, available; /* bytes: at most in use at once, and free */
-	int streams_on_device;  /* how many of the two hidden-state streams are counted in `peak`; the others live in host memory */
-};
-
 /* Prodigy (arXiv 2306.06101, Algorithm as published with BESA; besa.md 1.9), lr 1, no decay, no bias correction. */
 struct prodigy {
 	float beta1, beta2, eps;
@@ -141,8 +123,9 @@ struct backend_ops {
 	enum status (*sync)(struct backend *);
 	enum status (*memory)(struct backend *, size_t *ret_free, size_t *ret_total); /* bytes the device has, and has left */
 
-	/* Predicts what a workload takes of the device's memory. NULL where the device's memory is the host's. */
-	enum status (*footprint)(struct backend *, const struct workload *, struct footprint *ret);
+	/* A dry backend (engine/compute/dry.h) of the same device, with `capacity` bytes of its memory, of which what the backend takes for
+	 * itself is in use. It is destroyed as any other, and makes no further ones. */
+	enum status (*dry)(struct backend *, size_t capacity, struct backend **ret);
 
 	/* Operations as one, for devices on which a launch costs more than a small operation; NULL elsewhere. Between `record_begin` and `record_end`
 	 * operations are noted instead of run; they must not allocate, and not transfer to or from the host. Where one cannot be noted it
@@ -296,16 +279,24 @@ struct backend_ops {
 	enum status (*token_logprobs)(struct backend *, void *out, struct tensor logits, const void *targets, float softcap);
 };
 
+/* Bytes handed out, each allocation rounded up as the device does. */
+struct memory_count {
+	size_t now, most; /* at this time, and at most at once since the backend was made */
+};
+
 struct backend {
 	const struct backend_ops *ops; /* what all others call: checks the operands' shapes and types (engine/compute/ops.c) */
 	/* The backend's own functions, which trust their operands, and those behind `ops`. What is NULL in one is NULL in the other. */
 	struct backend_ops unchecked, checked;
-	const char *name;   /* "cpu" or "cuda" */
-	char device[128];   /* what it computes on, for people */
-	char bus[20];       /* the device's PCI bus id, "0000:1b:00.0"; "" for none */
-	bool native_bf16;   /* bf16 matmuls run faster than fp32's */
-	bool unified;       /* device pointers are host pointers */
-	int threads;        /* worker threads of the CPU backend; 1 for others */
+	const char *name; /* "cpu" or "cuda" */
+	char device[128]; /* what it computes on, for people */
+	char bus[20];     /* the device's PCI bus id, "0000:1b:00.0"; "" for none */
+	bool native_bf16; /* bf16 matmuls run faster than fp32's */
+	bool unified;     /* device pointers are host pointers */
+	int threads;      /* worker threads of the CPU backend; 1 for others */
+	/* What callers and operations have of the device's memory, and callers of alloc_host's. The latter is counted by dry backends alone. */
+	struct memory_count memory, host;
+	struct dry *dry;    /* of a dry backend; NULL in one that computes */
 	struct error error; /* of the last failed operation */
 };
 
@@ -322,6 +313,12 @@ bool backend_cuda_lost(void);
 
 /* Puts the checks before the operations in `unchecked`; for who creates a backend, at the end. */
 void backend_check_operations(struct backend *);
+
+static inline void memory_add(struct memory_count *count, size_t bytes)
+{
+	count->now += bytes;
+	if (count->now > count->most) count->most = count->now;
+}
 
 static inline void backend_destroy(struct backend *backend)
 {

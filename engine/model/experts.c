@@ -39,6 +39,13 @@ static struct span next_span(const struct expert_activations *e, struct span bef
 	return (struct span){before.first + before.rows, (tokens + ROUTE_GRAIN - 1) / ROUTE_GRAIN * ROUTE_GRAIN};
 }
 
+/* The worst that a routing can be for the operations' own memory, in a dry run: some experts get every token. */
+static void route_worst(const struct routing *routing, int64_t tokens, int32_t *counts)
+{
+	for (int i = 0; i < routing->experts; i++)
+		counts[i] = i < routing->chosen ? (int32_t)tokens : 0;
+}
+
 static enum status route(const struct block *block, struct expert_activations *e, struct tensor x)
 {
 	struct backend *backend = block->backend;
@@ -48,6 +55,7 @@ static enum status route(const struct block *block, struct expert_activations *e
 	TRY(backend->ops->matmul(backend, logits, x, false, block->router, true, false));
 	TRY(backend->ops->route(backend, &routing, weights, e->chosen, e->counts, e->places, e->sources, logits));
 	TRY(backend->ops->download(backend, e->tokens, e->counts, (size_t)routing.experts * sizeof *e->tokens));
+	if (backend->dry) route_worst(&routing, x.rows, e->tokens);
 	for (int i = 0; i < routing.experts; i++)
 		span = next_span(e, span, i);
 	e->rows = span.first + span.rows;

@@ -208,7 +208,7 @@ static enum status upload(const struct model *model, struct backend *backend, co
 			  int64_t cols, struct tensor *ret, struct error *err)
 {
 	void *host = NULL, *device = NULL;
-	TRY(model_read(model, info, &host, err));
+	if (!backend->dry) TRY(model_read(model, info, &host, err));
 	enum status status = backend->ops->alloc(backend, (size_t)info->bytes, &device);
 	if (status == STATUS_OK) status = backend->ops->upload(backend, device, host, (size_t)info->bytes);
 	free(host);

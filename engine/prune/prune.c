@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "engine/methods/besa/learn.h"
 #include "engine/prune/walk.h"
 
 /* Tokens that go through a block at once in the passes that learn nothing. */
@@ -318,31 +317,6 @@ static int64_t pass_batch(const struct pruning *p)
 	return tokens >= batch_tokens ? 1 : batch_tokens / tokens < samples ? batch_tokens / tokens : samples;
 }
 
-enum status prune_workload(const struct pruning *p, struct workload *ret, struct error *err)
-{
-	const struct spec *spec = p->job->spec;
-	struct block_layout layout;
-	enum dtype file_type;
-	TRY(block_layout_create(&p->model->config, &layout, err));
-	enum status status = block_file_type(p->model, &layout, &file_type, err);
-	int64_t params = layout.params;
-	block_layout_release(&layout);
-	TRY(status);
-	*ret = (struct workload){
-		.config = &p->model->config,
-		.file_type = file_type,
-		.compute_type = p->compute_type,
-		.sequences = spec->calibration.n_sources ? spec->calibration.samples : 0,
-		.tokens = spec->calibration.sequence_length,
-		.learn_batch = spec->method == METHOD_BESA && spec->sparsity > 0 ? spec->besa.batch_size : 0,
-		.pass_batch = pass_batch(p),
-		.probe_sequences = spec->calibration.n_sources && spec->probe_every != PROBE_NEVER ? PROBE_MOST_SEQUENCES : 0,
-		.candidates = spec->besa.candidates,
-		.by_row = spec->besa.granularity == GRANULARITY_ROW,
-		.records = besa_records(spec, &p->model->config, p->backend, spec->calibration.sequence_length, params)};
-	return STATUS_OK;
-}
-
 static enum status create_probe(struct walk *w, struct error *err)
 {
 	if (!w->p->plan->sequences) return STATUS_OK;
@@ -378,9 +352,11 @@ static enum status create(struct walk *w, struct error *err)
 	w->y = y;
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, STEP_STATS * sizeof(double), &w->stats), err));
 	int64_t at_once = w->batch > w->spec->besa.batch_size ? w->batch : w->spec->besa.batch_size;
-	if (walk_calibrated(w)) {
-		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->input, err));
-		TRY(stream_create(w->backend, samples, tokens, hidden, at_once, &w->reference, err));
+	struct stream *streams[] = {&w->input, &w->reference};
+	for (int i = 0; walk_calibrated(w) && i < 2; i++) {
+		bool on_device = i < w->p->device_streams || w->backend->unified;
+		TRY((on_device ? stream_create : stream_create_on_host)(w->backend, samples, tokens, hidden, at_once, streams[i],
+									err));
 	}
 	w->rates = malloc((size_t)layout->rows * sizeof *w->rates);
 	if (!w->rates) return error_set(err, STATUS_NO_MEMORY, "no memory for the rates of a block");
@@ -460,6 +436,53 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 			error_prefix(err, "block %d of %d", index, (int)p->model->config.layers);
 	}
 	if (status != STATUS_OK) save_blocks(&w);
+	destroy(&w);
+	return status;
+}
+
+/* ---- the rehearsal --------------------------------------------------------------------------------------------------------------- */
+
+/* As many sequences as make batches of every size, and a learning step that is recorded: the second one. */
+static int64_t sequences_to_rehearse(const struct walk *w)
+{
+	int64_t batch = w->batch, learn = 3 * (int64_t)w->spec->besa.batch_size, all = w->input.sequences;
+	int64_t wanted = batch > learn ? batch : learn;
+	return wanted < all ? wanted : all;
+}
+
+/* What takes memory, in the order in which prune_blocks does it: the probe of the dense model, one block, and the loading of the next. */
+static enum status rehearse_block(struct walk *w, struct block_result *result, struct error *err)
+{
+	double ignored;
+	struct mask *mask;
+	if (walk_probes(w)) TRY(probe_dense(&w->probe, &ignored, err));
+	TRY(block_load(&w->block, w->p->model, result->index, err));
+	if (walk_calibrated(w)) TRY(reference_pass(w, result->seen, err));
+	TRY(run_method(w, result, &mask, err));
+	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
+	if (walk_calibrated(w)) TRY(final_pass(w, &result->reconstruction, err));
+	if (mask) TRY(backend_failed(w, mask_apply(mask, &w->block, w->block.weight), err));
+	if (walk_probes(w)) TRY(probe_dense(&w->probe, &ignored, err));
+	return w->p->model->config.layers > 1 ? block_load(&w->block, w->p->model, 1, err) : STATUS_OK;
+}
+
+static enum status rehearse(struct walk *w, int *ret_device_streams, struct error *err)
+{
+	struct block_result result;
+	TRY(create(w, err));
+	*ret_device_streams = (w->input.host == NULL) + (w->reference.host == NULL);
+	w->input.sequences = w->reference.sequences = sequences_to_rehearse(w);
+	TRY(block_result_create(&w->block.layout, 0, &result, err));
+	enum status status = rehearse_block(w, &result, err);
+	block_result_release(&result);
+	return status;
+}
+
+enum status prune_rehearse(const struct pruning *p, int *ret_device_streams, struct error *err)
+{
+	struct walk w = {.p = p, .spec = p->job->spec, .backend = p->backend, .method = method_find(p->job->spec->method)};
+	w.dense_stream = w.method->dense_stream && w.method->dense_stream(w.spec);
+	enum status status = rehearse(&w, ret_device_streams, err);
 	destroy(&w);
 	return status;
 }

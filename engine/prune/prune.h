@@ -22,13 +22,15 @@ struct pruning {
 	enum dtype compute_type;
 	const struct sequences *probe; /* tokens of the progress perplexity, of the calibration's length */
 	const struct probe_plan *plan; /* of them */
+	int device_streams;            /* how many of the two streams of hidden states may live on the device: 0, 1 or 2 */
 };
 
 /* The work of one block, in forward passes of its calibration tokens, as progress counts it. */
 double prune_block_work(const struct spec *);
 
-/* What prune_blocks will put on the device. */
-enum status prune_workload(const struct pruning *, struct workload *ret, struct error *err);
+/* Takes, on a dry backend, the memory that prune_blocks takes, with the worst that routed experts can ask for. Nothing is read of the weights,
+ * nothing written. *ret_device_streams: how many streams found room. */
+enum status prune_rehearse(const struct pruning *, int *ret_device_streams, struct error *err);
 
 /* Prunes the blocks that the savepoint does not have. `calibration` is used where it has none; later blocks go on from its hidden states. */
 enum status prune_blocks(const struct pruning *, const struct sequences *calibration, struct error *err);

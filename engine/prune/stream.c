@@ -18,34 +18,55 @@ static size_t sequence_bytes(const struct stream *stream)
 	return (size_t)(stream->tokens * stream->hidden) * sizeof(float);
 }
 
+static enum status failed(const struct stream *stream, enum status status, struct error *err)
+{
+	if (status == STATUS_OK) return STATUS_OK;
+	*err = stream->backend->error;
+	return error_prefix(err, "hidden states of %" PRId64 " sequences of %" PRId64 " tokens", stream->sequences, stream->tokens);
+}
+
+/* The memory that the whole of it takes. */
+static enum status whole_bytes(const struct stream *stream, size_t *ret, struct error *err)
+{
+	if (!__builtin_mul_overflow((size_t)stream->sequences, sequence_bytes(stream), ret)) return STATUS_OK;
+	return error_set(err, STATUS_NO_MEMORY, "%" PRId64 " sequences of hidden states are too many", stream->sequences);
+}
+
 enum status stream_create(struct backend *backend, int64_t sequences, int64_t tokens, int64_t hidden, int64_t batch,
 			  struct stream *ret, struct error *err)
 {
 	struct stream stream = {.backend = backend, .sequences = sequences, .tokens = tokens, .hidden = hidden};
 	size_t bytes;
-	if (__builtin_mul_overflow((size_t)sequences, sequence_bytes(&stream), &bytes))
-		return error_set(err, STATUS_NO_MEMORY, "%" PRId64 " sequences of hidden states are too many", sequences);
+	TRY(whole_bytes(&stream, &bytes, err));
 	enum status status = backend->ops->alloc(backend, bytes, &stream.device);
-	if (status == STATUS_NO_MEMORY && !backend->unified) {
-		stream.device = NULL;
-		void *host = NULL;
-		status = backend->ops->alloc_host(backend, bytes, &host);
-		stream.host = host;
-		for (int i = 0; i < 2; i++) {
-			struct tensor *room = &stream.staging[i];
-			*room = tensor_make(NULL, batch * tokens, hidden, DTYPE_F32);
-			if (status == STATUS_OK) status = backend->ops->alloc(backend, tensor_bytes(room), &room->data);
-		}
-	}
-	if (status != STATUS_OK) {
-		*err = backend->error;
-		error_prefix(err, "hidden states of %" PRId64 " sequences of %" PRId64 " tokens", sequences, tokens);
-		backend->ops->release(backend, stream.staging[0].data);
-		backend->ops->release_host(backend, stream.host);
-		return status;
-	}
+	if (status == STATUS_NO_MEMORY && !backend->unified)
+		return stream_create_on_host(backend, sequences, tokens, hidden, batch, ret, err);
+	TRY(failed(&stream, status, err));
 	*ret = stream;
 	return STATUS_OK;
+}
+
+enum status stream_create_on_host(struct backend *backend, int64_t sequences, int64_t tokens, int64_t hidden, int64_t batch,
+				  struct stream *ret, struct error *err)
+{
+	struct stream stream = {.backend = backend, .sequences = sequences, .tokens = tokens, .hidden = hidden};
+	size_t bytes;
+	void *host = NULL;
+	TRY(whole_bytes(&stream, &bytes, err));
+	enum status status = backend->ops->alloc_host(backend, bytes, &host);
+	stream.host = host;
+	for (int i = 0; i < 2; i++) {
+		struct tensor *room = &stream.staging[i];
+		*room = tensor_make(NULL, batch * tokens, hidden, DTYPE_F32);
+		if (status == STATUS_OK) status = backend->ops->alloc(backend, tensor_bytes(room), &room->data);
+	}
+	if (status == STATUS_OK) {
+		*ret = stream;
+		return STATUS_OK;
+	}
+	failed(&stream, status, err);
+	stream_release(&stream);
+	return status;
 }
 
 void stream_release(struct stream *stream)

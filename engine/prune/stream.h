@@ -15,9 +15,11 @@ struct stream {
 	int64_t ahead, ahead_count; /* sequences that are on their way into the other one; a count of 0 for none */
 };
 
-/* `batch` is the most sequences that are asked for at once. */
+/* On the device, or, where it does not fit, on the host. `batch` is the most sequences that are asked for at once. */
 enum status stream_create(struct backend *, int64_t sequences, int64_t tokens, int64_t hidden, int64_t batch, struct stream *ret,
 			  struct error *err);
+enum status stream_create_on_host(struct backend *, int64_t sequences, int64_t tokens, int64_t hidden, int64_t batch,
+				  struct stream *ret, struct error *err);
 void stream_release(struct stream *);
 
 /* Device tensor [count · tokens, hidden] for sequences first …: with their values where `load` is set, else for writing. Valid until the next

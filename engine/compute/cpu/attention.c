@@ -26,6 +26,7 @@ static enum status attention_forward(struct backend *backend, const struct atten
 	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
 	void *scratch;
 	TRY(cpu_scratch(cpu, "attention_forward", (2 * size + (size_t)backend->threads * workspace) * sizeof(float), &scratch));
+	if (backend->dry) return STATUS_OK;
 	job.q = q;
 	job.k = k;
 	job.v = v;
@@ -72,6 +73,7 @@ static enum status attention_backward(struct backend *backend, const struct atte
 	size_t floats = (3 + 2 * (size_t)job.parts) * size + (size_t)backend->threads * workspace;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "attention_backward", floats * sizeof(float), &scratch));
+	if (backend->dry) return STATUS_OK;
 	job.q = q;
 	job.k = k;
 	job.v = v;

@@ -9,6 +9,7 @@
 #include <oneapi/dnnl/dnnl.h>
 
 #include "engine/compute/cpu/cpu.h"
+#include "engine/compute/dry.h"
 
 enum { ALIGNMENT = 256 };
 
@@ -21,18 +22,37 @@ static void *allocate(size_t bytes)
 	return memory;
 }
 
+static size_t rounded(size_t bytes)
+{
+	return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* How many bytes an allocation was counted with stands before it, in a place of the size of the alignment. */
 static enum status cpu_alloc(struct backend *backend, size_t bytes, void **ret)
 {
-	void *memory = allocate(bytes);
+	char *memory = bytes > SIZE_MAX - 2 * ALIGNMENT ? NULL
+		       : backend->dry                   ? dry_take(backend->dry, rounded(bytes))
+							: allocate(ALIGNMENT + bytes);
 	if (!memory) return error_set(&backend->error, STATUS_NO_MEMORY, "alloc: no memory for %zu bytes", bytes);
+	if (!backend->dry) {
+		*(size_t *)(void *)memory = rounded(bytes);
+		memory += ALIGNMENT;
+	}
+	memory_add(&backend->memory, rounded(bytes));
 	*ret = memory;
 	return STATUS_OK;
 }
 
 static void cpu_release(struct backend *backend, void *memory)
 {
-	(void)backend;
-	free(memory);
+	if (!memory) return;
+	if (backend->dry) {
+		backend->memory.now -= dry_give(backend->dry, memory);
+		return;
+	}
+	char *whole = (char *)memory - ALIGNMENT;
+	backend->memory.now -= *(size_t *)(void *)whole;
+	free(whole);
 }
 
 static enum status cpu_upload(struct backend *backend, void *device, const void *host, size_t bytes)
@@ -80,13 +100,15 @@ static enum status cpu_memory(struct backend *backend, size_t *ret_free, size_t 
 
 enum status cpu_scratch(struct cpu_backend *cpu, const char *operation, size_t bytes, void **ret)
 {
+	struct backend *backend = &cpu->base;
 	if (bytes > cpu->scratch_size) {
-		free(cpu->scratch);
+		enum status status;
+		cpu_release(backend, cpu->scratch);
+		cpu->scratch = NULL;
 		cpu->scratch_size = 0;
-		cpu->scratch = allocate(bytes);
-		if (!cpu->scratch)
-			return error_set(&cpu->base.error, STATUS_NO_MEMORY, "%s: no memory for %zu bytes of scratch", operation,
-					 bytes);
+		status = cpu_alloc(backend, bytes, &cpu->scratch);
+		if (status != STATUS_OK)
+			return error_set(&backend->error, status, "%s: no memory for %zu bytes of scratch", operation, bytes);
 		cpu->scratch_size = bytes;
 	}
 	*ret = cpu->scratch;
@@ -97,9 +119,12 @@ static void cpu_destroy(struct backend *backend)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	cpu_matmul_release(cpu);
-	free(cpu->scratch);
+	cpu_release(backend, cpu->scratch);
+	dry_free(backend->dry);
 	free(cpu);
 }
+
+static enum status cpu_dry(struct backend *, size_t capacity, struct backend **ret);
 
 static void set_operations(struct backend_ops *ops)
 {
@@ -116,6 +141,7 @@ static void set_operations(struct backend_ops *ops)
 	ops->zero = cpu_zero;
 	ops->sync = cpu_sync;
 	ops->memory = cpu_memory;
+	ops->dry = cpu_dry;
 	cpu_attention_operations(ops);
 	cpu_compensate_operations(ops);
 	cpu_gradient_operations(ops);
@@ -124,6 +150,27 @@ static void set_operations(struct backend_ops *ops)
 	cpu_matmul_operations(ops);
 	cpu_prune_operations(ops);
 	cpu_route_operations(ops);
+}
+
+/* The capacity is not kept: what the machine lacks it may swap. */
+static enum status cpu_dry(struct backend *backend, size_t capacity, struct backend **ret)
+{
+	struct cpu_backend *cpu = calloc(1, sizeof *cpu);
+	struct dry *dry = calloc(1, sizeof *dry);
+	if (!cpu || !dry) {
+		free(cpu);
+		free(dry);
+		return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for a dry run");
+	}
+	*cpu = (struct cpu_backend){.base = *backend, .kernels = cpu_of(backend)->kernels};
+	dry->capacity = capacity;
+	cpu->base.memory = cpu->base.host = (struct memory_count){0, 0};
+	cpu->base.dry = dry;
+	dry_operations(&cpu->base.unchecked);
+	cpu->base.unchecked.dry = NULL;
+	backend_check_operations(&cpu->base);
+	*ret = &cpu->base;
+	return STATUS_OK;
 }
 
 #define KERNELS(isa)                                                                                                               \

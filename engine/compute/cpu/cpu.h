@@ -1,5 +1,6 @@
 /* What the files of the CPU backend share. An operation gets operands that are checked (engine/compute/ops.c), shares the work out over
- * the threads in one parallel region, and runs a kernel (engine/compute/cpu/kernels.h) on each share. */
+ * the threads in one parallel region, and runs a kernel (engine/compute/cpu/kernels.h) on each share. One of a dry backend
+ * returns once it has its scratch memory. */
 #ifndef BESAD_ENGINE_CPU_CPU_H
 #define BESAD_ENGINE_CPU_CPU_H
 

@@ -55,6 +55,7 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 	size_t floats = native ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "binned_gradient", (round_up((int64_t)row_sums, 16) + floats) * sizeof(float), &scratch));
+	if (backend->dry) return STATUS_OK;
 	struct gradient_job job = {dy, x, weight, bin, (float *)scratch + round_up((int64_t)row_sums, 16), sums.data, sums.stride};
 	if (shared) {
 		job.sums = scratch;

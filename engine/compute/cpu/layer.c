@@ -3,6 +3,7 @@
 static enum status convert(struct backend *backend, struct tensor to, struct tensor from)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
 	{
 		struct share rows = cpu_share(to.rows, 1);
@@ -14,6 +15,7 @@ static enum status convert(struct backend *backend, struct tensor to, struct ten
 static enum status add_bias(struct backend *backend, struct tensor y, struct tensor bias)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
 	{
 		struct share rows = cpu_share(y.rows, 1);
@@ -25,6 +27,7 @@ static enum status add_bias(struct backend *backend, struct tensor y, struct ten
 static enum status add(struct backend *backend, struct tensor y, struct tensor x)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
 	{
 		struct share rows = cpu_share(y.rows, 1);
@@ -36,6 +39,7 @@ static enum status add(struct backend *backend, struct tensor y, struct tensor x
 static enum status embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids, float scale)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, out.rows *out.cols))
 	{
 		struct share rows = cpu_share(out.rows, 1);
@@ -48,6 +52,7 @@ static enum status norm_forward(struct backend *backend, const struct norm *norm
 				struct tensor x, struct tensor weight, struct tensor bias)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
 	{
 		struct share rows = cpu_share(x.rows, 1);
@@ -60,6 +65,7 @@ static enum status norm_backward(struct backend *backend, const struct norm *nor
 				 struct tensor x, struct tensor stats, struct tensor weight, bool accumulate)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
 	{
 		struct share rows = cpu_share(x.rows, 1);
@@ -71,6 +77,7 @@ static enum status norm_backward(struct backend *backend, const struct norm *nor
 static enum status rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
 	{
 		struct share rows = cpu_share(x.rows, 1);
@@ -83,6 +90,7 @@ static enum status activation_forward(struct backend *backend, enum activation k
 				      struct tensor up)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
 	{
 		struct share rows = cpu_share(y.rows, 1);
@@ -95,6 +103,7 @@ static enum status activation_backward(struct backend *backend, enum activation 
 				       struct tensor dy, struct tensor gate, struct tensor up)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, dy.rows *dy.cols))
 	{
 		struct share rows = cpu_share(dy.rows, 1);
@@ -106,6 +115,7 @@ static enum status activation_backward(struct backend *backend, enum activation 
 static enum status token_logprobs(struct backend *backend, void *out, struct tensor logits, const void *targets, float softcap)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, logits.rows *logits.cols))
 	{
 		struct share rows = cpu_share(logits.rows, 1);

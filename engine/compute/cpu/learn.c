@@ -6,6 +6,7 @@ static enum status rates_forward(struct backend *backend, const struct rates *ra
 				 void *stats, struct tensor theta, double target, double lambda)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, rates->groups * rates->candidates))
 	{
 		struct share groups = cpu_share(rates->groups, 1);
@@ -25,6 +26,7 @@ static enum status rates_backward(struct backend *backend, const struct rates *r
 				  struct tensor beta, struct tensor sums, const void *stats)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 	double slope = ((const double *)stats)[STEP_SLOPE];
 #pragma omp parallel num_threads(cpu_threads(cpu, rates->groups * rates->candidates))
 	{
@@ -40,6 +42,7 @@ static enum status reconstruction(struct backend *backend, void *stats, struct t
 	struct cpu_backend *cpu = cpu_of(backend);
 	void *scratch;
 	TRY(cpu_scratch(cpu, "reconstruction", (size_t)y.cols * sizeof(double), &scratch));
+	if (backend->dry) return STATUS_OK;
 	double *loss = scratch, sum = 0, *out = stats;
 #pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
 	{
@@ -61,6 +64,7 @@ static enum status prodigy_step(struct backend *backend, const struct prodigy *p
 	int64_t chunks = (n + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "prodigy_step", 2 * (size_t)chunks * sizeof(double), &scratch));
+	if (backend->dry) return STATUS_OK;
 	double *dots = scratch, *sums = dots + chunks, *state = device_state;
 	double d = state[PRODIGY_D], d0 = state[PRODIGY_D0], dot = 0, sum = 0;
 #pragma omp parallel for schedule(static) num_threads(cpu_threads(cpu, n))
@@ -89,6 +93,7 @@ static enum status adamw_step(struct backend *backend, const struct adamw *adamw
 			      const void *gradient)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, n))
 	{
 		struct share share = cpu_share(n, 64);

@@ -43,18 +43,19 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	int64_t inner = transpose_a ? a.rows : a.cols;
-	if (!c.rows || !c.cols) return STATUS_OK;
+	bool native = backend->native_bf16 && a.dtype == DTYPE_BF16 && c.dtype != DTYPE_F16;
+	if (!c.rows || !c.cols || (backend->dry && (native || !inner))) return STATUS_OK;
 	if (!inner) {
 		for (int64_t row = 0; row < c.rows && !accumulate; row++)
 			memset((char *)c.data + (size_t)(row * c.stride) * dtype_size(c.dtype), 0,
 			       (size_t)c.cols * dtype_size(c.dtype));
 		return STATUS_OK;
 	}
-	if (backend->native_bf16 && a.dtype == DTYPE_BF16 && c.dtype != DTYPE_F16)
-		return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, accumulate);
+	if (native) return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, accumulate);
 
 	void *scratch;
 	TRY(cpu_scratch(cpu, "matmul", f32_copy_bytes(a) + f32_copy_bytes(b) + f32_copy_bytes(c), &scratch));
+	if (backend->dry) return STATUS_OK;
 	float *memory = scratch;
 	a = as_f32(cpu, a, &memory);
 	b = as_f32(cpu, b, &memory);

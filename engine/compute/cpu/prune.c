@@ -7,6 +7,7 @@
 static enum status column_norms(struct backend *backend, void *sums, struct tensor x)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
 	{
 		struct share cols = cpu_share(x.cols, 16);
@@ -79,6 +80,7 @@ static enum status rank_by(struct backend *backend, const char *operation, rank_
 	size_t cols = (size_t)weight.cols, per_thread = 2 * cols * (sizeof(uint32_t) + sizeof(uint16_t));
 	void *scratch;
 	TRY(cpu_scratch(cpu, operation, cols * sizeof(float) + (size_t)backend->threads * per_thread, &scratch));
+	if (backend->dry) return STATUS_OK;
 	float *scale = importance == IMPORTANCE_WANDA ? scratch : NULL;
 	for (int64_t j = 0; scale && j < weight.cols; j++)
 		scale[j] = sqrtf((float)(((const double *)sums)[j] / sequences));
@@ -119,6 +121,7 @@ static enum status bin_ranks(struct backend *backend, struct tensor bin, struct 
 	struct cpu_backend *cpu = cpu_of(backend);
 	void *scratch;
 	TRY(cpu_scratch(cpu, "bin_ranks", (size_t)rank.cols, &scratch));
+	if (backend->dry) return STATUS_OK;
 	uint8_t *bin_of = scratch;
 	for (int64_t b = 0; b < candidates - 1; b++) { /* bin b: from ⌊C·b/(D−1)⌋ up to the next */
 		int64_t first = rank.cols * b / (candidates - 1), last = rank.cols * (b + 1) / (candidates - 1);
@@ -143,6 +146,7 @@ static enum status mask_weights(struct backend *backend, struct tensor out, stru
 				const void *threshold, bool shared)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, out.rows *out.cols))
 	{
 		struct share rows = cpu_share(out.rows, 1);

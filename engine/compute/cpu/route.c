@@ -41,6 +41,7 @@ static enum status route(struct backend *backend, const struct routing *routing,
 			 void *places, void *sources, struct tensor logits)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 	int64_t choices = logits.rows * routing->chosen, rows = routing_rows(routing, logits.rows), next = 0;
 	int32_t *count = counts, *place = places, *source = sources, at[ROUTE_MAX_EXPERTS];
 	const int32_t *expert = experts;
@@ -70,6 +71,7 @@ static enum status dispatch(struct backend *backend, struct tensor to, struct te
 			    struct tensor scale)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
 	{
 		struct share rows = cpu_share(to.rows, 1);
@@ -82,6 +84,7 @@ static enum status combine(struct backend *backend, struct tensor to, struct ten
 			   struct tensor scale, bool accumulate)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
 	{
 		struct share rows = cpu_share(to.rows, 1);
@@ -118,6 +121,7 @@ static enum status route_backward(struct backend *backend, const struct routing 
 				  struct tensor dy, struct tensor outputs)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, dy.rows *dy.cols))
 	{
 		struct share tokens = cpu_share(dy.rows, 1);
