@@ -87,7 +87,6 @@ static struct seconds estimate(const struct model *m)
 int main(void)
 {
 	enum { COUNT = sizeof MODELS / sizeof *MODELS };
-	const double gb = 1e9;
 	printf("| model | params/block | load | reference | rank | learn | final | write | block | of peak | model | overlapped | "
 	       "of peak | model |\n"
 	       "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
