@@ -136,10 +136,10 @@ static void linear(const char *name, int64_t rows, int64_t cols, int64_t tokens)
 	for (int64_t i = 0; i < rows; i++)
 		threshold[i] = (int32_t)(cols / 2);
 	check(backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
-	check(backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
+	check(backend->ops->bin_ranks(backend, bin, rank, CANDIDATES, 0, 0));
 	MEASURE("rank_rows", backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
 	report("rank_rows", shape, 0, 4 * params);
-	MEASURE("bin_ranks", backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
+	MEASURE("bin_ranks", backend->ops->bin_ranks(backend, bin, rank, CANDIDATES, 0, 0));
 	report("bin_ranks", shape, 0, 3 * params);
 	MEASURE("mask_weights", backend->ops->mask_weights(backend, active, weight, rank, threshold, false));
 	report("mask_weights", shape, 0, 8 * params);

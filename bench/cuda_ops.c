@@ -168,9 +168,9 @@ static void weights(int64_t rows, int64_t cols, int64_t tokens)
 	check(backend->ops->zero(backend, norms.data, tensor_bytes(&norms)));
 	/* What --only leaves out, others need. */
 	check(backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
-	check(backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
+	check(backend->ops->bin_ranks(backend, bin, rank, CANDIDATES, 0, 0));
 	OPERATION("rank_rows", shape, 0, 4 * params, backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
-	OPERATION("bin_ranks", shape, 0, 3 * params, backend->ops->bin_ranks(backend, bin, rank, CANDIDATES));
+	OPERATION("bin_ranks", shape, 0, 3 * params, backend->ops->bin_ranks(backend, bin, rank, CANDIDATES, 0, 0));
 	OPERATION("mask_weights", shape, 0, 6 * params,
 		  backend->ops->mask_weights(backend, active, weight, rank, threshold.data, false));
 	OPERATION("convert", shape, 0, 4 * params, backend->ops->convert(backend, active, weight));

@@ -50,8 +50,10 @@ __global__ void __launch_bounds__(32 * WARPS)
 		unpack<N>(x.g, gradient, g);
 		unpack<N>(x.w, weight, w);
 #pragma unroll
-		for (int j = 0; j < N; j++)
-			mine[((j < 4 ? x.bins.x : x.bins.y) >> (8 * (j % 4)) & 0xff) * 32] += g[j] * w[j];
+		for (int j = 0; j < N; j++) {
+			uint32_t b = (j < 4 ? x.bins.x : x.bins.y) >> (8 * (j % 4)) & 0xff;
+			if (b < (uint32_t)bins) mine[b * 32] += g[j] * w[j];
+		}
 	}
 	__syncwarp();
 	for (int b = lane; b < bins; b += 32) {

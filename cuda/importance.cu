@@ -63,7 +63,7 @@ static enum status column_norms(struct backend *backend, void *sums, struct tens
 
 template <int N>
 __global__ void __launch_bounds__(256) bin_kernel(uint8_t *bin, int64_t bin_stride, const uint16_t *rank, int64_t rank_stride,
-						  int candidates, int64_t rows, int64_t cols)
+						  int candidates, int below, int above, int64_t rows, int64_t cols)
 {
 	int64_t row = elementwise_row();
 	if (row >= rows) return;
@@ -79,26 +79,25 @@ __global__ void __launch_bounds__(256) bin_kernel(uint8_t *bin, int64_t bin_stri
 			uint32_t bytes[2] = {0, 0};
 #pragma unroll
 			for (int j = 0; j < 8; j++)
-				bytes[j / 4] |=
-					index_bin(pairs[j / 2] >> (16 * (j % 2)) & 0xffff, (uint32_t)cols, (uint32_t)candidates)
-					<< (8 * (j % 4));
+				bytes[j / 4] |= index_bin(pairs[j / 2] >> (16 * (j % 2)) & 0xffff, cols, candidates, below, above)
+						<< (8 * (j % 4));
 			*(uint2 *)to = make_uint2(bytes[0], bytes[1]);
 		} else {
-			*to = (uint8_t)index_bin(*from, (uint32_t)cols, (uint32_t)candidates);
+			*to = (uint8_t)index_bin(*from, cols, candidates, below, above);
 		}
 	}
 }
 
-static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates, int below, int above)
 {
 	struct cuda *c = cuda_begin(backend, "bin_ranks", {bin, rank});
 	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
 	if (cuda_chunked({bin, rank}))
 		return LAUNCH(c, bin_kernel<8>, elementwise_grid(rank.rows, rank.cols, 8), elementwise_block(), 0,
-			      (uint8_t *)bin.data, bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, rank.rows,
-			      rank.cols);
+			      (uint8_t *)bin.data, bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, below, above,
+			      rank.rows, rank.cols);
 	return LAUNCH(c, bin_kernel<1>, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, (uint8_t *)bin.data,
-		      bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, rank.rows, rank.cols);
+		      bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, below, above, rank.rows, rank.cols);
 }
 
 /* ---- masked weights --------------------------------------------------------------------------------------------------------------- */

@@ -35,11 +35,13 @@ CUDA_BOTH int64_t index_round_up(int64_t a, int64_t b)
 
 /* ---- ranks, candidates, thresholds ------------------------------------------------------------------------------------------- */
 
-/* The bin of a rank (struct backend_ops.bin_ranks): #{d : ⌊C(D−1−d)/(D−1)⌋ ≤ rank} − 1. With e = D−1−d, ⌊Ce/(D−1)⌋ ≤ r holds for
- * exactly the e < (r+1)(D−1)/C, so the count is ⌈(r+1)(D−1)/C⌉. Fits in 32 bits: C ≤ 65,536, D ≤ 256. */
-CUDA_BOTH uint32_t index_bin(uint32_t rank, uint32_t cols, uint32_t candidates)
+/* The bin of a rank (struct backend_ops.bin_ranks): #{d : k_d ≤ rank} − 1. With e = D−1−d and n = D−1 (in parts of 10⁶ = one),
+ * k_d = ⌊C(below·n + w·e) / (one·n)⌋ ≤ r holds for exactly the e < n((r+1)·one − C·below) / (C·w). */
+CUDA_BOTH uint32_t index_bin(uint32_t rank, int64_t cols, int candidates, int below, int above)
 {
-	return ((rank + 1) * (candidates - 1) - 1) / cols;
+	int64_t one = 1000000, left = (candidates - 1) * ((rank + 1) * one - cols * below), each = cols * (one - below - above);
+	if (left <= 0 || left > (candidates - 1) * each) return 255;
+	return (uint32_t)((left - 1) / each);
 }
 
 /* The number of weights of a row that rate `s` prunes. */

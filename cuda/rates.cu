@@ -11,7 +11,7 @@ static __device__ __forceinline__ float squash(float theta, bool sigmoid)
 
 __global__ void __launch_bounds__(32 * WARPS)
 	forward_kernel(float *beta, int64_t beta_stride, float *s, int32_t *threshold, const float *theta, int64_t theta_stride,
-		       const int32_t *cols, bool sigmoid, int candidates, int64_t groups)
+		       const int32_t *cols, bool sigmoid, int candidates, double below, double width, int64_t groups)
 {
 	int64_t group = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
 	int lane = (int)threadIdx.x % 32;
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(32 * WARPS)
 	}
 	sum = warp_reduce(sum, plus());
 	weighted = warp_reduce(weighted, plus());
-	float inverse = (float)(1 / sum), rate = (float)(weighted / (sum * (double)(candidates - 1)));
+	float inverse = (float)(1 / sum), rate = (float)(below + width * (weighted / (sum * (double)(candidates - 1))));
 #pragma unroll
 	for (int i = 0; i < EACH; i++)
 		if (lane + 32 * i < candidates) beta[group * beta_stride + lane + 32 * i] = x[i] * inverse;
@@ -57,18 +57,18 @@ __global__ void __launch_bounds__(SUM_THREADS)
 	stats[STEP_SLOPE] = 2 * lambda * (sum - target) / (target * target);
 }
 
-/* ∂L/∂β_d = slope·share·p_d − prefix_{D−2−d}, with prefix_k = Σ_{b ≤ k} sums[b]; in double, since these nearly cancel their mean. */
+/* ∂L/∂β_d, but for what is the same for all d, = slope·share·(p_d − p_{D−1}) − prefix_{D−2−d}, with prefix_k = Σ_{b ≤ k} sums[b]; in double, since these nearly cancel their mean. */
 __global__ void __launch_bounds__(32 * WARPS)
 	backward_kernel(float *dtheta, int64_t dtheta_stride, const float *theta, int64_t theta_stride, const float *beta,
 			int64_t beta_stride, const float *sums, int64_t sums_stride, const double *share, const double *stats,
-			bool sigmoid, int candidates, int64_t groups)
+			bool sigmoid, int candidates, double width, int64_t groups)
 {
 	__shared__ double prefixes[WARPS][32 * EACH];
 	int64_t group = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
 	int lane = (int)threadIdx.x % 32;
 	if (group >= groups) return;
 	double *prefix = prefixes[threadIdx.x / 32], carry = 0, dbeta[EACH], mean = 0;
-	double pull = stats[STEP_SLOPE] * share[group] / (double)(candidates - 1);
+	double pull = stats[STEP_SLOPE] * share[group] * width / (double)(candidates - 1);
 	float b[EACH];
 	for (int first = 0; first < candidates - 1; first += 32) {
 		double x = first + lane < candidates - 1 ? (double)sums[group * sums_stride + first + lane] : 0;
@@ -104,13 +104,24 @@ __global__ void __launch_bounds__(32 * WARPS)
 	}
 }
 
+static double below_of(const struct rates *rates)
+{
+	return (double)rates->below / CANDIDATES_WHOLE;
+}
+
+static double width_of(const struct rates *rates)
+{
+	return (double)(CANDIDATES_WHOLE - rates->below - rates->above) / CANDIDATES_WHOLE;
+}
+
 static enum status rates_forward(struct backend *backend, const struct rates *rates, struct tensor beta, void *s, void *threshold,
 				 void *stats, struct tensor theta, double target, double lambda)
 {
 	struct cuda *c = cuda_begin(backend, "rates_forward", {beta, theta});
 	TRY(LAUNCH(c, forward_kernel, dim3((unsigned)index_ceil_div(rates->groups, WARPS)), dim3(32 * WARPS), 0, (float *)beta.data,
 		   beta.stride, (float *)s, (int32_t *)threshold, (const float *)theta.data, theta.stride,
-		   (const int32_t *)rates->cols, rates->parameterization == PARAM_SIGMOID, rates->candidates, rates->groups));
+		   (const int32_t *)rates->cols, rates->parameterization == PARAM_SIGMOID, rates->candidates, below_of(rates),
+		   width_of(rates), rates->groups));
 	return LAUNCH(c, sparsity_kernel, dim3(1), dim3(SUM_THREADS), 0, (double *)stats, (const float *)s,
 		      (const double *)rates->share, rates->groups, target, lambda);
 }
@@ -122,7 +133,7 @@ static enum status rates_backward(struct backend *backend, const struct rates *r
 	return LAUNCH(c, backward_kernel, dim3((unsigned)index_ceil_div(rates->groups, WARPS)), dim3(32 * WARPS), 0,
 		      (float *)dtheta.data, dtheta.stride, (const float *)theta.data, theta.stride, (const float *)beta.data,
 		      beta.stride, (const float *)sums.data, sums.stride, (const double *)rates->share, (const double *)stats,
-		      rates->parameterization == PARAM_SIGMOID, rates->candidates, rates->groups);
+		      rates->parameterization == PARAM_SIGMOID, rates->candidates, width_of(rates), rates->groups);
 }
 
 void cuda_rates_operations(struct backend_ops *ops)

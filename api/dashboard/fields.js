@@ -16,7 +16,7 @@ export const GROUPS = [
 	{ title: "BESA settings", folded: true, only: "besa", fields: [
 		{ pointer: "/besa/granularity", label: "Granularity", kind: "choice", choices: ["", "row", "layer"], hint: "What has a rate of its own." },
 		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude"], hint: "What orders the weights of a row." },
-		{ pointer: "/besa/candidates", label: "Candidate rates", kind: "number", placeholder: "101", hint: "Pruning rates, evenly spread from 0 to 1, that a learned rate is a mixture of." },
+		{ pointer: "/besa/candidates", label: "Candidate rates", kind: "number", placeholder: "101", hint: "Pruning rates that a learned rate is a mixture of: evenly spread about the target, under softmax from 0 to 1." },
 		{ pointer: "/besa/lambda", label: "Lambda", kind: "number", placeholder: "5", hint: "Weight of the sparsity term of the loss." },
 		{ pointer: "/besa/epochs", label: "Epochs", kind: "number", placeholder: "1", hint: "How often a block learns from every calibration sequence." },
 		{ pointer: "/besa/batch_size", label: "Batch size", kind: "number", placeholder: "1", hint: "Sequences of a step; not more than calibration.samples." },
@@ -24,7 +24,7 @@ export const GROUPS = [
 		{ pointer: "/besa/d_coef", label: "Prodigy's d_coef", kind: "number", hint: "Of prodigy; 5 for the sigmoid, 50 for softmax." },
 		{ pointer: "/besa/learning_rate", label: "AdamW's learning rate", kind: "number", placeholder: "0.01" },
 		{ pointer: "/besa/target", label: "Target", kind: "choice", choices: ["", "block", "dense_stream"], hint: "Whose output a block is to give again: the dense block's on the same inputs, or that of the dense model." },
-		{ pointer: "/besa/parameterization", label: "Parameterization", kind: "choice", choices: ["", "sigmoid", "softmax", "auto"], hint: "Sigmoid reaches sparsities from 0.3776 to 0.6224 only; auto takes it from 0.45 to 0.55 and softmax elsewhere." },
+		{ pointer: "/besa/parameterization", label: "Parameterization", kind: "choice", choices: ["", "sigmoid", "softmax", "auto"], hint: "Of the rates; under sigmoid, which auto is, they stay near the target, under softmax they may be any." },
 	] },
 	{ title: "SparseGPT", folded: true, only: "sparsegpt", fields: [
 		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },

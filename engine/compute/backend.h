@@ -71,13 +71,18 @@ struct pattern {
 enum { PATTERN_MOST = 32 };
 enum { FACTOR_TILE = 64, PRUNE_COLUMNS = 128 }; /* the most that `invert_factor` and `prune_columns` take at once */
 
-/* The learnable rates of one block. Candidate d is p_d = (D − 1 − d) / (D − 1): 1, …, 0. */
+/* Rates are cut off at both ends in so many parts of the whole. */
+enum { CANDIDATES_WHOLE = 1000000, BIN_NONE = 255 };
+
+/* The learnable rates of one block. The candidates stand equally spaced between `below` and 1 − `above`, from the largest to the smallest: with
+ * w = 1 − below − above, p_d = below + w·(D − 1 − d) / (D − 1). */
 struct rates {
 	enum parameterization parameterization;
 	int candidates;    /* D, 2 to 256 */
 	int64_t groups;    /* G */
 	const void *cols;  /* device I32 [G]: C of the linear that group g prunes */
 	const void *share; /* device F64 [G]: the group's weights / all weights of the block; they add up to 1 */
+	int below, above;  /* in parts of CANDIDATES_WHOLE; less than it together */
 };
 
 /* Prodigy (arXiv 2306.06101, Algorithm as published with BESA; besa.md 1.9), lr 1, no decay, no bias correction. */
@@ -220,9 +225,9 @@ struct backend_ops {
 	enum status (*rank_groups)(struct backend *, enum importance, struct tensor rank, struct tensor weight, const void *sums,
 				   double sequences, int of);
 
-	/* bin [R,C] U8: b − 1 where b = #{d : k_d ≤ rank}, k_d = ⌊C·(D−1−d)/(D−1)⌋ in integers. So 0 … D − 2, and a weight is pruned by
-	 * candidate d (rank < k_d) exactly when bin < D − 1 − d. */
-	enum status (*bin_ranks)(struct backend *, struct tensor bin, struct tensor rank, int candidates);
+	/* bin [R,C] U8: b − 1 where b = #{d : k_d ≤ rank}, k_d = ⌊C·p_d⌋ in integers, p_d as in struct rates. So 0 … D − 2, and a weight is
+	 * pruned by candidate d (rank < k_d) exactly when bin < D − 1 − d; BIN_NONE for those that all candidates prune, or none does. */
+	enum status (*bin_ranks)(struct backend *, struct tensor bin, struct tensor rank, int candidates, int below, int above);
 
 	/* out = W where rank ≥ threshold, else +0. May run in place: out over W. threshold: device I32, [R] or, where `shared`, [1]. W, out: any float. */
 	enum status (*mask_weights)(struct backend *, struct tensor out, struct tensor weight, struct tensor rank,
@@ -230,7 +235,7 @@ struct backend_ops {
 
 	/* The gradient of a masked weight, summed where BESA needs it (besa.md 1.7): with G = dyᵀ·x,
 	 * sums[i, b] = Σ_{j : bin[i,j] = b} G[i,j] · W[i,j]. sums: F32 [R, D−1], or, where `shared`, [1, D−1], summed over rows too.
-	 * dy: [T,R], x: [T,C], any float, both the same. W: any float [R,C]. No [R,C] gradient is left in memory. */
+	 * Bins from D − 1 on are left out. dy: [T,R], x: [T,C], any float, both the same. W: any float [R,C]. No [R,C] gradient is left in memory. */
 	enum status (*binned_gradient)(struct backend *, struct tensor sums, struct tensor dy, struct tensor x,
 				       struct tensor weight, struct tensor bin, bool shared);
 

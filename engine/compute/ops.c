@@ -294,13 +294,21 @@ static enum status check_candidates(struct backend *backend, const char *operati
 			 (long long)candidates);
 }
 
-static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+static enum status check_ends(struct backend *backend, const char *operation, int below, int above)
+{
+	if (below >= 0 && above >= 0 && (int64_t)below + above < CANDIDATES_WHOLE) return STATUS_OK;
+	return error_set(&backend->error, STATUS_INTERNAL, "%s: candidates between %d and %d of %d", operation, below,
+			 CANDIDATES_WHOLE - above, CANDIDATES_WHOLE);
+}
+
+static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates, int below, int above)
 {
 	CHECK(backend, "bin_ranks", typed(bin, DTYPE_U8) && typed(rank, DTYPE_U16) && same(bin, rank), {"bin", bin},
 	      {"rank", rank});
 	TRY(check_candidates(backend, "bin_ranks", candidates));
+	TRY(check_ends(backend, "bin_ranks", below, above));
 	TRY(check_rank_width(backend, "bin_ranks", rank.cols));
-	return backend->unchecked.bin_ranks(backend, bin, rank, candidates);
+	return backend->unchecked.bin_ranks(backend, bin, rank, candidates, below, above);
 }
 
 static enum status rank_groups(struct backend *backend, enum importance importance, struct tensor rank, struct tensor weight,
@@ -367,6 +375,7 @@ static enum status rates_forward(struct backend *backend, const struct rates *ra
 				 void *stats, struct tensor theta, double target, double lambda)
 {
 	TRY(check_candidates(backend, "rates_forward", rates->candidates));
+	TRY(check_ends(backend, "rates_forward", rates->below, rates->above));
 	struct tensor expected = {beta.data, rates->groups, rates->candidates, rates->candidates, DTYPE_F32};
 	CHECK(backend, "rates_forward", rates_fit(rates, beta, rates->candidates) && rates_fit(rates, theta, rates->candidates),
 	      {"beta", beta}, {"theta", theta}, {"expected", expected});
@@ -384,6 +393,7 @@ static enum status rates_backward(struct backend *backend, const struct rates *r
 				  struct tensor beta, struct tensor sums, const void *stats)
 {
 	TRY(check_candidates(backend, "rates_backward", rates->candidates));
+	TRY(check_ends(backend, "rates_backward", rates->below, rates->above));
 	struct tensor expected = {beta.data, rates->groups, rates->candidates, rates->candidates, DTYPE_F32};
 	bool fits = rates_fit(rates, dtheta, rates->candidates) && rates_fit(rates, theta, rates->candidates) &&
 		    rates_fit(rates, beta, rates->candidates) && rates_fit(rates, sums, rates->candidates - 1);

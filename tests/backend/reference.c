@@ -271,13 +271,14 @@ void ref_rank_rows(double *rank, const double *weight, const double *sums, doubl
 	free(ranked);
 }
 
-void ref_bin_ranks(double *bin, const double *rank, int candidates, int64_t rows, int64_t cols)
+void ref_bin_ranks(double *bin, const double *rank, int candidates, int below, int above, int64_t rows, int64_t cols)
 {
+	int64_t steps = candidates - 1, width = CANDIDATES_WHOLE - below - above;
 	for (int64_t i = 0; i < rows * cols; i++) {
-		int below = 0;
+		int reached = 0;
 		for (int d = 0; d < candidates; d++)
-			below += cols * (candidates - 1 - d) / (candidates - 1) <= (int64_t)rank[i];
-		bin[i] = below - 1;
+			reached += cols * (below * steps + width * (steps - d)) / (CANDIDATES_WHOLE * steps) <= (int64_t)rank[i];
+		bin[i] = reached == 0 || reached == candidates ? BIN_NONE : reached - 1;
 	}
 }
 
@@ -290,6 +291,7 @@ void ref_binned_gradient(double *sums, const double *dy, const double *x, const 
 			double gradient = 0;
 			for (int64_t t = 0; t < tokens; t++)
 				gradient += dy[t * rows + i] * x[t * cols + j];
+			if (bin[i * cols + j] >= bins) continue;
 			sums[(shared ? 0 : i) * bins + (int64_t)bin[i * cols + j]] += gradient * weight[i * cols + j];
 		}
 	}
@@ -300,6 +302,12 @@ void ref_binned_gradient(double *sums, const double *dy, const double *x, const 
 static double squash(const struct ref_rates *rates, double theta)
 {
 	return rates->parameterization == PARAM_SIGMOID ? 1 / (1 + exp(-theta)) : theta;
+}
+
+static double candidate(const struct ref_rates *rates, int d)
+{
+	double below = (double)rates->below / CANDIDATES_WHOLE, above = (double)rates->above / CANDIDATES_WHOLE;
+	return below + (1 - below - above) * (rates->candidates - 1 - d) / (rates->candidates - 1);
 }
 
 double ref_rates_forward(const struct ref_rates *rates, double *beta, double *s, const double *theta)
@@ -315,7 +323,7 @@ double ref_rates_forward(const struct ref_rates *rates, double *beta, double *s,
 		s[g] = 0;
 		for (int d = 0; d < n; d++) {
 			beta[g * n + d] /= total;
-			s[g] += beta[g * n + d] * (n - 1 - d) / (n - 1);
+			s[g] += beta[g * n + d] * candidate(rates, d);
 		}
 		sparsity += rates->share[g] * s[g];
 	}
@@ -331,7 +339,7 @@ void ref_rates_backward(const struct ref_rates *rates, double *dtheta, const dou
 	for (int64_t g = 0; g < rates->groups; g++) {
 		double mean = 0;
 		for (int d = 0; d < n; d++) {
-			by_beta[d] = slope * rates->share[g] * (n - 1 - d) / (n - 1);
+			by_beta[d] = slope * rates->share[g] * candidate(rates, d);
 			for (int b = 0; b < n - 1 - d; b++)
 				by_beta[d] -= sums[g * (n - 1) + b];
 			mean += beta[g * n + d] * by_beta[d];

@@ -21,7 +21,7 @@ double ref_activation_slope(enum activation, double x);
 /* Among each `of` neighbouring columns. */
 void ref_rank_groups(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols, int of);
 void ref_rank_rows(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols);
-void ref_bin_ranks(double *bin, const double *rank, int candidates, int64_t rows, int64_t cols);
+void ref_bin_ranks(double *bin, const double *rank, int candidates, int below, int above, int64_t rows, int64_t cols);
 void ref_binned_gradient(double *sums, const double *dy, const double *x, const double *weight, const double *bin, int64_t tokens,
 			 int64_t rows, int64_t cols, int bins, bool shared);
 
@@ -31,6 +31,7 @@ struct ref_rates {
 	int candidates;
 	int64_t groups;
 	const double *cols, *share;
+	int below, above;
 };
 /* β and s; returns ŝ. */
 double ref_rates_forward(const struct ref_rates *, double *beta, double *s, const double *theta);

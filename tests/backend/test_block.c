@@ -323,6 +323,14 @@ struct surrogate {
 	int64_t groups;
 };
 
+/* Candidate d in parts of 10⁶ · (D − 1): from 0 to 1, or, of the sigmoid, evenly about the target, which is above a half. */
+static int64_t candidate(const struct spec *spec, int d)
+{
+	int64_t steps = spec->besa.candidates - 1, low = 0;
+	if (spec->besa.parameterization == PARAM_SIGMOID) low = llround(1e6 * (2 * spec->sparsity - 1));
+	return low * steps + (1000000 - low) * (steps - d);
+}
+
 /* ⟨G, W ⊙ P(θ)⟩ + λ·((ŝ − s*)/s*)², from the definition: P(r) = 1 − Σ_{d : k_d > r} β_d. */
 static double surrogate(const struct surrogate *s, const double *theta)
 {
@@ -341,14 +349,15 @@ static double surrogate(const struct surrogate *s, const double *theta)
 			}
 			for (int d = 0; d < candidates; d++) {
 				beta[d] /= sum;
-				expected += beta[d] * (candidates - 1 - d) / (candidates - 1);
+				expected += beta[d] * (double)candidate(s->spec, d) / (1e6 * (candidates - 1));
 			}
 			rate += expected * (double)linear->cols / (double)layout->params;
 			for (int64_t j = 0; j < linear->cols; j++) {
 				int64_t at = (linear->first + r) * linear->cols + j;
 				double keep = 1;
 				for (int d = 0; d < candidates; d++)
-					if (linear->cols * (candidates - 1 - d) / (candidates - 1) > s->rank[linear->fused][at])
+					if (linear->cols * candidate(s->spec, d) / (1000000 * (candidates - 1)) >
+					    s->rank[linear->fused][at])
 						keep -= beta[d];
 				value += s->g->of[linear->fused][at] * s->f->weights[linear->fused][at] * keep;
 			}
@@ -384,7 +393,9 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 	ok(stream_store(&wanted, 0, BATCH, values), &backend->error);
 	backend->ops->release(backend, values.data);
 	for (int i = 0; i < FUSED_COUNT; i++)
-		ok(backend->ops->bin_ranks(backend, besa.bin[i], mask.rank[i], spec.besa.candidates), &backend->error);
+		ok(backend->ops->bin_ranks(backend, besa.bin[i], mask.rank[i], spec.besa.candidates, besa.rates.below,
+					   besa.rates.above),
+		   &backend->error);
 
 	int64_t groups = besa.rates.groups, count = groups * spec.besa.candidates;
 	float *start = malloc((size_t)count * sizeof *start);

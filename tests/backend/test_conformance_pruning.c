@@ -101,22 +101,27 @@ static double *random_ranks(int64_t rows, int64_t cols)
 	return rank;
 }
 
+/* What is cut off of the candidates' rates: nothing, at either end, all but a little. */
+static const int ends[][2] = {{0, 0}, {200000, 0}, {0, 700001}, {900000, 0}, {333333, 333333}, {999000, 999}};
+
 static void test_bin_ranks(void **state)
 {
 	(void)state;
 	static const int candidates[] = {2, 3, 21, 101, 256};
 	for (size_t shape = 0; shape < ROW_SHAPES; shape++) {
-		for (size_t i = 0; i < COUNT(candidates); i++) {
+		for (size_t i = 0; i < COUNT(candidates) * COUNT(ends); i++) {
 			int64_t rows = row_shapes[shape][0], cols = row_shapes[shape][1];
+			int count = candidates[i % COUNT(candidates)], below = ends[i / COUNT(candidates)][0],
+			    above = ends[i / COUNT(candidates)][1];
 			struct operand rank =
 				operand_input(random_ranks(rows, cols), rows, cols, DTYPE_U16, shape % 2 ? GAP : NO_GAP);
 			struct operand bin = operand_output(rows, cols, DTYPE_U8, shape % 2 ? NO_GAP : GAP);
 			double *expected = doubles(rows * cols);
-			ref_bin_ranks(expected, rank.value, candidates[i], rows, cols);
-			RUN(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, candidates[i]));
+			ref_bin_ranks(expected, rank.value, count, below, above, rows, cols);
+			RUN(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, count, below, above));
 			operand_fetch(&bin);
-			expect_equal(bin.value, expected, rows * cols, "bin_ranks [%lld, %lld] D %d", (long long)rows,
-				     (long long)cols, candidates[i]);
+			expect_equal(bin.value, expected, rows * cols, "bin_ranks [%lld, %lld] D %d, %d and %d off",
+				     (long long)rows, (long long)cols, count, below, above);
 			free(expected);
 			operand_free(&rank, &bin, NULL);
 		}
@@ -165,7 +170,10 @@ static void binned_case(int64_t tokens, int64_t rows, int64_t cols, int candidat
 	struct operand dy = operand_input(dy_values, tokens, rows, type, gap),
 		       x = operand_input(uniform(tokens * cols, -0.5, 2), tokens, cols, type, gap);
 	struct operand weight = operand_input(uniform(rows * cols, -1, 2), rows, cols, weight_type, gap);
-	struct operand bin = operand_input(integers(rows * cols, bins), rows, cols, DTYPE_U8, gap);
+	double *bins_of = integers(rows * cols, bins);
+	for (int64_t i = 0; i < rows * cols; i++)
+		if (random_below(5) == 0) bins_of[i] = BIN_NONE;
+	struct operand bin = operand_input(bins_of, rows, cols, DTYPE_U8, gap);
 	struct operand sums = operand_output(shared ? 1 : rows, bins, DTYPE_F32, gap);
 	double *expected = doubles(rows * bins);
 	ref_binned_gradient(expected, dy.value, x.value, weight.value, bin.value, tokens, rows, cols, bins, shared);
@@ -200,7 +208,8 @@ static void test_binned_gradient(void **state)
 
 /* ---- rates, loss, optimizers --------------------------------------------------------------------------------------------------------- */
 
-static void rates_case(int64_t groups, int candidates, enum parameterization parameterization, double spread, int gap)
+static void rates_case(int64_t groups, int candidates, enum parameterization parameterization, double spread, int gap, int below,
+		       int above)
 {
 	double *share_values = uniform(groups, 0.1, 1), total = 0, target = random_uniform(0.1, 0.9), lambda = 5;
 	for (int64_t g = 0; g < groups; g++)
@@ -217,8 +226,8 @@ static void rates_case(int64_t groups, int candidates, enum parameterization par
 	struct operand threshold = operand_output(1, groups, DTYPE_I32, NO_GAP);
 	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
 	double reconstruction = stats.value[STEP_RECONSTRUCTION];
-	struct rates rates = {parameterization, candidates, groups, cols.tensor.data, share.tensor.data};
-	struct ref_rates ref = {parameterization, candidates, groups, cols.value, share.value};
+	struct rates rates = {parameterization, candidates, groups, cols.tensor.data, share.tensor.data, below, above};
+	struct ref_rates ref = {parameterization, candidates, groups, cols.value, share.value, below, above};
 	double *expected = doubles(groups * candidates), *expected_s = doubles(groups);
 	double sparsity = ref_rates_forward(&ref, expected, expected_s, theta.value);
 	double slope = 2 * lambda * (sparsity - target) / (target * target);
@@ -260,7 +269,8 @@ static void test_rates(void **state)
 		for (size_t j = 0; j < COUNT(candidates); j++)
 			for (int p = 0; p < 2; p++)
 				rates_case(groups[i], candidates[j], p ? PARAM_SOFTMAX : PARAM_SIGMOID,
-					   j % 2 || candidates[j] == 2 ? 1 : 6, (i + j) % 2 ? GAP : NO_GAP);
+					   j % 2 || candidates[j] == 2 ? 1 : 6, (i + j) % 2 ? GAP : NO_GAP,
+					   ends[(i + j) % COUNT(ends)][0], ends[(i + j) % COUNT(ends)][1]);
 }
 
 /* θ = 0 gives s = 0.5 and so exactly half of an even row, on every backend. */
@@ -281,7 +291,7 @@ static void test_rates_start(void **state)
 		       s = operand_output(1, GROUPS, DTYPE_F32, NO_GAP);
 	struct operand threshold = operand_output(1, GROUPS, DTYPE_I32, NO_GAP);
 	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
-	struct rates rates = {PARAM_SIGMOID, CANDIDATES, GROUPS, cols.tensor.data, share.tensor.data};
+	struct rates rates = {PARAM_SIGMOID, CANDIDATES, GROUPS, cols.tensor.data, share.tensor.data, 0, 0};
 	RUN(OPS->rates_forward(BACKEND, &rates, beta.tensor, s.tensor.data, threshold.tensor.data, stats.tensor.data, theta.tensor,
 			       0.5, 5));
 	operand_fetch(&threshold);

@@ -231,8 +231,8 @@ static void rates_case(int64_t groups, int candidates, enum parameterization par
 		       dtheta = operand_output(groups, candidates, DTYPE_F32, GAP);
 	struct operand s = operand_output(1, groups, DTYPE_F32, NO_GAP), threshold = operand_output(1, groups, DTYPE_I32, NO_GAP);
 	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
-	struct rates rates = {parameterization, candidates, groups, cols.tensor.data, share.tensor.data};
-	struct rates_loss loss = {{parameterization, candidates, groups, cols.value, share.value},
+	struct rates rates = {parameterization, candidates, groups, cols.tensor.data, share.tensor.data, 200000, 100000};
+	struct rates_loss loss = {{parameterization, candidates, groups, cols.value, share.value, 200000, 100000},
 				  theta.value,
 				  sums.value,
 				  doubles(n),

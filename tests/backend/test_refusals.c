@@ -74,8 +74,8 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->column_norms(BACKEND, sums.tensor.data, rank.tensor), "column_norms", "6");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, bin.tensor, a.tensor, NULL, 1), "rank_rows", "6");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_WANDA, rank.tensor, a.tensor, NULL, 1), "rank_rows", "sums");
-	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 257), "bin_ranks", "257");
-	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 1), "bin_ranks", "1");
+	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 257, 0, 0), "bin_ranks", "257");
+	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 1, 0, 0), "bin_ranks", "1");
 	expect_refusal(OPS->mask_weights(BACKEND, out.tensor, a.tensor, rank.tensor, threshold.tensor.data, false), "mask_weights",
 		       "5");
 	expect_refusal(OPS->binned_gradient(BACKEND, row.tensor, a.tensor, out.tensor, a.tensor, bin.tensor, false),
@@ -83,7 +83,7 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->reconstruction(BACKEND, sums.tensor.data, none, a.tensor, out.tensor, false), "reconstruction", "5");
 	expect_refusal(OPS->token_logprobs(BACKEND, sums.tensor.data, rank.tensor, threshold.tensor.data, 0), "token_logprobs",
 		       "6");
-	struct rates rates = {PARAM_SOFTMAX, 6, 3, threshold.tensor.data, sums.tensor.data};
+	struct rates rates = {PARAM_SOFTMAX, 6, 3, threshold.tensor.data, sums.tensor.data, 0, 0};
 	expect_refusal(OPS->rates_forward(BACKEND, &rates, a.tensor, row.tensor.data, threshold.tensor.data, sums.tensor.data,
 					  a.tensor, 0.5, 5),
 		       "rates_forward", "6");

@@ -37,11 +37,12 @@ static void test_bins_are_the_cpus(void **state)
 		for (int64_t i = 0; i < cols; i++)
 			rank[i] = (uint16_t)i;
 		for (size_t d = 0; d < sizeof candidates / sizeof *candidates; d++) {
+			int below = d % 2 ? 200000 : 0, above = d % 3 ? 123456 : 0;
 			assert_int_equal(cpu->ops->bin_ranks(cpu, tensor_make(bin, 1, cols, DTYPE_U8),
-							     tensor_make(rank, 1, cols, DTYPE_U16), candidates[d]),
+							     tensor_make(rank, 1, cols, DTYPE_U16), candidates[d], below, above),
 					 STATUS_OK);
 			for (int64_t i = 0; i < cols; i++)
-				if (index_bin((uint32_t)i, (uint32_t)cols, (uint32_t)candidates[d]) != bin[i])
+				if (index_bin((uint32_t)i, cols, candidates[d], below, above) != bin[i])
 					fail_msg("rank %lld of %lld, %d candidates", (long long)i, (long long)cols, candidates[d]);
 		}
 		free(rank);

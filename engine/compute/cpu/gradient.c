@@ -5,7 +5,10 @@
 #include "engine/compute/cpu/cpu.h"
 #include "engine/compute/cpu/matmul_bf16.h"
 
-enum { PANEL_BYTES = 4 << 20 };
+enum {
+	PANEL_BYTES = 4 << 20,
+	ROOM_OF_SUMS = 256 + 16, /* of a row: one for each bin there may be, those that are left out too; no power of 2 apart */
+};
 
 static int64_t round_up(int64_t n, int64_t to)
 {
@@ -50,29 +53,26 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
 	if (panel_rows < 16) panel_rows = 16;
 	if (panel_rows > rows) panel_rows = rows;
-	size_t row_sums = shared ? (size_t)rows * (size_t)bins : 0, workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
+	size_t row_sums = (size_t)rows * ROOM_OF_SUMS, workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
 	size_t x_panels = (size_t)tokens * (size_t)round_up(cols, GRADIENT_GRAIN);
 	size_t floats = native ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "binned_gradient", (round_up((int64_t)row_sums, 16) + floats) * sizeof(float), &scratch));
 	if (backend->dry) return STATUS_OK;
-	struct gradient_job job = {dy, x, weight, bin, (float *)scratch + round_up((int64_t)row_sums, 16), sums.data, sums.stride};
-	if (shared) {
-		job.sums = scratch;
-		job.sums_stride = bins;
-	}
-	for (int64_t row = 0; row < rows; row++)
-		memset(job.sums + row * job.sums_stride, 0, (size_t)bins * sizeof(float));
+	struct gradient_job job = {dy, x, weight, bin, (float *)scratch + round_up((int64_t)row_sums, 16), scratch, ROOM_OF_SUMS};
+	memset(scratch, 0, row_sums * sizeof(float));
 	if (!tokens)
 		; /* an expert that got none: the sums stay zero */
 	else if (native)
 		TRY(by_panels(cpu, &job, job.x_panels, panel_rows));
 	else
 		by_blocks(cpu, &job, job.x_panels + x_panels, workspace);
+	for (int64_t row = 0; !shared && row < rows; row++)
+		memcpy((float *)sums.data + row * sums.stride, job.sums + row * ROOM_OF_SUMS, (size_t)bins * sizeof(float));
 	for (int64_t b = 0; shared && b < bins; b++) {
 		double sum = 0;
 		for (int64_t row = 0; row < rows; row++)
-			sum += (double)job.sums[row * bins + b];
+			sum += (double)job.sums[row * ROOM_OF_SUMS + b];
 		((float *)sums.data)[b] = (float)sum;
 	}
 	return STATUS_OK;

@@ -116,15 +116,18 @@ static enum status rank_groups(struct backend *backend, enum importance importan
 	return rank_by(backend, "rank_groups", rank_within, importance, rank, weight, sums, sequences, of);
 }
 
-static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates)
+static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates, int below, int above)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	void *scratch;
 	TRY(cpu_scratch(cpu, "bin_ranks", (size_t)rank.cols, &scratch));
 	if (backend->dry) return STATUS_OK;
 	uint8_t *bin_of = scratch;
-	for (int64_t b = 0; b < candidates - 1; b++) { /* bin b: from ⌊C·b/(D−1)⌋ up to the next */
-		int64_t first = rank.cols * b / (candidates - 1), last = rank.cols * (b + 1) / (candidates - 1);
+	memset(bin_of, BIN_NONE, (size_t)rank.cols);
+	for (int64_t b = 0; b < candidates - 1; b++) { /* bin b: from the threshold of one candidate up to that of the next */
+		int64_t steps = candidates - 1, width = CANDIDATES_WHOLE - below - above, whole = CANDIDATES_WHOLE * steps;
+		int64_t first = rank.cols * (below * steps + width * b) / whole,
+			last = rank.cols * (below * steps + width * (b + 1)) / whole;
 		memset(bin_of + first, (int)b, (size_t)(last - first));
 	}
 #pragma omp parallel num_threads(cpu_threads(cpu, rank.rows *rank.cols))

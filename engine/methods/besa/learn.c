@@ -21,6 +21,18 @@ static double softmax_rate(double tau, int candidates)
 	return weighted / sum;
 }
 
+/* Under the sigmoid the candidates stand evenly about the target: θ₀ = 0, which makes all alike, gives the target, and the gradient has the shape
+ * that it has at 50 % (besa.md 2). */
+static void place_candidates(const struct spec *spec, struct rates *rates)
+{
+	if (spec->besa.parameterization != PARAM_SIGMOID) return;
+	int twice = (int)llround(2 * spec->sparsity * CANDIDATES_WHOLE);
+	if (twice > CANDIDATES_WHOLE)
+		rates->below = twice - CANDIDATES_WHOLE;
+	else
+		rates->above = CANDIDATES_WHOLE - twice;
+}
+
 /* θ₀ = 0 under the sigmoid; else τ·p_d such that the first rate is the target (besa.md section 2). */
 static void fill_theta_start(const struct spec *spec, int64_t groups, int candidates, float *theta)
 {
@@ -129,6 +141,7 @@ enum status besa_create(const struct spec *spec, struct block *block, const stru
 	besa.rates = (struct rates){.parameterization = spec->besa.parameterization,
 				    .candidates = spec->besa.candidates,
 				    .groups = by_row ? block->layout.rows : block->layout.n_linears};
+	place_candidates(spec, &besa.rates);
 	besa.theta_start = malloc((size_t)(besa.rates.groups * besa.rates.candidates) * sizeof(float));
 	if (!besa.theta_start)
 		return error_set(err, STATUS_NO_MEMORY, "no memory for %" PRId64 " pruning rates", besa.rates.groups);
@@ -170,7 +183,8 @@ static enum status reset(struct besa *besa)
 	const double prodigy[PRODIGY_STATE] = {[PRODIGY_D] = 1e-6, [PRODIGY_D_MAX] = 1e-6, [PRODIGY_D0] = 1e-6};
 	size_t bytes = tensor_bytes(&besa->theta);
 	for (int f = 0; f < FUSED_COUNT; f++)
-		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates));
+		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates, besa->rates.below,
+					    besa->rates.above));
 	TRY(backend->ops->upload(backend, besa->theta.data, besa->theta_start, bytes));
 	TRY(backend->ops->upload(backend, besa->theta0.data, besa->theta_start, bytes));
 	TRY(backend->ops->zero(backend, besa->m.data, bytes));

@@ -1,9 +1,6 @@
 /* Settings of the method besa. */
 #include "engine/spec/sections.h"
 
-/* What the sigmoid's rates can reach: 0.5 ± 0.1224 (besa.md 2), and the targets for which "auto" takes it. */
-static const double sigmoid_low = 0.3776, sigmoid_high = 0.6224, auto_low = 0.45, auto_high = 0.55;
-
 static const char *const granularity_names[] = {"row", "layer", NULL};
 static const char *const importance_names[] = {"wanda", "magnitude", NULL};
 static const char *const optimizer_names[] = {"prodigy", "adamw", NULL};
@@ -20,14 +17,9 @@ static void find_batch_range(const struct spec_parser *parser, struct spec_range
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
 	struct besa_settings *besa = at;
-	double sparsity = parser->spec->sparsity;
-	int parameterization = (int)besa->parameterization;
-	if (parameterization == PARAM_AUTO)
-		besa->parameterization = sparsity >= auto_low && sparsity <= auto_high ? PARAM_SIGMOID : PARAM_SOFTMAX;
-	else if (parameterization == PARAM_SIGMOID && parser->spec->method == METHOD_BESA &&
-		 (sparsity < sigmoid_low || sparsity > sigmoid_high))
-		fields_problem(fields, "parameterization", "sigmoid reaches sparsities from %g to %g only", sigmoid_low,
-			       sigmoid_high);
+	(void)parser;
+	(void)fields;
+	if ((int)besa->parameterization == PARAM_AUTO) besa->parameterization = PARAM_SIGMOID;
 	if (besa->d_coef == 0) besa->d_coef = besa->parameterization == PARAM_SIGMOID ? 5 : 50;
 }
 
@@ -55,7 +47,8 @@ static const struct spec_row rows[] = {
 		.kind = SPEC_INT,
 		SPEC_AT(struct besa_settings, candidates),
 		.range = {2, 256, 101},
-		.help = "pruning rates, evenly spread from 0 to 1, that a learned rate is a mixture of",
+		.help = "pruning rates that a learned rate is a mixture of: evenly spread about the target, under `softmax` from 0 "
+			"to 1",
 		.label = "Candidate rates",
 	},
 	{
@@ -126,8 +119,8 @@ static const struct spec_row rows[] = {
 		.names = parameterization_names,
 		.resolved = PARAM_AUTO,
 		.range = {.standard = PARAM_AUTO},
-		.help = "`sigmoid` reaches sparsities from 0.3776 to 0.6224 only; `auto` takes it from 0.45 to 0.55 and `softmax` "
-			"elsewhere",
+		.help = "of the rates; under `sigmoid`, which `auto` is, they stay near the target, under `softmax` they may be "
+			"any",
 		.label = "Parameterization",
 	},
 };

@@ -7,6 +7,8 @@ static void rates_forward(const struct rates *rates, const struct tensor *beta, 
 			  const struct tensor *theta, int64_t first, int64_t last)
 {
 	int64_t candidates = rates->candidates;
+	double below = (double)rates->below / CANDIDATES_WHOLE;
+	double width = (double)(CANDIDATES_WHOLE - rates->below - rates->above) / CANDIDATES_WHOLE;
 	const int32_t *cols = rates->cols;
 	for (int64_t group = first; group < last; group++) {
 		const float *t = at(theta, group, 0);
@@ -33,22 +35,23 @@ static void rates_forward(const struct rates *rates, const struct tensor *beta, 
 #pragma omp simd
 		for (int64_t d = 0; d < candidates; d++)
 			b[d] *= inverse;
-		s[group] = (float)(weighted / (sum * (double)(candidates - 1)));
+		s[group] = (float)(below + width * (weighted / (sum * (double)(candidates - 1))));
 		threshold[group] = (int32_t)floor((double)s[group] * cols[group]);
 	}
 }
 
-/* The gradient by β_d is −(the sum over the first D−1−d bins) + pull·p_d; by the logit z_d it is β_d·(that − its mean under β). */
+/* The gradient by β_d is −(the sum over the first D−1−d bins) + pull·(p_d − p_{D−1}), but for what is the same for all d; by the logit z_d it is β_d·(that − its mean under β). */
 static void rates_backward(const struct rates *rates, const struct tensor *dtheta, const struct tensor *theta,
 			   const struct tensor *beta, const struct tensor *sums, double stats_slope, int64_t first, int64_t last)
 {
 	int64_t candidates = rates->candidates;
 	const double *share = rates->share;
 	double step = 1 / (double)(candidates - 1);
+	double width = (double)(CANDIDATES_WHOLE - rates->below - rates->above) / CANDIDATES_WHOLE;
 	for (int64_t group = first; group < last; group++) {
 		const float *t = at(theta, group, 0), *b = at(beta, group, 0), *bins = at(sums, group, 0);
 		float *out = (float *)dtheta->data + group * dtheta->stride;
-		double by_beta[MOST_CANDIDATES], prefix = 0, mean = 0, pull = stats_slope * share[group];
+		double by_beta[MOST_CANDIDATES], prefix = 0, mean = 0, pull = stats_slope * share[group] * width;
 		for (int64_t d = candidates - 1; d >= 0; d--) {
 			by_beta[d] = pull * (double)(candidates - 1 - d) * step - prefix;
 			if (d) prefix += (double)bins[candidates - 1 - d];
