@@ -6,6 +6,7 @@
 #   ops           each operation of the CPU backend
 #   progress      what the perplexity after each block costs
 #   watchers      what 500 event streams cost
+#   save          hidden states of 4 GiB to the disk of BUILD, by 1 to 8 threads; only where it is named
 #   model         any model: MODEL=DIR CALIBRATION=FILE EVALUATION='FILE...', of text or tokens (bench/smollm2.py makes one)
 set -u
 cd "$(dirname "$0")/.."
@@ -24,6 +25,7 @@ for name in $names; do
 	memory) set -- bench/compare.py --besad "$build/besad" memory ;;
 	ops) set -- "$build/bench/cpu_ops" ;;
 	progress) set -- bench/progress.py --besad "$build/besad" ;;
+	save) set -- "$build/bench/stream_save" "$build/bench" ;;
 	watchers) set -- env BESAD="$build/besad" bench/watchers.py ;;
 	model)
 		set -- bench/compare.py --besad "$build/besad" model --runs 1 ${MODEL:+--model "$MODEL"} \

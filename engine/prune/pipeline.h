@@ -14,9 +14,9 @@
  *       a crash: they are written again, from the model's own, and not read before.
  *   (4) Blocks are committed in order, each once, and no event of a block is told before the commit of the block before it. A block that is
  *       saved is committed right behind the savepoint.
- *   (5) So there are at most as many commits as the savepoint has blocks, less one, or any number more. One less: a crash came between the
- *       two, and the commit is made up for before the first block of the next attempt (pipeline_catch_up). More: blocks were finished and
- *       not saved; they are done again, and committing them again, before they are saved, compares what is told with what was told (struct
+ *   (5) So the savepoint is ahead of the commits by one block at most, and behind them by any number. Ahead: a crash came between the two, and
+ *       the commit is made up for before the first block of the next attempt (pipeline_catch_up). Behind: blocks were finished and not
+ *       saved; they are done again, and committing them again, before they are saved, compares what is told with what was told (struct
  *       engine_sink).
  *   (6) While a block is kept, nothing else writes to its masked weights and to the hidden states behind it. Those are the walk's: its
  *       block's weights change places with the spare when the next block is loaded, and its `input` is only read until the next block is
