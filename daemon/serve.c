@@ -188,7 +188,7 @@ static enum status lock_state(struct daemon *daemon, struct error *err)
 	return error_set(err, STATUS_EXISTS, "another besad uses %s", daemon->options->state_dir);
 }
 
-/* Jobs deleted just before a crash may have left files. */
+/* Jobs that were deleted, or succeeded, just before a crash may have left files. */
 static void discard_forgotten(struct daemon *daemon)
 {
 	DIR *directory = opendir(daemon->checkpoints);
@@ -198,7 +198,8 @@ static void discard_forgotten(struct daemon *daemon)
 		struct error err;
 		if (!job_id_is_valid(entry->d_name)) continue;
 		enum status status = db_job_get(daemon->db, entry->d_name, &job, &err);
-		if (status == STATUS_NOT_FOUND) discard(daemon, entry->d_name);
+		if (status == STATUS_NOT_FOUND || (status == STATUS_OK && job.state == JOB_SUCCEEDED))
+			discard(daemon, entry->d_name);
 		if (status == STATUS_OK) job_clear(&job);
 	}
 	if (directory) closedir(directory);

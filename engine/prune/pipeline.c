@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -66,20 +65,11 @@ static enum status sync_blocks(const struct pipeline *pl, int index, const struc
 	return save_stream(pl, "probe", next, &outputs->probe, err);
 }
 
-static void drop_inputs(const struct pipeline *pl, int index)
-{
-	static const char *const kinds[] = {"hidden", "dense", "probe"};
-	char path[4096];
-	for (int i = 0; i < 3; i++) {
-		savepoint_path(pl->p->savepoint, kinds[i], index, path);
-		unlink(path);
-	}
-}
-
 /* A savepoint of all that is committed is there: what it replaces went on from goes (2). */
 static void note_save(struct pipeline *pl)
 {
-	drop_inputs(pl, pl->saved);
+	struct error ignored; /* the next save tries again, and the job's directory goes in the end */
+	savepoint_sweep(pl->p->savepoint, pl->done, &ignored);
 	pl->saved = pl->done;
 	pl->last_save = monotonic_seconds();
 }

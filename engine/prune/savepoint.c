@@ -142,8 +142,8 @@ enum status savepoint_sweep(const struct savepoint *savepoint, int block, struct
 	if (!stream) return error_errno(err, "%s", savepoint->directory);
 	enum status status = STATUS_OK;
 	const struct dirent *entry;
-	while (status == STATUS_OK && (entry = readdir(stream)))
-		if (is_left(entry->d_name, block) && unlinkat(dirfd(stream), entry->d_name, 0) != 0)
+	while ((entry = readdir(stream)))
+		if (is_left(entry->d_name, block) && unlinkat(dirfd(stream), entry->d_name, 0) != 0 && status == STATUS_OK)
 			status = error_errno(err, "%s/%s", savepoint->directory, entry->d_name);
 	closedir(stream);
 	return status;

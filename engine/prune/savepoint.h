@@ -44,7 +44,7 @@ int savepoint_blocks(const struct savepoint *);
 /* "<directory>/<kind>-<block>.bin" */
 void savepoint_path(const struct savepoint *, const char *kind, int block, char path[4096]);
 
-/* Removes the files of hidden states, whole or not, but those in front of `block`. */
+/* Removes the files of hidden states, whole or not, but those in front of `block`: all that it can, and the first error is told. */
 enum status savepoint_sweep(const struct savepoint *, int block, struct error *err);
 
 #endif
