@@ -473,6 +473,14 @@ enum status place_lstat(const struct place *place, const char *name, struct stat
 	return result == 0 ? STATUS_OK : failed(place, name, err);
 }
 
+enum status place_look(const struct place *place, const char *name, bool *ret, struct error *err)
+{
+	struct stat st;
+	enum status status = place_lstat(place, name, &st, err);
+	*ret = status == STATUS_OK;
+	return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
 bool place_has(const struct place *place, const char *name)
 {
 	struct stat st;

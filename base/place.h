@@ -63,6 +63,9 @@ enum status place_lstat(const struct place *, const char *name, struct stat *ret
 /* Is there anything of that name, be it a link that leads nowhere? */
 bool place_has(const struct place *, const char *name);
 
+/* The same, where what cannot be found out must not be taken for absence. */
+enum status place_look(const struct place *, const char *name, bool *ret, struct error *err);
+
 enum status place_make(const struct place *, const char *name,
 		       struct error *err); /* directories, like mkdir -p; the root must be there */
 enum status place_sync(const struct place *, const char *name, struct error *err); /* a directory */

@@ -93,7 +93,9 @@ static enum status add_shard(cJSON *list, const struct place *place, const char 
 	struct file file = {.fd = -1};
 	int64_t bytes;
 	TRY(new_entry(list, name, &entry, err));
-	if (place_has(place, name)) {
+	bool there;
+	TRY(place_look(place, name, &there, err));
+	if (there) {
 		TRY(place_open(place, name, &file, err));
 		open_file = &file;
 	}
@@ -108,7 +110,9 @@ static enum status add_small(cJSON *list, const struct place *place, const char 
 {
 	cJSON *entry;
 	struct file file;
-	if (!place_has(place, name)) return STATUS_OK;
+	bool there;
+	TRY(place_look(place, name, &there, err));
+	if (!there) return STATUS_OK;
 	TRY(new_entry(list, name, &entry, err));
 	TRY(place_open(place, name, &file, err));
 	enum status status = add_hash(entry, &file, file.size, err);

@@ -258,10 +258,12 @@ enum status checkpoint_open(const struct place *place, struct warnings *warnings
 {
 	struct checkpoint c = {0};
 	enum status status;
-	bool single = place_has(place, single_name);
+	bool single, indexed;
+	TRY(place_look(place, single_name, &single, err));
+	TRY(place_look(place, index_name, &indexed, err));
 	if (single)
 		status = open_single(place, single_name, &c, err);
-	else if (place_has(place, index_name))
+	else if (indexed)
 		status = open_indexed(place, &c, warnings, err);
 	else
 		status = other_formats_error(place, err);

@@ -178,14 +178,25 @@ enum status output_files_make(const struct output_files *files, const struct pla
 	int64_t total = 0;
 	enum status status = place_make(work, NULL, err);
 	for (size_t i = 0; i < files->count && (status == STATUS_OK || status == STATUS_NO_SPACE); i++) {
-		if (place_has(work, files->items[i].name)) continue;
+		struct error failure;
+		bool there;
+		enum status found = place_look(work, files->items[i].name, &there, &failure);
+		if (found != STATUS_OK) {
+			*err = failure;
+			status = found;
+			break;
+		}
+		if (there) continue;
 		total += files->items[i].size;
 		if (status == STATUS_OK) status = reserve(work, &files->items[i], err);
 	}
 	if (status == STATUS_NO_SPACE)
 		error_prefix(err, "no room for a copy of %s, which needs %" PRId64 " bytes", model->path, total);
-	for (size_t i = 0; i < files->count && status == STATUS_OK; i++)
-		if (!place_has(work, files->items[i].name)) status = fill(work, &files->items[i], err);
+	for (size_t i = 0; i < files->count && status == STATUS_OK; i++) {
+		bool there;
+		status = place_look(work, files->items[i].name, &there, err);
+		if (status == STATUS_OK && !there) status = fill(work, &files->items[i], err);
+	}
 	if (status != STATUS_OK) {
 		struct error ignored;
 		for (size_t i = 0; i < files->count; i++)

@@ -227,9 +227,11 @@ static enum status load_other(struct loader *loader, const char *model, struct e
 static enum status load(struct loader *loader, const char *json, const char *model, struct error *err)
 {
 	struct tokenizer *tokenizer = loader->tokenizer;
-	bool has_model = place_has(loader->model, MODEL);
+	bool has_model, has_json;
 	const char *path = json;
-	if (place_has(loader->model, JSON)) {
+	TRY(place_look(loader->model, MODEL, &has_model, err));
+	TRY(place_look(loader->model, JSON, &has_json, err));
+	if (has_json) {
 		enum status status = load_json(loader, json, err);
 		if (status != STATUS_OK && loader->damaged && has_model) {
 			path = model;

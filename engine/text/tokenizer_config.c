@@ -36,8 +36,10 @@ static enum status read_object(const struct place *model, const char *name, cJSO
 {
 	char *text;
 	size_t bytes;
+	bool there;
 	*ret = NULL;
-	if (!place_has(model, name)) return STATUS_OK;
+	TRY(place_look(model, name, &there, err));
+	if (!there) return STATUS_OK;
 	char *path = place_text(model, name);
 	if (!path) return no_memory(err);
 	enum status status = place_slurp(model, name, MAX_CONFIG_BYTES, &text, &bytes, err);

@@ -279,11 +279,35 @@ static void test_hide(void **state)
 	}
 }
 
+static int broken_openat2(int directory, const char *path, const struct open_how *how, size_t size)
+{
+	(void)directory, (void)path, (void)how, (void)size;
+	errno = EIO;
+	return -1;
+}
+
+/* What cannot be looked at is not taken for absent. */
+static void test_look(void **state)
+{
+	struct fixture *f = *state;
+	struct place root = {f->root, "."};
+	struct error err;
+	bool there = false;
+	assert_int_equal(place_look(&root, NULL, &there, &err), STATUS_OK);
+	assert_true(there);
+	assert_int_equal(place_look(&root, "none", &there, &err), STATUS_OK);
+	assert_false(there);
+	if (without_openat2) return;
+	file_calls.openat2 = broken_openat2;
+	assert_int_equal(place_look(&root, "none", &there, &err), STATUS_IO);
+	assert_non_null(strstr(err.message, "Input/output error"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		PLACE_TEST(test_links),   PLACE_TEST(test_find),          cmocka_unit_test(test_hide),
-		PLACE_TEST(test_writing), PLACE_TEST(test_swapped_links),
+		PLACE_TEST(test_look),       PLACE_TEST(test_links),   PLACE_TEST(test_find),
+		cmocka_unit_test(test_hide), PLACE_TEST(test_writing), PLACE_TEST(test_swapped_links),
 	};
 	int failed = cmocka_run_group_tests_name("openat2", tests, NULL, NULL);
 	without_openat2 = true;
