@@ -42,7 +42,7 @@ static enum status invert_factor(struct backend *backend, struct tensor inverse,
 {
 	double r[FACTOR_TILE][FACTOR_TILE], v[FACTOR_TILE];
 	float *to = inverse.data, *minus = negated.data;
-	(void)backend;
+	if (backend->dry) return STATUS_OK;
 	if (!factorize(r, &a)) {
 		*(int32_t *)bad = 1;
 		return STATUS_OK;
@@ -93,6 +93,7 @@ static enum status prune_columns(struct backend *backend, struct tensor weight, 
 	int64_t n = weight.rows * weight.cols;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "prune_columns", (size_t)n * (sizeof(uint32_t) + 1), &scratch));
+	if (backend->dry) return STATUS_OK;
 	uint32_t *score = scratch;
 	uint8_t *gone = (uint8_t *)(score + n);
 	if (!pattern->of) {
