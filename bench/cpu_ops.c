@@ -227,7 +227,7 @@ static void learning(int64_t groups)
 		cols[g] = 2048;
 		share[g] = 1 / (double)groups;
 	}
-	struct rates rates = {PARAM_SIGMOID, D, groups, cols, share};
+	struct rates rates = {PARAM_SIGMOID, D, groups, cols, share, 0, 0};
 	char shape[64];
 	double n = (double)groups * D;
 	snprintf(shape, sizeof shape, "%lld x %d", (long long)groups, D);

@@ -280,7 +280,7 @@ static void learning(int64_t groups, int64_t cols)
 	struct tensor device_widths = tensor_make(upload(widths, (size_t)groups * sizeof *widths), 1, groups, DTYPE_I32);
 	struct tensor device_shares = tensor_make(upload(shares, (size_t)groups * sizeof *shares), 1, groups, DTYPE_F64);
 	struct tensor state = tensor_make(upload(start, sizeof start), 1, PRODIGY_STATE, DTYPE_F64);
-	struct rates rates = {PARAM_SIGMOID, CANDIDATES, groups, device_widths.data, device_shares.data};
+	struct rates rates = {PARAM_SIGMOID, CANDIDATES, groups, device_widths.data, device_shares.data, 0, 0};
 	check(backend->ops->zero(backend, all[5].data, tensor_bytes(&all[5]))); /* v: not negative */
 	snprintf(shape, sizeof shape, "%lld x %d", (long long)groups, CANDIDATES);
 	OPERATION("rates_forward", shape, 0, 8 * n,
