@@ -39,6 +39,32 @@ static enum status refuse(const char *path, const struct json_difference *differ
 	return status;
 }
 
+/* Whether a request leaves a choice to besad. */
+static bool is_left_out(const cJSON *value)
+{
+	return !value || cJSON_IsNull(value) || (cJSON_IsString(value) && strcmp(value->valuestring, "auto") == 0);
+}
+
+/* The request with the parameterization that the job began with, where the request leaves it to besad: "auto" has come to stand for
+ * another one since. Freed with cJSON_Delete; NULL: no memory. */
+static cJSON *as_then(const cJSON *request, const cJSON *then)
+{
+	static const char section[] = "besa", key[] = "parameterization";
+	const char *meant =
+		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(then, section), key));
+	cJSON *copy = cJSON_Duplicate(request, true), *besa = cJSON_GetObjectItemCaseSensitive(copy, section);
+	if (!meant || !cJSON_IsObject(copy) || !is_left_out(cJSON_GetObjectItemCaseSensitive(besa, key))) return copy;
+	if (!cJSON_IsObject(besa)) {
+		if (besa && !cJSON_IsNull(besa)) return copy; /* no section: the parser says so */
+		cJSON_DeleteItemFromObjectCaseSensitive(copy, section);
+		besa = cJSON_AddObjectToObject(copy, section);
+	}
+	cJSON_DeleteItemFromObjectCaseSensitive(besa, key);
+	if (cJSON_AddStringToObject(besa, key, meant)) return copy;
+	cJSON_Delete(copy);
+	return NULL;
+}
+
 /* Format 1 keeps no request, so today's is resolved and compared; an output with {date} in it has the name of the first day. */
 static enum status read_resolved(const char *path, const cJSON *then, const cJSON *request, const struct roots *roots,
 				 const char *id, struct spec **ret, struct error *err)
@@ -48,7 +74,9 @@ static enum status read_resolved(const char *path, const cJSON *then, const cJSO
 	struct spec *spec;
 	const char *asked = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "output"));
 	const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(then, "output"));
-	enum status status = prepare_spec(request, roots, id, &spec, &problems, err);
+	cJSON *meant = as_then(request, then);
+	enum status status = meant ? prepare_spec(meant, roots, id, &spec, &problems, err) : no_memory(err);
+	cJSON_Delete(meant);
 	spec_problems_free(&problems);
 	TRY(status);
 	if (asked && strstr(asked, "{date}") && output) {

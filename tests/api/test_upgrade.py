@@ -133,6 +133,32 @@ class Upgrade(HalfDone):
                 daemon.start()
                 self.check_output(daemon, "run")
 
+    def test_run_off_the_half(self):
+        """What "auto" stood for then, at 60 %, and Prodigy's factor for it stay the job's."""
+        def off_the_half(spec):
+            spec["sparsity"] = 0.6
+            spec["besa"].update(parameterization="softmax", d_coef=50)
+
+        for request in ({}, {"besa": None}, {"besa": {"parameterization": "auto"}}, {"besa": {"epochs": 1}}):
+            with self.subTest(request):
+                daemon = self.place("7d978ae")
+                directory = os.path.join(daemon.output, ".besad-run-job")
+                edit(os.path.join(directory, "job.json"), off_the_half)
+                edit(os.path.join(directory, "checkpoint", "job", "savepoint.json"), lambda savepoint: off_the_half(savepoint["spec"]))
+                before = contents(directory)
+                for other, key in (({"lambda": 6}, "lambda"), ({"parameterization": "sigmoid", "d_coef": 50}, "parameterization")):
+                    refused = self.run_job(daemon, "7d978ae", sparsity=0.6, besa=other)
+                    self.assertEqual(refused.returncode, 1)
+                    self.assertIn(f"/besa/{key} was ", refused.stderr)
+                self.assertEqual({**contents(directory), "lock": b""}, {**before, "lock": b""})
+                done = self.run_job(daemon, "7d978ae", sparsity=0.6, **request)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertEqual([line.split(":")[0] for line in done.stderr.splitlines() if line.startswith("block ")],
+                                 ["block 3 of 4", "block 4 of 4"])
+                with open(os.path.join(daemon.output, "run", "besad.json")) as file:
+                    besa = json.load(file)["spec"]["besa"]
+                self.assertEqual((besa["parameterization"], besa["d_coef"]), ("softmax", 50))
+
 
 class Newer(HalfDone):
     """What a newer besad wrote is refused and left as it is."""
