@@ -271,25 +271,51 @@ static enum status evaluate_pruned(struct run *run, struct error *err)
 	return status;
 }
 
-/* A crash between publication and the caller's note of it: the output is there under its name and says that it is this job's. Takes its
- * result, and finishes what publication may have left. */
+/* Is it made of the inputs that are there now? */
+static enum status compare_inputs(const struct run *run, const cJSON *report, struct error *err)
+{
+	cJSON *now;
+	TRY(inputs_describe(run->spec, &run->model, &now, err));
+	enum status status = inputs_compare(cJSON_GetObjectItemCaseSensitive(report, "inputs"), now, err);
+	cJSON_Delete(now);
+	return status;
+}
+
+/* Takes the result of an output that this job made: of the same spec and, where the job is not known to have come to publication, of the
+ * same inputs. *ret_result stays NULL where it is another's. */
+static enum status take_published(struct run *run, const cJSON *report, bool pruned, cJSON **ret_result, struct error *err)
+{
+	const struct engine_job *job = run->job;
+	const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(report, "job"));
+	const cJSON *result = cJSON_GetObjectItemCaseSensitive(report, "result");
+	struct json_difference difference;
+	if (!id || strcmp(id, job->job_id) != 0 || !cJSON_IsObject(result) ||
+	    json_differ(cJSON_GetObjectItemCaseSensitive(report, "spec"), run->spec_json, true, &difference))
+		return STATUS_OK;
+	if (!pruned) TRY(compare_inputs(run, report, err));
+	char *replaced = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "replaced"));
+	struct place aside = {job->aside.root, replaced ? replaced : job->aside.path};
+	TRY(publish_rest(&job->work, &aside, err));
+	*ret_result = cJSON_Duplicate(result, true);
+	return *ret_result ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the result");
+}
+
+/* A crash between publication and the caller's note of it, or after both, when the caller had begun to forget the job: the output is there
+ * under its name and says that it is this job's. Takes its result, and finishes what publication may have left. A job that has blocks to
+ * prune and may not replace the output that is there ends here too: STATUS_EXISTS. */
 static enum status find_published(struct run *run, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
-	cJSON *json = NULL;
-	if (job->blocks_done < run->model.config.layers || !prunes(run) || !place_has(&job->output, REPORT_NAME)) return STATUS_OK;
-	TRY(publish_report(&job->output, &json, err));
-	const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "job");
-	const cJSON *result = cJSON_GetObjectItemCaseSensitive(json, "result");
-	struct json_difference difference;
-	bool ours = cJSON_IsString(id) && strcmp(id->valuestring, job->job_id) == 0 && cJSON_IsObject(result) &&
-		    !json_differ(cJSON_GetObjectItemCaseSensitive(json, "spec"), run->spec_json, true, &difference);
-	char *replaced = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "replaced"));
-	struct place aside = {job->aside.root, replaced ? replaced : job->aside.path};
-	enum status status = ours ? publish_rest(&job->work, &aside, err) : STATUS_OK;
-	if (ours && status == STATUS_OK) *ret_result = cJSON_Duplicate(result, true);
-	cJSON_Delete(json);
-	return status;
+	bool pruned = job->blocks_done >= run->model.config.layers;
+	cJSON *report;
+	if (!prunes(run) || (!pruned && run->spec->overwrite) || !place_has(&job->output, REPORT_NAME)) return STATUS_OK;
+	TRY(publish_report(&job->output, &report, err));
+	enum status status = take_published(run, report, pruned, ret_result, err);
+	cJSON_Delete(report);
+	if (!status && !*ret_result && !pruned)
+		status = error_set(err, STATUS_EXISTS, "the output '%s' exists; \"overwrite\": true would replace it",
+				   job->output.path);
+	return status == STATUS_INVALID ? error_prefix(err, "the output '%s' exists", job->output.path) : status;
 }
 
 /* Notes what the inputs are, or, in a resumed job, refuses others than it began with. */

@@ -47,7 +47,8 @@ struct engine_job {
 };
 
 /* Runs a whole job. On success *ret_result is the `result` object of the job contract (the caller frees it with cJSON_Delete).
- * STATUS_CANCELLED when the stop flag was raised; the checkpoint stays. */
+ * STATUS_CANCELLED when the stop flag was raised; the checkpoint stays. Where the output is there already, and may not be replaced, it is
+ * that of the same job, of the same spec and inputs, whose result is given again, or STATUS_EXISTS or STATUS_INVALID. */
 enum status engine_run(const struct engine_job *, struct backend *, const struct engine_sink *, cJSON **ret_result, struct error *);
 
 /* Removes what an abandoned job left: its work directory and the contents of its checkpoint directory. */

@@ -85,6 +85,50 @@ class Run(unittest.TestCase):
         again = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual((again.returncode, json.loads(again.stdout)["output"]), (0, "crashed"))
 
+    def test_killed_while_it_cleans_up(self):
+        """Whatever of its directory is gone, a job that has made its output is done."""
+        directory, output = (os.path.join(self.place.output, name) for name in (".besad-run-done", "done"))
+        kept = os.path.join(self.place.directory, "kept")
+        self.assertEqual(self.run_job("done", "--checkpoint-dir", directory).returncode, 0)
+        os.rename(directory, kept)
+        made = digests(output)
+        for gone in ((), ("checkpoint/done/savepoint.json",), ("checkpoint",), ("events.jsonl",), ("checkpoint", "events.jsonl"),
+                     ("checkpoint", "events.jsonl", "job.json"), ("checkpoint", "events.jsonl", "job.json", "lock")):
+            with self.subTest(gone):
+                shutil.rmtree(directory, ignore_errors=True)
+                shutil.copytree(kept, directory)
+                for path in gone:
+                    path = os.path.join(directory, path)
+                    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+                done = self.run_job("done", "--json")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertNotIn("block ", done.stderr)
+                with open(os.path.join(output, "besad.json")) as file:
+                    self.assertEqual(json.loads(done.stdout), json.load(file)["result"])
+                self.assertEqual((os.listdir(self.place.output), digests(output)), (["done"], made))
+
+    def test_done_and_run_again(self):
+        """The same job is done; another one, or of other data, does not begin what it could not publish."""
+        self.assertEqual(self.run_job("done").returncode, 0)
+        tokens = os.path.join(self.place.data, "tokens.safetensors")
+        for because, spec in (("", {}), ("", {"sparsity": 0.4}), ("tokens.safetensors' was written to", {})):
+            with self.subTest(because=because, spec=spec):
+                if because:
+                    os.utime(tokens)
+                again = self.run_job("done", **spec)
+                self.assertNotIn("block ", again.stderr)
+                if because or spec:
+                    self.assertEqual(again.returncode, 1)
+                    self.assertIn("the output 'done' exists", again.stderr)
+                    self.assertIn(because, again.stderr)
+                    shutil.rmtree(os.path.join(self.place.output, ".besad-run-done"))
+                else:
+                    self.assertEqual(again.returncode, 0, again.stderr)
+                self.assertEqual(os.listdir(self.place.output), ["done"])
+        done = self.run_job("done", overwrite=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(sum(line.startswith("block ") for line in done.stderr.splitlines()), BLOCKS)
+
     def test_evaluations_are_told_once(self):
         """A job whose end fails, because something has come to lie in the output's place, evaluates again when it is run again."""
         shutil.copytree(os.path.join(DATA, "tiny-qwen"), os.path.join(self.place.models, "tiny"))
