@@ -282,11 +282,24 @@ static int finish(struct run *run)
 	return EXIT_FAILURE;
 }
 
+/* Of a job that is done. The journal says so, and goes when there is no checkpoint any more that would want it: what a kill leaves is a
+ * job that is done, or one that has not begun, whose output the engine finds. */
+static enum status remove_directory(const struct run *run, struct error *err)
+{
+	static const char *const first[] = {"checkpoint", "events.jsonl"};
+	for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+		char path[PATH_MAX];
+		TRY(path_in(run, first[i], path, err));
+		TRY(directory_remove(path, err));
+	}
+	return directory_remove(run->directory, err);
+}
+
 static void clean_up(struct run *run, bool succeeded)
 {
 	struct error err;
 	journal_close(&run->journal);
-	if (succeeded && !run->options->checkpoint_dir && directory_remove(run->directory, &err))
+	if (succeeded && !run->options->checkpoint_dir && remove_directory(run, &err))
 		log_warning("%s stays behind: %s", run->directory, err.message);
 	if (run->lock >= 0) close(run->lock);
 	backend_destroy(run->backend);

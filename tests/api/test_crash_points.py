@@ -102,13 +102,14 @@ class Run(CrashPoints):
         with open(self.job, "w") as file:
             json.dump(JOB, file)
 
-    def run_job(self, directory, every, environment=None):
+    def run_job(self, directory, every, environment=None, keep=True):
+        """keep: the job's directory stays when it is done."""
         output, checkpoint = (os.path.join(directory, n) for n in ("output", "checkpoint"))
         os.makedirs(output, exist_ok=True)
         return subprocess.run(
-            [BESAD, "run", self.job, "--model-root", self.models, "--data-root", self.data, "--output-root", output, "--checkpoint-dir",
-             checkpoint, "--threads", THREADS, "--checkpoint-every", every], env={**os.environ, **(environment or {})},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+            [BESAD, "run", self.job, "--model-root", self.models, "--data-root", self.data, "--output-root", output,
+             *(["--checkpoint-dir", checkpoint] if keep else []), "--threads", THREADS, "--checkpoint-every", every],
+            env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
 
     def outcome(self, directory):
         with open(os.path.join(directory, "checkpoint", "events.jsonl")) as file:
@@ -154,6 +155,36 @@ class Run(CrashPoints):
 
     def test_blocks_saved_together(self):
         self.points("1h")
+
+    def test_cleaning_up(self):
+        """Killed at each removal from the job's directory, once it is done."""
+        def output(directory):
+            return digests(os.path.join(directory, "output", "pruned"))
+
+        for overwrite in (False, True):
+            with open(self.job, "w") as file:
+                json.dump(dict(JOB, overwrite=overwrite), file)
+            plain, log = os.path.join(self.base, f"plain-{overwrite}"), os.path.join(self.base, f"{overwrite}.log")
+            os.mkdir(plain)
+            done = self.run_job(plain, "0", self.environment([plain], log), keep=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            with open(log) as file:
+                calls = [line.split(" ", 2) for line in file.read().splitlines()]
+            removals = [int(n) for n, call, path in calls if call == "remove" and "/.besad-run-job" in path]
+            self.assertGreater(len(removals), 5)
+            for n in removals:
+                with self.subTest(overwrite=overwrite, point=calls[n - 1]):
+                    directory = os.path.join(self.base, f"{overwrite}-{n}")
+                    os.mkdir(directory)
+                    first = self.run_job(directory, "0", self.environment([directory], log, n, "kill"), keep=False)
+                    self.assertEqual(first.returncode, -signal.SIGKILL)
+                    again = self.run_job(directory, "0", keep=False)
+                    self.assertEqual(again.returncode, 0, again.stderr)
+                    if "/checkpoint" in calls[n - 1][2]:
+                        self.assertNotIn("block ", again.stderr)
+                    self.assertEqual(output(directory), output(plain))
+                    left = [name for name in os.listdir(os.path.join(directory, "output")) if not name.startswith(".besad-replaced-")]
+                    self.assertEqual(left, ["pruned"])
 
 
 class Served(CrashPoints):
