@@ -57,8 +57,10 @@ struct method {
 	enum status (*begin)(void *method);
 	enum status (*observe)(void *method, int product, struct tensor x);
 
-	/* Prunes the block. It may change block->weight, in the file's type. */
+	/* Prunes the block. It may change block->weight, in the file's type; where `changes_weights` is set, also those that are zero already. */
 	enum status (*prune)(void *method, const struct block_task *, struct block_outcome *, struct error *err);
+
+	bool changes_weights;
 
 	/* The loss that is reported of a block, from its reconstruction loss and its sparsity; NULL for the former. */
 	double (*loss)(const struct spec *, double reconstruction, double sparsity);

@@ -215,17 +215,18 @@ static enum status report_unseen(struct walk *w, int index, const int64_t *seen,
 	return pipeline_tell(&w->pipeline, event_warning(message), err);
 }
 
-/* Tells of a block that has more zeros than it is to get: it keeps them, and does not come out as asked. */
+/* Tells of a block that has more zeros than it is to get: it does not come out as asked. */
 static enum status report_sparse(struct walk *w, int index, struct error *err)
 {
 	int64_t zeros = w->block.zeros, params = w->block.layout.params;
+	const char *then = w->method->changes_weights ? "some of them may get other values, as weights make up for each other"
+						      : "they stay zero, and rows that have fewer zeros are pruned besides";
 	char message[400];
 	if (zeros <= llround(w->spec->sparsity * (double)params)) return STATUS_OK;
 	snprintf(message, sizeof message,
 		 "block %d: %.2f %% of its weights (%" PRId64 " of %" PRId64
-		 ") are zero already, more than the %.2f %% asked for; they stay zero, "
-		 "and rows that have fewer zeros are pruned besides",
-		 index, 100 * (double)zeros / (double)params, zeros, params, 100 * w->spec->sparsity);
+		 ") are zero already, more than the %.2f %% asked for; %s",
+		 index, 100 * (double)zeros / (double)params, zeros, params, 100 * w->spec->sparsity, then);
 	return pipeline_tell(&w->pipeline, event_warning(message), err);
 }
 

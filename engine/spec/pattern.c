@@ -55,6 +55,11 @@ void pattern_parse_sparsity(struct spec_parser *parser, const struct fields *fie
 	}
 	if (!read_pattern(cJSON_GetStringValue(fields_get(fields, "pattern")), &pattern)) pattern.of = 0;
 	double of_pattern = pattern.of ? (double)(pattern.of - pattern.keep) / pattern.of : 0;
+	if (of_pattern > row->range.high) {
+		fields_problem(fields, "pattern", "%d:%d is a sparsity of %.4g, and %g is the most", pattern.keep, pattern.of,
+			       of_pattern, row->range.high);
+		return;
+	}
 	if (!sparsity && !pattern.of)
 		fields_problem(fields, row->key,
 			       "is required unless the method is none: what part of the weights becomes zero, as in 0.5");

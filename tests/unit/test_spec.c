@@ -193,6 +193,8 @@ static void test_patterns(void **state)
 	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"pattern\":\"2:4\"}", "/pattern", "the method none takes none");
 	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"wanda\",\"pattern\":\"1:2\",\"sparsity\":0.6}", "/sparsity",
 		       "is 0.5 with the pattern 1:2");
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"magnitude\",\"pattern\":\"1:32\"}", "/pattern",
+		       "1:32 is a sparsity of 0.9688, and 0.95 is the most");
 	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"magnitude\",\"pattern\":\"1:5\"}", "/pattern", "no multiple of 5");
 }
 

@@ -27,6 +27,7 @@ static void place_candidates(const struct spec *spec, struct rates *rates)
 {
 	if (spec->besa.parameterization != PARAM_SIGMOID) return;
 	int twice = (int)llround(2 * spec->sparsity * CANDIDATES_WHOLE);
+	if (twice < 1) twice = 1; /* candidates must have some room */
 	if (twice > CANDIDATES_WHOLE)
 		rates->below = twice - CANDIDATES_WHOLE;
 	else

@@ -127,6 +127,7 @@ static enum status try_factor(struct factor *f, struct tensor gram, bool *ret_go
 	struct backend *backend = f->backend;
 	int32_t bad = 0;
 	TRY(backend->ops->zero(backend, f->u.data, tensor_room(&f->u)));
+	TRY(backend->ops->zero(backend, f->negated.data, tensor_bytes(&f->negated))); /* a tile that is no good is not written */
 	TRY(backend->ops->zero(backend, f->bad, sizeof bad));
 	TRY(factorize(f, gram));
 	TRY(backend->ops->download(backend, &bad, f->bad, sizeof bad));

@@ -154,6 +154,8 @@ static enum status prune_product(struct sparsegpt *s, int product, int64_t *para
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
 		if (linear->product != product) continue;
+		if (atomic_load_explicit(s->setup.stop, memory_order_relaxed))
+			return error_set(&backend_of(s)->error, STATUS_CANCELLED, "stopped while pruning");
 		*params += linear->rows * linear->cols;
 		int64_t zeros = llround(s->setup.spec->sparsity * (double)*params) - *done;
 		TRY(prune_linear(s, linear, zeros));
@@ -169,8 +171,6 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	int64_t params = 0, zeros = 0;
 	TRY(task->ranked(task->context, err));
 	for (int i = 0; i < layout->n_products; i++) {
-		if (atomic_load_explicit(s->setup.stop, memory_order_relaxed))
-			return error_set(err, STATUS_CANCELLED, "stopped while pruning");
 		if (prune_product(s, i, &params, &zeros) != STATUS_OK) {
 			*err = backend_of(s)->error;
 			return err->status;
@@ -181,4 +181,5 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	return STATUS_OK;
 }
 
-const struct method method_sparsegpt = {.create = create, .destroy = destroy, .begin = begin, .observe = observe, .prune = prune};
+const struct method method_sparsegpt = {
+	.create = create, .destroy = destroy, .begin = begin, .observe = observe, .prune = prune, .changes_weights = true};
