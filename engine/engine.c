@@ -110,6 +110,13 @@ static double block_work(const struct spec *spec)
 	return (double)spec->calibration.samples * spec->calibration.sequence_length * prune_block_work(spec);
 }
 
+/* Whether the first data set is long enough to be probed. */
+static bool probes_evaluation(const struct run *run)
+{
+	return run->spec->n_perplexity > 0 &&
+	       run->datasets[0].count * run->datasets[0].length >= run->spec->calibration.sequence_length;
+}
+
 /* The first tokens of the first data set, or of the calibration where there is none of that length, cut as the calibration is. */
 static enum status choose_probe(struct run *run, struct error *err)
 {
@@ -117,7 +124,7 @@ static enum status choose_probe(struct run *run, struct error *err)
 	int64_t length = spec->calibration.sequence_length;
 	const struct sequences *from = &run->calibration;
 	run->probe_source = "calibration";
-	if (spec->n_perplexity > 0 && run->datasets[0].count * run->datasets[0].length >= length) {
+	if (probes_evaluation(run)) {
 		from = &run->datasets[0];
 		run->probe_source = spec->perplexity[0].name;
 	}
@@ -177,7 +184,7 @@ static enum status load_data(struct run *run, struct error *err)
 	TRY(load_tasks(run, err));
 	if (!prunes(run)) return STATUS_OK;
 	/* Later blocks go on from the hidden states; only the probe may need the tokens again. */
-	bool needed = !savepoint_blocks(&run->savepoint) || (!spec->n_perplexity && spec->probe_every != PROBE_NEVER);
+	bool needed = !savepoint_blocks(&run->savepoint) || (!probes_evaluation(run) && spec->probe_every != PROBE_NEVER);
 	if (spec->calibration.n_sources && needed) {
 		TRY(load_calibration(run, err));
 		snprintf(run->savepoint.calibration_hash, sizeof run->savepoint.calibration_hash, "%016" PRIx64,
@@ -281,8 +288,8 @@ static enum status compare_inputs(const struct run *run, const cJSON *report, st
 	return status;
 }
 
-/* Takes the result of an output that this job made: of the same spec and, where the job is not known to have come to publication, of the
- * same inputs. *ret_result stays NULL where it is another's. */
+/* Takes the result of an output that this job made: of the same spec and of the blocks it has pruned, or, where it is not known to have
+ * pruned any, of the same inputs. *ret_result stays NULL where it is another's. */
 static enum status take_published(struct run *run, const cJSON *report, bool pruned, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
@@ -291,6 +298,9 @@ static enum status take_published(struct run *run, const cJSON *report, bool pru
 	struct json_difference difference;
 	if (!id || strcmp(id, job->job_id) != 0 || !cJSON_IsObject(result) ||
 	    json_differ(cJSON_GetObjectItemCaseSensitive(report, "spec"), run->spec_json, true, &difference))
+		return STATUS_OK;
+	/* Ids of `besad run` come again; blocks, with the seconds they took, do not. */
+	if (pruned && !cJSON_Compare(cJSON_GetObjectItemCaseSensitive(report, "blocks"), run->savepoint.blocks, true))
 		return STATUS_OK;
 	if (!pruned) TRY(compare_inputs(run, report, err));
 	char *replaced = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "replaced"));

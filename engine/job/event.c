@@ -12,8 +12,9 @@ const struct event_kind event_kinds[EVENT_TYPES] = {
 	[EVENT_JOB_STARTED] = {"job.started"},
 	[EVENT_JOB_SUCCEEDED] = {"job.succeeded", .durable = true},
 	[EVENT_WARNING] = {"warning", .once = true},
-	[EVENT_EVAL_FINISHED] = {"eval.finished", .once = true},
-	[EVENT_TASK_FINISHED] = {"task.finished", .once = true},
+	/* Durable, as the savepoint behind them says that they need not be told again. */
+	[EVENT_EVAL_FINISHED] = {"eval.finished", .once = true, .durable = true},
+	[EVENT_TASK_FINISHED] = {"task.finished", .once = true, .durable = true},
 	[EVENT_BLOCK_STARTED] = {"block.started"},
 	[EVENT_BLOCK_STEP] = {"block.step"},
 	[EVENT_BLOCK_FINISHED] = {"block.finished", .once = true, .durable = true},

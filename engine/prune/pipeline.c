@@ -82,7 +82,12 @@ static enum status commit(struct pipeline *pl, struct error *err)
 	const struct block_result *result = &pl->last;
 	cJSON *data = block_result_json(result, &pl->block->layout, p->job->spec, (int)p->model->config.layers,
 					p->savepoint->probe_dense);
-	cJSON_AddItemToArray(p->savepoint->blocks, cJSON_Duplicate(data, true));
+	cJSON *copy = data ? cJSON_Duplicate(data, true) : NULL;
+	if (!copy || !cJSON_AddItemToArray(p->savepoint->blocks, copy)) {
+		cJSON_Delete(copy);
+		cJSON_Delete(data);
+		return error_set(err, STATUS_NO_MEMORY, "no memory for the result of a block");
+	}
 	struct event event = event_block_finished(data);
 	bool again = result->index < p->job->blocks_done;
 	enum status status = again ? p->sink->commit_block(p->sink->context, result->index, &event, err) : STATUS_OK;

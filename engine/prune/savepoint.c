@@ -84,18 +84,18 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 	char path[4096];
 	snprintf(path, sizeof path, "%s/savepoint.json", savepoint->directory);
 	cJSON *json = cJSON_CreateObject();
-	cJSON_AddNumberToObject(json, "format", SAVEPOINT_FORMAT);
-	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)spec);
-	if (savepoint->inputs) cJSON_AddItemReferenceToObject(json, "inputs", savepoint->inputs);
-	cJSON_AddStringToObject(json, "backend", savepoint->backend);
-	cJSON_AddNumberToObject(json, "threads", savepoint->threads);
-	cJSON_AddStringToObject(json, "precision", savepoint->precision);
-	cJSON_AddStringToObject(json, "calibration_hash", savepoint->calibration_hash);
-	cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense);
-	cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks);
-	if (!isnan(savepoint->probe_dense)) cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense);
-	cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
-	char *text = cJSON_PrintUnformatted(json);
+	bool whole = cJSON_AddNumberToObject(json, "format", SAVEPOINT_FORMAT) &&
+		     cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)spec) &&
+		     (!savepoint->inputs || cJSON_AddItemReferenceToObject(json, "inputs", savepoint->inputs)) &&
+		     cJSON_AddStringToObject(json, "backend", savepoint->backend) &&
+		     cJSON_AddNumberToObject(json, "threads", savepoint->threads) &&
+		     cJSON_AddStringToObject(json, "precision", savepoint->precision) &&
+		     cJSON_AddStringToObject(json, "calibration_hash", savepoint->calibration_hash) &&
+		     cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense) &&
+		     cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks) &&
+		     (isnan(savepoint->probe_dense) || cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense)) &&
+		     cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
+	char *text = whole ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
 	cJSON_Delete(json);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
 	enum status status = place_replace(&PLACE(path), NULL, text, strlen(text), err);

@@ -16,7 +16,7 @@ static enum status no_memory(struct error *err)
 static bool keep(void *kept, bool model, const char *name, const struct place *place)
 {
 	cJSON *places = cJSON_GetObjectItemCaseSensitive(kept, kinds[model]);
-	if (!place->path || cJSON_HasObjectItem(places, name)) return true;
+	if (!place->path || cJSON_GetObjectItemCaseSensitive(places, name)) return true;
 	cJSON *json = cJSON_AddObjectToObject(places, name);
 	return json && (!place->root || cJSON_AddStringToObject(json, "root", place->root)) &&
 	       cJSON_AddStringToObject(json, "path", place->path);
@@ -39,7 +39,9 @@ enum status spec_find_kept(const struct roots *roots, bool model, const char *na
 	char *root = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(kept, "root"));
 	char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(kept, "path"));
 	const struct place borrowed = {root, path};
-	*ret_found = path && place_has(&borrowed, NULL);
+	*ret_found = false;
+	if (!path) return STATUS_OK;
+	TRY(place_look(&borrowed, NULL, ret_found, err)); /* what cannot be looked at is not gone */
 	if (!*ret_found) return STATUS_OK;
 	struct place place = {root ? strdup(root) : NULL, strdup(path)};
 	if (place.path && (place.root || !root)) {

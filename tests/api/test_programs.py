@@ -12,7 +12,7 @@ import subprocess
 import time
 import unittest
 
-from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for
+from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for, write_calibration
 from test_durability import digests
 
 BLOCKS = 20
@@ -156,6 +156,50 @@ class Run(unittest.TestCase):
         self.assertEqual([e["data"]["attempt"] for e in events if e["type"] == "job.started"], [1, 2])
         for kind in ("eval.finished", "task.finished"):
             self.assertEqual([e["data"]["model"] for e in events if e["type"] == kind], ["dense", "pruned"])
+
+    def test_probed_after_a_stop(self):
+        """Where the evaluation data is too short to be probed the calibration is, and is again when the job goes on."""
+        write_calibration(os.path.join(self.place.data, "short.safetensors"), 1, 32, vocab=300)
+        directory = os.path.join(self.place.directory, "checkpoint")
+        command = self.command("probed", "--checkpoint-dir", directory, progress={"perplexity_every": 1},
+                               evaluation={"perplexity": [{"path": "short.safetensors", "sequence_length": 32}]})
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for line in process.stderr:
+            if line.startswith("block 1 "):
+                break
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        process.stderr.close()
+        self.assertEqual(process.wait(), 128 + signal.SIGTERM)
+        self.assertEqual(subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode, 0)
+        with open(os.path.join(self.place.output, "probed", "besad.json")) as file:
+            blocks = json.load(file)["blocks"]
+        self.assertNotIn(None, [block["perplexity"] for block in blocks])
+
+    def test_yesterdays_output_is_not_todays(self):
+        """A run whose end fails goes on with its own blocks, although the output that lies there has its name and its spec."""
+        report = os.path.join(self.place.output, "nightly", "besad.json")
+        command = self.command("nightly", overwrite=True)
+        self.assertEqual(subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode, 0)
+        with open(report) as file:
+            yesterday = json.load(file)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for line in process.stderr:
+            if line.startswith("block "):
+                os.rename(os.path.dirname(report), os.path.dirname(report) + ".kept")
+                os.mkdir(os.path.dirname(report))  # not besad's: it is not replaced
+                break
+        process.stderr.read()
+        process.stderr.close()
+        self.assertEqual(process.wait(), 1)
+        os.rmdir(os.path.dirname(report))
+        os.rename(os.path.dirname(report) + ".kept", os.path.dirname(report))
+        self.assertEqual(subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode, 0)
+        with open(report) as file:
+            today = json.load(file)
+        seconds = [[block["seconds"] for block in r["blocks"]] for r in (yesterday, today)]
+        self.assertNotEqual(*seconds)
+        self.assertIsNotNone(today["result"]["replaced"])
 
     def test_signal_and_another_spec(self):
         command = self.command("stopped")
