@@ -50,8 +50,11 @@ void bar_event(struct bar *bar, const char *type, const cJSON *data)
 		bar->loss = number(data, "loss");
 	} else if (strcmp(type, "block.finished") == 0) {
 		bar->loss = NAN;
-		bar_line(bar, "block %.0f of %.0f: loss %.6f, sparsity %.4f, %.1f s", number(data, "block") + 1,
-			 number(data, "blocks"), number(data, "reconstruction"), number(data, "sparsity"), number(data, "seconds"));
+		char loss[32] = ""; /* there is none without a calibration */
+		double reconstruction = number(data, "reconstruction");
+		if (!isnan(reconstruction)) snprintf(loss, sizeof loss, "loss %.6f, ", reconstruction);
+		bar_line(bar, "block %.0f of %.0f: %ssparsity %.4f, %.1f s", number(data, "block") + 1, number(data, "blocks"),
+			 loss, number(data, "sparsity"), number(data, "seconds"));
 	} else if (strcmp(type, "eval.finished") == 0) {
 		bar_line(bar, "%s, %s: perplexity %.4f", string(data, "dataset"), string(data, "model"),
 			 number(data, "perplexity"));

@@ -310,7 +310,7 @@ static void place_activations(const struct block *block, struct activations *a, 
 {
 	const struct model_config *config = block->config;
 	int64_t rows = a->batch * a->tokens, hidden = config->hidden;
-	int64_t turned = (config->heads + config->kv_heads) * config->head_dim;
+	int64_t rotated = (config->heads + config->kv_heads) * config->head_dim;
 	const int64_t *width = block->layout.fused_rows;
 	enum dtype type = block->compute_type;
 	a->n1 = arena_place(arena, rows, hidden, type);
@@ -328,7 +328,7 @@ static void place_activations(const struct block *block, struct activations *a, 
 	a->stats2 = arena_place_whole(arena, rows, 2, DTYPE_F32);
 	a->lse = arena_place_whole(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
 	if (config->qk_norm) {
-		a->qk = arena_place(arena, rows, turned, type);
+		a->qk = arena_place(arena, rows, rotated, type);
 		a->stats_q = arena_place_whole(arena, rows, 2 * config->heads, DTYPE_F32);
 		a->stats_k = arena_place_whole(arena, rows, 2 * config->kv_heads, DTYPE_F32);
 	}
@@ -346,8 +346,8 @@ static void place_activations(const struct block *block, struct activations *a, 
 	a->dattention = arena_place(arena, rows, config->heads * config->head_dim, type);
 	if (type != DTYPE_F32) a->dhalf = arena_place(arena, rows, hidden, type);
 	if (!config->qk_norm) return;
-	a->dqk = arena_place(arena, rows, turned, type);
-	if (type != DTYPE_F32) a->dqk_wide = arena_place(arena, rows, turned, DTYPE_F32);
+	a->dqk = arena_place(arena, rows, rotated, type);
+	if (type != DTYPE_F32) a->dqk_wide = arena_place(arena, rows, rotated, DTYPE_F32);
 }
 
 enum status activations_create(const struct block *block, int batch, int64_t tokens, bool backward, struct activations *ret,
@@ -409,7 +409,7 @@ static struct norm head_norm(const struct model_config *config, int64_t heads)
 	return norm;
 }
 
-/* q and k of the loaded block, turned in place. */
+/* q and k of the loaded block, rotated in place. */
 static enum status turn(const struct block *block, struct tensor qk, bool back)
 {
 	struct tensor table = block->window && block->local_rope.data ? block->local_rope : block->rope;
@@ -418,7 +418,7 @@ static enum status turn(const struct block *block, struct tensor qk, bool back)
 }
 
 /* *heads: in, the outputs of the q, k and v products; out, what attention reads. */
-static enum status turn_heads(const struct block *block, const struct activations *a, struct qkv *heads)
+static enum status rotate_heads(const struct block *block, const struct activations *a, struct qkv *heads)
 {
 	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
@@ -438,8 +438,8 @@ static enum status turn_heads(const struct block *block, const struct activation
 
 /* From the gradients of what attention read to those of the products' outputs, `to`; `raw` are these outputs. Without norms
  * `gradients` is `to`. */
-static enum status turn_heads_back(const struct block *block, const struct activations *a, struct qkv gradients, struct qkv raw,
-				   struct qkv to)
+static enum status rotate_heads_back(const struct block *block, const struct activations *a, struct qkv gradients, struct qkv raw,
+				     struct qkv to)
 {
 	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
@@ -545,7 +545,7 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
 	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, observer));
 	struct qkv heads = split_qkv(config, qkv);
-	TRY(turn_heads(block, a, &heads));
+	TRY(rotate_heads(block, a, &heads));
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
@@ -626,7 +626,7 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, heads.q, heads.k, heads.v, ROWS(a->attention), lse, dout));
-	TRY(turn_heads_back(block, a, d, raw, draw));
+	TRY(rotate_heads_back(block, a, d, raw, draw));
 	return use(context, FUSED_QKV, &(struct product_gradient){ROWS(a->dqkv), ROWS(a->n1)});
 }
 #undef ROWS

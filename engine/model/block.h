@@ -9,7 +9,7 @@
  *
  * Without a gate there is no u, and s = act(g). With experts there are many such MLPs: engine/model/experts.h.
  *
- * Where the family has q and k norms, each head of q and k is normalised before it turns; where it has output norms, a·Woᵀ and s·Wdᵀ are
+ * Where the family has q and k norms, each head of q and k is normalised before it is rotated; where it has output norms, a·Woᵀ and s·Wdᵀ are
  * normalised before they are added.
  *
  * T is the number of token rows of a batch (sequences one after the other), H the hidden size, I the intermediate size. */
@@ -94,7 +94,7 @@ struct activations {
 	struct tensor n1, qkv, attention, n2, gate_up, mlp; /* compute type; with experts the last two are without data */
 	struct expert_activations experts;                  /* unused where there are none */
 	struct tensor h;                                    /* F32 [T,H] */
-	struct tensor qk; /* compute type: q and k normalised and turned, where there are q and k norms */
+	struct tensor qk; /* compute type: q and k normalised and rotated, where there are q and k norms */
 	struct tensor stats1, stats2, stats_q, stats_k, lse; /* F32 */
 	struct tensor dmlp, dn2, dqkv, dattention,
 		dhalf;               /* of the backward: compute type; without data unless `backward` was asked for */

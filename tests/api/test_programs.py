@@ -44,6 +44,12 @@ class Run(unittest.TestCase):
         self.assertEqual(sum(line.startswith("block ") for line in done.stderr.splitlines()), BLOCKS)
         self.assertEqual(os.listdir(self.place.output), ["piped"])
 
+    def test_no_loss_without_a_calibration(self):
+        done = self.run_job("plain", method="magnitude", calibration=None)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("block 1 of", done.stderr)
+        self.assertNotIn("loss", done.stderr)
+
     def test_terminal(self):
         master, slave = pty.openpty()
         process = subprocess.Popen(self.command("shown"), stdout=slave, stderr=slave)
