@@ -36,7 +36,5 @@ def before_call(context, case, kwargs):
     if isinstance(besa, dict):
         if besa.get("batch_size"):
             besa["batch_size"] = min(besa["batch_size"], 4)  # not more than there are samples
-        if besa.get("parameterization") == "sigmoid":
-            case.body["sparsity"] = 0 if case.body.get("method") == "none" else 0.5  # what a sigmoid reaches
     if "evaluation" in case.body:
         case.body["evaluation"] = {"perplexity": [{"name": "tokens", "path": TOKENS, "sequence_length": 64}]}
