@@ -82,7 +82,7 @@ run_emulated() {
 	done
 	run test_cuda_fault_drill env BESAD_TEST_BACKEND=cuda $emulated/test_cuda_fault_drill
 	run cuda-whole-blocks tests/cuda/compare.py $emulated/besad --other $build/besad --precision f32 --samples 1 --windows 1
-	run cuda-durability env BESAD=$emulated/besad CRASHES=3 BLOCKS=3 python3 tests/api/test_durability.py -v
+	run cuda-durability env BESAD=$emulated/besad CRASHES=3 BLOCKS=3 SAMPLES=6 python3 tests/api/test_durability.py -v
 	run cuda-crash-points env BESAD=$emulated/besad CRASH_POINTS=2 python3 tests/api/test_crash_points.py -v Run
 	run cuda-first-hour python3 tests/cuda/test_first_hour.py -v
 	run cuda-lost-device env BESAD=$emulated/besad python3 tests/cuda/test_lost_device.py -v

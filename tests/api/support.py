@@ -12,6 +12,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BESAD = os.path.abspath(os.environ.get("BESAD", os.path.join(ROOT, "build", "besad")))
+SAMPLES = int(os.environ.get("SAMPLES", "32"))  # of a small job: fewer where computing is slow
 # Tests wait for something to happen, and on a busy machine that may take long: so many seconds only tell a hang. (A whole program gets
 # 15 minutes of tests/run.sh.) Sanitizer builds take longer by SLOWNESS.
 PATIENCE = 600 * int(os.environ.get("SLOWNESS", "1"))
@@ -179,4 +180,4 @@ def small_model(daemon, blocks=4, name="small"):
 
 def small_job(**spec):
     return {"model": "small", "sparsity": 0.5,
-            "calibration": {"path": "tokens.safetensors", "samples": 32, "sequence_length": 64}, **spec}
+            "calibration": {"path": "tokens.safetensors", "samples": SAMPLES, "sequence_length": 64}, **spec}

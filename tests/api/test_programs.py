@@ -15,7 +15,7 @@ import unittest
 from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for, write_calibration
 from test_durability import digests
 
-BLOCKS = 20
+BLOCKS = int(os.environ.get("BLOCKS", "20"))
 DATA = os.path.join(ROOT, "tests", "data")
 OPTIONS = ["--threads", os.environ.get("OMP_NUM_THREADS", "2")]
 
