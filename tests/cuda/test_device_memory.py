@@ -36,9 +36,9 @@ class DeviceMemory(unittest.TestCase):
         return done, events
 
     def test_too_little(self):
-        done, events = self.run_job("none", 90)
+        done, events = self.run_job("none", 66)
         self.assertEqual(done.returncode, 1, done.stderr)
-        needs = re.search(r"the job needs (\d+) MiB of device memory, and 90 MiB are free", done.stderr)
+        needs = re.search(r"the job needs (\d+) MiB of device memory, and 66 MiB are free", done.stderr)
         self.assertTrue(needs, done.stderr)
         self.assertNotIn("block.started", [e["type"] for e in events])
 
