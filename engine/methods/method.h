@@ -48,6 +48,9 @@ struct method {
 	 * no. */
 	bool (*dense_stream)(const struct spec *);
 
+	/* The most sequences that it asks of the streams at once; NULL for 1. */
+	int64_t (*batch)(const struct spec *);
+
 	/* Takes the memory that pruning needs, so that what will not fit fails before the first block. */
 	enum status (*create)(const struct method_setup *, void **ret, struct error *err);
 	void (*destroy)(void *method); /* takes NULL */

@@ -1,5 +1,49 @@
 #include "engine/methods/one_shot.h"
 
+#include <stdlib.h>
+
+enum status one_shot_create(const struct method_setup *setup, enum importance importance, bool looks_on, struct one_shot *ret,
+			    struct error *err)
+{
+	*ret = (struct one_shot){.setup = *setup, .importance = importance};
+	TRY(mask_create(setup->block, &ret->mask, err));
+	return looks_on ? column_norms_create(setup->block, &ret->norms, err) : STATUS_OK;
+}
+
+void one_shot_release(struct one_shot *one_shot)
+{
+	column_norms_release(&one_shot->norms);
+	mask_release(&one_shot->mask);
+}
+
+enum status one_shot_new(const struct method_setup *setup, enum importance importance, bool looks_on, void **ret, struct error *err)
+{
+	struct one_shot *one_shot = calloc(1, sizeof *one_shot);
+	if (!one_shot) return error_set(err, STATUS_NO_MEMORY, "no memory for a method");
+	enum status status = one_shot_create(setup, importance, looks_on, one_shot, err);
+	if (status == STATUS_OK)
+		*ret = one_shot;
+	else
+		one_shot_destroy(one_shot);
+	return status;
+}
+
+void one_shot_destroy(void *method)
+{
+	if (method) one_shot_release(method);
+	free(method);
+}
+
+enum status one_shot_begin(void *method)
+{
+	return column_norms_reset(&((struct one_shot *)method)->norms);
+}
+
+enum status one_shot_observe(void *method, int product, struct tensor x)
+{
+	return column_norms_observe(&((struct one_shot *)method)->norms, product, x);
+}
+
 /* The thresholds of ranks in rows, or in the groups of a pattern. */
 static void fill_thresholds(const struct block_layout *layout, const struct spec *spec, int32_t *thresholds, float *rates)
 {
@@ -14,12 +58,14 @@ static void fill_thresholds(const struct block_layout *layout, const struct spec
 	}
 }
 
-enum status one_shot_prune(struct mask *mask, const struct method_setup *setup, enum importance importance,
-			   const struct column_norms *norms, const struct block_task *task, struct block_outcome *outcome,
-			   struct error *err)
+enum status one_shot_prune(void *method, const struct block_task *task, struct block_outcome *outcome, struct error *err)
 {
+	struct one_shot *one_shot = method;
+	struct mask *mask = &one_shot->mask;
+	const struct method_setup *setup = &one_shot->setup;
 	const struct block *block = setup->block;
-	enum status status = mask_rank(mask, block, importance, norms, setup->sequences, setup->spec->pattern);
+	const struct column_norms *norms = one_shot->norms.sums ? &one_shot->norms : NULL;
+	enum status status = mask_rank(mask, block, one_shot->importance, norms, setup->sequences, setup->spec->pattern);
 	if (status == STATUS_OK) TRY(task->ranked(task->context, err));
 	fill_thresholds(&block->layout, setup->spec, mask->host_thresholds, outcome->rates);
 	if (status == STATUS_OK) status = mask_set(mask, block);

@@ -1,11 +1,29 @@
-/* What magnitude and Wanda share: each row loses the share of its weights that was asked for, those of the least importance. */
+/* What magnitude and Wanda are, and BESA begins with: the weights of each row are ranked by importance, and the share that was asked for
+ * goes. */
 #ifndef BESAD_ENGINE_ONE_SHOT_H
 #define BESAD_ENGINE_ONE_SHOT_H
 
 #include "engine/methods/method.h"
 
-/* Ranks the block's weights, and has ⌊C·sparsity⌋ of each row go, or M − N of each M of a pattern. `norms` as in mask_rank. */
-enum status one_shot_prune(struct mask *, const struct method_setup *, enum importance, const struct column_norms *norms,
-			   const struct block_task *, struct block_outcome *, struct error *err);
+/* The state of a method that does that alone, and the first member of one that does more: these are struct method's functions for both. */
+struct one_shot {
+	struct method_setup setup;
+	enum importance importance;
+	struct mask mask;
+	struct column_norms norms; /* where the method looks on */
+};
+
+enum status one_shot_create(const struct method_setup *, enum importance, bool looks_on, struct one_shot *ret, struct error *err);
+void one_shot_release(struct one_shot *); /* takes one that is zeroed, or was not created whole */
+
+/* The whole of `create` and `destroy`, of a method that does nothing else. */
+enum status one_shot_new(const struct method_setup *, enum importance, bool looks_on, void **ret, struct error *err);
+void one_shot_destroy(void *method);
+
+enum status one_shot_begin(void *method);
+enum status one_shot_observe(void *method, int product, struct tensor x);
+
+/* Ranks the block's weights, and has ⌊C·sparsity⌋ of each row go, or M − N of each M of a pattern. */
+enum status one_shot_prune(void *method, const struct block_task *, struct block_outcome *, struct error *err);
 
 #endif

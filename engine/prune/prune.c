@@ -273,31 +273,39 @@ static enum status finish(struct walk *w, struct block_result *result, double st
 	return pipeline_finish(&w->pipeline, result, &outputs, (struct way){wait, outputs_last(w, result->index)}, err);
 }
 
-static enum status prune_steps(struct walk *w, struct block_result *result, struct error *err)
+/* From the reference pass to the masked weights of the block that is loaded. */
+static enum status prune_loaded(struct walk *w, struct block_result *result, struct error *err)
 {
-	int index = result->index;
+	bool calibrated = walk_calibrated(w);
+	double tokens = calibrated ? (double)(w->input.sequences * w->input.tokens) : 1;
 	struct mask *mask;
-	double started = monotonic_seconds(), tokens = walk_calibrated(w) ? (double)(w->input.sequences * w->input.tokens) : 1;
-	result->mark = started;
-	TRY(announce_block(w, index, err));
-	TRY(block_load(&w->block, w->p->model, index, err));
-	pipeline_beside(&w->pipeline, index);
-	TRY(report_sparse(w, index, err));
-	TRY(end_phase(w, result, PHASE_LOAD, err));
-	if (walk_calibrated(w)) {
+	if (calibrated) {
 		TRY(reference_pass(w, result->seen, err));
-		TRY(report_unseen(w, index, result->seen, err));
+		TRY(report_unseen(w, result->index, result->seen, err));
 	}
 	TRY(end_phase(w, result, PHASE_REFERENCE, err));
 	progress_add(w->p->progress, tokens);
 	TRY(run_method(w, result, &mask, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
 	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
-	if (walk_calibrated(w)) TRY(final_pass(w, &result->reconstruction, err));
+	if (calibrated) TRY(final_pass(w, &result->reconstruction, err));
 	TRY(end_phase(w, result, PHASE_FINAL, err));
 	progress_add(w->p->progress, tokens);
 	if (mask) TRY(backend_failed(w, mask_apply(mask, &w->block, w->block.weight), err));
-	TRY(backend_failed(w, w->backend->ops->sync(w->backend), err));
+	return backend_failed(w, w->backend->ops->sync(w->backend), err);
+}
+
+static enum status prune_steps(struct walk *w, struct block_result *result, struct error *err)
+{
+	int index = result->index;
+	double started = monotonic_seconds();
+	result->mark = started;
+	TRY(announce_block(w, index, err));
+	TRY(block_load(&w->block, w->p->model, index, err));
+	pipeline_beside(&w->pipeline, index);
+	TRY(report_sparse(w, index, err));
+	TRY(end_phase(w, result, PHASE_LOAD, err));
+	TRY(prune_loaded(w, result, err));
 	return finish(w, result, started, err);
 }
 
@@ -332,6 +340,23 @@ static enum status create_probe(struct walk *w, struct error *err)
 	return probe_create(&w->probe, err);
 }
 
+static struct walk walk_of(const struct pruning *p)
+{
+	const struct spec *spec = p->job->spec;
+	const struct method *method = method_find(spec->method);
+	return (struct walk){.p = p,
+			     .spec = spec,
+			     .backend = p->backend,
+			     .method = method,
+			     .dense_stream = method->dense_stream && method->dense_stream(spec)};
+}
+
+/* Sequences that the method asks for at once. */
+static int64_t method_batch(const struct walk *w)
+{
+	return w->method->batch ? w->method->batch(w->spec) : 1;
+}
+
 static enum status create(struct walk *w, struct error *err)
 {
 	const struct model *model = w->p->model;
@@ -352,7 +377,7 @@ static enum status create(struct walk *w, struct error *err)
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, tensor_bytes(&y), &y.data), err));
 	w->y = y;
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, STEP_STATS * sizeof(double), &w->stats), err));
-	int64_t at_once = w->batch > w->spec->besa.batch_size ? w->batch : w->spec->besa.batch_size;
+	int64_t at_once = w->batch > method_batch(w) ? w->batch : method_batch(w);
 	struct stream *streams[] = {&w->input, &w->reference};
 	for (int i = 0; walk_calibrated(w) && i < 2; i++) {
 		bool on_device = i < w->p->device_streams || w->backend->unified;
@@ -423,12 +448,10 @@ static void save_blocks(struct walk *w)
 
 enum status prune_blocks(const struct pruning *p, const struct sequences *calibration, struct error *err)
 {
-	const struct spec *spec = p->job->spec;
-	struct walk w = {.p = p, .spec = spec, .backend = p->backend, .method = method_find(spec->method)};
+	struct walk w = walk_of(p);
 	int first = savepoint_blocks(p->savepoint);
 	TRY(pipeline_catch_up(p, err));
 	if (first >= p->model->config.layers) return STATUS_OK;
-	w.dense_stream = w.method->dense_stream && w.method->dense_stream(spec);
 	enum status status = create(&w, err);
 	if (status == STATUS_OK) status = start(&w, calibration, err);
 	for (int index = first; status == STATUS_OK && index < p->model->config.layers; index++) {
@@ -446,7 +469,7 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 /* As many sequences as make batches of every size, and a learning step that is recorded: the second one. */
 static int64_t sequences_to_rehearse(const struct walk *w)
 {
-	int64_t batch = w->batch, learn = 3 * (int64_t)w->spec->besa.batch_size, all = w->input.sequences;
+	int64_t batch = w->batch, learn = 3 * method_batch(w), all = w->input.sequences;
 	int64_t wanted = batch > learn ? batch : learn;
 	return wanted < all ? wanted : all;
 }
@@ -455,14 +478,9 @@ static int64_t sequences_to_rehearse(const struct walk *w)
 static enum status rehearse_block(struct walk *w, struct block_result *result, struct error *err)
 {
 	double ignored;
-	struct mask *mask;
 	if (walk_probes(w)) TRY(probe_dense(&w->probe, &ignored, err));
 	TRY(block_load(&w->block, w->p->model, result->index, err));
-	if (walk_calibrated(w)) TRY(reference_pass(w, result->seen, err));
-	TRY(run_method(w, result, &mask, err));
-	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
-	if (walk_calibrated(w)) TRY(final_pass(w, &result->reconstruction, err));
-	if (mask) TRY(backend_failed(w, mask_apply(mask, &w->block, w->block.weight), err));
+	TRY(prune_loaded(w, result, err));
 	if (walk_probes(w)) TRY(probe_dense(&w->probe, &ignored, err));
 	return w->p->model->config.layers > 1 ? block_load(&w->block, w->p->model, 1, err) : STATUS_OK;
 }
@@ -481,8 +499,7 @@ static enum status rehearse(struct walk *w, int *ret_device_streams, struct erro
 
 enum status prune_rehearse(const struct pruning *p, int *ret_device_streams, struct error *err)
 {
-	struct walk w = {.p = p, .spec = p->job->spec, .backend = p->backend, .method = method_find(p->job->spec->method)};
-	w.dense_stream = w.method->dense_stream && w.method->dense_stream(w.spec);
+	struct walk w = walk_of(p);
 	enum status status = rehearse(&w, ret_device_streams, err);
 	destroy(&w);
 	return status;

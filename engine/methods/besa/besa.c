@@ -8,10 +8,8 @@
 #include "engine/prune/exact.h"
 
 struct besa_method {
-	struct method_setup setup;
-	struct mask mask;
-	struct column_norms norms;
-	struct besa besa; /* where there is something to learn */
+	struct one_shot first; /* the ranks, and where learning starts from */
+	struct besa besa;      /* where there is something to learn */
 };
 
 /* A target of 0 leaves nothing to learn. */
@@ -30,13 +28,17 @@ static bool dense_stream(const struct spec *spec)
 	return spec->besa.target == TARGET_DENSE_STREAM;
 }
 
+static int64_t batch(const struct spec *spec)
+{
+	return spec->besa.batch_size;
+}
+
 static void destroy(void *method)
 {
 	struct besa_method *b = method;
 	if (!b) return;
 	besa_release(&b->besa);
-	column_norms_release(&b->norms);
-	mask_release(&b->mask);
+	one_shot_release(&b->first);
 	free(b);
 }
 
@@ -44,11 +46,9 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 {
 	struct besa_method *b = calloc(1, sizeof *b);
 	if (!b) return error_set(err, STATUS_NO_MEMORY, "no memory for a method");
-	b->setup = *setup;
-	enum status status = mask_create(setup->block, &b->mask, err);
-	if (status == STATUS_OK) status = column_norms_create(setup->block, &b->norms, err);
+	enum status status = one_shot_create(setup, setup->spec->besa.importance, true, &b->first, err);
 	if (status == STATUS_OK && learns(setup->spec))
-		status = besa_create(setup->spec, setup->block, &b->mask, setup->tokens, &b->besa, err);
+		status = besa_create(setup->spec, setup->block, &b->first.mask, setup->tokens, &b->besa, err);
 	if (status == STATUS_OK)
 		*ret = b;
 	else
@@ -56,34 +56,25 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	return status;
 }
 
-static enum status begin(void *method)
-{
-	return column_norms_reset(&((struct besa_method *)method)->norms);
-}
-
-static enum status observe(void *method, int product, struct tensor x)
-{
-	return column_norms_observe(&((struct besa_method *)method)->norms, product, x);
-}
-
 static enum status learn(struct besa_method *b, const struct block_task *task, float *rates, struct error *err)
 {
-	const struct block_layout *layout = &b->setup.block->layout;
+	const struct method_setup *setup = &b->first.setup;
+	const struct block_layout *layout = &setup->block->layout;
 	struct method_step last;
-	TRY(besa_learn(&b->besa, task, b->setup.stop, rates, &last, err));
-	int64_t zeros = llround(b->setup.spec->sparsity * (double)layout->params);
-	return exact_thresholds(layout, rates, zeros, b->mask.host_thresholds, err);
+	TRY(besa_learn(&b->besa, task, setup->stop, rates, &last, err));
+	int64_t zeros = llround(setup->spec->sparsity * (double)layout->params);
+	return exact_thresholds(layout, rates, zeros, b->first.mask.host_thresholds, err);
 }
 
 static enum status prune(void *method, const struct block_task *task, struct block_outcome *outcome, struct error *err)
 {
 	struct besa_method *b = method;
-	const struct spec *spec = b->setup.spec;
-	TRY(one_shot_prune(&b->mask, &b->setup, spec->besa.importance, &b->norms, task, outcome, err));
-	if (!learns(spec)) return STATUS_OK;
+	const struct block *block = b->first.setup.block;
+	TRY(one_shot_prune(&b->first, task, outcome, err));
+	if (!learns(b->first.setup.spec)) return STATUS_OK;
 	TRY(learn(b, task, outcome->rates, err));
-	enum status status = mask_set(&b->mask, b->setup.block);
-	if (status != STATUS_OK) *err = b->setup.block->backend->error;
+	enum status status = mask_set(&b->first.mask, block);
+	if (status != STATUS_OK) *err = block->backend->error;
 	return status;
 }
 
@@ -96,9 +87,10 @@ static double loss(const struct spec *spec, double reconstruction, double sparsi
 
 const struct method method_besa = {.work = work,
 				   .dense_stream = dense_stream,
+				   .batch = batch,
 				   .create = create,
 				   .destroy = destroy,
-				   .begin = begin,
-				   .observe = observe,
+				   .begin = one_shot_begin,
+				   .observe = one_shot_observe,
 				   .prune = prune,
 				   .loss = loss};
