@@ -15,7 +15,25 @@ static int64_t round_up(int64_t n, int64_t to)
 	return (n + to - 1) / to * to;
 }
 
-static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job *job, float *panel, int64_t panel_rows)
+/* Rows whose sums are at hand: zero them, and bring them to where they belong. */
+static void begin_rows(const struct gradient_job *job, struct share rows, int64_t bins)
+{
+	for (int64_t row = rows.first; row < rows.last; row++) {
+		float *sums = job->sums + row * job->sums_stride;
+		memset(sums, 0, (size_t)bins * sizeof *sums);
+		sums[BIN_NONE] = 0;
+	}
+}
+
+/* `to` is without data where the sums of all rows are yet to be added. */
+static void end_rows(const struct gradient_job *job, struct share rows, const struct tensor *to)
+{
+	for (int64_t row = rows.first; to->data && row < rows.last; row++)
+		memcpy((float *)to->data + row * to->stride, job->sums + row * job->sums_stride, (size_t)to->cols * sizeof(float));
+}
+
+static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job *job, const struct tensor *to, float *panel,
+			     int64_t panel_rows)
 {
 	int64_t rows = job->weight.rows, cols = job->weight.cols;
 	for (int64_t first = 0; first < rows; first += panel_rows) {
@@ -24,15 +42,18 @@ static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job 
 		TRY(cpu_matmul_bf16(cpu, g, tensor_cols(job->dy, first, count), true, job->x, false, false));
 #pragma omp parallel num_threads(cpu_threads(cpu, count *cols))
 		{
-			struct share share = cpu_share(count, 4);
-			cpu->kernels->gradient->drop(job, panel + share.first * cols, cols, first + share.first,
-						     share.last - share.first, 0, cols);
+			struct share share = cpu_share(count, 4), here = {first + share.first, first + share.last};
+			begin_rows(job, here, to->cols);
+			cpu->kernels->gradient->drop(job, panel + share.first * cols, cols, here.first, here.last - here.first, 0,
+						     cols);
+			end_rows(job, here, to);
 		}
 	}
 	return STATUS_OK;
 }
 
-static void by_blocks(struct cpu_backend *cpu, const struct gradient_job *job, float *workspaces, size_t workspace)
+static void by_blocks(struct cpu_backend *cpu, const struct gradient_job *job, const struct tensor *to, float *workspaces,
+		      size_t workspace)
 {
 	const struct gradient_kernels *kernels = cpu->kernels->gradient;
 #pragma omp parallel num_threads(cpu_threads(cpu, job->weight.rows * job->weight.cols))
@@ -40,7 +61,20 @@ static void by_blocks(struct cpu_backend *cpu, const struct gradient_job *job, f
 		struct share cols = cpu_share(job->x.cols, GRADIENT_GRAIN), rows = cpu_share(job->weight.rows, 4);
 		kernels->pack(job, cols.first, cols.last);
 #pragma omp barrier
+		begin_rows(job, rows, to->cols);
 		kernels->gradient(job, rows.first, rows.last, workspaces + (size_t)omp_get_thread_num() * workspace);
+		end_rows(job, rows, to);
+	}
+}
+
+/* sums [1, bins] = the rows' sums, added up. */
+static void add_rows(const struct gradient_job *job, struct tensor sums)
+{
+	for (int64_t b = 0; b < sums.cols; b++) {
+		double sum = 0;
+		for (int64_t row = 0; row < job->weight.rows; row++)
+			sum += (double)job->sums[row * job->sums_stride + b];
+		((float *)sums.data)[b] = (float)sum;
 	}
 }
 
@@ -48,33 +82,31 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 				   struct tensor weight, struct tensor bin, bool shared)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	int64_t rows = weight.rows, cols = weight.cols, tokens = dy.rows, bins = sums.cols;
+	int64_t rows = weight.rows, cols = weight.cols, tokens = dy.rows;
 	bool native = backend->native_bf16 && dy.dtype == DTYPE_BF16 && rows && cols && tokens;
 	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
 	if (panel_rows < 16) panel_rows = 16;
 	if (panel_rows > rows) panel_rows = rows;
-	size_t row_sums = (size_t)rows * ROOM_OF_SUMS, workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
+	size_t row_sums = (size_t)round_up(rows * ROOM_OF_SUMS, 16), workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
 	size_t x_panels = (size_t)tokens * (size_t)round_up(cols, GRADIENT_GRAIN);
 	size_t floats = native ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;
 	void *scratch;
-	TRY(cpu_scratch(cpu, "binned_gradient", (round_up((int64_t)row_sums, 16) + floats) * sizeof(float), &scratch));
+	TRY(cpu_scratch(cpu, "binned_gradient", (row_sums + floats) * sizeof(float), &scratch));
 	if (backend->dry) return STATUS_OK;
-	struct gradient_job job = {dy, x, weight, bin, (float *)scratch + round_up((int64_t)row_sums, 16), scratch, ROOM_OF_SUMS};
-	memset(scratch, 0, row_sums * sizeof(float));
-	if (!tokens)
-		; /* an expert that got none: the sums stay zero */
-	else if (native)
-		TRY(by_panels(cpu, &job, job.x_panels, panel_rows));
-	else
-		by_blocks(cpu, &job, job.x_panels + x_panels, workspace);
-	for (int64_t row = 0; !shared && row < rows; row++)
-		memcpy((float *)sums.data + row * sums.stride, job.sums + row * ROOM_OF_SUMS, (size_t)bins * sizeof(float));
-	for (int64_t b = 0; shared && b < bins; b++) {
-		double sum = 0;
-		for (int64_t row = 0; row < rows; row++)
-			sum += (double)job.sums[row * ROOM_OF_SUMS + b];
-		((float *)sums.data)[b] = (float)sum;
+	float *rest = (float *)scratch + row_sums;
+	const struct gradient_job job = {dy, x, weight, bin, rest, scratch, ROOM_OF_SUMS};
+	struct tensor to = sums;
+	if (shared) to.data = NULL;
+	if (!tokens) { /* an expert that got none */
+		for (int64_t row = 0; row < sums.rows; row++)
+			memset((float *)sums.data + row * sums.stride, 0, (size_t)sums.cols * sizeof(float));
+		return STATUS_OK;
 	}
+	if (native)
+		TRY(by_panels(cpu, &job, &to, rest, panel_rows));
+	else
+		by_blocks(cpu, &job, &to, rest + x_panels, workspace);
+	if (shared) add_rows(&job, sums);
 	return STATUS_OK;
 }
 

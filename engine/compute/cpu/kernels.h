@@ -83,7 +83,7 @@ enum { GRADIENT_ROWS = 96, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
 struct gradient_job {
 	struct tensor dy, x, weight, bin;
 	float *x_panels; /* x packed: x.rows times x.cols rounded up to GRADIENT_GRAIN */
-	float *sums;     /* [weight.rows] of 256, `sums_stride` apart, zero at first */
+	float *sums;     /* [weight.rows] of 256, `sums_stride` apart; those of bins that count, and of BIN_NONE, zero at first */
 	int64_t sums_stride;
 };
 
