@@ -1,4 +1,4 @@
-"""Random LLaMA-architecture models and calibration tokens on disk, for benchmarks. Python 3 alone."""
+"""Safetensors files, read and written; random LLaMA-architecture models and calibration tokens on disk, for benchmarks and tests. Python 3 alone."""
 import array
 import json
 import os
@@ -18,6 +18,17 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text)
         for _, _, data in tensors.values():
             file.write(data)
+
+
+def read_safetensors(path):
+    """The header, and {name: (dtype, shape, bytes)}."""
+    with open(path, "rb") as file:
+        header = file.read(struct.unpack("<Q", file.read(8))[0])
+        data = file.read()
+    tensors = json.loads(header)
+    tensors.pop("__metadata__", None)
+    return header, {name: (tensor["dtype"], tensor["shape"], data[slice(*tensor["data_offsets"])])
+                    for name, tensor in tensors.items()}
 
 
 def write_model(directory, hidden, intermediate, heads, kv_heads, blocks, vocab=1000, scale=0.02):

@@ -28,7 +28,6 @@ import random
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -38,7 +37,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DATA = os.path.join(ROOT, "tests", "data")
 sys.path.insert(0, os.path.join(ROOT, "bench"))
-from random_models import write_safetensors  # noqa: E402
+from random_models import read_safetensors, write_safetensors  # noqa: E402
 
 # ---- the table ------------------------------------------------------------------------------------------------------------------
 
@@ -101,15 +100,6 @@ VOCAB = 64                               # the smallest model's
 TEXT, FEW_TEXT = 20000, 600              # characters to calibrate with, and to evaluate on
 
 
-def read_safetensors(path):
-    """{name: (dtype, shape, bytes)}"""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        data = file.read()
-    header.pop("__metadata__", None)
-    return {name: (t["dtype"], t["shape"], data[slice(*t["data_offsets"])]) for name, t in header.items()}
-
-
 def write_ids(path, ids, length):
     write_safetensors(path, {"input_ids": ("I32", [len(ids) // 4 // length, length], ids)})
 
@@ -122,7 +112,7 @@ def random_ids(rows, length, seed):
 def shard(source, target):
     """The model in two files, tensors dealt out in turn."""
     files = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-    tensors = read_safetensors(os.path.join(source, "model.safetensors"))
+    _, tensors = read_safetensors(os.path.join(source, "model.safetensors"))
     dealt = {name: files[number % 2] for number, name in enumerate(sorted(tensors))}
     for file in files:
         write_safetensors(os.path.join(target, file), {name: tensors[name] for name in dealt if dealt[name] == file})
@@ -196,7 +186,7 @@ class Place:
         row = TRAINED_TOKENS * 4
         for path, to, rows in ((os.path.join(top, calibration), f"{name}.safetensors", TRAINED_SAMPLES),
                                (os.path.join(DATA, f"{name}.wikitext2-64k.safetensors"), f"few-{name}.safetensors", 2)):
-            ids = next(iter(read_safetensors(path).values()))[2][:rows * row]
+            ids = next(iter(read_safetensors(path)[1].values()))[2][:rows * row]
             write_ids(os.path.join(self.data, to), ids, TRAINED_TOKENS)
         source = os.path.join(top, name)
         self.add(name, {file: os.path.join(source, file) for file in os.listdir(source)},

@@ -1,4 +1,5 @@
 """A besad daemon under test: started on a free loopback port over temporary directories, driven through HTTP. Python 3 alone."""
+import hashlib
 import http.client
 import json
 import os
@@ -170,6 +171,16 @@ class Daemon:
         finally:
             response.close()
             connection.close()
+
+
+def digests(directory):
+    """Of every file but besad.json, which has times in it."""
+    result = {}
+    for name in sorted(os.listdir(directory)):
+        with open(os.path.join(directory, name), "rb") as file:
+            if name != "besad.json":
+                result[name] = hashlib.sha256(file.read()).hexdigest()
+    return result
 
 
 def small_model(daemon, blocks=4, name="small"):

@@ -4,7 +4,6 @@ had happened: the same bytes, no event lost or doubled, no block twice, nothing 
 
 There are some hundred such calls; a few of each kind are tried, spread evenly, or CRASH_POINTS of them, or each: CRASH_POINTS=all, which takes an
 hour. KINDS names what happens to them. tests/faults/fault.c makes them fail."""
-import hashlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 import time
 import unittest
 
-from support import BESAD, PATIENCE, Daemon, wait_for, write_calibration, write_model
+from support import BESAD, PATIENCE, Daemon, digests, wait_for, write_calibration, write_model
 
 FAULTS = os.path.join(os.path.dirname(BESAD.replace("/emulated/", "/").replace("/tests/", "/")), "tests", "fault.so")
 POINTS = os.environ.get("CRASH_POINTS", "5")
@@ -30,16 +29,6 @@ JOB = {"model": "small", "output": "pruned", "sparsity": 0.5, "calibration": {"p
 def make_inputs(models, data):
     write_model(os.path.join(models, "small"), 32, 48, 4, 2, BLOCKS, vocab=300, scale=0.1)
     write_calibration(os.path.join(data, "tokens.safetensors"), 4, 32, vocab=300)
-
-
-def digests(directory):
-    """Of every file but besad.json, which has times in it."""
-    result = {}
-    for name in sorted(os.listdir(directory)):
-        with open(os.path.join(directory, name), "rb") as file:
-            if name != "besad.json":
-                result[name] = hashlib.sha256(file.read()).hexdigest()
-    return result
 
 
 def files(directory):

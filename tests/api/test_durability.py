@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """A job survives kill -9 at any moment: the same bytes, no event lost or doubled, no block twice."""
-import hashlib
 import json
 import os
 import random
@@ -8,20 +7,10 @@ import sqlite3
 import time
 import unittest
 
-from support import FINISHED, Daemon, small_job, small_model, wait_for
+from support import FINISHED, Daemon, digests, small_job, small_model, wait_for
 
 CRASHES = int(os.environ.get("CRASHES", "30"))
 BLOCKS = int(os.environ.get("BLOCKS", "40"))
-
-
-def digests(directory):
-    """Of every file but besad.json, which has times in it."""
-    result = {}
-    for name in sorted(os.listdir(directory)):
-        with open(os.path.join(directory, name), "rb") as file:
-            if name != "besad.json":
-                result[name] = hashlib.sha256(file.read()).hexdigest()
-    return result
 
 
 def untimed(path):

@@ -12,8 +12,7 @@ import subprocess
 import time
 import unittest
 
-from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for, write_calibration
-from test_durability import digests
+from support import BESAD, PATIENCE, ROOT, Daemon, digests, small_job, small_model, wait_for, write_calibration
 
 BLOCKS = int(os.environ.get("BLOCKS", "20"))
 DATA = os.path.join(ROOT, "tests", "data")
@@ -35,6 +34,16 @@ class Run(unittest.TestCase):
 
     def run_job(self, *arguments, **spec):
         return subprocess.run(self.command(*arguments, **spec), capture_output=True, text=True, timeout=PATIENCE)
+
+    def interrupted(self, command, interrupt):
+        """Runs it and calls interrupt(process) when its first block is done; its exit status, and what it says from then on."""
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+            for line in process.stderr:
+                if line.startswith("block "):
+                    interrupt(process)
+                    break
+            said = process.stderr.read()
+        return process.returncode, said
 
     def test_pipe(self):
         done = self.run_job("piped", "--json")
@@ -145,14 +154,9 @@ class Run(unittest.TestCase):
                                calibration={"path": "tiny.safetensors", "samples": 32, "sequence_length": 256},
                                evaluation={"perplexity": [{"path": "tiny.safetensors", "sequence_length": 256}],
                                            "tasks": [{"path": "boolq.jsonl", "format": "boolq"}]})
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        for line in process.stderr:
-            if line.startswith("block "):
-                os.mkdir(os.path.join(self.place.output, "twice"))
-                break
-        self.assertIn("twice", process.stderr.read())
-        process.stderr.close()
-        self.assertEqual(process.wait(), 1)
+        status, said = self.interrupted(command, lambda _: os.mkdir(os.path.join(self.place.output, "twice")))
+        self.assertIn("twice", said)
+        self.assertEqual(status, 1)
         os.rmdir(os.path.join(self.place.output, "twice"))
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -169,14 +173,7 @@ class Run(unittest.TestCase):
         directory = os.path.join(self.place.directory, "checkpoint")
         command = self.command("probed", "--checkpoint-dir", directory, progress={"perplexity_every": 1},
                                evaluation={"perplexity": [{"path": "short.safetensors", "sequence_length": 32}]})
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        for line in process.stderr:
-            if line.startswith("block 1 "):
-                break
-        process.send_signal(signal.SIGTERM)
-        process.stderr.read()
-        process.stderr.close()
-        self.assertEqual(process.wait(), 128 + signal.SIGTERM)
+        self.assertEqual(self.interrupted(command, lambda p: p.send_signal(signal.SIGTERM))[0], 128 + signal.SIGTERM)
         self.assertEqual(subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode, 0)
         with open(os.path.join(self.place.output, "probed", "besad.json")) as file:
             blocks = json.load(file)["blocks"]
@@ -189,15 +186,12 @@ class Run(unittest.TestCase):
         self.assertEqual(subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode, 0)
         with open(report) as file:
             yesterday = json.load(file)
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        for line in process.stderr:
-            if line.startswith("block "):
-                os.rename(os.path.dirname(report), os.path.dirname(report) + ".kept")
-                os.mkdir(os.path.dirname(report))  # not besad's: it is not replaced
-                break
-        process.stderr.read()
-        process.stderr.close()
-        self.assertEqual(process.wait(), 1)
+
+        def put_another_there(_):
+            os.rename(os.path.dirname(report), os.path.dirname(report) + ".kept")
+            os.mkdir(os.path.dirname(report))  # not besad's: it is not replaced
+
+        self.assertEqual(self.interrupted(command, put_another_there)[0], 1)
         os.rmdir(os.path.dirname(report))
         os.rename(os.path.dirname(report) + ".kept", os.path.dirname(report))
         self.assertEqual(subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode, 0)
@@ -209,14 +203,7 @@ class Run(unittest.TestCase):
 
     def test_signal_and_another_spec(self):
         command = self.command("stopped")
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        for line in process.stderr:
-            if line.startswith("block "):
-                break
-        process.send_signal(signal.SIGINT)
-        process.stderr.read()
-        process.stderr.close()
-        self.assertEqual(process.wait(), 128 + signal.SIGINT)
+        self.assertEqual(self.interrupted(command, lambda p: p.send_signal(signal.SIGINT))[0], 128 + signal.SIGINT)
         other = self.run_job("stopped", sparsity=0.4)
         self.assertEqual(other.returncode, 1)
         self.assertIn("another spec", other.stderr)

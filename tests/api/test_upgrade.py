@@ -7,8 +7,7 @@ import sqlite3
 import subprocess
 import unittest
 
-from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for
-from test_durability import digests
+from support import BESAD, PATIENCE, ROOT, Daemon, digests, small_job, small_model, wait_for
 
 DATA = os.path.join(ROOT, "tests", "data", "upgrade")
 BLOCKS = 4

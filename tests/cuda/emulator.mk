@@ -1,13 +1,14 @@
 # The CUDA backend's own code, built for the host over tests/cuda/emulator/: the conformance suite runs it where there is no GPU, and no
 # nvcc either. Included by the Makefile.
 
+WITHOUT_CUDA     := $(shell cat tests/cuda/without-cuda) # programs of tests/backend/ that are the CPU's alone
 EMULATED         := $(BUILD)/tests/emulated
 EMULATED_SOURCES := $(filter-out cuda/cublaslt.cc,$(wildcard cuda/*.cu cuda/*.cc)) $(wildcard tests/cuda/emulator/*.cc)
 EMULATED_OBJECTS := $(EMULATED_SOURCES:%=$(EMULATED)/%.o)
 # Not under a sanitizer: it does not follow the emulator's coroutines.
 ifndef SANITIZE
 EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
-                      $(filter-out $(patsubst %,tests/backend/test_%.c,block held_steps rewritten tasks),$(wildcard tests/backend/test_*.c))) \
+                      $(filter-out $(patsubst %,tests/backend/test_%.c,$(WITHOUT_CUDA)),$(wildcard tests/backend/test_*.c))) \
                     $(patsubst tests/cuda/test_%.c,$(EMULATED)/test_cuda_%,$(wildcard tests/cuda/test_*.c)) \
                     $(EMULATED)/test_cuda_fault_drill $(EMULATED)/besad
 endif

@@ -15,21 +15,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BESAD = os.environ.get("BESAD", os.path.join(ROOT, "build", "besad"))
 FAMILIES = os.path.join(ROOT, "tests", "data", "families")
 sys.path.insert(0, os.path.join(ROOT, "bench"))
-from random_models import write_calibration, write_safetensors  # noqa: E402
+from random_models import read_safetensors, write_calibration, write_safetensors  # noqa: E402
 
 LINEARS = ("w1", "w2", "w3", "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
            "out_proj", "fc1", "fc2")
-
-
-def read_safetensors(path):
-    """The header, and {name: (dtype, shape, bytes)}."""
-    with open(path, "rb") as file:
-        header = file.read(struct.unpack("<Q", file.read(8))[0])
-        data = file.read()
-    tensors = json.loads(header)
-    tensors.pop("__metadata__", None)
-    return header, {name: (tensor["dtype"], tensor["shape"], data[slice(*tensor["data_offsets"])])
-                    for name, tensor in tensors.items()}
 
 
 def values(tensor):

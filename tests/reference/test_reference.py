@@ -6,14 +6,16 @@ import array
 import json
 import os
 import shutil
-import struct
 import subprocess
+import sys
 import tempfile
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BESAD = os.environ.get("BESAD", os.path.join(ROOT, "build", "besad"))
 DATASET = "wikitext2"
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from random_models import read_safetensors  # noqa: E402
 
 
 def reference(name):
@@ -88,19 +90,13 @@ class Reference(unittest.TestCase):
 
     def weights(self, name):
         """{tensor: rows} of a finished job's model, each row a list of 16-bit words."""
-        path = os.path.join(self.directory, "output", name, "model.safetensors")
-        with open(path, "rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-            start = file.tell()
-            tensors = {}
-            for tensor, info in header.items():
-                if not tensor.endswith("_proj.weight"):
-                    continue
-                file.seek(start + info["data_offsets"][0])
-                words = array.array("H", file.read(info["data_offsets"][1] - info["data_offsets"][0]))
-                cols = info["shape"][1]
-                tensors[tensor] = [words[i:i + cols] for i in range(0, len(words), cols)]
-            return tensors
+        _, tensors = read_safetensors(os.path.join(self.directory, "output", name, "model.safetensors"))
+        rows = {}
+        for tensor, (_, shape, data) in tensors.items():
+            if tensor.endswith("_proj.weight"):
+                words = array.array("H", data)
+                rows[tensor] = [words[i:i + shape[1]] for i in range(0, len(words), shape[1])]
+        return rows
 
     def two_of_four(self, name):
         for tensor, rows in self.weights(name).items():
