@@ -5,15 +5,16 @@
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
 
-static void tensor_name(const struct model_config *config, char name[160], int index, const char *path, const char *kind)
+static void tensor_name(const struct model_config *config, char name[BLOCK_TENSOR_NAME], int index, const char *path,
+			const char *kind)
 {
-	snprintf(name, 160, "%s.%d.%s.%s", config->names->blocks, index, path, kind);
+	snprintf(name, BLOCK_TENSOR_NAME, "%s.%d.%s.%s", config->names->blocks, index, path, kind);
 }
 
 enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, struct tensor_info *ret,
 				struct error *err)
 {
-	char name[160];
+	char name[BLOCK_TENSOR_NAME];
 	const struct tensor_info *whole;
 	tensor_name(&model->config, name, index, linear->stored, "weight");
 	TRY(model_tensor(model, name, linear->stored_rows, linear->cols, &whole, err));
@@ -58,6 +59,32 @@ static int norm_vectors(const struct model_config *config, struct block *block, 
 	return n;
 }
 
+bool block_vector(const struct block *block, int i, struct block_vector *ret)
+{
+	struct norm_vector norms[MAX_NORM_VECTORS];
+	/* What lies in the block is only looked at. */
+	int n_norms = norm_vectors(block->config, (struct block *)block, norms);
+	if (i < n_norms) {
+		*ret = (struct block_vector){norms[i].path, norms[i].kind, norms[i].length, *norms[i].place};
+		return true;
+	}
+	i -= n_norms;
+	for (int l = 0; l < block->layout.n_linears; l++) {
+		const struct linear *linear = &block->layout.linears[l];
+		if (!linear->bias || i-- > 0) continue;
+		*ret = (struct block_vector){linear->path, "bias", linear->rows,
+					     tensor_cols(block->bias[linear->fused], linear->first, linear->rows)};
+		return true;
+	}
+	return false;
+}
+
+void block_vector_name(const struct model_config *config, const struct block_vector *vector, int index,
+		       char name[BLOCK_TENSOR_NAME])
+{
+	tensor_name(config, name, index, vector->path, vector->kind);
+}
+
 enum status block_file_type(const struct model *model, const struct block_layout *layout, enum dtype *ret, struct error *err)
 {
 	struct tensor_info info;
@@ -74,7 +101,7 @@ static enum status check_block(const struct model *model, const struct block_lay
 	const struct tensor_info *info;
 	struct tensor_info weight;
 	struct norm_vector norms[MAX_NORM_VECTORS];
-	char name[160];
+	char name[BLOCK_TENSOR_NAME];
 	int n_norms = norm_vectors(config, NULL, norms);
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
@@ -193,7 +220,9 @@ void block_release(struct block *block)
 		release(block->backend, &block->spare[f]);
 		release(block->backend, &block->active[f]);
 		release(block->backend, &block->bias[f]);
+		release(block->backend, &block->master[f]);
 	}
+	release(block->backend, &block->rounding);
 	release_norms(block);
 	release(block->backend, &block->router);
 	release(block->backend, &block->rope);
@@ -225,7 +254,7 @@ static enum status load_bias(struct block *block, const struct model *model, con
 			     struct error *err)
 {
 	struct backend *backend = block->backend;
-	char name[160];
+	char name[BLOCK_TENSOR_NAME];
 	struct tensor bias = {0};
 	if (!linear->bias) return STATUS_OK;
 	tensor_name(&model->config, name, index, linear->path, "bias");
@@ -278,7 +307,7 @@ static enum status load_linears(struct block *block, const struct model *model, 
 
 enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
 {
-	char name[160];
+	char name[BLOCK_TENSOR_NAME];
 	struct norm_vector norms[MAX_NORM_VECTORS];
 	TRY(load_linears(block, model, index, err));
 	for (int i = 0; i < block->layout.n_linears; i++)
@@ -297,11 +326,16 @@ enum status block_load(struct block *block, const struct model *model, int index
 				   &block->router, err);
 }
 
-enum status block_activate_dense(struct block *block)
+enum status block_activate(struct block *block, const struct tensor weights[FUSED_COUNT])
 {
 	for (int f = 0; f < FUSED_COUNT; f++)
-		TRY(block->backend->ops->convert(block->backend, block->active[f], block->weight[f]));
+		TRY(block->backend->ops->convert(block->backend, block->active[f], weights[f]));
 	return STATUS_OK;
+}
+
+enum status block_activate_dense(struct block *block)
+{
+	return block_activate(block, block->weight);
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------------------ */
@@ -473,6 +507,7 @@ static enum status linear_forward(const struct block *block, enum fused f, struc
 {
 	struct backend *backend = block->backend;
 	if (observer) TRY(observer->observe(observer->context, layout_product(f), x));
+	if (observer_ends(observer, f)) return STATUS_OK;
 	TRY(backend->ops->matmul(backend, y, x, false, block->active[f], true, accumulate));
 	return block->bias[f].data ? backend->ops->add_bias(backend, y, block->bias[f]) : STATUS_OK;
 }
@@ -511,6 +546,7 @@ static enum status residual_forward(const struct block *block, struct residual r
 	struct tensor output = tensor_rows(residual.output, 0, to.rows), stats = tensor_rows(residual.stats, 0, to.rows),
 		      none = {0};
 	TRY(linear_forward(block, residual.fused, output, x, false, observer));
+	if (observer_ends(observer, residual.fused)) return STATUS_OK;
 	TRY(backend->ops->norm_forward(backend, &block->config->norm, to, stats, output, residual.weight, none));
 	return backend->ops->add(backend, to, from);
 }
@@ -527,6 +563,7 @@ static enum status mlp_forward(const struct block *block, struct activations *a,
 	}
 	struct tensor gate_up = tensor_rows(a->gate_up, 0, y.rows), mlp = tensor_rows(a->mlp, 0, y.rows);
 	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, observer));
+	if (observer_ends(observer, FUSED_MLP_IN)) return STATUS_OK;
 	TRY(ops->activation_forward(block->backend, config->activation, mlp, block_gate(config, gate_up),
 				    block_up(config, gate_up)));
 	return residual_forward(block, mlp_residual(block, a), y, h, mlp, observer);
@@ -544,12 +581,14 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 
 	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
 	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, observer));
+	if (observer_ends(observer, FUSED_QKV)) return STATUS_OK;
 	struct qkv heads = split_qkv(config, qkv);
 	TRY(rotate_heads(block, a, &heads));
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
 	TRY(residual_forward(block, attention_residual(block, a), h, x, out, observer));
+	if (observer_ends(observer, FUSED_O)) return STATUS_OK;
 
 	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
 	return mlp_forward(block, a, y, h, n2, observer);

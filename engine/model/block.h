@@ -38,6 +38,8 @@ struct block {
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
 	struct tensor router;                   /* compute type [experts, H]; no data where there are no experts */
 	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
+	struct tensor master[FUSED_COUNT];      /* F32, as weight: see block_add_masters */
+	struct tensor rounding;                 /* device room for the longest vector, with the masters */
 	int64_t window;                         /* of the block that is loaded */
 	int64_t zeros, spare_zeros;             /* of the linears of the block that was read into `weight` and into `spare` */
 };
@@ -66,8 +68,23 @@ enum status block_load(struct block *, const struct model *, int index, struct e
  * whole tensor and stays the checkpoint's. */
 enum status block_linear_tensor(const struct model *, const struct linear *, int index, struct tensor_info *ret, struct error *err);
 
-/* active = weight. The operations of the rest of this header fill block->backend->error. */
+/* A vector of a block: a norm's weight or bias, or a linear's bias. */
+struct block_vector {
+	const char *path, *kind; /* the last parts of its name */
+	int64_t length;
+	struct tensor values; /* F32 [1, length]; without data while no block is loaded */
+};
+enum { BLOCK_TENSOR_NAME = 160 };
+
+/* The i-th of them, the norms' first; false where there are no more. */
+bool block_vector(const struct block *, int i, struct block_vector *ret);
+
+/* Its whole name in block `index`. */
+void block_vector_name(const struct model_config *, const struct block_vector *, int index, char name[BLOCK_TENSOR_NAME]);
+
+/* active = weight, or what is given as weights. The operations of the rest of this header fill block->backend->error. */
 enum status block_activate_dense(struct block *);
+enum status block_activate(struct block *, const struct tensor weights[FUSED_COUNT]);
 
 /* The rows of a product in an array of the fused matrices, such as block->active. */
 static inline struct tensor block_product(const struct block *block, const struct tensor fused[FUSED_COUNT], int product)
@@ -109,7 +126,8 @@ enum status activations_create(const struct block *, int batch, int64_t tokens, 
 			       struct error *err);
 void activations_release(struct activations *, struct backend *);
 
-/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `observer` may be NULL. y must not be x. */
+/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `observer` may be NULL; where it ends the pass, y is
+ * not what the block gives. y must not be x. */
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
 			  const struct observer *observer);
 

@@ -74,6 +74,7 @@ static enum status multiply(const struct block *block, const struct expert_activ
 		if (!span.rows) continue;
 		struct tensor input = tensor_rows(x, span.first, span.rows);
 		if (observer) TRY(observer->observe(observer->context, product, input));
+		if (observer_ends(observer, fused)) continue;
 		TRY(backend->ops->matmul(backend, tensor_rows(y, span.first, span.rows), input, false,
 					 block_product(block, block->active, product), true, false));
 	}
@@ -91,9 +92,11 @@ enum status experts_forward(const struct block *block, struct expert_activations
 	struct tensor mlp = tensor_rows(e->mlp, 0, e->rows), outputs = tensor_rows(e->outputs, 0, e->rows);
 	TRY(backend->ops->dispatch(backend, grouped, x, e->sources, config->experts_per_token, none));
 	TRY(multiply(block, e, FUSED_MLP_IN, gate_up, grouped, observer));
+	if (observer_ends(observer, FUSED_MLP_IN)) return STATUS_OK;
 	TRY(backend->ops->activation_forward(backend, config->activation, mlp, block_gate(config, gate_up),
 					     block_up(config, gate_up)));
 	TRY(multiply(block, e, FUSED_MLP_OUT, outputs, mlp, observer));
+	if (observer_ends(observer, FUSED_MLP_OUT)) return STATUS_OK;
 	return backend->ops->combine(backend, y, outputs, e->places, config->experts_per_token, tensor_rows(e->weights, 0, x.rows),
 				     true);
 }

@@ -54,7 +54,14 @@ struct block_layout {
 struct observer {
 	enum status (*observe)(void *context, int product, struct tensor x);
 	void *context;
+	bool until; /* the pass ends where the products of `last` were seen: no output is computed */
+	enum fused last;
 };
+
+static inline bool observer_ends(const struct observer *observer, enum fused fused)
+{
+	return observer && observer->until && observer->last == fused;
+}
 
 /* The input and the gradient of the output of a product; without rows for an expert that got no token. */
 struct product_gradient {
