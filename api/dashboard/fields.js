@@ -29,6 +29,9 @@ export const GROUPS = [
 	{ title: "SparseGPT", folded: true, only: "sparsegpt", fields: [
 		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },
 	] },
+	{ title: "Refit", folded: true, fields: [
+		{ pointer: "/refit/method", label: "Refit", kind: "choice", choices: ["", "none"], hint: "How the weights that are kept make up for those that went." },
+	] },
 	{ title: "Calibration", fields: [
 		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },
 		{ pointer: "/calibration/field", label: "Field of the text", placeholder: "text", hint: "Of JSON rows: text, messages, data.0.content …" },

@@ -82,6 +82,7 @@ struct event event_block_step(int block, const struct event_step *step, int atte
 {
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", block);
+	if (step->stage) cJSON_AddStringToObject(data, "stage", step->stage);
 	cJSON_AddNumberToObject(data, "step", step->step);
 	cJSON_AddNumberToObject(data, "steps", step->steps);
 	cJSON_AddNumberToObject(data, "loss", step->loss);

@@ -49,6 +49,7 @@ struct event event_block_started(int block, int blocks, int attempt);
 
 /* What a learning step reached. */
 struct event_step {
+	const char *stage; /* that takes it; NULL: the method */
 	int step, steps;
 	double loss, reconstruction, sparsity;
 };

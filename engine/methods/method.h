@@ -32,12 +32,16 @@ struct block_task {
 	/* Tells that importance is known and learning begins, and a step, after the first, the last, and now and then between. */
 	enum status (*ranked)(void *context, struct error *err);
 	enum status (*step)(void *context, const struct method_step *, struct error *err);
+	/* Tells people of something about this block; the block's number is put before it. */
+	enum status (*warn)(void *context, const char *message, struct error *err);
+	/* Runs the block, with what is in block->active now, over all of `input`, for the observer. */
+	enum status (*pass)(void *context, const struct observer *, struct error *err);
 	void *context;
 };
 
 struct block_outcome {
 	float *rates;      /* [layout.rows], host, to be filled: the share of its weights that each row loses */
-	struct mask *mask; /* which those are; the method's. NULL where they are zero in block->weight already */
+	struct mask *mask; /* which those are; the method's. NULL where they are zero already: in block->master, or block->weight */
 };
 
 struct method {
@@ -60,10 +64,11 @@ struct method {
 	enum status (*begin)(void *method);
 	enum status (*observe)(void *method, int product, struct tensor x);
 
-	/* Prunes the block. It may change block->weight, in the file's type; where `changes_weights` is set, also those that are zero already. */
+	/* Prunes the block, which block->active holds dense. It may change block->weight, in the file's type, or, with `masters`, fill
+	 * block->master; where `changes_weights` is set, also those that are zero already. */
 	enum status (*prune)(void *method, const struct block_task *, struct block_outcome *, struct error *err);
 
-	bool changes_weights;
+	bool changes_weights, masters;
 
 	/* The loss that is reported of a block, from its reconstruction loss and its sparsity; NULL for the former. */
 	double (*loss)(const struct spec *, double reconstruction, double sparsity);

@@ -41,6 +41,10 @@ static enum status write_weights(struct pipeline *pl, struct block_result *resul
 	const struct block_layout *layout = &pl->block->layout;
 	for (int i = 0; i < layout->n_linears; i++)
 		TRY(write_linear(pl, &layout->linears[i], weights, result, err));
+	for (int i = 0; i < result->vectors.count; i++) {
+		const struct stored_vector *vector = &result->vectors.items[i];
+		TRY(writer_write(pl->p->writer, vector->tensor, 0, vector->data, vector->bytes, err));
+	}
 	result->params = layout->params;
 	return STATUS_OK;
 }

@@ -19,7 +19,11 @@ static const double STEP_SECONDS = 0.5;
 double prune_block_work(const struct spec *spec)
 {
 	const struct method *method = method_find(spec->method);
-	return 2 + (method && method->work ? method->work(spec) : 0);
+	double work = 2 + (method && method->work ? method->work(spec) : 0);
+	const struct stage *stage;
+	for (int i = 0; (stage = stage_of(spec, i)); i++)
+		work += stage->work ? stage->work(spec) : 0;
+	return work;
 }
 
 static enum status backend_failed(const struct walk *w, enum status status, struct error *err)
@@ -82,7 +86,8 @@ static enum status pass(struct walk *w, struct stream *from, struct stream *to, 
 /* The dense block's outputs into `reference`; the method sees the inputs of its products, and `seen` counts the tokens of each expert. */
 static enum status reference_pass(struct walk *w, int64_t *seen, struct error *err)
 {
-	const struct observer watching = {w->method->observe, w->state}, *observer = w->method->observe ? &watching : NULL;
+	const struct observer watching = {.observe = w->method->observe, .context = w->state},
+			      *observer = w->method->observe ? &watching : NULL;
 	if (w->method->begin) TRY(backend_failed(w, w->method->begin(w->state), err));
 	TRY(backend_failed(w, block_activate_dense(&w->block), err));
 	if (!w->dense_stream) return pass(w, &w->input, &w->reference, observer, seen, err);
@@ -123,30 +128,68 @@ static enum status final_pass(struct walk *w, double *ret, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- rates ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the method and the stages ---------------------------------------------------------------------------------------------------- */
 
-struct step_context {
+/* What a method, or a stage, is given to call. */
+struct task_context {
 	struct walk *w;
 	struct block_result *result;
-	int done;
-	double told; /* when the last step was told; 0 before */
+	const char *stage;     /* its name; NULL for the method */
+	double work, credited; /* in forward passes: of all, and what progress knows of */
+	double told;           /* when the last step was told; 0 before */
 };
+
+/* So much of the work is done. */
+static void credit(struct task_context *c, double work)
+{
+	double tokens = (double)(c->w->input.sequences * c->w->input.tokens);
+	if (work <= c->credited) return;
+	progress_add(c->w->p->progress, (work - c->credited) * tokens);
+	c->credited = work;
+}
 
 static enum status report_step(void *context, const struct method_step *step, struct error *err)
 {
-	struct step_context *c = context;
+	struct task_context *c = context;
 	struct walk *w = c->w;
-	double per_step = w->method->work(w->spec) / step->steps;
-	double tokens = (double)(w->input.sequences * w->input.tokens);
-	progress_add(w->p->progress, (step->step - c->done) * per_step * tokens);
-	c->done = step->step;
+	credit(c, c->work * step->step / step->steps);
 	TRY(pipeline_poll(&w->pipeline, err));
 	/* Here and not where it is kept: steps that wait for the block before would all come at once there. */
 	double now = monotonic_seconds();
 	if (c->told > 0 && now - c->told < STEP_SECONDS) return STATUS_OK;
 	c->told = now;
-	const struct event_step reached = {step->step, step->steps, step->loss, step->reconstruction, step->sparsity};
+	const struct event_step reached = {c->stage, step->step, step->steps, step->loss, step->reconstruction, step->sparsity};
 	return pipeline_tell(&w->pipeline, event_block_step(c->result->index, &reached, w->p->job->attempt), err);
+}
+
+static enum status report_warning(void *context, const char *message, struct error *err)
+{
+	struct task_context *c = context;
+	char whole[600];
+	snprintf(whole, sizeof whole, "block %d: %s", c->result->index, message);
+	return pipeline_tell(&c->w->pipeline, event_warning(whole), err);
+}
+
+/* The part of a block's products that a pass computes, about. */
+static double part_of_pass(const struct walk *w, const struct observer *observer)
+{
+	const struct block_layout *layout = &w->block.layout;
+	int64_t part = 0, all = 0;
+	for (int f = 0; f < FUSED_COUNT; f++) {
+		int64_t params = layout->fused_rows[f] * layout->fused_cols[f];
+		all += params;
+		if (!observer->until || f < (int)observer->last) part += params;
+	}
+	return (double)part / (double)all;
+}
+
+static enum status observe_pass(void *context, const struct observer *observer, struct error *err)
+{
+	struct task_context *c = context;
+	TRY(pass(c->w, &c->w->input, NULL, observer, NULL, err));
+	double work = c->credited + part_of_pass(c->w, observer);
+	credit(c, work < c->work ? work : c->work);
+	return pipeline_poll(&c->w->pipeline, err);
 }
 
 /* Ends a phase: its operations are done, not only issued. */
@@ -161,7 +204,7 @@ static enum status end_phase(struct walk *w, struct block_result *result, enum p
 
 static enum status end_ranking(void *context, struct error *err)
 {
-	struct step_context *c = context;
+	struct task_context *c = context;
 	return end_phase(c->w, c->result, PHASE_RANK, err);
 }
 
@@ -179,22 +222,59 @@ static void average_rates(const struct walk *w, struct block_result *result)
 	}
 }
 
+static struct block_task task_of(struct task_context *context)
+{
+	bool calibrated = walk_calibrated(context->w);
+	return (struct block_task){.index = context->result->index,
+				   .input = calibrated ? &context->w->input : NULL,
+				   .reference = calibrated ? &context->w->reference : NULL,
+				   .ranked = end_ranking,
+				   .step = report_step,
+				   .warn = report_warning,
+				   .pass = observe_pass,
+				   .context = context};
+}
+
 /* *ret_mask as in struct block_outcome. */
 static enum status run_method(struct walk *w, struct block_result *result, struct mask **ret_mask, struct error *err)
 {
-	struct step_context context = {.w = w, .result = result};
-	bool calibrated = walk_calibrated(w);
-	const struct block_task task = {.index = result->index,
-					.input = calibrated ? &w->input : NULL,
-					.reference = calibrated ? &w->reference : NULL,
-					.ranked = end_ranking,
-					.step = report_step,
-					.context = &context};
+	struct task_context context = {.w = w, .result = result, .work = w->method->work ? w->method->work(w->spec) : 0};
+	const struct block_task task = task_of(&context);
 	struct block_outcome outcome = {.rates = w->rates};
 	TRY(w->method->prune(w->state, &task, &outcome, err));
+	credit(&context, context.work);
 	average_rates(w, result);
 	*ret_mask = outcome.mask;
 	return STATUS_OK;
+}
+
+static enum status run_stage(struct walk *w, struct block_result *result, int i, struct error *err)
+{
+	const struct stage *stage = w->stages[i];
+	struct task_context context = {
+		.w = w, .result = result, .stage = stage->name, .work = stage->work ? stage->work(w->spec) : 0};
+	const struct block_task task = task_of(&context);
+	TRY(backend_failed(w, block_activate(&w->block, w->block.master), err));
+	TRY(stage->run(w->stage_states[i], &task, err));
+	credit(&context, context.work);
+	return STATUS_OK;
+}
+
+/* From what the method left, in masters or by a mask, to what is stored. */
+static enum status run_stages(struct walk *w, struct block_result *result, const struct mask *mask, struct error *err)
+{
+	bool vectors = false;
+	if (mask)
+		TRY(backend_failed(w, mask_apply(mask, &w->block, w->block.master), err));
+	else if (!w->method->masters)
+		TRY(backend_failed(w, block_load_masters(&w->block), err));
+	for (int i = 0; i < w->n_stages; i++) {
+		TRY(run_stage(w, result, i, err));
+		vectors = vectors || w->stages[i]->changes_vectors;
+	}
+	TRY(backend_failed(w, block_store_masters(&w->block), err));
+	if (vectors) TRY(block_store_vectors(&w->block, w->p->model, result->index, &result->vectors, err));
+	return end_phase(w, result, PHASE_REFIT, err);
 }
 
 /* Tells which experts got no token of the calibration: their weights are ranked by magnitude, and nothing is learned about them. */
@@ -287,6 +367,10 @@ static enum status prune_loaded(struct walk *w, struct block_result *result, str
 	progress_add(w->p->progress, tokens);
 	TRY(run_method(w, result, &mask, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
+	if (walk_changes(w)) {
+		TRY(run_stages(w, result, mask, err));
+		mask = NULL;
+	}
 	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
 	if (calibrated) TRY(final_pass(w, &result->reconstruction, err));
 	TRY(end_phase(w, result, PHASE_FINAL, err));
@@ -344,17 +428,32 @@ static struct walk walk_of(const struct pruning *p)
 {
 	const struct spec *spec = p->job->spec;
 	const struct method *method = method_find(spec->method);
-	return (struct walk){.p = p,
-			     .spec = spec,
-			     .backend = p->backend,
-			     .method = method,
-			     .dense_stream = method->dense_stream && method->dense_stream(spec)};
+	struct walk w = {.p = p,
+			 .spec = spec,
+			 .backend = p->backend,
+			 .method = method,
+			 .dense_stream = method->dense_stream && method->dense_stream(spec)};
+	while ((w.stages[w.n_stages] = stage_of(spec, w.n_stages)))
+		w.n_stages++;
+	return w;
 }
 
-/* Sequences that the method asks for at once. */
+/* The most sequences that the method or a stage asks for at once. */
 static int64_t method_batch(const struct walk *w)
 {
-	return w->method->batch ? w->method->batch(w->spec) : 1;
+	int64_t most = w->method->batch ? w->method->batch(w->spec) : 1;
+	for (int i = 0; i < w->n_stages; i++) {
+		int64_t batch = w->stages[i]->batch ? w->stages[i]->batch(w->spec) : 1;
+		if (batch > most) most = batch;
+	}
+	return most;
+}
+
+static enum status create_stages(struct walk *w, const struct method_setup *setup, struct error *err)
+{
+	for (int i = 0; i < w->n_stages; i++)
+		TRY(w->stages[i]->create(setup, &w->stage_states[i], err));
+	return STATUS_OK;
 }
 
 static enum status create(struct walk *w, struct error *err)
@@ -371,7 +470,9 @@ static enum status create(struct walk *w, struct error *err)
 					   .sequences = walk_calibrated(w) ? samples : 0,
 					   .tokens = tokens,
 					   .stop = w->p->job->stop};
+	if (walk_changes(w)) TRY(block_add_masters(&w->block, err));
 	TRY(w->method->create(&setup, &w->state, err));
+	TRY(create_stages(w, &setup, err));
 	TRY(activations_create(&w->block, w->batch, tokens, false, &w->activations, err));
 	struct tensor y = tensor_make(NULL, w->batch * tokens, hidden, DTYPE_F32);
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, tensor_bytes(&y), &y.data), err));
@@ -398,6 +499,8 @@ static void destroy(struct walk *w)
 	w->backend->ops->release(w->backend, w->stats);
 	w->backend->ops->release(w->backend, w->y.data);
 	activations_release(&w->activations, w->backend);
+	for (int i = 0; i < w->n_stages; i++)
+		w->stages[i]->destroy(w->stage_states[i]);
 	w->method->destroy(w->state);
 	block_release(&w->block);
 	free(w->rates);

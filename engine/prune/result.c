@@ -5,7 +5,7 @@
 
 #include "engine/methods/method.h"
 
-static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank", "learn", "final", "write", "probe"};
+static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank", "learn", "refit", "final", "write", "probe"};
 
 enum status block_result_create(const struct block_layout *layout, int index, struct block_result *ret, struct error *err)
 {
@@ -24,6 +24,7 @@ void block_result_release(struct block_result *result)
 {
 	free(result->experts);
 	free(result->seen);
+	stored_vectors_release(&result->vectors);
 	*result = (struct block_result){0};
 }
 

@@ -7,11 +7,21 @@
 #include <cjson/cJSON.h>
 
 #include "base/error.h"
-#include "engine/model/layout.h"
+#include "engine/model/masters.h"
 #include "engine/spec/spec.h"
 
 /* Where the time of a block goes. */
-enum phase { PHASE_LOAD, PHASE_REFERENCE, PHASE_RANK, PHASE_LEARN, PHASE_FINAL, PHASE_WRITE, PHASE_PROBE, PHASE_COUNT };
+enum phase {
+	PHASE_LOAD,
+	PHASE_REFERENCE,
+	PHASE_RANK,
+	PHASE_LEARN,
+	PHASE_REFIT,
+	PHASE_FINAL,
+	PHASE_WRITE,
+	PHASE_PROBE,
+	PHASE_COUNT
+};
 
 /* Of the linears of one kind, or of one expert. */
 struct part_result {
@@ -25,8 +35,9 @@ struct block_result {
 	double phases[PHASE_COUNT], mark; /* seconds; monotonic time when the running phase began */
 	int64_t zeros, params;
 	struct part_result kinds[LAYOUT_MAX_KINDS];
-	struct part_result *experts; /* [layout.experts] */
-	int64_t *seen;               /* the calibration tokens of each expert, [layout.experts] */
+	struct part_result *experts;   /* [layout.experts] */
+	int64_t *seen;                 /* the calibration tokens of each expert, [layout.experts] */
+	struct stored_vectors vectors; /* those that are to be written too; none where they stay as they were */
 };
 
 enum status block_result_create(const struct block_layout *, int index, struct block_result *ret, struct error *err);

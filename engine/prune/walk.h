@@ -8,6 +8,7 @@
 #include "engine/prune/pipeline.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/stream.h"
+#include "engine/stages/stage.h"
 
 /* Everything that lives as long as the walk over the blocks. */
 struct walk {
@@ -17,7 +18,10 @@ struct walk {
 	bool dense_stream; /* the reference comes from the dense model's own activations */
 	struct block block;
 	const struct method *method;
-	void *state;                    /* the method's */
+	void *state;                             /* the method's */
+	const struct stage *stages[STAGES_MOST]; /* that follow it: n_stages */
+	void *stage_states[STAGES_MOST];
+	int n_stages;
 	struct activations activations; /* of the passes */
 	struct probe probe;             /* without a plan where nothing is probed */
 	int batch;                      /* sequences of a pass */
@@ -31,6 +35,12 @@ struct walk {
 static inline bool walk_probes(const struct walk *w)
 {
 	return w->probe.plan != NULL;
+}
+
+/* Are the weights that are kept other ones than in the file? */
+static inline bool walk_changes(const struct walk *w)
+{
+	return w->method->masters || w->n_stages > 0;
 }
 
 /* Magnitude pruning needs no data; without any there are no passes, and no reconstruction loss to report. */

@@ -14,6 +14,7 @@ extern const struct spec_section spec_top;
 extern const struct spec_section method_besa_settings; /* struct besa_settings */
 #define DECLARE_SETTINGS(name) extern const struct spec_section method_##name##_settings;
 METHOD_SETTINGS(DECLARE_SETTINGS)
+extern const struct spec_section stage_refit_settings; /* struct refit_settings */
 
 extern const struct spec_section spec_calibration;           /* struct calibration */
 extern const struct spec_section spec_evaluation;            /* struct spec */

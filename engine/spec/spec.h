@@ -72,6 +72,13 @@ struct besa_settings {
 	enum parameterization parameterization; /* auto is resolved */
 };
 
+/* What becomes of the weights that a method keeps (engine/stages/). */
+enum refit_method { REFIT_NONE };
+
+struct refit_settings {
+	enum refit_method method;
+};
+
 struct spec_section; /* descriptor.h */
 
 /* What a client asks for. A field is a row of engine/spec/, which says where in here its value lies. */
@@ -84,6 +91,7 @@ struct spec {
 	char *pattern_name; /* as the client wrote it */
 	struct pattern pattern;
 	struct besa_settings besa;
+	struct refit_settings refit;
 	struct calibration calibration;
 	struct dataset perplexity[SPEC_MAX_DATASETS];
 	int n_perplexity;

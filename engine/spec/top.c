@@ -146,6 +146,7 @@ static const struct spec_row rows[] = {
 	},
 	{.key = "besa", .kind = SPEC_SECTION, SPEC_AT(struct spec, besa), .section = &method_besa_settings, .late = true},
 	METHOD_SETTINGS(SETTINGS_ROW) /* of methods that have some */
+	{.key = "refit", .kind = SPEC_SECTION, SPEC_AT(struct spec, refit), .section = &stage_refit_settings},
 	{.key = "quantization", .kind = SPEC_REFUSED, .help = "not supported by this version"},
 	{.key = "calibration", .kind = SPEC_SECTION, SPEC_AT(struct spec, calibration), .section = &spec_calibration},
 	{.key = "evaluation", .kind = SPEC_SECTION, .section = &spec_evaluation},

@@ -226,7 +226,8 @@ static const char full[] =
 	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"importance\":\"magnitude\",\"candidates\":33,"
 	"\"lambda\":2.5,"
 	"\"epochs\":3,\"batch_size\":4,\"optimizer\":\"adamw\",\"learning_rate\":0.003,\"d_coef\":7,\"target\":\"dense_stream\","
-	"\"parameterization\":\"sigmoid\"},\"calibration\":{\"path\":\"c4.json\",\"field\":\"messages\",\"samples\":16,\"sequence_"
+	"\"parameterization\":\"sigmoid\"},\"refit\":{\"method\":\"none\"},\"calibration\":{\"path\":\"c4.json\",\"field\":"
+	"\"messages\",\"samples\":16,\"sequence_"
 	"length\":128,\"seed\":"
 	"42},"
 	"\"evaluation\":{\"perplexity\":[{\"name\":\"w\",\"path\":\"wiki.test.txt\",\"sequence_length\":256,\"join\":\"\\n\","
@@ -476,7 +477,7 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
 	const char *known =
-		"name, model, output, overwrite, method, sparsity, pattern, besa, sparsegpt, quantization, calibration, "
+		"name, model, output, overwrite, method, sparsity, pattern, besa, sparsegpt, refit, quantization, calibration, "
 		"evaluation, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
