@@ -135,5 +135,6 @@ void cuda_reconstruction_operations(struct backend_ops *);
 void cuda_recording_operations(struct backend_ops *);
 void cuda_rope_operations(struct backend_ops *);
 void cuda_route_operations(struct backend_ops *);
+void cuda_vector_gradient_operations(struct backend_ops *);
 
 #endif

@@ -116,28 +116,34 @@ __global__ void __launch_bounds__(BLOCK)
 
 struct adamw_factors {
 	float beta1, beta2, rest1, rest2, step, inverse_root, keep, eps;
+	bool keep_zeros;
 };
 
+/* Chunks of N columns, counted through row by row. */
+template <int N>
 __global__ void __launch_bounds__(BLOCK)
-	adamw_kernel(struct adamw_factors a, int64_t n, float *theta, float *m, float *v, const float *gradient)
+	adamw_kernel(struct adamw_factors a, view theta, view m, view v, view gradient, view copy, int64_t rows, int64_t cols)
 {
-	for_each_four(n, [&](int64_t i, auto size) {
-		constexpr int N = decltype(size)::value;
-		float g[4], p[4], m4[4], v4[4];
-		read<N>(gradient, i, g);
-		read<N>(theta, i, p);
-		read<N>(m, i, m4);
-		read<N>(v, i, v4);
+	int64_t across = cols / N, threads = (int64_t)gridDim.x * BLOCK;
+	for (int64_t i = (int64_t)blockIdx.x * BLOCK + threadIdx.x; i < rows * across; i += threads) {
+		int64_t row = i / across, col = i % across * N;
+		float g[N], p[N], m4[N], v4[N];
+		load<N>(gradient, row, col, g);
+		load<N>(theta, row, col, p);
+		load<N>(m, row, col, m4);
+		load<N>(v, row, col, v4);
 #pragma unroll
 		for (int j = 0; j < N; j++) {
+			if (a.keep_zeros && p[j] == 0) continue;
 			m4[j] = a.beta1 * m4[j] + a.rest1 * g[j];
 			v4[j] = a.beta2 * v4[j] + a.rest2 * g[j] * g[j];
 			p[j] = a.keep * p[j] - a.step * m4[j] / (sqrtf(v4[j]) * a.inverse_root + a.eps);
 		}
-		write<N>(theta, i, p);
-		write<N>(m, i, m4);
-		write<N>(v, i, v4);
-	});
+		store<N>(theta, row, col, p);
+		store<N>(m, row, col, m4);
+		store<N>(v, row, col, v4);
+		if (copy.data) store<N>(copy, row, col, p);
+	}
 }
 
 static int blocks_for(int64_t n)
@@ -162,10 +168,33 @@ static enum status prodigy_step(struct backend *backend, const struct prodigy *p
 		      (const float *)m, (const float *)v);
 }
 
-static enum status adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
-			      const void *gradient)
+struct adamw_tensors {
+	struct tensor theta, m, v, gradient, copy;
+};
+
+static enum status adamw_launch(struct cuda *c, const struct adamw_factors &factors, const struct adamw_tensors &t)
 {
-	struct cuda *c = cuda_begin(backend, "adamw_step", {});
+	int64_t rows = t.theta.rows, cols = t.theta.cols;
+	if (rows == 0 || cols == 0) return STATUS_OK;
+	if (cuda_chunked({t.theta, t.m, t.v, t.gradient, t.copy}))
+		return LAUNCH(c, adamw_kernel<8>, dim3((unsigned)blocks_for(rows * cols)), dim3(BLOCK), 0, factors,
+			      view_of(t.theta), view_of(t.m), view_of(t.v), view_of(t.gradient), view_of(t.copy), rows, cols);
+	return LAUNCH(c, adamw_kernel<1>, dim3((unsigned)blocks_for(rows * cols)), dim3(BLOCK), 0, factors, view_of(t.theta),
+		      view_of(t.m), view_of(t.v), view_of(t.gradient), view_of(t.copy), rows, cols);
+}
+
+static struct adamw_tensors columns(struct adamw_tensors t, int64_t first, int64_t count)
+{
+	for (struct tensor *part : {&t.theta, &t.m, &t.v, &t.gradient, &t.copy})
+		if (part->data) *part = tensor_cols(*part, first, count);
+	return t;
+}
+
+/* What 8 divides, by chunks, and the rest: of one long row without that, all would go one by one. */
+static enum status adamw_step(struct backend *backend, const struct adamw *adamw, struct tensor theta, struct tensor m,
+			      struct tensor v, struct tensor gradient, struct tensor copy)
+{
+	struct cuda *c = cuda_begin(backend, "adamw_step", {theta, m, v, gradient, copy});
 	double correction1 = 1 - pow((double)adamw->beta1, adamw->step), correction2 = 1 - pow((double)adamw->beta2, adamw->step);
 	struct adamw_factors factors = {adamw->beta1,
 					adamw->beta2,
@@ -174,9 +203,12 @@ static enum status adamw_step(struct backend *backend, const struct adamw *adamw
 					(float)((double)adamw->lr / correction1),
 					(float)(1 / sqrt(correction2)),
 					(float)(1 - (double)adamw->lr * (double)adamw->weight_decay),
-					adamw->eps};
-	return LAUNCH(c, adamw_kernel, dim3((unsigned)blocks_for(n)), dim3(BLOCK), 0, factors, n, (float *)theta, (float *)m,
-		      (float *)v, (const float *)gradient);
+					adamw->eps,
+					adamw->keep_zeros};
+	struct adamw_tensors all = {theta, m, v, gradient, copy};
+	int64_t even = theta.cols / 8 * 8;
+	TRY(adamw_launch(c, factors, columns(all, 0, even)));
+	return adamw_launch(c, factors, columns(all, even, theta.cols - even));
 }
 
 void cuda_optimizer_operations(struct backend_ops *ops)

@@ -93,6 +93,69 @@ __global__ void __launch_bounds__(256) gradient_kernel(view dy, view y, view ref
 	}
 }
 
+/* dy, where it has data, and losses [blocks of the grid]: Σ weight·(y − ref)² over the block's elements. */
+template <int N>
+__global__ void __launch_bounds__(256)
+	weighted_kernel(double *losses, view dy, view y, view ref, const float *weight, double factor, int64_t rows, int64_t cols)
+{
+	int64_t row = elementwise_row();
+	double sum = 0;
+	float twice = (float)(2 * factor);
+#pragma unroll
+	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
+		int64_t col = elementwise_col<N>(i);
+		float value[N], target[N];
+		if (row >= rows || col >= cols) continue;
+		load<N>(y, row, col, value);
+		load<N>(ref, row, col, target);
+#pragma unroll
+		for (int j = 0; j < N; j++) {
+			double difference = (double)value[j] - (double)target[j];
+			sum += (double)weight[col + j] * difference * difference;
+			value[j] = twice * weight[col + j] * (value[j] - target[j]);
+		}
+		if (dy.data) store<N>(dy, row, col, value);
+	}
+	int thread = (int)(threadIdx.y * 32 + threadIdx.x);
+	__shared__ double sums[256];
+	sums[thread] = sum;
+	__syncthreads();
+	for (int half = 128; half > 0; half /= 2) {
+		if (thread < half) sums[thread] += sums[thread + half];
+		__syncthreads();
+	}
+	if (thread == 0) losses[(int64_t)blockIdx.y * gridDim.x + blockIdx.x] = sums[0];
+}
+
+__global__ void __launch_bounds__(BLOCK)
+	add_losses_kernel(double *stats, const double *losses, int64_t count, double factor, bool accumulate)
+{
+	double sum = 0;
+	for (int64_t i = threadIdx.x; i < count; i += BLOCK)
+		sum += losses[i];
+	sum = block_reduce(sum, plus());
+	if (threadIdx.x == 0) stats[STEP_RECONSTRUCTION] = (accumulate ? stats[STEP_RECONSTRUCTION] : 0) + factor * sum;
+}
+
+static enum status weighted_error(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				  struct tensor weight, double factor, bool accumulate)
+{
+	struct cuda *c = cuda_begin(backend, "weighted_error", {dy, y, ref, weight});
+	bool chunked = cuda_chunked({dy, y, ref});
+	dim3 grid = elementwise_grid(y.rows, y.cols, chunked ? 8 : 1);
+	int64_t blocks = (int64_t)grid.x * grid.y;
+	struct scratch losses(c);
+	TRY(losses.allocate((size_t)blocks * sizeof(double)));
+	if (blocks && chunked)
+		TRY(LAUNCH(c, weighted_kernel<8>, grid, elementwise_block(), 0, losses.as<double>(), view_of(dy), view_of(y),
+			   view_of(ref), (const float *)weight.data, factor, y.rows, y.cols));
+	else if (blocks)
+		TRY(LAUNCH(c, weighted_kernel<1>, grid, elementwise_block(), 0, losses.as<double>(), view_of(dy), view_of(y),
+			   view_of(ref), (const float *)weight.data, factor, y.rows, y.cols));
+	return LAUNCH(c, add_losses_kernel, dim3(1), dim3(BLOCK), 0, (double *)stats, losses.as<double>(), blocks, factor,
+		      accumulate);
+}
+
 static enum status reconstruction(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
 				  bool accumulate)
 {
@@ -127,4 +190,5 @@ static enum status reconstruction(struct backend *backend, void *stats, struct t
 void cuda_reconstruction_operations(struct backend_ops *ops)
 {
 	ops->reconstruction = reconstruction;
+	ops->weighted_error = weighted_error;
 }

@@ -95,7 +95,8 @@ enum { PRODIGY_D, PRODIGY_D_MAX, PRODIGY_D0, PRODIGY_R, PRODIGY_STATE };
 
 struct adamw {
 	float lr, beta1, beta2, eps, weight_decay;
-	int step; /* 1 for the first */
+	int step;        /* 1 for the first */
+	bool keep_zeros; /* a parameter that is 0 stays 0, and its moments as they are */
 };
 
 /* What the learning loop reads back of a step; device F64, see `rates_forward` and `reconstruction`. */
@@ -168,6 +169,14 @@ struct backend_ops {
 	/* dx = (accumulate ? dx : 0) + ∂/∂x. dx: F32. dy: any float. */
 	enum status (*norm_backward)(struct backend *, const struct norm *, struct tensor dx, struct tensor dy, struct tensor x,
 				     struct tensor stats, struct tensor weight, bool accumulate);
+
+	/* The gradients of a norm's parameters: dweight[j] = Σ dy·x̂ over rows and groups, dbias[j] = Σ dy. F32 [1, H/groups]; dbias may have NULL
+	 * data. dy, x: any float; stats as norm_forward gave them. */
+	enum status (*norm_gradient)(struct backend *, const struct norm *, struct tensor dweight, struct tensor dbias,
+				     struct tensor dy, struct tensor x, struct tensor stats);
+
+	/* sums F32 [1,C] = Σ_t x[t,:]: the gradient of a bias. x: any float [T,C]. */
+	enum status (*column_sums)(struct backend *, struct tensor sums, struct tensor x);
 
 	/* Rotates, in place, the first `rotary` of every `head_dim` columns of x [T, heads·head_dim] (half-split layout: element i pairs
 	 * with i + rotary/2) by the angle of position t mod table.rows. table: F32 [positions, rotary]: cos of the rotary/2 angles,
@@ -271,11 +280,17 @@ struct backend_ops {
 	enum status (*reconstruction)(struct backend *, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
 				      bool accumulate);
 
+	/* stats[STEP_RECONSTRUCTION] (+)= factor · Σ_{t,h} weight[h]·(y − ref)²; dy, where its data is not NULL, = ∂/∂y. weight: F32 [1,H]. y, ref,
+	 * dy: any float. The sum is taken in double. */
+	enum status (*weighted_error)(struct backend *, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				      struct tensor weight, double factor, bool accumulate);
+
 	/* One step over n contiguous F32 parameters; state: device F64 [PRODIGY_STATE]. Sums in double, in a fixed order. */
 	enum status (*prodigy_step)(struct backend *, const struct prodigy *, int64_t n, void *theta, const void *theta0, void *m,
 				    void *v, void *s, const void *gradient, void *state);
-	enum status (*adamw_step)(struct backend *, const struct adamw *, int64_t n, void *theta, void *m, void *v,
-				  const void *gradient);
+	/* One step, moments corrected for their start at 0. All F32 of one shape; copy, any float, receives the new θ where it has data. */
+	enum status (*adamw_step)(struct backend *, const struct adamw *, struct tensor theta, struct tensor m, struct tensor v,
+				  struct tensor gradient, struct tensor copy);
 
 	/* ---- evaluation -------------------------------------------------------------------------------------------------- */
 

@@ -127,6 +127,21 @@ static enum status norm_backward(struct backend *backend, const struct norm *nor
 	return backend->unchecked.norm_backward(backend, norm, dx, dy, x, stats, weight, accumulate);
 }
 
+static enum status norm_gradient(struct backend *backend, const struct norm *norm, struct tensor dweight, struct tensor dbias,
+				 struct tensor dy, struct tensor x, struct tensor stats)
+{
+	bool fits = norm_fits(norm, x, stats, dweight) && floats(dy) && same(dy, x) &&
+		    (!dbias.data || (typed(dbias, DTYPE_F32) && same(dbias, dweight)));
+	CHECK(backend, "norm_gradient", fits, {"dweight", dweight}, {"dbias", dbias}, {"dy", dy}, {"x", x}, {"stats", stats});
+	return backend->unchecked.norm_gradient(backend, norm, dweight, dbias, dy, x, stats);
+}
+
+static enum status column_sums(struct backend *backend, struct tensor sums, struct tensor x)
+{
+	CHECK(backend, "column_sums", typed(sums, DTYPE_F32) && sized(sums, 1, x.cols) && floats(x), {"sums", sums}, {"x", x});
+	return backend->unchecked.column_sums(backend, sums, x);
+}
+
 static enum status rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
 {
 	bool fits = floats(x) && typed(table, DTYPE_F32) && head_dim > 0 && x.cols % head_dim == 0 && rotary >= 0 &&
@@ -414,6 +429,16 @@ static enum status reconstruction(struct backend *backend, void *stats, struct t
 	return backend->unchecked.reconstruction(backend, stats, dy, y, ref, accumulate);
 }
 
+static enum status weighted_error(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				  struct tensor weight, double factor, bool accumulate)
+{
+	bool fits = floats(y) && floats(ref) && same(y, ref) && (!dy.data || (floats(dy) && same(dy, y))) &&
+		    typed(weight, DTYPE_F32) && sized(weight, 1, y.cols);
+	CHECK(backend, "weighted_error", fits, {"dy", dy}, {"y", y}, {"ref", ref}, {"weight", weight});
+	CHECK_POINTER(backend, "weighted_error", stats);
+	return backend->unchecked.weighted_error(backend, stats, dy, y, ref, weight, factor, accumulate);
+}
+
 static enum status prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
 				void *m, void *v, void *s, const void *gradient, void *state)
 {
@@ -422,13 +447,16 @@ static enum status prodigy_step(struct backend *backend, const struct prodigy *p
 	return backend->unchecked.prodigy_step(backend, prodigy, n, theta, theta0, m, v, s, gradient, state);
 }
 
-static enum status adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
-			      const void *gradient)
+static enum status adamw_step(struct backend *backend, const struct adamw *adamw, struct tensor theta, struct tensor m,
+			      struct tensor v, struct tensor gradient, struct tensor copy)
 {
-	if (n < 0 || adamw->step < 1)
-		return error_set(&backend->error, STATUS_INTERNAL, "adamw_step: step %d of %lld parameters", adamw->step,
-				 (long long)n);
-	return backend->unchecked.adamw_step(backend, adamw, n, theta, m, v, gradient);
+	bool fits = typed(theta, DTYPE_F32) && typed(m, DTYPE_F32) && same(m, theta) && typed(v, DTYPE_F32) && same(v, theta) &&
+		    typed(gradient, DTYPE_F32) && same(gradient, theta) && (!copy.data || (floats(copy) && same(copy, theta)));
+	CHECK(backend, "adamw_step", fits, {"theta", theta}, {"m", m}, {"v", v}, {"gradient", gradient}, {"copy", copy});
+	if (adamw->step < 1)
+		return error_set(&backend->error, STATUS_INTERNAL, "adamw_step: step %d of [%lld, %lld] parameters", adamw->step,
+				 (long long)theta.rows, (long long)theta.cols);
+	return backend->unchecked.adamw_step(backend, adamw, theta, m, v, gradient, copy);
 }
 
 static enum status token_logprobs(struct backend *backend, void *out, struct tensor logits, const void *targets, float softcap)
@@ -451,6 +479,8 @@ void backend_check_operations(struct backend *backend)
 	PUT(embed);
 	PUT(norm_forward);
 	PUT(norm_backward);
+	PUT(norm_gradient);
+	PUT(column_sums);
 	PUT(rope);
 	PUT(attention_forward);
 	PUT(attention_backward);
@@ -471,6 +501,7 @@ void backend_check_operations(struct backend *backend)
 	PUT(rates_forward);
 	PUT(rates_backward);
 	PUT(reconstruction);
+	PUT(weighted_error);
 	PUT(prodigy_step);
 	PUT(adamw_step);
 	PUT(token_logprobs);

@@ -66,6 +66,22 @@ void ref_norm_backward(const struct norm *norm, double *dx, const double *dy, co
 	}
 }
 
+void ref_norm_gradient(const struct norm *norm, double *dweight, double *dbias, const double *dy, const double *x, int64_t rows,
+		       int64_t cols)
+{
+	int64_t n = cols / norm->groups;
+	memset(dweight, 0, (size_t)n * sizeof *dweight);
+	if (dbias) memset(dbias, 0, (size_t)n * sizeof *dbias);
+	for (int64_t v = 0; v < rows * norm->groups; v++) {
+		double mean, inverse;
+		norm_stats(norm, x + v * n, n, &mean, &inverse);
+		for (int64_t i = 0; i < n; i++) {
+			dweight[i] += dy[v * n + i] * (x[v * n + i] - mean) * inverse;
+			if (dbias) dbias[i] += dy[v * n + i];
+		}
+	}
+}
+
 void ref_rope(double *x, const double *table, int64_t rows, int64_t cols, int64_t positions, int head_dim, int rotary, bool inverse)
 {
 	for (int64_t t = 0; t < rows; t++) {
@@ -371,6 +387,18 @@ double ref_reconstruction(double *dy, const double *y, const double *ref, int64_
 	return loss;
 }
 
+double ref_weighted_error(double *dy, const double *y, const double *ref, const double *weight, double factor, int64_t rows,
+			  int64_t cols)
+{
+	double loss = 0;
+	for (int64_t i = 0; i < rows * cols; i++) {
+		double miss = y[i] - ref[i];
+		loss += factor * weight[i % cols] * miss * miss;
+		if (dy) dy[i] = 2 * factor * weight[i % cols] * miss;
+	}
+	return loss;
+}
+
 void ref_prodigy_step(const struct prodigy *p, int64_t n, double *theta, const double *theta0, double *m, double *v, double *s,
 		      const double *gradient, double *state)
 {
@@ -398,6 +426,7 @@ void ref_adamw_step(const struct adamw *a, int64_t n, double *theta, double *m, 
 {
 	double beta1 = (double)a->beta1, beta2 = (double)a->beta2, lr = (double)a->lr;
 	for (int64_t i = 0; i < n; i++) {
+		if (a->keep_zeros && theta[i] == 0) continue;
 		m[i] = beta1 * m[i] + (1 - beta1) * gradient[i];
 		v[i] = beta2 * v[i] + (1 - beta2) * gradient[i] * gradient[i];
 		double m_hat = m[i] / (1 - pow(beta1, a->step)), v_hat = v[i] / (1 - pow(beta2, a->step));

@@ -11,6 +11,9 @@ void ref_norm_forward(const struct norm *, double *y, double *stats, const doubl
 		      int64_t rows, int64_t cols);
 void ref_norm_backward(const struct norm *, double *dx, const double *dy, const double *x, const double *weight, int64_t rows,
 		       int64_t cols);
+/* dbias may be NULL. */
+void ref_norm_gradient(const struct norm *, double *dweight, double *dbias, const double *dy, const double *x, int64_t rows,
+		       int64_t cols);
 void ref_rope(double *x, const double *table, int64_t rows, int64_t cols, int64_t positions, int head_dim, int rotary,
 	      bool inverse);
 void ref_attention_forward(const struct attention *, double *out, double *lse, const double *q, const double *k, const double *v);
@@ -39,6 +42,9 @@ void ref_rates_backward(const struct ref_rates *, double *dtheta, const double *
 
 /* Returns the loss; dy may be NULL. */
 double ref_reconstruction(double *dy, const double *y, const double *ref, int64_t rows, int64_t cols);
+/* The same of ref_weighted_error: factor · Σ weight·(y − ref)². */
+double ref_weighted_error(double *dy, const double *y, const double *ref, const double *weight, double factor, int64_t rows,
+			  int64_t cols);
 void ref_prodigy_step(const struct prodigy *, int64_t n, double *theta, const double *theta0, double *m, double *v, double *s,
 		      const double *gradient, double *state);
 void ref_adamw_step(const struct adamw *, int64_t n, double *theta, double *m, double *v, const double *gradient);

@@ -421,38 +421,6 @@ static void test_prodigy_without_gradient(void **state)
 	operand_free(&theta, &theta0, &gradient, &m, &v, &s, &prodigy_state, NULL); /* finds all of them unchanged */
 }
 
-static void test_adamw(void **state)
-{
-	(void)state;
-	static const int64_t sizes[] = {1, 17, 1000, 4097};
-	for (size_t i = 0; i < COUNT(sizes); i++) {
-		int64_t n = sizes[i];
-		struct operand theta = operand_inout(1, n, DTYPE_F32, NO_GAP),
-			       m = operand_input(doubles(n), 1, n, DTYPE_F32, NO_GAP);
-		struct operand v = operand_input(doubles(n), 1, n, DTYPE_F32, NO_GAP);
-		m.input = v.input = false;
-		double *ref_theta = copy_of(theta.value, n), *ref_m = doubles(n), *ref_v = doubles(n);
-		for (int step = 1; step <= 4; step++) {
-			struct adamw adamw = {1e-2f, 0.9f, 0.95f, 1e-8f, i % 2 ? 0.1f : 0, step};
-			struct operand gradient = operand_random(1, n, DTYPE_F32, NO_GAP);
-			ref_adamw_step(&adamw, n, ref_theta, ref_m, ref_v, gradient.value);
-			RUN(OPS->adamw_step(BACKEND, &adamw, n, theta.tensor.data, m.tensor.data, v.tensor.data,
-					    gradient.tensor.data));
-			operand_free(&gradient, NULL);
-		}
-		operand_fetch(&theta);
-		operand_fetch(&m);
-		operand_fetch(&v);
-		expect_close(theta.value, ref_theta, n, 1e-9, "adamw_step θ, n %lld", (long long)n);
-		expect_close(m.value, ref_m, n, 1e-9, "adamw_step m, n %lld", (long long)n);
-		expect_close(v.value, ref_v, n, 1e-9, "adamw_step v, n %lld", (long long)n);
-		free(ref_theta);
-		free(ref_m);
-		free(ref_v);
-		operand_free(&theta, &m, &v, NULL);
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -467,7 +435,6 @@ int main(void)
 		cmocka_unit_test(test_reconstruction),
 		cmocka_unit_test(test_prodigy),
 		cmocka_unit_test(test_prodigy_without_gradient),
-		cmocka_unit_test(test_adamw),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

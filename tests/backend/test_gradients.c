@@ -65,10 +65,17 @@ static void norm_case(struct norm norm, int64_t rows, int64_t cols)
 	RUN(OPS->norm_backward(BACKEND, &norm, dx.tensor, dy.tensor, x.tensor, stats.tensor, weight.tensor, false));
 	operand_fetch(&dx);
 	expect_close(dx.value, expected, n, 1e-9, "norm_backward against differences");
+	int64_t width = cols / norm.groups;
+	double *by_weight = differences(norm_loss, &loss, weight.value, width);
+	struct operand dweight = operand_output(1, width, DTYPE_F32, NO_GAP);
+	RUN(OPS->norm_gradient(BACKEND, &norm, dweight.tensor, operand_none().tensor, dy.tensor, x.tensor, stats.tensor));
+	operand_fetch(&dweight);
+	expect_close(dweight.value, by_weight, width, 1e-9, "norm_gradient against differences");
 	free(loss.y);
 	free(loss.stats);
 	free(expected);
-	operand_free(&x, &dy, &weight, &y, &stats, &dx, NULL);
+	free(by_weight);
+	operand_free(&x, &dy, &weight, &y, &stats, &dx, &dweight, NULL);
 }
 
 static void test_norm(void **state)

@@ -81,6 +81,15 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->binned_gradient(BACKEND, row.tensor, a.tensor, out.tensor, a.tensor, bin.tensor, false),
 		       "binned_gradient", "6");
 	expect_refusal(OPS->reconstruction(BACKEND, sums.tensor.data, none, a.tensor, out.tensor, false), "reconstruction", "5");
+	expect_refusal(OPS->norm_gradient(BACKEND, &norm, row.tensor, none, out.tensor, a.tensor, stats.tensor), "norm_gradient",
+		       "5");
+	expect_refusal(OPS->norm_gradient(BACKEND, &norm, row.tensor, out.tensor, a.tensor, a.tensor, stats.tensor),
+		       "norm_gradient", "5");
+	expect_refusal(OPS->column_sums(BACKEND, row.tensor, out.tensor), "column_sums", "5");
+	expect_refusal(OPS->weighted_error(BACKEND, sums.tensor.data, none, a.tensor, a.tensor, out.tensor, 1, false),
+		       "weighted_error", "5");
+	expect_refusal(OPS->weighted_error(BACKEND, NULL, none, a.tensor, a.tensor, row.tensor, 1, false), "weighted_error",
+		       "stats");
 	expect_refusal(OPS->token_logprobs(BACKEND, sums.tensor.data, rank.tensor, threshold.tensor.data, 0), "token_logprobs",
 		       "6");
 	struct rates rates = {PARAM_SOFTMAX, 6, 3, threshold.tensor.data, sums.tensor.data, 0, 0};
@@ -89,9 +98,13 @@ static void test_shapes(void **state)
 		       "rates_forward", "6");
 	expect_refusal(OPS->rates_backward(BACKEND, &rates, a.tensor, a.tensor, a.tensor, out.tensor, sums.tensor.data),
 		       "rates_backward", "6");
-	struct adamw adamw = {1e-2f, 0.9f, 0.99f, 1e-8f, 0, 0};
-	expect_refusal(OPS->adamw_step(BACKEND, &adamw, 6, row.tensor.data, row.tensor.data, row.tensor.data, row.tensor.data),
-		       "adamw_step", "6");
+	struct adamw adamw = {1e-2f, 0.9f, 0.99f, 1e-8f, 0, 0, false};
+	expect_refusal(OPS->adamw_step(BACKEND, &adamw, row.tensor, row.tensor, row.tensor, row.tensor, none), "adamw_step", "6");
+	adamw.step = 1;
+	expect_refusal(OPS->adamw_step(BACKEND, &adamw, a.tensor, a.tensor, a.tensor, out.tensor, none), "adamw_step", "5");
+	expect_refusal(OPS->adamw_step(BACKEND, &adamw, a.tensor, a.tensor, a.tensor, a.tensor, rank.tensor), "adamw_step", "U16");
+	expect_refusal(OPS->adamw_step(BACKEND, &adamw, half.tensor, half.tensor, half.tensor, half.tensor, none), "adamw_step",
+		       "BF16");
 	out.input = stats.input = rank.input = bin.input = sums.input = true; /* nothing was written */
 	operand_free(&a, &b, &row, &half, &out, &stats, &rank, &bin, &sums, &threshold, NULL);
 }

@@ -16,6 +16,9 @@ struct layer_kernels {
 			     const float *weight, const float *bias, int64_t first, int64_t last);
 	void (*norm_backward)(const struct norm *, const struct tensor *dx, const struct tensor *dy, const struct tensor *x,
 			      const struct tensor *stats, const float *weight, bool accumulate, int64_t first, int64_t last);
+	void (*norm_gradient)(const struct norm *, float *dweight, float *dbias, const struct tensor *dy, const struct tensor *x,
+			      const struct tensor *stats, int64_t first, int64_t last);        /* by columns of dweight */
+	void (*column_sums)(float *sums, const struct tensor *x, int64_t first, int64_t last); /* by columns */
 	void (*rope)(const struct tensor *x, const struct tensor *table, int head_dim, int rotary, bool inverse, int64_t first,
 		     int64_t last);
 	void (*activation_forward)(enum activation, const struct tensor *y, const struct tensor *gate, const struct tensor *up,
@@ -107,12 +110,17 @@ struct learn_kernels {
 	/* loss[h] = Σ_t ((ref − y)/‖ref[:,h]‖)², and dy, for the columns [first, last). */
 	void (*reconstruction)(double *loss, const struct tensor *dy, const struct tensor *y, const struct tensor *ref,
 			       int64_t first, int64_t last);
+	/* loss[t] = Σ_h weight[h]·(y − ref)², and dy, for the rows [first, last). */
+	void (*weighted_error)(double *loss, const struct tensor *dy, const struct tensor *y, const struct tensor *ref,
+			       const float *weight, double factor, int64_t first, int64_t last);
 	/* The moments of the elements [first, last), and their ⟨g, p0 − p⟩ and Σ|s|. */
 	void (*prodigy_moments)(const struct prodigy *, double d, double d0, const float *theta, const float *theta0, float *m,
 				float *v, float *s, const float *gradient, int64_t first, int64_t last, double *ret_dot,
 				double *ret_sum);
 	void (*prodigy_move)(float step, float eps, float *theta, const float *m, const float *v, int64_t first, int64_t last);
-	void (*adamw)(const struct adamw *, float *theta, float *m, float *v, const float *gradient, int64_t first, int64_t last);
+	/* Rows are cut into pieces of OPTIMIZER_CHUNK columns, counted through; works on the pieces [first, last). */
+	void (*adamw)(const struct adamw *, const struct tensor *theta, const struct tensor *m, const struct tensor *v,
+		      const struct tensor *gradient, const struct tensor *copy, int64_t first, int64_t last);
 };
 
 struct compensate_kernels {

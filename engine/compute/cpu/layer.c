@@ -74,6 +74,31 @@ static enum status norm_backward(struct backend *backend, const struct norm *nor
 	return STATUS_OK;
 }
 
+static enum status norm_gradient(struct backend *backend, const struct norm *norm, struct tensor dweight, struct tensor dbias,
+				 struct tensor dy, struct tensor x, struct tensor stats)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
+#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
+	{
+		struct share cols = cpu_share(dweight.cols, 16);
+		cpu->kernels->layer->norm_gradient(norm, dweight.data, dbias.data, &dy, &x, &stats, cols.first, cols.last);
+	}
+	return STATUS_OK;
+}
+
+static enum status column_sums(struct backend *backend, struct tensor sums, struct tensor x)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
+#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
+	{
+		struct share cols = cpu_share(x.cols, 16);
+		cpu->kernels->layer->column_sums(sums.data, &x, cols.first, cols.last);
+	}
+	return STATUS_OK;
+}
+
 static enum status rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
@@ -132,6 +157,8 @@ void cpu_layer_operations(struct backend_ops *ops)
 	ops->embed = embed;
 	ops->norm_forward = norm_forward;
 	ops->norm_backward = norm_backward;
+	ops->norm_gradient = norm_gradient;
+	ops->column_sums = column_sums;
 	ops->rope = rope;
 	ops->activation_forward = activation_forward;
 	ops->activation_backward = activation_backward;

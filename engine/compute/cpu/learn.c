@@ -56,6 +56,26 @@ static enum status reconstruction(struct backend *backend, void *stats, struct t
 	return STATUS_OK;
 }
 
+/* The sum is of one part for each row, so that it does not depend on the number of threads. */
+static enum status weighted_error(struct backend *backend, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
+				  struct tensor weight, double factor, bool accumulate)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	void *scratch;
+	TRY(cpu_scratch(cpu, "weighted_error", (size_t)y.rows * sizeof(double), &scratch));
+	if (backend->dry) return STATUS_OK;
+	double *loss = scratch, sum = 0, *out = stats;
+#pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
+	{
+		struct share rows = cpu_share(y.rows, 1);
+		cpu->kernels->learn->weighted_error(loss, &dy, &y, &ref, weight.data, factor, rows.first, rows.last);
+	}
+	for (int64_t row = 0; row < y.rows; row++)
+		sum += loss[row];
+	out[STEP_RECONSTRUCTION] = (accumulate ? out[STEP_RECONSTRUCTION] : 0) + factor * sum;
+	return STATUS_OK;
+}
+
 static enum status prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
 				void *m, void *v, void *s, const void *gradient, void *device_state)
 {
@@ -89,15 +109,16 @@ static enum status prodigy_step(struct backend *backend, const struct prodigy *p
 	return STATUS_OK;
 }
 
-static enum status adamw_step(struct backend *backend, const struct adamw *adamw, int64_t n, void *theta, void *m, void *v,
-			      const void *gradient)
+static enum status adamw_step(struct backend *backend, const struct adamw *adamw, struct tensor theta, struct tensor m,
+			      struct tensor v, struct tensor gradient, struct tensor copy)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, n))
+	int64_t pieces = theta.rows * ((theta.cols + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK);
+#pragma omp parallel num_threads(cpu_threads(cpu, theta.rows *theta.cols))
 	{
-		struct share share = cpu_share(n, 64);
-		cpu->kernels->learn->adamw(adamw, theta, m, v, gradient, share.first, share.last);
+		struct share share = cpu_share(pieces, 1);
+		cpu->kernels->learn->adamw(adamw, &theta, &m, &v, &gradient, &copy, share.first, share.last);
 	}
 	return STATUS_OK;
 }
@@ -107,6 +128,7 @@ void cpu_learn_operations(struct backend_ops *ops)
 	ops->rates_forward = rates_forward;
 	ops->rates_backward = rates_backward;
 	ops->reconstruction = reconstruction;
+	ops->weighted_error = weighted_error;
 	ops->prodigy_step = prodigy_step;
 	ops->adamw_step = adamw_step;
 }

@@ -266,15 +266,15 @@ enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *re
 static enum status optimize(struct besa *besa, int step)
 {
 	struct backend *backend = besa->backend;
-	int64_t count = besa->rates.groups * besa->rates.candidates;
 	if (besa->spec->besa.optimizer == OPTIMIZER_PRODIGY) {
 		const struct prodigy prodigy = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .d_coef = besa->spec->besa.d_coef};
-		return backend->ops->prodigy_step(backend, &prodigy, count, besa->theta.data, besa->theta0.data, besa->m.data,
-						  besa->v.data, besa->s.data, besa->gradient.data, besa->prodigy);
+		return backend->ops->prodigy_step(backend, &prodigy, besa->rates.groups * besa->rates.candidates, besa->theta.data,
+						  besa->theta0.data, besa->m.data, besa->v.data, besa->s.data, besa->gradient.data,
+						  besa->prodigy);
 	}
 	const struct adamw adamw = {
 		.lr = (float)besa->spec->besa.learning_rate, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = step};
-	return backend->ops->adamw_step(backend, &adamw, count, besa->theta.data, besa->m.data, besa->v.data, besa->gradient.data);
+	return backend->ops->adamw_step(backend, &adamw, besa->theta, besa->m, besa->v, besa->gradient, (struct tensor){0});
 }
 
 /* Brings sequences of a stream to where a recorded step finds them. */

@@ -143,6 +143,53 @@ static void norm_backward(const struct norm *norm, const struct tensor *dx_tenso
 	}
 }
 
+enum { SUM_COLUMNS = 256 };
+
+static void norm_gradient(const struct norm *norm, float *dweight, float *dbias, const struct tensor *dy_tensor,
+			  const struct tensor *x_tensor, const struct tensor *stats, int64_t first, int64_t last)
+{
+	float x_buffer[SUM_COLUMNS], dy_buffer[SUM_COLUMNS];
+	int64_t width = x_tensor->cols / norm->groups;
+	for (int64_t col = first; col < last; col += SUM_COLUMNS) {
+		int64_t n = least(SUM_COLUMNS, last - col);
+		double products[SUM_COLUMNS] = {0}, sums[SUM_COLUMNS] = {0};
+		for (int64_t row = 0; row < x_tensor->rows; row++) {
+			const float *row_stats = at(stats, row, 0);
+			for (int64_t group = 0; group < norm->groups; group++) {
+				float mean = row_stats[2 * group], inverse = row_stats[2 * group + 1];
+				const float *x = row_read(x_tensor, row, group * width + col, n, x_buffer);
+				const float *dy = row_read(dy_tensor, row, group * width + col, n, dy_buffer);
+#pragma omp simd
+				for (int64_t i = 0; i < n; i++) {
+					products[i] += (double)(dy[i] * ((x[i] - mean) * inverse));
+					sums[i] += (double)dy[i];
+				}
+			}
+		}
+		for (int64_t i = 0; i < n; i++) {
+			dweight[col + i] = (float)products[i];
+			if (dbias) dbias[col + i] = (float)sums[i];
+		}
+	}
+}
+
+static void column_sums(float *out, const struct tensor *x_tensor, int64_t first, int64_t last)
+{
+	float buffer[SUM_COLUMNS];
+	for (int64_t col = first; col < last; col += SUM_COLUMNS) {
+		int64_t n = least(SUM_COLUMNS, last - col);
+		double sums[SUM_COLUMNS] = {0};
+		for (int64_t row = 0; row < x_tensor->rows; row++) {
+			const float *x = row_read(x_tensor, row, col, n, buffer);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++)
+				sums[i] += (double)x[i];
+		}
+		for (int64_t i = 0; i < n; i++)
+			out[col + i] = (float)sums[i];
+	}
+}
+
 /* ---- rotary positions ---------------------------------------------------------------------------------------------------------- */
 
 static void rope(const struct tensor *x_tensor, const struct tensor *table, int head_dim, int rotary, bool inverse, int64_t first,
@@ -352,6 +399,8 @@ const struct layer_kernels ISA_NAME(layer_kernels) = {
 	.add = add,
 	.norm_forward = norm_forward,
 	.norm_backward = norm_backward,
+	.norm_gradient = norm_gradient,
+	.column_sums = column_sums,
 	.rope = rope,
 	.activation_forward = activation_forward,
 	.activation_backward = activation_backward,

@@ -110,6 +110,33 @@ static void reconstruction(double *loss, const struct tensor *dy_tensor, const s
 	}
 }
 
+static void weighted_error(double *loss, const struct tensor *dy_tensor, const struct tensor *y_tensor,
+			   const struct tensor *ref_tensor, const float *weight, double factor, int64_t first, int64_t last)
+{
+	float y_buffer[PIECE], ref_buffer[PIECE], target[PIECE], twice = (float)(2 * factor);
+	for (int64_t row = first; row < last; row++) {
+		double sum = 0;
+		for (int64_t col = 0; col < y_tensor->cols; col += PIECE) {
+			int64_t n = least(PIECE, y_tensor->cols - col);
+			const float *y = row_read(y_tensor, row, col, n, y_buffer);
+			const float *ref = row_read(ref_tensor, row, col, n, ref_buffer);
+			const float *w = weight + col;
+#pragma omp simd reduction(+ : sum)
+			for (int64_t i = 0; i < n; i++) {
+				double difference = (double)y[i] - (double)ref[i];
+				sum += (double)w[i] * difference * difference;
+			}
+			if (!dy_tensor->data) continue;
+			float *dy = row_target(dy_tensor, row, col, target);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++)
+				dy[i] = twice * w[i] * (y[i] - ref[i]);
+			row_finish(dy_tensor, row, col, n, dy);
+		}
+		loss[row] = sum;
+	}
+}
+
 /* ---- optimizers ---------------------------------------------------------------------------------------------------------------- */
 
 static void prodigy_moments(const struct prodigy *p, double d, double d0, const float *theta, const float *theta0, float *m,
@@ -140,17 +167,37 @@ static void prodigy_move(float step, float eps, float *theta, const float *m, co
 		theta[i] -= step * m[i] / (sqrtf(v[i]) + eps);
 }
 
-static void adamw(const struct adamw *a, float *theta, float *m, float *v, const float *gradient, int64_t first, int64_t last)
+/* Elements of a row, in place; `keep_zeros` is a constant to whoever calls it. */
+INLINE void adamw_row(const struct adamw *a, bool keep_zeros, float *theta, float *m, float *v, const float *gradient, int64_t n)
 {
 	double correction1 = 1 - pow((double)a->beta1, a->step), correction2 = 1 - pow((double)a->beta2, a->step);
 	float step = (float)((double)a->lr / correction1), inverse_root = (float)(1 / sqrt(correction2));
 	float keep = (float)(1 - (double)a->lr * (double)a->weight_decay), rest1 = 1 - a->beta1, rest2 = 1 - a->beta2;
 #pragma omp simd
-	for (int64_t i = first; i < last; i++) {
-		float g = gradient[i];
-		m[i] = a->beta1 * m[i] + rest1 * g;
-		v[i] = a->beta2 * v[i] + rest2 * g * g;
-		theta[i] = keep * theta[i] - step * m[i] / (sqrtf(v[i]) * inverse_root + a->eps);
+	for (int64_t i = 0; i < n; i++) {
+		float g = gradient[i], old = theta[i];
+		float next_m = a->beta1 * m[i] + rest1 * g, next_v = a->beta2 * v[i] + rest2 * g * g;
+		float next = keep * old - step * next_m / (sqrtf(next_v) * inverse_root + a->eps);
+		bool stays = keep_zeros && old == 0;
+		m[i] = stays ? m[i] : next_m;
+		v[i] = stays ? v[i] : next_v;
+		theta[i] = stays ? old : next;
+	}
+}
+
+static void adamw(const struct adamw *a, const struct tensor *theta, const struct tensor *m, const struct tensor *v,
+		  const struct tensor *gradient, const struct tensor *copy, int64_t first, int64_t last)
+{
+	int64_t pieces = (theta->cols + OPTIMIZER_CHUNK - 1) / OPTIMIZER_CHUNK;
+	for (int64_t piece = first; piece < last; piece++) {
+		int64_t row = piece / pieces, col = piece % pieces * OPTIMIZER_CHUNK, n = least(OPTIMIZER_CHUNK, theta->cols - col);
+		float *to = row_target(theta, row, col, NULL), *to_m = row_target(m, row, col, NULL),
+		      *to_v = row_target(v, row, col, NULL);
+		if (a->keep_zeros)
+			adamw_row(a, true, to, to_m, to_v, at(gradient, row, col), n);
+		else
+			adamw_row(a, false, to, to_m, to_v, at(gradient, row, col), n);
+		if (copy->data) store_floats((void *)(uintptr_t)at(copy, row, col), copy->dtype, to, n);
 	}
 }
 
@@ -158,6 +205,7 @@ const struct learn_kernels ISA_NAME(learn_kernels) = {
 	.rates_forward = rates_forward,
 	.rates_backward = rates_backward,
 	.reconstruction = reconstruction,
+	.weighted_error = weighted_error,
 	.prodigy_moments = prodigy_moments,
 	.prodigy_move = prodigy_move,
 	.adamw = adamw,
