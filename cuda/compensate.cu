@@ -1,6 +1,6 @@
 /* Pruning with compensation: what SparseGPT takes beside products (arXiv 2301.00774, Algorithm 1). */
-#include "cuda/launch.cuh"
 #include "cuda/memory.h"
+#include "cuda/select.cuh"
 
 /* ---- the inverse of a factor: one block, a thread a column ---------------------------------------------------------------------- */
 
@@ -47,14 +47,7 @@ static enum status invert_factor(struct backend *backend, struct tensor inverse,
 		      (int32_t *)bad, (int)a.rows);
 }
 
-/* ---- the smallest scores: a radix search for the last that goes ----------------------------------------------------------------- */
-
-/* Scores are told apart by their place as well: no two are equal, and of equal ones the earlier goes. */
-struct selection {
-	uint64_t limit; /* its digits that are found */
-	int64_t left;   /* of those that begin so, how many go */
-	uint32_t counts[256];
-};
+/* ---- what goes -------------------------------------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ uint32_t score_of(float weight, float diagonal)
 {
@@ -62,59 +55,23 @@ static __device__ __forceinline__ uint32_t score_of(float weight, float diagonal
 	return __float_as_uint(__fmul_rn(error, error));
 }
 
-static __device__ __forceinline__ uint64_t key_of(const view &weight, const view &factor, int64_t row, int col, int cols)
-{
-	float w[1], u[1];
-	load<1>(weight, row, col, w);
-	load<1>(factor, col, col, u);
-	return (uint64_t)score_of(w[0], u[0]) << 32 | (uint32_t)(row * cols + col);
-}
+struct column_keys {
+	view weight, factor;
+	int64_t n;
+	int cols;
 
-__global__ void begin_kernel(selection *s, int64_t zeros)
-{
-	s->limit = 0;
-	s->left = zeros;
-	for (int i = 0; i < 256; i++)
-		s->counts[i] = 0;
-}
-
-__global__ void __launch_bounds__(256) count_kernel(selection *s, view weight, view factor, int64_t rows, int cols, int shift)
-{
-	__shared__ uint32_t counts[256];
-	int64_t n = rows * cols, step = (int64_t)gridDim.x * 256;
-	counts[threadIdx.x] = 0;
-	__syncthreads();
-	for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += step) {
-		uint64_t key = key_of(weight, factor, i / cols, (int)(i % cols), cols);
-		bool here = shift == 56 || key >> (shift + 8) == s->limit >> (shift + 8);
-		if (here) atomicAdd(&counts[key >> shift & 255], 1u);
+	__device__ __forceinline__ uint64_t at(int64_t row, int col) const
+	{
+		float w[1], u[1];
+		load<1>(weight, row, col, w);
+		load<1>(factor, col, col, u);
+		return select_key(score_of(w[0], u[0]), row * cols + col);
 	}
-	__syncthreads();
-	if (counts[threadIdx.x]) atomicAdd(&s->counts[threadIdx.x], counts[threadIdx.x]);
-}
-
-__global__ void choose_kernel(selection *s, int shift)
-{
-	int digit = 0;
-	while (digit < 255 && s->left > s->counts[digit])
-		s->left -= s->counts[digit++];
-	s->limit |= (uint64_t)digit << shift;
-	for (int i = 0; i < 256; i++)
-		s->counts[i] = 0;
-}
-
-static enum status find_limit(struct cuda *c, struct selection *s, const struct tensor &weight, const struct tensor &factor,
-			      int64_t zeros)
-{
-	int64_t blocks = index_ceil_div(weight.rows * weight.cols, 256 * 8), most = 4 * (int64_t)c->processors;
-	TRY(LAUNCH(c, begin_kernel, dim3(1), dim3(1), 0, s, zeros));
-	for (int shift = 56; shift >= 0; shift -= 8) {
-		TRY(LAUNCH(c, count_kernel, dim3((unsigned)(blocks < most ? blocks : most)), dim3(256), 0, s, view_of(weight),
-			   view_of(factor), weight.rows, (int)weight.cols, shift));
-		TRY(LAUNCH(c, choose_kernel, dim3(1), dim3(1), 0, s, shift));
+	__device__ __forceinline__ uint64_t operator()(int64_t i) const
+	{
+		return at(i / cols, (int)(i % cols));
 	}
-	return STATUS_OK;
-}
+};
 
 /* ---- the sweep: a warp a row ------------------------------------------------------------------------------------------------------ */
 
@@ -140,19 +97,21 @@ static __device__ __forceinline__ void choose_group(uint8_t *gone, const float *
 
 /* s is NULL where there is a pattern, or where nothing goes. */
 __global__ void __launch_bounds__(32 * SWEEP_WARPS)
-	sweep_kernel(view weight, view negated_error, view factor, const selection *s, int keep, int of, int64_t rows, int cols)
+	sweep_kernel(column_keys keys, view negated_error, const selection *s, int keep, int of, int64_t rows)
 {
 	__shared__ float all[SWEEP_WARPS][PRUNE_COLUMNS];
 	__shared__ uint8_t marks[SWEEP_WARPS][PRUNE_COLUMNS];
 	int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
 	int64_t row = (int64_t)blockIdx.x * SWEEP_WARPS + warp;
+	const view &weight = keys.weight, &factor = keys.factor;
+	int cols = keys.cols;
 	if (row >= rows) return;
 	float *w = all[warp];
 	uint8_t *gone = marks[warp];
 	for (int col = lane; col < cols; col += 32) {
 		float value[1];
 		load<1>(weight, row, col, value);
-		gone[col] = s && key_of(weight, factor, row, col, cols) <= s->limit;
+		gone[col] = s && keys.at(row, col) <= s->limit;
 		w[col] = value[0];
 	}
 	__syncwarp();
@@ -189,15 +148,15 @@ static enum status prune_columns(struct backend *backend, struct tensor weight, 
 	struct cuda *c = cuda_begin(backend, "prune_columns", {weight, negated_error, factor});
 	struct scratch state(c);
 	struct selection *s = nullptr;
+	const column_keys keys = {view_of(weight), view_of(factor), weight.rows * weight.cols, (int)weight.cols};
 	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
 	if (!pattern->of && zeros > 0) {
 		TRY(state.allocate(sizeof *s));
 		s = state.as<struct selection>();
-		TRY(find_limit(c, s, weight, factor, zeros));
+		TRY(select_limit(c, s, keys, zeros));
 	}
-	return LAUNCH(c, sweep_kernel, dim3((unsigned)index_ceil_div(weight.rows, SWEEP_WARPS)), dim3(32 * SWEEP_WARPS), 0,
-		      view_of(weight), view_of(negated_error), view_of(factor), s, pattern->keep, pattern->of, weight.rows,
-		      (int)weight.cols);
+	return LAUNCH(c, sweep_kernel, dim3((unsigned)index_ceil_div(weight.rows, SWEEP_WARPS)), dim3(32 * SWEEP_WARPS), 0, keys,
+		      view_of(negated_error), s, pattern->keep, pattern->of, weight.rows);
 }
 
 void cuda_compensate_operations(struct backend_ops *ops)

@@ -69,6 +69,12 @@ struct pattern {
 	int keep, of;
 };
 enum { PATTERN_MOST = 32 };
+/* Which elements of a matrix [R,C] go: those of the smallest magnitude, of equal ones the earlier, row by row. */
+struct cut {
+	struct pattern pattern; /* of each `of` neighbours only the of − keep smallest may go, and each row loses the same number */
+	int64_t zeros;          /* how many go: of the whole matrix; of each row where there is a pattern */
+	const void *row_zeros; /* device I32 [R]: how many of each row go, instead of `zeros`; NULL for `zeros` */
+};
 enum { FACTOR_TILE = 64, PRUNE_COLUMNS = 128 }; /* the most that `invert_factor` and `prune_columns` take at once */
 
 /* Rates are cut off at both ends in so many parts of the whole. */
@@ -262,6 +268,34 @@ struct backend_ops {
 	 * 0 for what stays: times U, it is what the columns beyond these are to get. */
 	enum status (*prune_columns)(struct backend *, struct tensor weight, struct tensor negated_error, struct tensor factor,
 				     int64_t zeros, const struct pattern *);
+
+	/* ---- pruning by ADMM, and least squares on what is kept (Boža, arXiv 2401.02938) ------------------------------------ */
+
+	/* y[i,j] = (accumulate ? y[i,j] : 0) + factor · x[i,j] · rows[i] · cols[j]. rows: device F32 [R], cols: device F32 [C]; NULL for ones.
+	 * F32. May run in place: y over x. */
+	enum status (*scale)(struct backend *, struct tensor y, struct tensor x, const void *rows, const void *cols, float factor,
+			     bool accumulate);
+
+	/* The projection of a step of ADMM, all F32 [R,C]: with v = w + u, of which what the cut says goes,
+	 *   w = v where it is kept, else +0;   u = v where it goes, else +0;   rhs = b + rho · (w − u). */
+	enum status (*project)(struct backend *, struct tensor w, struct tensor u, struct tensor rhs, struct tensor b, float rho,
+			       const struct cut *);
+
+	/* out = W where the support is not zero, else +0. May run in place: out over W. F32. */
+	enum status (*keep_where)(struct backend *, struct tensor out, struct tensor weight, struct tensor support);
+
+	/* Conjugate gradients for each row x of X·(G + λ·1) = T + λ·W on its own, restricted to the elements where the support is not zero, from
+	 * the X that is W there; preconditioned by the diagonal. All F32 [R,C] but diagonal [1,C], that of G; energy: device F32 [R].
+	 * The start, with product = X·G: r = T − product on the support, else 0; p = r / (diagonal + λ); energy[i] = ⟨r, p⟩. May run in place:
+	 * r over T. */
+	enum status (*conjugate_start)(struct backend *, struct tensor r, struct tensor p, void *energy, struct tensor target,
+				       struct tensor product, struct tensor support, struct tensor diagonal, float lambda);
+
+	/* A step, with product = p·G, a = product + λ·p on the support, else 0, and z = r / (diagonal + λ), row by row:
+	 *   α = energy / ⟨p, a⟩;   x += α·p;   r −= α·a;   β = ⟨r, z⟩ / energy;   p = z + β·p;   energy = ⟨r, z⟩.
+	 * What is divided by is 1e-30 at least: a row that is solved stays as it is. */
+	enum status (*conjugate_step)(struct backend *, struct tensor x, struct tensor r, struct tensor p, void *energy,
+				      struct tensor product, struct tensor support, struct tensor diagonal, float lambda);
 
 	/* ---- rates, loss and optimizers (besa.md 1.5, 1.8, 1.9) ----------------------------------------------------------- */
 

@@ -361,6 +361,68 @@ static enum status prune_columns(struct backend *backend, struct tensor weight, 
 	return backend->unchecked.prune_columns(backend, weight, negated_error, factor, zeros, pattern);
 }
 
+/* ---- ADMM and least squares --------------------------------------------------------------------------------------------------------- */
+
+/* Whether all are F32 of one shape. */
+static bool alike(struct tensor first, const struct tensor *others, int n)
+{
+	bool fits = typed(first, DTYPE_F32);
+	for (int i = 0; i < n; i++)
+		fits = fits && typed(others[i], DTYPE_F32) && same(others[i], first);
+	return fits;
+}
+
+static enum status scale(struct backend *backend, struct tensor y, struct tensor x, const void *rows, const void *cols,
+			 float factor, bool accumulate)
+{
+	CHECK(backend, "scale", alike(y, &x, 1), {"y", y}, {"x", x});
+	return backend->unchecked.scale(backend, y, x, rows, cols, factor, accumulate);
+}
+
+static enum status project(struct backend *backend, struct tensor w, struct tensor u, struct tensor rhs, struct tensor b, float rho,
+			   const struct cut *cut)
+{
+	int64_t n = w.rows * w.cols;
+	CHECK(backend, "project", alike(w, (struct tensor[]){u, rhs, b}, 3) && n <= UINT32_MAX, {"w", w}, {"u", u}, {"rhs", rhs},
+	      {"b", b});
+	int keep = cut->pattern.keep, of = cut->pattern.of;
+	bool groups = of >= 2 && of <= PATTERN_MOST && w.cols % of == 0 && keep >= 0 && keep <= of;
+	int64_t most = of && groups ? w.cols / of * (of - keep) : n;
+	if ((of && !groups) || cut->zeros < 0 || cut->zeros > most)
+		return error_set(&backend->error, STATUS_INTERNAL, "project: %lld zeros, or %d of each %d kept, of [%lld, %lld]",
+				 (long long)cut->zeros, keep, of, (long long)w.rows, (long long)w.cols);
+	return backend->unchecked.project(backend, w, u, rhs, b, rho, cut);
+}
+
+static enum status keep_where(struct backend *backend, struct tensor out, struct tensor weight, struct tensor support)
+{
+	CHECK(backend, "keep_where", alike(out, (struct tensor[]){weight, support}, 2), {"out", out}, {"weight", weight},
+	      {"support", support});
+	return backend->unchecked.keep_where(backend, out, weight, support);
+}
+
+static enum status conjugate_start(struct backend *backend, struct tensor r, struct tensor p, void *energy, struct tensor target,
+				   struct tensor product, struct tensor support, struct tensor diagonal, float lambda)
+{
+	bool fits = alike(r, (struct tensor[]){p, target, product, support}, 4) && typed(diagonal, DTYPE_F32) &&
+		    sized(diagonal, 1, r.cols);
+	CHECK(backend, "conjugate_start", fits, {"r", r}, {"p", p}, {"target", target}, {"product", product}, {"support", support},
+	      {"diagonal", diagonal});
+	CHECK_POINTER(backend, "conjugate_start", energy);
+	return backend->unchecked.conjugate_start(backend, r, p, energy, target, product, support, diagonal, lambda);
+}
+
+static enum status conjugate_step(struct backend *backend, struct tensor x, struct tensor r, struct tensor p, void *energy,
+				  struct tensor product, struct tensor support, struct tensor diagonal, float lambda)
+{
+	bool fits =
+		alike(x, (struct tensor[]){r, p, product, support}, 4) && typed(diagonal, DTYPE_F32) && sized(diagonal, 1, x.cols);
+	CHECK(backend, "conjugate_step", fits, {"x", x}, {"r", r}, {"p", p}, {"product", product}, {"support", support},
+	      {"diagonal", diagonal});
+	CHECK_POINTER(backend, "conjugate_step", energy);
+	return backend->unchecked.conjugate_step(backend, x, r, p, energy, product, support, diagonal, lambda);
+}
+
 static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
 				const void *threshold, bool shared)
 {
@@ -495,6 +557,11 @@ void backend_check_operations(struct backend *backend)
 	PUT(rank_groups);
 	PUT(invert_factor);
 	PUT(prune_columns);
+	PUT(scale);
+	PUT(project);
+	PUT(keep_where);
+	PUT(conjugate_start);
+	PUT(conjugate_step);
 	PUT(bin_ranks);
 	PUT(mask_weights);
 	PUT(binned_gradient);

@@ -109,6 +109,32 @@ static void test_shapes(void **state)
 	operand_free(&a, &b, &row, &half, &out, &stats, &rank, &bin, &sums, &threshold, NULL);
 }
 
+static void test_shapes_of_solving(void **state)
+{
+	(void)state;
+	struct operand a = operand_random(4, 6, DTYPE_F32, NO_GAP), other = operand_random(4, 5, DTYPE_F32, NO_GAP);
+	struct operand half = operand_random(4, 6, DTYPE_BF16, NO_GAP), diagonal = operand_random(1, 6, DTYPE_F32, NO_GAP);
+	struct operand out = operand_inout(4, 6, DTYPE_F32, NO_GAP), energy = operand_random(1, 4, DTYPE_F32, NO_GAP);
+	struct tensor x = a.tensor, y = other.tensor, to = out.tensor, d = diagonal.tensor;
+	struct cut none = {{0, 0}, 25, NULL}, negative = {{0, 0}, -1, NULL}, uneven = {{2, 4}, 0, NULL}, many = {{1, 3}, 5, NULL},
+		   right = {{0, 0}, 3, NULL};
+
+	expect_refusal(OPS->scale(BACKEND, to, y, NULL, NULL, 1, false), "scale", "5");
+	expect_refusal(OPS->scale(BACKEND, to, half.tensor, NULL, NULL, 1, false), "scale", "BF16");
+	expect_refusal(OPS->project(BACKEND, to, to, to, y, 1, &right), "project", "5");
+	expect_refusal(OPS->project(BACKEND, to, to, to, x, 1, &none), "project", "25");
+	expect_refusal(OPS->project(BACKEND, to, to, to, x, 1, &negative), "project", "-1");
+	expect_refusal(OPS->project(BACKEND, to, to, to, x, 1, &uneven), "project", "6");
+	expect_refusal(OPS->project(BACKEND, to, to, to, x, 1, &many), "project", "5");
+	expect_refusal(OPS->keep_where(BACKEND, to, x, y), "keep_where", "5");
+	expect_refusal(OPS->conjugate_start(BACKEND, to, to, energy.tensor.data, x, y, x, d, 1), "conjugate_start", "5");
+	expect_refusal(OPS->conjugate_start(BACKEND, to, to, NULL, x, x, x, d, 1), "conjugate_start", "energy");
+	expect_refusal(OPS->conjugate_step(BACKEND, to, to, to, energy.tensor.data, x, x, x, 1), "conjugate_step", "[4, 6]");
+	expect_refusal(OPS->conjugate_step(BACKEND, to, to, to, NULL, x, x, d, 1), "conjugate_step", "energy");
+	out.input = true; /* nothing was written */
+	operand_free(&a, &other, &half, &diagonal, &out, &energy, NULL);
+}
+
 /* More columns than a 16-bit rank can number: a model may have them, so it is the input that is invalid. */
 static void test_too_wide(void **state)
 {
@@ -152,8 +178,9 @@ static void test_no_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_are_checked), cmocka_unit_test(test_shapes),    cmocka_unit_test(test_too_wide),
-		cmocka_unit_test(test_nan_importance),  cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_all_are_checked),   cmocka_unit_test(test_shapes),
+		cmocka_unit_test(test_shapes_of_solving), cmocka_unit_test(test_too_wide),
+		cmocka_unit_test(test_nan_importance),    cmocka_unit_test(test_no_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -59,32 +59,6 @@ static enum status invert_factor(struct backend *backend, struct tensor inverse,
 
 /* ---- columns ------------------------------------------------------------------------------------------------------------------------ */
 
-/* Marks the `count` smallest of n scores, the earlier of equal ones. They are bits of non-negative floats: the larger, the larger. */
-static void mark_smallest(struct cpu_backend *cpu, uint8_t *gone, const uint32_t *score, int64_t n, int64_t count)
-{
-	enum { BITS = 11, DIGITS = 1 << BITS };
-	uint32_t limit = 0;
-	int64_t left = count; /* of those that begin as `limit` does */
-	for (int shift = 2 * BITS; shift >= 0; shift -= BITS) {
-		int64_t of_digit[DIGITS] = {0};
-		uint32_t digit = 0;
-#pragma omp parallel for num_threads(cpu_threads(cpu, n)) reduction(+ : of_digit[:DIGITS])
-		for (int64_t i = 0; i < n; i++)
-			if ((uint64_t)(score[i] ^ limit) >> (shift + BITS) == 0) of_digit[score[i] >> shift & (DIGITS - 1)]++;
-		while (digit < DIGITS - 1 && left > of_digit[digit])
-			left -= of_digit[digit++];
-		limit |= digit << shift;
-	}
-#pragma omp parallel for num_threads(cpu_threads(cpu, n))
-	for (int64_t i = 0; i < n; i++)
-		gone[i] = score[i] < limit;
-	for (int64_t i = 0; i < n && left > 0; i++) {
-		if (score[i] != limit) continue;
-		gone[i] = 1;
-		left--;
-	}
-}
-
 static enum status prune_columns(struct backend *backend, struct tensor weight, struct tensor negated_error, struct tensor factor,
 				 int64_t zeros, const struct pattern *pattern)
 {
@@ -102,7 +76,7 @@ static enum status prune_columns(struct backend *backend, struct tensor weight, 
 			struct share rows = cpu_share(weight.rows, 1);
 			kernels->score(score, &weight, &factor, rows.first, rows.last);
 		}
-		mark_smallest(cpu, gone, score, n, zeros);
+		select_smallest(cpu, gone, score, n, zeros);
 	}
 #pragma omp parallel num_threads(cpu_threads(cpu, n *weight.cols))
 	{

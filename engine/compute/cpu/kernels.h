@@ -131,6 +131,27 @@ struct compensate_kernels {
 		      const struct pattern *, int64_t first, int64_t last);
 };
 
+/* By rows. */
+struct solve_kernels {
+	void (*scale)(const struct tensor *y, const struct tensor *x, const float *rows, const float *cols, float factor,
+		      bool accumulate, int64_t first, int64_t last);
+	/* w += u; scores [R,C] = the bits of |w|, but of what the pattern keeps the largest there are. */
+	void (*score)(uint32_t *scores, const struct tensor *w, const struct tensor *u, const struct pattern *, int64_t first,
+		      int64_t last);
+	/* `project` from w = v and gone [R,C]: what goes. */
+	void (*project)(const struct tensor *w, const struct tensor *u, const struct tensor *rhs, const struct tensor *b, float rho,
+			const uint8_t *gone, int64_t first, int64_t last);
+	void (*keep_where)(const struct tensor *out, const struct tensor *weight, const struct tensor *support, int64_t first,
+			   int64_t last);
+	/* inverse [C] = 1 / (diagonal + λ). */
+	void (*conjugate_start)(const struct tensor *r, const struct tensor *p, float *energy, const struct tensor *target,
+				const struct tensor *product, const struct tensor *support, const float *inverse, int64_t first,
+				int64_t last);
+	void (*conjugate_step)(const struct tensor *x, const struct tensor *r, const struct tensor *p, float *energy,
+			       const struct tensor *product, const struct tensor *support, const float *inverse, float lambda,
+			       int64_t first, int64_t last);
+};
+
 struct cpu_kernels {
 	const char *isa;
 	const struct layer_kernels *layer;
@@ -140,6 +161,7 @@ struct cpu_kernels {
 	const struct compensate_kernels *compensate;
 	const struct gradient_kernels *gradient;
 	const struct learn_kernels *learn;
+	const struct solve_kernels *solve;
 };
 
 #define CPU_DECLARE_KERNELS(isa)                                                                                                   \
@@ -149,7 +171,8 @@ struct cpu_kernels {
 	extern const struct prune_kernels prune_kernels_##isa;                                                                     \
 	extern const struct compensate_kernels compensate_kernels_##isa;                                                           \
 	extern const struct gradient_kernels gradient_kernels_##isa;                                                               \
-	extern const struct learn_kernels learn_kernels_##isa;
+	extern const struct learn_kernels learn_kernels_##isa;                                                                     \
+	extern const struct solve_kernels solve_kernels_##isa;
 CPU_DECLARE_KERNELS(v2)
 CPU_DECLARE_KERNELS(v3)
 CPU_DECLARE_KERNELS(v4)
