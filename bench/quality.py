@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""How good besad's pruned models are: perplexity, exact zeros, seconds and cost of every way to prune, by model, sparsity and seed.
+
+    quality.py --results FILE --model NAME=DIR,TOKENS,TEXT,EVALUATION ... [--ways W,...] [--cells C,...] [--seeds N] [--other TEXT]
+    quality.py --results FILE --table
+
+A model is given with its calibration of seed 0 (token ids, safetensors), the text that other seeds draw theirs from, and what it is evaluated
+on, which may be of either kind; windows of 256 tokens. Results are kept in FILE, one by one, and what is there is not run again, so it can be
+stopped and gone on with. --other is a text of another domain: besides, everything at 60 % is calibrated on its first four fifths, and every
+model is evaluated on its last fifth too. Cost is in runs of BESA: five forward passes of 128 sequences. --table prints the results as
+Markdown, the mean over the seeds and, with several, their spread."""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LENGTH = 256
+
+# Ways to prune, each as fields of a spec.
+WAYS = {
+    "magnitude": {"method": "magnitude"},
+    "wanda": {"method": "wanda"},
+    "sparsegpt": {"method": "sparsegpt"},
+    "besa-layer": {"method": "besa", "besa": {"granularity": "layer"}},
+    "besa": {"method": "besa"},
+    "wanda+refit": {"method": "wanda", "refit": {"method": "block"}},
+    "besa+refit": {"method": "besa", "refit": {"method": "block"}},
+    "admm": {"method": "admm"},
+    "admm+refit": {"method": "admm", "refit": {"method": "block"}},
+    "fast": {"preset": "fast"},
+    "balanced": {"preset": "balanced"},
+    "best": {"preset": "best"},
+}
+CELLS = {"50%": {"sparsity": 0.5}, "60%": {"sparsity": 0.6}, "70%": {"sparsity": 0.7}, "80%": {"sparsity": 0.8},
+         "2:4": {"pattern": "2:4"}, "4:8": {"pattern": "4:8"}}
+NO_PATTERN = ("besa", "besa-layer", "besa+refit")
+
+
+class Model:
+    def __init__(self, text):
+        self.name, _, files = text.partition("=")
+        parts = files.split(",")
+        if len(parts) != 4:
+            sys.exit(f"--model {text}: wants NAME=DIR,TOKENS,TEXT,EVALUATION")
+        self.directory, self.tokens, self.text, self.evaluation = (os.path.abspath(part) for part in parts)
+
+
+def merged(*specs):
+    result = {}
+    for spec in specs:
+        for key, value in spec.items():
+            result[key] = merged(result.get(key, {}), value) if isinstance(value, dict) else value
+    return result
+
+
+def spec_of(model, way, cell, seed, other):
+    """`other`: the two parts of the other domain's text, and whether it is calibrated on; or None."""
+    data = [("own", model.evaluation)]
+    if other:
+        data.append(("other", other[1]))
+    spec = {"model": os.path.basename(model.directory), "output": "out", "precision": "f32", "progress": {"perplexity_every": 0},
+            "evaluation": {"perplexity": [{"name": name, "path": os.path.basename(path), "sequence_length": LENGTH}
+                                          for name, path in data]}}
+    roots = [path for _, path in data]
+    samples = {"calibration": {"samples": 128}} if way != "best" else {}
+    source = other[0] if other and other[2] else model.tokens if seed == 0 and way != "best" else model.text
+    calibration = {"calibration": {"path": os.path.basename(source), "sequence_length": LENGTH, "seed": seed}}
+    return merged(spec, samples, calibration, CELLS[cell], WAYS[way]), [source, *roots]
+
+
+def run(besad, model, spec, roots):
+    with tempfile.TemporaryDirectory() as work:
+        with open(os.path.join(work, "job.json"), "w") as file:
+            json.dump(spec, file)
+        options = [option for path in roots for option in ("--data-root", os.path.dirname(path))]
+        done = subprocess.run([besad, "run", os.path.join(work, "job.json"), "--model-root", os.path.dirname(model.directory),
+                               "--output-root", os.path.join(work, "output"), *options], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"besad failed with {json.dumps(spec)}:\n{done.stderr}")
+        report = os.path.join(work, "output", "out", "besad.json")
+        with open(report) as file:
+            result = json.load(file)["result"]
+    return result
+
+
+def cells_of(way, cells):
+    return [cell for cell in cells if not (":" in cell and way in NO_PATTERN)]
+
+
+def measure(args, results):
+    models = [Model(text) for text in args.model]
+    with tempfile.TemporaryDirectory() as directory:
+        halves = split(args.other, directory) if args.other else None
+        wanted = [(model, way, cell, seed, domain)
+                  for model in models for seed in range(args.seeds) for way in args.ways for cell in cells_of(way, args.cells)
+                  for domain in (("own", "other") if halves and cell == "60%" else ("own",))]
+        for model, way, cell, seed, domain in wanted:
+            key = "|".join((model.name, way, cell, str(seed), domain))
+            if key in results:
+                continue
+            spec, roots = spec_of(model, way, cell, seed, halves and (*halves, domain == "other"))
+            result = run(args.besad, model, spec, roots)
+            results[key] = {"perplexity": result["perplexity"], "zeros": result.get("zeros"), "sparsity": result.get("sparsity"),
+                            "seconds": result.get("pruning_seconds"), "warnings": len(result.get("warnings") or [])}
+            print(key, json.dumps(results[key]), file=sys.stderr, flush=True)
+            save(args.results, results)
+
+
+def split(path, directory):
+    """The first four fifths and the last one of a text, in files of their own."""
+    with open(path, encoding="utf-8") as file:
+        lines = file.readlines()
+    cut = len(lines) * 4 // 5
+    names = []
+    for name, part in (("calibration.txt", lines[:cut]), ("evaluation.txt", lines[cut:])):
+        names.append(os.path.join(directory, name))
+        with open(names[-1], "w", encoding="utf-8") as file:
+            file.writelines(part)
+    return names
+
+
+def save(path, results):
+    with open(path + ".part", "w") as file:
+        json.dump(results, file, indent=1, sort_keys=True)
+        file.write("\n")
+    os.replace(path + ".part", path)
+
+
+def value(result, dataset="own"):
+    return result["perplexity"][dataset]["pruned"]
+
+
+def entry(found):
+    values = [value(result) for result in found]
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}" if values else "–"
+
+
+def table(results):
+    keys = [key.split("|") for key in results]
+    for model in dict.fromkeys(key[0] for key in keys):
+        found = {}  # (way, cell) -> results, of all seeds
+        for key in keys:
+            if key[0] == model and key[4] == "own":
+                found.setdefault((key[1], key[2]), []).append(results["|".join(key)])
+        cells = [cell for cell in CELLS if any(there == cell for _, there in found)]
+        dense = next(iter(found.values()))[0]["perplexity"]["own"]["dense"]
+        print(f"**{model}**, dense {dense:.2f}\n\n| way | " + " | ".join(cells) + " | seconds |\n|" + " --- |" * (len(cells) + 2))
+        for way in WAYS:
+            rows = [found.get((way, cell), []) for cell in cells]
+            if any(rows):
+                seconds = statistics.median(result["seconds"] for row in rows for result in row)
+                print(f"| {way} | " + " | ".join(entry(row) for row in rows) + f" | {seconds:.0f} |")
+        print()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
+    parser.add_argument("--results", required=True)
+    parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS))
+    parser.add_argument("--cells", type=lambda text: text.split(","), default=["50%", "60%", "70%", "2:4", "4:8"])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--other")
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    for word in [way for way in args.ways if way not in WAYS] + [cell for cell in args.cells if cell not in CELLS]:
+        parser.error(f"{word}: there are the ways {', '.join(WAYS)} and the cells {', '.join(CELLS)}")
+    results = {}
+    if os.path.exists(args.results):
+        with open(args.results) as file:
+            results = json.load(file)
+    measure(args, results)
+    if args.table:
+        table(results)
+
+
+if __name__ == "__main__":
+    main()
