@@ -470,10 +470,21 @@ static enum status rotate_heads(const struct block *block, const struct activati
 	return turn(block, heads->qk, false);
 }
 
+/* The gradient of a norm's weight, and of the bias that is the next vector where it has one, if they are wanted. */
+static enum status norm_gradient(const struct block *block, const struct vector_gradients *wanted, enum vector weight,
+				 const struct norm *norm, struct tensor dy, struct tensor x, struct tensor stats)
+{
+	struct tensor none = {0};
+	if (!wanted || !wanted->vectors.of[weight].data) return STATUS_OK;
+	bool biased = weight == VECTOR_NORM1 || weight == VECTOR_NORM2;
+	return block->backend->ops->norm_gradient(block->backend, norm, wanted->vectors.of[weight],
+						  biased ? wanted->vectors.of[weight + 1] : none, dy, x, stats);
+}
+
 /* From the gradients of what attention read to those of the products' outputs, `to`; `raw` are these outputs. Without norms
  * `gradients` is `to`. */
 static enum status rotate_heads_back(const struct block *block, const struct activations *a, struct qkv gradients, struct qkv raw,
-				     struct qkv to)
+				     struct qkv to, const struct vector_gradients *vectors)
 {
 	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
@@ -481,6 +492,8 @@ static enum status rotate_heads_back(const struct block *block, const struct act
 	TRY(turn(block, gradients.qk, true));
 	if (!config->qk_norm) return STATUS_OK;
 	struct norm q_norm = head_norm(config, config->heads), k_norm = head_norm(config, config->kv_heads);
+	TRY(norm_gradient(block, vectors, VECTOR_Q_NORM, &q_norm, gradients.q, raw.q, tensor_rows(a->stats_q, 0, rows)));
+	TRY(norm_gradient(block, vectors, VECTOR_K_NORM, &k_norm, gradients.k, raw.k, tensor_rows(a->stats_k, 0, rows)));
 	struct qkv wide = a->dqk_wide.data ? with_qk(to, tensor_rows(a->dqk_wide, 0, rows)) : to;
 	TRY(ops->norm_backward(block->backend, &q_norm, wide.q, gradients.q, raw.q, tensor_rows(a->stats_q, 0, rows), block->q_norm,
 			       false));
@@ -522,16 +535,17 @@ static enum status copy_rows(struct backend *backend, struct tensor to, struct t
 struct residual {
 	enum fused fused;
 	struct tensor output, stats, weight;
+	enum vector norm;
 };
 
 static struct residual attention_residual(const struct block *block, const struct activations *a)
 {
-	return (struct residual){FUSED_O, a->attention_output, a->stats_attention, block->attention_norm};
+	return (struct residual){FUSED_O, a->attention_output, a->stats_attention, block->attention_norm, VECTOR_ATTENTION_NORM};
 }
 
 static struct residual mlp_residual(const struct block *block, const struct activations *a)
 {
-	return (struct residual){FUSED_MLP_OUT, a->mlp_output, a->stats_mlp, block->mlp_norm};
+	return (struct residual){FUSED_MLP_OUT, a->mlp_output, a->stats_mlp, block->mlp_norm, VECTOR_MLP_NORM};
 }
 
 /* to = from + linear(x), all F32 [T,H] but x. */
@@ -594,10 +608,22 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	return mlp_forward(block, a, y, h, n2, observer);
 }
 
-/* dx = dy · active: through a fused matrix to its input. */
-static enum status linear_backward(const struct block *block, enum fused f, struct tensor dx, struct tensor dy)
+/* What a backward hands out. */
+struct wanted {
+	product_gradient_fn use;
+	void *context;
+	const struct vector_gradients *vectors;
+};
+
+/* dx = dy · active, through a fused matrix to its input, where dx has data; and the gradients of its weights and bias. */
+static enum status linear_backward(const struct block *block, enum fused f, struct tensor dx, struct tensor dy, struct tensor x,
+				   const struct wanted *wanted)
 {
-	return block->backend->ops->matmul(block->backend, dx, dy, false, block->active[f], false, false);
+	struct backend *backend = block->backend;
+	struct tensor dbias = wanted->vectors ? wanted->vectors->vectors.of[VECTOR_BIAS + f] : (struct tensor){0};
+	if (dx.data) TRY(backend->ops->matmul(backend, dx, dy, false, block->active[f], false, false));
+	if (dbias.data) TRY(backend->ops->column_sums(backend, dbias, dy));
+	return wanted->use(wanted->context, layout_product(f), &(struct product_gradient){dy, x});
 }
 
 /* The F32 gradient in the type that the products take: itself, or rounded into `half`. */
@@ -613,12 +639,13 @@ static enum status round_gradient(struct backend *backend, struct tensor gradien
 
 /* The gradient of what a linear gave, in the type that the products take, from that of the sum it went into. */
 static enum status end_backward(const struct block *block, const struct activations *a, struct residual residual, struct tensor dy,
-				struct tensor *ret)
+				const struct wanted *wanted, struct tensor *ret)
 {
 	struct backend *backend = block->backend;
 	if (residual.weight.data) {
 		struct tensor output = tensor_rows(residual.output, 0, dy.rows), stats = tensor_rows(residual.stats, 0, dy.rows);
 		struct tensor doutput = tensor_rows(a->doutput, 0, dy.rows);
+		TRY(norm_gradient(block, wanted->vectors, residual.norm, &block->config->norm, dy, output, stats));
 		TRY(backend->ops->norm_backward(backend, &block->config->norm, doutput, dy, output, stats, residual.weight, false));
 		dy = doutput;
 	}
@@ -627,36 +654,46 @@ static enum status end_backward(const struct block *block, const struct activati
 
 /* dn2 from dy, the gradient of what the MLP gave. */
 static enum status mlp_backward(const struct block *block, struct activations *a, struct tensor dn2, struct tensor dy,
-				struct tensor n2, product_gradient_fn use, void *context)
+				struct tensor n2, const struct wanted *wanted)
 {
 	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
-	if (config->experts) return experts_backward(block, &a->experts, dn2, dy, use, context);
+	if (config->experts) return experts_backward(block, &a->experts, dn2, dy, wanted->use, wanted->context);
 	struct tensor dmlp = tensor_rows(a->dmlp, 0, dy.rows), gate_up = tensor_rows(a->gate_up, 0, dy.rows), g;
 	struct tensor gate = block_gate(config, gate_up), up = block_up(config, gate_up);
-	TRY(end_backward(block, a, mlp_residual(block, a), dy, &g));
-	TRY(use(context, FUSED_MLP_OUT, &(struct product_gradient){g, tensor_rows(a->mlp, 0, dy.rows)}));
-	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g));
+	TRY(end_backward(block, a, mlp_residual(block, a), dy, wanted, &g));
+	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g, tensor_rows(a->mlp, 0, dy.rows), wanted));
 	TRY(ops->activation_backward(block->backend, config->activation, gate, up, dmlp, gate, up));
-	TRY(use(context, FUSED_MLP_IN, &(struct product_gradient){gate_up, n2}));
-	return linear_backward(block, FUSED_MLP_IN, dn2, gate_up);
+	return linear_backward(block, FUSED_MLP_IN, dn2, gate_up, n2, wanted);
+}
+
+/* The gradients of the first linears, and, where it is wanted, of the norm before them. */
+static enum status first_backward(const struct block *block, struct activations *a, int64_t rows, const struct wanted *wanted)
+{
+	const struct vector_gradients *vectors = wanted->vectors;
+	bool norm = vectors && vectors->vectors.of[VECTOR_NORM1].data;
+	struct tensor dn1 = norm ? ROWS(a->dn2) : (struct tensor){0}; /* which is not needed any more */
+	TRY(linear_backward(block, FUSED_QKV, dn1, ROWS(a->dqkv), ROWS(a->n1), wanted));
+	return norm ? norm_gradient(block, vectors, VECTOR_NORM1, &block->config->norm, dn1, vectors->x, ROWS(a->stats1))
+		    : STATUS_OK;
 }
 
 enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
-			   void *context)
+			   void *context, const struct vector_gradients *vectors)
 {
 	struct backend *backend = block->backend;
 	const struct backend_ops *ops = backend->ops;
 	const struct model_config *config = block->config;
+	const struct wanted wanted = {use, context, vectors};
 	int64_t rows = batch * a->tokens;
 	struct tensor dn2 = ROWS(a->dn2), dout = ROWS(a->dattention), g;
 
-	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), use, context));
+	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), &wanted));
+	TRY(norm_gradient(block, vectors, VECTOR_NORM2, &config->norm, dn2, ROWS(a->h), ROWS(a->stats2)));
 	TRY(ops->norm_backward(backend, &config->norm, dy, dn2, ROWS(a->h), ROWS(a->stats2), block->norm2, true));
 
-	TRY(end_backward(block, a, attention_residual(block, a), dy, &g));
-	TRY(use(context, FUSED_O, &(struct product_gradient){g, ROWS(a->attention)}));
-	TRY(linear_backward(block, FUSED_O, dout, g));
+	TRY(end_backward(block, a, attention_residual(block, a), dy, &wanted, &g));
+	TRY(linear_backward(block, FUSED_O, dout, g, ROWS(a->attention), &wanted));
 	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;
 	if (config->qk_norm) {
 		heads = with_qk(raw, ROWS(a->qk));
@@ -665,7 +702,7 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, heads.q, heads.k, heads.v, ROWS(a->attention), lse, dout));
-	TRY(rotate_heads_back(block, a, d, raw, draw));
-	return use(context, FUSED_QKV, &(struct product_gradient){ROWS(a->dqkv), ROWS(a->n1)});
+	TRY(rotate_heads_back(block, a, d, raw, draw, vectors));
+	return first_backward(block, a, rows, &wanted);
 }
 #undef ROWS

@@ -20,6 +20,7 @@
 #include "engine/model/experts.h"
 #include "engine/model/layout.h"
 #include "engine/model/model.h"
+#include "engine/model/vectors.h"
 
 /* Device memory of one block, used again for each block. */
 struct block {
@@ -131,8 +132,15 @@ void activations_release(struct activations *, struct backend *);
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
 			  const struct observer *observer);
 
-/* The backward of the last block_forward, from dy F32 [T,H], which it overwrites. The gradient of x is not computed: nothing needs it. */
+/* The gradients of a block's vectors that a backward is to give. */
+struct vector_gradients {
+	struct tensor x;        /* what went into the last block_forward */
+	struct vectors vectors; /* those without data are not computed */
+};
+
+/* The backward of the last block_forward, from dy F32 [T,H], which it overwrites. The gradient of x is not computed: nothing needs it. `use` may
+ * change the active weights of its product: nothing after it reads them. `vectors` may be NULL. */
 enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,
-			   void *context);
+			   void *context, const struct vector_gradients *vectors);
 
 #endif

@@ -101,7 +101,7 @@ enum status experts_forward(const struct block *block, struct expert_activations
 				     true);
 }
 
-/* Hands out the gradients of every expert's weights, those of the experts without tokens too; dx, where it has data, = dy · the weights. */
+/* dx = dy · the weights, and the gradients of every expert's weights, those of the experts without tokens too. */
 static enum status multiply_back(const struct block *block, const struct expert_activations *e, enum fused fused, struct tensor dx,
 				 struct tensor dy, struct tensor x, product_gradient_fn use, void *context)
 {
@@ -110,10 +110,10 @@ static enum status multiply_back(const struct block *block, const struct expert_
 		int product = layout_expert(&block->layout, fused, i);
 		span = next_span(e, span, i);
 		struct tensor gradient = tensor_rows(dy, span.first, span.rows);
+		if (span.rows)
+			TRY(block->backend->ops->matmul(block->backend, tensor_rows(dx, span.first, span.rows), gradient, false,
+							block_product(block, block->active, product), false, false));
 		TRY(use(context, product, &(struct product_gradient){gradient, tensor_rows(x, span.first, span.rows)}));
-		if (!span.rows) continue;
-		TRY(block->backend->ops->matmul(block->backend, tensor_rows(dx, span.first, span.rows), gradient, false,
-						block_product(block, block->active, product), false, false));
 	}
 	return STATUS_OK;
 }

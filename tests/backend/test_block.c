@@ -243,7 +243,7 @@ static void compute_gradients(struct fixture *f, struct gradients *g)
 	ok(backend->ops->alloc(backend, STEP_STATS * sizeof(double), &stats), &backend->error);
 	ok(block_forward(&f->block, &f->activations, BATCH, x, y, NULL), &backend->error);
 	ok(backend->ops->reconstruction(backend, stats, dy, y, wanted, false), &backend->error);
-	ok(block_backward(&f->block, &f->activations, BATCH, dy, keep_gradient, g), &backend->error);
+	ok(block_backward(&f->block, &f->activations, BATCH, dy, keep_gradient, g, NULL), &backend->error);
 	struct tensor *tensors[] = {&x, &wanted, &y, &dy};
 	for (int i = 0; i < 4; i++)
 		backend->ops->release(backend, tensors[i]->data);

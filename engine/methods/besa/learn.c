@@ -250,7 +250,7 @@ static enum status gradient_of(struct besa *besa, struct tensor input, struct te
 	TRY(update_masks(besa));
 	TRY(block_forward(besa->block, &besa->activations, (int)count, input, y, NULL));
 	TRY(backend->ops->reconstruction(backend, besa->stats, dy, y, wanted, false));
-	TRY(block_backward(besa->block, &besa->activations, (int)count, dy, bin_gradient, besa));
+	TRY(block_backward(besa->block, &besa->activations, (int)count, dy, bin_gradient, besa, NULL));
 	return backend->ops->rates_backward(backend, &besa->rates, besa->gradient, besa->theta, besa->beta, besa->sums,
 					    besa->stats);
 }
