@@ -319,6 +319,12 @@ struct backend_ops {
 	enum status (*weighted_error)(struct backend *, void *stats, struct tensor dy, struct tensor y, struct tensor ref,
 				      struct tensor weight, double factor, bool accumulate);
 
+	/* stats[STEP_RECONSTRUCTION] (+)= factor · Σ_t KL(p_t ‖ q_t), with p = softmax(softcap(wanted)) and q = softmax(softcap(logits)) by rows;
+	 * dlogits, where its data is not NULL, = ∂/∂logits. softcap as in attention, 0 for none. Any float [T,V]. May run in place: dlogits over
+	 * logits. The sum is taken in double. */
+	enum status (*divergence)(struct backend *, void *stats, struct tensor dlogits, struct tensor logits, struct tensor wanted,
+				  float softcap, double factor, bool accumulate);
+
 	/* One step over n contiguous F32 parameters; state: device F64 [PRODIGY_STATE]. Sums in double, in a fixed order. */
 	enum status (*prodigy_step)(struct backend *, const struct prodigy *, int64_t n, void *theta, const void *theta0, void *m,
 				    void *v, void *s, const void *gradient, void *state);

@@ -501,6 +501,16 @@ static enum status weighted_error(struct backend *backend, void *stats, struct t
 	return backend->unchecked.weighted_error(backend, stats, dy, y, ref, weight, factor, accumulate);
 }
 
+static enum status divergence(struct backend *backend, void *stats, struct tensor dlogits, struct tensor logits,
+			      struct tensor wanted, float softcap, double factor, bool accumulate)
+{
+	bool fits = floats(logits) && logits.cols > 0 && floats(wanted) && same(wanted, logits) &&
+		    (!dlogits.data || (floats(dlogits) && same(dlogits, logits)));
+	CHECK(backend, "divergence", fits, {"dlogits", dlogits}, {"logits", logits}, {"wanted", wanted});
+	CHECK_POINTER(backend, "divergence", stats);
+	return backend->unchecked.divergence(backend, stats, dlogits, logits, wanted, softcap, factor, accumulate);
+}
+
 static enum status prodigy_step(struct backend *backend, const struct prodigy *prodigy, int64_t n, void *theta, const void *theta0,
 				void *m, void *v, void *s, const void *gradient, void *state)
 {
@@ -569,6 +579,7 @@ void backend_check_operations(struct backend *backend)
 	PUT(rates_backward);
 	PUT(reconstruction);
 	PUT(weighted_error);
+	PUT(divergence);
 	PUT(prodigy_step);
 	PUT(adamw_step);
 	PUT(token_logprobs);

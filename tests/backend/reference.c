@@ -434,6 +434,38 @@ void ref_adamw_step(const struct adamw *a, int64_t n, double *theta, double *m, 
 	}
 }
 
+/* The logs of softmax(softcap(x)), and the slopes of softcap. */
+static void log_softmax(double *out, double *slope, const double *x, double softcap, int64_t cols)
+{
+	double top = -INFINITY, sum = 0;
+	for (int64_t j = 0; j < cols; j++) {
+		double bent = softcap != 0 ? tanh(x[j] / softcap) : 0;
+		out[j] = softcap != 0 ? softcap * bent : x[j];
+		slope[j] = 1 - bent * bent;
+		top = fmax(top, out[j]);
+	}
+	for (int64_t j = 0; j < cols; j++)
+		sum += exp(out[j] - top);
+	for (int64_t j = 0; j < cols; j++)
+		out[j] -= top + log(sum);
+}
+
+double ref_divergence(double *dlogits, const double *logits, const double *wanted, double softcap, double factor, int64_t rows,
+		      int64_t cols)
+{
+	double loss = 0, *q = malloc((size_t)cols * 3 * sizeof *q), *p = q + cols, *slope = p + cols;
+	for (int64_t t = 0; t < rows; t++) {
+		log_softmax(p, slope, wanted + t * cols, softcap, cols);
+		log_softmax(q, slope, logits + t * cols, softcap, cols);
+		for (int64_t j = 0; j < cols; j++) {
+			loss += factor * exp(p[j]) * (p[j] - q[j]);
+			dlogits[t * cols + j] = factor * (exp(q[j]) - exp(p[j])) * slope[j];
+		}
+	}
+	free(q);
+	return loss;
+}
+
 void ref_token_logprobs(double *out, const double *logits, const double *targets, double softcap, int64_t rows, int64_t cols)
 {
 	for (int64_t t = 0; t < rows; t++) {

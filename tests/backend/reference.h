@@ -48,6 +48,9 @@ double ref_weighted_error(double *dy, const double *y, const double *ref, const 
 void ref_prodigy_step(const struct prodigy *, int64_t n, double *theta, const double *theta0, double *m, double *v, double *s,
 		      const double *gradient, double *state);
 void ref_adamw_step(const struct adamw *, int64_t n, double *theta, double *m, double *v, const double *gradient);
+/* Returns the loss. */
+double ref_divergence(double *dlogits, const double *logits, const double *wanted, double softcap, double factor, int64_t rows,
+		      int64_t cols);
 void ref_token_logprobs(double *out, const double *logits, const double *targets, double softcap, int64_t rows, int64_t cols);
 
 #endif

@@ -127,6 +127,65 @@ static void test_weighted_error(void **state)
 	weighted_error_case(300, 576, DTYPE_F32, DTYPE_F32, DTYPE_F32, NO_GAP);
 }
 
+/* Logits of some spread, and others that are not far from them. */
+static void divergence_case(int64_t rows, int64_t cols, enum dtype type, enum dtype wanted_type, enum dtype gradient_type,
+			    double softcap, int gap)
+{
+	double *near = doubles(rows * cols), *expected = doubles(rows * cols), now[STEP_STATS], factor = 1 / (double)rows;
+	struct operand wanted, logits, out = operand_output(rows, cols, gradient_type, gap);
+	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
+	double before = stats.value[STEP_RECONSTRUCTION], sparsity = stats.value[STEP_SPARSITY];
+	double *far = doubles(rows * cols);
+	for (int64_t i = 0; i < rows * cols; i++) {
+		far[i] = 4 * random_normal() + 60 * (i % 3 == 0 && cols % 2); /* where sums of exponentials would overflow */
+		near[i] = far[i] + random_normal();
+	}
+	wanted = operand_input(far, rows, cols, wanted_type, gap);
+	logits = operand_input(near, rows, cols, type, gap);
+	double loss = ref_divergence(expected, logits.value, wanted.value, softcap, factor, rows, cols);
+	RUN(OPS->divergence(BACKEND, stats.tensor.data, out.tensor, logits.tensor, wanted.tensor, (float)softcap, factor, true));
+	operand_fetch(&stats);
+	operand_fetch(&out);
+	expect_close(&stats.value[STEP_RECONSTRUCTION], &(double){before + loss}, 1, 1e-8, "divergence [%lld, %lld], added",
+		     (long long)rows, (long long)cols);
+	assert_true(stats.value[STEP_SPARSITY] == sparsity);
+	expect_close(out.value, expected, rows * cols, bound_of(gradient_type), "divergence's gradient [%lld, %lld] %s, cap %g",
+		     (long long)rows, (long long)cols, float_names[type], softcap);
+	RUN(OPS->divergence(BACKEND, stats.tensor.data, operand_none().tensor, logits.tensor, wanted.tensor, (float)softcap, factor,
+			    false));
+	RUN(OPS->download(BACKEND, now, stats.tensor.data, sizeof now));
+	expect_close(&now[STEP_RECONSTRUCTION], &loss, 1, 1e-8, "divergence [%lld, %lld]", (long long)rows, (long long)cols);
+	logits.input = false;
+	RUN(OPS->divergence(BACKEND, stats.tensor.data, logits.tensor, logits.tensor, wanted.tensor, (float)softcap, factor,
+			    false));
+	operand_fetch(&logits);
+	expect_close(logits.value, expected, rows * cols, bound_of(type), "divergence in place [%lld, %lld] %s", (long long)rows,
+		     (long long)cols, float_names[type]);
+	free(expected);
+	operand_free(&wanted, &logits, &out, &stats, NULL);
+}
+
+static void test_divergence(void **state)
+{
+	(void)state;
+	static const int64_t shapes[][2] = {{6, 2}, {3, 7}, {17, 2048}, {5, 5001}};
+	for (size_t i = 0; i < COUNT(shapes); i++)
+		for (int types = 0; types < 9; types++)
+			divergence_case(shapes[i][0], shapes[i][1], float_types[types % 3], float_types[types / 3],
+					types % 2 ? DTYPE_BF16 : DTYPE_F32, types % 4 == 3 ? 30 : 0, i % 2 ? GAP : NO_GAP);
+	/* One token is certain; and what is the same is not apart, nor anything over no rows. */
+	struct operand one = operand_random(4, 1, DTYPE_F32, NO_GAP), same = operand_random(9, 300, DTYPE_BF16, NO_GAP);
+	struct operand stats = operand_inout(1, STEP_STATS, DTYPE_F64, NO_GAP);
+	struct tensor none = operand_none().tensor, empty = tensor_rows(same.tensor, 0, 0);
+	const struct tensor alike[] = {one.tensor, same.tensor, empty};
+	for (size_t i = 0; i < COUNT(alike); i++) {
+		RUN(OPS->divergence(BACKEND, stats.tensor.data, none, alike[i], alike[i], 0, 1, false));
+		operand_fetch(&stats);
+		assert_true(stats.value[STEP_RECONSTRUCTION] == 0);
+	}
+	operand_free(&one, &same, &stats, NULL);
+}
+
 /* ---- AdamW --------------------------------------------------------------------------------------------------------------------------- */
 
 /* Operands that are read and written; of their values some are 0 where `zeros` is set. */
@@ -194,10 +253,8 @@ static void test_adamw(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_norm_gradient),
-		cmocka_unit_test(test_column_sums),
-		cmocka_unit_test(test_weighted_error),
-		cmocka_unit_test(test_adamw),
+		cmocka_unit_test(test_norm_gradient), cmocka_unit_test(test_column_sums), cmocka_unit_test(test_weighted_error),
+		cmocka_unit_test(test_divergence),    cmocka_unit_test(test_adamw),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

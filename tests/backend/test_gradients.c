@@ -295,11 +295,46 @@ static void test_reconstruction(void **state)
 	operand_free(&y, &ref, &dy, &stats, NULL);
 }
 
+/* ---- divergence ----------------------------------------------------------------------------------------------------------------------- */
+
+struct divergence_loss {
+	int64_t rows, cols;
+	double *logits, *wanted, *gradient, softcap;
+};
+
+static double divergence_loss(void *context)
+{
+	struct divergence_loss *l = context;
+	return ref_divergence(l->gradient, l->logits, l->wanted, l->softcap, 0.5, l->rows, l->cols);
+}
+
+static void test_divergence(void **state)
+{
+	(void)state;
+	for (int capped = 0; capped < 2; capped++) {
+		int64_t rows = 5, cols = 33, n = rows * cols;
+		struct operand logits = operand_random(rows, cols, DTYPE_F32, GAP),
+			       wanted = operand_random(rows, cols, DTYPE_F32, GAP);
+		struct operand gradient = operand_output(rows, cols, DTYPE_F32, GAP),
+			       stats = operand_output(1, STEP_STATS, DTYPE_F64, NO_GAP);
+		struct divergence_loss loss = {rows, cols, logits.value, wanted.value, doubles(n), capped ? 2 : 0};
+		double *expected = differences(divergence_loss, &loss, logits.value, n);
+		RUN(OPS->divergence(BACKEND, stats.tensor.data, gradient.tensor, logits.tensor, wanted.tensor, (float)loss.softcap,
+				    0.5, false));
+		operand_fetch(&gradient);
+		expect_close(gradient.value, expected, n, 1e-9, "divergence against differences, cap %g", loss.softcap);
+		free(loss.gradient);
+		free(expected);
+		operand_free(&logits, &wanted, &gradient, &stats, NULL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_norm), cmocka_unit_test(test_attention), cmocka_unit_test(test_activation),
-		cmocka_unit_test(test_rope), cmocka_unit_test(test_rates),     cmocka_unit_test(test_reconstruction),
+		cmocka_unit_test(test_norm),       cmocka_unit_test(test_attention), cmocka_unit_test(test_activation),
+		cmocka_unit_test(test_rope),       cmocka_unit_test(test_rates),     cmocka_unit_test(test_reconstruction),
+		cmocka_unit_test(test_divergence),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

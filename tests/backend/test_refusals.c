@@ -90,6 +90,10 @@ static void test_shapes(void **state)
 		       "weighted_error", "5");
 	expect_refusal(OPS->weighted_error(BACKEND, NULL, none, a.tensor, a.tensor, row.tensor, 1, false), "weighted_error",
 		       "stats");
+	expect_refusal(OPS->divergence(BACKEND, sums.tensor.data, none, a.tensor, out.tensor, 0, 1, false), "divergence", "5");
+	expect_refusal(OPS->divergence(BACKEND, sums.tensor.data, rank.tensor, a.tensor, a.tensor, 0, 1, false), "divergence",
+		       "U16");
+	expect_refusal(OPS->divergence(BACKEND, NULL, none, a.tensor, a.tensor, 0, 1, false), "divergence", "stats");
 	expect_refusal(OPS->token_logprobs(BACKEND, sums.tensor.data, rank.tensor, threshold.tensor.data, 0), "token_logprobs",
 		       "6");
 	struct rates rates = {PARAM_SOFTMAX, 6, 3, threshold.tensor.data, sums.tensor.data, 0, 0};

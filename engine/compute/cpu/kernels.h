@@ -27,6 +27,9 @@ struct layer_kernels {
 				    const struct tensor *gate, const struct tensor *up, int64_t first, int64_t last);
 	void (*token_logprobs)(double *out, const struct tensor *logits, const int32_t *targets, float softcap, int64_t first,
 			       int64_t last);
+	/* loss[t] = KL(softmax(softcap(wanted)) ‖ softmax(softcap(logits))), and dlogits, factor times its gradient, for the rows [first, last). */
+	void (*divergence)(double *loss, const struct tensor *dlogits, const struct tensor *logits, const struct tensor *wanted,
+			   float softcap, float factor, int64_t first, int64_t last);
 };
 
 struct route_kernels {

@@ -149,6 +149,26 @@ static enum status token_logprobs(struct backend *backend, void *out, struct ten
 	return STATUS_OK;
 }
 
+/* The sum is of one part for each row, so that it does not depend on the number of threads. */
+static enum status divergence(struct backend *backend, void *stats, struct tensor dlogits, struct tensor logits,
+			      struct tensor wanted, float softcap, double factor, bool accumulate)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	void *scratch;
+	TRY(cpu_scratch(cpu, "divergence", (size_t)logits.rows * sizeof(double), &scratch));
+	if (backend->dry) return STATUS_OK;
+	double *loss = scratch, sum = 0, *out = stats;
+#pragma omp parallel num_threads(cpu_threads(cpu, logits.rows *logits.cols))
+	{
+		struct share rows = cpu_share(logits.rows, 1);
+		cpu->kernels->layer->divergence(loss, &dlogits, &logits, &wanted, softcap, (float)factor, rows.first, rows.last);
+	}
+	for (int64_t row = 0; row < logits.rows; row++)
+		sum += loss[row];
+	out[STEP_RECONSTRUCTION] = (accumulate ? out[STEP_RECONSTRUCTION] : 0) + factor * sum;
+	return STATUS_OK;
+}
+
 void cpu_layer_operations(struct backend_ops *ops)
 {
 	ops->convert = convert;
@@ -163,4 +183,5 @@ void cpu_layer_operations(struct backend_ops *ops)
 	ops->activation_forward = activation_forward;
 	ops->activation_backward = activation_backward;
 	ops->token_logprobs = token_logprobs;
+	ops->divergence = divergence;
 }

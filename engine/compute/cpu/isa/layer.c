@@ -394,6 +394,67 @@ static void token_logprobs(double *out, const struct tensor *logits, const int32
 	}
 }
 
+/* The largest of a row of logits, and the log of the sum of their exponentials. */
+INLINE void row_tail(const struct tensor *logits, int64_t row, float softcap, float *buffer, float *ret_top, double *ret_total)
+{
+	float top = -INFINITY;
+	double sum = 0;
+	for (int64_t col = 0; col < logits->cols; col += PIECE) {
+		int64_t n = least(PIECE, logits->cols - col);
+		const float *x = logits_piece(logits, row, col, n, softcap, buffer);
+#pragma omp simd reduction(max : top)
+		for (int64_t i = 0; i < n; i++)
+			top = x[i] > top ? x[i] : top;
+	}
+	for (int64_t col = 0; col < logits->cols; col += PIECE) {
+		int64_t n = least(PIECE, logits->cols - col);
+		const float *x = logits_piece(logits, row, col, n, softcap, buffer);
+		float part = 0;
+#pragma omp simd reduction(+ : part)
+		for (int64_t i = 0; i < n; i++)
+			part += exp_fast(x[i] - top);
+		sum += (double)part;
+	}
+	*ret_top = top;
+	*ret_total = (double)top + log(sum);
+}
+
+static void divergence(double *loss, const struct tensor *dlogits, const struct tensor *logits, const struct tensor *wanted,
+		       float softcap, float factor, int64_t first, int64_t last)
+{
+	float buffer[PIECE], wanted_buffer[PIECE], target[PIECE], inverse = softcap == 0 ? 0 : 1 / softcap;
+	for (int64_t row = first; row < last; row++) {
+		float top, wanted_top;
+		double total, wanted_total, sum = 0;
+		row_tail(logits, row, softcap, buffer, &top, &total);
+		row_tail(wanted, row, softcap, wanted_buffer, &wanted_top, &wanted_total);
+		/* What is left of the logarithms, once the largest logit is taken off, is small enough for floats. */
+		float rest = (float)(total - (double)top), wanted_rest = (float)(wanted_total - (double)wanted_top);
+		for (int64_t col = 0; col < logits->cols; col += PIECE) {
+			int64_t n = least(PIECE, logits->cols - col);
+			const float *x = logits_piece(logits, row, col, n, softcap, buffer);
+			const float *y = logits_piece(wanted, row, col, n, softcap, wanted_buffer);
+			double part = 0;
+#pragma omp simd reduction(+ : part)
+			for (int64_t i = 0; i < n; i++) {
+				float log_q = x[i] - top - rest, log_p = y[i] - wanted_top - wanted_rest;
+				part += (double)exp_fast(log_p) * ((double)log_p - (double)log_q);
+			}
+			sum += part;
+			if (!dlogits->data) continue;
+			float *d = row_target(dlogits, row, col, target);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++) {
+				float q = exp_fast(x[i] - top - rest), p = exp_fast(y[i] - wanted_top - wanted_rest),
+				      slope = 1 - (x[i] * inverse) * (x[i] * inverse);
+				d[i] = factor * (q - p) * slope;
+			}
+			row_finish(dlogits, row, col, n, d);
+		}
+		loss[row] = sum;
+	}
+}
+
 const struct layer_kernels ISA_NAME(layer_kernels) = {
 	.copy = copy,
 	.add = add,
@@ -405,4 +466,5 @@ const struct layer_kernels ISA_NAME(layer_kernels) = {
 	.activation_forward = activation_forward,
 	.activation_backward = activation_backward,
 	.token_logprobs = token_logprobs,
+	.divergence = divergence,
 };
