@@ -667,15 +667,20 @@ static enum status mlp_backward(const struct block *block, struct activations *a
 	return linear_backward(block, FUSED_MLP_IN, dn2, gate_up, n2, wanted);
 }
 
-/* The gradients of the first linears, and, where it is wanted, of the norm before them. */
-static enum status first_backward(const struct block *block, struct activations *a, int64_t rows, const struct wanted *wanted)
+/* The gradients of the first linears, and, where they are wanted, of the norm before them and of what went into it: this one is added to
+ * dy, that of what goes past the linears. */
+static enum status first_backward(const struct block *block, struct activations *a, struct tensor dy, const struct wanted *wanted)
 {
 	const struct vector_gradients *vectors = wanted->vectors;
-	bool norm = vectors && vectors->vectors.of[VECTOR_NORM1].data;
-	struct tensor dn1 = norm ? ROWS(a->dn2) : (struct tensor){0}; /* which is not needed any more */
+	const struct norm *norm = &block->config->norm;
+	int64_t rows = dy.rows;
+	bool through = vectors && (vectors->input || vectors->vectors.of[VECTOR_NORM1].data);
+	struct tensor dn1 = through ? ROWS(a->dn2) : (struct tensor){0}; /* which is not needed any more */
 	TRY(linear_backward(block, FUSED_QKV, dn1, ROWS(a->dqkv), ROWS(a->n1), wanted));
-	return norm ? norm_gradient(block, vectors, VECTOR_NORM1, &block->config->norm, dn1, vectors->x, ROWS(a->stats1))
-		    : STATUS_OK;
+	if (!through) return STATUS_OK;
+	TRY(norm_gradient(block, vectors, VECTOR_NORM1, norm, dn1, vectors->x, ROWS(a->stats1)));
+	if (!vectors->input) return STATUS_OK;
+	return block->backend->ops->norm_backward(block->backend, norm, dy, dn1, vectors->x, ROWS(a->stats1), block->norm1, true);
 }
 
 enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
@@ -703,6 +708,6 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, heads.q, heads.k, heads.v, ROWS(a->attention), lse, dout));
 	TRY(rotate_heads_back(block, a, d, raw, draw, vectors));
-	return first_backward(block, a, rows, &wanted);
+	return first_backward(block, a, dy, &wanted);
 }
 #undef ROWS

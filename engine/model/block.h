@@ -132,13 +132,14 @@ void activations_release(struct activations *, struct backend *);
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
 			  const struct observer *observer);
 
-/* The gradients of a block's vectors that a backward is to give. */
+/* What a backward is to give besides: the gradients of a block's vectors, and of its input. */
 struct vector_gradients {
 	struct tensor x;        /* what went into the last block_forward */
 	struct vectors vectors; /* those without data are not computed */
+	bool input;             /* dy becomes the gradient of x */
 };
 
-/* The backward of the last block_forward, from dy F32 [T,H], which it overwrites. The gradient of x is not computed: nothing needs it. `use` may
+/* The backward of the last block_forward, from dy F32 [T,H], which it overwrites: with the gradient of x where that is wanted. `use` may
  * change the active weights of its product: nothing after it reads them. `vectors` may be NULL. */
 enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,
 			   void *context, const struct vector_gradients *vectors);
