@@ -88,6 +88,8 @@ ROWS = [
     ("wanda-48", SAVED, ONE, {"method": "wanda", "pattern": "4:8"}),
     ("sparsegpt", ALL, DEVICE, {"method": "sparsegpt", "sparsity": 0.5}),
     ("sparsegpt-24", SAVED, ONE, {"method": "sparsegpt", "pattern": "2:4", "precision": "bf16"}),
+    ("admm", ALL, DEVICE, {"method": "admm", "sparsity": 0.5}),
+    ("admm-24", SAVED, ONE, {"method": "admm", "pattern": "2:4", "precision": "bf16"}),
     ("none", SAVED, ONE, {"method": "none"}),
 ]
 

@@ -8,7 +8,7 @@ export const GROUPS = [
 		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
 	] },
 	{ title: "Pruning", fields: [
-		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "sparsegpt", "none"], value: "besa", hint: "How weights are chosen; none evaluates only." },
+		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "sparsegpt", "admm", "none"], value: "besa", hint: "How weights are chosen; none evaluates only." },
 		{ pointer: "/sparsity", label: "Sparsity", kind: "number", value: "0.5", hint: "Part of the weights to be zero, 0 to 0.95." },
 		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "N:M as in 2:4, or unstructured." },
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },
@@ -28,6 +28,14 @@ export const GROUPS = [
 	] },
 	{ title: "SparseGPT", folded: true, only: "sparsegpt", fields: [
 		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },
+	] },
+	{ title: "ADMM", folded: true, only: "admm", fields: [
+		{ pointer: "/admm/iterations", label: "Iterations", kind: "number", placeholder: "20" },
+		{ pointer: "/admm/ramp", label: "Ramp", kind: "number", placeholder: "15", hint: "Iterations over which the sparsity rises." },
+		{ pointer: "/admm/damping", label: "Damping", kind: "number", placeholder: "0.1" },
+		{ pointer: "/admm/rho", label: "Rho", kind: "number", placeholder: "1" },
+		{ pointer: "/admm/cg_steps", label: "Steps of conjugate gradients", kind: "number", placeholder: "30" },
+		{ pointer: "/admm/cg_damping", label: "Damping of conjugate gradients", kind: "number", placeholder: "0.01" },
 	] },
 	{ title: "Refit", folded: true, fields: [
 		{ pointer: "/refit/method", label: "Refit", kind: "choice", choices: ["", "none"], hint: "How the weights that are kept make up for those that went." },

@@ -19,9 +19,10 @@ _besactl_names() {
 _besactl_fields='--model --name --output --overwrite --method --sparsity --pattern --calibration --samples --seed --precision --priority --timeout'
 _besactl_keys='
 	name model output overwrite method sparsity pattern besa.granularity besa.importance besa.candidates besa.lambda besa.epochs
-	besa.batch_size besa.optimizer besa.d_coef besa.learning_rate besa.target besa.parameterization sparsegpt.dampening refit.method
-	calibration.path calibration.sources.0.path calibration.sources.0.weight calibration.sources.0.field calibration.field
-	calibration.samples calibration.sequence_length calibration.seed evaluation.perplexity.0.name evaluation.perplexity.0.path
+	besa.batch_size besa.optimizer besa.d_coef besa.learning_rate besa.target besa.parameterization sparsegpt.dampening
+	admm.iterations admm.ramp admm.damping admm.rho admm.cg_steps admm.cg_damping refit.method calibration.path
+	calibration.sources.0.path calibration.sources.0.weight calibration.sources.0.field calibration.field calibration.samples
+	calibration.sequence_length calibration.seed evaluation.perplexity.0.name evaluation.perplexity.0.path
 	evaluation.perplexity.0.sequence_length evaluation.perplexity.0.join evaluation.perplexity.0.field evaluation.tasks.0.name
 	evaluation.tasks.0.path evaluation.tasks.0.format evaluation.tasks.0.limit progress.perplexity_every notify.url precision
 	priority timeout_seconds
@@ -29,7 +30,7 @@ _besactl_keys='
 _besactl_field() { # the value of an option that sets a field; false where it is another
 	case $1 in
 	-m | --model) COMPREPLY=() && _besactl_names models ;;
-	--method) COMPREPLY=($(compgen -W 'besa wanda magnitude sparsegpt none' -- "$cur")) ;;
+	--method) COMPREPLY=($(compgen -W 'besa wanda magnitude sparsegpt admm none' -- "$cur")) ;;
 	-c | --calibration) COMPREPLY=() && _besactl_names data ;;
 	--precision) COMPREPLY=($(compgen -W 'auto f32 bf16' -- "$cur")) ;;
 	-n | --name | -o | --output | -s | --sparsity | --pattern | --samples | --seed | --priority | --timeout) COMPREPLY=() ;;

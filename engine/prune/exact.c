@@ -75,3 +75,13 @@ enum status exact_thresholds(const struct block_layout *layout, const float *rat
 	free(rows);
 	return STATUS_OK;
 }
+
+void exact_uniform(const struct block_layout *layout, double sparsity, int64_t *zeros)
+{
+	int64_t params = 0, done = 0;
+	for (int i = 0; i < layout->n_linears; i++) {
+		params += layout->linears[i].rows * layout->linears[i].cols;
+		zeros[i] = llround(sparsity * (double)params) - done;
+		done += zeros[i];
+	}
+}

@@ -12,4 +12,8 @@
 enum status exact_thresholds(const struct block_layout *layout, const float *rates, int64_t zeros, int32_t *thresholds,
 			     struct error *err);
 
+/* How many weights each linear of a block loses where all are to lose one share: zeros [layout->n_linears], which add up to
+ * llround(sparsity · layout->params). */
+void exact_uniform(const struct block_layout *layout, double sparsity, int64_t *zeros);
+
 #endif

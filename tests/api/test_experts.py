@@ -108,6 +108,18 @@ class Experts(unittest.TestCase):
             ordered[expert] = all(by_magnitude)
         self.assertEqual(ordered, {0: False, 4: True})
 
+    def test_admm_leaves_an_expert_without_tokens_as_it_is_but_for_the_smallest(self):
+        done, events = self.prune("mixtral", method="admm")
+        self.check_blocks(done, events, EXPERTS, CHOSEN)
+        before = read_tensors(self.model)
+        after = read_tensors(os.path.join(self.daemon.output, done["result"]["output"], "model.safetensors"))
+        for expert in (0, 4):
+            name = f"model.layers.0.block_sparse_moe.experts.{expert}.w1.weight"
+            pairs = [pair for old, new in zip(rows(before[name]), rows(after[name])) for pair in zip(old, new)]
+            pruned, kept = [o for o, n in pairs if n == 0], [pair for pair in pairs if pair[1]]
+            self.assertEqual(len(pruned), len(pairs) / 2)
+            self.assertEqual(all(o == n for o, n in kept) and max(pruned) <= min(o for o, _ in kept), expert == 4)
+
     def test_what_is_not_pruned_stays(self):
         done, _ = self.prune("mixtral", method="magnitude")
         before = read_tensors(self.model)

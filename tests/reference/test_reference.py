@@ -137,6 +137,24 @@ class Reference(unittest.TestCase):
                 self.exact(report, 100 * expected["sparsity"])
         self.two_of_four("sparsegpt-24")
 
+    def fitted(self, name, percent, **spec):
+        """Against tests/data/reference/admm.py: 32 sequences."""
+        expected = reference(name)
+        report = self.run_job(name, calibration={"path": "calibration.safetensors", "samples": 32, "sequence_length": 256}, **spec)
+        self.close(self.perplexity(report), expected["pruned_perplexity"], 0.005)
+        for block, wanted in zip(report["blocks"], expected["blocks"], strict=True):
+            self.close(block["reconstruction"], wanted["reconstruction"], 0.03)
+        self.exact(report, percent)
+
+    def test_admm(self):
+        for percent in (50, 70):
+            with self.subTest(percent=percent):
+                self.fitted(f"admm-{percent}", percent, method="admm", sparsity=percent / 100)
+
+    def test_admm_in_a_pattern(self):
+        self.fitted("admm-24", 50, method="admm", pattern="2:4")
+        self.two_of_four("admm-24")
+
     def test_besa_by_row(self):
         report = self.besa(50)
         self.assertLess(self.perplexity(report), reference("besa-row-50-d5")["pruned_perplexity"] * 1.005)

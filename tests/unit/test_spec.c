@@ -291,7 +291,9 @@ static void test_fields(void **state)
 		{"\"output\":\"{id\"", "/output", "{date} and {id}"},
 		{"\"overwrite\":1", "/overwrite", "true or false"},
 		{"\"method\":\"sparsegpt\",\"sparsegpt\":{\"dampening\":0}", "/sparsegpt/dampening", "number"},
-		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, sparsegpt, none"},
+		{"\"method\":\"admm\",\"admm\":{\"rho\":0}", "/admm/rho", "number"},
+		{"\"method\":\"admm\",\"admm\":{\"iterations\":10}", "/admm/ramp", "must not be more than 'iterations', 10"},
+		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, sparsegpt, admm, none"},
 		{"\"pattern\":\"2:4\"", "/pattern", "the method besa takes none"},
 		{"\"pattern\":5", "/pattern", "must be a string"},
 		{"\"pattern\":\"dense\",\"method\":\"wanda\"", "/pattern", "must be \"unstructured\" or N:M"},
@@ -476,9 +478,9 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
-	const char *known =
-		"name, model, output, overwrite, method, sparsity, pattern, besa, sparsegpt, refit, quantization, calibration, "
-		"evaluation, progress, notify, precision, priority, timeout_seconds";
+	const char *known = "name, model, output, overwrite, method, sparsity, pattern, besa, sparsegpt, admm, refit, "
+			    "quantization, calibration, "
+			    "evaluation, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }

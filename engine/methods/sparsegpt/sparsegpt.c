@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "engine/methods/method.h"
-#include "engine/methods/sparsegpt/factor.h"
 #include "engine/methods/sparsegpt/settings.h"
+#include "engine/prune/factor.h"
 #include "engine/spec/sections.h"
 
 struct sparsegpt {

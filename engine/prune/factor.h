@@ -1,6 +1,7 @@
-/* The factor that SparseGPT's errors spread by: the upper triangular U with UᵀU = (G + λ·1)⁻¹, G the Gram matrix of a product's inputs. */
-#ifndef BESAD_ENGINE_SPARSEGPT_FACTOR_H
-#define BESAD_ENGINE_SPARSEGPT_FACTOR_H
+/* The upper triangular U with UᵀU = A⁻¹, of a Gram matrix of inputs with something on its diagonal: what SparseGPT's errors spread by, and half
+ * of an inverse. */
+#ifndef BESAD_ENGINE_FACTOR_H
+#define BESAD_ENGINE_FACTOR_H
 
 #include "engine/compute/backend.h"
 
@@ -19,9 +20,17 @@ struct factor {
 enum status factor_create(struct backend *, int64_t cols, struct factor *ret, struct error *err);
 void factor_release(struct factor *);
 
-/* factor->u [C,C], in its upper left part, from `gram` F32 [C,C], which it overwrites. λ is `dampening` times the mean of its diagonal;
- * STATUS_NUMERIC where that is not enough for the matrix to be positive definite in fp32.
- * A Gram matrix of nothing but zeros counts as the unit matrix. Fills backend->error. */
+/* The functions below fill backend->error. */
+
+/* factor->host = the diagonal of a square matrix, and *ret its mean: STATUS_NUMERIC where that is not finite. */
+enum status factor_diagonal(struct factor *, struct tensor matrix, double *ret);
+
+/* factor->u [C,C], in its upper left part, from `a` F32 [C,C] + λ·1; `a` is overwritten. *ret_good says whether that was positive definite in
+ * fp32; u means nothing where it was not. */
+enum status factor_try(struct factor *, struct tensor a, double lambda, bool *ret_good);
+
+/* The same of a Gram matrix, λ being `dampening` times the mean of its diagonal; STATUS_NUMERIC where that is not enough.
+ * A Gram matrix of nothing but zeros counts as the unit matrix. */
 enum status factor_compute(struct factor *, struct tensor gram, double dampening);
 
 /* The part of u on the columns [first, first + count) from row `row` on, `rows` of them. */

@@ -3,7 +3,7 @@
  *   R[k,k] from what is left of the tile;  R[i,k] = A[i,k]·R[k,k]⁻ᵀ;  A[i,j] −= R[i,k]·R[j,k]ᵀ        for i, j < k
  *
  * and overwrites the Gram matrix; then U from the first to the last, U[k,k] = R[k,k]⁻¹ and U[0:k,k] = −U[0:k,0:k]·R[0:k,k]·U[k,k]. */
-#include "engine/methods/sparsegpt/factor.h"
+#include "engine/prune/factor.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -75,7 +75,7 @@ static enum status add_to_diagonal(struct factor *f, struct tensor matrix, doubl
 	return backend->ops->add(backend, diagonal_of(matrix), values);
 }
 
-static enum status mean_of_diagonal(struct factor *f, struct tensor matrix, double *ret)
+enum status factor_diagonal(struct factor *f, struct tensor matrix, double *ret)
 {
 	struct backend *backend = f->backend;
 	struct tensor values = tensor_rows(f->diagonal, 0, matrix.rows);
@@ -84,6 +84,7 @@ static enum status mean_of_diagonal(struct factor *f, struct tensor matrix, doub
 	TRY(backend->ops->download(backend, f->host, values.data, tensor_bytes(&values)));
 	for (int64_t i = 0; i < matrix.rows; i++)
 		sum += f->host[i];
+	if (!isfinite(sum)) return error_set(&backend->error, STATUS_NUMERIC, "the Gram matrix of the inputs is not finite");
 	*ret = sum / (double)matrix.rows;
 	return STATUS_OK;
 }
@@ -121,31 +122,28 @@ static enum status invert(struct factor *f, struct tensor a)
 	return STATUS_OK;
 }
 
-/* One try; *ret_good says whether the matrix was positive definite. */
-static enum status try_factor(struct factor *f, struct tensor gram, bool *ret_good)
+enum status factor_try(struct factor *f, struct tensor a, double lambda, bool *ret_good)
 {
 	struct backend *backend = f->backend;
 	int32_t bad = 0;
+	TRY(add_to_diagonal(f, a, lambda));
 	TRY(backend->ops->zero(backend, f->u.data, tensor_room(&f->u)));
 	TRY(backend->ops->zero(backend, f->negated.data, tensor_bytes(&f->negated))); /* a tile that is no good is not written */
 	TRY(backend->ops->zero(backend, f->bad, sizeof bad));
-	TRY(factorize(f, gram));
+	TRY(factorize(f, a));
 	TRY(backend->ops->download(backend, &bad, f->bad, sizeof bad));
 	*ret_good = !bad;
-	return bad ? STATUS_OK : invert(f, gram);
+	return bad ? STATUS_OK : invert(f, a);
 }
 
 enum status factor_compute(struct factor *f, struct tensor gram, double dampening)
 {
-	struct backend *backend = f->backend;
 	double mean;
 	bool good = false;
-	TRY(mean_of_diagonal(f, gram, &mean));
-	if (!isfinite(mean)) return error_set(&backend->error, STATUS_NUMERIC, "the Gram matrix of the inputs is not finite");
-	TRY(add_to_diagonal(f, gram, mean > 0 ? dampening * mean : 1));
-	TRY(try_factor(f, gram, &good));
+	TRY(factor_diagonal(f, gram, &mean));
+	TRY(factor_try(f, gram, mean > 0 ? dampening * mean : 1, &good));
 	return good ? STATUS_OK
-		    : error_set(&backend->error, STATUS_NUMERIC,
+		    : error_set(&f->backend->error, STATUS_NUMERIC,
 				"the Gram matrix of the inputs is not positive definite with a dampening of %g; a larger "
 				"'sparsegpt.dampening' helps",
 				dampening);

@@ -1,0 +1,23 @@
+/* The Gram matrices XᵀX of what goes into the products of a block, a fused matrix after the other, so that each can be taken behind those that
+ * are pruned already. */
+#ifndef BESAD_ENGINE_GRAMS_H
+#define BESAD_ENGINE_GRAMS_H
+
+#include "engine/methods/method.h"
+
+struct grams {
+	struct block *block;
+	void *memory;        /* device: of the fused matrix whose take most */
+	struct tensor *gram; /* [layout.n_products]: F32 [C,C]; those of one fused matrix hold at a time */
+	int64_t *tokens;     /* [layout.n_products]: the inputs that went into each */
+	enum fused fused;    /* the one whose hold */
+};
+
+enum status grams_create(struct block *, struct grams *ret, struct error *err);
+void grams_release(struct grams *);
+
+/* Those of the products of `fused`, of the inputs that they have of the calibration with block->active as it is. A product that no token
+ * reached, an expert's, has zeros. */
+enum status grams_collect(struct grams *, const struct block_task *, enum fused fused, struct error *err);
+
+#endif
