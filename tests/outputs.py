@@ -90,6 +90,10 @@ ROWS = [
     ("sparsegpt-24", SAVED, ONE, {"method": "sparsegpt", "pattern": "2:4", "precision": "bf16"}),
     ("admm", ALL, DEVICE, {"method": "admm", "sparsity": 0.5}),
     ("admm-24", SAVED, ONE, {"method": "admm", "pattern": "2:4", "precision": "bf16"}),
+    ("wanda-refit", ALL, DEVICE, dict(WANDA, refit={"method": "block", "batch_size": 2})),
+    ("sparsegpt-refit-24", SAVED, ONE, {"method": "sparsegpt", "pattern": "2:4", "precision": "bf16", "refit": {
+        "method": "block", "epochs": 3, "learning_rate": 0.002, "norms": False}}),
+    ("besa-refit-dense-stream", FEW, ONE, dict(BESA, besa={"target": "dense_stream"}, refit={"method": "block"})),
     ("none", SAVED, ONE, {"method": "none"}),
 ]
 

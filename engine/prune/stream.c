@@ -129,6 +129,21 @@ enum status stream_batch(struct stream *stream, int64_t first, int64_t count, bo
 	return STATUS_OK;
 }
 
+enum status stream_gather(struct stream *stream, const int64_t *sequences, int64_t count, struct tensor to)
+{
+	struct backend *backend = stream->backend;
+	for (int64_t i = 0; i < count; i++) {
+		struct tensor place = tensor_rows(to, i * stream->tokens, stream->tokens), from;
+		if (stream->host) {
+			TRY(backend->ops->upload(backend, place.data, host_rows(stream, sequences[i]), tensor_bytes(&place)));
+			continue;
+		}
+		TRY(stream_batch(stream, sequences[i], 1, true, &from));
+		TRY(backend->ops->copy(backend, place.data, from.data, tensor_bytes(&from)));
+	}
+	return STATUS_OK;
+}
+
 enum status stream_store(struct stream *stream, int64_t first, int64_t count, struct tensor values)
 {
 	struct backend *backend = stream->backend;

@@ -26,6 +26,9 @@ void stream_release(struct stream *);
  * call for this stream. Fills backend->error. */
 enum status stream_batch(struct stream *, int64_t first, int64_t count, bool load, struct tensor *ret);
 
+/* Brings `count` sequences, wherever they are in the stream, one behind the other into a device tensor. Fills backend->error. */
+enum status stream_gather(struct stream *, const int64_t *sequences, int64_t count, struct tensor to);
+
 /* Stores a device tensor, one from stream_batch or another, as sequences first …. Fills backend->error. */
 enum status stream_store(struct stream *, int64_t first, int64_t count, struct tensor values);
 

@@ -73,10 +73,13 @@ struct besa_settings {
 };
 
 /* What becomes of the weights that a method keeps (engine/stages/). */
-enum refit_method { REFIT_NONE };
+enum refit_method { REFIT_NONE, REFIT_BLOCK };
 
 struct refit_settings {
 	enum refit_method method;
+	int epochs, batch_size; /* of REFIT_BLOCK, as the rest */
+	double learning_rate;
+	bool norms;
 };
 
 struct spec_section; /* descriptor.h */

@@ -1,8 +1,8 @@
 /* What a spec says of the stages that follow a method. */
 #include "engine/spec/sections.h"
 
-static const char *const refit_names[] = {"none", NULL};
-static const char *const refit_later[] = {"least_squares", "block", "global", NULL};
+static const char *const refit_names[] = {"none", "block", NULL};
+static const char *const refit_later[] = {"least_squares", "global", NULL};
 
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
@@ -21,6 +21,41 @@ static const struct spec_row refit_rows[] = {
 		.range = {.standard = REFIT_NONE},
 		.help = "how the weights that are kept make up for those that went",
 		.label = "Refit",
+	},
+	{
+		.key = "epochs",
+		.kind = SPEC_INT,
+		SPEC_AT(struct refit_settings, epochs),
+		.range = {1, 100, 2},
+		.help = "of `block`: how often a block is trained on every calibration sequence",
+		.label = "Epochs",
+	},
+	{
+		.key = "batch_size",
+		.kind = SPEC_INT,
+		SPEC_AT(struct refit_settings, batch_size),
+		.range = {1, SPEC_MAX_SAMPLES, 4},
+		.help = "of `block`: sequences of a step; never more than `calibration.samples`",
+		.label = "Batch size",
+	},
+	{
+		.key = "learning_rate",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct refit_settings, learning_rate),
+		.range = {0, 1, 0},
+		.help = "of `block`: Adam's, after a rise over the first twentieth of the steps; it falls to 0 along a cosine. 0 "
+			"is "
+			"0.028 divided by the root of the model's hidden size",
+		.hint = "0 for one that fits the model's width.",
+		.label = "Learning rate",
+	},
+	{
+		.key = "norms",
+		.kind = SPEC_BOOL,
+		SPEC_AT(struct refit_settings, norms),
+		.range = {.standard = true},
+		.help = "of `block`: whether norms' weights and all biases are trained too, and not only the weights of linears",
+		.label = "Norms and biases too",
 	},
 };
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "engine/model/checkpoint.h"
 #include "engine/text/census.h"
 #include "engine/text/documents.h"
@@ -41,29 +42,6 @@ static bool is_stopped(const atomic_bool *stop)
 static enum status stopped(struct error *err)
 {
 	return error_set(err, STATUS_CANCELLED, "stopped");
-}
-
-/* ---- random numbers: splitmix64 (Steele, Lea, Flood 2014) -------------------------------------------------------------- */
-
-static const uint64_t golden = 0x9e3779b97f4a7c15u;
-
-static uint64_t mix(uint64_t x)
-{
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-	return x ^ (x >> 31);
-}
-
-/* Number `index` of the sequence that `seed` gives; no two are equal. */
-static uint64_t random_at(uint64_t seed, uint64_t index)
-{
-	return mix(mix(seed) + (index + 1) * golden);
-}
-
-/* `random` scaled to 0 … bound - 1. */
-static int64_t below(uint64_t random, int64_t bound)
-{
-	return (int64_t)(((unsigned __int128)random * (uint64_t)bound) >> 64);
 }
 
 /* ---- results ----------------------------------------------------------------------------------------------------------- */
@@ -285,7 +263,7 @@ static enum status sample_windows(const struct tokenizer *tokenizer, const struc
 				 path, count, sequences->count, length);
 	}
 	for (int64_t i = 0; i < sequences->count; i++) {
-		int64_t start = below(random_at((uint64_t)seed, (uint64_t)i), places);
+		int64_t start = random_below(random_at((uint64_t)seed, (uint64_t)i), places);
 		memcpy(sequences->ids + i * length, ids + start, (size_t)length * sizeof *ids);
 	}
 	free(ids);
@@ -385,7 +363,7 @@ static enum status take_window(const struct tokenizer *tokenizer, const struct c
 	int64_t count, length = sequences->length;
 	TRY(encode(tokenizer, candidate->text, candidate->bytes, &ids, &count, err));
 	if (count > length) {
-		int64_t start = below(mix(candidate->key + golden), count - length + 1);
+		int64_t start = random_below(random_mix(candidate->key + RANDOM_GOLDEN), count - length + 1);
 		memcpy(sequences->ids + *taken * length, ids + start, (size_t)length * sizeof *ids);
 		++*taken;
 	}

@@ -225,6 +225,7 @@ static const char *const methods[] = {
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"optimizer\":\"adamw\"}", /* which is not recorded */
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":1,\"candidates\":11,\"target\":\"dense_stream\"}",
 	"\"method\":\"sparsegpt\"",
+	"\"method\":\"wanda\",\"refit\":{\"method\":\"block\",\"batch_size\":2}",
 	"\"method\":\"admm\"",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER };

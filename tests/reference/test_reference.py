@@ -27,7 +27,7 @@ class Reference(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.directory = tempfile.mkdtemp(prefix="besad-reference-")
-        cls.results = {}
+        cls.results, cls.said = {}, {}
 
     @classmethod
     def tearDownClass(cls):
@@ -45,10 +45,13 @@ class Reference(unittest.TestCase):
         path = os.path.join(self.directory, name + ".json")
         with open(path, "w") as file:
             json.dump(job, file)
-        subprocess.run(
+        done = subprocess.run(
             [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--data-root", os.path.join(ROOT, "demo"),
              "--data-root", os.path.join(ROOT, "tests", "data"), "--output-root", os.path.join(self.directory, "output")],
-            check=True, stdout=subprocess.DEVNULL)
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        sys.stderr.write(done.stderr)
+        done.check_returncode()
+        self.said[name] = done.stderr
         with open(os.path.join(self.directory, "output", name, "besad.json")) as file:
             self.results[name] = json.load(file)
         return self.results[name]
@@ -137,22 +140,41 @@ class Reference(unittest.TestCase):
                 self.exact(report, 100 * expected["sparsity"])
         self.two_of_four("sparsegpt-24")
 
-    def fitted(self, name, percent, **spec):
-        """Against tests/data/reference/admm.py: 32 sequences."""
+    def fitted(self, name, **spec):
+        """Against tests/data/reference/admm.py or refit.py: 32 sequences."""
         expected = reference(name)
         report = self.run_job(name, calibration={"path": "calibration.safetensors", "samples": 32, "sequence_length": 256}, **spec)
         self.close(self.perplexity(report), expected["pruned_perplexity"], 0.005)
         for block, wanted in zip(report["blocks"], expected["blocks"], strict=True):
             self.close(block["reconstruction"], wanted["reconstruction"], 0.03)
-        self.exact(report, percent)
+        return report
 
     def test_admm(self):
         for percent in (50, 70):
             with self.subTest(percent=percent):
-                self.fitted(f"admm-{percent}", percent, method="admm", sparsity=percent / 100)
+                self.exact(self.fitted(f"admm-{percent}", method="admm", sparsity=percent / 100), percent)
+
+    def test_refit_of_blocks(self):
+        for percent in (50, 70):
+            with self.subTest(percent=percent):
+                report = self.fitted(f"refit-{percent}", method="wanda", sparsity=percent / 100,
+                                     refit={"method": "block", "epochs": 4, "learning_rate": 0.002})
+                wanda = self.one_shot("wanda", percent)
+                self.assertEqual(report["result"]["zeros"], wanda["result"]["zeros"])
+                self.assertLess(self.perplexity(report), self.perplexity(wanda))
+
+    def test_a_refit_that_makes_a_block_worse_is_taken_back(self):
+        few = {"method": "wanda", "sparsity": 0.5,
+               "calibration": {"path": "calibration.safetensors", "samples": 4, "sequence_length": 256}}
+        self.run_job("wanda-few", **few)
+        self.run_job("refit-too-fast", refit={"method": "block", "learning_rate": 1}, **few)
+        files = [os.path.join(self.directory, "output", name, "model.safetensors") for name in ("wanda-few", "refit-too-fast")]
+        with open(files[0], "rb") as plain, open(files[1], "rb") as refitted:
+            self.assertEqual(plain.read(), refitted.read())
+        self.assertEqual(self.said["refit-too-fast"].count("the refit left it with a loss"), 6)
 
     def test_admm_in_a_pattern(self):
-        self.fitted("admm-24", 50, method="admm", pattern="2:4")
+        self.exact(self.fitted("admm-24", method="admm", pattern="2:4"), 50)
         self.two_of_four("admm-24")
 
     def test_besa_by_row(self):
