@@ -102,7 +102,6 @@ static enum status create_dry(struct backend *backend, size_t capacity, struct b
 	c->shared_memory = of->shared_memory;
 	c->panel_bytes = of->panel_bytes;
 	dry_operations(&c->base.unchecked);
-	c->base.unchecked.dry = nullptr;
 	backend_check_operations(&c->base);
 	enum status status = cuda_memory_create(c, capacity);
 	if (status == STATUS_OK) status = cuda_matmuls_create(c);

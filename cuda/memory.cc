@@ -244,7 +244,7 @@ static enum status side_download(struct backend *backend, void *host, const void
 static cudaError_t device_malloc(struct cuda *c, void **ret, size_t bytes)
 {
 	if (!c->base.dry) return cudaMalloc(ret, bytes);
-	*ret = dry_take(c->base.dry, bytes);
+	*ret = dry_take(c->base.dry, bytes, false);
 	return *ret ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 

@@ -20,6 +20,7 @@
 #include "engine/model/model.h"
 #include "engine/output/in_place.h"
 #include "engine/output/publish.h"
+#include "engine/prune/pipeline.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/rehearsal.h"
 #include "engine/prune/savepoint.h"
@@ -171,7 +172,7 @@ static enum status load_calibration(struct run *run, struct error *err)
 				   &run->calibration, err);
 }
 
-static enum status load_data(struct run *run, struct error *err)
+static enum status load_evaluation(struct run *run, struct error *err)
 {
 	const struct spec *spec = run->spec;
 	int64_t vocab = run->model.config.vocab;
@@ -181,7 +182,13 @@ static enum status load_data(struct run *run, struct error *err)
 		TRY(corpus_evaluation(&source, &spec->model_place, vocab, dataset->sequence_length, dataset->join, run->job->stop,
 				      &run->warnings, &run->datasets[i], err));
 	}
-	TRY(load_tasks(run, err));
+	return load_tasks(run, err);
+}
+
+static enum status load_data(struct run *run, struct error *err)
+{
+	const struct spec *spec = run->spec;
+	TRY(load_evaluation(run, err));
 	if (!prunes(run)) return STATUS_OK;
 	/* Later blocks go on from the hidden states; only the probe may need the tokens again. */
 	bool needed = !savepoint_blocks(&run->savepoint) || (!probes_evaluation(run) && spec->probe_every != PROBE_NEVER);
@@ -354,25 +361,42 @@ static enum status check_memory(const struct run *run, struct pruning *pruning, 
 	const struct calibration *calibration = &run->spec->calibration;
 	struct rehearsal need;
 	if (run->backend->unified) return STATUS_OK;
-	TRY(rehearse_largest(pruning, &need, err));
+	size_t available;
+	TRY(rehearsal_available(run->backend, &available, err));
+	TRY(rehearse_largest(pruning, available, &need, err));
 	if (!need.fits)
 		return error_set(err, STATUS_NO_MEMORY,
 				 "the job needs %zu MiB of device memory, and %zu MiB are free; a shorter "
 				 "'calibration.sequence_length' or a "
 				 "smaller 'besa.batch_size' needs less",
-				 (need.peak >> 20) + 1, need.available >> 20);
+				 (need.peak >> 20) + 1, available >> 20);
 	pruning->device_streams = need.device_streams;
 	if (need.device_streams == 2) return STATUS_OK;
 	double stream =
 		(double)calibration->samples * calibration->sequence_length * (double)run->model.config.hidden * sizeof(float);
 	return warn(run, err, "%s of hidden states live in host memory, %.0f MiB each: the device has %zu MiB free",
-		    need.device_streams ? "one of two streams" : "both streams", stream / (1 << 20), need.available >> 20);
+		    need.device_streams ? "one of two streams" : "both streams", stream / (1 << 20), available >> 20);
 }
 
 /* The writer of a job's output. All methods leave every tensor its type and shape. */
 static enum status open_writer(struct run *run, struct error *err)
 {
 	return in_place_open(&run->spec->model_place, &run->model.checkpoint, &run->job->work, &run->writer, err);
+}
+
+static struct pruning pruning_of(struct run *run)
+{
+	return (struct pruning){.job = run->job,
+				.model = &run->model,
+				.backend = run->backend,
+				.sink = run->sink,
+				.progress = &run->progress,
+				.savepoint = &run->savepoint,
+				.spec_json = run->spec_json,
+				.compute_type = run->compute_type,
+				.probe = &run->probe,
+				.plan = &run->plan,
+				.device_streams = 2};
 }
 
 static enum status run_all(struct run *run, cJSON **ret_result, struct error *err)
@@ -389,17 +413,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		return error_set(err, STATUS_NOT_FOUND, "%s is gone, and %d finished blocks with it; submit the job again",
 				 job->work.path, saved);
 	TRY(resolve_settings(run, err));
-	struct pruning pruning = {.job = job,
-				  .model = &run->model,
-				  .backend = run->backend,
-				  .sink = run->sink,
-				  .progress = &run->progress,
-				  .savepoint = &run->savepoint,
-				  .spec_json = run->spec_json,
-				  .compute_type = run->compute_type,
-				  .probe = &run->probe,
-				  .plan = &run->plan,
-				  .device_streams = 2};
+	struct pruning pruning = pruning_of(run);
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
 	TRY(tell_warnings(run, err));
@@ -447,6 +461,27 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	return STATUS_OK;
 }
 
+static void release(struct run *run)
+{
+	writer_close(run->writer);
+	sequences_free(&run->calibration);
+	sequences_free(&run->probe);
+	free(run->plan.due);
+	for (int i = 0; i < SPEC_MAX_DATASETS; i++)
+		sequences_free(&run->datasets[i]);
+	for (int i = 0; i < SPEC_MAX_TASKS; i++) {
+		questions_free(&run->questions[i]);
+		requests_free(&run->requests[i]);
+	}
+	warnings_free(&run->warnings);
+	savepoint_free(&run->savepoint);
+	model_close(&run->model);
+	backend_destroy(run->own_backend);
+	cJSON_Delete(run->spec_json);
+	cJSON_Delete(run->pruned);
+	cJSON_Delete(run->pruned_tasks);
+}
+
 enum status engine_run(const struct engine_job *job, struct backend *backend, const struct engine_sink *sink, cJSON **ret_result,
 		       struct error *err)
 {
@@ -458,24 +493,104 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 	enum status status = run.spec_json && run.pruned && run.pruned_tasks
 				     ? run_all(&run, &result, err)
 				     : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
-	writer_close(run.writer);
-	sequences_free(&run.calibration);
-	sequences_free(&run.probe);
-	free(run.plan.due);
-	for (int i = 0; i < SPEC_MAX_DATASETS; i++)
-		sequences_free(&run.datasets[i]);
-	for (int i = 0; i < SPEC_MAX_TASKS; i++) {
-		questions_free(&run.questions[i]);
-		requests_free(&run.requests[i]);
-	}
-	warnings_free(&run.warnings);
-	savepoint_free(&run.savepoint);
-	model_close(&run.model);
-	backend_destroy(run.own_backend);
-	cJSON_Delete(run.spec_json);
-	cJSON_Delete(run.pruned);
-	cJSON_Delete(run.pruned_tasks);
+	release(&run);
 	if (status == STATUS_OK) *ret_result = result;
+	return status;
+}
+
+/* ---- estimates ------------------------------------------------------------------------------------------------------------------- */
+
+/* The writer's own size; chosen where open_writer chooses. */
+static enum status output_bytes(const struct run *run, int64_t *ret, struct error *err)
+{
+	return in_place_bytes(&run->spec->model_place, &run->model.checkpoint, ret, err);
+}
+
+/* Data whose length is what matters: the calibration's is known, that of the evaluation is not. */
+static enum status measure_data(struct run *run, struct error *err)
+{
+	const struct calibration *calibration = &run->spec->calibration;
+	TRY(load_evaluation(run, err));
+	if (!prunes(run)) return STATUS_OK;
+	if (calibration->n_sources) {
+		struct sequences tokens = {.count = calibration->samples, .length = calibration->sequence_length};
+		tokens.ids = calloc((size_t)(tokens.count * tokens.length), sizeof *tokens.ids);
+		if (!tokens.ids) return error_set(err, STATUS_NO_MEMORY, "no memory for the calibration's tokens");
+		run->calibration = tokens;
+	}
+	return choose_probe(run, err);
+}
+
+/* Bytes of what is loaded and stays until the end. */
+static size_t data_bytes(const struct run *run)
+{
+	int64_t ids = run->calibration.count * run->calibration.length + run->probe.count * run->probe.length;
+	for (int i = 0; i < run->spec->n_perplexity; i++)
+		ids += run->datasets[i].count * run->datasets[i].length;
+	for (int i = 0; i < run->spec->n_tasks; i++)
+		for (int64_t j = 0; j < run->requests[i].count; j++)
+			ids += run->requests[i].items[j].length;
+	return (size_t)ids * sizeof(int32_t);
+}
+
+static enum status rehearse_evaluation(void *context, struct backend *dry, struct error *err)
+{
+	struct run *run = context;
+	double ignored;
+	for (int i = 0; i < run->spec->n_perplexity; i++)
+		TRY(perplexity(&run->model, dry, run->evaluation_type, &run->datasets[i], run->job->stop, &run->progress, &ignored,
+			       err));
+	for (int i = 0; i < run->spec->n_tasks; i++) {
+		struct score score;
+		TRY(choices_score(&run->model, dry, run->evaluation_type, &run->questions[i], &run->requests[i], run->job->stop,
+				  &run->progress, &score, NULL, err));
+	}
+	return STATUS_OK;
+}
+
+/* As check_memory and then the job would find it. */
+static enum status rehearse(struct run *run, size_t available, struct rehearsal *ret, struct error *err)
+{
+	struct pruning pruning = pruning_of(run);
+	if (prunes(run) && !run->backend->unified) {
+		TRY(rehearse_largest(&pruning, available, ret, err));
+		if (!ret->fits) return STATUS_OK;
+		pruning.device_streams = ret->device_streams;
+	}
+	return rehearse_job(&pruning, available, rehearse_evaluation, run, ret, err);
+}
+
+static enum status estimate(struct run *run, size_t available, struct engine_need *ret, struct error *err)
+{
+	struct rehearsal rehearsal;
+	struct block_layout layout;
+	TRY(model_open(&run->spec->model_place, &run->warnings, &run->model, err));
+	TRY(model_check_all(&run->model, &run->warnings, err));
+	TRY(resolve_settings(run, err));
+	TRY(measure_data(run, err));
+	progress_start(&run->progress, run->sink, (int)run->model.config.layers, 1, 0);
+	TRY(rehearse(run, available, &rehearsal, err));
+	TRY(block_layout_create(&run->model.config, &layout, err));
+	*ret = (struct engine_need){.precision = run->compute_type == DTYPE_BF16 ? "bf16" : "f32",
+				    .device = rehearsal.peak,
+				    .device_fits = rehearsal.fits,
+				    .process = rehearsal.process + data_bytes(run),
+				    .blocks = run->model.config.layers,
+				    .params = layout.params,
+				    .params_per_token = layout_params_per_token(&run->model.config)};
+	block_layout_release(&layout);
+	if (!prunes(run)) return STATUS_OK;
+	ret->block_work = block_work(run->spec);
+	ret->savepoint = pipeline_disk_bytes(&run->model, run->spec, run->plan.sequences);
+	return output_bytes(run, &ret->output, err);
+}
+
+enum status engine_estimate(const struct engine_job *job, struct backend *backend, size_t available, struct engine_need *ret,
+			    struct error *err)
+{
+	struct run run = {.job = job, .spec = job->spec, .sink = &rehearsal_sink, .backend = backend};
+	enum status status = estimate(&run, available, ret, err);
+	release(&run);
 	return status;
 }
 

@@ -51,6 +51,25 @@ struct engine_job {
  * that of the same job, of the same spec and inputs, whose result is given again, or STATUS_EXISTS or STATUS_INVALID. */
 enum status engine_run(const struct engine_job *, struct backend *, const struct engine_sink *, cJSON **ret_result, struct error *);
 
+/* What a job will take. Bytes. */
+struct engine_need {
+	const char *precision; /* what it computes in: "f32" or "bf16" */
+	size_t device;         /* the backend's memory, the most in use at once */
+	bool device_fits;      /* into what was said to be available */
+	size_t process; /* host memory beside what a process has that runs no job; `device` is part of it where the backend is unified */
+	int64_t output;                   /* files of the output */
+	int64_t savepoint;                /* files in checkpoint_dir, the most at once */
+	int64_t blocks;                   /* of the model */
+	int64_t params, params_per_token; /* weights of a block's linears, and how many of them a token multiplies */
+	double block_work;                /* token-blocks that pruning one block takes; 0 without pruning */
+};
+
+/* Finds out what a job would take, without starting it: by dry runs of its evaluation and pruning, and by reading its evaluation data (whose
+ * length says how much memory they take), but neither weights nor calibration. Writes nothing. Of `job` only `spec`, `stop` and `job_id` are
+ * used. `backend` is dry, or is used by nobody else meanwhile; `available`: bytes of the device that the job can have, SIZE_MAX where that is
+ * not known. */
+enum status engine_estimate(const struct engine_job *, struct backend *, size_t available, struct engine_need *ret, struct error *);
+
 /* Removes what an abandoned job left: its work directory and the contents of its checkpoint directory. */
 enum status engine_discard(const struct engine_job *, struct error *);
 

@@ -136,7 +136,8 @@ struct backend_ops {
 	enum status (*memory)(struct backend *, size_t *ret_free, size_t *ret_total); /* bytes the device has, and has left */
 
 	/* A dry backend (engine/compute/dry.h) of the same device, with `capacity` bytes of its memory, of which what the backend takes for
-	 * itself is in use. It is destroyed as any other, and makes no further ones. */
+	 * itself is in use. It is destroyed as any other, and makes further ones: as these ask nothing
+	 * of the device, one that is made while no other thread uses `backend` serves a thread of its own from then on. */
 	enum status (*dry)(struct backend *, size_t capacity, struct backend **ret);
 
 	/* Operations as one, for devices on which a launch costs more than a small operation; NULL elsewhere. Between `record_begin` and `record_end`

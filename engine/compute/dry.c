@@ -6,7 +6,13 @@
 /* x86-64 and arm64 have no such addresses; a sum or two away from one is none either. */
 static const uintptr_t FIRST = (uintptr_t)1 << 60;
 
-void *dry_take(struct dry *dry, size_t bytes)
+static void count(struct dry *dry, size_t bytes)
+{
+	dry->now += bytes;
+	if (dry->now > dry->most) dry->most = dry->now;
+}
+
+void *dry_take(struct dry *dry, size_t bytes, bool host)
 {
 	if (dry->n == dry->room) {
 		size_t room = 2 * dry->room + 64;
@@ -17,7 +23,8 @@ void *dry_take(struct dry *dry, size_t bytes)
 	}
 	uintptr_t address = FIRST + dry->next;
 	dry->next += (bytes + 8191) / 4096 * 4096;
-	dry->parts[dry->n++] = (struct dry_part){address, bytes};
+	dry->parts[dry->n++] = (struct dry_part){address, bytes, host};
+	if (host) count(dry, bytes);
 	return (void *)address;
 }
 
@@ -27,9 +34,19 @@ size_t dry_give(struct dry *dry, const void *address)
 		struct dry_part part = dry->parts[i];
 		if (part.address != (uintptr_t)address) continue;
 		dry->parts[i] = dry->parts[--dry->n];
+		if (part.host) dry->now -= part.bytes;
 		return part.bytes;
 	}
 	return 0;
+}
+
+void dry_host(struct backend *backend, int64_t bytes)
+{
+	if (!backend->dry) return;
+	if (bytes >= 0)
+		count(backend->dry, (size_t)bytes);
+	else
+		backend->dry->now -= (size_t)-bytes;
 }
 
 void dry_free(struct dry *dry)
@@ -70,7 +87,7 @@ static enum status side_download(struct backend *backend, void *host, const void
 
 static enum status alloc_host(struct backend *backend, size_t bytes, void **ret)
 {
-	void *memory = dry_take(backend->dry, bytes);
+	void *memory = dry_take(backend->dry, bytes, true);
 	if (!memory) return error_set(&backend->error, STATUS_NO_MEMORY, "alloc_host: no memory to note %zu bytes", bytes);
 	memory_add(&backend->host, bytes);
 	*ret = memory;

@@ -90,11 +90,17 @@ static enum status run_head(struct evaluation *e, const int32_t *ids, int64_t fi
 	return status;
 }
 
+/* A dry run takes all memory with one batch and two blocks. */
 static enum status run_turn(struct evaluation *e, const struct sequences *windows, int64_t first, int64_t count, struct error *err)
 {
 	const int32_t *ids = windows->ids + first * e->length;
+	int64_t blocks = e->model->config.layers;
+	if (e->backend->dry) {
+		count = batch_at(e, 0, count);
+		blocks = blocks < 2 ? blocks : 2;
+	}
 	TRY(run_embeddings(e, ids, count, err));
-	for (int index = 0; index < e->model->config.layers; index++)
+	for (int index = 0; index < blocks; index++)
 		TRY(run_block(e, index, count, err));
 	return run_head(e, ids, first, count, err);
 }

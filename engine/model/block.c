@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/compute/dry.h"
+
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
 
 static void tensor_name(const struct model_config *config, char name[BLOCK_TENSOR_NAME], int index, const char *path,
@@ -239,7 +241,11 @@ static enum status read_linear(struct block *block, const struct model *model, c
 	struct tensor_info info;
 	void *host = NULL;
 	TRY(block_linear_tensor(model, linear, index, &info, err));
-	if (block->backend->dry) return STATUS_OK;
+	if (block->backend->dry) {
+		dry_host(block->backend, info.bytes);
+		dry_host(block->backend, -info.bytes);
+		return STATUS_OK;
+	}
 	TRY(model_read(model, &info, &host, err));
 	*(beside ? &block->spare_zeros : &block->zeros) += count_zero_weights(host, info.dtype, linear->rows * linear->cols);
 	struct tensor to = tensor_rows((beside ? block->spare : block->weight)[linear->fused], linear->first, linear->rows);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/compute/dry.h"
 #include "engine/compute/half.h"
 #include "engine/model/families.h"
 
@@ -209,9 +210,11 @@ static enum status upload(const struct model *model, struct backend *backend, co
 {
 	void *host = NULL, *device = NULL;
 	if (!backend->dry) TRY(model_read(model, info, &host, err));
+	dry_host(backend, info->bytes);
 	enum status status = backend->ops->alloc(backend, (size_t)info->bytes, &device);
 	if (status == STATUS_OK) status = backend->ops->upload(backend, device, host, (size_t)info->bytes);
 	free(host);
+	dry_host(backend, -info->bytes);
 	if (status != STATUS_OK) {
 		*err = backend->error;
 		backend->ops->release(backend, device);
@@ -326,6 +329,10 @@ enum status model_embed(const struct model *model, struct backend *backend, cons
 		return error_set(err, STATUS_INVALID,
 				 "sequences of %" PRId64 " tokens are longer than the model's %" PRId64 " positions", length,
 				 config->max_positions);
+	int64_t bytes = tokens * config->hidden * (int64_t)sizeof(float);
+	dry_host(backend, bytes);
+	dry_host(backend, -bytes);
+	if (backend->dry) return STATUS_OK;
 	void *row = malloc((size_t)config->hidden * sizeof(float));
 	float *values = calloc((size_t)(tokens * config->hidden), sizeof *values);
 	enum status status = STATUS_OK;
@@ -338,7 +345,7 @@ enum status model_embed(const struct model *model, struct backend *backend, cons
 			status = add_row(model, positions, t % length + config->position_offset, 1, row, to, err);
 	}
 	if (status == STATUS_OK) {
-		status = backend->ops->upload(backend, out.data, values, (size_t)(tokens * config->hidden) * sizeof *values);
+		status = backend->ops->upload(backend, out.data, values, (size_t)bytes);
 		if (status != STATUS_OK) *err = backend->error;
 	}
 	free(row);

@@ -11,3 +11,15 @@ enum status in_place_open(const struct place *model, const struct checkpoint *ch
 	output_files_free(&files);
 	return status == STATUS_OK ? writer_open(work, checkpoint, ret, err) : status;
 }
+
+enum status in_place_bytes(const struct place *model, const struct checkpoint *checkpoint, int64_t *ret, struct error *err)
+{
+	struct output_files files = {0};
+	enum status status = output_files_copy(&files, model, checkpoint, true, err);
+	int64_t bytes = 0;
+	for (size_t i = 0; i < files.count; i++)
+		bytes += files.items[i].size;
+	output_files_free(&files);
+	*ret = bytes;
+	return status;
+}

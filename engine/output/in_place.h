@@ -10,4 +10,7 @@
 enum status in_place_open(const struct place *model, const struct checkpoint *, const struct place *work, struct writer **ret,
 			  struct error *err);
 
+/* The bytes of the files that in_place_open makes. */
+enum status in_place_bytes(const struct place *model, const struct checkpoint *, int64_t *ret, struct error *err);
+
 #endif

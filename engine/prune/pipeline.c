@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/compute/dry.h"
+#include "engine/methods/method.h"
 
 enum {
 	DEVICE_SECONDS = 60, /* between two saves, where a device computes: by default */
@@ -248,6 +250,16 @@ enum status pipeline_catch_up(const struct pruning *p, struct error *err)
 	return savepoint_sweep(p->savepoint, saved, err);
 }
 
+int64_t pipeline_disk_bytes(const struct model *model, const struct spec *spec, int64_t probed)
+{
+	const struct method *method = method_find(spec->method);
+	int64_t length = spec->calibration.sequence_length, hidden = model->config.hidden, layers = model->config.layers, bytes = 0;
+	int streams = !spec->calibration.n_sources ? 0 : method->dense_stream && method->dense_stream(spec) ? 2 : 1;
+	if (streams) bytes += streams * stream_file_bytes(spec->calibration.samples, length, hidden);
+	if (probed) bytes += stream_file_bytes(probed, length, hidden);
+	return bytes * (layers > 2 ? 2 : layers - 1); /* none behind the last block */
+}
+
 enum status pipeline_create(const struct pruning *p, struct block *block, struct pipeline *ret, struct error *err)
 {
 	const struct block_layout *layout = &block->layout;
@@ -259,8 +271,10 @@ enum status pipeline_create(const struct pruning *p, struct block *block, struct
 	for (int i = 0; i < layout->n_linears; i++)
 		if (layout->linears[i].rows * layout->linears[i].cols > largest)
 			largest = layout->linears[i].rows * layout->linears[i].cols;
-	ret->room = malloc((size_t)largest * dtype_size(block->file_type));
+	ret->room_bytes = largest * (int64_t)dtype_size(block->file_type);
+	ret->room = malloc((size_t)ret->room_bytes);
 	if (!ret->room) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
+	dry_host(p->backend, ret->room_bytes);
 	if (p->backend->unified) return STATUS_OK;
 	TRY(background_create(&ret->background, err));
 	return block_add_spare(block, err);
@@ -273,5 +287,6 @@ void pipeline_destroy(struct pipeline *pl)
 	for (int i = 0; i < pl->n_held; i++)
 		cJSON_Delete(pl->held[i].data);
 	free(pl->held);
+	if (pl->room) dry_host(pl->p->backend, -pl->room_bytes);
 	free(pl->room);
 }

@@ -59,7 +59,8 @@ struct outputs {
 struct pipeline {
 	const struct pruning *p;
 	struct block *block; /* the walk's */
-	void *room;          /* host room for the largest linear, in the file's type */
+	void *room;          /* host room for the largest linear, in the file's type: */
+	int64_t room_bytes;
 
 	/* NULL where the device's memory is the host's: there the processor has its hands full, and copies beside it hold up its threads
 	 * for longer than the disk does. */
@@ -85,6 +86,9 @@ enum status pipeline_catch_up(const struct pruning *, struct error *err);
 
 /* `block` is the walk's, and gets a spare where there is a background. On failure pipeline_destroy frees what there is. */
 enum status pipeline_create(const struct pruning *, struct block *block, struct pipeline *ret, struct error *err);
+
+/* Bytes of files that a job's savepoints take at most: while one is written, the one before is there (2). `probed`: sequences of the probe. */
+int64_t pipeline_disk_bytes(const struct model *, const struct spec *, int64_t probed);
 
 /* Waits for what runs, and drops a block that is not committed. */
 void pipeline_destroy(struct pipeline *);

@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "engine/compute/dry.h"
+
 static void be_silent(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
 {
 	(void)context;
@@ -21,51 +23,85 @@ static enum status tell_nobody(void *context, const struct event *event, struct 
 	return STATUS_OK;
 }
 
-/* A dry run with so much memory and, at most, so many streams on the device. */
-static enum status attempt(const struct pruning *pruning, size_t capacity, int device_streams, struct rehearsal *ret,
-			   struct error *err)
+const struct engine_sink rehearsal_sink = {.event = tell_nobody, .progress = be_silent};
+
+/* What is rehearsed. */
+struct piece {
+	const struct pruning *pruning;
+	enum status (*evaluate)(void *context, struct backend *, struct error *err); /* NULL: the pruning alone */
+	void *context;
+};
+
+static enum status play(const struct piece *piece, const struct pruning *dry, int *ret_device_streams, struct error *err)
 {
-	static const struct engine_sink silent = {.event = tell_nobody, .progress = be_silent};
-	struct progress progress = {.sink = &silent};
+	bool prunes = dry->job->spec->method != METHOD_NONE;
+	if (piece->evaluate) TRY(piece->evaluate(piece->context, dry->backend, err));
+	if (prunes) TRY(prune_rehearse(dry, ret_device_streams, err));
+	return prunes && piece->evaluate ? piece->evaluate(piece->context, dry->backend, err) : STATUS_OK;
+}
+
+/* A dry run with so much memory and, at most, so many streams on the device. */
+static enum status attempt(const struct piece *piece, size_t capacity, int device_streams, struct rehearsal *ret, struct error *err)
+{
+	struct progress progress = {.sink = &rehearsal_sink};
 	struct savepoint nothing = {0};
-	struct pruning dry = *pruning;
-	enum status status = pruning->backend->ops->dry(pruning->backend, capacity, &dry.backend);
+	struct pruning dry = *piece->pruning;
+	struct backend *backend = dry.backend;
+	enum status status = backend->ops->dry(backend, capacity, &dry.backend);
 	if (status != STATUS_OK) {
-		*err = pruning->backend->error;
+		*err = backend->error;
 		return status;
 	}
-	dry.sink = &silent;
+	dry.sink = &rehearsal_sink;
 	dry.progress = &progress;
 	dry.savepoint = &nothing;
 	dry.device_streams = device_streams;
-	status = prune_rehearse(&dry, &ret->device_streams, err);
+	status = play(piece, &dry, &ret->device_streams, err);
 	ret->peak = dry.backend->memory.most;
 	ret->host = dry.backend->host.most;
+	ret->process = dry.backend->dry->most;
 	backend_destroy(dry.backend);
 	return status;
 }
 
-enum status rehearse_pruning(const struct pruning *pruning, struct rehearsal *ret, struct error *err)
+static enum status rehearse(const struct piece *piece, size_t available, struct rehearsal *ret, struct error *err)
 {
-	struct backend *backend = pruning->backend;
+	*ret = (struct rehearsal){0};
+	/* What was handed out before and is handed out again may be an eighth larger than asked for; not all of it is. */
+	size_t capacity = available - available / 32;
+	for (int streams = piece->pruning->device_streams; streams >= 0; streams--) {
+		enum status status = attempt(piece, capacity, streams, ret, err);
+		ret->fits = status == STATUS_OK;
+		if (status != STATUS_NO_MEMORY) return status;
+	}
+	return attempt(piece, SIZE_MAX, 0, ret, err);
+}
+
+enum status rehearsal_available(struct backend *backend, size_t *ret, struct error *err)
+{
 	size_t free_bytes, total;
 	enum status status = backend->ops->memory(backend, &free_bytes, &total);
 	if (status != STATUS_OK) {
 		*err = backend->error;
 		return status;
 	}
-	*ret = (struct rehearsal){.available = free_bytes + backend->memory.now};
-	/* What was handed out before and is handed out again may be an eighth larger than asked for; not all of it is. */
-	size_t capacity = ret->available - ret->available / 32;
-	for (int streams = 2; streams >= 0; streams--) {
-		status = attempt(pruning, capacity, streams, ret, err);
-		ret->fits = status == STATUS_OK;
-		if (status != STATUS_NO_MEMORY) return status;
-	}
-	return attempt(pruning, SIZE_MAX, 0, ret, err);
+	*ret = free_bytes + backend->memory.now;
+	return STATUS_OK;
 }
 
-enum status rehearse_largest(const struct pruning *pruning, struct rehearsal *ret, struct error *err)
+enum status rehearse_pruning(const struct pruning *pruning, size_t available, struct rehearsal *ret, struct error *err)
+{
+	return rehearse(&(struct piece){.pruning = pruning}, available, ret, err);
+}
+
+enum status rehearse_job(const struct pruning *pruning, size_t available,
+			 enum status (*evaluate)(void *context, struct backend *, struct error *err), void *context,
+			 struct rehearsal *ret, struct error *err)
+{
+	return rehearse(&(struct piece){pruning, evaluate, context}, available, ret, err);
+}
+
+enum status rehearse_largest(const struct pruning *pruning, size_t available, struct rehearsal *ret, struct error *err)
 {
 	const struct spec *spec = pruning->job->spec;
 	bool probed = spec->calibration.n_sources && spec->probe_every != PROBE_NEVER;
@@ -76,7 +112,7 @@ enum status rehearse_largest(const struct pruning *pruning, struct rehearsal *re
 	if (!tokens.ids) return error_set(err, STATUS_NO_MEMORY, "no memory for the tokens of a probe");
 	largest.probe = &tokens;
 	largest.plan = &plan;
-	enum status status = rehearse_pruning(&largest, ret, err);
+	enum status status = rehearse_pruning(&largest, available, ret, err);
 	free(tokens.ids);
 	return status;
 }

@@ -276,13 +276,18 @@ static enum status load_all(struct stream *stream, const struct file *file, stru
 	return status;
 }
 
+int64_t stream_file_bytes(int64_t sequences, int64_t tokens, int64_t hidden)
+{
+	return HEADER_BYTES + sequences * tokens * hidden * (int64_t)sizeof(float);
+}
+
 enum status stream_save(const struct stream *stream, const char *path, int threads, struct error *err)
 {
 	char temporary[4096], header[HEADER_BYTES];
 	struct file file;
 	if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
 		return error_set(err, STATUS_INVALID, "path too long: %s", path);
-	int64_t bytes = HEADER_BYTES + stream->sequences * (int64_t)sequence_bytes(stream);
+	int64_t bytes = stream_file_bytes(stream->sequences, stream->tokens, stream->hidden);
 	TRY(file_create(temporary, bytes, &file, err));
 	fill_header(stream, header);
 	enum status status = file_write(&file, header, sizeof header, 0, err);

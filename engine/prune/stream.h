@@ -32,6 +32,9 @@ enum status stream_gather(struct stream *, const int64_t *sequences, int64_t cou
 /* Stores a device tensor, one from stream_batch or another, as sequences first …. Fills backend->error. */
 enum status stream_store(struct stream *, int64_t first, int64_t count, struct tensor values);
 
+/* How large a stream's file is. */
+int64_t stream_file_bytes(int64_t sequences, int64_t tokens, int64_t hidden);
+
 /* Writes the whole stream to a file durably (under a temporary name, fsync, rename), by `threads` threads, and reads it back; the sizes must
  * agree. Saving may go on beside operations that do not write to the stream; those that wrote to it must have been waited for. It uses the
  * backend's side_download. */

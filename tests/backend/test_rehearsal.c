@@ -186,13 +186,30 @@ static size_t rehearsed(struct subject *t)
 					.plan = &plan,
 					.device_streams = 2};
 	size_t before = t->backend->memory.now;
-	SUCCEEDS(rehearse_pruning(&pruning, &need, &s->err));
+	size_t available;
+	SUCCEEDS(rehearsal_available(t->backend, &available, &s->err));
+	SUCCEEDS(rehearse_pruning(&pruning, available, &need, &s->err));
 	assert_true(need.fits);
 	assert_int_equal(need.device_streams, 2);
 	assert_int_equal(t->backend->memory.now, before); /* the real device has not noticed */
 	free(plan.due);
 	model_close(&model);
 	return need.peak;
+}
+
+/* The same of the whole job, by a dry backend alone. */
+static size_t estimated(struct subject *t)
+{
+	struct scratch *s = t->s;
+	const struct engine_job job = job_of(t);
+	struct backend *dry;
+	struct engine_need need;
+	SUCCEEDS(t->backend->ops->dry(t->backend, SIZE_MAX, &dry));
+	SUCCEEDS(engine_estimate(&job, dry, SIZE_MAX, &need, &s->err));
+	assert_true(need.device_fits);
+	assert_true(t->backend->unified ? need.process > need.device : need.process > 0);
+	backend_destroy(dry);
+	return need.device;
 }
 
 static size_t really_taken(struct subject *t)
@@ -214,6 +231,17 @@ static void expect_the_same(struct scratch *s, const char *what, bool exactly, c
 	print_message("%s: %zu bytes predicted, %zu taken\n", what, predicted, taken);
 	if (exactly ? predicted != taken : predicted < taken)
 		fail_msg("%s: %zu bytes predicted, %zu taken by %s", what, predicted, taken, text);
+	close_subject(&t);
+}
+
+static void expect_estimate(struct scratch *s, bool exactly, const char *text)
+{
+	struct subject t;
+	open_subject(&t, s, text);
+	size_t predicted = estimated(&t), taken = really_taken(&t);
+	print_message("%zu bytes estimated, %zu taken by %s\n", predicted, taken, text);
+	if (exactly ? predicted != taken : predicted < taken)
+		fail_msg("%zu bytes estimated, %zu taken by %s", predicted, taken, text);
 	close_subject(&t);
 }
 
@@ -284,6 +312,34 @@ static void test_families(void **state)
 	check_family(*state, &families[8], "bf16");
 }
 
+/* Evaluation takes memory too, before and behind the pruning, or alone; and what is pruned may be probed. */
+static void test_whole_jobs(void **state)
+{
+	static const char *const jobs[] = {
+		"\"method\":\"none\"",
+		"\"method\":\"magnitude\",\"sparsity\":0.5",
+		"\"method\":\"wanda\",\"sparsity\":0.5,\"progress\":{\"perplexity_every\":1}",
+		"\"method\":\"besa\",\"sparsity\":0.5,\"besa\":{\"candidates\":11}",
+	};
+	struct scratch *s = *state;
+	make_directories(s);
+	copy_file(s, "tests/data/families/llama/model.safetensors", "models/m/model.safetensors", NULL, NULL);
+	copy_file(s, "tests/data/families/llama/llama3-classic.json", "models/m/config.json", NULL, NULL);
+	for (size_t i = 0; i < 2 * COUNT(jobs); i++) {
+		char text[800], calibration[120] = "";
+		if (i / 2 > 1)
+			snprintf(calibration, sizeof calibration,
+				 ",\"calibration\":{\"path\":\"ids.safetensors\",\"samples\":%d,\"sequence_length\":%d}", samples(),
+				 tokens());
+		snprintf(text, sizeof text,
+			 "{\"model\":\"m\",\"output\":\"o\",\"precision\":\"%s\",%s%s,\"evaluation\":{\"perplexity\":[{\"name\":"
+			 "\"e\","
+			 "\"path\":\"ids.safetensors\",\"sequence_length\":%d}]}}",
+			 i % 2 ? "bf16" : "f32", jobs[i / 2], calibration, tokens());
+		expect_estimate(s, true, text);
+	}
+}
+
 /* Every token goes to every expert: that is what a dry run assumes. */
 static void test_worst_of_experts(void **state)
 {
@@ -297,6 +353,7 @@ static void test_worst_of_experts(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_families), SCRATCH_TEST(test_worst_of_experts)};
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_families), SCRATCH_TEST(test_whole_jobs),
+					   SCRATCH_TEST(test_worst_of_experts)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

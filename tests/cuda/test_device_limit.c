@@ -62,7 +62,7 @@ static void test_streams_leave(void **state)
 	const struct engine_job job = {.spec = &spec, .stop = &running};
 	struct error err;
 	struct model model;
-	struct pruning pruning = {.job = &job, .model = &model, .compute_type = DTYPE_BF16};
+	struct pruning pruning = {.job = &job, .model = &model, .compute_type = DTYPE_BF16, .device_streams = 2};
 	int last = 2;
 	bool seen[3] = {false}, refused = false;
 	(void)state;
@@ -70,8 +70,10 @@ static void test_streams_leave(void **state)
 	for (size_t limit = (size_t)1 << 30; limit > WORKSPACE_BYTES + ((size_t)4 << 20); limit -= (size_t)10 << 20) {
 		struct rehearsal need;
 		assert_int_equal(backend_cuda_create(limit, &pruning.backend, &err), STATUS_OK);
-		if (rehearse_largest(&pruning, &need, &err) != STATUS_OK) fail_msg("%zu bytes: %s", limit, err.message);
-		assert_int_equal(need.available, limit);
+		size_t available;
+		assert_int_equal(rehearsal_available(pruning.backend, &available, &err), STATUS_OK);
+		if (rehearse_largest(&pruning, available, &need, &err) != STATUS_OK) fail_msg("%zu bytes: %s", limit, err.message);
+		assert_int_equal(available, limit);
 		assert_true(need.device_streams <= last && (need.fits || need.device_streams == 0));
 		assert_true(need.fits ? need.peak <= limit && !refused : need.peak > limit - limit / 16);
 		assert_int_equal(need.host, (size_t)(2 - need.device_streams) * 512 * 256 * (size_t)model.config.hidden * 4);

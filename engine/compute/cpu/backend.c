@@ -31,7 +31,7 @@ static size_t rounded(size_t bytes)
 static enum status cpu_alloc(struct backend *backend, size_t bytes, void **ret)
 {
 	char *memory = bytes > SIZE_MAX - 2 * ALIGNMENT ? NULL
-		       : backend->dry                   ? dry_take(backend->dry, rounded(bytes))
+		       : backend->dry                   ? dry_take(backend->dry, rounded(bytes), true)
 							: allocate(ALIGNMENT + bytes);
 	if (!memory) return error_set(&backend->error, STATUS_NO_MEMORY, "alloc: no memory for %zu bytes", bytes);
 	if (!backend->dry) {
@@ -168,7 +168,6 @@ static enum status cpu_dry(struct backend *backend, size_t capacity, struct back
 	cpu->base.memory = cpu->base.host = (struct memory_count){0, 0};
 	cpu->base.dry = dry;
 	dry_operations(&cpu->base.unchecked);
-	cpu->base.unchecked.dry = NULL;
 	backend_check_operations(&cpu->base);
 	*ret = &cpu->base;
 	return STATUS_OK;
