@@ -32,6 +32,11 @@ struct api_hooks {
 	 * failure, which is not the client's. */
 	enum status (*prepare)(void *context, const cJSON *spec, const char *id, struct api_submission *ret, struct error *err);
 
+	/* What a job of such a spec would take, an object of the contract. `id` is no job's. Fails as `prepare`, and with STATUS_CANCELLED when
+	 * besad stops. */
+	enum status (*estimate)(void *context, const cJSON *spec, const char *id, cJSON **ret, cJSON **ret_errors,
+				struct error *err);
+
 	/* STATUS_EXISTS when a job that is to be queued again can no longer have its output. */
 	enum status (*prepare_retry)(void *context, const struct job *job, struct error *err);
 

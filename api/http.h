@@ -69,6 +69,9 @@ void problem_add(cJSON *errors, const char *kind, const char *name, const char *
 /* A failure that is not the client's: 500, 503 for a full disk or lack of memory, 404 for STATUS_NOT_FOUND. */
 void problem_failure(struct response *, const struct error *err);
 
+/* A spec that is not accepted: 422 with `errors`, which it takes, for STATUS_INVALID; 409 for STATUS_EXISTS; else a failure. */
+void problem_spec(struct response *, const struct error *err, cJSON *errors);
+
 /* ---- headers.c ---------------------------------------------------------------------------------------------------------- */
 
 /* How much a client that sent `accept` (or NULL) wants `type`: 0 (not at all) to 1000 (RFC 9110, 12.5.1). */
@@ -93,6 +96,7 @@ struct route {
 	bool open;             /* needs no token */
 	bool slow;             /* writes or reads files: not on the thread that serves every connection */
 	bool scans;            /* looks through directories: on a thread of its own, so that nothing else waits for it */
+	bool works;            /* reads or computes for a while: likewise, on another one */
 	bool body;             /* takes a JSON body */
 	const char *types[3];  /* what it can answer with, NULL-terminated */
 	const char *params[4]; /* query parameters, NULL-terminated */
@@ -108,6 +112,7 @@ void router_run(struct request *, struct response *);
 /* ---- handlers ------------------------------------------------------------------------------------------------------------ */
 
 handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_retry, jobs_delete; /* jobs.c */
+handler_fn estimate_make;                                                           /* estimate.c */
 handler_fn events_list;                                                             /* events.c */
 handler_fn report_show, models_list, data_list, info_show, metrics_show, health_live, health_ready;
 
@@ -122,6 +127,9 @@ void time_format(int64_t milliseconds, char ret[32]);
 
 cJSON *job_json(const struct job *);
 cJSON *event_json(const struct stored_event *);
+
+/* The body as JSON, freed with cJSON_Delete. False where it is none: the response says so. */
+bool body_parse(const struct request *, cJSON **ret, struct response *);
 
 /* Query parameters, after router_check has refused unknown and doubled ones. */
 const char *query_value(const struct request *, const char *key);

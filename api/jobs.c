@@ -105,19 +105,11 @@ static void prepare_and_insert(const struct request *request, const cJSON *spec,
 	struct error err;
 	char id[JOB_ID_BYTES];
 	db_new_id(config->db, id);
-	switch (config->hooks.prepare(config->hooks.context, spec, id, &prepared, &err)) {
-	case STATUS_OK:
-		insert(request, canonical, id, &prepared, response);
-		break;
-	case STATUS_INVALID:
-		problem_fields(response, 422, "invalid-spec", err.message, prepared.errors);
+	if (config->hooks.prepare(config->hooks.context, spec, id, &prepared, &err)) {
+		problem_spec(response, &err, prepared.errors);
 		prepared.errors = NULL;
-		break;
-	case STATUS_EXISTS:
-		problem(response, 409, "output-exists", "%s", err.message);
-		break;
-	default:
-		problem_failure(response, &err);
+	} else {
+		insert(request, canonical, id, &prepared, response);
 	}
 	api_submission_clear(&prepared);
 }
@@ -129,13 +121,7 @@ void jobs_submit(const struct request *request, struct response *response)
 	struct job job = {0};
 	enum insert_outcome outcome = INSERT_NEW;
 	if (!check_key(request->idempotency_key, response)) return;
-	const char *body = request->body.data ? request->body.data : "";
-	enum status status = json_parse(body, request->body.size, "the body", &spec, &err);
-	if (status == STATUS_INVALID)
-		problem(response, 400, "malformed-json", "%s", err.message);
-	else if (status)
-		problem_failure(response, &err);
-	if (status) return;
+	if (!body_parse(request, &spec, response)) return;
 	char *canonical = cJSON_PrintUnformatted(spec);
 	if (!canonical) {
 		error_set(&err, STATUS_NO_MEMORY, "no memory for the request");

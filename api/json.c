@@ -1,4 +1,4 @@
-/* Rows as the contract's JSON, and query parameters as values. */
+/* Rows as the contract's JSON; query parameters and bodies as values. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "api/http.h"
+#include "base/json.h"
 
 void time_format(int64_t milliseconds, char ret[32])
 {
@@ -110,4 +111,18 @@ void query_number(const struct request *request, const char *key, int64_t low, i
 		*ret = value;
 	else
 		problem_add(errors, "parameter", key, "must be a whole number from %" PRId64 " to %" PRId64, low, high);
+}
+
+/* ---- the body ------------------------------------------------------------------------------------------------------------ */
+
+bool body_parse(const struct request *request, cJSON **ret, struct response *response)
+{
+	struct error err;
+	const char *body = request->body.data ? request->body.data : "";
+	enum status status = json_parse(body, request->body.size, "the body", ret, &err);
+	if (status == STATUS_INVALID)
+		problem(response, 400, "malformed-json", "%s", err.message);
+	else if (status)
+		problem_failure(response, &err);
+	return status == STATUS_OK;
 }

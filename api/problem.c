@@ -54,6 +54,19 @@ void problem_add(cJSON *errors, const char *kind, const char *name, const char *
 	free(text);
 }
 
+void problem_spec(struct response *response, const struct error *err, cJSON *errors)
+{
+	if (err->status == STATUS_INVALID) {
+		problem_fields(response, 422, "invalid-spec", err->message, errors);
+		return;
+	}
+	cJSON_Delete(errors);
+	if (err->status == STATUS_EXISTS)
+		problem(response, 409, "output-exists", "%s", err->message);
+	else
+		problem_failure(response, err);
+}
+
 void problem_failure(struct response *response, const struct error *err)
 {
 	switch (err->status) {

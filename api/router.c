@@ -19,6 +19,7 @@ static const struct route routes[] = {
 	{"GET", "/v1/data", data_list, .scans = true, .types = {JSON}},
 	{"GET", "/v1/jobs", jobs_list, .types = {JSON}, .params = {"state", "limit", "after"}},
 	{"POST", "/v1/jobs", jobs_submit, .slow = true, .body = true, .types = {JSON}},
+	{"POST", "/v1/estimate", estimate_make, .works = true, .body = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}", jobs_show, .types = {JSON}},
 	{"DELETE", "/v1/jobs/{id}", jobs_delete, .slow = true, .types = {JSON}},
 	{"POST", "/v1/jobs/{id}/cancel", jobs_cancel, .slow = true, .types = {JSON}},

@@ -29,7 +29,8 @@ struct api {
 	struct api_config config;
 	struct hub *hub;
 	struct peers *peers;
-	struct executor *executor, *scanner; /* of requests that write or read a file, and of those that look through directories */
+	/* Of requests that write or read a file, of those that look through directories, and of those that take their time. */
+	struct executor *executor, *scanner, *plodder;
 	struct MHD_Daemon *daemons[MAX_SOCKETS];
 	int sockets[MAX_SOCKETS];
 	size_t n;
@@ -243,19 +244,24 @@ static void run_slowly(struct task *task)
 	MHD_resume_connection(exchange->connection);
 }
 
+static struct executor *executor_of(const struct api *api, const struct route *route)
+{
+	return route->scans ? api->scanner : route->works ? api->plodder : api->executor;
+}
+
 static enum MHD_Result run(struct exchange *exchange)
 {
 	if (exchange->refused) return answer(exchange);
 	exchange->phase = RUNNING;
 	const struct route *route = exchange->request.route;
-	if (!route->slow && !route->scans) {
+	if (!route->slow && !route->scans && !route->works) {
 		router_run(&exchange->request, &exchange->response);
 		return answer(exchange);
 	}
 	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), 0);
 	exchange->task.run = run_slowly;
 	MHD_suspend_connection(exchange->connection);
-	if (executor_push(route->scans ? exchange->api->scanner : exchange->api->executor, &exchange->task)) return MHD_YES;
+	if (executor_push(executor_of(exchange->api, route), &exchange->task)) return MHD_YES;
 	problem(&exchange->response, 503, "stopping", "besad is stopping");
 	response_header(&exchange->response, "Retry-After", "5");
 	MHD_resume_connection(exchange->connection);
@@ -342,6 +348,7 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	if (!status) status = peers_create(&api->peers, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->executor, err);
 	if (!status) status = executor_create(1, &api->scanner, err);
+	if (!status) status = executor_create(1, &api->plodder, err);
 	if (!status) db_set_listener(config->db, hub_notify, api->hub);
 	for (size_t i = 0; i < n && !status; i++) {
 		api->daemons[i] = listen_on(api, sockets[i], (unsigned)n);
@@ -374,6 +381,7 @@ void api_stop(struct api *api)
 		if (api->daemons[i]) MHD_quiesce_daemon(api->daemons[i]);
 	if (api->executor) executor_stop(api->executor);
 	if (api->scanner) executor_stop(api->scanner);
+	if (api->plodder) executor_stop(api->plodder);
 	if (api->hub) hub_stop(api->hub);
 	wait_until_idle(api);
 	for (size_t i = 0; i < api->n; i++) {
@@ -382,6 +390,7 @@ void api_stop(struct api *api)
 	}
 	executor_free(api->executor);
 	executor_free(api->scanner);
+	executor_free(api->plodder);
 	peers_free(api->peers);
 	hub_free(api->hub);
 	pthread_cond_destroy(&api->idle);

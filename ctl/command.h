@@ -20,6 +20,9 @@ void print_json(const cJSON *);
 /* A job as lines of "name  value". */
 void print_job(const cJSON *job);
 
+/* What a job would take. */
+void print_estimate(const cJSON *estimate);
+
 /* How a finished job came out: its output, sparsity, perplexities and time, or its error. */
 void print_result(const cJSON *job);
 

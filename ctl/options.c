@@ -40,6 +40,7 @@ static const struct {
 	{OPTION_EVAL, 'e', "eval", "[NAME=]FILE", COMMAND_SUBMIT, "measure perplexity on it; may be repeated"},
 	{OPTION_SET, 0, "set", "KEY=VALUE", COMMAND_SUBMIT, "any other field: --set besa.epochs=2, evaluation.perplexity.0.path=F"},
 	{OPTION_DRY_RUN, 0, "dry-run", NULL, COMMAND_SUBMIT, "print the job file that would be sent"},
+	{OPTION_ESTIMATE, 0, "estimate", NULL, COMMAND_SUBMIT, "say what the job would take: memory, disk, time; queue nothing"},
 	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT,
 	 "sent twice, queues one job; {date} is today in UTC"},
 	{OPTION_WATCH, 'w', "watch", NULL, COMMAND_SUBMIT, "then follow the job"},
@@ -92,6 +93,8 @@ static bool take(struct options *options, size_t index, const char *value)
 		return options->version = true;
 	case OPTION_DRY_RUN:
 		return options->dry_run = true;
+	case OPTION_ESTIMATE:
+		return options->estimate = true;
 	case OPTION_IDEMPOTENCY_KEY:
 		options->idempotency_key = value;
 		return true;
@@ -170,6 +173,8 @@ enum exit_code options_parse(int argc, char **argv, struct options *ret)
 		if (given[i] && !(table[i].commands & options.command))
 			code = usage_error("%s takes no --%s", options.args[-1], table[i].name);
 	if (code == EXIT_OK && options.watch && options.wait) code = usage_error("--watch waits already: leave out --wait", "", "");
+	if (code == EXIT_OK && options.estimate && (options.watch || options.wait || options.dry_run))
+		code = usage_error("--estimate queues no job: leave out --watch, --wait and --dry-run", "", "");
 	*ret = options;
 	return code;
 }

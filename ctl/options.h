@@ -27,6 +27,7 @@ enum option_code {
 	OPTION_EVAL,
 	OPTION_SET, /* to here */
 	OPTION_DRY_RUN,
+	OPTION_ESTIMATE,
 	OPTION_IDEMPOTENCY_KEY,
 	OPTION_WATCH,
 	OPTION_WAIT,
@@ -65,7 +66,7 @@ struct options {
 	struct setting settings[MAX_SETTINGS];
 	int n_settings;
 	const char *idempotency_key;
-	bool dry_run, watch, wait;
+	bool dry_run, estimate, watch, wait;
 
 	double reconnect_seconds;
 	const char *state; /* list */

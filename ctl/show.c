@@ -162,3 +162,63 @@ void print_job(const cJSON *job)
 	table_print(&spec, stdout);
 	table_free(&spec);
 }
+
+/* ---- estimate ------------------------------------------------------------------------------------------------------------ */
+
+/* "81.6 MB of 23.4 GB"; what does not fit is said. */
+static void need_row(struct table *table, const char *name, const cJSON *part, const char *bytes, const char *room)
+{
+	char need[TEXT_ROOM], there[TEXT_ROOM];
+	bool short_of = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(part, "fits"));
+	table_add(table, name);
+	table_add_format(table, "%s of %s%s", format_bytes(number_member(part, bytes), need),
+			 format_bytes(number_member(part, room), there), short_of ? ": too little" : "");
+	table_end_row(table);
+}
+
+static const char *plural(double n)
+{
+	return n == 1 ? "" : "s";
+}
+
+static void seconds_rows(struct table *table, const cJSON *seconds)
+{
+	char text[TEXT_ROOM];
+	const cJSON *pruning = cJSON_GetObjectItemCaseSensitive(seconds, "pruning"),
+		    *rest = cJSON_GetObjectItemCaseSensitive(seconds, "rest");
+	double blocks = number_member(pruning, "measured_blocks"), jobs = number_member(pruning, "measured_jobs");
+	table_add(table, "total time");
+	table_add(table, isfinite(number_member(seconds, "total")) ? format_seconds(number_member(seconds, "total"), text)
+								   : "not known: nothing like it has run on this device");
+	table_end_row(table);
+	if (isfinite(blocks)) {
+		table_add(table, "pruning time");
+		table_add_format(table, "%s, by %.0f block%s of %.0f %s job%s",
+				 format_seconds(number_member(pruning, "seconds"), text), blocks, plural(blocks), jobs,
+				 cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(pruning, "scaled")) ? "other" : "such",
+				 plural(jobs));
+		table_end_row(table);
+	}
+	jobs = number_member(rest, "measured_jobs");
+	if (!isfinite(jobs)) return;
+	table_add(table, "all else");
+	table_add_format(table, "%s, by %.0f such job%s", format_seconds(number_member(rest, "seconds"), text), jobs, plural(jobs));
+	table_end_row(table);
+}
+
+void print_estimate(const cJSON *estimate)
+{
+	struct table table = {.align = "l"};
+	const cJSON *memory = cJSON_GetObjectItemCaseSensitive(estimate, "memory"),
+		    *disk = cJSON_GetObjectItemCaseSensitive(estimate, "disk");
+	row(&table, "device", text_member(estimate, "device"));
+	row(&table, "precision", text_member(estimate, "precision"));
+	need_row(&table, "device memory", cJSON_GetObjectItemCaseSensitive(memory, "device"), "peak_bytes", "available_bytes");
+	need_row(&table, "process memory", cJSON_GetObjectItemCaseSensitive(memory, "process"), "peak_bytes", "available_bytes");
+	need_row(&table, "output", cJSON_GetObjectItemCaseSensitive(disk, "output"), "bytes", "free_bytes");
+	need_row(&table, "checkpoint", cJSON_GetObjectItemCaseSensitive(disk, "checkpoint"), "bytes", "free_bytes");
+	if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(disk, "fits"))) row(&table, "disk", "too little is free");
+	seconds_rows(&table, cJSON_GetObjectItemCaseSensitive(estimate, "seconds"));
+	table_print(&table, stdout);
+	table_free(&table);
+}

@@ -1,4 +1,4 @@
-/* submit: queues a job, and follows it, waits for it or tidies up after it if asked. */
+/* submit: queues a job, and follows it or waits for it if asked; or asks what it would take. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +88,25 @@ static enum exit_code submit(struct client *client, const struct options *option
 	return code == EXIT_OK && (options->watch || options->wait) ? follow(client, options, id) : code;
 }
 
+static enum exit_code estimate(struct client *client, const struct options *options, const cJSON *spec)
+{
+	cJSON *json;
+	char *body = cJSON_PrintUnformatted(spec);
+	if (!body) {
+		fprintf(stderr, "besactl: no memory\n");
+		return EXIT_USAGE;
+	}
+	enum exit_code code = client_do(client, &(struct call){.method = "POST", .path = "/v1/estimate", .body = body}, &json);
+	free(body);
+	if (code != EXIT_OK) return code;
+	if (options->json)
+		print_json(json);
+	else
+		print_estimate(json);
+	cJSON_Delete(json);
+	return EXIT_OK;
+}
+
 enum exit_code command_submit(struct client *client, const struct options *options)
 {
 	struct error err;
@@ -104,6 +123,8 @@ enum exit_code command_submit(struct client *client, const struct options *optio
 	enum exit_code code = EXIT_OK;
 	if (options->dry_run)
 		print_json(spec);
+	else if (options->estimate)
+		code = estimate(client, options, spec);
 	else
 		code = submit(client, options, spec);
 	cJSON_Delete(spec);

@@ -10,6 +10,7 @@
 #include "cuda/memory.h"
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <new>
 #include <stdlib.h>
@@ -34,7 +35,8 @@ struct cuda_part {
 };
 
 struct cuda_allocator {
-	size_t limit, held = 0, used = 0; /* bytes: of the device, and handed out */
+	size_t limit, used = 0;       /* bytes: what it may hold, and what is handed out */
+	std::atomic<size_t> held = 0; /* of the device; other threads may read it */
 	std::unordered_map<void *, cuda_part> live;
 	std::multimap<size_t, void *> idle;
 	bool recording = false;
@@ -259,7 +261,7 @@ static cudaError_t device_memory(const struct cuda *c, size_t *ret_free, size_t 
 {
 	if (!c->base.dry) return cudaMemGetInfo(ret_free, ret_total);
 	*ret_total = c->base.dry->capacity;
-	*ret_free = *ret_total - std::min(*ret_total, c->allocator->held);
+	*ret_free = *ret_total - std::min(*ret_total, c->allocator->held.load());
 	return cudaSuccess;
 }
 
@@ -504,6 +506,21 @@ static enum status memory(struct backend *backend, size_t *ret_free, size_t *ret
 	return STATUS_OK;
 }
 
+/* Of another thread: see side_failed. */
+static enum status room(struct backend *backend, size_t *ret, struct error *err)
+{
+	const struct cuda *c = (const struct cuda *)backend;
+	size_t free_bytes, total;
+	cudaError_t error = device_memory(c, &free_bytes, &total);
+	if (error != cudaSuccess) {
+		cuda_note_error(error);
+		return error_set(err, STATUS_BACKEND, "cuda room: %s (%s)", cudaGetErrorString(error), cudaGetErrorName(error));
+	}
+	*ret = free_bytes + c->allocator->held;
+	if (c->allocator->limit) *ret = std::min(*ret, c->allocator->limit);
+	return STATUS_OK;
+}
+
 void cuda_memory_operations(struct backend_ops *ops)
 {
 	ops->alloc = alloc;
@@ -520,4 +537,5 @@ void cuda_memory_operations(struct backend_ops *ops)
 	ops->zero = zero;
 	ops->sync = sync;
 	ops->memory = memory;
+	ops->room = room;
 }

@@ -20,6 +20,7 @@
 #include "base/place.h"
 #include "daemon/data.h"
 #include "daemon/device.h"
+#include "daemon/estimate.h"
 #include "daemon/gauge.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
@@ -39,6 +40,7 @@ struct daemon {
 	struct gauge *gauge;
 	struct notifier *notifier;
 	struct worker *worker;
+	struct estimator *estimator;
 	struct token *token;
 	_Atomic int64_t queue_limit;
 	struct catalog *models, *data;
@@ -83,19 +85,20 @@ static enum status fill_submission(const struct spec *spec, struct api_submissio
 	return STATUS_OK;
 }
 
-static enum status hook_prepare(void *context, const cJSON *json, const char *id, struct api_submission *ret, struct error *err)
+/* The spec of job `id`, which may be queued. STATUS_INVALID with *ret_errors. *ret is freed with spec_free. */
+static enum status check_spec(const struct options *options, const cJSON *json, const char *id, struct spec **ret,
+			      cJSON **ret_errors, struct error *err)
 {
-	const struct roots *roots = &((struct daemon *)context)->options->roots;
+	const struct roots *roots = &options->roots;
 	struct spec_problems problems = {0};
 	struct spec *spec;
-	const struct options *options = ((struct daemon *)context)->options;
 	enum status status = prepare_spec(json, roots, id, &spec, &problems, err);
 	if (!status) {
 		status = prepare_notify(spec, options->notify_hosts, options->n_notify_hosts, &problems, err);
 		if (status) spec_free(spec);
 	}
 	if (status == STATUS_INVALID) {
-		ret->errors = problem_list(&problems);
+		*ret_errors = problem_list(&problems);
 		int wrong = problems.count + problems.more;
 		error_set(err, STATUS_INVALID, "%d field%s of the spec %s wrong%s", wrong, wrong == 1 ? "" : "s",
 			  wrong == 1 ? "is" : "are", problems.more ? "; the first are listed" : "");
@@ -103,8 +106,33 @@ static enum status hook_prepare(void *context, const cJSON *json, const char *id
 	spec_problems_free(&problems);
 	TRY(status);
 	status = prepare_output(roots, spec->output, spec->overwrite, id, err);
-	if (!status) status = fill_submission(spec, ret, err);
+	if (status)
+		spec_free(spec);
+	else
+		*ret = spec;
+	return status;
+}
+
+static enum status hook_prepare(void *context, const cJSON *json, const char *id, struct api_submission *ret, struct error *err)
+{
+	struct spec *spec;
+	TRY(check_spec(((struct daemon *)context)->options, json, id, &spec, &ret->errors, err));
+	enum status status = fill_submission(spec, ret, err);
 	spec_free(spec);
+	return status;
+}
+
+static enum status hook_estimate(void *context, const cJSON *json, const char *id, cJSON **ret, cJSON **ret_errors,
+				 struct error *err)
+{
+	const struct daemon *daemon = context;
+	struct spec *spec;
+	cJSON *answer = NULL;
+	TRY(check_spec(daemon->options, json, id, &spec, ret_errors, err));
+	enum status status = estimator_run(daemon->estimator, spec, &answer, err);
+	if (!status) cJSON_AddItemToObject(answer, "spec", spec_to_json(spec));
+	spec_free(spec);
+	*ret = answer;
 	return status;
 }
 
@@ -251,8 +279,11 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 	enum status status = daemon->info && daemon->metrics && daemon->gauge
 				     ? worker_create(&config, backend, &daemon->worker, err)
 				     : error_set(err, STATUS_NO_MEMORY, "no memory for the worker");
-	if (status) backend_destroy(backend);
-	return status;
+	if (status) {
+		backend_destroy(backend);
+		return status;
+	}
+	return estimator_create(daemon->options, daemon->checkpoints, daemon->db, daemon->worker, backend, &daemon->estimator, err);
 }
 
 static enum status open_sockets(struct daemon *daemon, struct error *err)
@@ -277,6 +308,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 		.metrics = daemon->metrics,
 		.hooks = {.context = daemon,
 			  .prepare = hook_prepare,
+			  .estimate = hook_estimate,
 			  .prepare_retry = hook_prepare_retry,
 			  .queued = hook_queued,
 			  .cancelled = hook_cancelled,
@@ -415,12 +447,14 @@ static bool wait_for_end(struct daemon *daemon)
 static void stop(struct daemon *daemon)
 {
 	if (daemon->worker) worker_stop(daemon->worker); /* before the streams end, so that watchers hear of it */
+	estimator_stop(daemon->estimator);
 	api_stop(daemon->api);
 	token_free(daemon->token);
 	catalog_free(daemon->models);
 	catalog_free(daemon->data);
 	listen_close(&daemon->sockets);
 	notifier_stop(daemon->notifier);
+	estimator_free(daemon->estimator);
 	worker_free(daemon->worker);
 	gauge_free(daemon->gauge);
 	metrics_free(daemon->metrics);

@@ -31,6 +31,7 @@ struct worker {
 	struct worker_config config;
 	struct backend *backend;
 	pthread_t thread;
+	pthread_mutex_t device_lock; /* of the pointer `backend`, which the worker's thread changes and others follow */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool started, stopping, wanted;
@@ -168,7 +169,8 @@ static enum status run_attempt(struct worker *worker, const struct job *job, cha
 	cJSON_Delete(json);
 	cJSON_Delete(places);
 	TRY(status);
-	status = run_engine(worker, job, spec, ret_result, err);
+	status = db_job_set_device(worker->config.db, job->id, worker->backend->device, err);
+	if (!status) status = run_engine(worker, job, spec, ret_result, err);
 	spec_free(spec);
 	return status;
 }
@@ -254,15 +256,22 @@ static void decide_outcome(struct worker *worker, const struct job *job, enum st
 	}
 }
 
+static void replace_backend(struct worker *worker, struct backend *backend)
+{
+	pthread_mutex_lock(&worker->device_lock);
+	backend_destroy(worker->backend);
+	worker->backend = backend;
+	pthread_mutex_unlock(&worker->device_lock);
+}
+
 /* After a failure of the device its context may be unusable, so the next job gets a new one. */
 static void reset_backend(struct worker *worker)
 {
 	struct error err;
 	struct backend *fresh;
-	backend_destroy(worker->backend);
-	worker->backend = NULL;
+	replace_backend(worker, NULL);
 	if (device_open(worker->config.options, &fresh, &err) == STATUS_OK)
-		worker->backend = fresh;
+		replace_backend(worker, fresh);
 	else
 		log_error("the compute device cannot be opened again: %s", err.message);
 }
@@ -378,6 +387,7 @@ enum status worker_create(const struct worker_config *config, struct backend *ba
 	if (!worker) return error_set(err, STATUS_NO_MEMORY, "no memory for the worker");
 	worker->config = *config;
 	worker->backend = backend;
+	pthread_mutex_init(&worker->device_lock, NULL);
 	pthread_mutex_init(&worker->lock, NULL);
 	pthread_cond_init(&worker->changed, NULL);
 	*ret = worker;
@@ -436,6 +446,16 @@ const char *worker_device_lost(struct worker *worker)
 	return lost ? worker->lost : NULL;
 }
 
+bool worker_device_room(struct worker *worker, size_t *ret)
+{
+	struct error ignored; /* the worker meets it too */
+	pthread_mutex_lock(&worker->device_lock);
+	struct backend *backend = worker->backend;
+	bool known = backend && backend->ops->room && backend->ops->room(backend, ret, &ignored) == STATUS_OK;
+	pthread_mutex_unlock(&worker->device_lock);
+	return known;
+}
+
 unsigned long worker_pulse(struct worker *worker)
 {
 	pthread_mutex_lock(&worker->lock);
@@ -460,6 +480,7 @@ void worker_free(struct worker *worker)
 	if (!worker) return;
 	backend_destroy(worker->backend);
 	pthread_cond_destroy(&worker->changed);
+	pthread_mutex_destroy(&worker->device_lock);
 	pthread_mutex_destroy(&worker->lock);
 	free(worker);
 }

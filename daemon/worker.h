@@ -29,6 +29,10 @@ void worker_cancel(struct worker *, const char *job_id); /* stops that job if it
 void worker_tick(struct worker *);                       /* about once a second: deadlines */
 bool worker_is_ready(struct worker *);
 
+/* The bytes of the device's memory that a job can have when none runs. False where that is not known, and where the device has no memory of
+ * its own. */
+bool worker_device_room(struct worker *, size_t *ret);
+
 /* A number that changes as long as all is well: always while the worker is idle, else whenever the engine has got on. */
 unsigned long worker_pulse(struct worker *);
 

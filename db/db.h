@@ -124,6 +124,9 @@ enum status db_job_counts(struct db *, int64_t ret[JOB_STATES], struct error *er
  * there was one. */
 enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct error *err);
 
+/* The running attempt of the job computes on that device. */
+enum status db_job_set_device(struct db *, const char *id, const char *device, struct error *err);
+
 enum change_outcome {
 	CHANGE_DONE,
 	CHANGE_WRONG_STATE,
@@ -208,5 +211,25 @@ enum status db_event_list(struct db *, const char *id, int64_t after, int limit,
 enum status db_block_list(struct db *, const char *id, char ***ret, size_t *ret_count, struct error *err);
 enum status db_event_data(struct db *, const char *id, const char *type, char ***ret, size_t *ret_count, struct error *err);
 void text_list_free(char **texts, size_t count);
+
+/* ---- timings: how long what has run took ---------------------------------------------------------------------------------- */
+
+/* Of one job. */
+struct timing {
+	char *spec, *places, *result; /* as in struct job */
+	int attempt;
+	int64_t blocks;       /* that are finished */
+	double block_seconds; /* the mean of theirs */
+	char *block;          /* the data of the last of them, JSON; NULL for none */
+};
+
+struct timing_list {
+	struct timing *timings;
+	size_t count;
+};
+
+/* Those of the up to `limit` newest jobs that ran on that device alone, the newest first; freed with timing_list_clear. */
+enum status db_timings(struct db *, const char *device, int limit, struct timing_list *ret, struct error *err);
+void timing_list_clear(struct timing_list *);
 
 #endif

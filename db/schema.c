@@ -69,6 +69,9 @@ static const char *const migrations[] = {
 	"  BEGIN DELETE FROM notifications WHERE job_id = NEW.id; END;",
 	/* 3: where the names in a spec led when it was submitted; NULL for a job of an earlier version. */
 	"ALTER TABLE jobs ADD COLUMN places TEXT CHECK (places IS NULL OR json_valid(places));",
+	/* 4: what a job ran on, for how long the next one will take: '' for several devices, NULL for one of an earlier version. */
+	"ALTER TABLE jobs ADD COLUMN device TEXT;"
+	"CREATE INDEX jobs_by_device ON jobs (device, id) WHERE device IS NOT NULL;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

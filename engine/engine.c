@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,8 +105,7 @@ static enum status resolve_settings(struct run *run, struct error *err)
 	return STATUS_OK;
 }
 
-/* Token-blocks that pruning one block takes, as progress counts them. */
-static double block_work(const struct spec *spec)
+double engine_block_work(const struct spec *spec)
 {
 	if (!spec->calibration.n_sources) return prune_block_work(spec);
 	return (double)spec->calibration.samples * spec->calibration.sequence_length * prune_block_work(spec);
@@ -129,7 +129,7 @@ static enum status choose_probe(struct run *run, struct error *err)
 		from = &run->datasets[0];
 		run->probe_source = spec->perplexity[0].name;
 	}
-	TRY(probe_plan(&run->model.config, spec->probe_every, block_work(spec), from->count * from->length / length, length,
+	TRY(probe_plan(&run->model.config, spec->probe_every, engine_block_work(spec), from->count * from->length / length, length,
 		       run->backend->unified, &run->plan, err));
 	if (!run->plan.sequences) return STATUS_OK;
 	run->probe = (struct sequences){.count = run->plan.sequences, .length = length};
@@ -215,7 +215,7 @@ static void start_progress(struct run *run)
 		if (cJSON_GetObjectItemCaseSensitive(run->savepoint.dense_tasks, spec->tasks[i].name)) done += work;
 	}
 	if (prunes(run)) {
-		double block = block_work(spec);
+		double block = engine_block_work(spec);
 		pruning = block * layers;
 		done += block * savepoint_blocks(&run->savepoint);
 		evaluation *= 2;
@@ -434,7 +434,10 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 				.probe_source = run->probe_source,
 				.device = run->backend->device};
 	if (prunes(run)) {
+		/* What the C library keeps of one phase's memory would stand beside the next one's. */
+		malloc_trim(0);
 		TRY(prune_blocks(&pruning, &run->calibration, err));
+		malloc_trim(0);
 		progress_phase(&run->progress, "evaluating");
 		TRY(evaluate_pruned(run, err));
 		progress_phase(&run->progress, "writing");
@@ -580,7 +583,6 @@ static enum status estimate(struct run *run, size_t available, struct engine_nee
 				    .params_per_token = layout_params_per_token(&run->model.config)};
 	block_layout_release(&layout);
 	if (!prunes(run)) return STATUS_OK;
-	ret->block_work = block_work(run->spec);
 	ret->savepoint = pipeline_disk_bytes(&run->model, run->spec, run->plan.sequences);
 	return output_bytes(run, &ret->output, err);
 }

@@ -61,7 +61,6 @@ struct engine_need {
 	int64_t savepoint;                /* files in checkpoint_dir, the most at once */
 	int64_t blocks;                   /* of the model */
 	int64_t params, params_per_token; /* weights of a block's linears, and how many of them a token multiplies */
-	double block_work;                /* token-blocks that pruning one block takes; 0 without pruning */
 };
 
 /* Finds out what a job would take, without starting it: by dry runs of its evaluation and pruning, and by reading its evaluation data (whose
@@ -69,6 +68,9 @@ struct engine_need {
  * used. `backend` is dry, or is used by nobody else meanwhile; `available`: bytes of the device that the job can have, SIZE_MAX where that is
  * not known. */
 enum status engine_estimate(const struct engine_job *, struct backend *, size_t available, struct engine_need *ret, struct error *);
+
+/* Token-blocks that pruning one block takes, as progress counts them: how many times one token goes through the block. */
+double engine_block_work(const struct spec *);
 
 /* Removes what an abandoned job left: its work directory and the contents of its checkpoint directory. */
 enum status engine_discard(const struct engine_job *, struct error *);

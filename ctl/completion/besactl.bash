@@ -43,7 +43,7 @@ _besactl_field() { # the value of an option that sets a field; false where it is
 _besactl() {
 	local cur prev words cword command= word
 	local everywhere='--url --token-file --json --help --version'
-	local submit="$_besactl_fields --sequence-length --eval --set --dry-run --idempotency-key --watch --wait --reconnect"
+	local submit="$_besactl_fields --sequence-length --eval --set --dry-run --estimate --idempotency-key --watch --wait --reconnect"
 	_init_completion -n = 2>/dev/null || {
 		cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 		words=("${COMP_WORDS[@]}") cword=$COMP_CWORD

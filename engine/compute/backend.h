@@ -135,6 +135,10 @@ struct backend_ops {
 	enum status (*sync)(struct backend *);
 	enum status (*memory)(struct backend *, size_t *ret_free, size_t *ret_total); /* bytes the device has, and has left */
 
+	/* NULL where the device's memory is the host's. The bytes that a job of this backend can have when no other runs on it: what is free, and what
+	 * the backend has. Any thread may ask at any time while the backend is there. */
+	enum status (*room)(struct backend *, size_t *ret, struct error *err);
+
 	/* A dry backend (engine/compute/dry.h) of the same device, with `capacity` bytes of its memory, of which what the backend takes for
 	 * itself is in use. It is destroyed as any other, and makes further ones: as these ask nothing
 	 * of the device, one that is made while no other thread uses `backend` serves a thread of its own from then on. */

@@ -18,7 +18,8 @@ def component_bytes(output):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     mode = case.meta.generation.mode if case.meta else None
-    if case.operation.definition.raw.get("operationId") != "submitJob" or mode is None or not mode.is_positive:
+    takes_spec = case.operation.definition.raw.get("operationId") in ("submitJob", "estimateJob")
+    if not takes_spec or mode is None or not mode.is_positive:
         return
     if not isinstance(case.body, dict):
         return

@@ -8,7 +8,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import BESAD, PATIENCE, Daemon, write_calibration, write_model  # noqa: E402
+from support import BESAD, PATIENCE, Daemon, write_calibration, write_model, wait_for  # noqa: E402
 
 SAMPLES, FEW, TOKENS = 1536, 512, 64
 
@@ -56,6 +56,31 @@ class DeviceMemory(unittest.TestCase):
             with open(os.path.join(self.place.output, output, "model.safetensors"), "rb") as file:
                 models.append(file.read())
         self.assertEqual(models[0], models[1])
+
+    def test_estimate(self):
+        """What an estimate says of the device is what a job then finds, also beside one."""
+        daemon = Daemon("--backend", "cuda", "--device-memory", "66M")
+        self.addCleanup(daemon.remove)
+        write_model(os.path.join(daemon.models, "small"), 64, 32, 2, 1, 2, vocab=300, scale=0.1)
+        write_calibration(os.path.join(daemon.data, "tokens.safetensors"), FEW, TOKENS, vocab=300)
+        daemon.start()
+        spec = {"model": "small", "method": "wanda", "sparsity": 0.5,
+                "calibration": {"path": "tokens.safetensors", "samples": FEW, "sequence_length": TOKENS}}
+        device = daemon.request("POST", "/v1/estimate", spec).json["memory"]["device"]
+        self.assertIs(device["fits"], False)
+        self.assertEqual(device["available_bytes"], 66 << 20)
+        done = daemon.finish(daemon.submit(spec))
+        self.assertEqual(done["state"], "failed")
+        said = re.search(r"the job needs (\d+) MiB of device memory, and (\d+) MiB are free", done["error"]["message"])
+        self.assertEqual([int(n) for n in said.groups()], [(device["peak_bytes"] >> 20) + 1, device["available_bytes"] >> 20])
+        # It is the same while the device computes, and behind a job that has had some of it.
+        evaluation = {"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": TOKENS}]}
+        job = daemon.submit({"model": "small", "method": "none", "evaluation": evaluation})
+        wait_for("the start", lambda: daemon.job(job)["progress"]["phase"] == "evaluating dense" or daemon.job(job)["state"] != "queued")
+        self.assertEqual(daemon.request("POST", "/v1/estimate", spec).json["memory"]["device"], device)
+        self.assertIn(daemon.request("POST", f"/v1/jobs/{job}/cancel").status, (200, 409))
+        daemon.finish(job)
+        self.assertEqual(daemon.request("POST", "/v1/estimate", spec).json["memory"]["device"], device)
 
     def test_enough(self):
         done, events = self.run_job("magnitude", 140, method="magnitude")

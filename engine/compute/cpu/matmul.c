@@ -44,7 +44,7 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 	struct cpu_backend *cpu = cpu_of(backend);
 	int64_t inner = transpose_a ? a.rows : a.cols;
 	bool native = backend->native_bf16 && a.dtype == DTYPE_BF16 && c.dtype != DTYPE_F16;
-	if (!c.rows || !c.cols || (backend->dry && (native || !inner))) return STATUS_OK;
+	if (!c.rows || !c.cols || (backend->dry && !inner)) return STATUS_OK;
 	if (!inner) {
 		for (int64_t row = 0; row < c.rows && !accumulate; row++)
 			memset((char *)c.data + (size_t)(row * c.stride) * dtype_size(c.dtype), 0,

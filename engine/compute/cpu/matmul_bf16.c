@@ -5,6 +5,8 @@
 
 #include <oneapi/dnnl/dnnl.h>
 
+#include "engine/compute/dry.h"
+
 /* A model's step multiplies a few dozen shapes, with experts a few hundred, again and again; a primitive costs much more to make than to
  * run. */
 enum { MOST_PRIMITIVES = 512 };
@@ -16,7 +18,7 @@ struct matmul_shape {
 
 struct matmul_primitive {
 	struct matmul_shape shape;
-	dnnl_primitive_t primitive;
+	dnnl_primitive_t primitive; /* NULL in a dry run */
 	dnnl_memory_desc_t a, b, c;
 };
 
@@ -44,7 +46,7 @@ void cpu_matmul_release(struct cpu_backend *cpu)
 	struct matmul_cache *cache = cpu->matmuls;
 	if (!cache) return;
 	for (int i = 0; i < cache->count; i++)
-		dnnl_primitive_destroy(cache->primitives[i].primitive);
+		if (cache->primitives[i].primitive) dnnl_primitive_destroy(cache->primitives[i].primitive);
 	dnnl_stream_destroy(cache->stream);
 	dnnl_engine_destroy(cache->engine);
 	free(cache);
@@ -58,7 +60,10 @@ static dnnl_status_t describe(dnnl_memory_desc_t *ret, int64_t rows, int64_t col
 	return dnnl_memory_desc_init_by_strides(ret, 2, sizes, type, strides);
 }
 
-static dnnl_status_t primitive_create(struct matmul_cache *cache, const struct matmul_shape *shape, struct matmul_primitive *ret)
+/* Each primitive has memory of its own as long as it lives. A dry run makes none, but counts that: oneDNN asks for room for the whole product for
+ * each thread, and all of them together write it once. */
+static dnnl_status_t primitive_create(struct backend *backend, struct matmul_cache *cache, const struct matmul_shape *shape,
+				      struct matmul_primitive *ret)
 {
 	struct matmul_primitive made = {.shape = *shape};
 	dnnl_matmul_desc_t operation;
@@ -77,7 +82,13 @@ static dnnl_status_t primitive_create(struct matmul_cache *cache, const struct m
 		if (status == dnnl_success) status = dnnl_primitive_attr_set_post_ops(attributes, after);
 	}
 	if (status == dnnl_success) status = dnnl_primitive_desc_create(&description, &operation, attributes, cache->engine, NULL);
-	if (status == dnnl_success) status = dnnl_primitive_create(&made.primitive, description);
+	if (status == dnnl_success && backend->dry) {
+		int64_t bytes = 0;
+		status = dnnl_primitive_desc_query(description, dnnl_query_memory_consumption_s64, 0, &bytes);
+		dry_host(backend, bytes / backend->threads);
+	} else if (status == dnnl_success) {
+		status = dnnl_primitive_create(&made.primitive, description);
+	}
 	if (description) dnnl_primitive_desc_destroy(description);
 	if (after) dnnl_post_ops_destroy(after);
 	if (attributes) dnnl_primitive_attr_destroy(attributes);
@@ -86,7 +97,8 @@ static dnnl_status_t primitive_create(struct matmul_cache *cache, const struct m
 }
 
 /* The primitive for the shape, made if it is new; the oldest gives way when the cache is full. */
-static dnnl_status_t primitive_find(struct matmul_cache *cache, const struct matmul_shape *shape, struct matmul_primitive **ret)
+static dnnl_status_t primitive_find(struct backend *backend, struct matmul_cache *cache, const struct matmul_shape *shape,
+				    struct matmul_primitive **ret)
 {
 	for (int i = 0; i < cache->count; i++) {
 		if (!memcmp(&cache->primitives[i].shape, shape, sizeof *shape)) {
@@ -95,13 +107,13 @@ static dnnl_status_t primitive_find(struct matmul_cache *cache, const struct mat
 		}
 	}
 	struct matmul_primitive made;
-	dnnl_status_t status = primitive_create(cache, shape, &made);
+	dnnl_status_t status = primitive_create(backend, cache, shape, &made);
 	if (status != dnnl_success) return status;
 	struct matmul_primitive *slot = &cache->primitives[cache->next];
-	if (cache->count == MOST_PRIMITIVES)
-		dnnl_primitive_destroy(slot->primitive);
-	else
+	if (cache->count < MOST_PRIMITIVES)
 		cache->count++;
+	else if (slot->primitive)
+		dnnl_primitive_destroy(slot->primitive);
 	cache->next = (cache->next + 1) % MOST_PRIMITIVES;
 	*slot = made;
 	*ret = slot;
@@ -146,8 +158,8 @@ enum status cpu_matmul_bf16(struct cpu_backend *cpu, struct tensor c, struct ten
 	struct matmul_primitive *matmul;
 	int threads = omp_get_max_threads();
 	if (threads != backend->threads) omp_set_num_threads(backend->threads); /* a primitive is made for a number of threads */
-	dnnl_status_t status = primitive_find(cpu->matmuls, &shape, &matmul);
-	if (status == dnnl_success) status = execute(cpu->matmuls, matmul, a.data, b.data, c.data);
+	dnnl_status_t status = primitive_find(backend, cpu->matmuls, &shape, &matmul);
+	if (status == dnnl_success && !backend->dry) status = execute(cpu->matmuls, matmul, a.data, b.data, c.data);
 	if (threads != backend->threads) omp_set_num_threads(threads);
 	if (status == dnnl_success) return STATUS_OK;
 	return error_set(&backend->error, status == dnnl_out_of_memory ? STATUS_NO_MEMORY : STATUS_BACKEND,
