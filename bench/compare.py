@@ -4,6 +4,8 @@
     compare.py tiny      the bundled model, row-wise BESA, 128 x 256 tokens, 50 %, pruning only
     compare.py block     one random block: hidden 2048, intermediate 5632, 8 x 512 tokens
     compare.py memory    peak memory of a 4-block and a 16-block model of one width
+    compare.py estimate [--model DIR --calibration FILE]    what POST /v1/estimate says of memory against what jobs take, on a random
+                         block of that size and, where one is given, on a model
     compare.py model --model DIR --calibration FILE --evaluation FILE ...    any model, by every method: time, memory, perplexity
 
 --besa DIR is a checkout of the published code and --python an interpreter with torch and transformers (see published.py). Shows on
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 import random_models
 
@@ -177,12 +180,69 @@ def memory(args, directory):
     return result
 
 
+def ask_estimate(besad, directory, model, data, spec):
+    """What a daemon says that the job would take."""
+    with tempfile.TemporaryDirectory(dir=directory) as work:
+        port_file = os.path.join(work, "port")
+        os.mkdir(os.path.join(work, "output"))
+        daemon = subprocess.Popen([besad, "--listen", "127.0.0.1:0", "--port-file", port_file, "--state-dir", os.path.join(work, "state"),
+                                   "--model-root", os.path.dirname(model), *(o for d in data for o in ("--data-root", d)),
+                                   "--output-root", os.path.join(work, "output")], stderr=subprocess.DEVNULL)
+        try:
+            while not os.path.exists(port_file) or not os.path.getsize(port_file):
+                if daemon.poll() is not None:
+                    sys.exit("besad does not start")
+                time.sleep(0.02)
+            with open(port_file) as file:
+                request = urllib.request.Request(f"http://127.0.0.1:{int(file.read())}/v1/estimate", json.dumps(spec).encode(),
+                                                 {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request) as answer:
+                return json.load(answer)
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
+def estimate(args, directory):
+    """By few samples and windows: what a job takes grows with them by what is exactly known."""
+    block, tokens = os.path.join(directory, "block-2048"), os.path.join(directory, "tokens.safetensors")
+    in_child(random_models.write_model, block, 2048, 5632, 32, 4, 1)
+    in_child(random_models.write_calibration, tokens, 4, 256)
+    models = [(block, tokens, 256)]
+    if args.model:
+        models.append((args.model, args.calibration, args.length))
+    result = {}
+    for model, calibration, length in models:
+        evaluation = os.path.join(directory, f"windows-{length}.safetensors")
+        in_child(random_models.write_calibration, evaluation, 4, length)
+        for method in args.method:
+            for precision in args.precision:
+                for windows in ((), (evaluation,)):
+                    spec = {"model": os.path.basename(model), "method": method, "sparsity": 0.5, "precision": precision,
+                            "progress": {"perplexity_every": 0},
+                            "calibration": {"path": os.path.basename(calibration), "samples": 4, "sequence_length": length},
+                            "evaluation": {"perplexity": [{"name": os.path.basename(path), "path": os.path.basename(path),
+                                                           "sequence_length": length} for path in windows]}}
+                    said = ask_estimate(args.besad, directory, model, sorted({os.path.dirname(calibration), directory}), spec)
+                    report, peak = run_besad(args.besad, directory, model, calibration, 4, length, precision, method, windows)
+                    result["device"] = report["device"]
+                    memory = said["memory"]
+                    name = f"{os.path.basename(model)}, {method}, {precision}{', evaluated' if windows else ''}"
+                    result[name] = {"process_peak_bytes": peak, "estimated_bytes": memory["process"]["peak_bytes"],
+                                    "of_them_the_backend's": memory["device"]["peak_bytes"],
+                                    "estimate_over_peak": memory["process"]["peak_bytes"] / peak}
+                    progress.done(f"    {name}: {result[name]['estimate_over_peak']:.3f} of that was estimated")
+    return result
+
+
 def check(parser, args):
     """Whatever is missing is told before anything is measured."""
     needed = [args.besad] + ([args.rate] if args.what == "block" else [])
     for program in needed:
         if not os.access(program, os.X_OK):
             parser.error(f"there is no program {program}: `make bench` builds it")
+    if args.what == "estimate" and bool(args.model) != bool(args.calibration):
+        parser.error("`estimate` needs --model and --calibration, or neither")
     if args.what == "model":
         for option, paths in (("--model", [args.model]), ("--calibration", [args.calibration]), ("--evaluation", args.evaluation)):
             for path in paths or [None]:
@@ -199,7 +259,7 @@ def check(parser, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tiny", "block", "memory", "model"))
+    parser.add_argument("what", choices=("tiny", "block", "memory", "estimate", "model"))
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
     parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="the program, for `block`")
     parser.add_argument("--besa", help="checkout of the published code")
@@ -215,7 +275,7 @@ def main():
     args = parser.parse_args()
     check(parser, args)
     with tempfile.TemporaryDirectory() as directory:
-        result = {"tiny": tiny, "block": block, "memory": memory, "model": model}[args.what](args, directory)
+        result = {"tiny": tiny, "block": block, "memory": memory, "estimate": estimate, "model": model}[args.what](args, directory)
     command = "bench/compare.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/"))
     print(json.dumps({"what": args.what, "command": command, "cores": os.cpu_count(), "machine": platform.machine(), **result},
                      indent=1))

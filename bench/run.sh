@@ -3,6 +3,7 @@
 # BENCH names some of them. Take a calm machine: they measure time.
 #   tiny block    besad's speed on the bundled model, and on a block of a size in use; BESA=DIR PYTHON=PROGRAM: the published code's too
 #   memory        peak memory of 4 and of 16 blocks
+#   estimate      what POST /v1/estimate says of memory against what jobs take; MODEL=DIR CALIBRATION=FILE: of that model too
 #   ops           each operation of the CPU backend
 #   progress      what the perplexity after each block costs
 #   watchers      what 500 event streams cost
@@ -12,7 +13,7 @@ set -u
 cd "$(dirname "$0")/.."
 build=$1
 shift
-names=${*:-tiny block memory ops progress watchers${MODEL:+ model}}
+names=${*:-tiny block memory estimate ops progress watchers${MODEL:+ model}}
 failed=
 mkdir -p "$build/bench"
 
@@ -23,6 +24,10 @@ for name in $names; do
 			${BESA:+--besa "$BESA"} ${PYTHON:+--python "$PYTHON"}
 		;;
 	memory) set -- bench/compare.py --besad "$build/besad" memory ;;
+	estimate)
+		set -- bench/compare.py --besad "$build/besad" --precision f32 bf16 --method wanda sparsegpt besa \
+			${MODEL:+--model "$MODEL" --calibration "$CALIBRATION"} estimate
+		;;
 	ops) set -- "$build/bench/cpu_ops" ;;
 	progress) set -- bench/progress.py --besad "$build/besad" ;;
 	save) set -- "$build/bench/stream_save" "$build/bench" ;;
