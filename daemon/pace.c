@@ -54,6 +54,7 @@ static cJSON *without(const cJSON *object, const char *const *keys, size_t n)
 static bool agree(const cJSON *a, const cJSON *b, const char *const *keys, size_t n)
 {
 	struct json_difference difference;
+	if (!a || !b) return a == b;
 	cJSON *left = without(a, keys, n), *right = without(b, keys, n);
 	bool same = left && right && !json_differ(left, right, true, &difference);
 	cJSON_Delete(left);

@@ -125,7 +125,8 @@ class EstimateTest(unittest.TestCase):
 
     def test_beside_a_job(self):
         idle = self.estimate(small_job(output="asked"))
-        job = self.daemon.submit(small_job(output="running", besa={"epochs": 100}))
+        small_model(self.daemon, 100, "long")
+        job = self.daemon.submit(small_job(model="long", output="running", besa={"epochs": 100}))  # until it is cancelled
         wait_for("a step", lambda: any(e["type"] == "block.step" for e in self.daemon.events(job)))
         answers = []
         threads = [threading.Thread(target=lambda: answers.append(self.estimate(small_job(output="asked")))) for _ in range(4)]

@@ -230,6 +230,20 @@ class Besactl(unittest.TestCase):
         events = [json.loads(line) for line in out.splitlines()]
         self.assertEqual(sum(e.get("type") == "block.finished" for e in events), BLOCKS)
 
+    def test_estimate(self):
+        spec = self.job_file(method="wanda")
+        out = self.says("submit", "--estimate", spec)
+        for line in (r"device memory +[\d.]+ .B of [\d.]+ .B$", r"process memory +[\d.]+ .B of", r"output +[\d.]+ .B of", r"checkpoint +[\d.]+ .B of",
+                     r"total time +not known"):
+            self.assertRegex(out, re.compile("^" + line, re.M))
+        answer = json.loads(self.says("submit", "--estimate", "--json", spec))
+        self.assertIs(answer["memory"]["process"]["fits"], True)
+        self.assertEqual(json.loads(self.says("list", "--json"))["jobs"], [])
+        self.says("submit", "--wait", spec)
+        self.assertRegex(self.says("submit", "--estimate", spec), r"pruning time +\S+ .*by 12 blocks of 1 such job\n")
+        self.says("submit", "--estimate", "--watch", spec, status=USAGE)
+        self.says("submit", "--estimate", self.job_file(sparsity=2), status=REFUSED)
+
     def test_idempotency_key(self):
         write_model(os.path.join(self.daemon.models, "other"), 64, 160, 4, 2, 1, vocab=300)
         jobs = {self.says("submit", "-k", "nightly-{date}", self.job_file()).strip() for _ in range(2)}

@@ -146,7 +146,7 @@ static void test_pragmas(void **state)
 {
 	struct fixture *f = *state;
 	assert_int_equal(scalar(f, "SELECT application_id FROM pragma_application_id"), 0x62657361);
-	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 3);
+	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 4);
 	assert_int_equal(scalar(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
 	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name IN"
 				   " ('jobs', 'events', 'blocks') AND strict"),
@@ -339,6 +339,53 @@ static void test_failure_keeps_every_character(void **state)
 	OK(db_job_get(f->db, id, &job, &f->err));
 	assert_string_equal(job.error_message, "a \"quoted\" \\ name\n");
 	job_clear(&job);
+}
+
+/* How long blocks took on a device; a job that has been on two tells nothing of either. */
+static void test_timings(void **state)
+{
+	struct fixture *f = *state;
+	char first[JOB_ID_BYTES], second[JOB_ID_BYTES], moved[JOB_ID_BYTES];
+	struct timing_list list;
+	submit(f, "a", 2, false, NULL, NULL, first);
+	submit(f, "b", 1, false, NULL, NULL, second);
+	submit(f, "c", 0, false, NULL, NULL, moved);
+	claim(f, first);
+	OK(db_timings(f->db, "A", 10, &list, &f->err));
+	assert_int_equal(list.count, 0);
+	timing_list_clear(&list);
+	OK(db_job_set_device(f->db, first, "A", &f->err));
+	OK(db_block_commit(f->db, first, 0, "{\"seconds\":1}", 1, NULL, &f->err));
+	OK(db_block_commit(f->db, first, 1, "{\"seconds\":4,\"last\":true}", 1, NULL, &f->err));
+	OK(db_job_finish(f->db, first, JOB_SUCCEEDED, "{\"seconds\":9}", NULL, NULL, &f->err));
+	claim(f, second);
+	OK(db_job_set_device(f->db, second, "A", &f->err));
+	OK(db_job_finish(f->db, second, JOB_FAILED, NULL, "internal", "?", &f->err));
+	claim(f, moved);
+	OK(db_job_set_device(f->db, moved, "A", &f->err));
+	OK(db_block_commit(f->db, moved, 0, "{\"seconds\":100}", 1, NULL, &f->err));
+	OK(db_job_requeue(f->db, moved, &f->err));
+	claim(f, moved);
+	OK(db_job_set_device(f->db, moved, "B", &f->err));
+
+	OK(db_timings(f->db, "A", 10, &list, &f->err));
+	assert_int_equal(list.count, 2);
+	assert_int_equal(list.timings[0].blocks, 0);
+	assert_null(list.timings[0].block);
+	assert_null(list.timings[0].result);
+	assert_int_equal(list.timings[1].blocks, 2);
+	assert_true(list.timings[1].block_seconds == 2.5);
+	assert_string_equal(list.timings[1].block, "{\"seconds\":4,\"last\":true}");
+	assert_string_equal(list.timings[1].result, "{\"seconds\":9}");
+	assert_int_equal(list.timings[1].attempt, 1);
+	timing_list_clear(&list);
+	OK(db_timings(f->db, "A", 1, &list, &f->err));
+	assert_int_equal(list.count, 1);
+	timing_list_clear(&list);
+	OK(db_timings(f->db, "B", 10, &list, &f->err));
+	assert_int_equal(list.count, 0);
+	timing_list_clear(&list);
+	assert_int_equal(db_job_set_device(f->db, "00000000000000000000000000", "A", &f->err), STATUS_NOT_FOUND);
 }
 
 static void test_cancel_retry_delete(void **state)
@@ -620,23 +667,15 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_pragmas),
-		TEST(test_refuses_other_files),
-		TEST(test_ids_grow),
-		cmocka_unit_test(test_id_validity),
-		TEST(test_idempotency),
-		TEST(test_output_claims),
-		TEST(test_queue_limit),
-		TEST(test_priority_then_age),
-		TEST(test_life_of_a_job),
-		TEST(test_failure_keeps_every_character),
-		TEST(test_cancel_retry_delete),
-		TEST(test_recovery),
-		TEST(test_list_pages),
-		TEST(test_event_pages),
-		TEST(test_data_of_a_type),
-		TEST(test_threads),
-		TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_pragmas),       TEST(test_refuses_other_files),
+		TEST(test_ids_grow),      cmocka_unit_test(test_id_validity),
+		TEST(test_idempotency),   TEST(test_output_claims),
+		TEST(test_queue_limit),   TEST(test_priority_then_age),
+		TEST(test_life_of_a_job), TEST(test_failure_keeps_every_character),
+		TEST(test_timings),       TEST(test_cancel_retry_delete),
+		TEST(test_recovery),      TEST(test_list_pages),
+		TEST(test_event_pages),   TEST(test_data_of_a_type),
+		TEST(test_threads),       TEST(test_kill_loses_nothing_acknowledged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
