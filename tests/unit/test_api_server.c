@@ -52,6 +52,19 @@ static enum status prepare(void *context, const cJSON *spec, const char *id, str
 	return STATUS_OK;
 }
 
+/* Refuses what `prepare` does; "stop" is when besad stops. */
+static enum status estimate(void *context, const cJSON *spec, const char *id, cJSON **ret, cJSON **ret_errors, struct error *err)
+{
+	struct api_submission prepared = {0};
+	enum status status = prepare(context, spec, id, &prepared, err);
+	*ret_errors = prepared.errors;
+	prepared.errors = NULL;
+	if (!status && strcmp(prepared.output, "stop") == 0) status = error_set(err, STATUS_CANCELLED, "it stops");
+	if (!status) *ret = cJSON_CreateObject();
+	api_submission_clear(&prepared);
+	return status;
+}
+
 static enum status prepare_retry(void *context, const struct job *job, struct error *err)
 {
 	(void)context;
@@ -117,7 +130,7 @@ static int setup(void **state)
 		.db = f->db,
 		.metrics = f->metrics,
 		.queue_limit = &queue_limit,
-		.hooks = {f, prepare, prepare_retry, queued, cancelled, deleted, models, models, info, ready},
+		.hooks = {f, prepare, estimate, prepare_retry, queued, cancelled, deleted, models, models, info, ready},
 	};
 	assert_int_equal(api_start(&config, &fd, 1, &f->api, &f->err), STATUS_OK);
 	*state = f;
@@ -205,6 +218,28 @@ static void submit(struct fixture *f, const char *output, char id[JOB_ID_BYTES])
 }
 
 /* ---- requests ------------------------------------------------------------------------------------------------------------ */
+
+static void test_estimate(void **state)
+{
+	static const struct {
+		const char *body;
+		int status;
+	} cases[] = {{"{\"output\":\"a\"}", 200},     {"{\"output\":1}", 422},          {"{\"output\":", 400},
+		     {"{\"output\":\"there\"}", 409}, {"{\"output\":\"broken\"}", 500}, {"{\"output\":\"stop\"}", 503}};
+	struct fixture *f = *state;
+	char *text;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		int status = ask(f, "POST", "/v1/estimate", "", cases[i].body, &text);
+		if (status != cases[i].status) fail_msg("%s: %s", cases[i].body, text);
+		assert_true((strstr(text, "Retry-After: ") != NULL) == (status == 503));
+		assert_true((strstr(text, "{\"pointer\":\"/output\",\"detail\":\"is bad\"}") != NULL) == (status == 422));
+		free(text);
+	}
+	assert_int_equal(f->queued, 0);
+	assert_int_equal(ask(f, "GET", "/v1/jobs", "", NULL, &text), 200);
+	assert_non_null(strstr(text, "{\"jobs\":[],"));
+	free(text);
+}
 
 static void test_job_over_http(void **state)
 {
@@ -500,6 +535,7 @@ int main(void)
 		TEST(test_idempotency_key),
 		TEST(test_limits),
 		TEST(test_metrics_count),
+		TEST(test_estimate),
 		TEST(test_many_watchers),
 		TEST(test_stop_with_open_streams),
 		TEST(test_deleted_job_ends_streams),
