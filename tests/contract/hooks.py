@@ -37,5 +37,7 @@ def before_call(context, case, kwargs):
     if isinstance(besa, dict):
         if besa.get("batch_size"):
             besa["batch_size"] = min(besa["batch_size"], 4)  # not more than there are samples
+    if isinstance(case.body.get("admm"), dict):
+        case.body["admm"].pop("ramp", None)  # not more than there are iterations
     if "evaluation" in case.body:
         case.body["evaluation"] = {"perplexity": [{"name": "tokens", "path": TOKENS, "sequence_length": 64}]}
