@@ -189,6 +189,7 @@ static void rows(const struct shapes *w)
 	struct tensor mlp = random_tensor(tokens, inner, DTYPE_F32), dgate_up = new_tensor(tokens, 2 * inner, DTYPE_F32);
 	struct tensor gate = tensor_cols(gate_up, 0, inner), up = tensor_cols(gate_up, inner, inner);
 	struct tensor dgate = tensor_cols(dgate_up, 0, inner), dup = tensor_cols(dgate_up, inner, inner);
+	struct tensor by_channel = new_tensor(1, hidden, DTYPE_F32);
 	double *loss = allocate(STEP_STATS * sizeof *loss);
 	char narrow[64], wide[64];
 	double small = (double)tokens * (double)hidden, large = (double)tokens * (double)inner;
@@ -198,6 +199,12 @@ static void rows(const struct shapes *w)
 	report("norm_forward", narrow, 0, 8 * small);
 	MEASURE("norm_backward", backend->ops->norm_backward(backend, &norm, y, dy, x, stats, weight, true));
 	report("norm_backward", narrow, 0, 16 * small);
+	MEASURE("norm_gradient", backend->ops->norm_gradient(backend, &norm, by_channel, (struct tensor){0}, dy, x, stats));
+	report("norm_gradient", narrow, 0, 8 * small);
+	MEASURE("column_sums", backend->ops->column_sums(backend, by_channel, x));
+	report("column_sums", narrow, 0, 4 * small);
+	MEASURE("weighted_error", backend->ops->weighted_error(backend, loss, y, x, dy, weight, 1, false));
+	report("weighted_error", narrow, 0, 12 * small);
 	MEASURE("add", backend->ops->add(backend, y, x));
 	report("add", narrow, 0, 12 * small);
 	MEASURE("reconstruction", backend->ops->reconstruction(backend, loss, y, x, dy, false));
@@ -206,7 +213,23 @@ static void rows(const struct shapes *w)
 	report("activation_forward", wide, 0, 12 * large);
 	MEASURE("activation_backward", backend->ops->activation_backward(backend, ACTIVATION_SILU, dgate, dup, mlp, gate, up));
 	report("activation_backward", wide, 0, 20 * large);
-	void *all[] = {x.data, y.data, dy.data, stats.data, weight.data, gate_up.data, mlp.data, dgate_up.data, loss};
+	void *all[] = {x.data,       y.data,   dy.data,       stats.data,      weight.data,
+		       gate_up.data, mlp.data, dgate_up.data, by_channel.data, loss};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		backend->ops->release(backend, all[i]);
+}
+
+static void training(int64_t rows, int64_t cols)
+{
+	struct tensor theta = random_tensor(rows, cols, DTYPE_F32), m = new_tensor(rows, cols, DTYPE_F32);
+	struct tensor v = new_tensor(rows, cols, DTYPE_F32), gradient = random_tensor(rows, cols, DTYPE_F32);
+	struct tensor copy = new_tensor(rows, cols, DTYPE_F32);
+	struct adamw adamw = {1e-3f, 0.9f, 0.99f, 1e-10f, 0, 1, true};
+	char shape[64];
+	snprintf(shape, sizeof shape, "%lld x %lld", (long long)rows, (long long)cols);
+	MEASURE("adamw_step", backend->ops->adamw_step(backend, &adamw, theta, m, v, gradient, copy));
+	report("adamw_step", shape, 0, 32.0 * (double)rows * (double)cols);
+	void *all[] = {theta.data, m.data, v.data, gradient.data, copy.data};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		backend->ops->release(backend, all[i]);
 }
@@ -261,6 +284,7 @@ static void measure(const struct shapes *w)
 	linear("down", h, i, t);
 	attention(w);
 	rows(w);
+	training(2 * i, h);
 	learning(qkv + 2 * h + 2 * i);
 }
 

@@ -120,6 +120,26 @@ class Experts(unittest.TestCase):
             self.assertEqual(len(pruned), len(pairs) / 2)
             self.assertEqual(all(o == n for o, n in kept) and max(pruned) <= min(o for o, _ in kept), expert == 4)
 
+    def test_a_refit_trains_experts_and_norms_but_no_router(self):
+        plain, _ = self.prune("mixtral", method="wanda")
+        done, events = self.prune("mixtral", method="wanda", refit={"method": "block"})
+        self.check_blocks(done, events, EXPERTS, CHOSEN)
+        steps = [e["data"] for e in events if e["type"] == "block.step"]
+        self.assertEqual({step["stage"] for step in steps}, {"refit"})
+        self.assertEqual({step["steps"] for step in steps}, {2 * SAMPLES // 4})
+        before, after = (read_tensors(os.path.join(self.daemon.output, d["result"]["output"], "model.safetensors")) for d in (plain, done))
+        block = "model.layers.0."
+        same = {name.removeprefix(block): before[name] == after[name] for name in before if name.startswith(block)}
+        moe = "block_sparse_moe."
+        self.assertTrue(same.pop(f"{moe}gate.weight"))
+        self.assertEqual({name for name in same if same[name]}, {f"{moe}experts.4.{linear}.weight" for linear in ("w1", "w2", "w3")})
+        for name in same:
+            if len(before[block + name][0]) == 2:
+                zeros = [[[not bits for bits in row] for row in rows(tensors[block + name])] for tensors in (before, after)]
+                self.assertEqual(*zeros, name)
+        losses = [[b["reconstruction"] for b in self.finished(e)] for e in (events, self.daemon.events(plain["id"]))]
+        self.assertLess(losses[0][0], losses[1][0])
+
     def test_what_is_not_pruned_stays(self):
         done, _ = self.prune("mixtral", method="magnitude")
         before = read_tensors(self.model)
