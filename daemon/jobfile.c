@@ -45,22 +45,36 @@ static bool is_left_out(const cJSON *value)
 	return !value || cJSON_IsNull(value) || (cJSON_IsString(value) && strcmp(value->valuestring, "auto") == 0);
 }
 
-/* The request with the parameterization that the job began with, where the request leaves it to besad: "auto" has come to stand for
- * another one since. Freed with cJSON_Delete; NULL: no memory. */
+/* The section of the request, made where it is left out; NULL: no memory. */
+static cJSON *section_of(cJSON *request, const char *key)
+{
+	cJSON *section = cJSON_GetObjectItemCaseSensitive(request, key);
+	if (cJSON_IsObject(section)) return section;
+	cJSON_DeleteItemFromObjectCaseSensitive(request, key);
+	return cJSON_AddObjectToObject(request, key);
+}
+
+/* The request with what the job began with where the request leaves it to besad, and that is another choice today: the parameterization that
+ * "auto" stood for, and no safeguards. Freed with cJSON_Delete; NULL: no memory. */
 static cJSON *as_then(const cJSON *request, const cJSON *then)
 {
-	static const char section[] = "besa", key[] = "parameterization";
-	const char *meant =
-		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(then, section), key));
-	cJSON *copy = cJSON_Duplicate(request, true), *besa = cJSON_GetObjectItemCaseSensitive(copy, section);
-	if (!meant || !cJSON_IsObject(copy) || !is_left_out(cJSON_GetObjectItemCaseSensitive(besa, key))) return copy;
-	if (!cJSON_IsObject(besa)) {
-		if (besa && !cJSON_IsNull(besa)) return copy; /* no section: the parser says so */
-		cJSON_DeleteItemFromObjectCaseSensitive(copy, section);
-		besa = cJSON_AddObjectToObject(copy, section);
+	static const char section[] = "besa", key[] = "parameterization", guards[] = "safeguards";
+	const cJSON *besa_then = cJSON_GetObjectItemCaseSensitive(then, section);
+	const char *meant = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(besa_then, key));
+	cJSON *copy = cJSON_Duplicate(request, true), *besa;
+	const cJSON *given = cJSON_GetObjectItemCaseSensitive(copy, section);
+	bool sound = cJSON_IsObject(copy) && (!given || cJSON_IsNull(given) || cJSON_IsObject(given));
+	if (!besa_then || !sound) return copy; /* the parser says what is wrong */
+	bool whole = (besa = section_of(copy, section));
+	if (whole && meant && is_left_out(cJSON_GetObjectItemCaseSensitive(besa, key))) {
+		cJSON_DeleteItemFromObjectCaseSensitive(besa, key);
+		whole = cJSON_AddStringToObject(besa, key, meant);
 	}
-	cJSON_DeleteItemFromObjectCaseSensitive(besa, key);
-	if (cJSON_AddStringToObject(besa, key, meant)) return copy;
+	if (whole && !cJSON_GetObjectItemCaseSensitive(besa_then, guards)) {
+		cJSON_DeleteItemFromObjectCaseSensitive(besa, guards);
+		whole = cJSON_AddFalseToObject(besa, guards);
+	}
+	if (whole) return copy;
 	cJSON_Delete(copy);
 	return NULL;
 }

@@ -25,6 +25,7 @@ export const GROUPS = [
 		{ pointer: "/besa/learning_rate", label: "AdamW's learning rate", kind: "number", placeholder: "0.01" },
 		{ pointer: "/besa/target", label: "Target", kind: "choice", choices: ["", "block", "dense_stream"], hint: "Whose output a block is to give again: the dense block's on the same inputs, or that of the dense model." },
 		{ pointer: "/besa/parameterization", label: "Parameterization", kind: "choice", choices: ["", "sigmoid", "softmax", "auto"], hint: "Of the rates; under sigmoid, which auto is, they stay near the target, under softmax they may be any." },
+		{ pointer: "/besa/safeguards", label: "Safeguards", kind: "flag", hint: "No block ends with a larger loss than it would with equal rates: learning that diverges goes on from its best with smaller steps; false: as published." },
 	] },
 	{ title: "SparseGPT", folded: true, only: "sparsegpt", fields: [
 		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },

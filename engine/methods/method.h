@@ -36,12 +36,15 @@ struct block_task {
 	enum status (*warn)(void *context, const char *message, struct error *err);
 	/* Runs the block, with what is in block->active now, over all of `input`, for the observer. */
 	enum status (*pass)(void *context, const struct observer *, struct error *err);
+	/* Runs the block, with what is in block->active now, over all of `input`: ret [sequences] receives the reconstruction loss of each. */
+	enum status (*losses)(void *context, double *ret, struct error *err);
 	void *context;
 };
 
 struct block_outcome {
 	float *rates;      /* [layout.rows], host, to be filled: the share of its weights that each row loses */
 	struct mask *mask; /* which those are; the method's. NULL where they are zero already: in block->master, or block->weight */
+	double start;      /* the mean reconstruction loss that it was to improve on; NaN, as it comes, for none */
 };
 
 struct method {

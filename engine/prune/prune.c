@@ -95,15 +95,14 @@ static enum status reference_pass(struct walk *w, int64_t *seen, struct error *e
 	return pass(w, &w->reference, &w->reference, NULL, NULL, err);
 }
 
-/* The pruned block's outputs become the next block's inputs; *ret is the mean reconstruction loss over the sequences. */
-static enum status final_pass(struct walk *w, double *ret, struct error *err)
+/* The reconstruction loss of each sequence, with what is in block->active: ret [sequences]. Where `to` is not NULL, the outputs go there; it may
+ * be one of the two that are read. */
+static enum status loss_pass(struct walk *w, struct stream *to, double *ret, struct error *err)
 {
 	const struct backend_ops *ops = w->backend->ops;
-	struct stream *to = w->dense_stream ? &w->input : &w->reference;
-	double stats[STEP_STATS];
-	TRY(backend_failed(w, ops->zero(w->backend, w->stats, sizeof stats), err));
+	int64_t tokens = w->input.tokens;
 	for (int64_t i = 0; i < w->input.sequences; i += w->batch) {
-		int64_t n = batch_at(w, i), tokens = w->input.tokens;
+		int64_t n = batch_at(w, i);
 		struct tensor x, wanted, y = tensor_rows(w->y, 0, n * tokens), none = {0};
 		TRY(check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(&w->input, i, n, true, &x), err));
@@ -111,20 +110,29 @@ static enum status final_pass(struct walk *w, double *ret, struct error *err)
 		TRY(backend_failed(w, stream_batch(&w->reference, i, n, true, &wanted), err));
 		for (int64_t s = 0; s < n; s++)
 			TRY(backend_failed(w,
-					   ops->reconstruction(w->backend, w->stats, none, tensor_rows(y, s * tokens, tokens),
-							       tensor_rows(wanted, s * tokens, tokens), true),
+					   ops->reconstruction(w->backend, (double *)w->losses + i + s, none,
+							       tensor_rows(y, s * tokens, tokens),
+							       tensor_rows(wanted, s * tokens, tokens), false),
 					   err));
-		TRY(backend_failed(w, stream_store(to, i, n, y), err));
+		if (to) TRY(backend_failed(w, stream_store(to, i, n, y), err));
 	}
-	TRY(backend_failed(w, ops->download(w->backend, stats, w->stats, sizeof stats), err));
-	if (!isfinite(stats[STEP_RECONSTRUCTION]))
-		return error_set(err, STATUS_NUMERIC, "the outputs of the pruned block are not finite");
+	return backend_failed(w, ops->download(w->backend, ret, w->losses, (size_t)w->input.sequences * sizeof *ret), err);
+}
+
+/* The pruned block's outputs become the next block's inputs; *ret is the mean reconstruction loss over the sequences. */
+static enum status final_pass(struct walk *w, double *ret, struct error *err)
+{
+	double sum = 0;
+	TRY(loss_pass(w, w->dense_stream ? &w->input : &w->reference, w->host_losses, err));
+	for (int64_t i = 0; i < w->input.sequences; i++)
+		sum += w->host_losses[i];
+	if (!isfinite(sum)) return error_set(err, STATUS_NUMERIC, "the outputs of the pruned block are not finite");
 	if (!w->dense_stream) {
 		struct stream outputs = w->reference;
 		w->reference = w->input;
 		w->input = outputs;
 	}
-	*ret = stats[STEP_RECONSTRUCTION] / (double)w->input.sequences;
+	*ret = sum / (double)w->input.sequences;
 	return STATUS_OK;
 }
 
@@ -192,6 +200,14 @@ static enum status observe_pass(void *context, const struct observer *observer, 
 	return pipeline_poll(&c->w->pipeline, err);
 }
 
+static enum status find_losses(void *context, double *ret, struct error *err)
+{
+	struct task_context *c = context;
+	TRY(loss_pass(c->w, NULL, ret, err));
+	credit(c, c->credited + 1 < c->work ? c->credited + 1 : c->work);
+	return pipeline_poll(&c->w->pipeline, err);
+}
+
 /* Ends a phase: its operations are done, not only issued. */
 static enum status end_phase(struct walk *w, struct block_result *result, enum phase phase, struct error *err)
 {
@@ -232,6 +248,7 @@ static struct block_task task_of(struct task_context *context)
 				   .step = report_step,
 				   .warn = report_warning,
 				   .pass = observe_pass,
+				   .losses = find_losses,
 				   .context = context};
 }
 
@@ -240,10 +257,11 @@ static enum status run_method(struct walk *w, struct block_result *result, struc
 {
 	struct task_context context = {.w = w, .result = result, .work = w->method->work ? w->method->work(w->spec) : 0};
 	const struct block_task task = task_of(&context);
-	struct block_outcome outcome = {.rates = w->rates};
+	struct block_outcome outcome = {.rates = w->rates, .start = NAN};
 	TRY(w->method->prune(w->state, &task, &outcome, err));
 	credit(&context, context.work);
 	average_rates(w, result);
+	result->start = outcome.start;
 	*ret_mask = outcome.mask;
 	return STATUS_OK;
 }
@@ -477,7 +495,7 @@ static enum status create(struct walk *w, struct error *err)
 	struct tensor y = tensor_make(NULL, w->batch * tokens, hidden, DTYPE_F32);
 	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, tensor_bytes(&y), &y.data), err));
 	w->y = y;
-	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, STEP_STATS * sizeof(double), &w->stats), err));
+	TRY(backend_failed(w, w->backend->ops->alloc(w->backend, (size_t)samples * sizeof(double), &w->losses), err));
 	int64_t at_once = w->batch > method_batch(w) ? w->batch : method_batch(w);
 	struct stream *streams[] = {&w->input, &w->reference};
 	for (int i = 0; walk_calibrated(w) && i < 2; i++) {
@@ -486,7 +504,8 @@ static enum status create(struct walk *w, struct error *err)
 									err));
 	}
 	w->rates = malloc((size_t)layout->rows * sizeof *w->rates);
-	if (!w->rates) return error_set(err, STATUS_NO_MEMORY, "no memory for the rates of a block");
+	w->host_losses = malloc(((size_t)samples + 1) * sizeof *w->host_losses);
+	if (!w->rates || !w->host_losses) return error_set(err, STATUS_NO_MEMORY, "no memory for the rates of a block");
 	return create_probe(w, err);
 }
 
@@ -496,7 +515,7 @@ static void destroy(struct walk *w)
 	probe_release(&w->probe);
 	stream_release(&w->input);
 	stream_release(&w->reference);
-	w->backend->ops->release(w->backend, w->stats);
+	w->backend->ops->release(w->backend, w->losses);
 	w->backend->ops->release(w->backend, w->y.data);
 	activations_release(&w->activations, w->backend);
 	for (int i = 0; i < w->n_stages; i++)
@@ -504,6 +523,7 @@ static void destroy(struct walk *w)
 	w->method->destroy(w->state);
 	block_release(&w->block);
 	free(w->rates);
+	free(w->host_losses);
 }
 
 /* A job that began on another kind of device may have had a plan without probes: then it goes on without them. */

@@ -9,7 +9,7 @@ static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank"
 
 enum status block_result_create(const struct block_layout *layout, int index, struct block_result *ret, struct error *err)
 {
-	struct block_result result = {.index = index, .perplexity = NAN};
+	struct block_result result = {.index = index, .perplexity = NAN, .start = NAN};
 	result.experts = calloc((size_t)layout->experts + 1, sizeof *result.experts);
 	result.seen = calloc((size_t)layout->experts + 1, sizeof *result.seen);
 	if (!result.experts || !result.seen) {
@@ -71,6 +71,7 @@ cJSON *block_result_json(const struct block_result *result, const struct block_l
 	cJSON_AddNumberToObject(data, "blocks", blocks);
 	cJSON_AddItemToObject(data, "loss", number_or_null(calibrated, loss));
 	cJSON_AddItemToObject(data, "reconstruction", number_or_null(calibrated, result->reconstruction));
+	if (!isnan(result->start)) cJSON_AddNumberToObject(data, "reconstruction_start", result->start);
 	cJSON_AddNumberToObject(data, "sparsity", sparsity);
 	cJSON_AddItemToObject(data, "layers", layers_json(result, layout));
 	if (layout->experts) cJSON_AddItemToObject(data, "experts", experts_json(result, layout->experts, calibrated));

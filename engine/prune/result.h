@@ -32,6 +32,7 @@ struct part_result {
 struct block_result {
 	int index;
 	double reconstruction, perplexity, seconds;
+	double start;                     /* the reconstruction loss that its method began with; NaN for none */
 	double phases[PHASE_COUNT], mark; /* seconds; monotonic time when the running phase began */
 	int64_t zeros, params;
 	struct part_result kinds[LAYOUT_MAX_KINDS];

@@ -26,7 +26,8 @@ struct walk {
 	struct probe probe;             /* without a plan where nothing is probed */
 	int batch;                      /* sequences of a pass */
 	struct tensor y;                /* F32 [batch · tokens, H] */
-	void *stats;                    /* F64 [STEP_STATS] */
+	void *losses;                   /* F64 [sequences], of the passes that tell them: STEP_RECONSTRUCTION is the first */
+	double *host_losses;            /* the same */
 	struct stream input, reference; /* X of the running block; its Y_ref (dense_stream: the dense model's hidden states) */
 	float *rates;                   /* [rows of a block] */
 	struct pipeline pipeline;

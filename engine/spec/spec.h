@@ -70,6 +70,7 @@ struct besa_settings {
 	double learning_rate; /* AdamW */
 	enum target target;
 	enum parameterization parameterization; /* auto is resolved */
+	bool safeguards;
 };
 
 /* What becomes of the weights that a method keeps (engine/stages/). */

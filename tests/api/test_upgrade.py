@@ -80,6 +80,7 @@ class Upgrade(HalfDone):
             plain_report = json.load(file)
         self.assertEqual([b["layers"] for b in report["blocks"]], [b["layers"] for b in plain_report["blocks"]])
         self.assertEqual(report["spec"]["calibration"]["field"], "text")  # what was added since has its default
+        self.assertIs(report["spec"]["besa"]["safeguards"], False)  # or what there was before it
 
     def check_served(self, version):
         daemon = self.place(version)

@@ -190,15 +190,49 @@ class Reference(unittest.TestCase):
     def test_sigmoid_learns_the_rates_of_the_published_code(self):
         for name, spec in (("besa-row-50-d5", {}), ("besa-layer-50-d5", {"granularity": "layer"})):
             with self.subTest(name):
-                report = self.besa(50, "sigmoid-" + name, besa={"parameterization": "sigmoid", "d_coef": 5, **spec})
+                report = self.besa(50, "sigmoid-" + name, besa={
+                    "parameterization": "sigmoid", "d_coef": 5, "safeguards": False, **spec})
                 for block, wanted in zip(report["blocks"], reference(name)["blocks"], strict=True):
                     for layer, rate in wanted["rates"].items():
                         self.assertLess(abs(block["layers"][layer]["rate"] - rate), 0.01, (block["block"], layer))
+
+    def warnings(self, name):
+        return [line for line in self.said[name].splitlines() if line.startswith("warning: ")]
+
+    def safe(self, report):
+        """No block ends worse than it began; on the first, that is where Wanda ends, but for the exact count of zeros."""
+        for block in report["blocks"]:
+            self.assertLessEqual(block["reconstruction"], block["reconstruction_start"])
+
+    def test_safeguards_change_nothing_that_is_sound(self):
+        report, published = self.besa(50), self.besa(50, "published", besa={"safeguards": False})
+        self.safe(report)
+        self.assertEqual(self.warnings("besa-50"), [])
+        self.assertEqual([block["reconstruction"] for block in report["blocks"]], [block["reconstruction"] for block in published["blocks"]])
+        self.assertNotIn("reconstruction_start", published["blocks"][0])
+        self.close(report["blocks"][0]["reconstruction_start"], self.one_shot("wanda", 50)["blocks"][0]["reconstruction"], 1e-3)
+
+    def test_diverging(self):
+        """Steps far too large: each block says so, goes on with smaller ones, and ends better than Wanda."""
+        wanda = self.one_shot("wanda", 50)
+        report = self.besa(50, "diverging", besa={"parameterization": "softmax", "d_coef": 500})
+        self.safe(report)
+        self.exact(report, 50)
+        self.assertLess(self.perplexity(report), self.perplexity(wanda))
+        for block, before in zip(report["blocks"], wanda["blocks"], strict=True):
+            self.assertLess(block["reconstruction"], before["reconstruction"])
+            said = [line for line in self.warnings("diverging") if line.startswith(f"warning: block {block['block']}: ")]
+            self.assertLessEqual(len(said), 2)
+            self.assertRegex(said[0], r"learning diverged at step 8 of 128: the loss, 0\.\d+ at the start, rose to 0\.\d+.* it went on from "
+                                      r"where it was best, at step \d+, with besa\.d_coef [\d.]+ instead of 500, and the block ends with 0\.\d+")
+            self.assertIn(f"ends with {block['reconstruction']:.6f}", said[0])
 
     def test_high_targets_beat_wanda(self):
         for percent in (60, 70):
             with self.subTest(percent=percent):
                 report = self.besa(percent)
+                self.safe(report)
+                self.assertEqual(self.warnings(f"besa-{percent}"), [])
                 self.assertLess(self.perplexity(report), self.perplexity(self.one_shot("wanda", percent)))
                 self.exact(report, percent)
 

@@ -123,6 +123,9 @@ static void test_earlier_versions(void **state)
 	cJSON *full = cJSON_Duplicate(json, true);
 	cJSON_DeleteItemFromObject(cJSON_GetObjectItem(json, "calibration"), "field");
 	cJSON_DeleteItemFromObject(json, "progress");
+	cJSON_DeleteItemFromObject(cJSON_GetObjectItem(json, "besa"), "safeguards");
+	assert_true(cJSON_IsTrue(cJSON_GetObjectItem(cJSON_GetObjectItem(full, "besa"), "safeguards")));
+	cJSON_ReplaceItemInObject(cJSON_GetObjectItem(full, "besa"), "safeguards", cJSON_CreateFalse()); /* jobs had none */
 	SUCCEEDS(spec_restore(json, NULL, &f.roots, &spec, &s->err));
 	assert_place(&spec->model_place, f.first, "tiny");
 	assert_place(&spec->calibration.sources[0].place, NULL, f.standard);

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "engine/methods/besa/learn.h"
+#include "engine/methods/besa/safe.h"
 #include "engine/methods/one_shot.h"
 #include "engine/prune/exact.h"
 
@@ -20,7 +20,7 @@ static bool learns(const struct spec *spec)
 
 static double work(const struct spec *spec)
 {
-	return 3 * spec->besa.epochs;
+	return 3 * spec->besa.epochs + (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
 }
 
 static bool dense_stream(const struct spec *spec)
@@ -61,7 +61,7 @@ static enum status learn(struct besa_method *b, const struct block_task *task, f
 	const struct method_setup *setup = &b->first.setup;
 	const struct block_layout *layout = &setup->block->layout;
 	struct method_step last;
-	TRY(besa_learn(&b->besa, task, setup->stop, rates, &last, err));
+	TRY(besa_learn(&b->besa, task, setup->stop, NULL, rates, &last, err));
 	int64_t zeros = llround(setup->spec->sparsity * (double)layout->params);
 	return exact_thresholds(layout, rates, zeros, b->first.mask.host_thresholds, err);
 }
@@ -72,6 +72,8 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	const struct block *block = b->first.setup.block;
 	TRY(one_shot_prune(&b->first, task, outcome, err));
 	if (!learns(b->first.setup.spec)) return STATUS_OK;
+	if (b->first.setup.spec->besa.safeguards)
+		return besa_learn_safely(&b->besa, &b->first.mask, task, b->first.setup.stop, outcome->rates, &outcome->start, err);
 	TRY(learn(b, task, outcome->rates, err));
 	enum status status = mask_set(&b->first.mask, block);
 	if (status != STATUS_OK) *err = block->backend->error;

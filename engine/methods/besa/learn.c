@@ -131,6 +131,11 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 		TRY(allocate(backend, &besa->x, rows, hidden, DTYPE_F32));
 		TRY(allocate(backend, &besa->wanted, rows, hidden, DTYPE_F32));
 	}
+	if (spec->besa.safeguards) {
+		TRY(allocate(backend, &besa->mark, groups, candidates, DTYPE_F32));
+		TRY(allocate(backend, &besa->kept, groups, candidates, DTYPE_F32));
+		TRY(backend->ops->alloc(backend, WATCH_STEPS * STEP_STATS * sizeof(double), &besa->window));
+	}
 	return upload_groups(besa);
 }
 
@@ -162,9 +167,10 @@ void besa_release(struct besa *besa)
 {
 	if (!besa->backend) return;
 	void (*release)(struct backend *, void *) = besa->backend->ops->release;
-	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m, &besa->v,
-				    &besa->s,     &besa->sums,   &besa->y,    &besa->dy,       &besa->x, &besa->wanted};
-	void *arrays[] = {besa->rate, besa->threshold, besa->stats, besa->prodigy, besa->cols, besa->share};
+	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m,
+				    &besa->v,     &besa->s,      &besa->sums, &besa->y,        &besa->dy,
+				    &besa->x,     &besa->wanted, &besa->mark, &besa->kept};
+	void *arrays[] = {besa->rate, besa->threshold, besa->stats, besa->prodigy, besa->cols, besa->share, besa->window};
 	for (int f = 0; f < FUSED_COUNT; f++)
 		release(besa->backend, besa->bin[f].data);
 	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
@@ -178,20 +184,38 @@ void besa_release(struct besa *besa)
 
 /* ---- one step ------------------------------------------------------------------------------------------------------------------- */
 
-static enum status reset(struct besa *besa)
+/* The optimizer begins where θ is. A recording has the step size in it. */
+static enum status start_optimizer(struct besa *besa)
 {
 	struct backend *backend = besa->backend;
 	const double prodigy[PRODIGY_STATE] = {[PRODIGY_D] = 1e-6, [PRODIGY_D_MAX] = 1e-6, [PRODIGY_D0] = 1e-6};
 	size_t bytes = tensor_bytes(&besa->theta);
-	for (int f = 0; f < FUSED_COUNT; f++)
-		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates, besa->rates.below,
-					    besa->rates.above));
-	TRY(backend->ops->upload(backend, besa->theta.data, besa->theta_start, bytes));
-	TRY(backend->ops->upload(backend, besa->theta0.data, besa->theta_start, bytes));
+	if (besa->step) backend->ops->release_recording(backend, besa->step);
+	besa->step = NULL;
+	besa->unrecorded = true;
+	besa->taken = 0;
+	TRY(backend->ops->copy(backend, besa->theta0.data, besa->theta.data, bytes));
 	TRY(backend->ops->zero(backend, besa->m.data, bytes));
 	TRY(backend->ops->zero(backend, besa->v.data, bytes));
 	TRY(backend->ops->zero(backend, besa->s.data, bytes));
 	return backend->ops->upload(backend, besa->prodigy, prodigy, sizeof prodigy);
+}
+
+static enum status reset(struct besa *besa)
+{
+	struct backend *backend = besa->backend;
+	size_t bytes = tensor_bytes(&besa->theta);
+	for (int f = 0; f < FUSED_COUNT; f++)
+		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates, besa->rates.below,
+					    besa->rates.above));
+	besa->d_coef = besa->spec->besa.d_coef;
+	besa->learning_rate = besa->spec->besa.learning_rate;
+	TRY(backend->ops->upload(backend, besa->theta.data, besa->theta_start, bytes));
+	if (besa->kept.data) {
+		TRY(backend->ops->copy(backend, besa->mark.data, besa->theta.data, bytes));
+		TRY(backend->ops->copy(backend, besa->kept.data, besa->theta.data, bytes));
+	}
+	return start_optimizer(besa);
 }
 
 /* From θ to rates, thresholds and masked weights. */
@@ -263,17 +287,17 @@ enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *re
 	return gradient_of(besa, input, wanted, count);
 }
 
-static enum status optimize(struct besa *besa, int step)
+static enum status optimize(struct besa *besa)
 {
 	struct backend *backend = besa->backend;
 	if (besa->spec->besa.optimizer == OPTIMIZER_PRODIGY) {
-		const struct prodigy prodigy = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .d_coef = besa->spec->besa.d_coef};
+		const struct prodigy prodigy = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .d_coef = besa->d_coef};
 		return backend->ops->prodigy_step(backend, &prodigy, besa->rates.groups * besa->rates.candidates, besa->theta.data,
 						  besa->theta0.data, besa->m.data, besa->v.data, besa->s.data, besa->gradient.data,
 						  besa->prodigy);
 	}
 	const struct adamw adamw = {
-		.lr = (float)besa->spec->besa.learning_rate, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = step};
+		.lr = (float)besa->learning_rate, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = besa->taken};
 	return backend->ops->adamw_step(backend, &adamw, besa->theta, besa->m, besa->v, besa->gradient, (struct tensor){0});
 }
 
@@ -285,20 +309,21 @@ static enum status bring(struct stream *stream, int64_t first, int64_t count, st
 	return stream->backend->ops->copy(stream->backend, to.data, from.data, tensor_bytes(&from));
 }
 
-static enum status compute(struct besa *besa, int64_t count, int step)
+static enum status compute(struct besa *besa, int64_t count)
 {
 	int64_t rows = count * besa->activations.tokens;
 	TRY(gradient_of(besa, tensor_rows(besa->x, 0, rows), tensor_rows(besa->wanted, 0, rows), count));
-	return optimize(besa, step);
+	return optimize(besa);
 }
 
 /* Records a step of a whole batch. Without a recording, where the device makes none, steps go on as they are. */
-static enum status record(struct besa *besa, int step)
+static enum status record(struct besa *besa)
 {
 	struct backend *backend = besa->backend;
 	enum status begin = backend->ops->record_begin(backend);
+	besa->unrecorded = false;
 	if (begin != STATUS_OK) return begin == STATUS_UNSUPPORTED ? STATUS_OK : begin;
-	enum status status = compute(besa, besa->spec->besa.batch_size, step), end = backend->ops->record_end(backend, &besa->step);
+	enum status status = compute(besa, besa->spec->besa.batch_size), end = backend->ops->record_end(backend, &besa->step);
 	if (end == STATUS_OK && status != STATUS_OK) {
 		backend->ops->release_recording(backend, besa->step);
 		besa->step = NULL;
@@ -307,30 +332,36 @@ static enum status record(struct besa *besa, int step)
 }
 
 /* Gradient and optimizer for `count` sequences from `first` on. The first step of a block asks for all shapes, the second can be recorded. */
-static enum status take_step(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count, int step)
+static enum status take_step(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count)
 {
 	struct backend *backend = besa->backend;
 	bool whole = count == besa->spec->besa.batch_size;
+	besa->taken++;
 	if (!besa->x.data) {
 		TRY(besa_gradient(besa, x, reference, first, count));
-		return optimize(besa, step);
+		return optimize(besa);
 	}
 	TRY(bring(x, first, count, besa->x));
 	TRY(bring(reference, first, count, besa->wanted));
-	if (step == 2 && whole) TRY(record(besa, step));
-	return besa->step && whole ? backend->ops->replay(backend, besa->step) : compute(besa, count, step);
+	if (besa->unrecorded && besa->taken > 1 && whole) TRY(record(besa));
+	return besa->step && whole ? backend->ops->replay(backend, besa->step) : compute(besa, count);
+}
+
+static double loss_of(const struct besa *besa, const double stats[STEP_STATS])
+{
+	double miss = (stats[STEP_SPARSITY] - besa->spec->sparsity) / besa->spec->sparsity;
+	return stats[STEP_RECONSTRUCTION] + besa->spec->besa.lambda * miss * miss;
 }
 
 /* Reads back what the step just issued came to; waits for the device. */
-static enum status read_step(struct besa *besa, struct method_step *step)
+static enum status read_step(struct besa *besa, bool watched, struct method_step *step)
 {
-	double stats[STEP_STATS], miss;
+	double stats[STEP_STATS];
 	TRY(besa->backend->ops->download(besa->backend, stats, besa->stats, sizeof stats));
-	miss = (stats[STEP_SPARSITY] - besa->spec->sparsity) / besa->spec->sparsity;
 	step->reconstruction = stats[STEP_RECONSTRUCTION];
 	step->sparsity = stats[STEP_SPARSITY];
-	step->loss = step->reconstruction + besa->spec->besa.lambda * miss * miss;
-	if (!isfinite(step->loss))
+	step->loss = loss_of(besa, stats);
+	if (!isfinite(step->loss) && !watched)
 		return error_set(&besa->backend->error, STATUS_NUMERIC, "the loss of step %d of %d is not finite", step->step,
 				 step->steps);
 	return STATUS_OK;
@@ -355,8 +386,71 @@ static enum status read_rates(struct besa *besa, float *rates)
 	return STATUS_OK;
 }
 
+/* ---- watching it ------------------------------------------------------------------------------------------------------------------ */
+
+/* Steps are undone back to where the best window began, and those to come are smaller. */
+static enum status go_back(struct besa *besa, struct besa_watch *w, int step)
+{
+	const double smaller = 1 / 5.0;
+	struct backend *backend = besa->backend;
+	if (!w->divergences++) {
+		w->first = step;
+		w->loss = w->watch.loss;
+		w->began = w->watch.began;
+	}
+	w->at = step;
+	w->back = w->kept;
+	besa->d_coef *= smaller;
+	besa->learning_rate *= smaller;
+	TRY(backend->ops->copy(backend, besa->theta.data, besa->kept.data, tensor_bytes(&besa->theta)));
+	return start_optimizer(besa);
+}
+
+/* Behind the last step of a window: goes on from there, or goes back; behind the last step of all there is nothing to go back for. */
+static enum status judge(struct besa *besa, struct besa_watch *w, int step, bool last)
+{
+	enum watch_verdict verdict = watch_judge(&w->watch);
+	struct tensor better = besa->mark;
+	if (verdict == WATCH_DIVERGES && !last) TRY(go_back(besa, w, step));
+	if (verdict == WATCH_IS_BEST) {
+		besa->mark = besa->kept;
+		besa->kept = better;
+		w->kept = w->mark;
+	}
+	w->mark = step;
+	return besa->backend->ops->copy(besa->backend, besa->mark.data, besa->theta.data, tensor_bytes(&besa->theta));
+}
+
+/* Notes what the step just issued came to, without waiting for it, and, at the end of a window, looks at its steps, of `batch` sequences each,
+ * but for the last of an epoch. */
+static enum status watch(struct besa *besa, struct besa_watch *w, const struct method_step *step, int64_t batch, int64_t sequences)
+{
+	struct backend *backend = besa->backend;
+	double stats[WATCH_STEPS][STEP_STATS];
+	int in_window = (step->step - 1) % WATCH_STEPS;
+	int64_t per_epoch = (sequences + batch - 1) / batch;
+	bool last = step->step == step->steps;
+	TRY(backend->ops->copy(backend, (char *)besa->window + (size_t)in_window * sizeof *stats, besa->stats, sizeof *stats));
+	if (in_window + 1 < WATCH_STEPS && !last) return STATUS_OK;
+	TRY(backend->ops->download(backend, stats, besa->window, ((size_t)in_window + 1) * sizeof *stats));
+	for (int i = 0; i <= in_window; i++) {
+		int64_t first = (step->step - 1 - in_window + i) % per_epoch * batch, left = sequences - first;
+		watch_step(&w->watch, first, left < batch ? left : batch, loss_of(besa, stats[i]));
+	}
+	return judge(besa, w, step->step, last);
+}
+
+enum status besa_best_rates(struct besa *besa, float *rates)
+{
+	struct backend *backend = besa->backend;
+	TRY(backend->ops->copy(backend, besa->theta.data, besa->kept.data, tensor_bytes(&besa->theta)));
+	return read_rates(besa, rates);
+}
+
+/* ---- all of it -------------------------------------------------------------------------------------------------------------------- */
+
 /* All steps of a block. *ret_last is the last one. */
-static enum status take_steps(struct besa *besa, const struct block_task *task, const atomic_bool *stop,
+static enum status take_steps(struct besa *besa, const struct block_task *task, const atomic_bool *stop, struct besa_watch *w,
 			      struct method_step *ret_last, struct error *err)
 {
 	struct stream *x = task->input, *reference = task->reference;
@@ -369,11 +463,12 @@ static enum status take_steps(struct besa *besa, const struct block_task *task, 
 		if (atomic_load_explicit(stop, memory_order_relaxed))
 			return error_set(err, STATUS_CANCELLED, "stopped while learning");
 		int64_t first = (step.step - 1) % per_epoch * batch, left = x->sequences - first;
-		status = take_step(besa, x, reference, first, left < batch ? left : batch, step.step);
+		status = take_step(besa, x, reference, first, left < batch ? left : batch);
 		bool last = step.step == step.steps,
 		     due = step.step == 1 || last || monotonic_seconds() - reported >= report_seconds;
-		if (status == STATUS_OK && due) status = read_step(besa, &step);
-		if (status == STATUS_OK && due) {
+		if (status == STATUS_OK && due) status = read_step(besa, w != NULL, &step);
+		if (status == STATUS_OK && w) status = watch(besa, w, &step, batch, x->sequences);
+		if (status == STATUS_OK && due && isfinite(step.loss)) {
 			TRY(task->step(task->context, &step, err));
 			reported = monotonic_seconds();
 		}
@@ -383,11 +478,11 @@ static enum status take_steps(struct besa *besa, const struct block_task *task, 
 	return status;
 }
 
-enum status besa_learn(struct besa *besa, const struct block_task *task, const atomic_bool *stop, float *rates,
-		       struct method_step *ret_last, struct error *err)
+enum status besa_learn(struct besa *besa, const struct block_task *task, const atomic_bool *stop, struct besa_watch *watch,
+		       float *rates, struct method_step *ret_last, struct error *err)
 {
 	struct backend *backend = besa->backend;
-	enum status status = take_steps(besa, task, stop, ret_last, err);
+	enum status status = take_steps(besa, task, stop, watch, ret_last, err);
 	if (besa->step) backend->ops->release_recording(backend, besa->step); /* the next block's weights lie elsewhere */
 	besa->step = NULL;
 	TRY(status);

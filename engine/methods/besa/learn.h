@@ -2,6 +2,7 @@
 #ifndef BESAD_ENGINE_BESA_LEARN_H
 #define BESAD_ENGINE_BESA_LEARN_H
 
+#include "engine/methods/besa/watch.h"
 #include "engine/methods/method.h"
 
 /* Device memory of the learnables, used again for each block. G groups: rows when row-wise, linears when layer-wise. */
@@ -22,7 +23,25 @@ struct besa {
 	/* Where steps are recorded: their inputs, F32 [batch·tokens, H], without data where none is. */
 	struct tensor x, wanted;
 	struct recording *step; /* of the running block; NULL until there is one */
+	bool unrecorded;        /* the next whole step is to be recorded */
 	float *theta_start;     /* host [G,D]: θ₀ of every block */
+	/* How far steps go: the settings', and less behind a divergence. */
+	double d_coef, learning_rate;
+	int taken; /* steps since the optimizer began, or began again */
+	/* Where learning is watched: θ where the running window began and where the best one did, F32 [G,D], and what the window's steps came to,
+	 * device F64 [WATCH_STEPS, STEP_STATS]. Without data elsewhere. */
+	struct tensor mark, kept;
+	void *window;
+};
+
+/* What is seen of a block's learning while it goes on. A window of steps that diverges is undone: θ is again where the best window began, and
+ * the optimizer begins again, with smaller steps. */
+struct besa_watch {
+	struct watch watch;
+	int divergences;
+	int at, back;          /* of the last one: behind which step it was seen, and behind which one learning went on */
+	double loss, began;    /* of the first: of its window, and of the same sequences at the start */
+	int first, mark, kept; /* of the first: as `at`; the steps behind which the running and the best window began */
 };
 
 /* Whether a learning step is recorded once a block and then replayed: where its operations are so small that launching them would take longer
@@ -34,9 +53,12 @@ enum status besa_create(const struct spec *, struct block *, const struct mask *
 void besa_release(struct besa *);
 
 /* Learns the rates of the block that is loaded and ranked. rates [layout.rows], on the host, receives the learned rate of every row;
- * *ret_last the last step. Reads `stop` before each step. */
-enum status besa_learn(struct besa *, const struct block_task *, const atomic_bool *stop, float *rates,
+ * *ret_last the last step. Reads `stop` before each step. `watch`, with watch.start set, where the spec has safeguards; else NULL. */
+enum status besa_learn(struct besa *, const struct block_task *, const atomic_bool *stop, struct besa_watch *watch, float *rates,
 		       struct method_step *ret_last, struct error *err);
+
+/* The rates where the best window of the learning just watched began. Fills backend->error. */
+enum status besa_best_rates(struct besa *, float *rates);
 
 /* The gradient of the loss by θ for sequences first …, in besa->gradient, with the masks of the current θ. What a step does before the
  * optimizer; of use to tests. Fills backend->error. */

@@ -13,6 +13,12 @@ static void find_batch_range(const struct spec_parser *parser, struct spec_range
 	range->high = parser->spec->calibration.samples;
 }
 
+/* A job that began without them goes on without them (restore.h). */
+static void find_safeguards(const struct spec_parser *parser, struct spec_range *range)
+{
+	if (parser->roots->places) range->standard = false;
+}
+
 /* The parameterization that "auto" stands for, and Prodigy's factor for it where the client gave none. */
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
@@ -122,6 +128,17 @@ static const struct spec_row rows[] = {
 		.help = "of the rates; under `sigmoid`, which `auto` is, they stay near the target, under `softmax` they may be "
 			"any",
 		.label = "Parameterization",
+	},
+	{
+		.key = "safeguards",
+		.kind = SPEC_BOOL,
+		SPEC_AT(struct besa_settings, safeguards),
+		.range = {.standard = true},
+		.find_range = find_safeguards,
+		.help = "no block ends with a larger loss than it would with equal rates: learning that diverges goes on from its "
+			"best with "
+			"smaller steps; `false`: as published",
+		.label = "Safeguards",
 	},
 };
 
