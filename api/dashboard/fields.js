@@ -39,11 +39,13 @@ export const GROUPS = [
 		{ pointer: "/admm/cg_damping", label: "Damping of conjugate gradients", kind: "number", placeholder: "0.01" },
 	] },
 	{ title: "Refit", folded: true, fields: [
-		{ pointer: "/refit/method", label: "Refit", kind: "choice", choices: ["", "none", "block"], hint: "How the weights that are kept make up for those that went." },
+		{ pointer: "/refit/method", label: "Refit", kind: "choice", choices: ["", "none", "least_squares", "block"], hint: "How the weights that are kept make up for those that went." },
 		{ pointer: "/refit/epochs", label: "Epochs", kind: "number", placeholder: "2", hint: "Of block: how often a block is trained on every calibration sequence." },
 		{ pointer: "/refit/batch_size", label: "Batch size", kind: "number", placeholder: "4", hint: "Of block: sequences of a step; never more than calibration.samples." },
 		{ pointer: "/refit/learning_rate", label: "Learning rate", kind: "number", placeholder: "0", hint: "0 for one that fits the model's width." },
 		{ pointer: "/refit/norms", label: "Norms and biases too", kind: "flag", hint: "Of block: whether norms' weights and all biases are trained too, and not only the weights of linears." },
+		{ pointer: "/refit/cg_steps", label: "Steps of conjugate gradients", kind: "number", placeholder: "30", hint: "Of least_squares: steps of conjugate gradients." },
+		{ pointer: "/refit/cg_damping", label: "Damping of conjugate gradients", kind: "number", placeholder: "0.01", hint: "Of least_squares: what holds the weights to their values, as a part of the mean of the Gram matrix' diagonal." },
 	] },
 	{ title: "Calibration", fields: [
 		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },

@@ -74,13 +74,15 @@ struct besa_settings {
 };
 
 /* What becomes of the weights that a method keeps (engine/stages/). */
-enum refit_method { REFIT_NONE, REFIT_BLOCK };
+enum refit_method { REFIT_NONE, REFIT_LEAST_SQUARES, REFIT_BLOCK };
 
 struct refit_settings {
 	enum refit_method method;
-	int epochs, batch_size; /* of REFIT_BLOCK, as the rest */
+	int epochs, batch_size; /* of REFIT_BLOCK, as the next two */
 	double learning_rate;
 	bool norms;
+	int cg_steps; /* of REFIT_LEAST_SQUARES, as the next */
+	double cg_damping;
 };
 
 struct spec_section; /* descriptor.h */

@@ -1,8 +1,8 @@
 /* What a spec says of the stages that follow a method. */
 #include "engine/spec/sections.h"
 
-static const char *const refit_names[] = {"none", "block", NULL};
-static const char *const refit_later[] = {"least_squares", "global", NULL};
+static const char *const refit_names[] = {"none", "least_squares", "block", NULL};
+static const char *const refit_later[] = {"global", NULL};
 
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
@@ -56,6 +56,23 @@ static const struct spec_row refit_rows[] = {
 		.range = {.standard = true},
 		.help = "of `block`: whether norms' weights and all biases are trained too, and not only the weights of linears",
 		.label = "Norms and biases too",
+	},
+	{
+		.key = "cg_steps",
+		.kind = SPEC_INT,
+		SPEC_AT(struct refit_settings, cg_steps),
+		.range = {1, 1000, 30},
+		.help = "of `least_squares`: steps of conjugate gradients",
+		.label = "Steps of conjugate gradients",
+	},
+	{
+		.key = "cg_damping",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct refit_settings, cg_damping),
+		.range = {1e-6, 100, 0.01},
+		.help = "of `least_squares`: what holds the weights to their values, as a part of the mean of the Gram matrix' "
+			"diagonal",
+		.label = "Damping of conjugate gradients",
 	},
 };
 

@@ -255,6 +255,7 @@ static const char *const methods[] = {
 	"\"method\":\"sparsegpt\"",
 	"\"method\":\"wanda\",\"refit\":{\"method\":\"block\",\"batch_size\":2}",
 	"\"method\":\"admm\"",
+	"\"method\":\"wanda\",\"refit\":{\"method\":\"least_squares\"}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER };
 

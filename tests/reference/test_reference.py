@@ -177,6 +177,23 @@ class Reference(unittest.TestCase):
         self.exact(self.fitted("admm-24", method="admm", pattern="2:4"), 50)
         self.two_of_four("admm-24")
 
+    def test_wanda_fitted(self):
+        self.fitted("fit-50", 50, method="wanda", sparsity=0.5, refit={"method": "least_squares"})
+
+    def zeros(self, name):
+        return {tensor: [[word & 0x7fff == 0 for word in row] for row in rows] for tensor, rows in self.weights(name).items()}
+
+    def test_what_is_fitted_keeps_its_zeros(self):
+        short = {"calibration": {"path": "calibration.safetensors", "samples": 8, "sequence_length": 256}, "evaluation": {}}
+        for method, spec in (("magnitude", {"sparsity": 0.6}), ("sparsegpt", {"pattern": "2:4"})):
+            with self.subTest(method):
+                plain = self.run_job(f"{method}-plain", method=method, **short, **spec)
+                fitted = self.run_job(f"{method}-fitted", method=method, refit={"method": "least_squares"}, **short, **spec)
+                self.assertLess(fitted["blocks"][0]["reconstruction"], plain["blocks"][0]["reconstruction"])
+                self.assertEqual(fitted["result"]["sparsity"], plain["result"]["sparsity"])
+        self.assertEqual(self.zeros("magnitude-plain"), self.zeros("magnitude-fitted"))
+        self.two_of_four("sparsegpt-fitted")
+
     def test_besa_by_row(self):
         report = self.besa(50)
         self.assertLess(self.perplexity(report), reference("besa-row-50-d5")["pruned_perplexity"] * 1.005)

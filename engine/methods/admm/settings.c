@@ -63,7 +63,7 @@ static const struct spec_row rows[] = {
 		.kind = SPEC_NUMBER,
 		SPEC_AT(struct admm_settings, cg_damping),
 		.range = {1e-6, 100, 0.01},
-		.help = "what holds them to their values, as a part of the mean of the Gram matrix' diagonal",
+		.help = "what holds these to their values, as a part of the mean of the Gram matrix' diagonal",
 		.label = "Damping of conjugate gradients",
 		.hint = "",
 	},

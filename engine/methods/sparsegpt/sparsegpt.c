@@ -7,6 +7,8 @@
 
 #include "engine/methods/method.h"
 #include "engine/methods/sparsegpt/settings.h"
+#include "engine/model/masters.h"
+#include "engine/prune/exact.h"
 #include "engine/prune/factor.h"
 #include "engine/spec/sections.h"
 
@@ -14,8 +16,9 @@ struct sparsegpt {
 	struct method_setup setup;
 	double dampening;
 	struct tensor *gram; /* per product: F32 [C,C], XᵀX over all tokens that it has seen */
+	int64_t *zeros;      /* per linear: how many weights it loses */
 	struct factor factor;
-	struct tensor weight, error; /* F32: of the largest linear; [its rows, PRUNE_COLUMNS] */
+	struct tensor error; /* F32 [the most rows, PRUNE_COLUMNS] */
 };
 
 static const struct block_layout *layout_of(const struct sparsegpt *s)
@@ -36,8 +39,8 @@ static void destroy(void *method)
 	for (int i = 0; s->gram && i < layout_of(s)->n_products; i++)
 		backend->ops->release(backend, s->gram[i].data);
 	free(s->gram);
+	free(s->zeros);
 	factor_release(&s->factor);
-	backend->ops->release(backend, s->weight.data);
 	backend->ops->release(backend, s->error.data);
 	free(s);
 }
@@ -46,20 +49,15 @@ static enum status allocate(struct sparsegpt *s)
 {
 	const struct block_layout *layout = layout_of(s);
 	struct backend *backend = backend_of(s);
-	int64_t largest = 0, rows = 0;
+	int64_t rows = 0;
 	for (int i = 0; i < layout->n_products; i++) {
 		struct tensor *gram = &s->gram[i];
 		*gram = tensor_padded(NULL, layout->products[i].cols, layout->products[i].cols, DTYPE_F32);
 		TRY(backend->ops->alloc(backend, tensor_room(gram), &gram->data));
 	}
-	for (int i = 0; i < layout->n_linears; i++) {
-		const struct linear *linear = &layout->linears[i];
-		if (linear->rows * linear->cols > largest) largest = linear->rows * linear->cols;
-		if (linear->rows > rows) rows = linear->rows;
-	}
-	s->weight = tensor_make(NULL, 1, largest, DTYPE_F32);
+	for (int i = 0; i < layout->n_linears; i++)
+		if (layout->linears[i].rows > rows) rows = layout->linears[i].rows;
 	s->error = tensor_make(NULL, rows, PRUNE_COLUMNS, DTYPE_F32);
-	TRY(backend->ops->alloc(backend, tensor_bytes(&s->weight), &s->weight.data));
 	return backend->ops->alloc(backend, tensor_bytes(&s->error), &s->error.data);
 }
 
@@ -79,7 +77,9 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	const struct sparsegpt_settings *settings = spec_settings(setup->spec, &method_sparsegpt_settings);
 	s->dampening = settings->dampening;
 	s->gram = calloc((size_t)layout_of(s)->n_products, sizeof *s->gram);
-	enum status status = s->gram ? allocate(s) : error_set(&backend_of(s)->error, STATUS_NO_MEMORY, "no memory for a method");
+	s->zeros = calloc((size_t)layout_of(s)->n_linears, sizeof *s->zeros);
+	enum status status =
+		s->gram && s->zeros ? allocate(s) : error_set(&backend_of(s)->error, STATUS_NO_MEMORY, "no memory for a method");
 	if (status != STATUS_OK)
 		*err = backend_of(s)->error;
 	else
@@ -135,19 +135,8 @@ static enum status sweep(struct sparsegpt *s, struct tensor weight, int64_t zero
 	return STATUS_OK;
 }
 
-static enum status prune_linear(struct sparsegpt *s, const struct linear *linear, int64_t zeros)
-{
-	struct backend *backend = backend_of(s);
-	struct tensor stored = tensor_rows(s->setup.block->weight[linear->fused], linear->first, linear->rows);
-	struct tensor weight = tensor_make(s->weight.data, linear->rows, linear->cols, DTYPE_F32);
-	TRY(backend->ops->convert(backend, weight, stored));
-	TRY(sweep(s, weight, zeros));
-	return backend->ops->convert(backend, stored, weight);
-}
-
-/* All linears of a product, which share its inputs. `params` counts the weights of the block so far, *done their zeros: together they come to
- * the block's target exactly. */
-static enum status prune_product(struct sparsegpt *s, int product, int64_t *params, int64_t *done)
+/* All linears of a product, which share its inputs. */
+static enum status prune_product(struct sparsegpt *s, int product)
 {
 	const struct block_layout *layout = layout_of(s);
 	TRY(factor_compute(&s->factor, s->gram[product], s->dampening));
@@ -156,10 +145,7 @@ static enum status prune_product(struct sparsegpt *s, int product, int64_t *para
 		if (linear->product != product) continue;
 		if (atomic_load_explicit(s->setup.stop, memory_order_relaxed))
 			return error_set(&backend_of(s)->error, STATUS_CANCELLED, "stopped while pruning");
-		*params += linear->rows * linear->cols;
-		int64_t zeros = llround(s->setup.spec->sparsity * (double)*params) - *done;
-		TRY(prune_linear(s, linear, zeros));
-		*done += zeros;
+		TRY(sweep(s, tensor_rows(s->setup.block->master[linear->fused], linear->first, linear->rows), s->zeros[i]));
 	}
 	return STATUS_OK;
 }
@@ -168,18 +154,24 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 {
 	struct sparsegpt *s = method;
 	const struct block_layout *layout = layout_of(s);
-	int64_t params = 0, zeros = 0;
+	exact_uniform(layout, s->setup.spec->sparsity, s->zeros);
 	TRY(task->ranked(task->context, err));
-	for (int i = 0; i < layout->n_products; i++) {
-		if (prune_product(s, i, &params, &zeros) != STATUS_OK) {
-			*err = backend_of(s)->error;
-			return err->status;
-		}
+	enum status status = block_load_masters(s->setup.block);
+	for (int i = 0; status == STATUS_OK && i < layout->n_products; i++)
+		status = prune_product(s, i);
+	if (status != STATUS_OK) {
+		*err = backend_of(s)->error;
+		return status;
 	}
 	for (int64_t r = 0; r < layout->rows; r++)
 		outcome->rates[r] = (float)s->setup.spec->sparsity;
 	return STATUS_OK;
 }
 
-const struct method method_sparsegpt = {
-	.create = create, .destroy = destroy, .begin = begin, .observe = observe, .prune = prune, .changes_weights = true};
+const struct method method_sparsegpt = {.create = create,
+					.destroy = destroy,
+					.begin = begin,
+					.observe = observe,
+					.prune = prune,
+					.changes_weights = true,
+					.masters = true};
