@@ -10,6 +10,8 @@
 /* A model's step multiplies a few dozen shapes, with experts a few hundred, again and again; a primitive costs much more to make than to
  * run. */
 enum { MOST_PRIMITIVES = 512 };
+/* How much of its operands oneDNN packs at once, where it has AVX-512: columns of the product, some of its rows, and of the inner dimension. */
+enum { PANEL_COLS = 9984, PANEL_ROWS = 384, PANEL_DEPTH = 768 };
 
 struct matmul_shape {
 	int64_t m, n, k, lda, ldb, ldc;
@@ -120,6 +122,15 @@ static dnnl_status_t primitive_find(struct backend *backend, struct matmul_cache
 	return dnnl_success;
 }
 
+/* Each thread has panels of its own while it multiplies its share of the rows. */
+static void count_panels(struct backend *backend, const struct matmul_shape *shape)
+{
+	int64_t cols = shape->n < PANEL_COLS ? shape->n : PANEL_COLS, depth = shape->k < PANEL_DEPTH ? shape->k : PANEL_DEPTH;
+	int64_t bytes = backend->threads * (cols + PANEL_ROWS) * depth * (int64_t)sizeof(uint16_t);
+	dry_host(backend, bytes);
+	dry_host(backend, -bytes);
+}
+
 static dnnl_status_t execute(struct matmul_cache *cache, const struct matmul_primitive *matmul, void *a, void *b, void *c)
 {
 	dnnl_memory_t memories[3] = {NULL};
@@ -159,7 +170,10 @@ enum status cpu_matmul_bf16(struct cpu_backend *cpu, struct tensor c, struct ten
 	int threads = omp_get_max_threads();
 	if (threads != backend->threads) omp_set_num_threads(backend->threads); /* a primitive is made for a number of threads */
 	dnnl_status_t status = primitive_find(backend, cpu->matmuls, &shape, &matmul);
-	if (status == dnnl_success && !backend->dry) status = execute(cpu->matmuls, matmul, a.data, b.data, c.data);
+	if (status == dnnl_success && backend->dry)
+		count_panels(backend, &shape);
+	else if (status == dnnl_success)
+		status = execute(cpu->matmuls, matmul, a.data, b.data, c.data);
 	if (threads != backend->threads) omp_set_num_threads(threads);
 	if (status == dnnl_success) return STATUS_OK;
 	return error_set(&backend->error, status == dnnl_out_of_memory ? STATUS_NO_MEMORY : STATUS_BACKEND,
