@@ -25,8 +25,8 @@ for name in $names; do
 		;;
 	memory) set -- bench/compare.py --besad "$build/besad" memory ;;
 	estimate)
-		set -- bench/compare.py --besad "$build/besad" --precision f32 bf16 --method wanda sparsegpt besa \
-			${MODEL:+--model "$MODEL" --calibration "$CALIBRATION"} estimate
+		set -- bench/compare.py --besad "$build/besad" estimate --precision f32 bf16 --method wanda besa \
+			${MODEL:+--model "$MODEL" --calibration "$CALIBRATION"}
 		;;
 	ops) set -- "$build/bench/cpu_ops" ;;
 	progress) set -- bench/progress.py --besad "$build/besad" ;;
