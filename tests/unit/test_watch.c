@@ -50,6 +50,19 @@ static void test_against_the_best(void **state)
 	assert_float_equal(watch.last, 0.7, 1e-12);
 }
 
+static void test_stuck_above_the_start(void **state)
+{
+	struct watch watch;
+	(void)state;
+	watch_begin(&watch, START);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(judge(&watch, 1.1, 1.1), WATCH_GOES_ON);
+		assert_int_equal(judge(&watch, 1.01, 1.01), WATCH_GOES_ON);
+		assert_int_equal(judge(&watch, 1.1, 1.1), WATCH_GOES_ON);
+		assert_int_equal(judge(&watch, 1.05, 1.05), WATCH_DIVERGES);
+	}
+}
+
 static void test_no_number_diverges(void **state)
 {
 	struct watch watch;
@@ -74,7 +87,7 @@ static void test_no_loss(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_the_same_sequences),
-					   cmocka_unit_test(test_against_the_best), cmocka_unit_test(test_no_number_diverges),
-					   cmocka_unit_test(test_no_loss)};
+					   cmocka_unit_test(test_against_the_best), cmocka_unit_test(test_stuck_above_the_start),
+					   cmocka_unit_test(test_no_number_diverges), cmocka_unit_test(test_no_loss)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

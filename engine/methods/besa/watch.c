@@ -4,6 +4,9 @@
 
 /* A window is over few sequences, and some are easier to make up for than others: less than this is noise. */
 static const double MARGIN = 0.25;
+/* Where learning stays above its start it is stuck there, and the noise of two windows is less than this. */
+static const double ABOVE = 0.02;
+enum { MOST_ABOVE = 2 };
 
 void watch_begin(struct watch *watch, const double *start)
 {
@@ -26,7 +29,11 @@ enum watch_verdict watch_judge(struct watch *watch)
 	double ratio = watch->began > 0 ? watch->loss / watch->began : 1;
 	watch->steps = 0;
 	watch->last = ratio;
-	if (!(ratio <= watch->best * (1 + MARGIN))) return WATCH_DIVERGES; /* nor where it is not a number */
+	watch->above = ratio > 1 + ABOVE ? watch->above + 1 : 0;
+	if (!(ratio <= watch->best * (1 + MARGIN)) || watch->above == MOST_ABOVE) { /* not less, or not a number */
+		watch->above = 0;
+		return WATCH_DIVERGES;
+	}
 	if (ratio >= watch->best) return WATCH_GOES_ON;
 	watch->best = ratio;
 	return WATCH_IS_BEST;

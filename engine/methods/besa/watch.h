@@ -15,6 +15,7 @@ struct watch {
 	int steps;
 	/* The window's loss is so many times that of the start: in the best window so far, 1 before, and in the last. */
 	double best, last;
+	int above; /* windows in a row above the start */
 };
 
 /* `start` stays the caller's. */
