@@ -44,8 +44,7 @@ static const struct spec_row refit_rows[] = {
 		SPEC_AT(struct refit_settings, learning_rate),
 		.range = {0, 1, 0},
 		.help = "of `block`: Adam's, after a rise over the first twentieth of the steps; it falls to 0 along a cosine. 0 "
-			"is "
-			"0.028 divided by the root of the model's hidden size",
+			"is 0.056 divided by the root of the model's hidden size",
 		.hint = "0 for one that fits the model's width.",
 		.label = "Learning rate",
 	},
