@@ -234,6 +234,34 @@ static void training(int64_t rows, int64_t cols)
 		backend->ops->release(backend, all[i]);
 }
 
+/* ADMM and least squares: a product and one operation at a time. */
+static void solving(int64_t rows, int64_t cols)
+{
+	struct tensor w = random_tensor(rows, cols, DTYPE_F32), u = new_tensor(rows, cols, DTYPE_F32);
+	struct tensor b = random_tensor(rows, cols, DTYPE_F32), product = random_tensor(rows, cols, DTYPE_F32);
+	struct tensor r = random_tensor(rows, cols, DTYPE_F32), p = random_tensor(rows, cols, DTYPE_F32);
+	struct tensor gram = random_tensor(cols, cols, DTYPE_F32), diagonal = random_tensor(1, cols, DTYPE_F32);
+	void *energy = allocate((size_t)rows * sizeof(float));
+	const struct cut half = {{0, 0}, rows * cols / 2, NULL}, two_of_four = {{2, 4}, cols / 2, NULL};
+	char shape[64];
+	double n = (double)rows * (double)cols;
+	snprintf(shape, sizeof shape, "%lld x %lld", (long long)rows, (long long)cols);
+	MEASURE("project", backend->ops->project(backend, w, u, product, b, 1, &half));
+	report("project", shape, 0, 24 * n);
+	snprintf(shape, sizeof shape, "%lld x %lld 2:4", (long long)rows, (long long)cols);
+	MEASURE("project", backend->ops->project(backend, w, u, product, b, 1, &two_of_four));
+	report("project", shape, 0, 24 * n);
+	snprintf(shape, sizeof shape, "%lld x %lld", (long long)rows, (long long)cols);
+	MEASURE("conjugate_step", backend->ops->conjugate_step(backend, w, r, p, energy, product, b, diagonal, 2));
+	report("conjugate_step", shape, 0, 32 * n);
+	snprintf(shape, sizeof shape, "by a Gram matrix %lld x %lld", (long long)rows, (long long)cols);
+	MEASURE("matmul", backend->ops->matmul(backend, product, p, false, gram, false, false));
+	report("matmul", shape, 2 * n * (double)cols, 0);
+	void *all[] = {w.data, u.data, b.data, product.data, r.data, p.data, gram.data, diagonal.data, energy};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		backend->ops->release(backend, all[i]);
+}
+
 static void learning(int64_t groups)
 {
 	enum { D = 101 };
@@ -285,6 +313,8 @@ static void measure(const struct shapes *w)
 	attention(w);
 	rows(w);
 	training(2 * i, h);
+	solving(i, h);
+	solving(h, i);
 	learning(qkv + 2 * h + 2 * i);
 }
 

@@ -45,10 +45,9 @@ static inline struct share cpu_share(int64_t n, int64_t grain)
 	return (struct share){first < n ? first : n, last < n ? last : n};
 }
 
-/* Marks in gone [n] the `count` smallest of n scores, the earlier of equal ones, with all threads, or, for a short row, with the calling one.
- * Scores are bits of non-negative floats: the larger, the larger. (select.c) */
+/* Marks in gone [n] the `count` smallest of n scores, the earlier of equal ones. Scores are bits of non-negative floats: the larger, the
+ * larger. (select.c) */
 void select_smallest(struct cpu_backend *, uint8_t *gone, const uint32_t *score, int64_t n, int64_t count);
-void select_of_row(uint8_t *gone, const uint32_t *score, int64_t n, int64_t count);
 
 /* What matmul_bf16.c keeps. */
 void cpu_matmul_release(struct cpu_backend *);

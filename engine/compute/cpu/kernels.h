@@ -141,6 +141,8 @@ struct solve_kernels {
 	/* w += u; scores [R,C] = the bits of |w|, but of what the pattern keeps the largest there are. */
 	void (*score)(uint32_t *scores, const struct tensor *w, const struct tensor *u, const struct pattern *, int64_t first,
 		      int64_t last);
+	/* Marks in gone [cols] the `count` smallest scores of a row, the earlier of equal ones. */
+	void (*select_row)(uint8_t *gone, const uint32_t *scores, int64_t cols, int64_t count);
 	/* `project` from w = v and gone [R,C]: what goes. */
 	void (*project)(const struct tensor *w, const struct tensor *u, const struct tensor *rhs, const struct tensor *b, float rho,
 			const uint8_t *gone, int64_t first, int64_t last);

@@ -40,7 +40,7 @@ static enum status project(struct backend *backend, struct tensor w, struct tens
 		struct share rows = cpu_share(w.rows, 1);
 		kernels->score(score, &w, &u, &cut->pattern, rows.first, rows.last);
 		for (int64_t row = rows.first; by_row && row < rows.last; row++)
-			select_of_row(gone + row * w.cols, score + row * w.cols, w.cols, zeros_of_row(cut, row, w.cols));
+			kernels->select_row(gone + row * w.cols, score + row * w.cols, w.cols, zeros_of_row(cut, row, w.cols));
 	}
 	if (!by_row) select_smallest(cpu, gone, score, n, cut->zeros);
 #pragma omp parallel num_threads(cpu_threads(cpu, n))

@@ -31,17 +31,28 @@ static void scale(const struct tensor *y, const struct tensor *x, const float *r
 /* ---- the projection --------------------------------------------------------------------------------------------------------------- */
 
 /* What is not among the of − keep smallest of a group does not go. */
-static void spare_in_group(uint32_t *scores, const struct pattern *pattern)
+INLINE void spare_in_groups(uint32_t *scores, int64_t cols, int keep, int of)
 {
-	uint32_t all[PATTERN_MOST];
-	for (int i = 0; i < pattern->of; i++)
-		all[i] = scores[i];
-	for (int i = 0; i < pattern->of; i++) {
-		int before = 0;
-		for (int k = 0; k < pattern->of; k++)
-			before += all[k] < all[i] || (all[k] == all[i] && k < i);
-		if (before >= pattern->of - pattern->keep) scores[i] = UINT32_MAX;
+	for (int64_t first = 0; first < cols; first += of, scores += of) {
+		uint32_t all[PATTERN_MOST];
+		for (int i = 0; i < of; i++)
+			all[i] = scores[i];
+		for (int i = 0; i < of; i++) {
+			int before = 0;
+			for (int k = 0; k < of; k++)
+				before += k < i ? all[k] <= all[i] : all[k] < all[i];
+			scores[i] = before < of - keep ? all[i] : UINT32_MAX;
+		}
 	}
+}
+
+/* Four is worth code of its own. */
+static void spare_in_row(uint32_t *scores, int64_t cols, const struct pattern *pattern)
+{
+	if (pattern->of == 4)
+		spare_in_groups(scores, cols, pattern->keep, 4);
+	else if (pattern->of)
+		spare_in_groups(scores, cols, pattern->keep, pattern->of);
 }
 
 static void score(uint32_t *scores, const struct tensor *w, const struct tensor *u, const struct pattern *pattern, int64_t first,
@@ -57,8 +68,33 @@ static void score(uint32_t *scores, const struct tensor *w, const struct tensor 
 			v[i] += add[i];
 			to[i] = bits_of(v[i]) & 0x7fffffff;
 		}
-		for (int64_t i = 0; pattern->of && i < cols; i += pattern->of)
-			spare_in_group(to + i, pattern);
+		spare_in_row(to, cols, pattern);
+	}
+}
+
+INLINE int64_t below(const uint32_t *scores, int64_t cols, uint32_t limit)
+{
+	int32_t count = 0; /* as wide as a score */
+#pragma omp simd reduction(+ : count)
+	for (int64_t i = 0; i < cols; i++)
+		count += scores[i] < limit;
+	return count;
+}
+
+/* The last that goes is found bit by bit: a row is in the cache, and counted sixteen at a time. */
+static void select_row(uint8_t *gone, const uint32_t *scores, int64_t cols, int64_t count)
+{
+	uint32_t limit = 0;
+	for (uint32_t bit = 1u << 30; bit; bit >>= 1)
+		if (below(scores, cols, limit | bit) < count) limit |= bit;
+	int64_t left = count - below(scores, cols, limit);
+#pragma omp simd
+	for (int64_t i = 0; i < cols; i++)
+		gone[i] = scores[i] < limit;
+	for (int64_t i = 0; i < cols && left > 0; i++) {
+		if (scores[i] != limit) continue;
+		gone[i] = 1;
+		left--;
 	}
 }
 
@@ -147,6 +183,7 @@ static void conjugate_step(const struct tensor *x_tensor, const struct tensor *r
 
 const struct solve_kernels ISA_NAME(solve_kernels) = {.scale = scale,
 						      .score = score,
+						      .select_row = select_row,
 						      .project = project,
 						      .keep_where = keep_where,
 						      .conjugate_start = conjugate_start,
