@@ -5,6 +5,8 @@
 #include "tests/unit/scratch.h"
 
 #include "base/json.h"
+#include "engine/methods/admm/settings.h"
+#include "engine/spec/sections.h"
 #include "engine/spec/spec.h"
 
 static const char config_json[] =
@@ -154,6 +156,14 @@ static void test_dependent_defaults(void **state)
 		assert_true(spec->besa.d_coef == cases[i].d_coef);
 		spec_free(spec);
 	}
+	for (int iterations = 10; iterations <= 40; iterations += 30) { /* of ADMM: the ramp ends with them at the latest */
+		snprintf(text, sizeof text,
+			 "{\"model\":\"tiny\",\"sparsity\":0.7,\"method\":\"admm\",\"admm\":{\"iterations\":%d}}", iterations);
+		struct spec *admm = parsed(f, text);
+		const struct admm_settings *settings = spec_settings(admm, &method_admm_settings);
+		assert_int_equal(settings->ramp, iterations < 15 ? iterations : 15);
+		spec_free(admm);
+	}
 	struct spec *spec = parsed(f, "{\"model\":\"other\",\"method\":\"none\"}"); /* found in the second root; no sparsity */
 	assert_string_equal(spec->output, "other-none-{id}");
 	assert_null(spec->calibration.sources[0].path);
@@ -294,7 +304,8 @@ static void test_fields(void **state)
 		{"\"overwrite\":1", "/overwrite", "true or false"},
 		{"\"method\":\"sparsegpt\",\"sparsegpt\":{\"dampening\":0}", "/sparsegpt/dampening", "number"},
 		{"\"method\":\"admm\",\"admm\":{\"rho\":0}", "/admm/rho", "number"},
-		{"\"method\":\"admm\",\"admm\":{\"iterations\":10}", "/admm/ramp", "must not be more than 'iterations', 10"},
+		{"\"method\":\"admm\",\"admm\":{\"iterations\":10,\"ramp\":11}", "/admm/ramp",
+		 "must not be more than 'iterations', 10"},
 		{"\"refit\":{\"method\":\"least_squares\",\"cg_damping\":0}", "/refit/cg_damping", "number"},
 		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, sparsegpt, admm, none"},
 		{"\"pattern\":\"2:4\"", "/pattern", "the method besa takes none"},

@@ -4,8 +4,9 @@
 
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
-	const struct admm_settings *admm = at;
+	struct admm_settings *admm = at;
 	(void)parser;
+	if (admm->ramp > admm->iterations && !fields_get(fields, "ramp")) admm->ramp = admm->iterations;
 	if (admm->ramp > admm->iterations)
 		fields_problem(fields, "ramp", "is %d; it must not be more than 'iterations', %d", admm->ramp, admm->iterations);
 }
@@ -25,7 +26,8 @@ static const struct spec_row rows[] = {
 		.kind = SPEC_INT,
 		SPEC_AT(struct admm_settings, ramp),
 		.range = {1, 1000, 15},
-		.help = "iterations over which the sparsity rises to the target; not more than `iterations`",
+		.help = "iterations over which the sparsity rises to the target; not more than `iterations`, and by default no "
+			"more either",
 		.label = "Ramp",
 		.hint = "iterations over which the sparsity rises",
 	},
