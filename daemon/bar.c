@@ -46,7 +46,7 @@ static const char *string(const cJSON *data, const char *key)
 
 void bar_event(struct bar *bar, const char *type, const cJSON *data)
 {
-	if (strcmp(type, "block.step") == 0) {
+	if (strcmp(type, "block.step") == 0 || strcmp(type, "tune.step") == 0) {
 		bar->loss = number(data, "loss");
 	} else if (strcmp(type, "block.finished") == 0) {
 		bar->loss = NAN;

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "engine/spec/restore.h"
+#include "engine/tune/tune.h"
 
 enum { TIMINGS = 64 }; /* of the newest jobs: a device may have been given more to do, or less, since the older ones */
 
@@ -122,12 +123,13 @@ static void take_blocks(struct asked *asked, const struct timed *timed, const cJ
 static void take_rest(struct asked *asked, const struct timed *timed)
 {
 	static const char *const seed[] = {"seed"};
-	static const char *const sections[] = {"evaluation", "calibration"};
+	static const char *const sections[] = {"evaluation", "calibration", "refit"}; /* refit: where one of the two tunes all of a model */
 	cJSON *result;
 	struct error ignored;
 	const char *text = timed->timing->result;
 	if (!text || timed->timing->attempt != 1 || strcmp(asked->spec->model, timed->spec->model) != 0) return;
-	for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
+	bool tuned = tune_wanted(asked->spec) || tune_wanted(timed->spec);
+	for (size_t i = 0; i < sizeof sections / sizeof *sections - !tuned; i++)
 		if (!agree(cJSON_GetObjectItemCaseSensitive(asked->json, sections[i]),
 			   cJSON_GetObjectItemCaseSensitive(timed->json, sections[i]), seed, 1))
 			return;

@@ -26,6 +26,7 @@
 #include "engine/prune/rehearsal.h"
 #include "engine/prune/savepoint.h"
 #include "engine/text/mixture.h"
+#include "engine/tune/tune.h"
 
 struct run {
 	const struct engine_job *job;
@@ -190,8 +191,9 @@ static enum status load_data(struct run *run, struct error *err)
 	const struct spec *spec = run->spec;
 	TRY(load_evaluation(run, err));
 	if (!prunes(run)) return STATUS_OK;
-	/* Later blocks go on from the hidden states; only the probe may need the tokens again. */
-	bool needed = !savepoint_blocks(&run->savepoint) || (!probes_evaluation(run) && spec->probe_every != PROBE_NEVER);
+	/* Later blocks go on from the hidden states; only the probe and the global tune may need the tokens again. */
+	bool needed = !savepoint_blocks(&run->savepoint) || (!probes_evaluation(run) && spec->probe_every != PROBE_NEVER) ||
+		      (tune_wanted(spec) && !run->savepoint.tuned);
 	if (spec->calibration.n_sources && needed) {
 		TRY(load_calibration(run, err));
 		snprintf(run->savepoint.calibration_hash, sizeof run->savepoint.calibration_hash, "%016" PRIx64,
@@ -216,8 +218,9 @@ static void start_progress(struct run *run)
 	}
 	if (prunes(run)) {
 		double block = engine_block_work(spec);
-		pruning = block * layers;
-		done += block * savepoint_blocks(&run->savepoint);
+		double tune = tune_work(spec, &run->model.config);
+		pruning = block * layers + tune;
+		done += block * savepoint_blocks(&run->savepoint) + (run->savepoint.tuned ? tune : 0);
 		evaluation *= 2;
 	}
 	progress_start(&run->progress, run->sink, (int)run->model.config.layers, evaluation + pruning, done);
@@ -364,6 +367,12 @@ static enum status check_memory(const struct run *run, struct pruning *pruning, 
 	size_t available;
 	TRY(rehearsal_available(run->backend, &available, err));
 	TRY(rehearse_largest(pruning, available, &need, err));
+	if (!need.fits && need.tune > need.walk)
+		return error_set(err, STATUS_NO_MEMORY,
+				 "the global tune needs %zu MiB of device memory, and %zu MiB are free; a 'refit.method' of "
+				 "\"block\" needs %zu "
+				 "MiB, and a shorter 'calibration.sequence_length' or a smaller 'refit.batch_size' less than now",
+				 (need.tune >> 20) + 1, available >> 20, (need.walk >> 20) + 1);
 	if (!need.fits)
 		return error_set(err, STATUS_NO_MEMORY,
 				 "the job needs %zu MiB of device memory, and %zu MiB are free; a shorter "
@@ -437,6 +446,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		/* What the C library keeps of one phase's memory would stand beside the next one's. */
 		malloc_trim(0);
 		TRY(prune_blocks(&pruning, &run->calibration, err));
+		if (tune_wanted(run->spec)) TRY(tune_model(&pruning, &run->calibration, err));
 		malloc_trim(0);
 		progress_phase(&run->progress, "evaluating");
 		TRY(evaluate_pruned(run, err));

@@ -94,6 +94,7 @@ ROWS = [
     ("sparsegpt-refit-24", SAVED, ONE, {"method": "sparsegpt", "pattern": "2:4", "precision": "bf16", "refit": {
         "method": "block", "epochs": 3, "learning_rate": 0.002, "norms": False}}),
     ("besa-refit-dense-stream", FEW, ONE, dict(BESA, besa={"target": "dense_stream"}, refit={"method": "block"})),
+    ("wanda-global", ALL, DEVICE, dict(WANDA, refit={"method": "global", "batch_size": 2, "epochs": 1})),
     ("wanda-fitted", SAVED, DEVICE, dict(WANDA, refit={"method": "least_squares"})),
     ("sparsegpt-24-fitted", FEW, None, {"method": "sparsegpt", "pattern": "2:4", "refit": {"method": "least_squares"}}),
     ("magnitude-fitted-bf16", FEW, None, dict(MAGNITUDE, precision="bf16", refit={"method": "least_squares"})),

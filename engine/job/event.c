@@ -18,6 +18,7 @@ const struct event_kind event_kinds[EVENT_TYPES] = {
 	[EVENT_BLOCK_STARTED] = {"block.started"},
 	[EVENT_BLOCK_STEP] = {"block.step"},
 	[EVENT_BLOCK_FINISHED] = {"block.finished", .once = true, .durable = true},
+	[EVENT_TUNE_STEP] = {"tune.step"},
 };
 
 bool event_is_once(const char *name)
@@ -95,6 +96,16 @@ struct event event_block_step(int block, const struct event_step *step, int atte
 struct event event_block_finished(cJSON *data)
 {
 	return event_of(EVENT_BLOCK_FINISHED, data);
+}
+
+struct event event_tune_step(int step, int steps, double loss, int attempt)
+{
+	cJSON *data = cJSON_CreateObject();
+	cJSON_AddNumberToObject(data, "step", step);
+	cJSON_AddNumberToObject(data, "steps", steps);
+	cJSON_AddNumberToObject(data, "loss", loss);
+	cJSON_AddNumberToObject(data, "attempt", attempt);
+	return event_of(EVENT_TUNE_STEP, data);
 }
 
 static enum status refuse_block(const cJSON *told, const char *field, const cJSON *then, const cJSON *now, struct error *err)

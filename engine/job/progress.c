@@ -31,6 +31,12 @@ void progress_phase(struct progress *progress, const char *phase)
 	report(progress);
 }
 
+void progress_resume(struct progress *progress, double work)
+{
+	progress->resumed += work;
+	progress_add(progress, work);
+}
+
 void progress_add(struct progress *progress, double work)
 {
 	progress->done += work;

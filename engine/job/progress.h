@@ -16,5 +16,6 @@ struct progress {
 void progress_start(struct progress *, const struct engine_sink *, int blocks, double total, double resumed);
 void progress_phase(struct progress *, const char *phase); /* a string literal */
 void progress_add(struct progress *, double work);         /* reports */
+void progress_resume(struct progress *, double work);      /* the same of what an earlier attempt did */
 
 #endif

@@ -20,6 +20,7 @@ enum status block_add_masters(struct block *block, struct error *err)
 	int64_t longest = 0;
 	for (int f = 0; f < FUSED_COUNT; f++)
 		TRY(allocate(block, block->layout.fused_rows[f], block->layout.fused_cols[f], &block->master[f], err));
+	if (block->rounding.data) return STATUS_OK;
 	for (int i = 0; block_vector(block, i, &vector); i++)
 		if (vector.length > longest) longest = vector.length;
 	return allocate(block, 1, longest, &block->rounding, err);

@@ -5,7 +5,7 @@
 
 #include "engine/model/block.h"
 
-/* Room for block->master, which has no data before. block_release frees it. */
+/* Room for block->master, which has no data before: the caller may have taken it. block_release frees it. */
 enum status block_add_masters(struct block *, struct error *err);
 
 /* master = weight; and weight = master, rounded. Both fill block->backend->error. */

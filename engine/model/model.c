@@ -353,20 +353,54 @@ enum status model_embed(const struct model *model, struct backend *backend, cons
 	return status;
 }
 
+enum status model_norm_tensor(const struct model *model, bool bias, const struct tensor_info **ret, struct error *err)
+{
+	char name[128];
+	tensor_name(name, model->config.names->final_norm, bias ? "bias" : "weight");
+	return model_tensor(model, name, 0, model->config.hidden, ret, err);
+}
+
+static enum status load_norm_part(const struct model *model, struct backend *backend, bool bias, struct tensor *ret,
+				  struct error *err)
+{
+	const struct tensor_info *info;
+	TRY(model_norm_tensor(model, bias, &info, err));
+	return upload_as(model, backend, info, 1, model->config.hidden, DTYPE_F32, ret, err);
+}
+
+enum status model_norm_load(const struct model *model, struct backend *backend, struct model_norm *ret, struct error *err)
+{
+	struct model_norm norm = {0};
+	enum status status = load_norm_part(model, backend, false, &norm.weight, err);
+	if (status == STATUS_OK && model->config.norm.kind == NORM_LAYER)
+		status = load_norm_part(model, backend, true, &norm.bias, err);
+	if (status == STATUS_OK)
+		*ret = norm;
+	else
+		model_norm_release(&norm, backend);
+	return status;
+}
+
+void model_norm_release(struct model_norm *norm, struct backend *backend)
+{
+	backend->ops->release(backend, norm->weight.data);
+	backend->ops->release(backend, norm->bias.data);
+	*norm = (struct model_norm){0};
+}
+
 enum status model_head_load(const struct model *model, struct backend *backend, enum dtype type, struct model_head *ret,
 			    struct error *err)
 {
 	const struct model_config *config = &model->config;
 	const struct tensor_info *info;
 	struct model_head head = {0};
-	const char *norm = config->names->final_norm;
+	struct model_norm norm;
 	char name[128];
 	TRY(model_tensor(model, tensor_name(name, model->head, "weight"), config->vocab, config->hidden, &info, err));
-	TRY(model_upload_vector(model, backend, tensor_name(name, norm, "weight"), config->hidden, &head.norm_weight, err));
-	enum status status = STATUS_OK;
-	if (config->norm.kind == NORM_LAYER)
-		status = model_upload_vector(model, backend, tensor_name(name, norm, "bias"), config->hidden, &head.norm_bias, err);
-	if (status == STATUS_OK) status = upload_as(model, backend, info, config->vocab, config->hidden, type, &head.head, err);
+	TRY(model_norm_load(model, backend, &norm, err));
+	head.norm_weight = norm.weight;
+	head.norm_bias = norm.bias;
+	enum status status = upload_as(model, backend, info, config->vocab, config->hidden, type, &head.head, err);
 	if (status != STATUS_OK) {
 		model_head_release(&head, backend);
 		return status;

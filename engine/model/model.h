@@ -50,6 +50,16 @@ enum status model_embed(const struct model *, struct backend *, const int32_t *i
 /* Checks that the tensors outside the blocks are there with the shape and a type that can be used. */
 enum status model_check(const struct model *, struct error *err);
 
+/* The final norm on the device: F32 [1,H]; bias without data where there is none. */
+struct model_norm {
+	struct tensor weight, bias;
+};
+enum status model_norm_load(const struct model *, struct backend *, struct model_norm *ret, struct error *err);
+void model_norm_release(struct model_norm *, struct backend *);
+
+/* The tensor of the final norm's weight, or of its bias. */
+enum status model_norm_tensor(const struct model *, bool bias, const struct tensor_info **ret, struct error *err);
+
 /* Final norm and head on the device. `type` is what the head computes in. */
 struct model_head {
 	struct tensor norm_weight, norm_bias; /* F32 [1,H]; bias without data where there is none */

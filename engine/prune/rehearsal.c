@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "engine/compute/dry.h"
+#include "engine/tune/tune.h"
 
 static void be_silent(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
 {
@@ -32,12 +33,28 @@ struct piece {
 	void *context;
 };
 
-static enum status play(const struct piece *piece, const struct pruning *dry, int *ret_device_streams, struct error *err)
+/* What one phase takes at most, apart from what others took. */
+static enum status rehearse_tune(const struct pruning *dry, struct rehearsal *ret, struct error *err)
+{
+	struct memory_count *memory = &dry->backend->memory;
+	size_t before = memory->most;
+	memory->most = memory->now;
+	enum status status = tune_rehearse(dry, err);
+	ret->tune = memory->most;
+	if (memory->most < before) memory->most = before;
+	return status;
+}
+
+static enum status play(const struct piece *piece, const struct pruning *dry, struct rehearsal *ret, struct error *err)
 {
 	bool prunes = dry->job->spec->method != METHOD_NONE;
+	ret->walk = ret->tune = 0;
 	if (piece->evaluate) TRY(piece->evaluate(piece->context, dry->backend, err));
-	if (prunes) TRY(prune_rehearse(dry, ret_device_streams, err));
-	return prunes && piece->evaluate ? piece->evaluate(piece->context, dry->backend, err) : STATUS_OK;
+	if (!prunes) return STATUS_OK;
+	TRY(prune_rehearse(dry, &ret->device_streams, err));
+	ret->walk = dry->backend->memory.most;
+	if (tune_wanted(dry->job->spec)) TRY(rehearse_tune(dry, ret, err));
+	return piece->evaluate ? piece->evaluate(piece->context, dry->backend, err) : STATUS_OK;
 }
 
 /* A dry run with so much memory and, at most, so many streams on the device. */
@@ -56,7 +73,7 @@ static enum status attempt(const struct piece *piece, size_t capacity, int devic
 	dry.progress = &progress;
 	dry.savepoint = &nothing;
 	dry.device_streams = device_streams;
-	status = play(piece, &dry, &ret->device_streams, err);
+	status = play(piece, &dry, ret, err);
 	ret->peak = dry.backend->memory.most;
 	ret->host = dry.backend->host.most;
 	ret->process = dry.backend->dry->most;

@@ -8,7 +8,9 @@ struct rehearsal {
 	bool fits;
 	int device_streams; /* with how many of the two streams of hidden states on the device; the others live in host memory */
 	size_t peak;        /* bytes of device memory, the most in use at once */
-	size_t host;        /* bytes of the streams in host memory, where that is not the device's */
+	size_t walk,
+		tune; /* of it, what the walk over the blocks and the tune of the whole model need; 0 for a tune that there is not */
+	size_t host;  /* bytes of the streams in host memory, where that is not the device's */
 	size_t process; /* bytes of host memory in all, the most at once; the device's are among them where it has none of its own */
 };
 

@@ -45,6 +45,7 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(json, "dense_tasks");
 	ret->dense_tasks = cJSON_IsObject(tasks) ? cJSON_Duplicate(tasks, true) : cJSON_CreateObject();
 	ret->blocks = cJSON_Duplicate(blocks, true);
+	ret->tuned = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "tuned"));
 	ret->inputs = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "inputs"), true);
 	ret->found = true;
 	return STATUS_OK;
@@ -94,6 +95,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 		     cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense) &&
 		     cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks) &&
 		     (isnan(savepoint->probe_dense) || cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense)) &&
+		     (!savepoint->tuned || cJSON_AddTrueToObject(json, "tuned")) &&
 		     cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
 	char *text = whole ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
 	cJSON_Delete(json);

@@ -1,9 +1,11 @@
 /* What a job keeps in its checkpoint directory to go on after a crash:
  *
  *   savepoint.json   its format, the spec, what was known of the inputs and the settings that were resolved at the start (backend,
- *                    threads, precision), dense perplexities, and the block.finished data of every block on disk
+ *                    threads, precision), dense perplexities, the block.finished data of every block on disk, and whether the
+ *                    global tune is over
  *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
  *                    probe-K.bin those of the progress perplexity
+ *   tune.bin         the state of the global tune (engine/tune/tune.h)
  *
  * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin beside it. Where
  * not every block is saved, it may be behind the caller's commits; it may be one block ahead of them (engine/prune/pipeline.h). */
@@ -29,6 +31,7 @@ struct savepoint {
 	cJSON *dense_tasks;        /* {task: score} */
 	double probe_dense;        /* the dense model's perplexity on the sequences of the progress perplexity; NaN for none */
 	cJSON *blocks;             /* [block.finished data] */
+	bool tuned;                /* the global tune is over, and the output has what it came to (engine/tune/tune.h) */
 	cJSON *inputs; /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */
 };
 

@@ -74,7 +74,7 @@ struct besa_settings {
 };
 
 /* What becomes of the weights that a method keeps (engine/stages/). */
-enum refit_method { REFIT_NONE, REFIT_LEAST_SQUARES, REFIT_BLOCK };
+enum refit_method { REFIT_NONE, REFIT_LEAST_SQUARES, REFIT_BLOCK, REFIT_GLOBAL };
 
 struct refit_settings {
 	enum refit_method method;
@@ -83,6 +83,8 @@ struct refit_settings {
 	bool norms;
 	int cg_steps; /* of REFIT_LEAST_SQUARES, as the next */
 	double cg_damping;
+	int global_epochs; /* of REFIT_GLOBAL, which has REFIT_BLOCK before it, as the next */
+	double global_learning_rate;
 };
 
 struct spec_section; /* descriptor.h */

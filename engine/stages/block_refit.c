@@ -10,14 +10,14 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/random.h"
 #include "engine/model/masters.h"
+#include "engine/stages/schedule.h"
 #include "engine/stages/stage.h"
 
 /* Of what goes into a linear, all may move its output the same way: the wider it is, the less each weight is to move. */
 static const double RATE_OF_WIDTH = 0.056;
 
-static const double WARM_UP = 0.05, LEAST_CHANNEL = 1e-12;
+static const double LEAST_CHANNEL = 1e-12;
 
 /* Gradients that are in memory at once: about what a core's caches hold, or, on a device, what fills it. */
 enum { PANEL_BYTES_CPU = 4 << 20, PANEL_BYTES_DEVICE = 256 << 20 };
@@ -25,8 +25,8 @@ enum { PANEL_BYTES_CPU = 4 << 20, PANEL_BYTES_DEVICE = 256 << 20 };
 struct refit {
 	struct method_setup setup;
 	struct backend *backend;
-	int64_t batch;            /* sequences of a step */
-	int64_t steps, per_epoch; /* of a block; of an epoch, rounded up */
+	int64_t batch;     /* sequences of a step */
+	int64_t per_epoch; /* its steps, rounded up */
 	struct activations activations;
 	struct tensor m[FUSED_COUNT], v[FUSED_COUNT]; /* F32, as the masters */
 	struct tensor gradient, rounded; /* room for rows of a product: F32; in the file's type, where products take more */
@@ -35,10 +35,9 @@ struct refit {
 	struct tensor x, wanted, y, dy;          /* F32 [batch · tokens, H] */
 	struct tensor weight;                    /* F32 [1, H]: of each channel in the loss */
 	void *squares;                           /* F64 [H] */
-	void *losses;      /* F64 [per_epoch + STEP_STATS]: of the last epoch's steps; at the end what is read at once */
-	double *host;      /* of the same size, or H */
-	int64_t *chosen;   /* the sequences of a step */
-	int64_t *order;    /* and of an epoch */
+	void *losses; /* F64 [per_epoch + STEP_STATS]: of the last epoch's steps; at the end what is read at once */
+	double *host; /* of the same size, or H */
+	struct schedule schedule;
 	struct adamw adam; /* of the step that runs */
 };
 
@@ -91,10 +90,10 @@ static enum status allocate_host(struct refit *r, struct error *err)
 {
 	int64_t hidden = r->setup.block->config->hidden, numbers = r->per_epoch > hidden ? r->per_epoch : hidden;
 	r->host = malloc((size_t)(numbers + STEP_STATS) * sizeof *r->host);
-	r->order = malloc((size_t)r->setup.sequences * sizeof *r->order);
-	r->chosen = malloc((size_t)r->batch * sizeof *r->chosen);
-	return r->host && r->order && r->chosen ? STATUS_OK
-						: error_set(err, STATUS_NO_MEMORY, "no memory for the order of sequences");
+	if (!r->host) return error_set(err, STATUS_NO_MEMORY, "no memory for the losses of a refit");
+	double asked = r->setup.spec->refit.learning_rate,
+	       rate = asked > 0 ? asked : RATE_OF_WIDTH / sqrt((double)r->setup.block->config->hidden);
+	return schedule_create(r->setup.sequences, r->batch, rate, &r->schedule, err);
 }
 
 static void destroy(void *stage)
@@ -116,8 +115,7 @@ static void destroy(void *stage)
 	backend->ops->release(backend, r->losses);
 	activations_release(&r->activations, backend);
 	free(r->host);
-	free(r->order);
-	free(r->chosen);
+	schedule_release(&r->schedule);
 	free(r);
 }
 
@@ -194,37 +192,6 @@ static enum status whole_loss(struct refit *r, const struct block_task *task, do
 
 /* ---- a step ---------------------------------------------------------------------------------------------------------------------- */
 
-static double rate_at(const struct refit *r, int64_t step)
-{
-	double asked = r->setup.spec->refit.learning_rate, rate = asked > 0 ? asked : RATE_OF_WIDTH / sqrt((double)r->weight.cols);
-	int64_t warm = (int64_t)(WARM_UP * (double)r->steps);
-	if (warm < 1) warm = 1;
-	if (step < warm) return rate * (double)(step + 1) / (double)warm;
-	return rate * 0.5 * (1 + cos(M_PI * (double)(step - warm) / (double)(r->steps > warm ? r->steps - warm : 1)));
-}
-
-/* The order of the sequences in an epoch. */
-static void shuffle(struct refit *r, int64_t n, uint64_t seed, int64_t epoch)
-{
-	for (int64_t i = 0; i < n; i++)
-		r->order[i] = i;
-	for (int64_t i = n - 1; i > 0; i--) {
-		int64_t other = random_below(random_at(seed, (uint64_t)(epoch * n + i)), i + 1), kept = r->order[i];
-		r->order[i] = r->order[other];
-		r->order[other] = kept;
-	}
-}
-
-/* Fills r->chosen for a step, which follows the one before: what is left of an epoch begins a batch with the first of the next. */
-static void choose(struct refit *r, int64_t n, uint64_t seed, int64_t step)
-{
-	for (int64_t i = 0; i < r->batch; i++) {
-		int64_t at = step * r->batch + i;
-		if (at % n == 0) shuffle(r, n, seed, at / n);
-		r->chosen[i] = r->order[at % n];
-	}
-}
-
 /* Uses up the gradient of a product. An expert that got no token has none, and stays. */
 static enum status train_product(void *context, int index, const struct product_gradient *gradient)
 {
@@ -265,17 +232,16 @@ static enum status take_step(struct refit *r, const struct block_task *task, int
 {
 	struct backend *backend = r->backend;
 	const struct block *block = r->setup.block;
-	uint64_t seed = (uint64_t)r->setup.spec->calibration.seed + (uint64_t)task->index;
 	double *loss = (double *)r->losses + step % r->per_epoch;
-	r->adam = (struct adamw){.lr = (float)rate_at(r, step),
+	r->adam = (struct adamw){.lr = (float)schedule_rate(&r->schedule, step),
 				 .beta1 = 0.9f,
 				 .beta2 = 0.99f,
 				 .eps = 1e-10f,
 				 .step = (int)step + 1,
 				 .keep_zeros = true};
-	choose(r, task->input->sequences, seed, step);
-	TRY(stream_gather(task->input, r->chosen, r->batch, r->x));
-	TRY(stream_gather(task->reference, r->chosen, r->batch, r->wanted));
+	const int64_t *chosen = schedule_choose(&r->schedule, step);
+	TRY(stream_gather(task->input, chosen, r->batch, r->x));
+	TRY(stream_gather(task->reference, chosen, r->batch, r->wanted));
 	TRY(block_forward(block, &r->activations, (int)r->batch, r->x, r->y, NULL));
 	TRY(backend->ops->weighted_error(backend, loss, r->dy, r->y, r->wanted, r->weight, 1 / (double)(r->y.rows * r->y.cols),
 					 false));
@@ -322,7 +288,7 @@ static enum status report(struct refit *r, const struct block_task *task, int64_
 	if (status != STATUS_OK) *err = r->backend->error;
 	TRY(status);
 	const struct method_step told = {.step = (int)step + 1,
-					 .steps = (int)r->steps,
+					 .steps = (int)r->schedule.steps,
 					 .loss = loss,
 					 .reconstruction = loss,
 					 .sparsity = r->setup.spec->sparsity};
@@ -333,12 +299,12 @@ static enum status take_steps(struct refit *r, const struct block_task *task, st
 {
 	const double report_seconds = 0.25;
 	double reported = 0;
-	for (int64_t step = 0; step < r->steps; step++) {
+	for (int64_t step = 0; step < r->schedule.steps; step++) {
 		enum status status = check_stop(r);
 		if (status == STATUS_OK) status = take_step(r, task, step);
 		if (status != STATUS_OK) *err = r->backend->error;
 		TRY(status);
-		bool due = step == 0 || step + 1 == r->steps || monotonic_seconds() - reported >= report_seconds;
+		bool due = step == 0 || step + 1 == r->schedule.steps || monotonic_seconds() - reported >= report_seconds;
 		if (!due) continue;
 		TRY(report(r, task, step, err));
 		reported = monotonic_seconds();
@@ -350,7 +316,7 @@ static enum status take_steps(struct refit *r, const struct block_task *task, st
  * `start` a pass that says by how much more is spared. */
 static enum status end_loss(struct refit *r, const struct block_task *task, double start, double *ret)
 {
-	int64_t count = r->steps < r->per_epoch ? r->steps : r->per_epoch;
+	int64_t count = r->schedule.steps < r->per_epoch ? r->schedule.steps : r->per_epoch;
 	double sum = 0;
 	TRY(r->backend->ops->download(r->backend, r->host, r->losses, (size_t)count * sizeof *r->host));
 	for (int64_t i = 0; i < count; i++)
@@ -384,13 +350,15 @@ static enum status refit(struct refit *r, const struct block_task *task, struct 
 static enum status run(void *stage, const struct block_task *task, struct error *err)
 {
 	struct refit *r = stage;
-	r->steps = r->setup.spec->refit.epochs * task->input->sequences / r->batch;
+	const struct spec *spec = r->setup.spec;
+	uint64_t seed = (uint64_t)spec->calibration.seed + (uint64_t)task->index;
+	schedule_begin(&r->schedule, task->input->sequences, spec->refit.epochs, seed);
 	return refit(r, task, err);
 }
 
 static bool wanted(const struct spec *spec)
 {
-	return spec->refit.method == REFIT_BLOCK;
+	return spec->refit.method == REFIT_BLOCK || spec->refit.method == REFIT_GLOBAL;
 }
 
 /* The loss at the start is a forward pass. */

@@ -1,8 +1,7 @@
 /* What a spec says of the stages that follow a method. */
 #include "engine/spec/sections.h"
 
-static const char *const refit_names[] = {"none", "least_squares", "block", NULL};
-static const char *const refit_later[] = {"global", NULL};
+static const char *const refit_names[] = {"none", "least_squares", "block", "global", NULL};
 
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
@@ -17,7 +16,6 @@ static const struct spec_row refit_rows[] = {
 		.kind = SPEC_CHOICE,
 		SPEC_AT(struct refit_settings, method),
 		.names = refit_names,
-		.later = refit_later,
 		.range = {.standard = REFIT_NONE},
 		.help = "how the weights that are kept make up for those that went",
 		.label = "Refit",
@@ -27,7 +25,7 @@ static const struct spec_row refit_rows[] = {
 		.kind = SPEC_INT,
 		SPEC_AT(struct refit_settings, epochs),
 		.range = {1, 100, 2},
-		.help = "of `block`: how often a block is trained on every calibration sequence",
+		.help = "of `block` and `global`: how often a block is trained on every calibration sequence",
 		.label = "Epochs",
 	},
 	{
@@ -35,7 +33,7 @@ static const struct spec_row refit_rows[] = {
 		.kind = SPEC_INT,
 		SPEC_AT(struct refit_settings, batch_size),
 		.range = {1, SPEC_MAX_SAMPLES, 4},
-		.help = "of `block`: sequences of a step; never more than `calibration.samples`",
+		.help = "of `block` and `global`: sequences of a step; never more than `calibration.samples`",
 		.label = "Batch size",
 	},
 	{
@@ -43,7 +41,8 @@ static const struct spec_row refit_rows[] = {
 		.kind = SPEC_NUMBER,
 		SPEC_AT(struct refit_settings, learning_rate),
 		.range = {0, 1, 0},
-		.help = "of `block`: Adam's, after a rise over the first twentieth of the steps; it falls to 0 along a cosine. 0 "
+		.help = "of `block` and `global`: Adam's, after a rise over the first twentieth of the steps; it falls to 0 along "
+			"a cosine. 0 "
 			"is 0.056 divided by the root of the model's hidden size",
 		.hint = "0 for one that fits the model's width.",
 		.label = "Learning rate",
@@ -53,7 +52,8 @@ static const struct spec_row refit_rows[] = {
 		.kind = SPEC_BOOL,
 		SPEC_AT(struct refit_settings, norms),
 		.range = {.standard = true},
-		.help = "of `block`: whether norms' weights and all biases are trained too, and not only the weights of linears",
+		.help = "of `block` and `global`: whether norms' weights and all biases are trained too, and not only the weights "
+			"of linears",
 		.label = "Norms and biases too",
 	},
 	{
@@ -72,6 +72,22 @@ static const struct spec_row refit_rows[] = {
 		.help = "of `least_squares`: what holds the weights to their values, as a part of the mean of the Gram matrix' "
 			"diagonal",
 		.label = "Damping of conjugate gradients",
+	},
+	{
+		.key = "global_epochs",
+		.kind = SPEC_INT,
+		SPEC_AT(struct refit_settings, global_epochs),
+		.range = {1, 100, 1},
+		.help = "of `global`: how often the whole model is trained on every calibration sequence, behind the last block",
+		.label = "Epochs of the whole model",
+	},
+	{
+		.key = "global_learning_rate",
+		.kind = SPEC_NUMBER,
+		SPEC_AT(struct refit_settings, global_learning_rate),
+		.range = {1e-8, 1, 1e-3},
+		.help = "of `global`: Adam's, when the whole model is trained; it rises and falls as `learning_rate`",
+		.label = "Learning rate of the whole model",
 	},
 };
 

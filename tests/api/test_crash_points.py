@@ -25,6 +25,9 @@ JOB = {"model": "small", "output": "pruned", "sparsity": 0.5, "calibration": {"p
        "progress": {"perplexity_every": BLOCKS},
        "evaluation": {"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 32}]}}
 
+# The same and a global tune of two steps behind it.
+TUNED = dict(JOB, method="wanda", refit={"method": "global", "batch_size": 2, "epochs": 1, "global_epochs": 2})
+
 
 def make_inputs(models, data):
     write_model(os.path.join(models, "small"), 32, 48, 4, 2, BLOCKS, vocab=300, scale=0.1)
@@ -106,8 +109,8 @@ class Run(CrashPoints):
         return digests(os.path.join(directory, "output", "pruned")), files(directory)
 
     def points(self, every):
-        log = os.path.join(self.base, "log")
-        plain = os.path.join(self.base, "plain")
+        log = os.path.join(self.base, f"log-{every}")
+        plain = os.path.join(self.base, f"plain-{every}")
         os.mkdir(plain)
         done = self.run_job(plain, every, self.environment([plain], log))
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -144,6 +147,14 @@ class Run(CrashPoints):
 
     def test_blocks_saved_together(self):
         self.points("1h")
+
+    def test_tuned(self):
+        """With --checkpoint-every 0 each step is saved, and with 1h none but the last."""
+        with open(self.job, "w") as file:
+            json.dump(TUNED, file)
+        for every in ("0", "1h"):
+            with self.subTest(every=every):
+                self.points(every)
 
     def test_cleaning_up(self):
         """Killed at each removal from the job's directory, once it is done."""

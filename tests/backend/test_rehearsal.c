@@ -253,11 +253,12 @@ static const char *const methods[] = {
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"optimizer\":\"adamw\"}", /* which is not recorded */
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":1,\"candidates\":11,\"target\":\"dense_stream\"}",
 	"\"method\":\"sparsegpt\"",
+	"\"method\":\"wanda\",\"refit\":{\"method\":\"global\",\"batch_size\":2,\"epochs\":1}",
 	"\"method\":\"wanda\",\"refit\":{\"method\":\"block\",\"batch_size\":2}",
 	"\"method\":\"admm\"",
 	"\"method\":\"wanda\",\"refit\":{\"method\":\"least_squares\"}",
 };
-enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER };
+enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7 };
 
 /* A method on the model in `models/m`, with a probe behind every block or with none. */
 static void check_method(struct scratch *s, const char *name, int method, bool probed, bool exactly, const char *precision)
@@ -292,7 +293,9 @@ static void check_family(struct scratch *s, const struct family *family, const c
 	copy_file(s, path, "models/m/model.safetensors", NULL, NULL);
 	snprintf(path, sizeof path, "tests/data/families/%s/%s.json", family->directory, family->config);
 	copy_file(s, path, "models/m/config.json", NULL, NULL);
-	check_methods(s, family->directory, !strcmp(family->directory, "llama"), !family->experts, precision);
+	bool all = !strcmp(family->directory, "llama");
+	check_methods(s, family->directory, all, !family->experts, precision);
+	if (!all && !on_cuda()) check_method(s, family->directory, GLOBAL, false, !family->experts, precision);
 }
 
 static void make_directories(struct scratch *s)

@@ -238,7 +238,8 @@ static const char full[] =
 	"\"epochs\":3,\"batch_size\":4,\"optimizer\":\"adamw\",\"learning_rate\":0.003,\"d_coef\":7,\"target\":\"dense_stream\","
 	"\"parameterization\":\"sigmoid\",\"safeguards\":false},\"refit\":{\"method\":\"block\",\"epochs\":3,\"batch_size\":2,"
 	"\"learning_rate\":0.002,"
-	"\"norms\":false,\"cg_steps\":31,\"cg_damping\":0.02},\"calibration\":{\"path\":\"c4.json\",\"field\":"
+	"\"norms\":false,\"cg_steps\":31,\"cg_damping\":0.02,\"global_epochs\":2,\"global_learning_rate\":0.5},\"calibration\":{"
+	"\"path\":\"c4.json\",\"field\":"
 	"\"messages\",\"samples\":16,\"sequence_"
 	"length\":128,\"seed\":"
 	"42},"
@@ -307,6 +308,7 @@ static void test_fields(void **state)
 		{"\"method\":\"admm\",\"admm\":{\"iterations\":10,\"ramp\":11}", "/admm/ramp",
 		 "must not be more than 'iterations', 10"},
 		{"\"refit\":{\"method\":\"least_squares\",\"cg_damping\":0}", "/refit/cg_damping", "number"},
+		{"\"refit\":{\"method\":\"global\",\"global_epochs\":0}", "/refit/global_epochs", "integer"},
 		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, sparsegpt, admm, none"},
 		{"\"pattern\":\"2:4\"", "/pattern", "the method besa takes none"},
 		{"\"pattern\":5", "/pattern", "must be a string"},

@@ -1,0 +1,352 @@
+#include "engine/tune/tune.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/place.h"
+#include "engine/stages/schedule.h"
+#include "engine/tune/batch.h"
+
+enum {
+	SAVE_SECONDS = 60, /* between two saves of the state, by default */
+	SAVE_SHARE = 10,   /* and so many times what a save takes */
+};
+
+/* Between two tune.step events. */
+static const double STEP_SECONDS = 0.5;
+
+struct tune {
+	const struct pruning *p;
+	const struct sequences *calibration;
+	struct backend *backend;
+	struct state state;
+	struct batch batch;
+	struct schedule schedule;
+	struct stream dense; /* the dense model's hidden states behind its last block */
+	int32_t *ids;        /* of a batch */
+	char path[4096];     /* of tune.bin */
+	int64_t saved;       /* the steps that it has */
+	double last_save, save_seconds, told;
+};
+
+bool tune_wanted(const struct spec *spec)
+{
+	return spec->refit.method == REFIT_GLOBAL;
+}
+
+static int64_t batch_of(const struct spec *spec)
+{
+	return spec->refit.batch_size < spec->calibration.samples ? spec->refit.batch_size : spec->calibration.samples;
+}
+
+/* Forward passes of the head, in those of a block. */
+static double head_blocks(const struct model_config *config)
+{
+	return (double)config->vocab * (double)config->hidden / (double)layout_params_per_token(config);
+}
+
+/* Of a calibration token in an epoch: forward, forward again, and two products for each back; of the head two, and one back. */
+static double step_work(const struct model_config *config)
+{
+	return 4 * (double)config->layers + 3 * head_blocks(config);
+}
+
+double tune_work(const struct spec *spec, const struct model_config *config)
+{
+	double tokens = (double)spec->calibration.samples * spec->calibration.sequence_length;
+	if (!tune_wanted(spec)) return 0;
+	return tokens * ((double)config->layers + spec->refit.global_epochs * step_work(config));
+}
+
+static enum status backend_failed(const struct tune *t, enum status status, struct error *err)
+{
+	if (status != STATUS_OK) *err = t->backend->error;
+	return status;
+}
+
+static enum status check_stop(const struct tune *t, struct error *err)
+{
+	return atomic_load_explicit(t->p->job->stop, memory_order_relaxed)
+		       ? error_set(err, STATUS_CANCELLED, "stopped while tuning")
+		       : STATUS_OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------------------ */
+
+static enum status create(struct tune *t, const struct model *from, struct error *err)
+{
+	const struct spec *spec = t->p->job->spec;
+	int64_t samples = spec->calibration.samples, length = spec->calibration.sequence_length, batch = batch_of(spec);
+	int64_t hidden = t->p->model->config.hidden;
+	bool on_device = t->backend->unified || t->p->device_streams == 2;
+	TRY(schedule_create(samples, batch, spec->refit.global_learning_rate, &t->schedule, err));
+	/* The blocks have the seeds before. */
+	schedule_begin(&t->schedule, samples, spec->refit.global_epochs,
+		       (uint64_t)spec->calibration.seed + (uint64_t)t->p->model->config.layers);
+	t->ids = malloc((size_t)(batch * length) * sizeof *t->ids);
+	if (!t->ids) return error_set(err, STATUS_NO_MEMORY, "no memory for the tokens of a batch");
+	TRY(state_create(t->p->model, from, t->backend, t->p->compute_type, batch * length, length, &t->state, err));
+	t->state.steps = t->schedule.steps;
+	TRY(batch_create(&t->state, batch, length, spec->refit.norms, &t->batch, err));
+	return (on_device ? stream_create : stream_create_on_host)(t->backend, samples, length, hidden, batch, &t->dense, err);
+}
+
+static void destroy(struct tune *t)
+{
+	stream_release(&t->dense);
+	batch_release(&t->batch);
+	state_release(&t->state);
+	schedule_release(&t->schedule);
+	free(t->ids);
+}
+
+/* ---- the dense model --------------------------------------------------------------------------------------------------------------- */
+
+static enum status embed(struct tune *t, const int32_t *ids, int64_t sequences, struct tensor to, struct error *err)
+{
+	int64_t length = t->dense.tokens;
+	if (t->backend->dry) return STATUS_OK;
+	return model_embed(t->p->model, t->backend, ids, sequences * length, length, to, err);
+}
+
+/* The stream from one block to the next, or, before the first, from the tokens. */
+static enum status dense_pass(struct tune *t, int index, struct error *err)
+{
+	struct stream *stream = &t->dense;
+	int64_t length = stream->tokens;
+	for (int64_t i = 0; i < stream->sequences; i += t->batch.sequences) {
+		int64_t left = stream->sequences - i, n = left < t->batch.sequences ? left : t->batch.sequences;
+		struct tensor x, y = tensor_rows(t->batch.y, 0, n * length);
+		TRY(check_stop(t, err));
+		TRY(backend_failed(t, stream_batch(stream, i, n, index > 0, &x), err));
+		if (index == 0) TRY(embed(t, t->calibration ? t->calibration->ids + i * length : NULL, n, x, err));
+		TRY(backend_failed(t, block_forward(&t->state.block, &t->batch.activations, (int)n, x, y, NULL), err));
+		TRY(backend_failed(t, stream_store(stream, i, n, y), err));
+	}
+	progress_add(t->p->progress, (double)(stream->sequences * length));
+	return STATUS_OK;
+}
+
+static enum status run_dense(struct tune *t, struct error *err)
+{
+	for (int i = 0; i < t->p->model->config.layers; i++) {
+		TRY(block_load(&t->state.block, t->p->model, i, err));
+		TRY(backend_failed(t, block_activate_dense(&t->state.block), err));
+		TRY(dense_pass(t, i, err));
+	}
+	return STATUS_OK;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------------------------- */
+
+static enum status fill_batch(struct tune *t, struct error *err)
+{
+	const int64_t *chosen = schedule_choose(&t->schedule, t->state.step);
+	int64_t length = t->dense.tokens, n = t->batch.sequences;
+	for (int64_t i = 0; t->calibration && i < n; i++)
+		memcpy(t->ids + i * length, t->calibration->ids + chosen[i] * length, (size_t)length * sizeof *t->ids);
+	TRY(embed(t, t->ids, n, batch_input(&t->batch), err));
+	return backend_failed(t, stream_gather(&t->dense, chosen, n, t->batch.wanted), err);
+}
+
+static enum status take_step(struct tune *t, double *ret_loss, struct error *err)
+{
+	TRY(fill_batch(t, err));
+	TRY(backend_failed(t, batch_step(&t->batch, schedule_rate(&t->schedule, t->state.step)), err));
+	return backend_failed(t, t->backend->ops->download(t->backend, ret_loss, t->state.end.loss, sizeof *ret_loss), err);
+}
+
+static enum status report(struct tune *t, double loss, struct error *err)
+{
+	const struct pruning *p = t->p;
+	double tokens = (double)p->job->spec->calibration.samples * p->job->spec->calibration.sequence_length;
+	double now = monotonic_seconds(), epochs = p->job->spec->refit.global_epochs;
+	bool due = t->state.step == 1 || t->state.step == t->state.steps || now - t->told >= STEP_SECONDS;
+	progress_add(p->progress, epochs * tokens * step_work(&p->model->config) / (double)t->state.steps);
+	if (!due) return STATUS_OK;
+	t->told = now;
+	struct event event = event_tune_step((int)t->state.step, (int)t->state.steps, loss, p->job->attempt);
+	return event_tell(p->sink, &event, err);
+}
+
+/* ---- durability -------------------------------------------------------------------------------------------------------------------- */
+
+static enum status save(struct tune *t, struct error *err)
+{
+	double started = monotonic_seconds();
+	if (t->saved == t->state.step) return STATUS_OK;
+	TRY(state_save(&t->state, t->path, err));
+	t->saved = t->state.step;
+	t->last_save = monotonic_seconds();
+	t->save_seconds = t->last_save - started;
+	return STATUS_OK;
+}
+
+static bool save_due(const struct tune *t)
+{
+	double every = t->p->job->save_every >= 0 ? t->p->job->save_every : SAVE_SECONDS,
+	       passed = monotonic_seconds() - t->last_save;
+	return every <= 0 || (passed >= every && passed >= SAVE_SHARE * t->save_seconds);
+}
+
+static enum status run_steps(struct tune *t, struct error *err)
+{
+	t->last_save = monotonic_seconds();
+	while (t->state.step < t->state.steps) {
+		double loss;
+		TRY(check_stop(t, err));
+		TRY(take_step(t, &loss, err));
+		if (!isfinite(loss))
+			return error_set(err, STATUS_NUMERIC,
+					 "the loss of step %d of the global tune is not finite; a smaller "
+					 "'refit.global_learning_rate' may help",
+					 (int)t->state.step);
+		TRY(report(t, loss, err));
+		if (t->state.step < t->state.steps && save_due(t)) TRY(save(t, err));
+	}
+	return STATUS_OK;
+}
+
+/* Whatever stops the steps, those that are done are not lost. A step that failed half-way is none. */
+static enum status run_and_save(struct tune *t, struct error *err)
+{
+	enum status status = run_steps(t, err);
+	if (status != STATUS_OK && status != STATUS_CANCELLED) return status;
+	struct error failure;
+	enum status saved = save(t, &failure);
+	if (status != STATUS_OK || saved == STATUS_OK) return status;
+	*err = failure;
+	return saved;
+}
+
+static enum status write_linear(struct tune *t, const struct linear *linear, int index, void *room, struct error *err)
+{
+	struct tensor_info info;
+	struct tensor rows = tensor_rows(t->state.block.weight[linear->fused], linear->first, linear->rows);
+	TRY(block_linear_tensor(t->p->model, linear, index, &info, err));
+	TRY(backend_failed(t, t->backend->ops->download(t->backend, room, rows.data, (size_t)info.bytes), err));
+	return writer_write(t->p->writer, info.name, linear->stored_first * (info.bytes / linear->rows), room, (size_t)info.bytes,
+			    err);
+}
+
+static enum status write_vectors(struct tune *t, int index, struct error *err)
+{
+	struct stored_vectors vectors;
+	TRY(block_store_vectors(&t->state.block, t->p->model, index, &vectors, err));
+	enum status status = STATUS_OK;
+	for (int i = 0; status == STATUS_OK && i < vectors.count; i++)
+		status = writer_write(t->p->writer, vectors.items[i].tensor, 0, vectors.items[i].data, vectors.items[i].bytes, err);
+	stored_vectors_release(&vectors);
+	return status;
+}
+
+static enum status write_block(struct tune *t, int index, void *room, struct error *err)
+{
+	const struct block_layout *layout = &t->state.block.layout;
+	TRY(backend_failed(t, state_enter(&t->state, index), err));
+	for (int i = 0; i < layout->n_linears; i++)
+		TRY(write_linear(t, &layout->linears[i], index, room, err));
+	return write_vectors(t, index, err);
+}
+
+static enum status write_norm(struct tune *t, void *room, struct error *err)
+{
+	for (int i = 0; i < END_VECTORS; i++) {
+		const struct tensor_info *info;
+		struct tensor values = t->state.end.norm[i].values, rounded = t->state.block.rounding;
+		if (!values.data) continue;
+		TRY(model_norm_tensor(t->p->model, i == 1, &info, err));
+		rounded = tensor_make(rounded.data, 1, values.cols, info->dtype);
+		TRY(backend_failed(t, t->backend->ops->convert(t->backend, rounded, values), err));
+		TRY(backend_failed(t, t->backend->ops->download(t->backend, room, rounded.data, tensor_bytes(&rounded)), err));
+		TRY(writer_write(t->p->writer, info->name, 0, room, tensor_bytes(&rounded), err));
+	}
+	return STATUS_OK;
+}
+
+/* From the state to the output (3). */
+static enum status write_output(struct tune *t, struct error *err)
+{
+	const struct block_layout *layout = &t->state.block.layout;
+	int64_t largest = t->p->model->config.hidden;
+	for (int i = 0; i < layout->n_linears; i++) {
+		int64_t params = layout->linears[i].rows * layout->linears[i].cols;
+		if (params > largest) largest = params;
+	}
+	void *room = malloc((size_t)largest * sizeof(float));
+	if (!room) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
+	enum status status = STATUS_OK;
+	for (int i = 0; status == STATUS_OK && i < t->p->model->config.layers; i++)
+		status = write_block(t, i, room, err);
+	if (status == STATUS_OK) status = write_norm(t, room, err);
+	if (status == STATUS_OK) status = writer_sync(t->p->writer, err);
+	free(room);
+	return status;
+}
+
+/* ---- a job's ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Where the state is on disk, the output is not read: what it holds may be half written (3). */
+static enum status start(struct tune *t, bool saved, struct error *err)
+{
+	struct model stored;
+	if (saved) {
+		TRY(create(t, t->p->model, err));
+		TRY(state_load(&t->state, t->path, err));
+		t->saved = t->state.step;
+		return STATUS_OK;
+	}
+	TRY(model_open(writer_place(t->p->writer), NULL, &stored, err));
+	enum status status = create(t, &stored, err);
+	model_close(&stored);
+	return status;
+}
+
+static enum status run(struct tune *t, struct error *err)
+{
+	const struct pruning *p = t->p;
+	TRY(start(t, path_exists(t->path), err));
+	double done = (double)t->state.step / (double)t->state.steps;
+	double tokens = (double)p->job->spec->calibration.samples * p->job->spec->calibration.sequence_length;
+	progress_resume(p->progress, done * p->job->spec->refit.global_epochs * tokens * step_work(&p->model->config));
+	if (t->state.step < t->state.steps) {
+		TRY(run_dense(t, err));
+		TRY(run_and_save(t, err));
+	}
+	TRY(write_output(t, err));
+	p->savepoint->tuned = true;
+	return savepoint_save(p->savepoint, p->spec_json, err);
+}
+
+enum status tune_model(const struct pruning *p, const struct sequences *calibration, struct error *err)
+{
+	struct tune t = {.p = p, .calibration = calibration, .backend = p->backend};
+	enum status status = STATUS_OK;
+	if (snprintf(t.path, sizeof t.path, "%s/tune.bin", p->savepoint->directory) >= (int)sizeof t.path)
+		return error_set(err, STATUS_INVALID, "path too long: %s", p->savepoint->directory);
+	if (!p->savepoint->tuned) {
+		progress_phase(p->progress, "tuning");
+		status = run(&t, err);
+		destroy(&t);
+	}
+	if (status == STATUS_OK) unlink(t.path); /* (4); what cannot be removed goes with the job's directory */
+	return status;
+}
+
+enum status tune_rehearse(const struct pruning *p, struct error *err)
+{
+	struct tune t = {.p = p, .backend = p->backend};
+	double loss;
+	enum status status = create(&t, p->model, err);
+	if (status == STATUS_OK) {
+		t.dense.sequences = t.batch.sequences;
+		status = run_dense(&t, err);
+	}
+	if (status == STATUS_OK) status = take_step(&t, &loss, err);
+	destroy(&t);
+	return status;
+}
