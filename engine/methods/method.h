@@ -22,6 +22,7 @@ struct method_setup {
 struct method_step {
 	int step, steps; /* 1 … steps */
 	double loss, reconstruction, sparsity;
+	double share; /* as in struct block_task */
 };
 
 /* The block that is to be pruned. It is loaded, as it is in the file; without a calibration `input` and `reference` are NULL. */
@@ -29,6 +30,7 @@ struct block_task {
 	int index;
 	struct stream *input;     /* what goes into it: of the pruned blocks before it */
 	struct stream *reference; /* what it shall give */
+	double share;             /* of the method's work that steps are; 0 for all of it */
 	/* Tells that importance is known and learning begins, and a step, after the first, the last, and now and then between. */
 	enum status (*ranked)(void *context, struct error *err);
 	enum status (*step)(void *context, const struct method_step *, struct error *err);

@@ -160,7 +160,7 @@ static enum status report_step(void *context, const struct method_step *step, st
 {
 	struct task_context *c = context;
 	struct walk *w = c->w;
-	credit(c, c->work * step->step / step->steps);
+	credit(c, c->work * (step->share > 0 ? step->share : 1) * step->step / step->steps);
 	TRY(pipeline_poll(&w->pipeline, err));
 	/* Here and not where it is kept: steps that wait for the block before would all come at once there. */
 	double now = monotonic_seconds();

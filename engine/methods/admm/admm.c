@@ -10,10 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/methods/admm/settings.h"
+#include "engine/methods/admm/budgets.h"
 #include "engine/methods/method.h"
 #include "engine/model/masters.h"
-#include "engine/prune/exact.h"
 #include "engine/prune/factor.h"
 #include "engine/prune/grams.h"
 #include "engine/prune/least_squares.h"
@@ -28,7 +27,7 @@ struct admm {
 	struct tensor inverse; /* F32 [C,C]: (H + ρ·1)⁻¹ of the product at hand */
 	void *room, *u_room;   /* of the former, and of u */
 	void *scale, *unscale; /* device F32 [C]: d and 1/d */
-	int64_t *zeros;        /* [layout.n_linears]: how many weights each loses */
+	struct budgets budgets;
 };
 
 /* A column's d² is no less than this part of the mean: dead columns are divided by it. */
@@ -64,7 +63,7 @@ static void destroy(void *method)
 	least_squares_release(&a->solver);
 	factor_release(&a->factor);
 	grams_release(&a->grams);
-	free(a->zeros);
+	budgets_release(&a->budgets);
 	free(a);
 }
 
@@ -85,8 +84,7 @@ static enum status allocate(struct admm *a, struct error *err)
 	const size_t bytes[] = {tensor_room(&square), least_squares_room(layout), (size_t)cols * sizeof(float),
 				(size_t)cols * sizeof(float)};
 	void **const memory[] = {&a->room, &a->u_room, &a->scale, &a->unscale};
-	a->zeros = calloc((size_t)layout->n_linears, sizeof *a->zeros);
-	if (!a->zeros) return error_set(err, STATUS_NO_MEMORY, "no memory for a method");
+	TRY(budgets_create(&a->setup, a->settings.rates, &a->budgets, err));
 	TRY(grams_create(block_of(a), &a->grams, err));
 	TRY(factor_create(backend, cols, &a->factor, err));
 	TRY(least_squares_create(block_of(a), a->setup.stop, &a->solver, err));
@@ -161,14 +159,11 @@ static enum status prepare_product(struct admm *a, int product, double *ret_damp
 
 /* ---- a linear --------------------------------------------------------------------------------------------------------------------------- */
 
-/* What goes of `linear` in iteration i of n, the last of which has all of them: a cubic. */
-static struct cut cut_of(const struct admm *a, int linear, int i, int ramp)
+/* The part of its budget that goes of a linear in iteration i: a cubic that ends at 1 after `ramp` iterations. */
+static double part_of(int i, int ramp)
 {
-	const struct linear *l = &layout_of(a)->linears[linear];
-	const struct pattern *pattern = &a->setup.spec->pattern;
-	int64_t zeros = pattern->of ? l->cols / pattern->of * (pattern->of - pattern->keep) : a->zeros[linear];
 	double missing = i + 1 < ramp ? 1 - (double)(i + 1) / ramp : 0;
-	return (struct cut){.pattern = *pattern, .zeros = llround((double)zeros * (1 - missing * missing * missing))};
+	return 1 - missing * missing * missing;
 }
 
 /* The support of a linear whose weights are `weight` F32, by their magnitude. */
@@ -177,7 +172,8 @@ static enum status choose_by_magnitude(struct admm *a, int linear, struct tensor
 	struct backend *backend = backend_of(a);
 	struct least_squares *s = &a->solver;
 	struct tensor u = tensor_padded(a->u_room, weight.rows, weight.cols, DTYPE_F32);
-	const struct cut cut = cut_of(a, linear, 0, 1);
+	struct cut cut;
+	TRY(budgets_cut(&a->budgets, linear, 1, &cut));
 	TRY(backend->ops->convert(backend, s->support, weight));
 	TRY(backend->ops->zero(backend, u.data, tensor_room(&u)));
 	TRY(backend->ops->project(backend, s->support, u, s->product, weight, 1, &cut));
@@ -198,9 +194,10 @@ static enum status choose_by_admm(struct admm *a, int linear, struct tensor weig
 	TRY(ops->scale(backend, b, weight, NULL, a->scale, (float)damping, true));
 	TRY(ops->zero(backend, u.data, tensor_room(&u)));
 	for (int i = 0; i < settings->iterations; i++) {
-		const struct cut cut = cut_of(a, linear, i, settings->ramp);
+		struct cut cut;
 		if (atomic_load_explicit(a->setup.stop, memory_order_relaxed))
 			return error_set(&backend->error, STATUS_CANCELLED, "stopped while pruning");
+		TRY(budgets_cut(&a->budgets, linear, part_of(i, settings->ramp), &cut));
 		if (i > 0) TRY(ops->matmul(backend, w, right, false, a->inverse, false, false));
 		TRY(ops->project(backend, w, u, right, b, (float)settings->rho, &cut));
 	}
@@ -268,27 +265,42 @@ static enum status prune_fused(struct admm *a, const struct block_task *task, en
 static enum status prune(void *method, const struct block_task *task, struct block_outcome *outcome, struct error *err)
 {
 	struct admm *a = method;
-	const struct block_layout *layout = layout_of(a);
-	exact_uniform(layout, a->setup.spec->sparsity, a->zeros);
-	TRY(task->ranked(task->context, err));
+	TRY(budgets_find(&a->budgets, task, outcome->rates, err));
 	TRY(failed(a, block_load_masters(block_of(a)), err));
 	for (int f = 0; f < FUSED_COUNT; f++)
 		TRY(prune_fused(a, task, f, err));
-	for (int i = 0; i < layout->n_linears; i++) {
-		const struct linear *linear = &layout->linears[i];
-		double share = (double)a->zeros[i] / (double)(linear->rows * linear->cols);
-		for (int64_t r = linear->row; r < linear->row + linear->rows; r++)
-			outcome->rates[r] = (float)share;
-	}
 	return STATUS_OK;
 }
 
-/* Three partial passes, the Gram matrices, and some fifty products of the weights with those: about as much again. */
-static double work(const struct spec *spec)
+static enum status begin(void *method)
 {
-	(void)spec;
-	return 3;
+	return budgets_begin(&((struct admm *)method)->budgets);
 }
 
-const struct method method_admm = {
-	.work = work, .create = create, .destroy = destroy, .prune = prune, .changes_weights = true, .masters = true};
+static enum status observe(void *method, int product, struct tensor x)
+{
+	return budgets_observe(&((struct admm *)method)->budgets, product, x);
+}
+
+/* Three partial passes, the Gram matrices, and some fifty products of the weights with those: about as much again. And what is learned. */
+static double work(const struct spec *spec)
+{
+	const struct admm_settings *settings = spec_settings(spec, &method_admm_settings);
+	return 3 + budgets_work(spec, settings->rates);
+}
+
+/* Of what is learned. */
+static int64_t batch(const struct spec *spec)
+{
+	return spec->besa.batch_size;
+}
+
+const struct method method_admm = {.work = work,
+				   .batch = batch,
+				   .create = create,
+				   .destroy = destroy,
+				   .begin = begin,
+				   .observe = observe,
+				   .prune = prune,
+				   .changes_weights = true,
+				   .masters = true};

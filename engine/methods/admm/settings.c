@@ -5,13 +5,25 @@
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
 	struct admm_settings *admm = at;
-	(void)parser;
 	if (admm->ramp > admm->iterations && !fields_get(fields, "ramp")) admm->ramp = admm->iterations;
+	if (parser->spec->pattern.of) admm->rates = ADMM_UNIFORM; /* the pattern says what each row loses */
 	if (admm->ramp > admm->iterations)
 		fields_problem(fields, "ramp", "is %d; it must not be more than 'iterations', %d", admm->ramp, admm->iterations);
 }
 
+static const char *const rates_names[] = {"uniform", "layer", "row", NULL};
+
 static const struct spec_row rows[] = {
+	{
+		.key = "rates",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct admm_settings, rates),
+		.names = rates_names,
+		.range = {.standard = ADMM_UNIFORM},
+		.help = "whose share of a block's zeros is learned, by BESA and its settings: each layer's or each row's; "
+			"`uniform`: all lose the same, as they do under a pattern",
+		.label = "Rates",
+	},
 	{
 		.key = "iterations",
 		.kind = SPEC_INT,

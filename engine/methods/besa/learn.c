@@ -456,7 +456,7 @@ static enum status take_steps(struct besa *besa, const struct block_task *task, 
 	struct stream *x = task->input, *reference = task->reference;
 	const double report_seconds = 0.25;
 	int64_t batch = besa->spec->besa.batch_size, per_epoch = (x->sequences + batch - 1) / batch;
-	struct method_step step = {.steps = (int)(per_epoch * besa->spec->besa.epochs)};
+	struct method_step step = {.steps = (int)(per_epoch * besa->spec->besa.epochs), .share = task->share};
 	double reported = 0;
 	enum status status = reset(besa);
 	for (step.step = 1; status == STATUS_OK && step.step <= step.steps; step.step++) {
