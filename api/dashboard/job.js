@@ -134,7 +134,8 @@ function curvePart() {
 		const end = points.at(-1);
 		picker.parentNode.hidden = progress.curves.size === 0;
 		details.hidden = !end;
-		setText(line, end ? `Block ${block}, step ${end.step} of ${curve.steps}: loss ${decimal(end.loss, 5)}, reconstruction ` +
+		const what = curve?.stage ? `${block}, ${curve.stage}` : `${block}`;
+		setText(line, end ? `Block ${what}, step ${end.step} of ${curve.steps}: loss ${decimal(end.loss, 5)}, reconstruction ` +
 			`${decimal(end.reconstruction, 5)}, sparsity ${percent(end.sparsity, 2)}` : "");
 		picture.update([
 			{ name: "loss", points: points.map((p) => [p.step, p.loss]) },
@@ -271,7 +272,7 @@ export function jobView(id) {
 		setTimeout(() => {
 			drawing = false;
 			if (ended.signal.aborted) return;
-			const learns = job.spec.method === "besa";
+			const learns = job.spec.method === "besa" || progress.curves.size > 0;
 			const prunes = job.spec.method !== "none";
 			for (const part of parts) part.update(progress, job);
 			if (!learns) curve.node.hidden = true;

@@ -8,8 +8,9 @@ export function newProgress() {
 
 function addStep(progress, data) {
 	let curve = progress.curves.get(data.block);
-	if (!curve || curve.attempt !== data.attempt) {
-		curve = { attempt: data.attempt, steps: data.steps, points: [] };
+	const stage = data.stage || null; // what learns after the method begins a curve of its own
+	if (!curve || curve.attempt !== data.attempt || curve.stage !== stage) {
+		curve = { attempt: data.attempt, stage, steps: data.steps, points: [] };
 		progress.curves.set(data.block, curve);
 	}
 	curve.points.push({ step: data.step, loss: data.loss, reconstruction: data.reconstruction, sparsity: data.sparsity });
