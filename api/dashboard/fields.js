@@ -4,11 +4,12 @@ export const GROUPS = [
 	{ title: "Model and output", fields: [
 		{ pointer: "/model", label: "Model", kind: "model" },
 		{ pointer: "/name", label: "Name", hint: "A name for people; any text." },
-		{ pointer: "/output", label: "Output", placeholder: "<model>-<method>-{id}", hint: "A directory below the output root. {id} and {date} are filled in." },
+		{ pointer: "/output", label: "Output", placeholder: "<model>-<preset or method>-{id}", hint: "A directory below the output root. {id} and {date} are filled in." },
 		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
 	] },
 	{ title: "Pruning", fields: [
-		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "sparsegpt", "admm", "none"], value: "besa", hint: "How weights are chosen; none evaluates only." },
+		{ pointer: "/preset", label: "Preset", kind: "choice", choices: ["fast", "balanced", "best", "paper"], value: null, hint: "What it may cost: fast, balanced (the default) or best." },
+		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "sparsegpt", "admm", "none"], value: null, hint: "In place of a preset." },
 		{ pointer: "/sparsity", label: "Sparsity", kind: "number", value: "0.5", hint: "Part of the weights to be zero, 0 to 0.95." },
 		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "N:M as in 2:4, or unstructured." },
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },
@@ -31,6 +32,7 @@ export const GROUPS = [
 		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },
 	] },
 	{ title: "ADMM", folded: true, only: "admm", fields: [
+		{ pointer: "/admm/rates", label: "Rates", kind: "choice", choices: ["", "uniform", "layer", "row"], hint: "Whose share of a block's zeros is learned, by BESA and its settings: each layer's or each row's; uniform: all lose the same, as they do under a pattern." },
 		{ pointer: "/admm/iterations", label: "Iterations", kind: "number", placeholder: "20" },
 		{ pointer: "/admm/ramp", label: "Ramp", kind: "number", placeholder: "15", hint: "Iterations over which the sparsity rises." },
 		{ pointer: "/admm/damping", label: "Damping", kind: "number", placeholder: "0.1" },

@@ -257,7 +257,7 @@ static cJSON *print_value(const struct spec *spec, const struct spec_row *row, c
 static bool is_shown(const struct spec *spec, const struct spec_row *row, const void *at)
 {
 	bool is_text = row->kind == SPEC_TEXT || row->kind == SPEC_FILE || row->kind == SPEC_MODEL;
-	if (row->kind == SPEC_REFUSED || (row->shown && !row->shown(at))) return false;
+	if (row->kind == SPEC_REFUSED || row->request || (row->shown && !row->shown(at))) return false;
 	if (row->kind == SPEC_SETTINGS) return spec_settings(spec, row->section) != NULL;
 	return !is_text || *text_at(row, at);
 }

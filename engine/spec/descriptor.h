@@ -80,6 +80,7 @@ struct spec_row {
 	const char *empty;    /* what is said of a text without characters; NULL: it may be empty */
 	bool depends;         /* what it is where it is left out depends on other fields: `help` says on which */
 	bool late;            /* parsed after the other rows, which its own ranges depend on */
+	bool request;         /* only clients give it: a resolved spec has what it came to */
 	bool lent;            /* what lies there is another row's, which frees it */
 
 	/* Where a row needs code: */

@@ -110,7 +110,7 @@ def contract(value):
 
 
 def resolved_object(schema):
-    shown = {key: field for key, field in schema["properties"].items() if field.get("type") != "null"}
+    shown = {key: field for key, field in schema["properties"].items() if field.get("type") != "null" and not use(field, "request")}
     return {"type": "object", "additionalProperties": False,
             "required": [key for key, field in shown.items() if not use(field, "optional")],
             "properties": {key: resolved(field) for key, field in shown.items()}}

@@ -212,6 +212,7 @@ static void describe_use(struct schema *schema, cJSON *property, const struct sp
 	}
 	if (row->kind == SPEC_MODEL || row->kind == SPEC_FILE)
 		add_text(schema, use, "names", row->kind == SPEC_MODEL ? "model" : "data");
+	if (row->request) add(schema, use, "request", cJSON_CreateTrue());
 	if (row->shown || row->kind == SPEC_SETTINGS) add(schema, use, "optional", cJSON_CreateTrue());
 	if (row->resolved) add(schema, use, "resolved", number(row->resolved));
 	if (use && use->child)

@@ -3,7 +3,21 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "engine/spec/preset.h"
 #include "engine/spec/sections.h"
+
+/* Parses what a client sent, or, as it is, what was stored. */
+static void parse(struct spec_parser *parser, struct fields *fields)
+{
+	cJSON *filled = parser->roots->places ? cJSON_Duplicate(fields->object, true) : preset_fill(fields);
+	if (!filled) {
+		parser->no_memory = true;
+		return;
+	}
+	fields->object = filled;
+	spec_section_parse(parser, fields, &spec_top, parser->spec);
+	cJSON_Delete(filled);
+}
 
 enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec **ret, struct spec_problems *problems,
 		       struct error *err)
@@ -13,7 +27,7 @@ enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec
 	struct fields fields = {.problems = problems, .object = json};
 	if (!spec) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
 	if (cJSON_IsObject(json))
-		spec_section_parse(&parser, &fields, &spec_top, spec);
+		parse(&parser, &fields);
 	else
 		fields_problem(&fields, NULL, "must be a JSON object");
 

@@ -16,6 +16,7 @@
 #define METHOD_ENUMERATOR(enumerator, ...) METHOD_##enumerator,
 enum method_id { METHODS(METHOD_ENUMERATOR) METHOD_NONE };
 extern const char *const spec_method_names[]; /* by enum method_id; ends with NULL */
+enum { PRESET_NONE = -1 };
 enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
 enum target { TARGET_BLOCK, TARGET_DENSE_STREAM };
 enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
@@ -94,6 +95,7 @@ struct spec {
 	char *name, *model, *output; /* as the client wrote them */
 	struct place model_place;
 	bool overwrite;
+	int preset; /* that the rest came from, of preset_names (preset.h); PRESET_NONE for none, and in a spec that was stored */
 	enum method_id method;
 	double sparsity;
 	char *pattern_name; /* as the client wrote it */

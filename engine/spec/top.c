@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/spec/pattern.h"
+#include "engine/spec/preset.h"
 #include "engine/spec/sections.h"
 
 #define METHOD_NAME(enumerator, name, ...) #name,
@@ -30,7 +31,8 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 	const char *base = spec->model, *slash = whole ? strrchr(whole, '/') : NULL;
 	if (path_output_objection(base) && slash) base = slash + 1;
 	if (path_output_objection(base)) base = "model";
-	if (asprintf(&spec->output, "%s-%s-{id}", base, spec_method_names[spec->method]) < 0) {
+	const char *how = spec->preset == PRESET_NONE ? spec_method_names[spec->method] : preset_names[spec->preset];
+	if (asprintf(&spec->output, "%s-%s-{id}", base, how) < 0) {
 		spec->output = NULL;
 		parser->no_memory = true;
 	}
@@ -83,10 +85,10 @@ static const struct spec_row rows[] = {
 			"submission, in "
 			"UTC",
 		.more = "No component of the path may have more than 200 bytes in UTF-8, or 255 once they are filled in. Default: "
-			"`<model>-<method>-{id}`.",
+			"`<model>-<preset or method>-{id}`.",
 		.label = "Output",
 		.hint = "A directory below the output root. {id} and {date} are filled in.",
-		.placeholder = "<model>-<method>-{id}",
+		.placeholder = "<model>-<preset or method>-{id}",
 		.pattern = "^" COMPONENT "(/" COMPONENT ")*$",
 		.example = "nightly/{date}",
 		.option = {"output", "DIR", 'o', .help = "the result, below the daemon's output root; {date}, {id}"},
@@ -101,13 +103,33 @@ static const struct spec_row rows[] = {
 		.option = {"overwrite", .help = "replace an output that is there, once the new one is whole"},
 	},
 	{
+		.key = "preset",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct spec, preset),
+		.names = preset_names,
+		.parse = preset_parse,
+		.request = true,
+		.depends = true,
+		.help = "a method and what goes with it, by what it costs: `balanced` where neither this nor `method` is given, "
+			"nor "
+			"settings of `besa`",
+		.more = "Fields that are given override those of the preset; `method` excludes it. A job shows what it became. "
+			"`paper` "
+			"is BESA as it was published.",
+		.group = "Pruning",
+		.label = "Preset",
+		.hint = "What it may cost: fast, balanced (the default) or best.",
+		.option = {.name = "preset", .argument = "PRESET"},
+	},
+	{
 		.key = "method",
 		.kind = SPEC_CHOICE,
 		SPEC_AT(struct spec, method),
 		.names = spec_method_names,
-		.help = "how weights are chosen; `none` evaluates only",
-		.group = "Pruning",
+		.depends = true,
+		.help = "how weights are chosen, in place of a preset; `none` evaluates only",
 		.label = "Method",
+		.hint = "In place of a preset.",
 		.option = {.name = "method", .argument = "METHOD"},
 	},
 	{

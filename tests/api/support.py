@@ -190,5 +190,5 @@ def small_model(daemon, blocks=4, name="small"):
 
 
 def small_job(**spec):
-    return {"model": "small", "sparsity": 0.5,
+    return {"model": "small", "method": "besa", "sparsity": 0.5,
             "calibration": {"path": "tokens.safetensors", "samples": SAMPLES, "sequence_length": 64}, **spec}

@@ -21,7 +21,7 @@ KINDS = os.environ.get("KINDS", "kill EIO ENOSPC").split()
 BLOCKS = 3
 THREADS = os.environ.get("OMP_NUM_THREADS", "1")
 # Of three blocks the last is probed, so with --checkpoint-every 1h the first is not saved: the second, in front of the probe, and the third are.
-JOB = {"model": "small", "output": "pruned", "sparsity": 0.5, "calibration": {"path": "tokens.safetensors", "samples": 2, "sequence_length": 32},
+JOB = {"model": "small", "output": "pruned", "method": "besa", "sparsity": 0.5, "calibration": {"path": "tokens.safetensors", "samples": 2, "sequence_length": 32},
        "progress": {"perplexity_every": BLOCKS},
        "evaluation": {"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 32}]}}
 

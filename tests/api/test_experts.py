@@ -58,7 +58,7 @@ class Experts(unittest.TestCase):
         cls.daemon.remove()
 
     def prune(self, model, **spec):
-        job = self.daemon.submit({"model": model, "sparsity": 0.5, "progress": {"perplexity_every": 1},
+        job = self.daemon.submit({"model": model, "method": "besa", "sparsity": 0.5, "progress": {"perplexity_every": 1},
                                   "calibration": {"path": "tokens.safetensors", "samples": SAMPLES, "sequence_length": LENGTH},
                                   "evaluation": {"perplexity": [{"path": "tokens.safetensors", "sequence_length": LENGTH}]}, **spec})
         done = self.daemon.finish(job)

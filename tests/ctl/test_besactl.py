@@ -161,7 +161,7 @@ class Besactl(unittest.TestCase):
         self.assertEqual(len(report["blocks"]), BLOCKS)
         self.assertIn("q_proj", self.says("report", job))
         compared = self.says("compare", job, other)
-        self.assertIn("besa", compared)
+        self.assertIn("admm", compared)
         self.assertIn("wanda", compared)
         self.says("retry", job, status=REFUSED)
         self.says("rm", job, other)

@@ -145,7 +145,7 @@ class Dashboard(unittest.TestCase):
     # ---- jobs
 
     def spec(self, **spec):
-        return {"model": "tiny-llama", "sparsity": 0.5, "precision": "f32",
+        return {"model": "tiny-llama", "method": "besa", "sparsity": 0.5, "precision": "f32",
                 "calibration": {"path": "calibration.safetensors", "samples": 64, "sequence_length": 256}, **spec}
 
     def finished_blocks(self):

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "engine/methods/admm/settings.h"
+#include "engine/spec/restore.h"
 #include "engine/spec/sections.h"
 #include "engine/spec/spec.h"
 
@@ -102,7 +103,7 @@ static void assert_problem(struct fixture *f, const char *text, const char *poin
 static void test_defaults(void **state)
 {
 	struct fixture *f = *state;
-	struct spec *spec = parsed(f, "{\"model\":\"tiny\",\"sparsity\":0.5}");
+	struct spec *spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"besa\",\"sparsity\":0.5}");
 	char *real = realpath(scratch_path(&f->scratch, "models/tiny"), NULL);
 	assert_string_equal(spec->name, "");
 	assert_string_equal(spec->model, "tiny");
@@ -135,6 +136,78 @@ static void test_defaults(void **state)
 	spec_free(spec);
 	free(real);
 	spec_free(NULL);
+}
+
+/* What a spec becomes whose fields on how to prune are `fields`. */
+static struct spec *pruned_by(struct fixture *f, const char *fields)
+{
+	char text[400];
+	snprintf(text, sizeof text, "{\"model\":\"tiny\",\"sparsity\":0.5%s}", fields);
+	return parsed(f, text);
+}
+
+static void test_presets(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *fields, *output;
+		enum method_id method;
+		enum refit_method refit;
+	} cases[] = {
+		{"", "tiny-balanced-{id}", METHOD_ADMM, REFIT_BLOCK},
+		{",\"preset\":null,\"method\":null,\"besa\":null", "tiny-balanced-{id}", METHOD_ADMM, REFIT_BLOCK},
+		{",\"preset\":\"balanced\"", "tiny-balanced-{id}", METHOD_ADMM, REFIT_BLOCK},
+		{",\"preset\":\"fast\"", "tiny-fast-{id}", METHOD_ADMM, REFIT_NONE},
+		{",\"preset\":\"best\"", "tiny-best-{id}", METHOD_ADMM, REFIT_GLOBAL},
+		{",\"preset\":\"paper\"", "tiny-paper-{id}", METHOD_BESA, REFIT_NONE},
+		{",\"preset\":\"balanced\",\"refit\":{\"method\":\"none\"}", "tiny-balanced-{id}", METHOD_ADMM, REFIT_NONE},
+		{",\"preset\":\"fast\",\"refit\":{\"method\":\"block\"}", "tiny-fast-{id}", METHOD_ADMM, REFIT_BLOCK},
+		{",\"besa\":{}", "tiny-besa-{id}", METHOD_BESA, REFIT_NONE},
+		{",\"method\":\"wanda\"", "tiny-wanda-{id}", METHOD_WANDA, REFIT_NONE},
+		{",\"method\":\"wanda\",\"refit\":{\"method\":\"block\"}", "tiny-wanda-{id}", METHOD_WANDA, REFIT_BLOCK},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct spec *spec = pruned_by(f, cases[i].fields);
+		assert_int_equal(spec->method, cases[i].method);
+		assert_int_equal(spec->refit.method, cases[i].refit);
+		assert_string_equal(spec->output, cases[i].output);
+		spec_free(spec);
+	}
+	struct spec *best = pruned_by(f, ",\"preset\":\"best\""), *paper = pruned_by(f, ",\"preset\":\"paper\""),
+		    *few = pruned_by(f, ",\"preset\":\"best\",\"calibration\":{\"samples\":7}");
+	assert_int_equal(best->calibration.samples, 512);
+	assert_int_equal(few->calibration.samples, 7);
+	assert_false(paper->besa.safeguards);
+	spec_free(paper);
+	spec_free(best);
+	spec_free(few);
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"fast\",\"method\":\"wanda\"}", "/preset",
+		       "exclude each other");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"slow\"}", "/preset", "fast");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":3}", "/preset", "fast");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"best\",\"refit\":7}", "/refit", "object");
+}
+
+/* What was stored is taken as it is. */
+static void test_stored_specs_have_no_preset(void **state)
+{
+	struct fixture *f = *state;
+	struct scratch *s = &f->scratch;
+	struct spec *spec = pruned_by(f, ",\"preset\":\"fast\""), *restored;
+	cJSON *json = spec_to_json(spec), *again;
+	assert_null(cJSON_GetObjectItem(json, "preset"));
+	SUCCEEDS(spec_restore(json, NULL, &f->roots, &restored, &s->err));
+	again = spec_to_json(restored);
+	assert_true(cJSON_Compare(json, again, true));
+	/* One of a version that had no presets, and besa for what named no method. */
+	cJSON_DeleteItemFromObject(json, "method");
+	spec_free(restored);
+	SUCCEEDS(spec_restore(json, NULL, &f->roots, &restored, &s->err));
+	assert_int_equal(restored->method, METHOD_BESA);
+	cJSON_Delete(json);
+	cJSON_Delete(again);
+	spec_free(spec);
+	spec_free(restored);
 }
 
 static void test_dependent_defaults(void **state)
@@ -310,7 +383,7 @@ static void test_fields(void **state)
 		{"\"refit\":{\"method\":\"least_squares\",\"cg_damping\":0}", "/refit/cg_damping", "number"},
 		{"\"refit\":{\"method\":\"global\",\"global_epochs\":0}", "/refit/global_epochs", "integer"},
 		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, sparsegpt, admm, none"},
-		{"\"pattern\":\"2:4\"", "/pattern", "the method besa takes none"},
+		{"\"pattern\":\"2:4\",\"method\":\"besa\"", "/pattern", "the method besa takes none"},
 		{"\"pattern\":5", "/pattern", "must be a string"},
 		{"\"pattern\":\"dense\",\"method\":\"wanda\"", "/pattern", "must be \"unstructured\" or N:M"},
 		{"\"pattern\":\"0:4\",\"method\":\"wanda\"", "/pattern", "N:M"},
@@ -456,10 +529,10 @@ static void test_models(void **state)
 	assert_problem(f, text, "/model", "outside the roots");
 	snprintf(text, sizeof text, "{\"model\":\"%s/tiny\",\"sparsity\":0.5}", f->models);
 	struct spec *spec = parsed(f, text);
-	assert_string_equal(spec->output, "tiny-besa-{id}");
+	assert_string_equal(spec->output, "tiny-balanced-{id}");
 	spec_free(spec);
 	spec = parsed(f, "{\"model\":\"alias/\",\"sparsity\":0.5}");
-	assert_string_equal(spec->output, "alias-besa-{id}");
+	assert_string_equal(spec->output, "alias-balanced-{id}");
 	spec_free(spec);
 }
 
@@ -494,7 +567,7 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
-	const char *known = "name, model, output, overwrite, method, sparsity, pattern, besa, sparsegpt, admm, refit, "
+	const char *known = "name, model, output, overwrite, preset, method, sparsity, pattern, besa, sparsegpt, admm, refit, "
 			    "quantization, calibration, "
 			    "evaluation, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
@@ -507,6 +580,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SPEC_TEST(test_defaults),
+		SPEC_TEST(test_presets),
+		SPEC_TEST(test_stored_specs_have_no_preset),
 		SPEC_TEST(test_dependent_defaults),
 		SPEC_TEST(test_patterns),
 		SPEC_TEST(test_calibration_sources),
