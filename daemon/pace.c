@@ -123,7 +123,8 @@ static void take_blocks(struct asked *asked, const struct timed *timed, const cJ
 static void take_rest(struct asked *asked, const struct timed *timed)
 {
 	static const char *const seed[] = {"seed"};
-	static const char *const sections[] = {"evaluation", "calibration", "refit"}; /* refit: where one of the two tunes all of a model */
+	static const char *const sections[] = {"evaluation", "calibration",
+					       "refit"}; /* refit: where one of the two tunes all of a model */
 	cJSON *result;
 	struct error ignored;
 	const char *text = timed->timing->result;
