@@ -22,7 +22,7 @@ def run(besad, every, spec):
     with tempfile.TemporaryDirectory() as directory:
         job = os.path.join(directory, "job.json")
         with open(job, "w") as file:
-            json.dump({"model": "tiny-llama", "output": "out", "sparsity": 0.5, "progress": {"perplexity_every": every},
+            json.dump({"model": "tiny-llama", "output": "out", "method": "besa", "sparsity": 0.5, "progress": {"perplexity_every": every},
                        "calibration": {"path": "calibration.safetensors", "samples": 128, "sequence_length": 256}, **spec}, file)
         demo = os.path.join(ROOT, "demo")
         subprocess.run([besad, "run", job, "--model-root", demo, "--data-root", demo, "--output-root", directory], check=True,

@@ -90,7 +90,7 @@ class Qwen(unittest.TestCase):
 
     def test_from_text(self):
         result, blocks = self.prune(
-            calibration={"path": "wikitext2.valid.txt.gz", "samples": 128, "sequence_length": 256},
+            method="besa", calibration={"path": "wikitext2.valid.txt.gz", "samples": 128, "sequence_length": 256},
             evaluation={"perplexity": [{"name": "tokens", "path": "tiny-qwen.wikitext2-64k.safetensors", "sequence_length": 256},
                                        {"name": "text", "path": "text.txt", "sequence_length": 256}]})
         expected = reference("besa-row-50-d5")

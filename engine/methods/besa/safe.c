@@ -120,11 +120,12 @@ static enum status warn_of_choice(const struct comparison *c, const struct besa_
 static enum status warn_of_plateau(const struct comparison *c, const float *rates, int steps, struct error *err)
 {
 	const double moved = 1e-4;
+	const int few = 32; /* steps in which little is to be expected */
 	double most = 0;
 	char message[400];
 	for (int64_t r = 0; r < c->besa->block->layout.rows; r++)
 		most = fmax(most, fabs((double)rates[r] - (double)c->equal[r]));
-	if (most > moved) return STATUS_OK;
+	if (most > moved || steps < few) return STATUS_OK;
 	snprintf(message, sizeof message,
 		 "nothing was learned in %d steps: no rate moved by more than %.1e, and the block is pruned at equal rates; it "
 		 "takes more "
