@@ -33,6 +33,10 @@ def before_call(context, case, kwargs):
     if case.body.pop("pattern", None) and case.body.get("method") != "none":  # what N:M there is, and for which methods, no schema says
         case.body["sparsity"] = case.body.get("sparsity") or 0.5
     case.body.pop("notify", None)  # which hosts may be told is the operator's to say
+    if case.body.get("method"):
+        case.body.pop("preset", None)  # one of the two
+    if case.body.get("method") == "none":
+        case.body.pop("refit", None)
     besa = case.body.get("besa")
     if isinstance(besa, dict):
         if besa.get("batch_size"):
