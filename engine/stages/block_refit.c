@@ -15,7 +15,7 @@
 #include "engine/stages/stage.h"
 
 /* Of what goes into a linear, all may move its output the same way: the wider it is, the less each weight is to move. */
-static const double RATE_OF_WIDTH = 0.056;
+static const double RATE_OF_WIDTH = 0.028;
 
 static const double LEAST_CHANNEL = 1e-12;
 

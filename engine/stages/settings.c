@@ -43,7 +43,7 @@ static const struct spec_row refit_rows[] = {
 		.range = {0, 1, 0},
 		.help = "of `block` and `global`: Adam's, after a rise over the first twentieth of the steps; it falls to 0 along "
 			"a cosine. 0 "
-			"is 0.056 divided by the root of the model's hidden size",
+			"is 0.028 divided by the root of the model's hidden size",
 		.hint = "0 for one that fits the model's width.",
 		.label = "Learning rate",
 	},
