@@ -8,8 +8,8 @@ export const GROUPS = [
 		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
 	] },
 	{ title: "Pruning", fields: [
-		{ pointer: "/preset", label: "Preset", kind: "choice", choices: ["fast", "balanced", "best", "paper"], value: null, hint: "What it may cost: fast, balanced (the default) or best." },
-		{ pointer: "/method", label: "Method", kind: "choice", choices: ["besa", "wanda", "magnitude", "sparsegpt", "admm", "none"], value: null, hint: "In place of a preset." },
+		{ pointer: "/preset", label: "Preset", kind: "choice", choices: ["", "fast", "balanced", "best", "paper"], hint: "What it may cost: fast, balanced (the default) or best." },
+		{ pointer: "/method", label: "Method", kind: "choice", choices: ["", "besa", "wanda", "magnitude", "sparsegpt", "admm", "none"], hint: "In place of a preset." },
 		{ pointer: "/sparsity", label: "Sparsity", kind: "number", value: "0.5", hint: "Part of the weights to be zero, 0 to 0.95." },
 		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "N:M as in 2:4, or unstructured." },
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },

@@ -151,8 +151,9 @@ def form_field(path, field, folded):
     default = field.get("default")
     if "enum" in field:
         made["kind"] = "choice"
-        made["choices"] = names(field) if not folded else ["", *names(field)]
-        if not folded:
+        left_out = folded or default is None  # what it is then, the daemon says
+        made["choices"] = ["", *names(field)] if left_out else names(field)
+        if not left_out:
             made["value"] = default
     elif use(field, "names"):
         made["kind"] = {"model": "model", "data": "file"}[use(field, "names")]

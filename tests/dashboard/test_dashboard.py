@@ -185,6 +185,7 @@ class Dashboard(unittest.TestCase):
         self.picture("form")
         self.fill("Sparsity", "0.5")
         self.fill("Name", "by the form")
+        self.fill("Method", "besa")
         self.click("BESA settings")
         self.fill("Epochs", "16")
         self.click("Add a data set")

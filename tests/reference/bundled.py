@@ -1,0 +1,93 @@
+"""Jobs on the bundled model, and what a published code or PyTorch gave on it (tests/data/reference): same calibration tokens,
+fp32. BESAD names the program, build/besad by default."""
+import array
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BESAD = os.environ.get("BESAD", os.path.join(ROOT, "build", "besad"))
+DATASET = "wikitext2"
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from random_models import read_safetensors  # noqa: E402
+
+
+def reference(name):
+    with open(os.path.join(ROOT, "tests", "data", "reference", f"tiny-llama.{name}.json")) as file:
+        return json.load(file)
+
+
+class BundledModel(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.mkdtemp(prefix="besad-reference-")
+        cls.results, cls.said = {}, {}
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.directory)
+
+    def run_job(self, name, **spec):
+        """besad.json of a finished job; each job runs once."""
+        if name in self.results:
+            return self.results[name]
+        job = {
+            "model": "tiny-llama", "output": name, "precision": "f32",
+            "calibration": {"path": "calibration.safetensors", "samples": 128, "sequence_length": 256},
+            "evaluation": {"perplexity": [
+                {"name": DATASET, "path": "tiny-llama.wikitext2-64k.safetensors", "sequence_length": 256}]}, **spec}
+        path = os.path.join(self.directory, name + ".json")
+        with open(path, "w") as file:
+            json.dump(job, file)
+        done = subprocess.run(
+            [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--data-root", os.path.join(ROOT, "demo"),
+             "--data-root", os.path.join(ROOT, "tests", "data"), "--output-root", os.path.join(self.directory, "output")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        sys.stderr.write(done.stderr)
+        done.check_returncode()
+        self.said[name] = done.stderr
+        with open(os.path.join(self.directory, "output", name, "besad.json")) as file:
+            self.results[name] = json.load(file)
+        return self.results[name]
+
+    def perplexity(self, report, which="pruned"):
+        return report["result"]["perplexity"][DATASET][which]
+
+    def close(self, value, expected, relative):
+        self.assertLess(abs(value / expected - 1), relative, f"{value} against {expected}")
+
+    def one_shot(self, method, percent):
+        return self.run_job(f"{method}-{percent}", method=method, sparsity=percent / 100)
+
+    def besa(self, percent, name=None, **spec):
+        return self.run_job(name or f"besa-{percent}", method="besa", sparsity=percent / 100, **spec)
+
+    def exact(self, report, percent):
+        params = sum(layer["params"] for block in report["blocks"] for layer in block["layers"].values())
+        for block in report["blocks"]:
+            layers = block["layers"].values()
+            self.assertEqual(sum(l["zeros"] for l in layers), round(percent / 100 * sum(l["params"] for l in layers)))
+        self.assertEqual(report["result"]["params"], params)
+
+    def weights(self, name):
+        """{tensor: rows} of a finished job's model, each row a list of 16-bit words."""
+        _, tensors = read_safetensors(os.path.join(self.directory, "output", name, "model.safetensors"))
+        rows = {}
+        for tensor, (_, shape, data) in tensors.items():
+            if tensor.endswith("_proj.weight"):
+                words = array.array("H", data)
+                rows[tensor] = [words[i:i + shape[1]] for i in range(0, len(words), shape[1])]
+        return rows
+
+    def two_of_four(self, name):
+        for tensor, rows in self.weights(name).items():
+            for row in rows:
+                for i in range(0, len(row), 4):
+                    self.assertEqual(sum(word == 0 for word in row[i:i + 4]), 2, tensor)
+
+    def zeros(self, name):
+        return {tensor: [[word & 0x7fff == 0 for word in row] for row in rows] for tensor, rows in self.weights(name).items()}
