@@ -68,7 +68,7 @@ class Refitted(BundledModel):
         self.two_of_four("admm-24")
 
     def test_wanda_fitted(self):
-        self.fitted("fit-50", 50, method="wanda", sparsity=0.5, refit={"method": "least_squares"})
+        self.fitted("fit-50", method="wanda", sparsity=0.5, refit={"method": "least_squares"})
 
     def test_what_is_fitted_keeps_its_zeros(self):
         short = {"calibration": {"path": "calibration.safetensors", "samples": 8, "sequence_length": 256}, "evaluation": {}}
