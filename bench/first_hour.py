@@ -28,9 +28,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 KIT = os.path.dirname(HERE)
 BIN = os.path.join(KIT, "bin")
 GROUP_SECONDS = 460
-TESTS = ("test_conformance", "test_conformance_pruning", "test_conformance_experts", "test_gradients", "test_refusals",
-         "test_recorded_learning", "test_device_sizes")
+TESTS = ("test_conformance", "test_conformance_pruning", "test_conformance_compensate", "test_conformance_solve", "test_conformance_refit",
+         "test_conformance_experts", "test_gradients", "test_refusals", "test_recorded_learning", "test_device_sizes")
 KERNELS = ("bin_kernel", "keys_kernel", "queries_kernel", "forward_kernel", "rank_kernel", "gemm|xmma|nvjet|cutlass")
+
+
+# What both backends prune the bundled model by: a precision, and a spec in place of BESA.
+COMPARED = (("f32", None), ("bf16", None), ("f32", '{"method": "sparsegpt"}'), ("f32", '{"preset": "balanced", "refit": {"method": "global"}}'),
+            ("bf16", '{"preset": "balanced", "refit": {"method": "global"}}'))
 
 
 class Skipped(Exception):
@@ -196,15 +201,16 @@ class Hour:
     def compare(self):
         few = ["--samples", "1", "--windows", "1"] if self.small else []
         results = {}
-        for precision in ("f32", "bf16"):
+        for precision, spec in COMPARED:
+            name = f"{precision} {spec}" if spec else precision
             status, out = self.run([sys.executable, os.path.join(KIT, "tests", "cuda", "compare.py"), self.program("besad"), "--precision",
-                                    precision, *few], 240)
+                                    precision, *few, *(("--spec", spec) if spec else ())], 240)
             lines = re.findall(r"^(\S+ (?:dense|pruned)): cuda ([0-9.]+), cpu ([0-9.]+)", out, re.M)
             if len(lines) < 2:
-                raise Failed(f"compare.py in {precision} did not end: {out.strip()[-300:]}")
-            results[precision] = {name: {"cuda": float(a), "cpu": float(b)} for name, a, b in lines}
+                raise Failed(f"compare.py, {name}, did not end: {out.strip()[-300:]}")
+            results[name] = {which: {"cuda": float(a), "cpu": float(b)} for which, a, b in lines}
             if status:
-                raise Wrong(f"{precision}: {' '.join(out.split())[-300:]}")
+                raise Wrong(f"{name}: {' '.join(out.split())[-300:]}")
         return results
 
     # ---- group 2 -------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 KIT       := $(BUILD)/kit$(if $(KIT_EMULATED),-emulated)
 # Programs find their libraries, and these each other, in their own directory.
 KIT_LINK  := -s -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN'
-KIT_TESTS := test_conformance test_conformance_pruning test_conformance_experts test_gradients test_refusals test_recorded_learning \
+KIT_TESTS := $(notdir $(filter $(BUILD)/tests/test_conformance%,$(BACKEND_TESTS))) test_gradients test_refusals test_recorded_learning \
              test_device_sizes
 KIT_BENCHES  := cuda_ops cuda_choices cuda_fault
 KIT_PROGRAMS := $(addprefix $(KIT)/,besad $(KIT_TESTS) $(KIT_BENCHES))

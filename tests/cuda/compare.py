@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Prunes the bundled model by BESA on two backends and compares perplexity: no more than 0.5 % apart, dense and pruned, and the same count
+"""Prunes the bundled model, by BESA or as a spec says, on two backends and compares perplexity: no more than 0.5 % apart, dense and pruned, and the same count
 of zeros.
 
-    compare.py BESAD [--other BESAD] [--precision f32|bf16] [--samples N] [--windows N] [--prefix COMMAND]
+    compare.py BESAD [--other BESAD] [--precision f32|bf16] [--samples N] [--windows N] [--spec JSON] [--prefix COMMAND]
 
 BESAD runs with --backend cuda; the other (default: the same program) with --backend cpu. Without a GPU, a BESAD linked with the emulated
 backend (tests/cuda/emulator) and few samples do."""
@@ -35,10 +35,10 @@ def write_ids(path, ids, rows):
         file.write(struct.pack("<Q", len(header)) + header + data)
 
 
-def run(prefix, besad, backend, directory, precision, samples):
+def run(prefix, besad, backend, directory, spec, precision, samples):
     job = os.path.join(directory, "job.json")
     with open(job, "w") as file:
-        json.dump({"model": "tiny-llama", "output": "out", "overwrite": True, "method": "besa", "sparsity": 0.5, "precision": precision,
+        json.dump({"model": "tiny-llama", "output": "out", "overwrite": True, "sparsity": 0.5, **spec, "precision": precision,
                    "calibration": {"path": "calibration.safetensors", "samples": samples, "sequence_length": LENGTH},
                    "evaluation": {"perplexity": [{"name": "test", "path": "test.safetensors", "sequence_length": LENGTH}]}}, file)
     out = subprocess.run([*prefix, besad, "run", "--json", "--backend", backend, "--model-root", os.path.join(ROOT, "demo"),
@@ -56,6 +56,7 @@ def main():
     parser.add_argument("--precision", default="bf16", choices=("f32", "bf16"))
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--windows", type=int, default=256)
+    parser.add_argument("--spec", type=json.loads, default={"method": "besa"}, help="how to prune, as in a job")
     parser.add_argument("--prefix", default="", help="a command to run the CUDA side under")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -63,8 +64,8 @@ def main():
                   read_ids(os.path.join(ROOT, "demo", "calibration.safetensors")), args.samples)
         write_ids(os.path.join(directory, "test.safetensors"),
                   read_ids(os.path.join(ROOT, "tests", "data", "tiny-llama.wikitext2-64k.safetensors")), args.windows)
-        cuda = run(shlex.split(args.prefix), args.besad, "cuda", directory, args.precision, args.samples)
-        cpu = run([], args.other or args.besad, "cpu", directory, args.precision, args.samples)
+        cuda = run(shlex.split(args.prefix), args.besad, "cuda", directory, args.spec, args.precision, args.samples)
+        cpu = run([], args.other or args.besad, "cpu", directory, args.spec, args.precision, args.samples)
     bad = cuda["zeros"] != cpu["zeros"]
     for which in ("dense", "pruned"):
         a, b = cuda["perplexity"]["test"][which], cpu["perplexity"]["test"][which]
