@@ -88,7 +88,7 @@ def prepare(directory, shape, samples, length):
     random_models.write_calibration(calibration, samples, length, VOCAB)
     job = os.path.join(directory, "job.json")
     with open(job, "w") as file:
-        json.dump({"model": shape, "output": f"{shape}-out", "overwrite": True, "method": "besa", "sparsity": 0.5,
+        json.dump({"model": shape, "output": f"{shape}-out", "overwrite": True, "method": "besa", "sparsity": 0.5, "besa": {"safeguards": False},
                    "precision": "bf16", "progress": {"perplexity_every": 0},
                    "calibration": {"path": os.path.basename(calibration), "samples": samples, "sequence_length": length}}, file)
     return job

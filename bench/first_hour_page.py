@@ -35,8 +35,8 @@ def sanitizers(r):
 
 
 def compare(r):
-    return table(("", "cuda", "cpu", "apart"), [(f"{name}", v["cuda"], v["cpu"], f"{100 * (v['cuda'] / v['cpu'] - 1):+.3f} %")
-                                               for values in r.values() for name, v in values.items()])
+    return table(("", "cuda", "cpu", "apart"), [(which if which.startswith(name) else f"{which}, {name.partition(' ')[2]}", v["cuda"], v["cpu"], f"{100 * (v['cuda'] / v['cpu'] - 1):+.3f} %")
+                                               for name, values in r.items() for which, v in values.items()])
 
 
 def ops(r):
