@@ -131,9 +131,9 @@ class Inputs(Case):
         self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
         attempts = [data["attempt"] for data in self.events(job, "block.started")]
         self.assertEqual(max(attempts), 2)
-        warnings = [data["message"] for data in self.events(job, "warning")]
-        self.assertEqual(len(warnings), 1, warnings)
-        self.assertIn("config.json does not ask for", warnings[0])
+        # What learning warns of is another matter: a thread more may be enough for it.
+        told = [data["message"] for data in self.events(job, "warning") if "config.json does not ask for" in data["message"]]
+        self.assertEqual(len(told), 1, told)
 
     def test_other_evaluation_data(self):
         shutil.copy(os.path.join(self.daemon.data, "tokens.safetensors"), os.path.join(self.daemon.data, "eval.safetensors"))
