@@ -102,8 +102,10 @@ static enum status warn_of_divergence(const struct comparison *c, const struct b
 
 static enum status warn_of_choice(const struct comparison *c, const struct besa_watch *w, struct error *err)
 {
+	const double little = 0.01; /* of the loss: as much as it sways from step to step where nothing is wrong */
 	char message[400];
 	if (c->kept == c->end) return STATUS_OK;
+	if (c->kept != c->start && c->end <= (1 + little) * c->kept) return STATUS_OK;
 	if (c->kept == c->start)
 		snprintf(message, sizeof message,
 			 "what was learned gives a loss of %.6f, more than the %.6f of equal rates, which are kept", c->end,
