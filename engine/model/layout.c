@@ -128,6 +128,23 @@ int layout_expert(const struct block_layout *layout, enum fused fused, int exper
 	return 2 + (fused == FUSED_MLP_OUT ? layout->experts : 0) + expert;
 }
 
+int64_t layout_most_columns(const struct block_layout *layout)
+{
+	int64_t most = 0;
+	for (int f = 0; f < FUSED_COUNT; f++)
+		if (layout->fused_cols[f] > most) most = layout->fused_cols[f];
+	return most;
+}
+
+int64_t layout_largest_linear(const struct block_layout *layout)
+{
+	int64_t most = 0;
+	for (int i = 0; i < layout->n_linears; i++)
+		if (layout->linears[i].rows * layout->linears[i].cols > most)
+			most = layout->linears[i].rows * layout->linears[i].cols;
+	return most;
+}
+
 int64_t layout_params_per_token(const struct model_config *config)
 {
 	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;

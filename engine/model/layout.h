@@ -82,6 +82,10 @@ static inline int layout_product(enum fused fused)
 /* The product of an expert's FUSED_MLP_IN or FUSED_MLP_OUT. */
 int layout_expert(const struct block_layout *, enum fused, int expert);
 
+/* The most columns, and the most weights, that a linear has. */
+int64_t layout_most_columns(const struct block_layout *);
+int64_t layout_largest_linear(const struct block_layout *);
+
 /* The weights of a block that one token multiplies: of all linears, but of the experts that it is sent to only. */
 int64_t layout_params_per_token(const struct model_config *);
 

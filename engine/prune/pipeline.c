@@ -262,16 +262,11 @@ int64_t pipeline_disk_bytes(const struct model *model, const struct spec *spec, 
 
 enum status pipeline_create(const struct pruning *p, struct block *block, struct pipeline *ret, struct error *err)
 {
-	const struct block_layout *layout = &block->layout;
-	int64_t largest = 0;
 	int saved = savepoint_blocks(p->savepoint);
 	double every = p->job->save_every >= 0 ? p->job->save_every : p->backend->unified ? 0 : DEVICE_SECONDS;
 	*ret = (struct pipeline){
 		.p = p, .block = block, .every = every, .last_save = monotonic_seconds(), .done = saved, .saved = saved};
-	for (int i = 0; i < layout->n_linears; i++)
-		if (layout->linears[i].rows * layout->linears[i].cols > largest)
-			largest = layout->linears[i].rows * layout->linears[i].cols;
-	ret->room_bytes = largest * (int64_t)dtype_size(block->file_type);
+	ret->room_bytes = layout_largest_linear(&block->layout) * (int64_t)dtype_size(block->file_type);
 	ret->room = malloc((size_t)ret->room_bytes);
 	if (!ret->room) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
 	dry_host(p->backend, ret->room_bytes);

@@ -3,8 +3,7 @@
  * The loss is the mean over tokens t and channels h of (y − Y)² / mean_t Y_h², these means taken over the whole calibration, so that each
  * channel counts alike. The learning rate rises over the first twentieth of the steps and falls to 0 along a cosine. What is zero stays zero.
  *
- * A step's gradient of a product is made some rows at a time and used up at once: beside the weights in F32 and their two moments no more is
- * in memory, nor read and written. The products use the weights as they would be stored: what training does not see it cannot make up for. */
+ * The products use the weights as they would be stored: what training does not see it cannot make up for. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,14 +12,12 @@
 #include "engine/model/masters.h"
 #include "engine/stages/schedule.h"
 #include "engine/stages/stage.h"
+#include "engine/stages/trainer.h"
 
 /* Of what goes into a linear, all may move its output the same way: the wider it is, the less each weight is to move. */
 static const double RATE_OF_WIDTH = 0.028;
 
 static const double LEAST_CHANNEL = 1e-12;
-
-/* Gradients that are in memory at once: about what a core's caches hold, or, on a device, what fills it. */
-enum { PANEL_BYTES_CPU = 4 << 20, PANEL_BYTES_DEVICE = 256 << 20 };
 
 struct refit {
 	struct method_setup setup;
@@ -29,7 +26,7 @@ struct refit {
 	int64_t per_epoch; /* its steps, rounded up */
 	struct activations activations;
 	struct tensor m[FUSED_COUNT], v[FUSED_COUNT]; /* F32, as the masters */
-	struct tensor gradient, rounded; /* room for rows of a product: F32; in the file's type, where products take more */
+	struct trainer trainer;
 	struct vector_gradients by_vector;
 	struct vectors vector_m, vector_v, kept; /* kept: as they were at the start */
 	struct tensor x, wanted, y, dy;          /* F32 [batch · tokens, H] */
@@ -38,7 +35,6 @@ struct refit {
 	void *losses; /* F64 [per_epoch + STEP_STATS]: of the last epoch's steps; at the end what is read at once */
 	double *host; /* of the same size, or H */
 	struct schedule schedule;
-	struct adamw adam; /* of the step that runs */
 };
 
 /* ---- memory --------------------------------------------------------------------------------------------------------------------- */
@@ -55,20 +51,13 @@ static enum status allocate_all(struct refit *r)
 	struct backend *backend = r->backend;
 	const struct block *block = r->setup.block;
 	const struct block_layout *layout = &block->layout;
-	int64_t hidden = block->config->hidden, rows = r->batch * r->setup.tokens, widest = 0;
-	int64_t panel = (backend->unified ? PANEL_BYTES_CPU : PANEL_BYTES_DEVICE) / (int64_t)sizeof(float);
+	int64_t hidden = block->config->hidden, rows = r->batch * r->setup.tokens;
 	struct tensor *const batches[] = {&r->x, &r->wanted, &r->y};
 	for (int f = 0; f < FUSED_COUNT; f++) {
 		struct tensor shape = tensor_make(NULL, layout->fused_rows[f], layout->fused_cols[f], DTYPE_F32);
 		TRY(allocate(backend, shape, &r->m[f]));
 		TRY(allocate(backend, shape, &r->v[f]));
-		if (shape.cols > widest) widest = shape.cols;
 	}
-	if (panel < widest) panel = widest;
-	if (panel > layout->params) panel = layout->params;
-	TRY(allocate(backend, tensor_make(NULL, 1, panel, DTYPE_F32), &r->gradient));
-	if (block->compute_type == DTYPE_F32 && block->file_type != DTYPE_F32)
-		TRY(allocate(backend, tensor_make(NULL, 1, panel, block->file_type), &r->rounded));
 	for (size_t i = 0; i < sizeof batches / sizeof *batches; i++)
 		TRY(allocate(backend, tensor_make(NULL, rows, hidden, DTYPE_F32), batches[i]));
 	r->by_vector.x = r->x;
@@ -101,7 +90,7 @@ static void destroy(void *stage)
 	struct refit *r = stage;
 	if (!r) return;
 	struct backend *backend = r->backend;
-	struct tensor *const tensors[] = {&r->gradient, &r->rounded, &r->x, &r->wanted, &r->y, &r->dy, &r->weight};
+	struct tensor *const tensors[] = {&r->x, &r->wanted, &r->y, &r->dy, &r->weight};
 	struct vectors *const vectors[] = {&r->by_vector.vectors, &r->vector_m, &r->vector_v, &r->kept};
 	for (int f = 0; f < FUSED_COUNT; f++) {
 		backend->ops->release(backend, r->m[f].data);
@@ -113,6 +102,7 @@ static void destroy(void *stage)
 		vectors_release(vectors[i], backend);
 	backend->ops->release(backend, r->squares);
 	backend->ops->release(backend, r->losses);
+	trainer_release(&r->trainer);
 	activations_release(&r->activations, backend);
 	free(r->host);
 	schedule_release(&r->schedule);
@@ -132,6 +122,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	r->per_epoch = (setup->sequences + r->batch - 1) / r->batch;
 	enum status status = allocate_all(r);
 	if (status != STATUS_OK) *err = r->backend->error;
+	if (status == STATUS_OK) status = trainer_create(setup->block, true, &r->trainer, err);
 	if (status == STATUS_OK) status = allocate_vectors(r, err);
 	if (status == STATUS_OK) status = allocate_host(r, err);
 	if (status == STATUS_OK)
@@ -192,39 +183,11 @@ static enum status whole_loss(struct refit *r, const struct block_task *task, do
 
 /* ---- a step ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Uses up the gradient of a product. An expert that got no token has none, and stays. */
-static enum status train_product(void *context, int index, const struct product_gradient *gradient)
-{
-	struct refit *r = context;
-	struct backend *backend = r->backend;
-	const struct block *block = r->setup.block;
-	struct tensor master = block_product(block, block->master, index), active = block_product(block, block->active, index);
-	struct tensor m = block_product(block, r->m, index), v = block_product(block, r->v, index);
-	int64_t at_once = r->gradient.cols / master.cols;
-	if (!gradient->dy.rows) return STATUS_OK;
-	for (int64_t first = 0; first < master.rows; first += at_once) {
-		int64_t left = master.rows - first, n = left < at_once ? left : at_once;
-		struct tensor by_weight = tensor_make(r->gradient.data, n, master.cols, DTYPE_F32),
-			      to = tensor_rows(active, first, n);
-		struct tensor copy = r->rounded.data ? tensor_make(r->rounded.data, n, master.cols, block->file_type) : to;
-		TRY(backend->ops->matmul(backend, by_weight, tensor_cols(gradient->dy, first, n), true, gradient->x, false, false));
-		TRY(backend->ops->adamw_step(backend, &r->adam, tensor_rows(master, first, n), tensor_rows(m, first, n),
-					     tensor_rows(v, first, n), by_weight, copy));
-		if (r->rounded.data) TRY(backend->ops->convert(backend, to, copy));
-	}
-	return STATUS_OK;
-}
-
 static enum status train_vectors(struct refit *r)
 {
-	struct adamw adam = r->adam;
-	adam.keep_zeros = false;
-	for (int i = 0; i < VECTOR_COUNT; i++) {
-		struct tensor values = block_vector_values(r->setup.block, (enum vector)i);
-		if (!r->by_vector.vectors.of[i].data) continue;
-		TRY(r->backend->ops->adamw_step(r->backend, &adam, values, r->vector_m.of[i], r->vector_v.of[i],
-						r->by_vector.vectors.of[i], (struct tensor){0}));
-	}
+	for (int i = 0; i < VECTOR_COUNT; i++)
+		TRY(trainer_vector(&r->trainer, block_vector_values(r->setup.block, (enum vector)i), r->vector_m.of[i],
+				   r->vector_v.of[i], r->by_vector.vectors.of[i]));
 	return STATUS_OK;
 }
 
@@ -233,19 +196,15 @@ static enum status take_step(struct refit *r, const struct block_task *task, int
 	struct backend *backend = r->backend;
 	const struct block *block = r->setup.block;
 	double *loss = (double *)r->losses + step % r->per_epoch;
-	r->adam = (struct adamw){.lr = (float)schedule_rate(&r->schedule, step),
-				 .beta1 = 0.9f,
-				 .beta2 = 0.99f,
-				 .eps = 1e-10f,
-				 .step = (int)step + 1,
-				 .keep_zeros = true};
+	struct training training = {&r->trainer, block->master, r->m, r->v};
+	trainer_step(&r->trainer, schedule_rate(&r->schedule, step), step);
 	const int64_t *chosen = schedule_choose(&r->schedule, step);
 	TRY(stream_gather(task->input, chosen, r->batch, r->x));
 	TRY(stream_gather(task->reference, chosen, r->batch, r->wanted));
 	TRY(block_forward(block, &r->activations, (int)r->batch, r->x, r->y, NULL));
 	TRY(backend->ops->weighted_error(backend, loss, r->dy, r->y, r->wanted, r->weight, 1 / (double)(r->y.rows * r->y.cols),
 					 false));
-	TRY(block_backward(block, &r->activations, (int)r->batch, r->dy, train_product, r, &r->by_vector));
+	TRY(block_backward(block, &r->activations, (int)r->batch, r->dy, trainer_product, &training, &r->by_vector));
 	return train_vectors(r);
 }
 

@@ -4,6 +4,7 @@
 #define BESAD_ENGINE_TUNE_BATCH_H
 
 #include "engine/prune/stream.h"
+#include "engine/stages/trainer.h"
 #include "engine/tune/state.h"
 
 struct batch {
@@ -11,12 +12,11 @@ struct batch {
 	int64_t sequences, tokens; /* of a batch, and of each */
 	bool norms;                /* vectors are trained too */
 	struct activations activations;
-	struct tensor inputs;   /* F32 [(layers + 1) · T, H]: of each block; the last is what comes out */
-	struct tensor wanted;   /* F32 [T, H]: the dense model's behind the last block */
-	struct tensor y, dy;    /* F32 [T, H] */
-	struct tensor gradient; /* room for rows of a product's, F32 */
+	struct tensor inputs; /* F32 [(layers + 1) · T, H]: of each block; the last is what comes out */
+	struct tensor wanted; /* F32 [T, H]: the dense model's behind the last block */
+	struct tensor y, dy;  /* F32 [T, H] */
+	struct trainer trainer;
 	struct vector_gradients by_vector;
-	struct adamw adam; /* of the step that runs */
 };
 
 /* On failure batch_release frees what there is. */

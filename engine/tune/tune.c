@@ -271,12 +271,8 @@ static enum status write_norm(struct tune *t, void *room, struct error *err)
 /* From the state to the output (3). */
 static enum status write_output(struct tune *t, struct error *err)
 {
-	const struct block_layout *layout = &t->state.block.layout;
-	int64_t largest = t->p->model->config.hidden;
-	for (int i = 0; i < layout->n_linears; i++) {
-		int64_t params = layout->linears[i].rows * layout->linears[i].cols;
-		if (params > largest) largest = params;
-	}
+	int64_t largest = layout_largest_linear(&t->state.block.layout), hidden = t->p->model->config.hidden; /* or a norm */
+	if (hidden > largest) largest = hidden;
 	void *room = malloc((size_t)largest * sizeof(float));
 	if (!room) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
 	enum status status = STATUS_OK;

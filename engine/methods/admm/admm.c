@@ -67,19 +67,11 @@ static void destroy(void *method)
 	free(a);
 }
 
-static int64_t most_columns(const struct block_layout *layout)
-{
-	int64_t most = 0;
-	for (int f = 0; f < FUSED_COUNT; f++)
-		if (layout->fused_cols[f] > most) most = layout->fused_cols[f];
-	return most;
-}
-
 static enum status allocate(struct admm *a, struct error *err)
 {
 	const struct block_layout *layout = layout_of(a);
 	struct backend *backend = backend_of(a);
-	int64_t cols = most_columns(layout);
+	int64_t cols = layout_most_columns(layout);
 	struct tensor square = tensor_padded(NULL, cols, cols, DTYPE_F32);
 	const size_t bytes[] = {tensor_room(&square), least_squares_room(layout), (size_t)cols * sizeof(float),
 				(size_t)cols * sizeof(float)};

@@ -61,14 +61,6 @@ static enum status allocate(struct sparsegpt *s)
 	return backend->ops->alloc(backend, tensor_bytes(&s->error), &s->error.data);
 }
 
-static int64_t most_columns(const struct block_layout *layout)
-{
-	int64_t most = 0;
-	for (int f = 0; f < FUSED_COUNT; f++)
-		if (layout->fused_cols[f] > most) most = layout->fused_cols[f];
-	return most;
-}
-
 static enum status create(const struct method_setup *setup, void **ret, struct error *err)
 {
 	struct sparsegpt *s = calloc(1, sizeof *s);
@@ -83,7 +75,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	if (status != STATUS_OK)
 		*err = backend_of(s)->error;
 	else
-		status = factor_create(backend_of(s), most_columns(layout_of(s)), &s->factor, err);
+		status = factor_create(backend_of(s), layout_most_columns(layout_of(s)), &s->factor, err);
 	if (status == STATUS_OK)
 		*ret = s;
 	else
