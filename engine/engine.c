@@ -16,6 +16,7 @@
 #include "engine/job/inputs.h"
 #include "engine/job/progress.h"
 #include "engine/job/report.h"
+#include "engine/methods/method.h"
 #include "engine/model/block.h"
 #include "engine/model/check.h"
 #include "engine/model/model.h"
@@ -71,7 +72,15 @@ static enum status __attribute__((format(printf, 3, 4))) warn(const struct run *
 	return event_tell(run->sink, &event, err);
 }
 
-/* Tells what the loaders have noticed. */
+/* Notes what the method says of the job. */
+static void heed_method(struct run *run)
+{
+	const struct method *method = method_find(run->spec->method);
+	const char *caution = method && method->caution ? method->caution(run->spec) : NULL;
+	if (caution) warnings_add(&run->warnings, "%s", caution);
+}
+
+/* Tells what the loaders and the method have noticed. */
 static enum status tell_warnings(struct run *run, struct error *err)
 {
 	enum status status = STATUS_OK;
@@ -425,6 +434,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	struct pruning pruning = pruning_of(run);
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
+	heed_method(run);
 	TRY(tell_warnings(run, err));
 	if (prunes(run)) TRY(open_writer(run, err));
 	pruning.writer = run->writer;

@@ -84,6 +84,7 @@ ROWS = [
         "optimizer": "adamw", "epochs": 2, "batch_size": 2, "candidates": 21, "lambda": 2})),
     ("besa-probed", FEW, None, dict(BESA, progress={"perplexity_every": 1})),
     ("besa-nothing", FEW, None, dict(BESA, sparsity=0)),
+    ("besa-24", SAVED, ONE, {"method": "besa", "pattern": "2:4"}),
     ("magnitude-24", SAVED, ONE, {"method": "magnitude", "pattern": "2:4"}),
     ("wanda-48", SAVED, ONE, {"method": "wanda", "pattern": "4:8"}),
     ("sparsegpt", ALL, DEVICE, {"method": "sparsegpt", "sparsity": 0.5}),

@@ -4,7 +4,7 @@
 #define BESAD_ENGINE_METHODS_LIST_H
 
 #define METHODS(METHOD)                                                                                                            \
-	METHOD(BESA, besa, true, false)                                                                                            \
+	METHOD(BESA, besa, true, true)                                                                                             \
 	METHOD(WANDA, wanda, true, true)                                                                                           \
 	METHOD(MAGNITUDE, magnitude, false, true)                                                                                  \
 	METHOD(SPARSEGPT, sparsegpt, true, true)                                                                                   \

@@ -75,6 +75,9 @@ struct method {
 
 	bool changes_weights, masters;
 
+	/* What people are to know of a job before it begins, as that something it could do is not done here; NULL for nothing. */
+	const char *(*caution)(const struct spec *);
+
 	/* The loss that is reported of a block, from its reconstruction loss and its sparsity; NULL for the former. */
 	double (*loss)(const struct spec *, double reconstruction, double sparsity);
 };

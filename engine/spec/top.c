@@ -156,9 +156,11 @@ static const struct spec_row rows[] = {
 		.parse = pattern_parse,
 		.late = true, /* the model's columns must fit it */
 		.help = "which weights of a row may be zero together: `unstructured` is any, `2:4` keeps 2 of each 4 neighbours",
-		.more = "N:M with M up to 32, of which the columns of all linears must be multiples; for methods that do not learn "
-			"how much "
-			"each row loses. `sparsity` is 1 - N/M then, and may be left out.",
+		.more = "N:M with M up to 32, of which the columns of all linears must be multiples. Each row loses the same then, "
+			"so that "
+			"`besa` learns nothing and keeps the most important of each M, which a warning says. `sparsity` is 1 - "
+			"N/M, and may "
+			"be left out.",
 		.label = "Pattern",
 		.hint = "N:M as in 2:4, or unstructured.",
 		.pattern = "^(unstructured|[1-9][0-9]?:[1-9][0-9]?)$",

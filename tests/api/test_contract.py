@@ -139,7 +139,7 @@ class Contract(unittest.TestCase):
         for change, pointer in (({"sparsity": 1.2}, "/sparsity"), ({"sparsity": "half"}, "/sparsity"), ({"model": None}, "/model"),
                                 ({"color": "red"}, "/color"), ({"besa": {"candidates": 1}}, "/besa/candidates"),
                                 ({"besa": {"colour": 1}}, "/besa/colour"), ({"method": "guess"}, "/method"),
-                                ({"pattern": "2:4"}, "/pattern"), ({"pattern": "4:2", "method": "wanda"}, "/pattern"), ({"model": "../state"}, "/model"), ({"model": "/etc"}, "/model"),
+                                ({"pattern": "2:4", "method": "none"}, "/pattern"), ({"pattern": "4:2", "method": "wanda"}, "/pattern"), ({"model": "../state"}, "/model"), ({"model": "/etc"}, "/model"),
                                 ({"output": "../x"}, "/output"), ({"output": ".hidden"}, "/output"),
                                 ({"calibration": {"path": "nothing"}}, "/calibration/path"),
                                 ({"calibration": {"path": "../models/small/model.safetensors"}}, "/calibration/path"),

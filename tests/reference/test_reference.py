@@ -29,6 +29,14 @@ class Reference(BundledModel):
         self.exact(report, 50)
         self.two_of_four("wanda-24")
 
+    def test_besa_in_a_pattern(self):
+        """Nothing is learned, which is said once: of each four those go that go by Wanda."""
+        report = self.run_job("besa-24", method="besa", pattern="2:4")
+        self.run_job("wanda-24", method="wanda", pattern="2:4")
+        self.exact(report, 50)
+        self.assertEqual(self.weights("besa-24"), self.weights("wanda-24"))
+        self.assertEqual(["learns no rates" in warning for warning in self.warnings("besa-24")], [True])
+
     def test_magnitude_in_a_pattern(self):
         """Of each four weights the two of the largest magnitude stay as they were."""
         self.run_job("magnitude-24", method="magnitude", pattern="2:4")

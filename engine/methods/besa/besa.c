@@ -12,14 +12,23 @@ struct besa_method {
 	struct besa besa;      /* where there is something to learn */
 };
 
-/* A target of 0 leaves nothing to learn. */
+/* A target of 0 leaves nothing to learn, and of N:M each row loses the same. */
 static bool learns(const struct spec *spec)
 {
-	return spec->sparsity > 0;
+	return spec->sparsity > 0 && !spec->pattern.of;
+}
+
+static const char *caution(const struct spec *spec)
+{
+	return spec->pattern.of
+		       ? "under a pattern besa learns no rates: the most important weights of each group are kept, and each row "
+			 "loses the same"
+		       : NULL;
 }
 
 static double work(const struct spec *spec)
 {
+	if (spec->pattern.of) return 0;
 	return 3 * spec->besa.epochs + (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
 }
 
@@ -95,4 +104,5 @@ const struct method method_besa = {.work = work,
 				   .begin = one_shot_begin,
 				   .observe = one_shot_observe,
 				   .prune = prune,
+				   .caution = caution,
 				   .loss = loss};
