@@ -81,6 +81,12 @@ static enum status end_step(struct batch *b, struct tensor out)
 	return STATUS_OK;
 }
 
+enum status batch_loss(struct batch *b)
+{
+	TRY(forward(b));
+	return end_backward(&b->state->end, b->dy, input_of(b, (int)b->state->block.config->layers), b->wanted);
+}
+
 /* The activations must be those of the block. */
 static enum status block_step(struct batch *b, int index)
 {

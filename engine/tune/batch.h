@@ -26,6 +26,9 @@ void batch_release(struct batch *);
 /* What goes into the first block of a batch, to be filled. */
 struct tensor batch_input(const struct batch *);
 
+/* The loss of what was filled there, as it is now: into state->end.loss, on the device. Fills the backend's error. */
+enum status batch_loss(struct batch *);
+
 /* One step from what was filled there and what is in batch->wanted, at that learning rate. Fills the backend's error. */
 enum status batch_step(struct batch *, double rate);
 

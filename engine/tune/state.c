@@ -1,7 +1,8 @@
-/* File format: "BESATUN1", then I64 step, steps, bytes in host byte order, padding to 64 bytes, then the parts one behind the other: F32 of the
+/* File format: "BESATUN1", then I64 step, steps, bytes, F64 before, after in host byte order, padding to 64 bytes, then the parts one behind the other: F32 of the
  * machine that reads it again. */
 #include "engine/tune/state.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,7 +72,7 @@ enum status state_create(const struct model *model, const struct model *from, st
 			 int64_t tokens, int64_t length, struct state *ret, struct error *err)
 {
 	int layers = (int)model->config.layers;
-	*ret = (struct state){.backend = backend};
+	*ret = (struct state){.backend = backend, .before = NAN, .after = NAN};
 	ret->blocks = calloc((size_t)layers, sizeof *ret->blocks);
 	if (!ret->blocks) return error_set(err, STATUS_NO_MEMORY, "no memory for %d blocks", layers);
 	TRY(block_create(model, backend, compute_type, length, &ret->block, err));
@@ -229,12 +230,17 @@ static enum status begin_moving(const struct state *state, struct moving *ret, s
 	return STATUS_OK;
 }
 
-static void fill_header(const struct state *state, int64_t step, int64_t bytes, char header[HEADER_BYTES])
+/* What a file begins with. */
+struct header {
+	char magic[8];
+	int64_t step, steps, bytes;
+	double before, after;
+	char padding[HEADER_BYTES - 48];
+};
+
+static struct header header_of(const struct state *state, int64_t bytes)
 {
-	const int64_t sizes[] = {step, state->steps, bytes};
-	memset(header, 0, HEADER_BYTES);
-	memcpy(header, "BESATUN1", 8);
-	memcpy(header + 8, sizes, sizeof sizes);
+	return (struct header){"BESATUN1", state->step, state->steps, bytes, state->before, state->after, ""};
 }
 
 static enum status move_all(const struct state *state, const struct moving *moving, const struct file *file, bool save,
@@ -249,11 +255,10 @@ static enum status move_all(const struct state *state, const struct moving *movi
 
 static enum status write_file(const struct state *state, const struct moving *moving, const char *path, struct error *err)
 {
-	char header[HEADER_BYTES];
+	const struct header header = header_of(state, moving->bytes);
 	struct file file;
 	TRY(file_create(path, moving->bytes, &file, err));
-	fill_header(state, state->step, moving->bytes, header);
-	enum status status = file_write(&file, header, sizeof header, 0, err);
+	enum status status = file_write(&file, &header, sizeof header, 0, err);
 	if (status == STATUS_OK) status = move_all(state, moving, &file, true, err);
 	if (status == STATUS_OK) status = file_sync(&file, err);
 	file_close(&file);
@@ -276,16 +281,17 @@ enum status state_save(const struct state *state, const char *path, struct error
 
 static enum status read_file(struct state *state, const struct moving *moving, const struct file *file, struct error *err)
 {
-	char header[HEADER_BYTES], expected[HEADER_BYTES];
-	int64_t step;
-	TRY(file_read(file, header, sizeof header, 0, err));
-	memcpy(&step, header + 8, sizeof step);
-	fill_header(state, step, moving->bytes, expected);
-	if (memcmp(header, expected, sizeof header) != 0 || step < 0 || step > state->steps || file->size != moving->bytes)
+	const struct header wanted = header_of(state, moving->bytes);
+	struct header header;
+	TRY(file_read(file, &header, sizeof header, 0, err));
+	if (memcmp(header.magic, wanted.magic, sizeof header.magic) != 0 || header.steps != wanted.steps ||
+	    header.bytes != wanted.bytes || header.step < 0 || header.step > header.steps || file->size != moving->bytes)
 		return error_set(err, STATUS_INVALID, "%s: not the state of the tune that this job needs; submit the job again",
 				 file->path);
 	TRY(move_all(state, moving, file, false, err));
-	state->step = step;
+	state->step = header.step;
+	state->before = header.before;
+	state->after = header.after;
 	return STATUS_OK;
 }
 

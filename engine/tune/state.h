@@ -18,7 +18,9 @@ struct state {
 	struct tuned_block *blocks; /* [config.layers] */
 	struct end end;
 	int64_t step, steps; /* steps that are done, of so many */
-	bool entered;        /* the block has something of the state's */
+	double before,
+		after; /* the loss before the first step and behind the last, on the sequences that are looked at; NaN where unknown */
+	bool entered; /* the block has something of the state's */
 };
 
 /* Takes the memory, for batches of up to `tokens` tokens, in sequences of `length`, and the weights of `from`: the output as the walk over the

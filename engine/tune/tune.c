@@ -16,6 +16,9 @@ enum {
 	SAVE_SHARE = 10,   /* and so many times what a save takes */
 };
 
+/* The most sequences whose loss is taken before the tune and behind it. */
+enum { LOOKED_AT = 64 };
+
 /* Between two tune.step events. */
 static const double STEP_SECONDS = 0.5;
 
@@ -55,11 +58,25 @@ static double step_work(const struct model_config *config)
 	return 4 * (double)config->layers + 3 * head_blocks(config);
 }
 
+/* Batches of them, from the first sequence on. */
+static int64_t batches_looked_at(const struct spec *spec)
+{
+	int64_t batch = batch_of(spec), most = spec->calibration.samples < LOOKED_AT ? spec->calibration.samples : LOOKED_AT;
+	return most > batch ? most / batch : 1;
+}
+
+/* Of taking their loss once. */
+static double look_work(const struct spec *spec, const struct model_config *config)
+{
+	double tokens = (double)batches_looked_at(spec) * (double)batch_of(spec) * spec->calibration.sequence_length;
+	return tokens * ((double)config->layers + 3 * head_blocks(config));
+}
+
 double tune_work(const struct spec *spec, const struct model_config *config)
 {
 	double tokens = (double)spec->calibration.samples * spec->calibration.sequence_length;
 	if (!tune_wanted(spec)) return 0;
-	return tokens * ((double)config->layers + spec->refit.global_epochs * step_work(config));
+	return tokens * ((double)config->layers + spec->refit.global_epochs * step_work(config)) + 2 * look_work(spec, config);
 }
 
 static enum status backend_failed(const struct tune *t, enum status status, struct error *err)
@@ -143,9 +160,8 @@ static enum status run_dense(struct tune *t, struct error *err)
 
 /* ---- steps ------------------------------------------------------------------------------------------------------------------------- */
 
-static enum status fill_batch(struct tune *t, struct error *err)
+static enum status fill_batch(struct tune *t, const int64_t *chosen, struct error *err)
 {
-	const int64_t *chosen = schedule_choose(&t->schedule, t->state.step);
 	int64_t length = t->dense.tokens, n = t->batch.sequences;
 	for (int64_t i = 0; t->calibration && i < n; i++)
 		memcpy(t->ids + i * length, t->calibration->ids + chosen[i] * length, (size_t)length * sizeof *t->ids);
@@ -153,11 +169,40 @@ static enum status fill_batch(struct tune *t, struct error *err)
 	return backend_failed(t, stream_gather(&t->dense, chosen, n, t->batch.wanted), err);
 }
 
+static enum status fetch_loss(struct tune *t, double *ret, struct error *err)
+{
+	return backend_failed(t, t->backend->ops->download(t->backend, ret, t->state.end.loss, sizeof *ret), err);
+}
+
 static enum status take_step(struct tune *t, double *ret_loss, struct error *err)
 {
-	TRY(fill_batch(t, err));
+	TRY(fill_batch(t, schedule_choose(&t->schedule, t->state.step), err));
 	TRY(backend_failed(t, batch_step(&t->batch, schedule_rate(&t->schedule, t->state.step)), err));
-	return backend_failed(t, t->backend->ops->download(t->backend, ret_loss, t->state.end.loss, sizeof *ret_loss), err);
+	return fetch_loss(t, ret_loss, err);
+}
+
+/* The mean loss, as the model is now, of the sequences that are looked at. */
+static enum status look(struct tune *t, double *ret, struct error *err)
+{
+	const struct spec *spec = t->p->job->spec;
+	int64_t n = t->batch.sequences, batches = batches_looked_at(spec);
+	double sum = 0, loss;
+	int64_t *chosen = malloc((size_t)n * sizeof *chosen);
+	if (!chosen) return error_set(err, STATUS_NO_MEMORY, "no memory for a batch's sequences");
+	enum status status = STATUS_OK;
+	for (int64_t b = 0; status == STATUS_OK && b < batches; b++) {
+		for (int64_t i = 0; i < n; i++)
+			chosen[i] = b * n + i;
+		status = check_stop(t, err);
+		if (status == STATUS_OK) status = fill_batch(t, chosen, err);
+		if (status == STATUS_OK) status = backend_failed(t, batch_loss(&t->batch), err);
+		if (status == STATUS_OK) status = fetch_loss(t, &loss, err);
+		if (status == STATUS_OK) sum += loss;
+	}
+	free(chosen);
+	*ret = sum / (double)batches;
+	progress_add(t->p->progress, look_work(spec, &t->p->model->config));
+	return status;
 }
 
 static enum status report(struct tune *t, double loss, struct error *err)
@@ -196,19 +241,19 @@ static bool save_due(const struct tune *t)
 static enum status run_steps(struct tune *t, struct error *err)
 {
 	t->last_save = monotonic_seconds();
+	if (t->state.step == 0) TRY(look(t, &t->state.before, err));
 	while (t->state.step < t->state.steps) {
 		double loss;
 		TRY(check_stop(t, err));
 		TRY(take_step(t, &loss, err));
-		if (!isfinite(loss))
-			return error_set(err, STATUS_NUMERIC,
-					 "the loss of step %d of the global tune is not finite; a smaller "
-					 "'refit.global_learning_rate' may help",
-					 (int)t->state.step);
+		if (!isfinite(loss)) {
+			t->state.step = t->state.steps; /* what would follow is lost */
+			return STATUS_OK;
+		}
 		TRY(report(t, loss, err));
 		if (t->state.step < t->state.steps && save_due(t)) TRY(save(t, err));
 	}
-	return STATUS_OK;
+	return look(t, &t->state.after, err);
 }
 
 /* Whatever stops the steps, those that are done are not lost. A step that failed half-way is none. */
@@ -284,6 +329,23 @@ static enum status write_output(struct tune *t, struct error *err)
 	return status;
 }
 
+/* Whether the tuned model is the better one; if not, people are told. */
+static enum status judge(struct tune *t, bool *ret_better, struct error *err)
+{
+	const struct state *state = &t->state;
+	char message[400], after[40] = "is no number";
+	*ret_better = state->after <= state->before;
+	if (*ret_better) return STATUS_OK;
+	if (isfinite(state->after)) snprintf(after, sizeof after, "rose to %.6f", state->after);
+	snprintf(message, sizeof message,
+		 "the global tune diverged: its loss, %.6f before the first step, %s, and the model stays as it was before; a "
+		 "smaller "
+		 "'refit.global_learning_rate' than %g may help",
+		 state->before, after, t->p->job->spec->refit.global_learning_rate);
+	struct event event = event_warning(message);
+	return event_tell(t->p->sink, &event, err);
+}
+
 /* ---- a job's ----------------------------------------------------------------------------------------------------------------------- */
 
 /* Where the state is on disk, the output is not read: what it holds may be half written (3). */
@@ -308,12 +370,15 @@ static enum status run(struct tune *t, struct error *err)
 	TRY(start(t, path_exists(t->path), err));
 	double done = (double)t->state.step / (double)t->state.steps;
 	double tokens = (double)p->job->spec->calibration.samples * p->job->spec->calibration.sequence_length;
-	progress_resume(p->progress, done * p->job->spec->refit.global_epochs * tokens * step_work(&p->model->config));
+	double looked = t->state.step > 0 ? look_work(p->job->spec, &p->model->config) : 0;
+	progress_resume(p->progress, looked + done * p->job->spec->refit.global_epochs * tokens * step_work(&p->model->config));
 	if (t->state.step < t->state.steps) {
 		TRY(run_dense(t, err));
 		TRY(run_and_save(t, err));
 	}
-	TRY(write_output(t, err));
+	bool better;
+	TRY(judge(t, &better, err));
+	if (better) TRY(write_output(t, err));
 	p->savepoint->tuned = true;
 	return savepoint_save(p->savepoint, p->spec_json, err);
 }

@@ -2,6 +2,9 @@
  * logits on the calibration are the dense model's, as near as they get. The loss is KL(dense ‖ pruned), its mean over the tokens. Embeddings,
  * head and routers stay; what is zero stays zero.
  *
+ * It does not end worse than it began: the loss of some sequences is taken before the first step and behind the last, and where it has risen, or a
+ * step's is no number, the output stays as the walk has left it, with a warning.
+ *
  * It starts from what the output holds: the stored weights of all blocks. A job may be killed at any moment; as the walk's (pipeline.h), its next
  * attempt comes to the same bytes:
  *
@@ -9,7 +12,7 @@
  *       written under another name, synced, renamed.
  *   (2) Before that, tune.bin is the state behind one of the steps, saved now and then, and when the tune is stopped. A tune goes on from
  *       it, and else starts from the output, which is as the walk has left it.
- *   (3) Where tune.bin has all steps, the output's tensors are written from it, once more if need be. Until they are synced, and
+ *   (3) Where tune.bin has all steps, and the loss behind them is the lower, the output's tensors are written from it, once more if need be. Until they are synced, and
  *       savepoint.json says that the model is tuned, nothing reads them: they may be anything after a crash.
  *   (4) Behind that tune.bin goes. */
 #ifndef BESAD_ENGINE_TUNE_H

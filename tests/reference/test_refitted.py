@@ -63,6 +63,17 @@ class Refitted(BundledModel):
             self.assertEqual(plain.read(), refitted.read())
         self.assertEqual(self.said["refit-too-fast"].count("the refit left it with a loss"), 6)
 
+    def test_a_tune_that_makes_the_model_worse_is_taken_back(self):
+        few = {"method": "wanda", "sparsity": 0.5,
+               "calibration": {"path": "calibration.safetensors", "samples": 4, "sequence_length": 256}}
+        refit = {"learning_rate": 0.0005, "epochs": 1, "batch_size": 2}
+        self.run_job("refit-slow", refit=dict(refit, method="block"), **few)
+        self.run_job("tuned-too-fast", refit=dict(refit, method="global", global_epochs=2, global_learning_rate=1), **few)
+        files = [os.path.join(self.directory, "output", name, "model.safetensors") for name in ("refit-slow", "tuned-too-fast")]
+        with open(files[0], "rb") as refitted, open(files[1], "rb") as tuned:
+            self.assertEqual(refitted.read(), tuned.read())
+        self.assertEqual(self.said["tuned-too-fast"].count("the global tune diverged"), 1)
+
     def test_admm_in_a_pattern(self):
         self.exact(self.fitted("admm-24", method="admm", pattern="2:4"), 50)
         self.two_of_four("admm-24")
