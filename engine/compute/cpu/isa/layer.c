@@ -366,36 +366,8 @@ INLINE const float *logits_piece(const struct tensor *logits, int64_t row, int64
 	return buffer;
 }
 
-static void token_logprobs(double *out, const struct tensor *logits, const int32_t *targets, float softcap, int64_t first,
-			   int64_t last)
-{
-	float buffer[PIECE];
-	for (int64_t row = first; row < last; row++) {
-		float top = -INFINITY, wanted = 0;
-		for (int64_t col = 0; col < logits->cols; col += PIECE) {
-			int64_t n = least(PIECE, logits->cols - col);
-			const float *x = logits_piece(logits, row, col, n, softcap, buffer);
-#pragma omp simd reduction(max : top)
-			for (int64_t i = 0; i < n; i++)
-				top = x[i] > top ? x[i] : top;
-			if (targets[row] >= col && targets[row] < col + n) wanted = x[targets[row] - col];
-		}
-		double sum = 0;
-		for (int64_t col = 0; col < logits->cols; col += PIECE) {
-			int64_t n = least(PIECE, logits->cols - col);
-			const float *x = logits_piece(logits, row, col, n, softcap, buffer);
-			float part = 0;
-#pragma omp simd reduction(+ : part)
-			for (int64_t i = 0; i < n; i++)
-				part += exp_fast(x[i] - top);
-			sum += (double)part;
-		}
-		out[row] = (double)wanted - (double)top - log(sum);
-	}
-}
-
-/* The largest of a row of logits, and the log of the sum of their exponentials. */
-INLINE void row_tail(const struct tensor *logits, int64_t row, float softcap, float *buffer, float *ret_top, double *ret_total)
+/* The largest of a row of logits, and the log of the sum of their exponentials less that: small enough for a float. */
+INLINE void row_tail(const struct tensor *logits, int64_t row, float softcap, float *buffer, float *ret_top, double *ret_rest)
 {
 	float top = -INFINITY;
 	double sum = 0;
@@ -416,7 +388,19 @@ INLINE void row_tail(const struct tensor *logits, int64_t row, float softcap, fl
 		sum += (double)part;
 	}
 	*ret_top = top;
-	*ret_total = (double)top + log(sum);
+	*ret_rest = log(sum);
+}
+
+static void token_logprobs(double *out, const struct tensor *logits, const int32_t *targets, float softcap, int64_t first,
+			   int64_t last)
+{
+	float buffer[PIECE];
+	for (int64_t row = first; row < last; row++) {
+		float top;
+		double rest;
+		row_tail(logits, row, softcap, buffer, &top, &rest);
+		out[row] = (double)*logits_piece(logits, row, targets[row], 1, softcap, buffer) - (double)top - rest;
+	}
 }
 
 static void divergence(double *loss, const struct tensor *dlogits, const struct tensor *logits, const struct tensor *wanted,
@@ -425,11 +409,10 @@ static void divergence(double *loss, const struct tensor *dlogits, const struct 
 	float buffer[PIECE], wanted_buffer[PIECE], target[PIECE], inverse = softcap == 0 ? 0 : 1 / softcap;
 	for (int64_t row = first; row < last; row++) {
 		float top, wanted_top;
-		double total, wanted_total, sum = 0;
-		row_tail(logits, row, softcap, buffer, &top, &total);
-		row_tail(wanted, row, softcap, wanted_buffer, &wanted_top, &wanted_total);
-		/* What is left of the logarithms, once the largest logit is taken off, is small enough for floats. */
-		float rest = (float)(total - (double)top), wanted_rest = (float)(wanted_total - (double)wanted_top);
+		double log_sum, wanted_log_sum, sum = 0;
+		row_tail(logits, row, softcap, buffer, &top, &log_sum);
+		row_tail(wanted, row, softcap, wanted_buffer, &wanted_top, &wanted_log_sum);
+		float rest = (float)log_sum, wanted_rest = (float)wanted_log_sum;
 		for (int64_t col = 0; col < logits->cols; col += PIECE) {
 			int64_t n = least(PIECE, logits->cols - col);
 			const float *x = logits_piece(logits, row, col, n, softcap, buffer);
