@@ -1,35 +1,26 @@
 /* Column norms, bins of ranks and masked weights. */
-#include "cuda/launch.cuh"
+#include "cuda/columns.cuh"
 
 /* ---- column norms: partial sums of CHUNK rows, then these in order --------------------------------------------------------------- */
 
-enum { CHUNK = 256, ACROSS = 8 };
+enum { CHUNK = 256 };
 
 /* partial [chunks, cols] double. Block (32, ACROSS): 32·N columns, CHUNK rows. */
 template <int N> __global__ void __launch_bounds__(32 * ACROSS) squares_kernel(double *partial, view x, int64_t rows, int64_t cols)
 {
-	__shared__ double sums[ACROSS][32 * N];
+	__shared__ double sums[1][ACROSS][32 * N];
 	int64_t col = ((int64_t)blockIdx.y * 32 + threadIdx.x) * N;
 	int64_t first = (int64_t)blockIdx.x * CHUNK, end = index_min(rows, first + CHUNK);
-	double sum[N] = {};
+	double found[1][N] = {};
 	if (col < cols)
 		for (int64_t row = first + threadIdx.y; row < end; row += ACROSS) {
 			float v[N];
 			load<N>(x, row, col, v);
 #pragma unroll
 			for (int j = 0; j < N; j++)
-				sum[j] += (double)v[j] * (double)v[j];
+				found[0][j] += (double)v[j] * (double)v[j];
 		}
-#pragma unroll
-	for (int j = 0; j < N; j++)
-		sums[threadIdx.y][threadIdx.x * N + j] = sum[j];
-	__syncthreads();
-	int here = (int)(threadIdx.y * 32 + threadIdx.x);
-	if (here >= 32 * N || (int64_t)blockIdx.y * 32 * N + here >= cols) return;
-	double total = 0;
-	for (int i = 0; i < ACROSS; i++)
-		total += sums[i][here];
-	partial[blockIdx.x * cols + (int64_t)blockIdx.y * 32 * N + here] = total;
+	store_column_sums<1, N>(partial, sums, found, cols);
 }
 
 __global__ void __launch_bounds__(256) add_partials_kernel(double *sums, const double *partial, int64_t chunks, int64_t cols)

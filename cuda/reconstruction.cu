@@ -1,7 +1,7 @@
 /* The reconstruction loss and its gradient: sums per column over chunks of rows, these added in order, then the gradient. */
-#include "cuda/launch.cuh"
+#include "cuda/columns.cuh"
 
-enum { CHUNK = 64, ACROSS = 8, BLOCK = 256 };
+enum { CHUNK = 64, BLOCK = 256 };
 
 /* partial [chunks, 2, cols] double: Σ ref² and Σ (y − ref)² over CHUNK rows. Block (32, ACROSS). */
 template <int N>
@@ -10,7 +10,7 @@ __global__ void __launch_bounds__(32 * ACROSS) sums_kernel(double *partial, view
 	__shared__ double sums[2][ACROSS][32 * N];
 	int64_t col = ((int64_t)blockIdx.y * 32 + threadIdx.x) * N;
 	int64_t first = (int64_t)blockIdx.x * CHUNK, end = index_min(rows, first + CHUNK);
-	double norm[N] = {}, error[N] = {};
+	double found[2][N] = {};
 	if (col < cols)
 		for (int64_t row = first + threadIdx.y; row < end; row += ACROSS) {
 			raw<N> raw_y = load_raw<N>(y, row, col), raw_ref = load_raw<N>(ref, row, col);
@@ -20,25 +20,11 @@ __global__ void __launch_bounds__(32 * ACROSS) sums_kernel(double *partial, view
 #pragma unroll
 			for (int j = 0; j < N; j++) {
 				double difference = (double)a[j] - (double)b[j];
-				norm[j] += (double)b[j] * (double)b[j];
-				error[j] += difference * difference;
+				found[0][j] += (double)b[j] * (double)b[j];
+				found[1][j] += difference * difference;
 			}
 		}
-#pragma unroll
-	for (int j = 0; j < N; j++) {
-		sums[0][threadIdx.y][threadIdx.x * N + j] = norm[j];
-		sums[1][threadIdx.y][threadIdx.x * N + j] = error[j];
-	}
-	__syncthreads();
-	int here = (int)(threadIdx.y * 32 + threadIdx.x);
-	int64_t column = (int64_t)blockIdx.y * 32 * N + here;
-	if (here >= 32 * N || column >= cols) return;
-	for (int which = 0; which < 2; which++) {
-		double total = 0;
-		for (int i = 0; i < ACROSS; i++)
-			total += sums[which][i][here];
-		partial[(blockIdx.x * 2 + which) * cols + column] = total;
-	}
+	store_column_sums<2, N>(partial, sums, found, cols);
 }
 
 /* scale[j] = 2 / (H·Σ ref²), 0 for a channel without norm; losses [blocks]: Σ error/norm over the block's columns. */

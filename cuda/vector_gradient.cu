@@ -1,7 +1,7 @@
 /* The gradients of norms' weights and biases, and column sums: sums over CHUNK vectors each, these added in order. */
-#include "cuda/launch.cuh"
+#include "cuda/columns.cuh"
 
-enum { CHUNK = 256, ACROSS = 8 };
+enum { CHUNK = 256 };
 
 /* A norm's input, and what turns it into x̂; without data for plain sums. */
 struct normed {
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(32 * ACROSS) vectors_kernel(double *partial, v
 	__shared__ double sums[2][ACROSS][32 * N];
 	int64_t col = ((int64_t)blockIdx.y * 32 + threadIdx.x) * N;
 	int64_t first = (int64_t)blockIdx.x * CHUNK, end = index_min(vectors, first + CHUNK);
-	double product[N] = {}, sum[N] = {};
+	double found[2][N] = {};
 	if (col < cols)
 		for (int64_t vector = first + threadIdx.y; vector < end; vector += ACROSS) {
 			int64_t row = vector / norm.groups, group = vector % norm.groups;
@@ -25,29 +25,15 @@ __global__ void __launch_bounds__(32 * ACROSS) vectors_kernel(double *partial, v
 			load<N>(dy, row, group * cols + col, d);
 #pragma unroll
 			for (int j = 0; j < N; j++)
-				sum[j] += (double)d[j];
+				found[1][j] += (double)d[j];
 			if (!norm.x.data) continue;
 			const float *pair = (const float *)norm.stats.data + row * norm.stats.stride + 2 * group;
 			load<N>(norm.x, row, group * cols + col, v);
 #pragma unroll
 			for (int j = 0; j < N; j++)
-				product[j] += (double)(d[j] * ((v[j] - pair[0]) * pair[1]));
+				found[0][j] += (double)(d[j] * ((v[j] - pair[0]) * pair[1]));
 		}
-#pragma unroll
-	for (int j = 0; j < N; j++) {
-		sums[0][threadIdx.y][threadIdx.x * N + j] = product[j];
-		sums[1][threadIdx.y][threadIdx.x * N + j] = sum[j];
-	}
-	__syncthreads();
-	int here = (int)(threadIdx.y * 32 + threadIdx.x);
-	int64_t column = (int64_t)blockIdx.y * 32 * N + here;
-	if (here >= 32 * N || column >= cols) return;
-	for (int which = 0; which < 2; which++) {
-		double total = 0;
-		for (int i = 0; i < ACROSS; i++)
-			total += sums[which][i][here];
-		partial[(blockIdx.x * 2 + which) * cols + column] = total;
-	}
+	store_column_sums<2, N>(partial, sums, found, cols);
 }
 
 /* Either output may be NULL. */
