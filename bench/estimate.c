@@ -10,6 +10,7 @@ static const double PEAK = 750e12;      /* FLOP/s of a large bf16 matmul: 76 % o
 static const double MATMUL = 650e12;    /* of cuBLASLt at these shapes */
 static const double ATTENTION = 250e12; /* of the own kernels, on mma.sync */
 static const double MEMORY = 3.6e12;    /* bytes/s of own kernels: 80 % of a copy at 4.5 TB/s */
+static const double MATMUL_F32 = 50e12; /* of cuBLASLt on F32 without tensor cores (datasheet: 67) */
 static const double LAUNCH = 3e-6;      /* seconds lost per launch where it is not hidden: between dependent kernels */
 static const double LOAD = 2e9;         /* bytes/s from the file system to the device, and back into the output */
 
@@ -84,6 +85,35 @@ static struct seconds estimate(const struct model *m)
 	return s;
 }
 
+/* What method admm solves in a block, by its defaults: of each product's inputs, C columns, a Gram matrix, a factor and an inverse; of each linear
+ * so many products [R,C]·[C,C]. */
+enum {
+	SOLVER_PRODUCTS = 1 + 19 + 1 + 30
+}; /* the target, ADMM's iterations but the first, and conjugate gradients with their start */
+
+struct solver {
+	double grams, factors, products; /* seconds */
+};
+
+static struct solver solve(const struct model *m)
+{
+	struct counts c = count(m);
+	double tokens = (double)SAMPLES * TOKENS, h = m->hidden, i = m->intermediate;
+	double squares = 3 * h * h + i * i, cubes = 3 * h * h * h + i * i * i;
+	double linears = (c.qkv_rows + h + 2 * i) * h * h + h * i * i; /* Σ R·C² */
+	/* The factor and its inverse by tiles, two thirds of a cube each times two, and UᵀU. */
+	return (struct solver){2 * tokens * squares / MATMUL, (4.0 / 3 + 2) * cubes / MATMUL_F32,
+			       SOLVER_PRODUCTS * 2 * linears / MATMUL_F32};
+}
+
+static void print_solver(const struct model *m)
+{
+	struct solver s = solve(m);
+	double besa = estimate(m).reference + estimate(m).rank + estimate(m).learn + estimate(m).final;
+	printf("| %s | %.0f | %.2f s | %.2f s | %.2f s | %.1f |\n", m->name, m->intermediate, s.grams, s.factors, s.products,
+	       (s.grams + s.factors + s.products) / besa);
+}
+
 int main(void)
 {
 	enum { COUNT = sizeof MODELS / sizeof *MODELS };
@@ -110,5 +140,9 @@ int main(void)
 		struct seconds s = estimate(&MODELS[i]);
 		printf("| %s | %.2f s | %.2f s | %.2f s | %.3f s |\n", MODELS[i].name, s.matmul, s.attention, s.memory, s.launches);
 	}
+	printf("\n| model | columns of down_proj | Gram matrices | factors, inverses | products | of BESA's block |\n"
+	       "| --- | --- | --- | --- | --- | --- |\n");
+	for (int i = 0; i < COUNT; i++)
+		print_solver(&MODELS[i]);
 	return 0;
 }
