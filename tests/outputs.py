@@ -73,6 +73,8 @@ ROWS = [
     ("besa-bf16", ALL, ONE, dict(BESA, precision="bf16")),
     ("besa-layer", SAVED, DEVICE, dict(BESA, besa={"granularity": "layer"})),
     ("besa-layer-bf16", FEW, None, dict(BESA, precision="bf16", besa={"granularity": "layer"})),
+    ("besa-rows", SAVED, DEVICE, dict(BESA, besa={"rows_per_group": 3})),
+    ("besa-many-rows-bf16", FEW, None, dict(BESA, precision="bf16", besa={"rows_per_group": 24})),
     ("besa-sigmoid-60", SAVED, None, dict(BESA, sparsity=0.6, besa={"parameterization": "sigmoid"})),
     ("besa-softmax", SAVED, ONE, dict(BESA, besa={"parameterization": "softmax"})),
     ("besa-softmax-70", SAVED, None, dict(BESA, sparsity=0.7)),

@@ -16,6 +16,7 @@ export const GROUPS = [
 	] },
 	{ title: "BESA settings", folded: true, only: "besa", fields: [
 		{ pointer: "/besa/granularity", label: "Granularity", kind: "choice", choices: ["", "row", "layer"], hint: "What has a rate of its own." },
+		{ pointer: "/besa/rows_per_group", label: "Rows per group", kind: "number", placeholder: "1" },
 		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude"], hint: "What orders the weights of a row." },
 		{ pointer: "/besa/candidates", label: "Candidate rates", kind: "number", placeholder: "101", hint: "Pruning rates that a learned rate is a mixture of: evenly spread about the target, under softmax from 0 to 1." },
 		{ pointer: "/besa/lambda", label: "Lambda", kind: "number", placeholder: "5", hint: "Weight of the sparsity term of the loss." },

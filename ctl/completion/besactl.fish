@@ -48,8 +48,8 @@ complete -c besactl -n $submit -l precision -x -a 'auto f32 bf16' -d 'of the mat
 complete -c besactl -n $submit -l priority -x -d 'higher ones run first'
 complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
 set -l keys \
-    name= model= output= overwrite= preset= method= sparsity= pattern= besa.granularity= besa.importance= besa.candidates= \
-    besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= besa.learning_rate= besa.target= \
+    name= model= output= overwrite= preset= method= sparsity= pattern= besa.granularity= besa.rows_per_group= besa.importance= \
+    besa.candidates= besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= besa.learning_rate= besa.target= \
     besa.parameterization= besa.safeguards= sparsegpt.dampening= admm.rates= admm.iterations= admm.ramp= admm.damping= \
     admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= refit.batch_size= refit.learning_rate= refit.norms= \
     refit.cg_steps= refit.cg_damping= refit.global_epochs= refit.global_learning_rate= calibration.path= \

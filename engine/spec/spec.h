@@ -62,6 +62,7 @@ struct task {
 
 struct besa_settings {
 	enum granularity granularity;
+	int rows_per_group; /* rows of a linear that share a rate, by row; 1 by layer */
 	enum importance importance;
 	int candidates;
 	double lambda;

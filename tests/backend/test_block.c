@@ -320,7 +320,7 @@ struct surrogate {
 	const struct gradients *g;
 	uint16_t *rank[FUSED_COUNT];
 	const struct spec *spec;
-	int64_t groups;
+	int64_t groups, first[8], per; /* of each linear the first, and rows of a group */
 };
 
 /* Candidate d in parts of 10⁶ · (D − 1): from 0 to 1, or, of the sigmoid, evenly about the target, which is above a half. */
@@ -340,7 +340,7 @@ static double surrogate(const struct surrogate *s, const double *theta)
 	for (int l = 0; l < layout->n_linears; l++) {
 		const struct linear *linear = &layout->linears[l];
 		for (int64_t r = 0; r < linear->rows; r++) {
-			int64_t group = s->groups == layout->rows ? linear->row + r : l;
+			int64_t group = s->first[l] + r / s->per;
 			double beta[256], sum = 0, expected = 0;
 			for (int d = 0; d < candidates; d++) {
 				double t = theta[group * candidates + d];
@@ -368,12 +368,14 @@ static double surrogate(const struct surrogate *s, const double *theta)
 }
 
 /* Runs one learning step, so that θ is not at its start, and compares the next gradient. */
-static void check_theta_gradient(struct fixture *f, enum granularity granularity, enum parameterization parameterization)
+static void check_theta_gradient(struct fixture *f, enum granularity granularity, int rows_per_group,
+				 enum parameterization parameterization)
 {
 	struct backend *backend = f->backend;
 	struct error err;
 	struct spec spec = {.sparsity = 0.6};
 	spec.besa.granularity = granularity;
+	spec.besa.rows_per_group = rows_per_group;
 	spec.besa.parameterization = parameterization;
 	spec.besa.candidates = 13;
 	spec.besa.lambda = 5;
@@ -408,13 +410,19 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 
 	struct gradients g;
 	compute_gradients(f, &g); /* with the masks that besa_gradient left active */
-	struct surrogate s = {.f = f, .g = &g, .spec = &spec, .groups = groups};
+	struct surrogate s = {.f = f, .g = &g, .spec = &spec};
+	s.per = granularity == GRANULARITY_LAYER ? f->block.layout.rows : rows_per_group;
+	for (int l = 0; l < f->block.layout.n_linears; l++) {
+		s.first[l] = s.groups;
+		s.groups += (f->block.layout.linears[l].rows + s.per - 1) / s.per; /* the last one may be smaller */
+	}
+	assert_int_equal(groups, s.groups);
 	for (int i = 0; i < FUSED_COUNT; i++) {
 		s.rank[i] = malloc(tensor_bytes(&mask.rank[i]));
 		ok(backend->ops->download(backend, s.rank[i], mask.rank[i].data, tensor_bytes(&mask.rank[i])), &backend->error);
 	}
 	double error = 0, norm = 0;
-	for (int64_t i = 0; i < count; i += granularity == GRANULARITY_ROW ? 17 : 1) {
+	for (int64_t i = 0; i < count; i += groups == f->block.layout.rows ? 17 : 1) {
 		double kept = theta[i], step = 1e-4;
 		theta[i] = kept + step;
 		double above = surrogate(&s, theta);
@@ -440,14 +448,22 @@ static void check_theta_gradient(struct fixture *f, enum granularity granularity
 
 static void test_theta_gradient_by_row(void **state)
 {
-	check_theta_gradient(*state, GRANULARITY_ROW, PARAM_SIGMOID);
-	check_theta_gradient(*state, GRANULARITY_ROW, PARAM_SOFTMAX);
+	check_theta_gradient(*state, GRANULARITY_ROW, 1, PARAM_SIGMOID);
+	check_theta_gradient(*state, GRANULARITY_ROW, 1, PARAM_SOFTMAX);
+}
+
+/* Linears have 8, 24 and 40 rows: groups that do and do not divide them, and fewer or more than the rows of each. */
+static void test_theta_gradient_by_rows(void **state)
+{
+	static const int rows[] = {2, 3, 5, 16, 24, 100};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		check_theta_gradient(*state, GRANULARITY_ROW, rows[i], PARAM_SIGMOID);
 }
 
 static void test_theta_gradient_by_layer(void **state)
 {
-	check_theta_gradient(*state, GRANULARITY_LAYER, PARAM_SIGMOID);
-	check_theta_gradient(*state, GRANULARITY_LAYER, PARAM_SOFTMAX);
+	check_theta_gradient(*state, GRANULARITY_LAYER, 1, PARAM_SIGMOID);
+	check_theta_gradient(*state, GRANULARITY_LAYER, 1, PARAM_SOFTMAX);
 }
 
 int main(void)
@@ -457,6 +473,7 @@ int main(void)
 		cmocka_unit_test(test_weight_gradients),
 		cmocka_unit_test(test_weight_gradients_of_a_masked_block),
 		cmocka_unit_test(test_theta_gradient_by_row),
+		cmocka_unit_test(test_theta_gradient_by_rows),
 		cmocka_unit_test(test_theta_gradient_by_layer),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

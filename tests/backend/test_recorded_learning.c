@@ -119,10 +119,11 @@ static float *learn(struct learner *l)
 	return rates;
 }
 
-static void compare(enum granularity granularity, bool safeguards)
+static void compare(enum granularity granularity, int rows_per_group, bool safeguards)
 {
 	const struct spec spec = {.sparsity = 0.5,
 				  .besa = {.granularity = granularity,
+					   .rows_per_group = rows_per_group,
 					   .parameterization = PARAM_SOFTMAX,
 					   .optimizer = OPTIMIZER_PRODIGY,
 					   .d_coef = safeguards ? 1250 : 50, /* a fifth of a fifth in the end */
@@ -154,9 +155,10 @@ static void test_recorded_learning(void **state)
 	const char *backend = getenv("BESAD_TEST_BACKEND");
 	(void)state;
 	if (!backend || strcmp(backend, "cuda") != 0) skip(); /* the CPU backend records nothing */
-	compare(GRANULARITY_ROW, true);
-	compare(GRANULARITY_ROW, false);
-	compare(GRANULARITY_LAYER, false);
+	compare(GRANULARITY_ROW, 1, true);
+	compare(GRANULARITY_ROW, 1, false);
+	compare(GRANULARITY_ROW, 5, false);
+	compare(GRANULARITY_LAYER, 1, false);
 }
 
 int main(void)

@@ -257,6 +257,7 @@ static const char *const methods[] = {
 	"\"method\":\"wanda\",\"refit\":{\"method\":\"block\",\"batch_size\":2}",
 	"\"method\":\"admm\"",
 	"\"method\":\"wanda\",\"refit\":{\"method\":\"least_squares\"}",
+	"\"method\":\"besa\",\"besa\":{\"candidates\":11,\"rows_per_group\":3}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7 };
 

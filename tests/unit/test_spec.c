@@ -115,6 +115,7 @@ static void test_defaults(void **state)
 	assert_int_equal(spec->method, METHOD_BESA);
 	assert_true(spec->sparsity == 0.5);
 	assert_int_equal(spec->besa.granularity, GRANULARITY_ROW);
+	assert_int_equal(spec->besa.rows_per_group, 1);
 	assert_int_equal(spec->besa.importance, IMPORTANCE_WANDA);
 	assert_int_equal(spec->besa.candidates, 101);
 	assert_true(spec->besa.lambda == 5);
@@ -310,7 +311,8 @@ static void test_calibration_sources(void **state)
 static const char full[] =
 	"{\"name\":\"n\\u00e4me\",\"model\":\"tiny\",\"output\":\"a/"
 	"{date}-{id}\",\"overwrite\":true,\"method\":\"besa\",\"sparsity\":0.6,"
-	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"importance\":\"magnitude\",\"candidates\":33,"
+	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":1,\"importance\":\"magnitude\","
+	"\"candidates\":33,"
 	"\"lambda\":2.5,"
 	"\"epochs\":3,\"batch_size\":4,\"optimizer\":\"adamw\",\"learning_rate\":0.003,\"d_coef\":7,\"target\":\"dense_stream\","
 	"\"parameterization\":\"sigmoid\",\"safeguards\":false},\"refit\":{\"method\":\"block\",\"epochs\":3,\"batch_size\":2,"
@@ -398,6 +400,8 @@ static void test_fields(void **state)
 		{"\"quantization\":{\"bits\":4}", "/quantization", "not supported by this version"},
 		{"\"besa\":[]", "/besa", "must be an object"},
 		{"\"besa\":{\"granularity\":\"column\"}", "/besa/granularity", "row, layer"},
+		{"\"besa\":{\"rows_per_group\":0}", "/besa/rows_per_group", "from 1 to 65536"},
+		{"\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":4}", "/besa/rows_per_group", "is 4; by layer all rows"},
 		{"\"besa\":{\"importance\":\"sparsegpt\"}", "/besa/importance", "wanda, magnitude"},
 		{"\"besa\":{\"candidates\":1}", "/besa/candidates", "from 2 to 256"},
 		{"\"besa\":{\"candidates\":257}", "/besa/candidates", "from 2 to 256"},

@@ -72,8 +72,7 @@ static enum status upload_new(struct backend *backend, void **device, const void
 static enum status upload_groups(struct besa *besa)
 {
 	const struct block_layout *layout = &besa->block->layout;
-	bool by_row = besa->spec->besa.granularity == GRANULARITY_ROW;
-	int64_t groups = besa->rates.groups, g = 0;
+	int64_t groups = besa->rates.groups;
 	int32_t *cols = malloc((size_t)groups * sizeof *cols);
 	double *share = malloc((size_t)groups * sizeof *share);
 	enum status status = STATUS_NO_MEMORY;
@@ -83,9 +82,9 @@ static enum status upload_groups(struct besa *besa)
 	}
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
-		for (int64_t r = 0; r < (by_row ? linear->rows : 1); r++, g++) {
+		for (int64_t g = besa->groups.first[i]; g < besa->groups.first[i + 1]; g++) {
 			cols[g] = (int32_t)linear->cols;
-			share[g] = (double)(by_row ? linear->cols : linear->rows * linear->cols) / (double)layout->params;
+			share[g] = (double)(groups_rows(&besa->groups, layout, i, g) * linear->cols) / (double)layout->params;
 		}
 	}
 	status = upload_new(besa->backend, &besa->cols, cols, (size_t)groups * sizeof *cols);
@@ -119,6 +118,8 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 	for (size_t i = 0; i < sizeof learnables / sizeof *learnables; i++)
 		TRY(allocate(backend, learnables[i], groups, candidates, DTYPE_F32));
 	TRY(allocate(backend, &besa->sums, groups, candidates - 1, DTYPE_F32));
+	if (groups_are_some_rows(&besa->groups))
+		TRY(allocate(backend, &besa->row_sums, besa->block->layout.rows, candidates - 1, DTYPE_F32));
 	TRY(backend->ops->alloc(backend, (size_t)groups * sizeof(float), &besa->rate));
 	TRY(backend->ops->alloc(backend, (size_t)groups * sizeof(int32_t), &besa->threshold));
 	TRY(backend->ops->alloc(backend, STEP_STATS * sizeof(double), &besa->stats));
@@ -143,14 +144,17 @@ enum status besa_create(const struct spec *spec, struct block *block, const stru
 			struct error *err)
 {
 	struct besa besa = {.spec = spec, .block = block, .mask = mask, .backend = block->backend};
-	bool by_row = spec->besa.granularity == GRANULARITY_ROW;
+	TRY(groups_create(spec, &block->layout, &besa.groups, err));
 	besa.rates = (struct rates){.parameterization = spec->besa.parameterization,
 				    .candidates = spec->besa.candidates,
-				    .groups = by_row ? block->layout.rows : block->layout.n_linears};
+				    .groups = besa.groups.first[block->layout.n_linears]};
 	place_candidates(spec, &besa.rates);
 	besa.theta_start = malloc((size_t)(besa.rates.groups * besa.rates.candidates) * sizeof(float));
-	if (!besa.theta_start)
-		return error_set(err, STATUS_NO_MEMORY, "no memory for %" PRId64 " pruning rates", besa.rates.groups);
+	if (!besa.theta_start) {
+		error_set(err, STATUS_NO_MEMORY, "no memory for %" PRId64 " pruning rates", besa.rates.groups);
+		besa_release(&besa);
+		return STATUS_NO_MEMORY;
+	}
 	fill_theta_start(spec, besa.rates.groups, besa.rates.candidates, besa.theta_start);
 	enum status status = allocate_all(&besa, tokens);
 	if (status != STATUS_OK) *err = besa.backend->error;
@@ -169,7 +173,7 @@ void besa_release(struct besa *besa)
 	void (*release)(struct backend *, void *) = besa->backend->ops->release;
 	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m,
 				    &besa->v,     &besa->s,      &besa->sums, &besa->y,        &besa->dy,
-				    &besa->x,     &besa->wanted, &besa->mark, &besa->kept};
+				    &besa->x,     &besa->wanted, &besa->mark, &besa->kept,     &besa->row_sums};
 	void *arrays[] = {besa->rate, besa->threshold, besa->stats, besa->prodigy, besa->cols, besa->share, besa->window};
 	for (int f = 0; f < FUSED_COUNT; f++)
 		release(besa->backend, besa->bin[f].data);
@@ -178,6 +182,7 @@ void besa_release(struct besa *besa)
 	for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
 		release(besa->backend, arrays[i]);
 	activations_release(&besa->activations, besa->backend);
+	groups_release(&besa->groups);
 	free(besa->theta_start);
 	*besa = (struct besa){0};
 }
@@ -227,7 +232,7 @@ static enum status update_masks(struct besa *besa)
 	int32_t *threshold = besa->threshold;
 	TRY(backend->ops->rates_forward(backend, &besa->rates, besa->beta, besa->rate, threshold, besa->stats, besa->theta,
 					besa->spec->sparsity, besa->spec->besa.lambda));
-	if (besa->spec->besa.granularity == GRANULARITY_ROW) {
+	if (besa->groups.per == 1) {
 		for (int f = 0; f < FUSED_COUNT; f++)
 			TRY(backend->ops->mask_weights(backend, block->active[f], block->weight[f], besa->mask->rank[f],
 						       threshold + layout->fused_row[f], false));
@@ -236,14 +241,25 @@ static enum status update_masks(struct besa *besa)
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
 		enum fused f = linear->fused;
-		TRY(backend->ops->mask_weights(backend, tensor_rows(block->active[f], linear->first, linear->rows),
-					       tensor_rows(block->weight[f], linear->first, linear->rows),
-					       tensor_rows(besa->mask->rank[f], linear->first, linear->rows), threshold + i, true));
+		struct tensor active = tensor_rows(block->active[f], linear->first, linear->rows),
+			      weight = tensor_rows(block->weight[f], linear->first, linear->rows),
+			      rank = tensor_rows(besa->mask->rank[f], linear->first, linear->rows);
+		const int32_t *limit = threshold + besa->groups.first[i];
+		TRY(groups_are_some_rows(&besa->groups) ? groups_mask(&besa->groups, backend, active, weight, rank, limit)
+							: backend->ops->mask_weights(backend, active, weight, rank, limit, true));
 	}
 	return STATUS_OK;
 }
 
-/* Sums ∂L/∂(W ⊙ M) ⊙ W of a product into the bins of its groups. */
+/* Sums ∂L/∂(W ⊙ M) ⊙ W of a product into bins: sums [rows of the product, D−1]. */
+static enum status bin_rows(struct besa *besa, struct tensor sums, int index, const struct product_gradient *gradient)
+{
+	return besa->backend->ops->binned_gradient(besa->backend, sums, gradient->dy, gradient->x,
+						   block_product(besa->block, besa->block->weight, index),
+						   block_product(besa->block, besa->bin, index), false);
+}
+
+/* The same in the bins of its groups. */
 static enum status bin_gradient(void *context, int index, const struct product_gradient *gradient)
 {
 	struct besa *besa = context;
@@ -251,14 +267,19 @@ static enum status bin_gradient(void *context, int index, const struct product_g
 	const struct block_layout *layout = &besa->block->layout;
 	const struct product *product = &layout->products[index];
 	enum fused f = product->fused;
-	if (besa->spec->besa.granularity == GRANULARITY_ROW)
-		return backend->ops->binned_gradient(backend, tensor_rows(besa->sums, product->row, product->rows), gradient->dy,
-						     gradient->x, block_product(besa->block, besa->block->weight, index),
-						     block_product(besa->block, besa->bin, index), false);
+	bool some_rows = groups_are_some_rows(&besa->groups);
+	if (besa->groups.per == 1) return bin_rows(besa, tensor_rows(besa->sums, product->row, product->rows), index, gradient);
+	if (some_rows) TRY(bin_rows(besa, tensor_rows(besa->row_sums, product->row, product->rows), index, gradient));
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
+		int64_t group = besa->groups.first[i], groups = besa->groups.first[i + 1] - group;
+		struct tensor sums = tensor_rows(besa->sums, group, groups);
 		if (linear->product != index) continue;
-		TRY(backend->ops->binned_gradient(backend, tensor_rows(besa->sums, i, 1),
+		if (some_rows) {
+			TRY(groups_sum(&besa->groups, backend, sums, tensor_rows(besa->row_sums, linear->row, linear->rows)));
+			continue;
+		}
+		TRY(backend->ops->binned_gradient(backend, sums,
 						  tensor_cols(gradient->dy, linear->first - product->first, linear->rows),
 						  gradient->x, tensor_rows(besa->block->weight[f], linear->first, linear->rows),
 						  tensor_rows(besa->bin[f], linear->first, linear->rows), true));
@@ -374,15 +395,8 @@ static enum status read_rates(struct besa *besa, float *rates)
 	struct backend *backend = besa->backend;
 	TRY(backend->ops->rates_forward(backend, &besa->rates, besa->beta, besa->rate, besa->threshold, besa->stats, besa->theta,
 					besa->spec->sparsity, besa->spec->besa.lambda));
-	if (besa->spec->besa.granularity == GRANULARITY_ROW)
-		return backend->ops->download(backend, rates, besa->rate, (size_t)layout->rows * sizeof *rates);
-	/* The rates of the linears go to the front, and from there, the last first, to their rows: no linear has fewer than one. */
-	TRY(backend->ops->download(backend, rates, besa->rate, (size_t)layout->n_linears * sizeof *rates));
-	for (int i = layout->n_linears - 1; i >= 0; i--) {
-		float rate = rates[i];
-		for (int64_t r = 0; r < layout->linears[i].rows; r++)
-			rates[layout->linears[i].row + r] = rate;
-	}
+	TRY(backend->ops->download(backend, rates, besa->rate, (size_t)besa->rates.groups * sizeof *rates));
+	groups_spread(&besa->groups, layout, rates);
 	return STATUS_OK;
 }
 

@@ -2,20 +2,23 @@
 #ifndef BESAD_ENGINE_BESA_LEARN_H
 #define BESAD_ENGINE_BESA_LEARN_H
 
+#include "engine/methods/besa/groups.h"
 #include "engine/methods/besa/watch.h"
 #include "engine/methods/method.h"
 
-/* Device memory of the learnables, used again for each block. G groups: rows when row-wise, linears when layer-wise. */
+/* Device memory of the learnables, used again for each block. G groups: what has a rate of its own. */
 struct besa {
 	const struct spec *spec;
 	struct block *block;
 	const struct mask *mask; /* its ranks */
 	struct backend *backend;
+	struct groups groups;
 	struct rates rates;
 	struct tensor bin[FUSED_COUNT];              /* U8, as block.weight */
 	struct tensor theta, theta0, beta, gradient; /* F32 [G,D] */
 	struct tensor m, v, s;                       /* F32 [G,D], of the optimizer */
 	struct tensor sums;                          /* F32 [G,D−1] */
+	struct tensor row_sums;                      /* F32 [layout.rows,D−1], where groups are some rows */
 	void *rate, *threshold, *stats, *prodigy, *cols,
 		*share; /* F32 [G], I32 [G], F64 [STEP_STATS], F64 [PRODIGY_STATE], I32 [G], F64 [G] */
 	struct activations activations;

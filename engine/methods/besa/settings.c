@@ -24,7 +24,11 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 {
 	struct besa_settings *besa = at;
 	(void)parser;
-	(void)fields;
+	if (besa->granularity == GRANULARITY_LAYER && besa->rows_per_group > 1)
+		fields_problem(fields, "rows_per_group",
+			       "is %d; by layer all rows of a layer share a rate: 'granularity' must be "
+			       "\"row\"",
+			       besa->rows_per_group);
 	if ((int)besa->parameterization == PARAM_AUTO) besa->parameterization = PARAM_SIGMOID;
 	if (besa->d_coef == 0) besa->d_coef = besa->parameterization == PARAM_SIGMOID ? 5 : 50;
 }
@@ -38,6 +42,15 @@ static const struct spec_row rows[] = {
 		.range = {.standard = GRANULARITY_ROW},
 		.help = "what has a rate of its own",
 		.label = "Granularity",
+	},
+	{
+		.key = "rows_per_group",
+		.kind = SPEC_INT,
+		SPEC_AT(struct besa_settings, rows_per_group),
+		.range = {1, 65536, 1},
+		.help = "by row: how many neighbouring rows share a rate; the last group of a layer may have fewer",
+		.label = "Rows per group",
+		.hint = "",
 	},
 	{
 		.key = "importance",
