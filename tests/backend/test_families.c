@@ -375,6 +375,11 @@ static void test_gemma3(void **state)
 	check(*state, "gemma3", "classic", &FP32);
 }
 
+static void test_vaultgemma(void **state)
+{
+	check(*state, "vaultgemma", "newer", &FP32);
+}
+
 static void test_opt(void **state)
 {
 	check(*state, "opt", "classic", &FP32);
@@ -395,10 +400,10 @@ static void test_qwen3_moe(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama),    SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2),
-					   SCRATCH_TEST(test_qwen3),    SCRATCH_TEST(test_phi3),    SCRATCH_TEST(test_gemma2),
-					   SCRATCH_TEST(test_gemma3),   SCRATCH_TEST(test_opt),     SCRATCH_TEST(test_mixtral),
-					   SCRATCH_TEST(test_qwen3_moe)};
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama),   SCRATCH_TEST(test_mistral),    SCRATCH_TEST(test_qwen2),
+					   SCRATCH_TEST(test_qwen3),   SCRATCH_TEST(test_phi3),       SCRATCH_TEST(test_gemma2),
+					   SCRATCH_TEST(test_gemma3),  SCRATCH_TEST(test_vaultgemma), SCRATCH_TEST(test_opt),
+					   SCRATCH_TEST(test_mixtral), SCRATCH_TEST(test_qwen3_moe)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

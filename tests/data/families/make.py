@@ -89,6 +89,13 @@ FAMILIES = {
                            sliding_window_pattern=2, rope_theta=50000.0, rope_local_base_freq=500.0, attention_bias=False,
                            rope_scaling=dict(rope_type="linear", factor=2.0)),
     },
+    "vaultgemma": {
+        "newer": newer(model_type="vaultgemma", architectures=["VaultGemmaForCausalLM"], hidden_activation="gelu_pytorch_tanh",
+                       rms_norm_eps=1e-6, head_dim=12, max_position_embeddings=512, query_pre_attn_scalar=20, sliding_window=9,
+                       attn_logit_softcapping=4.0, final_logit_softcapping=9.0, attention_bias=False,
+                       layer_types=["full_attention", "sliding_attention"],
+                       rope_parameters=dict(rope_type="default", rope_theta=10000.0), tie_word_embeddings=True),
+    },
     "opt": {
         "classic": dict(OPT, torch_dtype="bfloat16", max_position_embeddings=48),
         "newer": dict(OPT, dtype="bfloat16", max_position_embeddings=48, word_embed_proj_dim=32, do_layer_norm_before=True,
