@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "engine/compute/dry.h"
+#include "engine/model/rope.h"
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
 

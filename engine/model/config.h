@@ -70,8 +70,4 @@ static inline int64_t model_window(const struct model_config *config, int layer)
 	return config->full_layers[layer / 8] >> layer % 8 & 1 ? 0 : config->sliding_window;
 }
 
-/* The rope table of struct backend_ops.rope for `positions` positions: host F32 [positions, rotary], computed in double. For
- * ROPE_DYNAMIC the base depends on `positions` as in transformers. The caller frees it. NULL when memory runs out. */
-float *model_rope_table(const struct model_config *, const struct rope *, int64_t positions);
-
 #endif

@@ -4,7 +4,7 @@
 #include "tests/unit/scratch.h"
 
 #include "base/json.h"
-#include "engine/model/config.h"
+#include "engine/model/rope.h"
 
 #define OPT_SIZES "\"hidden_size\":64,\"ffn_dim\":96,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100"
 #define SIZES "\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100"
