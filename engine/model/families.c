@@ -205,6 +205,18 @@ const struct family families[] = {
 		.rms_norm_eps = 1e-6,
 		.rope_theta = 10000,
 	},
+	{
+		.model_type = "ministral",
+		.architecture = "MinistralForCausalLM",
+		.names = &llama_names,
+		.window = WINDOW_BY_PATTERN,
+		.kv_heads = 8,
+		.max_positions = 131072,
+		.sliding_window = 4096,
+		.window_pattern = INT32_MAX,
+		.rms_norm_eps = 1e-6,
+		.rope_theta = 10000,
+	},
 	{0},
 };
 

@@ -132,6 +132,12 @@ FAMILIES["qwen3_moe"] = {
                                  rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
 }
 
+FAMILIES["ministral"] = {
+    "newer": newer(model_type="ministral", architectures=["MinistralForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, head_dim=12,
+                   max_position_embeddings=512, sliding_window=9, layer_types=["sliding_attention", "full_attention"],
+                   rope_parameters=dict(rope_type="default", rope_theta=20000.0), tie_word_embeddings=False),
+}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
