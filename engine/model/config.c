@@ -172,6 +172,7 @@ static enum status parse_activation(const cJSON *json, const struct family *fami
 	const char *key = family->activation_key ? family->activation_key : "hidden_act";
 	const char *name = family->activation ? family->activation : "silu";
 	TRY(json_get_string(json, path, key, &name, err));
+	if (family->gelu_is_tanh && strcmp(name, "gelu") == 0) name = "gelu_pytorch_tanh";
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (strcmp(known[i].name, name) == 0) {
 			*ret = known[i].activation;

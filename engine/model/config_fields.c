@@ -280,7 +280,8 @@ static bool is_ignored(const struct family *f, const char *key, bool *ret_usual)
 					     "sliding_window_size",
 					     "dual_chunk_attention_config",
 					     NULL};
-	*ret_usual = (f->activation_key && strcmp(key, "hidden_act") == 0) ||
+	*ret_usual = (f->gelu_is_tanh && strcmp(key, "hidden_activation") == 0) ||
+		     (f->activation_key && strcmp(key, "hidden_act") == 0) ||
 		     (f->intermediate_key && strcmp(key, "intermediate_size") == 0) || strcmp(key, "max_window_layers") == 0;
 	return is_one_of(key, fields);
 }

@@ -217,6 +217,22 @@ const struct family families[] = {
 		.rms_norm_eps = 1e-6,
 		.rope_theta = 10000,
 	},
+	{
+		.model_type = "gemma",
+		.architecture = "GemmaForCausalLM",
+		.names = &llama_names,
+		.attention_bias = true,
+		.scaled_embeddings = true,
+		.tied_embeddings = true,
+		.norm_offset = 1,
+		.activation = "gelu_pytorch_tanh",
+		.gelu_is_tanh = true,
+		.kv_heads = 16,
+		.head_dim = 256,
+		.max_positions = 8192,
+		.rms_norm_eps = 1e-6,
+		.rope_theta = 10000,
+	},
 	{0},
 };
 

@@ -37,6 +37,7 @@ struct family {
 	float norm_offset;          /* of struct norm */
 	const char *activation_key; /* the field that names it; NULL: hidden_act */
 	const char *activation;     /* its default; NULL: silu */
+	bool gelu_is_tanh;          /* its "gelu" is the tanh form, as it was trained with */
 	enum window_rule window;
 
 	/* Defaults of transformers' configuration class, for fields that config.json may leave out. */

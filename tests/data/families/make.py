@@ -138,6 +138,12 @@ FAMILIES["ministral"] = {
                    rope_parameters=dict(rope_type="default", rope_theta=20000.0), tie_word_embeddings=False),
 }
 
+FAMILIES["gemma"] = {
+    "classic": classic(model_type="gemma", architectures=["GemmaForCausalLM"], hidden_act="gelu", hidden_activation=None,
+                       rms_norm_eps=1e-6, head_dim=12, max_position_embeddings=512, rope_theta=10000.0, rope_scaling=None,
+                       attention_bias=False),
+}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
