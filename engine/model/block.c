@@ -320,6 +320,7 @@ enum status block_load(struct block *block, const struct model *model, int index
 	for (int i = 0; i < block->layout.n_linears; i++)
 		TRY(load_bias(block, model, &block->layout.linears[i], index, err));
 	block->window = model_window(block->config, index);
+	block->still = layer_bit(block->config->still_layers, index);
 	release_norms(block);
 	int n_norms = norm_vectors(block->config, block, norms);
 	for (int i = 0; i < n_norms; i++) {
@@ -454,7 +455,7 @@ static struct norm head_norm(const struct model_config *config, int64_t heads)
 static enum status turn(const struct block *block, struct tensor qk, bool back)
 {
 	struct tensor table = block->window && block->local_rope.data ? block->local_rope : block->rope;
-	if (!table.data) return STATUS_OK;
+	if (!table.data || block->still) return STATUS_OK;
 	return block->backend->ops->rope(block->backend, qk, table, (int)block->config->head_dim, (int)table.cols, back);
 }
 

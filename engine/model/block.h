@@ -42,6 +42,7 @@ struct block {
 	struct tensor master[FUSED_COUNT];      /* F32, as weight: see block_add_masters */
 	struct tensor rounding;                 /* device room for the longest vector, with the masters */
 	int64_t window;                         /* of the block that is loaded */
+	bool still;                             /* its q and k do not turn */
 	int64_t zeros, spare_zeros;             /* of the linears of the block that was read into `weight` and into `spare` */
 };
 

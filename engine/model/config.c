@@ -209,10 +209,36 @@ static enum status parse_capping(const cJSON *json, const struct family *family,
 	return STATUS_OK;
 }
 
-static void set_full(struct model_config *config, int64_t layer, bool full)
+static void set_bit(uint8_t bits[MODEL_MAX_LAYERS / 8], int64_t layer, bool on)
 {
-	uint8_t bit = (uint8_t)(1 << layer % 8), *byte = &config->full_layers[layer / 8];
-	*byte = full ? *byte | bit : *byte & (uint8_t)~bit;
+	uint8_t bit = (uint8_t)(1 << layer % 8), *byte = &bits[layer / 8];
+	*byte = on ? *byte | bit : *byte & (uint8_t)~bit;
+}
+
+/* Which layers turn q and k: `no_rope_layers` has a number for each that is 0 where a layer does not, and may have more. */
+static enum status parse_still_layers(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+				      struct error *err)
+{
+	int64_t interval = family->still_interval;
+	if (!interval) return STATUS_OK;
+	const cJSON *layers = member(json, "no_rope_layers"), *turns;
+	int64_t layer = 0;
+	TRY(json_get_int(json, path, "no_rope_layer_interval", 1, INT32_MAX, &interval, err));
+	for (layer = 0; layer < config->layers; layer++)
+		set_bit(config->still_layers, layer, (layer + 1) % interval == 0);
+	if (!layers) return STATUS_OK;
+	if (!cJSON_IsArray(layers) || cJSON_GetArraySize(layers) < config->layers)
+		return error_set(err, STATUS_INVALID,
+				 "%s: 'no_rope_layers' must be a list of a number for each of %" PRId64 " layers", path,
+				 config->layers);
+	layer = 0;
+	cJSON_ArrayForEach(turns, layers)
+	{
+		if (!cJSON_IsNumber(turns) || (turns->valuedouble != 0 && turns->valuedouble != 1))
+			return error_set(err, STATUS_INVALID, "%s: 'no_rope_layers' must be a list of 0 and 1", path);
+		if (layer < config->layers) set_bit(config->still_layers, layer++, turns->valuedouble == 0);
+	}
+	return STATUS_OK;
 }
 
 /* `layer_types`, which goes before what the other fields say of layers. */
@@ -231,10 +257,11 @@ static enum status parse_layer_types(const cJSON *types, const struct family *fa
 		if (!full && (strcmp(name, "sliding_attention") != 0 || config->sliding_window == 0))
 			return error_set(err, STATUS_UNSUPPORTED, "%s: 'layer_types' has '%.64s', which is not supported here",
 					 path, name);
-		set_full(config, layer++, full);
+		set_bit(config->full_layers, layer++, full);
 		full_layers += full;
 	}
-	bool heeded = family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_BY_PATTERN;
+	bool heeded = family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_BY_PATTERN ||
+		      family->window == WINDOW_WHERE_STILL;
 	if (!heeded && full_layers != (config->sliding_window ? 0 : config->layers))
 		return error_set(
 			err, STATUS_UNSUPPORTED,
@@ -250,7 +277,8 @@ static enum status parse_window(const cJSON *json, const struct family *family, 
 	bool on = family->window == WINDOW_WHEN_GIVEN || family->window == WINDOW_BY_PATTERN;
 	int64_t window = given(json, "sliding_window") ? 0 : family->sliding_window, full_layers = 0;
 	TRY(json_get_int(json, path, "sliding_window", 1, MAX_POSITIONS, &window, err));
-	if (family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_WHEN_SWITCHED_ON_IN_ALL)
+	if (family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_WHEN_SWITCHED_ON_IN_ALL ||
+	    family->window == WINDOW_WHERE_STILL)
 		TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
 	if (family->window == WINDOW_WHEN_SWITCHED_ON) {
 		full_layers = 28;
@@ -260,7 +288,10 @@ static enum status parse_window(const cJSON *json, const struct family *family, 
 		TRY(json_get_int(json, path, "sliding_window_pattern", 1, MODEL_MAX_LAYERS, &pattern, err));
 	config->sliding_window = on ? window : 0;
 	for (int64_t layer = 0; layer < config->layers; layer++)
-		set_full(config, layer, family->window == WINDOW_BY_PATTERN ? (layer + 1) % pattern == 0 : layer < full_layers);
+		set_bit(config->full_layers, layer,
+			family->window == WINDOW_BY_PATTERN    ? (layer + 1) % pattern == 0
+			: family->window == WINDOW_WHERE_STILL ? !layer_bit(config->still_layers, layer)
+							       : layer < full_layers);
 	const cJSON *types = member(json, "layer_types");
 	if (types) TRY(parse_layer_types(types, family, path, config, err));
 	bool slides = false;
@@ -300,6 +331,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	TRY(parse_experts(json, family, path, &config, err));
 	TRY(parse_activation(json, family, path, &config.activation, err));
 	TRY(parse_capping(json, family, path, &config, err));
+	TRY(parse_still_layers(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));
 	if (family->learned_positions)
 		config.position_offset = 2;

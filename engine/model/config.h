@@ -52,11 +52,12 @@ struct model_config {
 	bool tied_embeddings;
 	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */
 	int64_t sliding_window;       /* 0 for none; else of the layers that are not in full_layers */
-	uint8_t full_layers[MODEL_MAX_LAYERS / 8]; /* a bit per layer */
-	float embedding_scale;                     /* 1 but for Gemma */
-	float attention_scale;                     /* 1/sqrt(head_dim) as a rule */
-	float attention_softcap, logit_softcap;    /* as in struct attention; 0 for none */
-	int64_t bos_token;                         /* -1 for none */
+	uint8_t full_layers[MODEL_MAX_LAYERS / 8];  /* a bit per layer */
+	uint8_t still_layers[MODEL_MAX_LAYERS / 8]; /* those whose q and k do not turn; a bit per layer */
+	float embedding_scale;                      /* 1 but for Gemma */
+	float attention_scale;                      /* 1/sqrt(head_dim) as a rule */
+	float attention_softcap, logit_softcap;     /* as in struct attention; 0 for none */
+	int64_t bos_token;                          /* -1 for none */
 };
 
 /* Parses config.json's content, in the classic form (rope_theta, rope_scaling, torch_dtype) or the newer one (rope_parameters,
@@ -64,10 +65,16 @@ struct model_config {
 enum status model_config_parse(const cJSON *json, const char *path, struct warnings *, struct model_config *ret, struct error *err);
 enum status model_config_read(const struct place *model, struct warnings *, struct model_config *ret, struct error *err);
 
+/* A layer's bit. */
+static inline bool layer_bit(const uint8_t bits[MODEL_MAX_LAYERS / 8], int64_t layer)
+{
+	return bits[layer / 8] >> layer % 8 & 1;
+}
+
 /* The attention window of a layer, 0 for none. */
 static inline int64_t model_window(const struct model_config *config, int layer)
 {
-	return config->full_layers[layer / 8] >> layer % 8 & 1 ? 0 : config->sliding_window;
+	return layer_bit(config->full_layers, layer) ? 0 : config->sliding_window;
 }
 
 #endif

@@ -233,6 +233,20 @@ const struct family families[] = {
 		.rms_norm_eps = 1e-6,
 		.rope_theta = 10000,
 	},
+	{
+		.model_type = "smollm3",
+		.architecture = "SmolLM3ForCausalLM",
+		.names = &llama_names,
+		.attention_bias = true,
+		.mlp_bias = true,
+		.tied_embeddings = true,
+		.window = WINDOW_WHERE_STILL,
+		.kv_heads = 4,
+		.max_positions = 32768,
+		.still_interval = 4,
+		.rms_norm_eps = 1e-6,
+		.rope_theta = 2000000,
+	},
 	{0},
 };
 

@@ -8,9 +8,16 @@
 #include "engine/model/config.h"
 
 /* Where a sliding window holds: nowhere; in all layers, when `sliding_window` is a number; only where `use_sliding_window` is true as well,
- * from `max_window_layers` on; where it is, in all layers; in all but every `window_pattern`-th layer. `layer_types` goes before the third
- * and the last, and must say the same as the others. */
-enum window_rule { WINDOW_NEVER, WINDOW_WHEN_GIVEN, WINDOW_WHEN_SWITCHED_ON, WINDOW_WHEN_SWITCHED_ON_IN_ALL, WINDOW_BY_PATTERN };
+ * from `max_window_layers` on; where it is, in all layers; where it is, in the layers that do not turn; in all but every `window_pattern`-th
+ * layer. `layer_types` goes before the third and the last two, and must say the same as the others. */
+enum window_rule {
+	WINDOW_NEVER,
+	WINDOW_WHEN_GIVEN,
+	WINDOW_WHEN_SWITCHED_ON,
+	WINDOW_WHEN_SWITCHED_ON_IN_ALL,
+	WINDOW_WHERE_STILL,
+	WINDOW_BY_PATTERN,
+};
 
 struct family {
 	const char *model_type;   /* of config.json */
@@ -47,6 +54,7 @@ struct family {
 	int64_t sliding_window; /* 0 for none */
 	int64_t window_pattern;
 	bool heeds_window_pattern; /* `sliding_window_pattern` */
+	int64_t still_interval; /* every so-manyth layer does not turn q and k, as `no_rope_layers` and `no_rope_layer_interval` say; 0: all do */
 	double rms_norm_eps, rope_theta;
 	double rope_local_base_freq;  /* 0: sliding layers turn as the others do */
 	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */

@@ -144,6 +144,15 @@ FAMILIES["gemma"] = {
                        attention_bias=False),
 }
 
+SMOLLM3 = dict(model_type="smollm3", architectures=["SmolLM3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, max_position_embeddings=512,
+               attention_bias=False, mlp_bias=False, max_window_layers=28)
+FAMILIES["smollm3"] = {
+    "classic": classic(**SMOLLM3, no_rope_layers=[0, 1], rope_theta=30000.0, rope_scaling=None, use_sliding_window=False, sliding_window=None,
+                       layer_types=["full_attention", "full_attention"]),
+    "window-newer": newer(**SMOLLM3, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=7,
+                          rope_parameters=dict(rope_type="default", rope_theta=30000.0)),
+}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
