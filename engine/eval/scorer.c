@@ -56,7 +56,7 @@ static enum status score_slice(const struct scorer *s, struct tensor hidden, con
 	TRY(ops->upload(s->backend, s->targets, targets, (size_t)rows * sizeof *targets));
 	TRY(ops->norm_forward(s->backend, &s->model->config.norm, normed, tensor_rows(s->stats, 0, rows), hidden,
 			      s->head.norm_weight, s->head.norm_bias));
-	TRY(ops->matmul(s->backend, logits, normed, false, s->head.head, true, false));
+	TRY(model_logits(&s->model->config, &s->head, s->backend, logits, normed));
 	TRY(ops->token_logprobs(s->backend, s->logprobs, logits, s->targets, s->model->config.logit_softcap));
 	return ops->download(s->backend, ret, s->logprobs, (size_t)rows * sizeof *ret);
 }

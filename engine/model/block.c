@@ -374,14 +374,17 @@ static void place_activations(const struct block *block, struct activations *a, 
 		a->stats_q = arena_place_whole(arena, rows, 2 * config->heads, DTYPE_F32);
 		a->stats_k = arena_place_whole(arena, rows, 2 * config->kv_heads, DTYPE_F32);
 	}
-	if (config->output_norms) {
+	bool outputs = config->output_norms || config->residual_scale != 1;
+	if (outputs) {
 		a->attention_output = arena_place(arena, rows, hidden, DTYPE_F32);
 		a->mlp_output = arena_place(arena, rows, hidden, DTYPE_F32);
+	}
+	if (config->output_norms) {
 		a->stats_attention = arena_place_whole(arena, rows, 2, DTYPE_F32);
 		a->stats_mlp = arena_place_whole(arena, rows, 2, DTYPE_F32);
 	}
 	if (!backward) return;
-	if (config->output_norms) a->doutput = arena_place(arena, rows, hidden, DTYPE_F32);
+	if (outputs) a->doutput = arena_place(arena, rows, hidden, DTYPE_F32);
 	if (!config->experts) a->dmlp = arena_place(arena, rows, config->intermediate, type);
 	a->dn2 = arena_place(arena, rows, hidden, type);
 	a->dqkv = arena_place(arena, rows, width[FUSED_QKV], type);
@@ -538,8 +541,8 @@ static enum status copy_rows(struct backend *backend, struct tensor to, struct t
 	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
 }
 
-/* The linear whose outputs are added to the residual stream, attention's or the MLP's: they are kept where they are normalised, by `weight`.
- * Without data there is no norm. */
+/* The linear whose outputs are added to the residual stream, attention's or the MLP's: they are kept in `output` where they are normalised,
+ * by `weight`, or scaled. Without data they are neither. */
 struct residual {
 	enum fused fused;
 	struct tensor output, stats, weight;
@@ -561,7 +564,7 @@ static enum status residual_forward(const struct block *block, struct residual r
 				    struct tensor x, const struct observer *observer)
 {
 	struct backend *backend = block->backend;
-	if (!residual.weight.data) {
+	if (!residual.output.data) {
 		TRY(copy_rows(backend, to, from));
 		return linear_forward(block, residual.fused, to, x, true, observer);
 	}
@@ -569,6 +572,10 @@ static enum status residual_forward(const struct block *block, struct residual r
 		      none = {0};
 	TRY(linear_forward(block, residual.fused, output, x, false, observer));
 	if (observer_ends(observer, residual.fused)) return STATUS_OK;
+	if (!residual.weight.data) {
+		TRY(copy_rows(backend, to, from));
+		return backend->ops->scale(backend, to, output, NULL, NULL, block->config->residual_scale, true);
+	}
 	TRY(backend->ops->norm_forward(backend, &block->config->norm, to, stats, output, residual.weight, none));
 	return backend->ops->add(backend, to, from);
 }
@@ -650,6 +657,11 @@ static enum status end_backward(const struct block *block, const struct activati
 				const struct wanted *wanted, struct tensor *ret)
 {
 	struct backend *backend = block->backend;
+	if (residual.output.data && !residual.weight.data) {
+		struct tensor scaled = tensor_rows(a->doutput, 0, dy.rows);
+		TRY(backend->ops->scale(backend, scaled, dy, NULL, NULL, block->config->residual_scale, false));
+		dy = scaled;
+	}
 	if (residual.weight.data) {
 		struct tensor output = tensor_rows(residual.output, 0, dy.rows), stats = tensor_rows(residual.stats, 0, dy.rows);
 		struct tensor doutput = tensor_rows(a->doutput, 0, dy.rows);

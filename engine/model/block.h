@@ -10,7 +10,7 @@
  * Without a gate there is no u, and s = act(g). With experts there are many such MLPs: engine/model/experts.h.
  *
  * Where the family has q and k norms, each head of q and k is normalised before it is rotated; where it has output norms, a·Woᵀ and s·Wdᵀ are
- * normalised before they are added.
+ * normalised before they are added; where it has a residual scale, they are multiplied by it.
  *
  * T is the number of token rows of a batch (sequences one after the other), H the hidden size, I the intermediate size. */
 #ifndef BESAD_ENGINE_BLOCK_H
@@ -118,7 +118,7 @@ struct activations {
 	struct tensor dmlp, dn2, dqkv, dattention,
 		dhalf;               /* of the backward: compute type; without data unless `backward` was asked for */
 	struct tensor dqk, dqk_wide; /* with q and k norms: compute type; F32, unless that is the compute type */
-	/* With output norms: F32 [T,H] what the two linears gave, F32 statistics, and the gradient of what they gave. */
+	/* With output norms or a residual scale: F32 [T,H] what the two linears gave, F32 statistics, and the gradient of what they gave. */
 	struct tensor attention_output, mlp_output, stats_attention, stats_mlp, doutput;
 	void *memory;
 };

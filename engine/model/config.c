@@ -209,6 +209,25 @@ static enum status parse_capping(const cJSON *json, const struct family *family,
 	return STATUS_OK;
 }
 
+/* The multipliers of Granite: its logits are divided, the rest is multiplied. */
+static enum status parse_multipliers(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+				     struct error *err)
+{
+	double embedding, attention, residual, logits;
+	if (!family->multipliers) return STATUS_OK;
+	TRY(parse_positive(json, path, "embedding_multiplier", 1, &embedding, err));
+	TRY(parse_positive(json, path, "attention_multiplier", 1, &attention, err));
+	TRY(parse_positive(json, path, "residual_multiplier", 1, &residual, err));
+	TRY(parse_positive(json, path, "logits_scaling", 1, &logits, err));
+	if (!(embedding && attention && residual && logits))
+		return error_set(err, STATUS_INVALID, "%s: a multiplier is null, and must be a number", path);
+	config->embedding_scale = (float)embedding;
+	config->attention_scale = (float)attention;
+	config->residual_scale = (float)residual;
+	config->logit_scale = (float)(1 / logits);
+	return STATUS_OK;
+}
+
 static void set_bit(uint8_t bits[MODEL_MAX_LAYERS / 8], int64_t layer, bool on)
 {
 	uint8_t bit = (uint8_t)(1 << layer % 8), *byte = &bits[layer / 8];
@@ -320,8 +339,12 @@ static enum status parse_norm(const cJSON *json, const struct family *family, co
 enum status model_config_parse(const cJSON *json, const char *path, struct warnings *warnings, struct model_config *ret,
 			       struct error *err)
 {
-	struct model_config config = {
-		.norm = {.kind = NORM_RMS, .groups = 1}, .position_offset = -1, .embedding_scale = 1, .bos_token = -1};
+	struct model_config config = {.norm = {.kind = NORM_RMS, .groups = 1},
+				      .position_offset = -1,
+				      .embedding_scale = 1,
+				      .residual_scale = 1,
+				      .logit_scale = 1,
+				      .bos_token = -1};
 	const struct family *family = NULL;
 	if (!cJSON_IsObject(json)) return error_set(err, STATUS_INVALID, "%s: not a JSON object", path);
 	TRY(find_family(json, path, &family, err));
@@ -331,6 +354,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	TRY(parse_experts(json, family, path, &config, err));
 	TRY(parse_activation(json, family, path, &config.activation, err));
 	TRY(parse_capping(json, family, path, &config, err));
+	TRY(parse_multipliers(json, family, path, &config, err));
 	TRY(parse_still_layers(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));
 	if (family->learned_positions)

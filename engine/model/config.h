@@ -57,7 +57,9 @@ struct model_config {
 	float embedding_scale;                      /* 1 but for Gemma */
 	float attention_scale;                      /* 1/sqrt(head_dim) as a rule */
 	float attention_softcap, logit_softcap;     /* as in struct attention; 0 for none */
-	int64_t bos_token;                          /* -1 for none */
+	float residual_scale; /* what attention and the MLP give is multiplied by this; not with output norms */
+	float logit_scale;    /* the logits are, before they are capped */
+	int64_t bos_token;    /* -1 for none */
 };
 
 /* Parses config.json's content, in the classic form (rope_theta, rope_scaling, torch_dtype) or the newer one (rope_parameters,

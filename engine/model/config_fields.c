@@ -243,6 +243,8 @@ static bool is_heeded(const struct family *f, const char *key)
 					      "rope_parameters",     NULL};
 	static const char *const opt[] = {"word_embed_proj_dim", "enable_bias", NULL};
 	static const char *const switched[] = {"use_sliding_window", "max_window_layers", NULL};
+	static const char *const multipliers[] = {"embedding_multiplier", "attention_multiplier", "residual_multiplier",
+						  "logits_scaling", NULL};
 	static const char *const still[] = {"no_rope_layers", "no_rope_layer_interval", NULL};
 	static const char *const experts[] = {"num_experts", "num_local_experts", "num_experts_per_tok", NULL};
 	static const char *const capping[] = {"query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", NULL};
@@ -256,6 +258,7 @@ static bool is_heeded(const struct family *f, const char *key)
 	     f->window == WINDOW_WHERE_STILL) &&
 	    is_one_of(key, switched))
 		return true;
+	if (f->multipliers && is_one_of(key, multipliers)) return true;
 	if (f->still_interval && is_one_of(key, still)) return true;
 	if (f->heeds_window_pattern && strcmp(key, "sliding_window_pattern") == 0) return true;
 	if (f->experts_key && is_one_of(key, experts)) return true;

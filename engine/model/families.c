@@ -247,6 +247,17 @@ const struct family families[] = {
 		.rms_norm_eps = 1e-6,
 		.rope_theta = 2000000,
 	},
+	{
+		.model_type = "granite",
+		.architecture = "GraniteForCausalLM",
+		.names = &llama_names,
+		.attention_bias = true,
+		.mlp_bias = true,
+		.multipliers = true,
+		.max_positions = 2048,
+		.rms_norm_eps = 1e-6,
+		.rope_theta = 10000,
+	},
 	{0},
 };
 

@@ -59,6 +59,7 @@ struct family {
 	double rope_local_base_freq;  /* 0: sliding layers turn as the others do */
 	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */
 	double attn_logit_softcapping, final_logit_softcapping;
+	bool multipliers; /* heeds `embedding_multiplier`, `attention_multiplier`, `residual_multiplier` and `logits_scaling`, 1 by default */
 };
 
 /* Ends with a row whose model_type is NULL. */

@@ -416,3 +416,19 @@ void model_head_release(struct model_head *head, struct backend *backend)
 	backend->ops->release(backend, head->head.data);
 	*head = (struct model_head){0};
 }
+
+enum status model_logits(const struct model_config *config, const struct model_head *head, struct backend *backend,
+			 struct tensor logits, struct tensor normed)
+{
+	TRY(backend->ops->matmul(backend, logits, normed, false, head->head, true, false));
+	if (config->logit_scale == 1) return STATUS_OK;
+	return backend->ops->scale(backend, logits, logits, NULL, NULL, config->logit_scale, false);
+}
+
+enum status model_logits_backward(const struct model_config *config, const struct model_head *head, struct backend *backend,
+				  struct tensor dnormed, struct tensor dlogits)
+{
+	TRY(backend->ops->matmul(backend, dnormed, dlogits, false, head->head, false, false));
+	if (config->logit_scale == 1) return STATUS_OK;
+	return backend->ops->scale(backend, dnormed, dnormed, NULL, NULL, config->logit_scale, false);
+}

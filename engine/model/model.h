@@ -65,6 +65,14 @@ struct model_head {
 	struct tensor norm_weight, norm_bias; /* F32 [1,H]; bias without data where there is none */
 	struct tensor head;                   /* [V,H], in `type` */
 };
+/* logits F32 [T,V], before they are capped, of what the final norm gave, [T,H] in the head's type. Fills the backend's error. */
+enum status model_logits(const struct model_config *, const struct model_head *, struct backend *, struct tensor logits,
+			 struct tensor normed);
+
+/* dnormed F32 [T,H] from dlogits, in the head's type. */
+enum status model_logits_backward(const struct model_config *, const struct model_head *, struct backend *, struct tensor dnormed,
+				  struct tensor dlogits);
+
 enum status model_head_load(const struct model *, struct backend *, enum dtype type, struct model_head *ret, struct error *err);
 void model_head_release(struct model_head *, struct backend *);
 

@@ -91,7 +91,7 @@ static enum status forward(struct end *end, struct tensor logits, struct tensor 
 	struct backend *backend = end->backend;
 	struct tensor normed = tensor_rows(end->normed, 0, x.rows);
 	TRY(backend->ops->norm_forward(backend, &end->config->norm, normed, stats, x, weight, bias));
-	return backend->ops->matmul(backend, logits, normed, false, end->dense.head, true, false);
+	return model_logits(end->config, &end->dense, backend, logits, normed);
 }
 
 /* Adds the loss of some tokens, `factor` of each; the gradient of what their norm gave. */
@@ -104,7 +104,7 @@ static enum status slice(struct end *end, struct tensor dnormed, struct tensor s
 	TRY(forward(end, target, stats, wanted, end->dense.norm_weight, end->dense.norm_bias));
 	TRY(forward(end, logits, stats, x, end->norm[0].values, end->norm[1].values));
 	TRY(backend->ops->divergence(backend, end->loss, dlogits, logits, target, end->config->logit_softcap, factor, true));
-	return backend->ops->matmul(backend, dnormed, dlogits, false, end->dense.head, false, false);
+	return model_logits_backward(end->config, &end->dense, backend, dnormed, dlogits);
 }
 
 enum status end_backward(struct end *end, struct tensor dx, struct tensor x, struct tensor wanted)

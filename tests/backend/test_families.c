@@ -125,7 +125,7 @@ static void check_logits(struct subject *t)
 		      logits = new_tensor(TOKENS, config->vocab, DTYPE_F32);
 	SUCCEEDS(model_head_load(&t->model, BACKEND, t->precision->type, &head, &s->err));
 	RUN(OPS->norm_forward(BACKEND, &config->norm, normed, stats, t->y, head.norm_weight, head.norm_bias));
-	RUN(OPS->matmul(BACKEND, logits, normed, false, head.head, true, false));
+	RUN(model_logits(config, &head, BACKEND, logits, normed));
 	float *got = download(logits), *expected = golden(t, "logits", DTYPE_F32, TOKENS, config->vocab);
 	int64_t count = TOKENS * config->vocab;
 	for (int64_t i = 0; config->logit_softcap > 0 && i < count; i++)
@@ -414,13 +414,18 @@ static void test_smollm3(void **state)
 	check(*state, "smollm3", "window-newer", &FP32);
 }
 
+static void test_granite(void **state)
+{
+	check(*state, "granite", "classic", &FP32);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama),   SCRATCH_TEST(test_mistral),    SCRATCH_TEST(test_qwen2),
 					   SCRATCH_TEST(test_qwen3),   SCRATCH_TEST(test_phi3),       SCRATCH_TEST(test_gemma2),
 					   SCRATCH_TEST(test_gemma3),  SCRATCH_TEST(test_vaultgemma), SCRATCH_TEST(test_opt),
 					   SCRATCH_TEST(test_mixtral), SCRATCH_TEST(test_qwen3_moe),  SCRATCH_TEST(test_ministral),
-					   SCRATCH_TEST(test_gemma),   SCRATCH_TEST(test_smollm3)};
+					   SCRATCH_TEST(test_gemma),   SCRATCH_TEST(test_smollm3),    SCRATCH_TEST(test_granite)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

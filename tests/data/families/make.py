@@ -153,6 +153,13 @@ FAMILIES["smollm3"] = {
                           rope_parameters=dict(rope_type="default", rope_theta=30000.0)),
 }
 
+FAMILIES["granite"] = {
+    "classic": classic(model_type="granite", architectures=["GraniteForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
+                       max_position_embeddings=512, rope_theta=10000.0, rope_scaling=None, attention_bias=False, mlp_bias=False,
+                       embedding_multiplier=12.0, attention_multiplier=0.3, residual_multiplier=0.22, logits_scaling=8.0,
+                       tie_word_embeddings=True),
+}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
