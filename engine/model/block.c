@@ -47,12 +47,12 @@ static int norm_vectors(const struct model_config *config, struct block *block, 
 		bool there;
 		struct norm_vector vector;
 	} all[MAX_NORM_VECTORS] = {
-		{true, {names->norm1, "weight", config->hidden, &b->norm1}},
-		{true, {names->norm2, "weight", config->hidden, &b->norm2}},
+		{names->norm1, {names->norm1, "weight", config->hidden, &b->norm1}},
+		{names->norm2, {names->norm2, "weight", config->hidden, &b->norm2}},
 		{config->norm.kind == NORM_LAYER, {names->norm1, "bias", config->hidden, &b->norm1_bias}},
 		{config->norm.kind == NORM_LAYER, {names->norm2, "bias", config->hidden, &b->norm2_bias}},
-		{config->qk_norm, {"self_attn.q_norm", "weight", config->head_dim, &b->q_norm}},
-		{config->qk_norm, {"self_attn.k_norm", "weight", config->head_dim, &b->k_norm}},
+		{config->qk_norm, {"self_attn.q_norm", "weight", config_qk_norm(config, config->heads), &b->q_norm}},
+		{config->qk_norm, {"self_attn.k_norm", "weight", config_qk_norm(config, config->kv_heads), &b->k_norm}},
 		{config->output_norms, {names->attention_norm, "weight", config->hidden, &b->attention_norm}},
 		{config->output_norms, {names->mlp_norm, "weight", config->hidden, &b->mlp_norm}},
 	};
@@ -348,6 +348,12 @@ enum status block_activate_dense(struct block *block)
 
 /* ---- activations ------------------------------------------------------------------------------------------------------------ */
 
+/* How many vectors of q or k, which has `heads` heads, are normalised each. */
+static int64_t qk_groups(const struct model_config *config, int64_t heads)
+{
+	return config->qk_norm_whole ? 1 : heads;
+}
+
 static void place_activations(const struct block *block, struct activations *a, struct arena *arena, bool backward)
 {
 	const struct model_config *config = block->config;
@@ -371,8 +377,8 @@ static void place_activations(const struct block *block, struct activations *a, 
 	a->lse = arena_place_whole(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
 	if (config->qk_norm) {
 		a->qk = arena_place(arena, rows, rotated, type);
-		a->stats_q = arena_place_whole(arena, rows, 2 * config->heads, DTYPE_F32);
-		a->stats_k = arena_place_whole(arena, rows, 2 * config->kv_heads, DTYPE_F32);
+		a->stats_q = arena_place_whole(arena, rows, 2 * qk_groups(config, config->heads), DTYPE_F32);
+		a->stats_k = arena_place_whole(arena, rows, 2 * qk_groups(config, config->kv_heads), DTYPE_F32);
 	}
 	bool outputs = config->output_norms || config->residual_scale != 1;
 	if (outputs) {
@@ -450,7 +456,7 @@ static struct qkv with_qk(struct qkv qkv, struct tensor qk)
 static struct norm head_norm(const struct model_config *config, int64_t heads)
 {
 	struct norm norm = config->norm;
-	norm.groups = (int)heads;
+	norm.groups = (int)qk_groups(config, heads);
 	return norm;
 }
 
@@ -511,6 +517,24 @@ static enum status rotate_heads_back(const struct block *block, const struct act
 	TRY(ops->norm_backward(block->backend, &k_norm, wide.k, gradients.k, raw.k, tensor_rows(a->stats_k, 0, rows), block->k_norm,
 			       false));
 	return a->dqk_wide.data ? ops->convert(block->backend, to.qk, wide.qk) : STATUS_OK;
+}
+
+/* What goes into the first linears of a sublayer: x, normalised where there is a norm, in the compute type. */
+static enum status normalise(const struct block *block, struct tensor n, struct tensor stats, struct tensor x, struct tensor weight,
+			     struct tensor bias)
+{
+	const struct backend_ops *ops = block->backend->ops;
+	if (!weight.data) return ops->convert(block->backend, n, x);
+	return ops->norm_forward(block->backend, &block->config->norm, n, stats, x, weight, bias);
+}
+
+/* dx += the gradient of what `normalise` read. */
+static enum status normalise_back(const struct block *block, struct tensor dx, struct tensor dn, struct tensor stats,
+				  struct tensor x, struct tensor weight)
+{
+	const struct backend_ops *ops = block->backend->ops;
+	if (!weight.data) return ops->add(block->backend, dx, dn);
+	return ops->norm_backward(block->backend, &block->config->norm, dx, dn, x, stats, weight, true);
 }
 
 static struct attention attention_of(const struct block *block, const struct activations *a, int batch)
@@ -608,7 +632,7 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 #define ROWS(t) tensor_rows(t, 0, rows)
 	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention), h = ROWS(a->h), n2 = ROWS(a->n2);
 
-	TRY(ops->norm_forward(backend, &config->norm, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
+	TRY(normalise(block, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
 	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, observer));
 	if (observer_ends(observer, FUSED_QKV)) return STATUS_OK;
 	struct qkv heads = split_qkv(config, qkv);
@@ -619,7 +643,7 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	TRY(residual_forward(block, attention_residual(block, a), h, x, out, observer));
 	if (observer_ends(observer, FUSED_O)) return STATUS_OK;
 
-	TRY(ops->norm_forward(backend, &config->norm, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
+	TRY(normalise(block, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
 	return mlp_forward(block, a, y, h, n2, observer);
 }
 
@@ -700,7 +724,7 @@ static enum status first_backward(const struct block *block, struct activations 
 	if (!through) return STATUS_OK;
 	TRY(norm_gradient(block, vectors, VECTOR_NORM1, norm, dn1, vectors->x, ROWS(a->stats1)));
 	if (!vectors->input) return STATUS_OK;
-	return block->backend->ops->norm_backward(block->backend, norm, dy, dn1, vectors->x, ROWS(a->stats1), block->norm1, true);
+	return normalise_back(block, dy, dn1, ROWS(a->stats1), vectors->x, block->norm1);
 }
 
 enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
@@ -715,7 +739,7 @@ enum status block_backward(const struct block *block, struct activations *a, int
 
 	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), &wanted));
 	TRY(norm_gradient(block, vectors, VECTOR_NORM2, &config->norm, dn2, ROWS(a->h), ROWS(a->stats2)));
-	TRY(ops->norm_backward(backend, &config->norm, dy, dn2, ROWS(a->h), ROWS(a->stats2), block->norm2, true));
+	TRY(normalise_back(block, dy, dn2, ROWS(a->stats2), ROWS(a->h), block->norm2));
 
 	TRY(end_backward(block, a, attention_residual(block, a), dy, &wanted, &g));
 	TRY(linear_backward(block, FUSED_O, dout, g, ROWS(a->attention), &wanted));

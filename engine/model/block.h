@@ -9,7 +9,8 @@
  *
  * Without a gate there is no u, and s = act(g). With experts there are many such MLPs: engine/model/experts.h.
  *
- * Where the family has q and k norms, each head of q and k is normalised before it is rotated; where it has output norms, a·Woᵀ and s·Wdᵀ are
+ * Where the family has q and k norms, each head of q and k, or all of it, is normalised before it is rotated; where it has no norms before the
+ * sublayers, n1 is x and n2 is h; where it has output norms, a·Woᵀ and s·Wdᵀ are
  * normalised before they are added; where it has a residual scale, they are multiplied by it.
  *
  * T is the number of token rows of a batch (sequences one after the other), H the hidden size, I the intermediate size. */
@@ -33,9 +34,9 @@ struct block {
 	int spare_index;                        /* of the block whose weights are in `spare` as they are in the file; -1 for none */
 	struct tensor active[FUSED_COUNT];      /* compute_type */
 	struct tensor bias[FUSED_COUNT];        /* F32 [1, rows]; no data where there is none */
-	struct tensor norm1, norm2;             /* F32 [1, H] */
+	struct tensor norm1, norm2;             /* F32 [1, H]; no data where there are none */
 	struct tensor norm1_bias, norm2_bias;   /* F32 [1, H]; no data where there are none */
-	struct tensor q_norm, k_norm;           /* F32 [1, head_dim]; no data where there are none */
+	struct tensor q_norm, k_norm;           /* F32 [1, head_dim or all of q or k]; no data where there are none */
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
 	struct tensor router;                   /* compute type [experts, H]; no data where there are no experts */
 	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */

@@ -379,6 +379,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	config.qkv_bias = family->qkv_bias || attention_bias;
 	config.o_bias = attention_bias;
 	config.qk_norm = family->qk_norm;
+	config.qk_norm_whole = family->qk_norm_whole;
 	config.stored_fused = family->stored_fused;
 	TRY(json_get_int(json, path, "bos_token_id", INT32_MIN, MAX_VOCAB - 1, &config.bos_token, err));
 	if (config.bos_token < 0) config.bos_token = -1;

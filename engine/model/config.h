@@ -28,7 +28,7 @@ struct rope {
 struct weight_names {
 	const char *embeddings, *positions, *final_norm;
 	const char *blocks;
-	const char *norm1, *norm2;             /* before attention and before the MLP */
+	const char *norm1, *norm2;             /* before attention and before the MLP; NULL for none */
 	const char *attention_norm, *mlp_norm; /* output norms */
 	const char *o, *gate, *up, *down;      /* linears; q, k and v are self_attn.{q,k,v}_proj */
 	const char *router, *experts;          /* with experts gate, up and down are below "<experts>.<index>." */
@@ -42,7 +42,8 @@ struct model_config {
 	const struct weight_names *names;
 	bool gated_mlp; /* act(gate) · up, else act(gate) */
 	bool qkv_bias, o_bias, mlp_bias;
-	bool qk_norm;        /* q and k are normalised head by head before they turn */
+	bool qk_norm;        /* q and k are normalised before they turn, head by head … */
+	bool qk_norm_whole;  /* … or all of it */
 	bool stored_fused;   /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
 	bool output_norms;   /* what attention and the MLP give is normalised before it is added */
 	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */
@@ -71,6 +72,12 @@ enum status model_config_read(const struct place *model, struct warnings *, stru
 static inline bool layer_bit(const uint8_t bits[MODEL_MAX_LAYERS / 8], int64_t layer)
 {
 	return bits[layer / 8] >> layer % 8 & 1;
+}
+
+/* The length of the weight of the norm of q or k, which has `heads` heads. */
+static inline int64_t config_qk_norm(const struct model_config *config, int64_t heads)
+{
+	return config->qk_norm_whole ? heads * config->head_dim : config->head_dim;
 }
 
 /* The attention window of a layer, 0 for none. */

@@ -4,15 +4,17 @@
 #include <string.h>
 #include <strings.h>
 
-#define TRUNK_NAMES                                                                                                                \
-	.embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .norm1 = "input_layernorm",      \
-	.o = "self_attn.o_proj"
-#define DECODER_NAMES TRUNK_NAMES, .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
+#define TRUNK .embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .o = "self_attn.o_proj"
+#define TRUNK_NAMES TRUNK, .norm1 = "input_layernorm"
+#define MLP_NAMES .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
+#define DECODER_NAMES TRUNK_NAMES, MLP_NAMES
 #define EXPERT_NAMES TRUNK_NAMES, .norm2 = "post_attention_layernorm"
 
 static const struct weight_names llama_names = {DECODER_NAMES, .norm2 = "post_attention_layernorm"};
 static const struct weight_names gemma_names = {DECODER_NAMES, .norm2 = "pre_feedforward_layernorm",
 						.attention_norm = "post_attention_layernorm",
+						.mlp_norm = "post_feedforward_layernorm"};
+static const struct weight_names olmo2_names = {TRUNK, MLP_NAMES, .attention_norm = "post_attention_layernorm",
 						.mlp_norm = "post_feedforward_layernorm"};
 static const struct weight_names opt_names = {
 	.embeddings = "model.decoder.embed_tokens",
@@ -256,6 +258,18 @@ const struct family families[] = {
 		.multipliers = true,
 		.max_positions = 2048,
 		.rms_norm_eps = 1e-6,
+		.rope_theta = 10000,
+	},
+	{
+		.model_type = "olmo2",
+		.architecture = "Olmo2ForCausalLM",
+		.names = &olmo2_names,
+		.attention_bias = true,
+		.qk_norm = true,
+		.qk_norm_whole = true,
+		.output_norms = true,
+		.max_positions = 2048,
+		.rms_norm_eps = 1e-5,
 		.rope_theta = 10000,
 	},
 	{0},

@@ -33,7 +33,8 @@ struct family {
 	bool attention_bias;          /* heeds the field: biases on q, k, v and o */
 	bool mlp_bias;                /* heeds the field */
 	bool qk_norm;
-	bool stored_fused; /* qkv_proj and gate_up_proj */
+	bool qk_norm_whole; /* not head by head */
+	bool stored_fused;  /* qkv_proj and gate_up_proj */
 	bool output_norms;
 	const char *experts_key; /* the field that says how many experts there are, besides its alias; NULL: there are none */
 	int experts, experts_per_token; /* `num_experts_per_tok` */

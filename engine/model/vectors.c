@@ -23,14 +23,16 @@ static int64_t length_of(const struct block *block, enum vector vector)
 	const struct model_config *config = block->config;
 	switch (vector) {
 	case VECTOR_NORM1:
+		return config->names->norm1 ? config->hidden : 0;
 	case VECTOR_NORM2:
-		return config->hidden;
+		return config->names->norm2 ? config->hidden : 0;
 	case VECTOR_NORM1_BIAS:
 	case VECTOR_NORM2_BIAS:
 		return config->norm.kind == NORM_LAYER ? config->hidden : 0;
 	case VECTOR_Q_NORM:
+		return config->qk_norm ? config_qk_norm(config, config->heads) : 0;
 	case VECTOR_K_NORM:
-		return config->qk_norm ? config->head_dim : 0;
+		return config->qk_norm ? config_qk_norm(config, config->kv_heads) : 0;
 	case VECTOR_ATTENTION_NORM:
 	case VECTOR_MLP_NORM:
 		return config->output_norms ? config->hidden : 0;

@@ -160,6 +160,11 @@ FAMILIES["granite"] = {
                        tie_word_embeddings=True),
 }
 
+FAMILIES["olmo2"] = {
+    "classic": classic(model_type="olmo2", architectures=["Olmo2ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, max_position_embeddings=512,
+                       rope_theta=500000.0, rope_scaling=None, attention_bias=False, tie_word_embeddings=False),
+}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
