@@ -2,12 +2,16 @@
  *
  *   R[k,k] from what is left of the tile;  R[i,k] = A[i,k]·R[k,k]⁻ᵀ;  A[i,j] −= R[i,k]·R[j,k]ᵀ        for i, j < k
  *
- * and overwrites the Gram matrix; then U from the first to the last, U[k,k] = R[k,k]⁻¹ and U[0:k,k] = −U[0:k,0:k]·R[0:k,k]·U[k,k]. */
+ * and overwrites the Gram matrix; then U from the first to the last, U[k,k] = R[k,k]⁻¹ and U[0:k,k] = −U[0:k,0:k]·R[0:k,k]·U[k,k].
+ *
+ * What is overwritten is kept, where R may not be found: the tiles on the diagonal in `tiles`, and what is right of them in U, which is not
+ * needed there before R is known. */
 #include "engine/prune/factor.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static enum status allocate(struct backend *backend, struct tensor *tensor, int64_t rows, int64_t cols)
 {
@@ -19,12 +23,15 @@ static enum status allocate_all(struct factor *f)
 {
 	struct backend *backend = f->backend;
 	f->host = malloc((size_t)f->cols * sizeof *f->host);
-	if (!f->host) return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for a diagonal of %" PRId64, f->cols);
+	f->dead = calloc((size_t)f->cols, sizeof *f->dead);
+	if (!f->host || !f->dead)
+		return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for a diagonal of %" PRId64, f->cols);
 	f->u = tensor_padded(NULL, f->cols, f->cols, DTYPE_F32);
 	TRY(backend->ops->alloc(backend, tensor_room(&f->u), &f->u.data));
 	TRY(allocate(backend, &f->negated, f->cols, FACTOR_TILE));
 	TRY(allocate(backend, &f->column, f->cols, FACTOR_TILE));
 	TRY(allocate(backend, &f->minus, f->cols, FACTOR_TILE));
+	TRY(allocate(backend, &f->tiles, f->cols, FACTOR_TILE));
 	TRY(allocate(backend, &f->diagonal, f->cols, 1));
 	return backend->ops->alloc(backend, sizeof(int32_t), &f->bad);
 }
@@ -45,11 +52,12 @@ enum status factor_create(struct backend *backend, int64_t cols, struct factor *
 void factor_release(struct factor *f)
 {
 	if (!f->backend) return;
-	const struct tensor *tensors[] = {&f->u, &f->negated, &f->column, &f->minus, &f->diagonal};
+	const struct tensor *tensors[] = {&f->u, &f->negated, &f->column, &f->minus, &f->tiles, &f->diagonal};
 	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
 		f->backend->ops->release(f->backend, tensors[i]->data);
 	f->backend->ops->release(f->backend, f->bad);
 	free(f->host);
+	free(f->dead);
 	*f = (struct factor){0};
 }
 
@@ -65,12 +73,18 @@ static struct tensor diagonal_of(struct tensor matrix)
 	return (struct tensor){matrix.data, matrix.rows, 1, matrix.stride + 1, matrix.dtype};
 }
 
+/* Of λ, what a column of zeros gets. */
+static const double DEAD_SHARE = 1e-6;
+
+/* Where fp32 finds a matrix not positive definite its damping grows. */
+static const double DAMPING_GROWTH = 10;
+
 static enum status add_to_diagonal(struct factor *f, struct tensor matrix, double value)
 {
 	struct backend *backend = f->backend;
 	struct tensor values = tensor_rows(f->diagonal, 0, matrix.rows);
 	for (int64_t i = 0; i < matrix.rows; i++)
-		f->host[i] = (float)value;
+		f->host[i] = (float)(f->dead[i] ? DEAD_SHARE * value : value);
 	TRY(backend->ops->upload(backend, values.data, f->host, tensor_bytes(&values)));
 	return backend->ops->add(backend, diagonal_of(matrix), values);
 }
@@ -122,29 +136,78 @@ static enum status invert(struct factor *f, struct tensor a)
 	return STATUS_OK;
 }
 
-enum status factor_try(struct factor *f, struct tensor a, double lambda, bool *ret_good)
+/* `a`, but for what is left of the tiles on its diagonal, to where it is kept, or back from there. */
+static enum status keep(struct factor *f, struct tensor a, bool back)
+{
+	struct backend *backend = f->backend;
+	for (int64_t k = 0; k < a.rows; k += FACTOR_TILE) {
+		int64_t n = a.rows - k < FACTOR_TILE ? a.rows - k : FACTOR_TILE, next = k + n, right = a.rows - next;
+		struct tensor tile = part(a, k, n, k, n), kept = part(f->tiles, k, n, 0, n);
+		TRY(backend->ops->convert(backend, back ? tile : kept, back ? kept : tile));
+		if (!right) break;
+		tile = part(a, k, n, next, right);
+		kept = part(f->u, k, n, next, right);
+		TRY(backend->ops->convert(backend, back ? tile : kept, back ? kept : tile));
+	}
+	return STATUS_OK;
+}
+
+/* R of a + λ·1 as above. */
+static enum status try(struct factor *f, struct tensor a, double lambda, bool *ret_good)
 {
 	struct backend *backend = f->backend;
 	int32_t bad = 0;
 	TRY(add_to_diagonal(f, a, lambda));
-	TRY(backend->ops->zero(backend, f->u.data, tensor_room(&f->u)));
 	TRY(backend->ops->zero(backend, f->negated.data, tensor_bytes(&f->negated))); /* a tile that is no good is not written */
 	TRY(backend->ops->zero(backend, f->bad, sizeof bad));
 	TRY(factorize(f, a));
 	TRY(backend->ops->download(backend, &bad, f->bad, sizeof bad));
 	*ret_good = !bad;
-	return bad ? STATUS_OK : invert(f, a);
+	return STATUS_OK;
 }
 
-enum status factor_compute(struct factor *f, struct tensor gram, double dampening)
+enum status factor_damped(struct factor *f, struct tensor a, double *lambda)
+{
+	bool good = false;
+	TRY(f->backend->ops->zero(f->backend, f->u.data, tensor_room(&f->u)));
+	TRY(keep(f, a, false));
+	TRY(try(f, a, *lambda, &good));
+	for (int i = 1; i < FACTOR_TRIES && !good; i++) {
+		*lambda *= DAMPING_GROWTH;
+		TRY(keep(f, a, true));
+		TRY(try(f, a, *lambda, &good));
+	}
+	return good ? invert(f, a)
+		    : error_set(&f->backend->error, STATUS_NUMERIC,
+				"the Gram matrix of the inputs is not positive definite, with %g on its diagonal neither", *lambda);
+}
+
+/* The columns of zeros, by the diagonal in f->host; none where there are no others. */
+static int64_t find_dead(struct factor *f, int64_t cols, bool all)
+{
+	int64_t dead = 0;
+	for (int64_t i = 0; i < cols; i++) {
+		f->dead[i] = f->host[i] == 0 && !all;
+		dead += f->dead[i];
+	}
+	return dead;
+}
+
+enum status factor_compute(struct factor *f, struct tensor gram, double dampening, struct damping *ret)
 {
 	double mean;
-	bool good = false;
 	TRY(factor_diagonal(f, gram, &mean));
-	TRY(factor_try(f, gram, mean > 0 ? dampening * mean : 1, &good));
-	return good ? STATUS_OK
-		    : error_set(&f->backend->error, STATUS_NUMERIC,
-				"the Gram matrix of the inputs is not positive definite with a dampening of %g; a larger "
-				"'sparsegpt.dampening' helps",
-				dampening);
+	bool all = !(mean > 0);
+	double first = all ? 1 : dampening * mean, lambda = first;
+	*ret = (struct damping){.asked = dampening, .used = dampening, .dead = find_dead(f, gram.rows, all)};
+	enum status status = factor_damped(f, gram, &lambda);
+	memset(f->dead, 0, (size_t)f->cols * sizeof *f->dead);
+	if (lambda > first) ret->used = lambda / mean;
+	return status;
+}
+
+enum status factor_read_diagonal(struct factor *f, int64_t cols)
+{
+	double ignored;
+	return factor_diagonal(f, factor_part(f, 0, cols, 0, cols), &ignored);
 }

@@ -1,12 +1,13 @@
 #include "engine/prune/grams.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-/* The bytes of the matrices of a fused matrix; each gets its place, where there is memory. */
-static size_t place(struct grams *grams, enum fused fused)
+/* Places the matrices of a fused matrix from byte `used` on, where there is memory; returns where they end. */
+static size_t place(struct grams *grams, enum fused fused, size_t used)
 {
 	const struct block_layout *layout = &grams->block->layout;
-	size_t used = 0;
 	for (int i = 0; i < layout->n_products; i++) {
 		const struct product *product = &layout->products[i];
 		if (product->fused != fused) continue;
@@ -17,34 +18,46 @@ static size_t place(struct grams *grams, enum fused fused)
 	return used;
 }
 
-static size_t most_bytes(struct grams *grams)
+/* Places the matrices; returns what they take. */
+static size_t place_all(struct grams *grams)
 {
-	size_t most = 0;
+	size_t most = 0, used = 0;
 	for (int f = 0; f < FUSED_COUNT; f++) {
-		size_t bytes = place(grams, f);
-		if (bytes > most) most = bytes;
+		used = place(grams, f, grams->all ? used : 0);
+		if (used > most) most = used;
 	}
 	return most;
 }
 
-enum status grams_create(struct block *block, struct grams *ret, struct error *err)
+static enum status create(struct block *block, bool all, struct grams *ret, struct error *err)
 {
 	size_t products = (size_t)block->layout.n_products;
-	struct grams grams = {
-		.block = block, .gram = calloc(products, sizeof *grams.gram), .tokens = calloc(products, sizeof *grams.tokens)};
+	struct grams grams = {.block = block,
+			      .all = all,
+			      .gram = calloc(products, sizeof *grams.gram),
+			      .tokens = calloc(products, sizeof *grams.tokens)};
 	enum status status =
 		grams.gram && grams.tokens
-			? block->backend->ops->alloc(block->backend, most_bytes(&grams), &grams.memory)
+			? block->backend->ops->alloc(block->backend, place_all(&grams), &grams.memory)
 			: error_set(&block->backend->error, STATUS_NO_MEMORY, "no memory for the Gram matrices of a block");
 	if (status != STATUS_OK) {
 		*err = block->backend->error;
 		grams_release(&grams);
 		return status;
 	}
-	for (int f = 0; f < FUSED_COUNT; f++)
-		place(&grams, f);
+	place_all(&grams);
 	*ret = grams;
 	return STATUS_OK;
+}
+
+enum status grams_create(struct block *block, struct grams *ret, struct error *err)
+{
+	return create(block, false, ret, err);
+}
+
+enum status grams_create_all(struct block *block, struct grams *ret, struct error *err)
+{
+	return create(block, true, ret, err);
 }
 
 void grams_release(struct grams *grams)
@@ -55,13 +68,32 @@ void grams_release(struct grams *grams)
 	*grams = (struct grams){0};
 }
 
+static enum status reset(struct grams *grams, int product)
+{
+	struct backend *backend = grams->block->backend;
+	grams->tokens[product] = 0;
+	return backend->ops->zero(backend, grams->gram[product].data, tensor_room(&grams->gram[product]));
+}
+
+enum status grams_reset(struct grams *grams)
+{
+	for (int i = 0; i < grams->block->layout.n_products; i++)
+		TRY(reset(grams, i));
+	return STATUS_OK;
+}
+
+enum status grams_observe(struct grams *grams, int product, struct tensor x)
+{
+	struct backend *backend = grams->block->backend;
+	grams->tokens[product] += x.rows;
+	return backend->ops->matmul(backend, grams->gram[product], x, true, x, false, true);
+}
+
 static enum status observe(void *context, int product, struct tensor x)
 {
 	struct grams *grams = context;
-	struct backend *backend = grams->block->backend;
-	if (grams->block->layout.products[product].fused != grams->fused) return STATUS_OK;
-	grams->tokens[product] += x.rows;
-	return backend->ops->matmul(backend, grams->gram[product], x, true, x, false, true);
+	bool wanted = grams->block->layout.products[product].fused == grams->fused;
+	return wanted ? grams_observe(grams, product, x) : STATUS_OK;
 }
 
 enum status grams_collect(struct grams *grams, const struct block_task *task, enum fused fused, struct error *err)
@@ -72,12 +104,31 @@ enum status grams_collect(struct grams *grams, const struct block_task *task, en
 	grams->fused = fused;
 	for (int i = 0; i < layout->n_products; i++) {
 		if (layout->products[i].fused != fused) continue;
-		grams->tokens[i] = 0;
-		enum status status = backend->ops->zero(backend, grams->gram[i].data, tensor_room(&grams->gram[i]));
+		enum status status = reset(grams, i);
 		if (status != STATUS_OK) {
 			*err = backend->error;
 			return status;
 		}
 	}
 	return task->pass(task->context, &observer, err);
+}
+
+enum status grams_warn(const struct block_layout *layout, const struct block_task *task, int product, const struct damping *damping,
+		       struct error *err)
+{
+	char message[400];
+	const char *path = "";
+	for (int i = layout->n_linears - 1; i >= 0; i--)
+		if (layout->linears[i].product == product) path = layout->linears[i].path;
+	if (damping->dead) {
+		snprintf(message, sizeof message,
+			 "%" PRId64 " of the %" PRId64 " inputs of %s are zero all over the calibration: their weights go first",
+			 damping->dead, layout->products[product].cols, path);
+		TRY(task->warn(task->context, message, err));
+	}
+	if (damping->used == damping->asked) return STATUS_OK;
+	snprintf(message, sizeof message,
+		 "the inputs of %s are nearly dependent on each other: pruned with a damping of %g, not %g", path, damping->used,
+		 damping->asked);
+	return task->warn(task->context, message, err);
 }

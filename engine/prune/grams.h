@@ -4,6 +4,7 @@
 #define BESAD_ENGINE_GRAMS_H
 
 #include "engine/methods/method.h"
+#include "engine/prune/factor.h"
 
 struct grams {
 	struct block *block;
@@ -11,6 +12,7 @@ struct grams {
 	struct tensor *gram; /* [layout.n_products]: F32 [C,C]; those of one fused matrix hold at a time */
 	int64_t *tokens;     /* [layout.n_products]: the inputs that went into each */
 	enum fused fused;    /* the one whose hold */
+	bool all;            /* every one holds, of one pass */
 };
 
 enum status grams_create(struct block *, struct grams *ret, struct error *err);
@@ -19,5 +21,14 @@ void grams_release(struct grams *);
 /* Those of the products of `fused`, of the inputs that they have of the calibration with block->active as it is. A product that no token
  * reached, an expert's, has zeros. */
 enum status grams_collect(struct grams *, const struct block_task *, enum fused fused, struct error *err);
+
+/* The matrices of all products, which a method looks on for in the reference pass: the next two are its `begin` and `observe`. */
+enum status grams_create_all(struct block *, struct grams *ret, struct error *err);
+enum status grams_reset(struct grams *);
+enum status grams_observe(struct grams *, int product, struct tensor x);
+
+/* Tells of what was done about the matrix of a product so that it could be inverted, where something was. */
+enum status grams_warn(const struct block_layout *, const struct block_task *, int product, const struct damping *,
+		       struct error *err);
 
 #endif

@@ -7,7 +7,6 @@
  *
  * Linears are pruned in the order in which a token meets them, each by the inputs that it has behind those that are pruned already. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/methods/admm/budgets.h"
@@ -32,9 +31,6 @@ struct admm {
 
 /* A column's d² is no less than this part of the mean: dead columns are divided by it. */
 static const double LEAST_DIAGONAL = 1e-8;
-
-/* Where fp32 finds the scaled matrix not positive definite its damping grows. */
-enum { DAMPING_TRIES = 4, DAMPING_GROWTH = 10 };
 
 static struct block *block_of(const struct admm *a)
 {
@@ -123,16 +119,11 @@ static enum status invert(struct admm *a, struct tensor gram, double *damping)
 	struct backend *backend = backend_of(a);
 	const struct backend_ops *ops = backend->ops;
 	struct tensor u = factor_part(&a->factor, 0, gram.rows, 0, gram.rows);
-	bool good = false;
+	double first = *damping + a->settings.rho, lambda = first;
 	a->inverse = tensor_padded(a->room, gram.rows, gram.rows, DTYPE_F32);
-	for (int i = 0; i < DAMPING_TRIES && !good; i++) {
-		if (i > 0) *damping = DAMPING_GROWTH * (*damping + a->settings.rho) - a->settings.rho;
-		TRY(ops->scale(backend, a->inverse, gram, a->unscale, a->unscale, 1, false));
-		TRY(factor_try(&a->factor, a->inverse, *damping + a->settings.rho, &good));
-	}
-	if (!good)
-		return error_set(&backend->error, STATUS_NUMERIC,
-				 "the Gram matrix of the inputs is not positive definite, with a damping of %g neither", *damping);
+	TRY(ops->scale(backend, a->inverse, gram, a->unscale, a->unscale, 1, false));
+	TRY(factor_damped(&a->factor, a->inverse, &lambda));
+	if (lambda > first) *damping = lambda - a->settings.rho;
 	return ops->matmul(backend, a->inverse, u, true, u, false, false);
 }
 
@@ -226,30 +217,16 @@ static enum status failed(const struct admm *a, enum status status, struct error
 	return status;
 }
 
-static enum status warn_of_damping(const struct admm *a, const struct block_task *task, int product, double damping,
-				   struct error *err)
-{
-	char message[200];
-	const char *path = "";
-	if (damping == a->settings.damping) return STATUS_OK;
-	for (int i = layout_of(a)->n_linears - 1; i >= 0; i--)
-		if (layout_of(a)->linears[i].product == product) path = layout_of(a)->linears[i].path;
-	snprintf(message, sizeof message,
-		 "the inputs of %s are nearly dependent on each other: pruned with a damping of %g, not %g", path, damping,
-		 a->settings.damping);
-	return task->warn(task->context, message, err);
-}
-
 /* The linears of one fused matrix; the block goes on with what they became. */
 static enum status prune_fused(struct admm *a, const struct block_task *task, enum fused fused, struct error *err)
 {
 	struct block *block = block_of(a);
 	TRY(grams_collect(&a->grams, task, fused, err));
 	for (int i = 0; i < block->layout.n_products; i++) {
-		double damping;
+		struct damping damping = {.asked = a->settings.damping};
 		if (block->layout.products[i].fused != fused) continue;
-		TRY(failed(a, prune_product(a, i, &damping), err));
-		TRY(warn_of_damping(a, task, i, damping, err));
+		TRY(failed(a, prune_product(a, i, &damping.used), err));
+		TRY(grams_warn(&block->layout, task, i, &damping, err));
 	}
 	return failed(a, block->backend->ops->convert(block->backend, block->active[fused], block->master[fused]), err);
 }

@@ -3,20 +3,19 @@
  * rows of a linear, by the error that each would leave. Weights change: no mask is left but their zeros. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/methods/method.h"
 #include "engine/methods/sparsegpt/settings.h"
 #include "engine/model/masters.h"
 #include "engine/prune/exact.h"
-#include "engine/prune/factor.h"
+#include "engine/prune/grams.h"
 #include "engine/spec/sections.h"
 
 struct sparsegpt {
 	struct method_setup setup;
 	double dampening;
-	struct tensor *gram; /* per product: F32 [C,C], XᵀX over all tokens that it has seen */
-	int64_t *zeros;      /* per linear: how many weights it loses */
+	struct grams grams; /* of all products */
+	int64_t *zeros;     /* per linear: how many weights it loses */
 	struct factor factor;
 	struct tensor error; /* F32 [the most rows, PRUNE_COLUMNS] */
 };
@@ -36,9 +35,7 @@ static void destroy(void *method)
 	struct sparsegpt *s = method;
 	if (!s) return;
 	struct backend *backend = backend_of(s);
-	for (int i = 0; s->gram && i < layout_of(s)->n_products; i++)
-		backend->ops->release(backend, s->gram[i].data);
-	free(s->gram);
+	grams_release(&s->grams);
 	free(s->zeros);
 	factor_release(&s->factor);
 	backend->ops->release(backend, s->error.data);
@@ -50,11 +47,6 @@ static enum status allocate(struct sparsegpt *s)
 	const struct block_layout *layout = layout_of(s);
 	struct backend *backend = backend_of(s);
 	int64_t rows = 0;
-	for (int i = 0; i < layout->n_products; i++) {
-		struct tensor *gram = &s->gram[i];
-		*gram = tensor_padded(NULL, layout->products[i].cols, layout->products[i].cols, DTYPE_F32);
-		TRY(backend->ops->alloc(backend, tensor_room(gram), &gram->data));
-	}
 	for (int i = 0; i < layout->n_linears; i++)
 		if (layout->linears[i].rows > rows) rows = layout->linears[i].rows;
 	s->error = tensor_make(NULL, rows, PRUNE_COLUMNS, DTYPE_F32);
@@ -68,14 +60,11 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	s->setup = *setup;
 	const struct sparsegpt_settings *settings = spec_settings(setup->spec, &method_sparsegpt_settings);
 	s->dampening = settings->dampening;
-	s->gram = calloc((size_t)layout_of(s)->n_products, sizeof *s->gram);
 	s->zeros = calloc((size_t)layout_of(s)->n_linears, sizeof *s->zeros);
-	enum status status =
-		s->gram && s->zeros ? allocate(s) : error_set(&backend_of(s)->error, STATUS_NO_MEMORY, "no memory for a method");
-	if (status != STATUS_OK)
-		*err = backend_of(s)->error;
-	else
-		status = factor_create(backend_of(s), layout_most_columns(layout_of(s)), &s->factor, err);
+	enum status status = s->zeros ? allocate(s) : error_set(&backend_of(s)->error, STATUS_NO_MEMORY, "no memory for a method");
+	if (status != STATUS_OK) *err = backend_of(s)->error;
+	if (status == STATUS_OK) status = grams_create_all(setup->block, &s->grams, err);
+	if (status == STATUS_OK) status = factor_create(backend_of(s), layout_most_columns(layout_of(s)), &s->factor, err);
 	if (status == STATUS_OK)
 		*ret = s;
 	else
@@ -87,16 +76,12 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 
 static enum status begin(void *method)
 {
-	struct sparsegpt *s = method;
-	for (int i = 0; i < layout_of(s)->n_products; i++)
-		TRY(backend_of(s)->ops->zero(backend_of(s), s->gram[i].data, tensor_room(&s->gram[i])));
-	return STATUS_OK;
+	return grams_reset(&((struct sparsegpt *)method)->grams);
 }
 
 static enum status observe(void *method, int product, struct tensor x)
 {
-	struct sparsegpt *s = method;
-	return backend_of(s)->ops->matmul(backend_of(s), s->gram[product], x, true, x, false, true);
+	return grams_observe(&((struct sparsegpt *)method)->grams, product, x);
 }
 
 /* ---- a linear ----------------------------------------------------------------------------------------------------------------------- */
@@ -128,10 +113,10 @@ static enum status sweep(struct sparsegpt *s, struct tensor weight, int64_t zero
 }
 
 /* All linears of a product, which share its inputs. */
-static enum status prune_product(struct sparsegpt *s, int product)
+static enum status prune_product(struct sparsegpt *s, int product, struct damping *ret_damping)
 {
 	const struct block_layout *layout = layout_of(s);
-	TRY(factor_compute(&s->factor, s->gram[product], s->dampening));
+	TRY(factor_compute(&s->factor, s->grams.gram[product], s->dampening, ret_damping));
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
 		if (linear->product != product) continue;
@@ -149,8 +134,11 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	exact_uniform(layout, s->setup.spec->sparsity, s->zeros);
 	TRY(task->ranked(task->context, err));
 	enum status status = block_load_masters(s->setup.block);
-	for (int i = 0; status == STATUS_OK && i < layout->n_products; i++)
-		status = prune_product(s, i);
+	for (int i = 0; status == STATUS_OK && i < layout->n_products; i++) {
+		struct damping damping;
+		status = prune_product(s, i, &damping);
+		if (status == STATUS_OK) TRY(grams_warn(layout, task, i, &damping, err));
+	}
 	if (status != STATUS_OK) {
 		*err = backend_of(s)->error;
 		return status;
