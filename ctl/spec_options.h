@@ -10,7 +10,7 @@
 	OPTION(OUTPUT, 'o', "output", "DIR", "output", TEXT, "the result, below the daemon's output root; {date}, {id}") \
 	OPTION(OVERWRITE, 0, "overwrite", NULL, "overwrite", FLAG, "replace an output that is there, once the new one is whole") \
 	OPTION(PRESET, 0, "preset", "PRESET", "preset", TEXT, "fast, balanced, best, paper") \
-	OPTION(METHOD, 0, "method", "METHOD", "method", TEXT, "besa, wanda, magnitude, sparsegpt, admm, none") \
+	OPTION(METHOD, 0, "method", "METHOD", "method", TEXT, "besa, wanda, magnitude, one_shot, sparsegpt, admm, none") \
 	OPTION(SPARSITY, 's', "sparsity", "S", "sparsity", PERCENT, "what part of the weights becomes zero: 0.5 or 50%") \
 	OPTION(PATTERN, 0, "pattern", "PATTERN", "pattern", TEXT, "unstructured, or N and M with a colon between; N of each M neighbours stay") \
 	OPTION(CALIBRATION, 'c', "calibration", "FILE", "calibration.path", TEXT, "text or tokens, below the daemon's data roots") \

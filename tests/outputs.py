@@ -82,6 +82,8 @@ ROWS = [
     ("besa-dense-stream", SAVED, ONE, dict(BESA, besa={"target": "dense_stream"})),
     ("besa-layer-dense-stream", FEW, None, dict(BESA, besa={"granularity": "layer", "target": "dense_stream"})),
     ("besa-by-magnitude", FEW, None, dict(BESA, besa={"importance": "magnitude"})),
+    ("besa-by-sparsegpt", FEW, ONE, dict(BESA, besa={"importance": "sparsegpt"})),
+    ("besa-by-sparsegpt-published", FEW, None, dict(BESA, besa={"importance": "sparsegpt_published"})),
     ("besa-adamw", FEW, None, dict(BESA, besa={
         "optimizer": "adamw", "epochs": 2, "batch_size": 2, "candidates": 21, "lambda": 2})),
     ("besa-probed", FEW, None, dict(BESA, progress={"perplexity_every": 1})),
@@ -89,6 +91,9 @@ ROWS = [
     ("besa-24", SAVED, ONE, {"method": "besa", "pattern": "2:4"}),
     ("magnitude-24", SAVED, ONE, {"method": "magnitude", "pattern": "2:4"}),
     ("wanda-48", SAVED, ONE, {"method": "wanda", "pattern": "4:8"}),
+    ("one-shot-by-sparsegpt", SAVED, DEVICE, {"method": "one_shot", "sparsity": 0.5, "one_shot": {"importance": "sparsegpt"}}),
+    ("one-shot-by-sparsegpt-published-24", FEW, None, {"method": "one_shot", "pattern": "2:4", "one_shot": {
+        "importance": "sparsegpt_published"}}),
     ("sparsegpt", ALL, DEVICE, {"method": "sparsegpt", "sparsity": 0.5}),
     ("sparsegpt-24", SAVED, ONE, {"method": "sparsegpt", "pattern": "2:4", "precision": "bf16"}),
     ("admm", ALL, DEVICE, {"method": "admm", "sparsity": 0.5}),

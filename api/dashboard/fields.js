@@ -9,7 +9,7 @@ export const GROUPS = [
 	] },
 	{ title: "Pruning", fields: [
 		{ pointer: "/preset", label: "Preset", kind: "choice", choices: ["", "fast", "balanced", "best", "paper"], hint: "What it may cost: fast, balanced (the default) or best." },
-		{ pointer: "/method", label: "Method", kind: "choice", choices: ["", "besa", "wanda", "magnitude", "sparsegpt", "admm", "none"], hint: "In place of a preset." },
+		{ pointer: "/method", label: "Method", kind: "choice", choices: ["", "besa", "wanda", "magnitude", "one_shot", "sparsegpt", "admm", "none"], hint: "In place of a preset." },
 		{ pointer: "/sparsity", label: "Sparsity", kind: "number", value: "0.5", hint: "Part of the weights to be zero, 0 to 0.95." },
 		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "N:M as in 2:4, or unstructured." },
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },
@@ -17,7 +17,7 @@ export const GROUPS = [
 	{ title: "BESA settings", folded: true, only: "besa", fields: [
 		{ pointer: "/besa/granularity", label: "Granularity", kind: "choice", choices: ["", "row", "layer"], hint: "What has a rate of its own." },
 		{ pointer: "/besa/rows_per_group", label: "Rows per group", kind: "number", placeholder: "1" },
-		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude"], hint: "What orders the weights of a row." },
+		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude", "sparsegpt", "sparsegpt_published"], hint: "What orders the weights of a row: by sparsegpt the error that SparseGPT would make good, w²/u², u being the diagonal of the upper Cholesky factor of the inverse of the inputs' Gram matrix; by sparsegpt_published w²/u, which the published code of BESA calls SparseGPT." },
 		{ pointer: "/besa/candidates", label: "Candidate rates", kind: "number", placeholder: "101", hint: "Pruning rates that a learned rate is a mixture of: evenly spread about the target, under softmax from 0 to 1." },
 		{ pointer: "/besa/lambda", label: "Lambda", kind: "number", placeholder: "5", hint: "Weight of the sparsity term of the loss." },
 		{ pointer: "/besa/epochs", label: "Epochs", kind: "number", placeholder: "1", hint: "How often a block learns from every calibration sequence." },
@@ -28,6 +28,9 @@ export const GROUPS = [
 		{ pointer: "/besa/target", label: "Target", kind: "choice", choices: ["", "block", "dense_stream"], hint: "Whose output a block is to give again: the dense block's on the same inputs, or that of the dense model." },
 		{ pointer: "/besa/parameterization", label: "Parameterization", kind: "choice", choices: ["", "sigmoid", "softmax", "auto"], hint: "Of the rates; under sigmoid, which auto is, they stay near the target, under softmax they may be any." },
 		{ pointer: "/besa/safeguards", label: "Safeguards", kind: "flag", hint: "No block ends with a larger loss than it would with equal rates: learning that diverges goes on from its best with smaller steps; false: as published." },
+	] },
+	{ title: "One-shot", folded: true, only: "one_shot", fields: [
+		{ pointer: "/one_shot/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude", "sparsegpt", "sparsegpt_published"], hint: "What orders the weights of a row, as besa.importance." },
 	] },
 	{ title: "SparseGPT", folded: true, only: "sparsegpt", fields: [
 		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },

@@ -38,7 +38,7 @@ complete -c besactl -n $submit -s n -l name -x -d 'a name for people'
 complete -c besactl -n $submit -s o -l output -x -d 'the result, below the daemon\'s output root'
 complete -c besactl -n $submit -l overwrite -d 'replace an output that is there, once the new one is whole'
 complete -c besactl -n $submit -l preset -x -a 'fast balanced best paper' -d 'a method and what goes with it, by what it costs'
-complete -c besactl -n $submit -l method -x -a 'besa wanda magnitude sparsegpt admm none' -d 'how weights are chosen, in place of a preset'
+complete -c besactl -n $submit -l method -x -a 'besa wanda magnitude one_shot sparsegpt admm none' -d 'how weights are chosen, in place of a preset'
 complete -c besactl -n $submit -s s -l sparsity -x -d 'what part of the weights becomes zero'
 complete -c besactl -n $submit -l pattern -x -d 'unstructured, or N and M with a colon between'
 complete -c besactl -n $submit -s c -l calibration -x -a '(besactl data --names 2>/dev/null)' -d 'text or tokens, below the daemon\'s data roots'
@@ -50,9 +50,9 @@ complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
 set -l keys \
     name= model= output= overwrite= preset= method= sparsity= pattern= besa.granularity= besa.rows_per_group= besa.importance= \
     besa.candidates= besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= besa.learning_rate= besa.target= \
-    besa.parameterization= besa.safeguards= sparsegpt.dampening= admm.rates= admm.iterations= admm.ramp= admm.damping= \
-    admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= refit.batch_size= refit.learning_rate= refit.norms= \
-    refit.cg_steps= refit.cg_damping= refit.global_epochs= refit.global_learning_rate= calibration.path= \
+    besa.parameterization= besa.safeguards= one_shot.importance= sparsegpt.dampening= admm.rates= admm.iterations= admm.ramp= \
+    admm.damping= admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= refit.batch_size= refit.learning_rate= \
+    refit.norms= refit.cg_steps= refit.cg_damping= refit.global_epochs= refit.global_learning_rate= calibration.path= \
     calibration.sources.0.path= calibration.sources.0.weight= calibration.sources.0.field= calibration.field= \
     calibration.samples= calibration.sequence_length= calibration.seed= evaluation.perplexity.0.name= \
     evaluation.perplexity.0.path= evaluation.perplexity.0.sequence_length= evaluation.perplexity.0.join= \

@@ -62,7 +62,8 @@ static inline int64_t routing_rows(const struct routing *routing, int64_t tokens
 }
 
 enum parameterization { PARAM_SIGMOID, PARAM_SOFTMAX }; /* β = softmax(sigmoid(θ)) or softmax(θ): besa.md 1.5 and 2 */
-enum importance { IMPORTANCE_WANDA, IMPORTANCE_MAGNITUDE };
+/* What orders weights. A backend knows the first two; what ranks by the others (engine/methods/one_shot/importance.h) makes one of these of them. */
+enum importance { IMPORTANCE_WANDA, IMPORTANCE_MAGNITUDE, IMPORTANCE_SPARSEGPT, IMPORTANCE_SPARSEGPT_PUBLISHED };
 
 /* N:M: of each `of` neighbouring weights of a row `keep` are kept; `of` is 0 where any weight may go, else 2 … PATTERN_MOST. */
 struct pattern {

@@ -288,6 +288,9 @@ static enum status check_ranking(struct backend *backend, const char *operation,
 {
 	CHECK(backend, operation, typed(rank, DTYPE_U16) && floats(weight) && same(rank, weight), {"rank", rank},
 	      {"weight", weight});
+	if (importance > IMPORTANCE_MAGNITUDE)
+		return error_set(&backend->error, STATUS_INTERNAL, "%s: by importance %d, which no backend knows", operation,
+				 (int)importance);
 	if (importance != IMPORTANCE_WANDA) return STATUS_OK;
 	CHECK_POINTER(backend, operation, sums);
 	if (!(sequences > 0)) return error_set(&backend->error, STATUS_INTERNAL, "%s: norms of %g sequences", operation, sequences);

@@ -1,5 +1,5 @@
 /* Magnitude pruning (Han et al., arXiv 1506.02626), row by row: the weights nearest to zero go. It needs no data. */
-#include "engine/methods/one_shot.h"
+#include "engine/methods/one_shot/one_shot.h"
 
 static enum status create(const struct method_setup *setup, void **ret, struct error *err)
 {

@@ -1,5 +1,5 @@
 /* Wanda (Sun et al., arXiv 2306.11695): what goes of a row is what is smallest in |w| · ‖x‖, x being the input it multiplies. */
-#include "engine/methods/one_shot.h"
+#include "engine/methods/one_shot/one_shot.h"
 
 static enum status create(const struct method_setup *setup, void **ret, struct error *err)
 {

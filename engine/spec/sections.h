@@ -20,6 +20,8 @@ extern const struct spec_section spec_calibration;           /* struct calibrati
 extern const struct spec_section spec_evaluation;            /* struct spec */
 extern const struct spec_section spec_progress, spec_notify; /* struct spec */
 
+extern const char *const spec_importance_names[]; /* by enum importance; ends with NULL */
+
 /* ---- what fields of several sections share --------------------------------------------------------------------------------- */
 
 enum { SPEC_MAX_SAMPLES = 65536, SPEC_FIELD_CHARACTERS = FIELD_MAX / 4 };

@@ -74,6 +74,7 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->column_norms(BACKEND, sums.tensor.data, rank.tensor), "column_norms", "6");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, bin.tensor, a.tensor, NULL, 1), "rank_rows", "6");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_WANDA, rank.tensor, a.tensor, NULL, 1), "rank_rows", "sums");
+	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_SPARSEGPT, rank.tensor, a.tensor, NULL, 1), "rank_rows", "importance 2");
 	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 257, 0, 0), "bin_ranks", "257");
 	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 1, 0, 0), "bin_ranks", "1");
 	expect_refusal(OPS->mask_weights(BACKEND, out.tensor, a.tensor, rank.tensor, threshold.tensor.data, false), "mask_weights",

@@ -258,6 +258,8 @@ static const char *const methods[] = {
 	"\"method\":\"admm\"",
 	"\"method\":\"wanda\",\"refit\":{\"method\":\"least_squares\"}",
 	"\"method\":\"besa\",\"besa\":{\"candidates\":11,\"rows_per_group\":3}",
+	"\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"sparsegpt\"}",
+	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"importance\":\"sparsegpt_published\"}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7 };
 

@@ -388,7 +388,7 @@ static void test_fields(void **state)
 		 "must not be more than 'iterations', 10"},
 		{"\"refit\":{\"method\":\"least_squares\",\"cg_damping\":0}", "/refit/cg_damping", "number"},
 		{"\"refit\":{\"method\":\"global\",\"global_epochs\":0}", "/refit/global_epochs", "integer"},
-		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, sparsegpt, admm, none"},
+		{"\"method\":\"wonder\"", "/method", "must be one of: besa, wanda, magnitude, one_shot, sparsegpt, admm, none"},
 		{"\"pattern\":5", "/pattern", "must be a string"},
 		{"\"pattern\":\"dense\",\"method\":\"wanda\"", "/pattern", "must be \"unstructured\" or N:M"},
 		{"\"pattern\":\"0:4\",\"method\":\"wanda\"", "/pattern", "N:M"},
@@ -402,7 +402,7 @@ static void test_fields(void **state)
 		{"\"besa\":{\"granularity\":\"column\"}", "/besa/granularity", "row, layer"},
 		{"\"besa\":{\"rows_per_group\":0}", "/besa/rows_per_group", "from 1 to 65536"},
 		{"\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":4}", "/besa/rows_per_group", "is 4; by layer all rows"},
-		{"\"besa\":{\"importance\":\"sparsegpt\"}", "/besa/importance", "wanda, magnitude"},
+		{"\"besa\":{\"importance\":\"taylor\"}", "/besa/importance", "wanda, magnitude, sparsegpt, sparsegpt_published"},
 		{"\"besa\":{\"candidates\":1}", "/besa/candidates", "from 2 to 256"},
 		{"\"besa\":{\"candidates\":257}", "/besa/candidates", "from 2 to 256"},
 		{"\"besa\":{\"candidates\":10.5}", "/besa/candidates", "integer"},
@@ -574,9 +574,10 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
-	const char *known = "name, model, output, overwrite, preset, method, sparsity, pattern, besa, sparsegpt, admm, refit, "
-			    "quantization, calibration, "
-			    "evaluation, progress, notify, precision, priority, timeout_seconds";
+	const char *known =
+		"name, model, output, overwrite, preset, method, sparsity, pattern, besa, one_shot, sparsegpt, admm, refit, "
+		"quantization, calibration, "
+		"evaluation, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }

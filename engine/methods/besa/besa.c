@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "engine/methods/besa/safe.h"
-#include "engine/methods/one_shot.h"
+#include "engine/methods/one_shot/one_shot.h"
 #include "engine/prune/exact.h"
 
 struct besa_method {

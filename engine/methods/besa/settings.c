@@ -2,7 +2,7 @@
 #include "engine/spec/sections.h"
 
 static const char *const granularity_names[] = {"row", "layer", NULL};
-static const char *const importance_names[] = {"wanda", "magnitude", NULL};
+const char *const spec_importance_names[] = {"wanda", "magnitude", "sparsegpt", "sparsegpt_published", NULL};
 static const char *const optimizer_names[] = {"prodigy", "adamw", NULL};
 static const char *const target_names[] = {"block", "dense_stream", NULL};
 static const char *const parameterization_names[] = {"sigmoid", "softmax", "auto", NULL};
@@ -56,9 +56,13 @@ static const struct spec_row rows[] = {
 		.key = "importance",
 		.kind = SPEC_CHOICE,
 		SPEC_AT(struct besa_settings, importance),
-		.names = importance_names,
+		.names = spec_importance_names,
 		.range = {.standard = IMPORTANCE_WANDA},
-		.help = "what orders the weights of a row",
+		.help = "what orders the weights of a row: by `sparsegpt` the error that SparseGPT would make good, w²/u², u being "
+			"the "
+			"diagonal of the upper Cholesky factor of the inverse of the inputs' Gram matrix; by `sparsegpt_published` "
+			"w²/u, "
+			"which the published code of BESA calls SparseGPT",
 		.label = "Importance",
 	},
 	{

@@ -1,16 +1,15 @@
-/* What magnitude and Wanda are, and BESA begins with: the weights of each row are ranked by importance, and the share that was asked for
- * goes. */
+/* What magnitude and Wanda are, which go by one importance, and the method one_shot, which goes by any, and what BESA begins with: the weights of
+ * each row are ranked, and the share that was asked for goes. */
 #ifndef BESAD_ENGINE_ONE_SHOT_H
 #define BESAD_ENGINE_ONE_SHOT_H
 
-#include "engine/methods/method.h"
+#include "engine/methods/one_shot/importance.h"
 
 /* The state of a method that does that alone, and the first member of one that does more: these are struct method's functions for both. */
 struct one_shot {
 	struct method_setup setup;
-	enum importance importance;
 	struct mask mask;
-	struct column_norms norms; /* where the method looks on */
+	struct ranking ranking;
 };
 
 enum status one_shot_create(const struct method_setup *, enum importance, bool looks_on, struct one_shot *ret, struct error *err);

@@ -1,18 +1,21 @@
-#include "engine/methods/one_shot.h"
+#include "engine/methods/one_shot/one_shot.h"
 
 #include <stdlib.h>
+
+#include "engine/methods/one_shot/settings.h"
+#include "engine/spec/sections.h"
 
 enum status one_shot_create(const struct method_setup *setup, enum importance importance, bool looks_on, struct one_shot *ret,
 			    struct error *err)
 {
-	*ret = (struct one_shot){.setup = *setup, .importance = importance};
+	*ret = (struct one_shot){.setup = *setup};
 	TRY(mask_create(setup->block, &ret->mask, err));
-	return looks_on ? column_norms_create(setup->block, &ret->norms, err) : STATUS_OK;
+	return ranking_create(setup, importance, looks_on, &ret->ranking, err);
 }
 
 void one_shot_release(struct one_shot *one_shot)
 {
-	column_norms_release(&one_shot->norms);
+	ranking_release(&one_shot->ranking);
 	mask_release(&one_shot->mask);
 }
 
@@ -36,12 +39,12 @@ void one_shot_destroy(void *method)
 
 enum status one_shot_begin(void *method)
 {
-	return column_norms_reset(&((struct one_shot *)method)->norms);
+	return ranking_begin(&((struct one_shot *)method)->ranking);
 }
 
 enum status one_shot_observe(void *method, int product, struct tensor x)
 {
-	return column_norms_observe(&((struct one_shot *)method)->norms, product, x);
+	return ranking_observe(&((struct one_shot *)method)->ranking, product, x);
 }
 
 /* The thresholds of ranks in rows, or in the groups of a pattern. */
@@ -64,12 +67,23 @@ enum status one_shot_prune(void *method, const struct block_task *task, struct b
 	struct mask *mask = &one_shot->mask;
 	const struct method_setup *setup = &one_shot->setup;
 	const struct block *block = setup->block;
-	const struct column_norms *norms = one_shot->norms.sums ? &one_shot->norms : NULL;
-	enum status status = mask_rank(mask, block, one_shot->importance, norms, setup->sequences, setup->spec->pattern);
-	if (status == STATUS_OK) TRY(task->ranked(task->context, err));
+	TRY(ranking_find(&one_shot->ranking, task, mask, err));
+	TRY(task->ranked(task->context, err));
 	fill_thresholds(&block->layout, setup->spec, mask->host_thresholds, outcome->rates);
-	if (status == STATUS_OK) status = mask_set(mask, block);
+	enum status status = mask_set(mask, block);
 	if (status != STATUS_OK) *err = block->backend->error;
 	outcome->mask = mask;
 	return status;
 }
+
+static enum status create(const struct method_setup *setup, void **ret, struct error *err)
+{
+	const struct one_shot_settings *settings = spec_settings(setup->spec, &method_one_shot_settings);
+	return one_shot_new(setup, settings->importance, true, ret, err);
+}
+
+const struct method method_one_shot = {.create = create,
+				       .destroy = one_shot_destroy,
+				       .begin = one_shot_begin,
+				       .observe = one_shot_observe,
+				       .prune = one_shot_prune};

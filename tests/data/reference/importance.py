@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Writes tiny-llama.importance-*.json: BESA by row and one-shot pruning, each by SparseGPT's importance in its two forms, by the published classes
+(`models/sparse_layers.py`, `optimizers/prodigy.py` of github.com/OpenGVLab/LLMPrune-BESA), in PyTorch, fp32, on the bundled model.
+
+    importance.py DIRECTORY_OF_THE_PUBLISHED_CODE DIRECTORY_OF_TINY_LLAMA CALIBRATION WIKITEXT2 [besa-wanda …]
+
+Needs torch and safetensors. Batches of one sequence, one epoch, Prodigy with a d_coef of 5, lambda 5, 101 candidates. `besa-wanda` is the run of
+tiny-llama.besa-row-50-d5.json again, and is not written."""
+import importlib
+import json
+import os
+import sys
+import types
+
+import torch
+from safetensors.torch import load_file
+
+from admm import HERE, HEADS, LENGTH, PATHS, perplexity, rms, rotated
+
+SPARSITY, LAMBDA, D_COEF = 0.5, 5, 5
+METRICS = {"wanda": "Wanda", "sparsegpt": "SparseGPT-Git", "sparsegpt-published": "SparseGPT"}
+F = torch.nn.functional
+
+
+def published_classes(directory):
+    """The class has its masks made by a kernel for CUDA: of each row, so many of the lowest go."""
+    def mask_gen_forward(mask, order, counts):
+        place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
+        return (mask * (place >= counts[:, None]),)
+
+    sys.modules["mask_gen_cuda"] = types.SimpleNamespace(mask_gen_forward=mask_gen_forward)
+    sys.path.insert(0, directory)
+    return importlib.import_module("models.sparse_layers").SparseLinear, importlib.import_module("optimizers.prodigy").Prodigy
+
+
+def forward(p, x):
+    """The block, its linears being modules."""
+    batch, length, hidden = x.shape
+    inner = rms(x, p["norm1"])
+    q, k, v = (p[n](inner).view(batch, length, HEADS, -1).transpose(1, 2) for n in "qkv")
+    a = F.scaled_dot_product_attention(rotated(q), rotated(k), v, is_causal=True)
+    h = x + p["o"](a.transpose(1, 2).reshape(batch, length, hidden))
+    inner = rms(h, p["norm2"])
+    return h + p["down"](F.silu(p["gate"](inner)) * p["up"](inner))
+
+
+def loss_of(y, wanted):
+    return ((wanted - y) / wanted.norm(dim=1, keepdim=True)).pow(2).sum() / y.shape[2]
+
+
+def batches(p, x):
+    with torch.no_grad():
+        return torch.cat([forward(p, x[i:i + 1]) for i in range(len(x))])
+
+
+def learn(layers, p, x, wanted, prodigy):
+    optimizer = prodigy([layer.sparsity_probabilities for layer in layers.values()], 1, d_coef=D_COEF)
+    params = sum(layer.param_num for layer in layers.values())
+    for i in range(len(x)):
+        y = forward(p, x[i:i + 1])
+        rate = sum(layer.sparsity * layer.param_num for layer in layers.values()) / params
+        optimizer.zero_grad()
+        (loss_of(y, wanted[i:i + 1]) + LAMBDA * ((rate - SPARSITY) / SPARSITY) ** 2).backward()
+        optimizer.step()
+
+
+def prune_block(weights, x, metric, learns, classes):
+    """The pruned weights, what the block gives with them, and a record of it."""
+    sparse_linear, prodigy = classes
+    layers = {}
+    for n in PATHS:
+        linear = torch.nn.Linear(weights[n].shape[1], weights[n].shape[0], bias=False)
+        linear.weight.data = weights[n].clone()
+        layers[n] = sparse_linear(linear, METRICS[metric])
+    p = {**weights, **layers}
+    hooks = [layer.register_forward_hook(lambda layer, inputs, y: layer.add_batch(inputs[0].data, y.data)) for layer in layers.values()]
+    wanted = batches(p, x)
+    for hook in hooks:
+        hook.remove()
+    for layer in layers.values():
+        if not learns:
+            layer.sparsity = SPARSITY
+        layer.init_learn_sparsity(0.01, blocksize=1 if learns else -1, sigmoid_smooth=True)
+    if learns:
+        learn(layers, p, x, wanted, prodigy)
+    record = {}
+    if learns:
+        record["rates"] = {PATHS[n].split(".")[1]: layer.update_sparsity().item() for n, layer in layers.items()}
+        for layer in layers.values():
+            layer.finish_learn_sparsity()
+    y = batches(p, x)
+    record["reconstruction"] = sum(loss_of(y[i:i + 1], wanted[i:i + 1]).item() for i in range(len(x))) / len(x)
+    return {**weights, **{n: layer.weight.data for n, layer in layers.items()}}, y, record
+
+
+def main(published, model, calibration, wikitext, *names):
+    classes = published_classes(published)
+    t = {name: tensor.float() for name, tensor in load_file(os.path.join(model, "model.safetensors")).items()}
+    ids, text = (load_file(path)["input_ids"].long().flatten() for path in (calibration, wikitext))
+    ids, text = (tokens[:len(tokens) // LENGTH * LENGTH].view(-1, LENGTH) for tokens in (ids, text))
+    blocks = []
+    while f"model.layers.{len(blocks)}.input_layernorm.weight" in t:
+        prefix = f"model.layers.{len(blocks)}."
+        blocks.append({n: t[f"{prefix}{path}.weight"] for n, path in PATHS.items()})
+        blocks[-1].update(norm1=t[prefix + "input_layernorm.weight"], norm2=t[prefix + "post_attention_layernorm.weight"])
+    for name in names or [f"{way}-{metric}" for metric in list(METRICS)[1:] for way in ("one-shot", "besa")]:
+        way, metric = name.rsplit("-", 1) if "published" not in name else (name.split("-sparsegpt")[0], "sparsegpt-published")
+        x, pruned, records = t["model.embed_tokens.weight"][ids], [], []
+        for weights in blocks:
+            new, x, record = prune_block(weights, x, metric, way == "besa", classes)
+            pruned.append(new)
+            records.append(record)
+        with torch.no_grad():
+            zeros = sum((block[n] == 0).sum().item() for block in pruned for n in PATHS)
+            params = sum(block[n].numel() for block in pruned for n in PATHS)
+            result = {"method": way, "importance": metric, "sparsity": SPARSITY, "pruned_perplexity": perplexity(pruned, t, text),
+                      "achieved_sparsity": zeros / params, "blocks": records}
+        print(name, result["pruned_perplexity"], result["achieved_sparsity"], [r["reconstruction"] for r in records], flush=True)
+        if metric == "wanda":
+            continue
+        with open(os.path.join(HERE, f"tiny-llama.importance-{name}.json"), "w") as file:
+            json.dump(result, file, indent=1)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
