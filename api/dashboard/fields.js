@@ -17,6 +17,7 @@ export const GROUPS = [
 	{ title: "BESA settings", folded: true, only: "besa", fields: [
 		{ pointer: "/besa/granularity", label: "Granularity", kind: "choice", choices: ["", "row", "layer"], hint: "What has a rate of its own." },
 		{ pointer: "/besa/rows_per_group", label: "Rows per group", kind: "number", placeholder: "1" },
+		{ pointer: "/besa/reconstruct", label: "Reconstruct", kind: "choice", choices: ["", "block", "half_block", "layer"], hint: "Whose output learning is to give again, one after the other: the block's, that of attention and of the MLP, or each layer's own; the latter two with the target block." },
 		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude", "sparsegpt", "sparsegpt_published"], hint: "What orders the weights of a row: by sparsegpt the error that SparseGPT would make good, w²/u², u being the diagonal of the upper Cholesky factor of the inverse of the inputs' Gram matrix; by sparsegpt_published w²/u, which the published code of BESA calls SparseGPT." },
 		{ pointer: "/besa/candidates", label: "Candidate rates", kind: "number", placeholder: "101", hint: "Pruning rates that a learned rate is a mixture of: evenly spread about the target, under softmax from 0 to 1." },
 		{ pointer: "/besa/lambda", label: "Lambda", kind: "number", placeholder: "5", hint: "Weight of the sparsity term of the loss." },

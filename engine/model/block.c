@@ -622,15 +622,15 @@ static enum status mlp_forward(const struct block *block, struct activations *a,
 	return residual_forward(block, mlp_residual(block, a), y, h, mlp, observer);
 }
 
-enum status block_forward(const struct block *block, struct activations *a, int batch, struct tensor x, struct tensor y,
-			  const struct observer *observer)
+enum status block_forward_attention(const struct block *block, struct activations *a, int batch, struct tensor x,
+				    const struct observer *observer)
 {
 	struct backend *backend = block->backend;
 	const struct backend_ops *ops = backend->ops;
 	const struct model_config *config = block->config;
 	int64_t rows = batch * a->tokens;
 #define ROWS(t) tensor_rows(t, 0, rows)
-	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention), h = ROWS(a->h), n2 = ROWS(a->n2);
+	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention);
 
 	TRY(normalise(block, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
 	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, observer));
@@ -640,11 +640,24 @@ enum status block_forward(const struct block *block, struct activations *a, int 
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
-	TRY(residual_forward(block, attention_residual(block, a), h, x, out, observer));
-	if (observer_ends(observer, FUSED_O)) return STATUS_OK;
+	return residual_forward(block, attention_residual(block, a), ROWS(a->h), x, out, observer);
+}
 
+enum status block_forward_mlp(const struct block *block, struct activations *a, int batch, struct tensor y,
+			      const struct observer *observer)
+{
+	int64_t rows = batch * a->tokens;
+	struct tensor h = ROWS(a->h), n2 = ROWS(a->n2);
 	TRY(normalise(block, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
 	return mlp_forward(block, a, y, h, n2, observer);
+}
+
+enum status block_forward(const struct block *block, struct activations *a, int batch, struct tensor x, struct tensor y,
+			  const struct observer *observer)
+{
+	TRY(block_forward_attention(block, a, batch, x, observer));
+	if (observer_ends(observer, FUSED_QKV) || observer_ends(observer, FUSED_O)) return STATUS_OK;
+	return block_forward_mlp(block, a, batch, y, observer);
 }
 
 /* What a backward hands out. */
@@ -727,22 +740,17 @@ static enum status first_backward(const struct block *block, struct activations 
 	return normalise_back(block, dy, dn1, ROWS(a->stats1), vectors->x, block->norm1);
 }
 
-enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
-			   void *context, const struct vector_gradients *vectors)
+/* From the gradient of h, which is dy. */
+static enum status attention_half_backward(const struct block *block, struct activations *a, int batch, struct tensor dy,
+					   const struct wanted *wanted)
 {
 	struct backend *backend = block->backend;
 	const struct backend_ops *ops = backend->ops;
 	const struct model_config *config = block->config;
-	const struct wanted wanted = {use, context, vectors};
 	int64_t rows = batch * a->tokens;
-	struct tensor dn2 = ROWS(a->dn2), dout = ROWS(a->dattention), g;
-
-	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), &wanted));
-	TRY(norm_gradient(block, vectors, VECTOR_NORM2, &config->norm, dn2, ROWS(a->h), ROWS(a->stats2)));
-	TRY(normalise_back(block, dy, dn2, ROWS(a->stats2), ROWS(a->h), block->norm2));
-
-	TRY(end_backward(block, a, attention_residual(block, a), dy, &wanted, &g));
-	TRY(linear_backward(block, FUSED_O, dout, g, ROWS(a->attention), &wanted));
+	struct tensor dout = ROWS(a->dattention), g;
+	TRY(end_backward(block, a, attention_residual(block, a), dy, wanted, &g));
+	TRY(linear_backward(block, FUSED_O, dout, g, ROWS(a->attention), wanted));
 	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;
 	if (config->qk_norm) {
 		heads = with_qk(raw, ROWS(a->qk));
@@ -751,7 +759,33 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, heads.q, heads.k, heads.v, ROWS(a->attention), lse, dout));
-	TRY(rotate_heads_back(block, a, d, raw, draw, vectors));
-	return first_backward(block, a, dy, &wanted);
+	TRY(rotate_heads_back(block, a, d, raw, draw, wanted->vectors));
+	return first_backward(block, a, dy, wanted);
+}
+
+enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
+			   void *context, const struct vector_gradients *vectors)
+{
+	const struct norm *norm = &block->config->norm;
+	const struct wanted wanted = {use, context, vectors};
+	int64_t rows = batch * a->tokens;
+	struct tensor dn2 = ROWS(a->dn2);
+	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), &wanted));
+	TRY(norm_gradient(block, vectors, VECTOR_NORM2, norm, dn2, ROWS(a->h), ROWS(a->stats2)));
+	TRY(normalise_back(block, dy, dn2, ROWS(a->stats2), ROWS(a->h), block->norm2));
+	return attention_half_backward(block, a, batch, dy, &wanted);
+}
+
+enum status block_backward_attention(const struct block *block, struct activations *a, int batch, struct tensor dh,
+				     product_gradient_fn use, void *context)
+{
+	return attention_half_backward(block, a, batch, dh, &(struct wanted){use, context, NULL});
+}
+
+enum status block_backward_mlp(const struct block *block, struct activations *a, int batch, struct tensor dy,
+			       product_gradient_fn use, void *context)
+{
+	int64_t rows = batch * a->tokens;
+	return mlp_backward(block, a, ROWS(a->dn2), dy, ROWS(a->n2), &(struct wanted){use, context, NULL});
 }
 #undef ROWS

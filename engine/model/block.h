@@ -134,6 +134,13 @@ void activations_release(struct activations *, struct backend *);
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
 			  const struct observer *observer);
 
+/* The halves of it, one after the other: attention's leaves h in the activations, and the MLP's goes on from there. The second is not to be called where
+ * the observer ended the first. */
+enum status block_forward_attention(const struct block *block, struct activations *, int batch, struct tensor x,
+				    const struct observer *observer);
+enum status block_forward_mlp(const struct block *block, struct activations *, int batch, struct tensor y,
+			      const struct observer *observer);
+
 /* What a backward is to give besides: the gradients of a block's vectors, and of its input. */
 struct vector_gradients {
 	struct tensor x;        /* what went into the last block_forward */
@@ -145,5 +152,11 @@ struct vector_gradients {
  * change the active weights of its product: nothing after it reads them. `vectors` may be NULL. */
 enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,
 			   void *context, const struct vector_gradients *vectors);
+
+/* Of one half of the last forward, from the gradient of what it gave, h or y: those of its own products. */
+enum status block_backward_attention(const struct block *, struct activations *, int batch, struct tensor dh,
+				     product_gradient_fn use, void *context);
+enum status block_backward_mlp(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,
+			       void *context);
 
 #endif

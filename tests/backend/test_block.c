@@ -147,42 +147,78 @@ static void plain_attention(const struct fixture *f, double *out, double *qkv)
 		}
 }
 
-/* y [ROWS, hidden] of the block with the fused weights given. */
-static void plain_block(const struct fixture *f, double *const weights[FUSED_COUNT], double *y)
+enum { H = 24, I = 40, QKV = 40, WIDEST = 2 * I };
+
+/* What is computed in a block on the way: the inputs of the fused matrices, what attention's half gives, and the whole. */
+struct plain {
+	double n1[ROWS * H], out[ROWS * H], n2[ROWS * H], mlp[ROWS * I], h[ROWS * H], y[ROWS * H];
+};
+
+/* The block with the fused weights given. */
+static void plain_block(const struct fixture *f, double *const weights[FUSED_COUNT], struct plain *p)
 {
-	enum { H = 24, I = 40, QKV = 40 };
-	static double x[ROWS * H], n[ROWS * H], qkv[ROWS * QKV], out[ROWS * H], gate_up[ROWS * 2 * I], mlp[ROWS * I];
+	static double x[ROWS * H], qkv[ROWS * QKV], gate_up[ROWS * 2 * I];
 	for (int i = 0; i < ROWS * H; i++)
-		y[i] = x[i] = f->x[i];
-	plain_norm(n, x, f->norm1, 1e-5);
-	plain_linear(qkv, n, weights[FUSED_QKV], QKV, H, false);
-	plain_attention(f, out, qkv);
-	plain_linear(y, out, weights[FUSED_O], H, H, true);
-	plain_norm(n, y, f->norm2, 1e-5);
-	plain_linear(gate_up, n, weights[FUSED_MLP_IN], 2 * I, H, false);
+		p->h[i] = x[i] = f->x[i];
+	plain_norm(p->n1, x, f->norm1, 1e-5);
+	plain_linear(qkv, p->n1, weights[FUSED_QKV], QKV, H, false);
+	plain_attention(f, p->out, qkv);
+	plain_linear(p->h, p->out, weights[FUSED_O], H, H, true);
+	plain_norm(p->n2, p->h, f->norm2, 1e-5);
+	plain_linear(gate_up, p->n2, weights[FUSED_MLP_IN], 2 * I, H, false);
 	for (int t = 0; t < ROWS; t++)
 		for (int i = 0; i < I; i++) {
 			double g = gate_up[t * 2 * I + i];
-			mlp[t * I + i] = g / (1 + exp(-g)) * gate_up[t * 2 * I + I + i];
+			p->mlp[t * I + i] = g / (1 + exp(-g)) * gate_up[t * 2 * I + I + i];
 		}
-	plain_linear(y, mlp, weights[FUSED_MLP_OUT], H, I, true);
+	memcpy(p->y, p->h, sizeof p->y);
+	plain_linear(p->y, p->mlp, weights[FUSED_MLP_OUT], H, I, true);
 }
 
 /* The reconstruction loss of besa.md 1.8 over all rows as one batch. */
-static double plain_loss(const struct fixture *f, double *const weights[FUSED_COUNT])
+static double plain_miss(const double *y, const double *wanted, int cols)
 {
-	double y[ROWS * 24], loss = 0;
-	plain_block(f, weights, y);
-	for (int h = 0; h < SHAPE.hidden; h++) {
+	double loss = 0;
+	for (int h = 0; h < cols; h++) {
 		double norm = 0, error = 0;
 		for (int t = 0; t < ROWS; t++) {
-			double wanted = f->wanted[t * SHAPE.hidden + h], miss = wanted - y[t * SHAPE.hidden + h];
-			norm += wanted * wanted;
-			error += miss * miss;
+			norm += wanted[t * cols + h] * wanted[t * cols + h];
+			error += pow(wanted[t * cols + h] - y[t * cols + h], 2);
 		}
 		loss += error / norm;
 	}
-	return loss / SHAPE.hidden;
+	return loss / cols;
+}
+
+static double plain_loss(const struct fixture *f, double *const weights[FUSED_COUNT])
+{
+	struct plain p;
+	double wanted[ROWS * H];
+	for (int i = 0; i < ROWS * H; i++)
+		wanted[i] = f->wanted[i];
+	plain_block(f, weights, &p);
+	return plain_miss(p.y, wanted, H);
+}
+
+/* The loss of the part of a block that the fused matrix is in, with the weights given, against the dense ones in that part. */
+static double plain_part_loss(const struct fixture *f, enum reconstruct reconstruct, enum fused fused,
+			      double *const weights[FUSED_COUNT])
+{
+	static struct plain p, dense;
+	double *mixed[FUSED_COUNT], y[ROWS * WIDEST], wanted[ROWS * WIDEST];
+	plain_block(f, weights, &p);
+	if (reconstruct == RECONSTRUCT_LAYER) {
+		const double *const inputs[FUSED_COUNT] = {p.n1, p.out, p.n2, p.mlp};
+		int rows = (int)f->block.layout.fused_rows[fused], cols = (int)f->block.layout.fused_cols[fused];
+		plain_linear(y, inputs[fused], weights[fused], rows, cols, false);
+		plain_linear(wanted, inputs[fused], f->weights[fused], rows, cols, false);
+		return plain_miss(y, wanted, rows);
+	}
+	bool attention = fused < FUSED_MLP_IN;
+	for (int i = 0; i < FUSED_COUNT; i++)
+		mixed[i] = attention == (i < FUSED_MLP_IN) ? f->weights[i] : weights[i];
+	plain_block(f, mixed, &dense);
+	return attention ? plain_miss(p.h, dense.h, H) : plain_miss(p.y, dense.y, H);
 }
 
 /* ---- forward and dW --------------------------------------------------------------------------------------------------------------- */
@@ -199,14 +235,15 @@ static void test_forward(void **state)
 {
 	struct fixture *f = *state;
 	struct tensor x = new_tensor(f->backend, ROWS, SHAPE.hidden, f->x), y = new_tensor(f->backend, ROWS, SHAPE.hidden, NULL);
-	double expected[ROWS * 24], error = 0, norm = 0;
+	struct plain expected;
+	double error = 0, norm = 0;
 	ok(block_activate_dense(&f->block), &f->backend->error);
 	ok(block_forward(&f->block, &f->activations, BATCH, x, y, NULL), &f->backend->error);
 	double *got = download_double(f->backend, y);
-	plain_block(f, f->weights, expected);
+	plain_block(f, f->weights, &expected);
 	for (int i = 0; i < ROWS * SHAPE.hidden; i++) {
-		error += (got[i] - expected[i]) * (got[i] - expected[i]);
-		norm += expected[i] * expected[i];
+		error += (got[i] - expected.y[i]) * (got[i] - expected.y[i]);
+		norm += expected.y[i] * expected.y[i];
 	}
 	assert_true(error / norm < 1e-11);
 	free(got);
@@ -321,6 +358,7 @@ struct surrogate {
 	uint16_t *rank[FUSED_COUNT];
 	const struct spec *spec;
 	int64_t groups, first[8], per; /* of each linear the first, and rows of a group */
+	const struct part *part;
 };
 
 /* Candidate d in parts of 10⁶ · (D − 1): from 0 to 1, or, of the sigmoid, evenly about the target, which is above a half. */
@@ -339,6 +377,7 @@ static double surrogate(const struct surrogate *s, const double *theta)
 	double value = 0, rate = 0;
 	for (int l = 0; l < layout->n_linears; l++) {
 		const struct linear *linear = &layout->linears[l];
+		if (linear->fused < s->part->first || linear->fused > s->part->last) continue;
 		for (int64_t r = 0; r < linear->rows; r++) {
 			int64_t group = s->first[l] + r / s->per;
 			double beta[256], sum = 0, expected = 0;
@@ -351,7 +390,7 @@ static double surrogate(const struct surrogate *s, const double *theta)
 				beta[d] /= sum;
 				expected += beta[d] * (double)candidate(s->spec, d) / (1e6 * (candidates - 1));
 			}
-			rate += expected * (double)linear->cols / (double)layout->params;
+			rate += expected * (double)linear->cols / s->part->params;
 			for (int64_t j = 0; j < linear->cols; j++) {
 				int64_t at = (linear->first + r) * linear->cols + j;
 				double keep = 1;
@@ -367,83 +406,163 @@ static double surrogate(const struct surrogate *s, const double *theta)
 	return value + s->spec->besa.lambda * miss * miss;
 }
 
-/* Runs one learning step, so that θ is not at its start, and compares the next gradient. */
-static void check_theta_gradient(struct fixture *f, enum granularity granularity, int rows_per_group,
-				 enum parameterization parameterization)
-{
-	struct backend *backend = f->backend;
-	struct error err;
-	struct spec spec = {.sparsity = 0.6};
-	spec.besa.granularity = granularity;
-	spec.besa.rows_per_group = rows_per_group;
-	spec.besa.parameterization = parameterization;
-	spec.besa.candidates = 13;
-	spec.besa.lambda = 5;
-	spec.besa.epochs = 1;
-	spec.besa.batch_size = BATCH;
+/* BESA's learnables on the block, at random values of θ, with its inputs and what it is to give. */
+struct learner {
 	struct mask mask;
 	struct besa besa;
 	struct stream x, wanted;
-	ok(mask_create(&f->block, &mask, &err), &err);
-	ok(mask_rank(&mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1, (struct pattern){0}), &backend->error);
-	ok(besa_create(&spec, &f->block, &mask, TOKENS, &besa, &err), &err);
-	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &x, &err), &err);
-	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &wanted, &err), &err);
+	double *theta;
+};
+
+static struct spec spec_of(enum granularity granularity, int rows_per_group, enum parameterization parameterization,
+			   enum reconstruct reconstruct)
+{
+	return (struct spec){.sparsity = 0.6,
+			     .besa = {.granularity = granularity,
+				      .rows_per_group = rows_per_group,
+				      .parameterization = parameterization,
+				      .reconstruct = reconstruct,
+				      .candidates = 13,
+				      .lambda = 5,
+				      .epochs = 1,
+				      .batch_size = BATCH}};
+}
+
+static void open_learner(struct fixture *f, const struct spec *spec, struct learner *l)
+{
+	struct backend *backend = f->backend;
+	struct error err;
+	ok(mask_create(&f->block, &l->mask, &err), &err);
+	ok(mask_rank(&l->mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1, (struct pattern){0}), &backend->error);
+	ok(besa_create(spec, &f->block, &l->mask, TOKENS, &l->besa, &err), &err);
+	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &l->x, &err), &err);
+	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &l->wanted, &err), &err);
 	struct tensor values = new_tensor(backend, ROWS, SHAPE.hidden, f->x);
-	ok(stream_store(&x, 0, BATCH, values), &backend->error);
+	ok(stream_store(&l->x, 0, BATCH, values), &backend->error);
 	ok(backend->ops->upload(backend, values.data, f->wanted, sizeof f->wanted), &backend->error);
-	ok(stream_store(&wanted, 0, BATCH, values), &backend->error);
+	ok(stream_store(&l->wanted, 0, BATCH, values), &backend->error);
 	backend->ops->release(backend, values.data);
 	for (int i = 0; i < FUSED_COUNT; i++)
-		ok(backend->ops->bin_ranks(backend, besa.bin[i], mask.rank[i], spec.besa.candidates, besa.rates.below,
-					   besa.rates.above),
+		ok(backend->ops->bin_ranks(backend, l->besa.bin[i], l->mask.rank[i], spec->besa.candidates, l->besa.rates.below,
+					   l->besa.rates.above),
 		   &backend->error);
-
-	int64_t groups = besa.rates.groups, count = groups * spec.besa.candidates;
+	int64_t count = l->besa.rates.groups * spec->besa.candidates;
 	float *start = malloc((size_t)count * sizeof *start);
-	double *theta = malloc((size_t)count * sizeof *theta);
+	l->theta = malloc((size_t)count * sizeof *l->theta);
 	for (int64_t i = 0; i < count; i++)
-		theta[i] = start[i] = 2 * (float)rand() / (float)RAND_MAX - 1;
-	ok(backend->ops->upload(backend, besa.theta.data, start, (size_t)count * sizeof *start), &backend->error);
-	ok(besa_gradient(&besa, &x, &wanted, 0, BATCH), &backend->error);
-	double *gradient = download_double(backend, besa.gradient);
+		l->theta[i] = start[i] = 2 * (float)rand() / (float)RAND_MAX - 1;
+	ok(backend->ops->upload(backend, l->besa.theta.data, start, (size_t)count * sizeof *start), &backend->error);
+	free(start);
+}
 
-	struct gradients g;
-	compute_gradients(f, &g); /* with the masks that besa_gradient left active */
-	struct surrogate s = {.f = f, .g = &g, .spec = &spec};
-	s.per = granularity == GRANULARITY_LAYER ? f->block.layout.rows : rows_per_group;
-	for (int l = 0; l < f->block.layout.n_linears; l++) {
-		s.first[l] = s.groups;
-		s.groups += (f->block.layout.linears[l].rows + s.per - 1) / s.per; /* the last one may be smaller */
+static void close_learner(struct learner *l)
+{
+	free(l->theta);
+	stream_release(&l->x);
+	stream_release(&l->wanted);
+	besa_release(&l->besa);
+	mask_release(&l->mask);
+}
+
+/* BESA's gradient of its part against that of the surrogate; g: of the part's loss by the weights, as they are masked now. */
+static void compare_with_surrogate(struct fixture *f, const struct spec *spec, struct learner *l, const struct gradients *g)
+{
+	struct backend *backend = f->backend;
+	const struct part *part = l->besa.part;
+	struct surrogate s = {.f = f, .g = g, .spec = spec, .part = part};
+	double *gradient = download_double(backend, l->besa.gradient), error = 0, norm = 0;
+	s.per = spec->besa.granularity == GRANULARITY_LAYER ? f->block.layout.rows : spec->besa.rows_per_group;
+	for (int i = 0; i < f->block.layout.n_linears; i++) {
+		s.first[i] = s.groups;
+		s.groups += (f->block.layout.linears[i].rows + s.per - 1) / s.per; /* the last one may be smaller */
 	}
-	assert_int_equal(groups, s.groups);
+	assert_int_equal(l->besa.rates.groups, s.groups);
 	for (int i = 0; i < FUSED_COUNT; i++) {
-		s.rank[i] = malloc(tensor_bytes(&mask.rank[i]));
-		ok(backend->ops->download(backend, s.rank[i], mask.rank[i].data, tensor_bytes(&mask.rank[i])), &backend->error);
+		const struct tensor *rank = &l->mask.rank[i];
+		s.rank[i] = malloc(tensor_bytes(rank));
+		ok(backend->ops->download(backend, s.rank[i], rank->data, tensor_bytes(rank)), &backend->error);
 	}
-	double error = 0, norm = 0;
-	for (int64_t i = 0; i < count; i += groups == f->block.layout.rows ? 17 : 1) {
-		double kept = theta[i], step = 1e-4;
-		theta[i] = kept + step;
-		double above = surrogate(&s, theta);
-		theta[i] = kept - step;
-		double difference = (above - surrogate(&s, theta)) / (2 * step);
-		theta[i] = kept;
+	int64_t first = part->group * spec->besa.candidates, end = first + part->groups * spec->besa.candidates;
+	for (int64_t i = first; i < end; i += s.per == 1 ? 17 : 1) {
+		double kept = l->theta[i], step = 1e-4;
+		l->theta[i] = kept + step;
+		double above = surrogate(&s, l->theta);
+		l->theta[i] = kept - step;
+		double difference = (above - surrogate(&s, l->theta)) / (2 * step);
+		l->theta[i] = kept;
 		error += pow(gradient[i] - difference, 2);
 		norm += difference * difference;
 	}
 	if (!(error / norm < 1e-8)) fail_msg("NMSE %g against finite differences of the surrogate", error / norm);
-
 	for (int i = 0; i < FUSED_COUNT; i++)
 		free(s.rank[i]);
-	free_gradients(&g);
 	free(gradient);
-	free(theta);
-	free(start);
-	stream_release(&x);
-	stream_release(&wanted);
-	besa_release(&besa);
-	mask_release(&mask);
+}
+
+static void check_theta_gradient(struct fixture *f, enum granularity granularity, int rows_per_group,
+				 enum parameterization parameterization)
+{
+	const struct spec spec = spec_of(granularity, rows_per_group, parameterization, RECONSTRUCT_BLOCK);
+	struct learner l;
+	struct gradients g;
+	open_learner(f, &spec, &l);
+	ok(besa_gradient(&l.besa, &l.x, &l.wanted, 0, BATCH), &f->backend->error);
+	compute_gradients(f, &g); /* with the masks that besa_gradient left active */
+	compare_with_surrogate(f, &spec, &l, &g);
+	free_gradients(&g);
+	close_learner(&l);
+}
+
+/* The gradient of a part's loss by its weights, by finite differences of the block in double. */
+static void differences_of_part(struct fixture *f, const struct spec *spec, const struct part *part, struct gradients *g)
+{
+	const double step = 1e-5;
+	double *weights[FUSED_COUNT];
+	*g = (struct gradients){.f = f};
+	for (int i = 0; i < FUSED_COUNT; i++)
+		weights[i] = download_double(f->backend, f->block.active[i]); /* without gaps: the rows are short */
+	for (int fused = (int)part->first; fused <= (int)part->last; fused++) {
+		int64_t count = f->block.layout.fused_rows[fused] * f->block.layout.fused_cols[fused];
+		g->of[fused] = malloc((size_t)count * sizeof(double));
+		for (int64_t i = 0; i < count; i++) {
+			double kept = weights[fused][i];
+			weights[fused][i] = kept + step;
+			double above = plain_part_loss(f, spec->besa.reconstruct, fused, weights);
+			weights[fused][i] = kept - step;
+			double below = plain_part_loss(f, spec->besa.reconstruct, fused, weights);
+			weights[fused][i] = kept;
+			g->of[fused][i] = (above - below) / (2 * step);
+		}
+	}
+	for (int i = 0; i < FUSED_COUNT; i++)
+		free(weights[i]);
+}
+
+/* Each part's loss and gradient, where the parts before it are masked by their rates. */
+static void check_parts(struct fixture *f, enum reconstruct reconstruct, enum granularity granularity, int rows_per_group,
+			int parts)
+{
+	const struct spec spec = spec_of(granularity, rows_per_group, PARAM_SIGMOID, reconstruct);
+	struct learner l;
+	struct gradients g;
+	double stats[STEP_STATS], *weights[FUSED_COUNT];
+	open_learner(f, &spec, &l);
+	assert_int_equal(l.besa.n_parts, parts);
+	for (int i = 0; i < parts; i++) {
+		l.besa.part = &l.besa.parts[i];
+		ok(besa_gradient(&l.besa, &l.x, NULL, 0, BATCH), &f->backend->error);
+		ok(f->backend->ops->download(f->backend, stats, l.besa.stats, sizeof stats), &f->backend->error);
+		for (int j = 0; j < FUSED_COUNT; j++)
+			weights[j] = download_double(f->backend, f->block.active[j]);
+		double loss = plain_part_loss(f, reconstruct, l.besa.part->first, weights);
+		assert_true(fabs(stats[STEP_RECONSTRUCTION] - loss) < 1e-5 * loss);
+		differences_of_part(f, &spec, l.besa.part, &g);
+		compare_with_surrogate(f, &spec, &l, &g);
+		free_gradients(&g);
+		for (int j = 0; j < FUSED_COUNT; j++)
+			free(weights[j]);
+	}
+	close_learner(&l);
 }
 
 static void test_theta_gradient_by_row(void **state)
@@ -466,6 +585,19 @@ static void test_theta_gradient_by_layer(void **state)
 	check_theta_gradient(*state, GRANULARITY_LAYER, 1, PARAM_SOFTMAX);
 }
 
+static void test_halves(void **state)
+{
+	check_parts(*state, RECONSTRUCT_HALF_BLOCK, GRANULARITY_ROW, 1, 2);
+	check_parts(*state, RECONSTRUCT_HALF_BLOCK, GRANULARITY_LAYER, 1, 2);
+}
+
+static void test_layers(void **state)
+{
+	check_parts(*state, RECONSTRUCT_LAYER, GRANULARITY_ROW, 1, 4);
+	check_parts(*state, RECONSTRUCT_LAYER, GRANULARITY_ROW, 3, 4);
+	check_parts(*state, RECONSTRUCT_LAYER, GRANULARITY_LAYER, 1, 4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -475,6 +607,8 @@ int main(void)
 		cmocka_unit_test(test_theta_gradient_by_row),
 		cmocka_unit_test(test_theta_gradient_by_rows),
 		cmocka_unit_test(test_theta_gradient_by_layer),
+		cmocka_unit_test(test_halves),
+		cmocka_unit_test(test_layers),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

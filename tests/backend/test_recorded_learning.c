@@ -112,18 +112,19 @@ static float *learn(struct learner *l)
 		watch_begin(&watch.watch, start);
 		ok(besa_learn(&l->besa, &task, &running, settings->safeguards ? &watch : NULL, rates + index * rows, &last, &err),
 		   &err);
-		assert_int_equal(last.step, settings->epochs * ((SEQUENCES + BATCH - 1) / BATCH));
+		assert_int_equal(last.step, l->besa.n_parts * settings->epochs * ((SEQUENCES + BATCH - 1) / BATCH));
 		assert_int_equal(watch.divergences, settings->safeguards ? (last.step - 1) / WATCH_STEPS : 0);
 		assert_null(l->besa.step);
 	}
 	return rates;
 }
 
-static void compare(enum granularity granularity, int rows_per_group, bool safeguards)
+static void compare(enum granularity granularity, int rows_per_group, enum reconstruct reconstruct, bool safeguards)
 {
 	const struct spec spec = {.sparsity = 0.5,
 				  .besa = {.granularity = granularity,
 					   .rows_per_group = rows_per_group,
+					   .reconstruct = reconstruct,
 					   .parameterization = PARAM_SOFTMAX,
 					   .optimizer = OPTIMIZER_PRODIGY,
 					   .d_coef = safeguards ? 1250 : 50, /* a fifth of a fifth in the end */
@@ -138,7 +139,8 @@ static void compare(enum granularity granularity, int rows_per_group, bool safeg
 	assert_int_equal(plain.recordings, 0);
 	open_learner(&recorded, &spec, true);
 	float *got = learn(&recorded);
-	assert_int_equal(recorded.recordings, safeguards ? 3 : 2); /* anew for smaller steps */
+	assert_int_equal(recorded.recordings,
+			 safeguards ? 3 : 2 * recorded.besa.n_parts); /* anew for smaller steps, and for each part */
 	size_t rows = (safeguards ? 1 : 2) * (size_t)plain.block.layout.rows, moved = 0;
 	for (size_t i = 0; i < rows; i++)
 		moved += expected[i] < 0.499f || expected[i] > 0.501f;
@@ -155,10 +157,11 @@ static void test_recorded_learning(void **state)
 	const char *backend = getenv("BESAD_TEST_BACKEND");
 	(void)state;
 	if (!backend || strcmp(backend, "cuda") != 0) skip(); /* the CPU backend records nothing */
-	compare(GRANULARITY_ROW, 1, true);
-	compare(GRANULARITY_ROW, 1, false);
-	compare(GRANULARITY_ROW, 5, false);
-	compare(GRANULARITY_LAYER, 1, false);
+	compare(GRANULARITY_ROW, 1, RECONSTRUCT_BLOCK, true);
+	compare(GRANULARITY_ROW, 1, RECONSTRUCT_BLOCK, false);
+	compare(GRANULARITY_ROW, 5, RECONSTRUCT_HALF_BLOCK, false);
+	compare(GRANULARITY_ROW, 1, RECONSTRUCT_LAYER, false);
+	compare(GRANULARITY_LAYER, 1, RECONSTRUCT_BLOCK, false);
 }
 
 int main(void)

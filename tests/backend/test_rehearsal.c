@@ -260,8 +260,10 @@ static const char *const methods[] = {
 	"\"method\":\"besa\",\"besa\":{\"candidates\":11,\"rows_per_group\":3}",
 	"\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"sparsegpt\"}",
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"importance\":\"sparsegpt_published\"}",
+	"\"method\":\"besa\",\"besa\":{\"candidates\":11,\"reconstruct\":\"half_block\"}",
+	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"reconstruct\":\"layer\"}",
 };
-enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7 };
+enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7, LAYER_BY_LAYER = 15 };
 
 /* A method on the model in `models/m`, with a probe behind every block or with none. */
 static void check_method(struct scratch *s, const char *name, int method, bool probed, bool exactly, const char *precision)
@@ -283,7 +285,8 @@ static void check_method(struct scratch *s, const char *name, int method, bool p
 static void check_methods(struct scratch *s, const char *name, bool all, bool exactly, const char *precision)
 {
 	for (int method = 0; method < (int)COUNT(methods); method++) {
-		if (!all && (method > BESA_LAYER || (on_cuda() && method != FIRST_BESA))) continue;
+		bool differs = method <= BESA_LAYER || method == LAYER_BY_LAYER;
+		if (!all && (!differs || (on_cuda() && method != FIRST_BESA))) continue;
 		if (all || method != FIRST_BESA) check_method(s, name, method, false, exactly, precision);
 		if (method != MAGNITUDE && (all || method == FIRST_BESA)) check_method(s, name, method, true, exactly, precision);
 	}

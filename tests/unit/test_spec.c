@@ -116,6 +116,7 @@ static void test_defaults(void **state)
 	assert_true(spec->sparsity == 0.5);
 	assert_int_equal(spec->besa.granularity, GRANULARITY_ROW);
 	assert_int_equal(spec->besa.rows_per_group, 1);
+	assert_int_equal(spec->besa.reconstruct, RECONSTRUCT_BLOCK);
 	assert_int_equal(spec->besa.importance, IMPORTANCE_WANDA);
 	assert_int_equal(spec->besa.candidates, 101);
 	assert_true(spec->besa.lambda == 5);
@@ -311,7 +312,8 @@ static void test_calibration_sources(void **state)
 static const char full[] =
 	"{\"name\":\"n\\u00e4me\",\"model\":\"tiny\",\"output\":\"a/"
 	"{date}-{id}\",\"overwrite\":true,\"method\":\"besa\",\"sparsity\":0.6,"
-	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":1,\"importance\":\"magnitude\","
+	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":1,\"reconstruct\":\"block\","
+	"\"importance\":\"magnitude\","
 	"\"candidates\":33,"
 	"\"lambda\":2.5,"
 	"\"epochs\":3,\"batch_size\":4,\"optimizer\":\"adamw\",\"learning_rate\":0.003,\"d_coef\":7,\"target\":\"dense_stream\","
@@ -400,6 +402,9 @@ static void test_fields(void **state)
 		{"\"quantization\":{\"bits\":4}", "/quantization", "not supported by this version"},
 		{"\"besa\":[]", "/besa", "must be an object"},
 		{"\"besa\":{\"granularity\":\"column\"}", "/besa/granularity", "row, layer"},
+		{"\"besa\":{\"reconstruct\":\"model\"}", "/besa/reconstruct", "block, half_block, layer"},
+		{"\"besa\":{\"reconstruct\":\"layer\",\"target\":\"dense_stream\"}", "/besa/reconstruct",
+		 "'target' must be \"block\""},
 		{"\"besa\":{\"rows_per_group\":0}", "/besa/rows_per_group", "from 1 to 65536"},
 		{"\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":4}", "/besa/rows_per_group", "is 4; by layer all rows"},
 		{"\"besa\":{\"importance\":\"taylor\"}", "/besa/importance", "wanda, magnitude, sparsegpt, sparsegpt_published"},

@@ -29,7 +29,7 @@ static const char *caution(const struct spec *spec)
 static double work(const struct spec *spec)
 {
 	if (spec->pattern.of) return 0;
-	return 3 * spec->besa.epochs + (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
+	return parts_work(spec) * spec->besa.epochs + (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
 }
 
 static bool dense_stream(const struct spec *spec)

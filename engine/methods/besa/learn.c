@@ -62,13 +62,28 @@ static enum status allocate(struct backend *backend, struct tensor *tensor, int6
 	return backend->ops->alloc(backend, tensor_bytes(tensor), &tensor->data);
 }
 
+static enum status allocate_padded(struct backend *backend, struct tensor *tensor, int64_t rows, int64_t cols, enum dtype type)
+{
+	*tensor = tensor_padded(NULL, rows, cols, type);
+	return backend->ops->alloc(backend, tensor_room(tensor), &tensor->data);
+}
+
 static enum status upload_new(struct backend *backend, void **device, const void *host, size_t bytes)
 {
 	TRY(backend->ops->alloc(backend, bytes, device));
 	return backend->ops->upload(backend, *device, host, bytes);
 }
 
-/* Per group: the columns of its linear and its share of the block's weights. */
+/* The one that a group is in. */
+static const struct part *part_at(const struct besa *besa, int64_t group)
+{
+	const struct part *part = besa->parts;
+	while (group >= part->group + part->groups)
+		part++;
+	return part;
+}
+
+/* Per group: the columns of its linear and its share of the weights of its part. */
 static enum status upload_groups(struct besa *besa)
 {
 	const struct block_layout *layout = &besa->block->layout;
@@ -84,7 +99,7 @@ static enum status upload_groups(struct besa *besa)
 		const struct linear *linear = &layout->linears[i];
 		for (int64_t g = besa->groups.first[i]; g < besa->groups.first[i + 1]; g++) {
 			cols[g] = (int32_t)linear->cols;
-			share[g] = (double)(groups_rows(&besa->groups, layout, i, g) * linear->cols) / (double)layout->params;
+			share[g] = (double)(groups_rows(&besa->groups, layout, i, g) * linear->cols) / part_at(besa, g)->params;
 		}
 	}
 	status = upload_new(besa->backend, &besa->cols, cols, (size_t)groups * sizeof *cols);
@@ -124,15 +139,20 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 	TRY(backend->ops->alloc(backend, (size_t)groups * sizeof(int32_t), &besa->threshold));
 	TRY(backend->ops->alloc(backend, STEP_STATS * sizeof(double), &besa->stats));
 	TRY(backend->ops->alloc(backend, PRODIGY_STATE * sizeof(double), &besa->prodigy));
-	int64_t rows = spec->besa.batch_size * tokens, hidden = besa->block->config->hidden;
-	TRY(allocate(backend, &besa->y, rows, hidden, DTYPE_F32));
-	besa->dy = tensor_padded(NULL, rows, hidden, DTYPE_F32);
-	TRY(backend->ops->alloc(backend, tensor_room(&besa->dy), &besa->dy.data));
+	int64_t rows = spec->besa.batch_size * tokens, hidden = besa->block->config->hidden, part_rows, part_cols;
+	bool whole = besa_learns_whole(spec);
+	parts_room(spec, besa->block, rows, &part_rows, &part_cols);
+	TRY(allocate(backend, &besa->y, part_rows, part_cols, DTYPE_F32));
+	if (!whole) TRY(allocate(backend, &besa->dense, part_rows, part_cols, DTYPE_F32));
+	if (spec->besa.reconstruct == RECONSTRUCT_LAYER)
+		TRY(allocate_padded(backend, &besa->dproduct, part_rows, part_cols, besa->block->compute_type));
+	else
+		TRY(allocate_padded(backend, &besa->dy, rows, hidden, DTYPE_F32));
 	if (besa_records(spec, besa->block->config, backend, tokens, besa->block->layout.params)) {
 		TRY(allocate(backend, &besa->x, rows, hidden, DTYPE_F32));
-		TRY(allocate(backend, &besa->wanted, rows, hidden, DTYPE_F32));
+		if (whole) TRY(allocate(backend, &besa->wanted, rows, hidden, DTYPE_F32));
 	}
-	if (spec->besa.safeguards) {
+	if (besa_watches(spec)) {
 		TRY(allocate(backend, &besa->mark, groups, candidates, DTYPE_F32));
 		TRY(allocate(backend, &besa->kept, groups, candidates, DTYPE_F32));
 		TRY(backend->ops->alloc(backend, WATCH_STEPS * STEP_STATS * sizeof(double), &besa->window));
@@ -148,6 +168,7 @@ enum status besa_create(const struct spec *spec, struct block *block, const stru
 	besa.rates = (struct rates){.parameterization = spec->besa.parameterization,
 				    .candidates = spec->besa.candidates,
 				    .groups = besa.groups.first[block->layout.n_linears]};
+	besa.n_parts = parts_find(spec, &block->layout, &besa.groups, besa.parts);
 	place_candidates(spec, &besa.rates);
 	besa.theta_start = malloc((size_t)(besa.rates.groups * besa.rates.candidates) * sizeof(float));
 	if (!besa.theta_start) {
@@ -164,6 +185,7 @@ enum status besa_create(const struct spec *spec, struct block *block, const stru
 		return status;
 	}
 	*ret = besa;
+	ret->part = ret->parts;
 	return STATUS_OK;
 }
 
@@ -171,9 +193,9 @@ void besa_release(struct besa *besa)
 {
 	if (!besa->backend) return;
 	void (*release)(struct backend *, void *) = besa->backend->ops->release;
-	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m,
-				    &besa->v,     &besa->s,      &besa->sums, &besa->y,        &besa->dy,
-				    &besa->x,     &besa->wanted, &besa->mark, &besa->kept,     &besa->row_sums};
+	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta,     &besa->gradient, &besa->m,       &besa->v,
+				    &besa->s,     &besa->sums,   &besa->y,        &besa->dy,       &besa->x,       &besa->wanted,
+				    &besa->mark,  &besa->kept,   &besa->row_sums, &besa->dense,    &besa->dproduct};
 	void *arrays[] = {besa->rate, besa->threshold, besa->stats, besa->prodigy, besa->cols, besa->share, besa->window};
 	for (int f = 0; f < FUSED_COUNT; f++)
 		release(besa->backend, besa->bin[f].data);
@@ -213,6 +235,7 @@ static enum status reset(struct besa *besa)
 	for (int f = 0; f < FUSED_COUNT; f++)
 		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates, besa->rates.below,
 					    besa->rates.above));
+	besa->part = besa->parts;
 	besa->d_coef = besa->spec->besa.d_coef;
 	besa->learning_rate = besa->spec->besa.learning_rate;
 	TRY(backend->ops->upload(backend, besa->theta.data, besa->theta_start, bytes));
@@ -223,24 +246,41 @@ static enum status reset(struct besa *besa)
 	return start_optimizer(besa);
 }
 
-/* From θ to rates, thresholds and masked weights. */
-static enum status update_masks(struct besa *besa)
+/* The rates of the part that learns, and that of [G, …] which is theirs. */
+static struct rates rates_of_part(const struct besa *besa)
+{
+	struct rates rates = besa->rates;
+	rates.groups = besa->part->groups;
+	rates.cols = (const int32_t *)besa->cols + besa->part->group;
+	rates.share = (const double *)besa->share + besa->part->group;
+	return rates;
+}
+
+static struct tensor of_part(const struct besa *besa, struct tensor of_groups)
+{
+	return tensor_rows(of_groups, besa->part->group, besa->part->groups);
+}
+
+enum status besa_find_rates(struct besa *besa)
+{
+	struct rates rates = rates_of_part(besa);
+	int64_t group = besa->part->group;
+	return besa->backend->ops->rates_forward(besa->backend, &rates, of_part(besa, besa->beta), (float *)besa->rate + group,
+						 (int32_t *)besa->threshold + group, besa->stats, of_part(besa, besa->theta),
+						 besa->spec->sparsity, besa->spec->besa.lambda * besa->part->losses);
+}
+
+/* Masks the linears of one product, or, where `product` is −1, of the part. */
+static enum status mask_linears(struct besa *besa, int product)
 {
 	struct backend *backend = besa->backend;
 	struct block *block = besa->block;
 	const struct block_layout *layout = &block->layout;
-	int32_t *threshold = besa->threshold;
-	TRY(backend->ops->rates_forward(backend, &besa->rates, besa->beta, besa->rate, threshold, besa->stats, besa->theta,
-					besa->spec->sparsity, besa->spec->besa.lambda));
-	if (besa->groups.per == 1) {
-		for (int f = 0; f < FUSED_COUNT; f++)
-			TRY(backend->ops->mask_weights(backend, block->active[f], block->weight[f], besa->mask->rank[f],
-						       threshold + layout->fused_row[f], false));
-		return STATUS_OK;
-	}
+	const int32_t *threshold = besa->threshold;
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
 		enum fused f = linear->fused;
+		if (product < 0 ? f < besa->part->first || f > besa->part->last : linear->product != product) continue;
 		struct tensor active = tensor_rows(block->active[f], linear->first, linear->rows),
 			      weight = tensor_rows(block->weight[f], linear->first, linear->rows),
 			      rank = tensor_rows(besa->mask->rank[f], linear->first, linear->rows);
@@ -248,6 +288,27 @@ static enum status update_masks(struct besa *besa)
 		TRY(groups_are_some_rows(&besa->groups) ? groups_mask(&besa->groups, backend, active, weight, rank, limit)
 							: backend->ops->mask_weights(backend, active, weight, rank, limit, true));
 	}
+	return STATUS_OK;
+}
+
+enum status besa_mask_product(struct besa *besa, int index)
+{
+	const struct block *block = besa->block;
+	if (besa->groups.per > 1) return mask_linears(besa, index);
+	return besa->backend->ops->mask_weights(besa->backend, block_product(block, block->active, index),
+						block_product(block, block->weight, index),
+						block_product(block, besa->mask->rank, index),
+						(int32_t *)besa->threshold + block->layout.products[index].row, false);
+}
+
+enum status besa_update_masks(struct besa *besa)
+{
+	struct block *block = besa->block;
+	TRY(besa_find_rates(besa));
+	if (besa->groups.per > 1) return mask_linears(besa, -1);
+	for (int f = (int)besa->part->first; f <= (int)besa->part->last; f++)
+		TRY(besa->backend->ops->mask_weights(besa->backend, block->active[f], block->weight[f], besa->mask->rank[f],
+						     (int32_t *)besa->threshold + block->layout.fused_row[f], false));
 	return STATUS_OK;
 }
 
@@ -259,8 +320,7 @@ static enum status bin_rows(struct besa *besa, struct tensor sums, int index, co
 						   block_product(besa->block, besa->bin, index), false);
 }
 
-/* The same in the bins of its groups. */
-static enum status bin_gradient(void *context, int index, const struct product_gradient *gradient)
+enum status besa_bin_gradient(void *context, int index, const struct product_gradient *gradient)
 {
 	struct besa *besa = context;
 	struct backend *backend = besa->backend;
@@ -287,39 +347,48 @@ static enum status bin_gradient(void *context, int index, const struct product_g
 	return STATUS_OK;
 }
 
-/* The gradient for the sequences whose inputs and reference outputs are given, in the streams' layout. */
-static enum status gradient_of(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
+/* Of a block that is reconstructed whole: its masks, its loss, and the gradient in the bins. */
+static enum status block_gradient(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
 {
 	struct backend *backend = besa->backend;
 	struct tensor y = tensor_rows(besa->y, 0, input.rows), dy = tensor_rows(besa->dy, 0, input.rows);
-	TRY(update_masks(besa));
+	TRY(besa_update_masks(besa));
 	TRY(block_forward(besa->block, &besa->activations, (int)count, input, y, NULL));
 	TRY(backend->ops->reconstruction(backend, besa->stats, dy, y, wanted, false));
-	TRY(block_backward(besa->block, &besa->activations, (int)count, dy, bin_gradient, besa, NULL));
-	return backend->ops->rates_backward(backend, &besa->rates, besa->gradient, besa->theta, besa->beta, besa->sums,
-					    besa->stats);
+	return block_backward(besa->block, &besa->activations, (int)count, dy, besa_bin_gradient, besa, NULL);
+}
+
+/* The gradient for the sequences whose inputs and, where the whole block is reconstructed, reference outputs are given, in the streams' layout. */
+static enum status gradient_of(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
+{
+	const struct rates rates = rates_of_part(besa);
+	TRY(besa_learns_whole(besa->spec) ? block_gradient(besa, input, wanted, count) : parts_gradient(besa, input, count));
+	return besa->backend->ops->rates_backward(besa->backend, &rates, of_part(besa, besa->gradient), of_part(besa, besa->theta),
+						  of_part(besa, besa->beta), of_part(besa, besa->sums), besa->stats);
 }
 
 enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count)
 {
-	struct tensor input, wanted;
+	struct tensor input, wanted = {0};
 	TRY(stream_batch(x, first, count, true, &input));
-	TRY(stream_batch(reference, first, count, true, &wanted));
+	if (besa_learns_whole(besa->spec)) TRY(stream_batch(reference, first, count, true, &wanted));
 	return gradient_of(besa, input, wanted, count);
 }
 
 static enum status optimize(struct besa *besa)
 {
 	struct backend *backend = besa->backend;
+	struct tensor theta = of_part(besa, besa->theta), m = of_part(besa, besa->m), v = of_part(besa, besa->v),
+		      gradient = of_part(besa, besa->gradient);
 	if (besa->spec->besa.optimizer == OPTIMIZER_PRODIGY) {
 		const struct prodigy prodigy = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .d_coef = besa->d_coef};
-		return backend->ops->prodigy_step(backend, &prodigy, besa->rates.groups * besa->rates.candidates, besa->theta.data,
-						  besa->theta0.data, besa->m.data, besa->v.data, besa->s.data, besa->gradient.data,
-						  besa->prodigy);
+		return backend->ops->prodigy_step(backend, &prodigy, theta.rows * theta.cols, theta.data,
+						  of_part(besa, besa->theta0).data, m.data, v.data, of_part(besa, besa->s).data,
+						  gradient.data, besa->prodigy);
 	}
 	const struct adamw adamw = {
 		.lr = (float)besa->learning_rate, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = besa->taken};
-	return backend->ops->adamw_step(backend, &adamw, besa->theta, besa->m, besa->v, besa->gradient, (struct tensor){0});
+	return backend->ops->adamw_step(backend, &adamw, theta, m, v, gradient, (struct tensor){0});
 }
 
 /* Brings sequences of a stream to where a recorded step finds them. */
@@ -333,7 +402,8 @@ static enum status bring(struct stream *stream, int64_t first, int64_t count, st
 static enum status compute(struct besa *besa, int64_t count)
 {
 	int64_t rows = count * besa->activations.tokens;
-	TRY(gradient_of(besa, tensor_rows(besa->x, 0, rows), tensor_rows(besa->wanted, 0, rows), count));
+	struct tensor wanted = besa->wanted.data ? tensor_rows(besa->wanted, 0, rows) : besa->wanted;
+	TRY(gradient_of(besa, tensor_rows(besa->x, 0, rows), wanted, count));
 	return optimize(besa);
 }
 
@@ -363,7 +433,7 @@ static enum status take_step(struct besa *besa, struct stream *x, struct stream 
 		return optimize(besa);
 	}
 	TRY(bring(x, first, count, besa->x));
-	TRY(bring(reference, first, count, besa->wanted));
+	if (besa->wanted.data) TRY(bring(reference, first, count, besa->wanted));
 	if (besa->unrecorded && besa->taken > 1 && whole) TRY(record(besa));
 	return besa->step && whole ? backend->ops->replay(backend, besa->step) : compute(besa, count);
 }
@@ -371,7 +441,7 @@ static enum status take_step(struct besa *besa, struct stream *x, struct stream 
 static double loss_of(const struct besa *besa, const double stats[STEP_STATS])
 {
 	double miss = (stats[STEP_SPARSITY] - besa->spec->sparsity) / besa->spec->sparsity;
-	return stats[STEP_RECONSTRUCTION] + besa->spec->besa.lambda * miss * miss;
+	return stats[STEP_RECONSTRUCTION] / besa->part->losses + besa->spec->besa.lambda * miss * miss;
 }
 
 /* Reads back what the step just issued came to; waits for the device. */
@@ -379,7 +449,7 @@ static enum status read_step(struct besa *besa, bool watched, struct method_step
 {
 	double stats[STEP_STATS];
 	TRY(besa->backend->ops->download(besa->backend, stats, besa->stats, sizeof stats));
-	step->reconstruction = stats[STEP_RECONSTRUCTION];
+	step->reconstruction = stats[STEP_RECONSTRUCTION] / besa->part->losses;
 	step->sparsity = stats[STEP_SPARSITY];
 	step->loss = loss_of(besa, stats);
 	if (!isfinite(step->loss) && !watched)
@@ -463,21 +533,31 @@ enum status besa_best_rates(struct besa *besa, float *rates)
 
 /* ---- all of it -------------------------------------------------------------------------------------------------------------------- */
 
-/* All steps of a block. *ret_last is the last one. */
+/* What was learned of a part is what the later ones see. */
+static enum status next_part(struct besa *besa)
+{
+	TRY(besa_update_masks(besa));
+	besa->part++;
+	return start_optimizer(besa);
+}
+
+/* All steps of a block, those of each part in turn. *ret_last is the last one. */
 static enum status take_steps(struct besa *besa, const struct block_task *task, const atomic_bool *stop, struct besa_watch *w,
 			      struct method_step *ret_last, struct error *err)
 {
 	struct stream *x = task->input, *reference = task->reference;
 	const double report_seconds = 0.25;
 	int64_t batch = besa->spec->besa.batch_size, per_epoch = (x->sequences + batch - 1) / batch;
-	struct method_step step = {.steps = (int)(per_epoch * besa->spec->besa.epochs), .share = task->share};
+	int per_part = (int)(per_epoch * besa->spec->besa.epochs);
+	struct method_step step = {.steps = per_part * besa->n_parts, .share = task->share};
 	double reported = 0;
 	enum status status = reset(besa);
 	for (step.step = 1; status == STATUS_OK && step.step <= step.steps; step.step++) {
 		if (atomic_load_explicit(stop, memory_order_relaxed))
 			return error_set(err, STATUS_CANCELLED, "stopped while learning");
 		int64_t first = (step.step - 1) % per_epoch * batch, left = x->sequences - first;
-		status = take_step(besa, x, reference, first, left < batch ? left : batch);
+		if (step.step > 1 && (step.step - 1) % per_part == 0) status = next_part(besa);
+		if (status == STATUS_OK) status = take_step(besa, x, reference, first, left < batch ? left : batch);
 		bool last = step.step == step.steps,
 		     due = step.step == 1 || last || monotonic_seconds() - reported >= report_seconds;
 		if (status == STATUS_OK && due) status = read_step(besa, w != NULL, &step);

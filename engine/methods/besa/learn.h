@@ -3,6 +3,7 @@
 #define BESAD_ENGINE_BESA_LEARN_H
 
 #include "engine/methods/besa/groups.h"
+#include "engine/methods/besa/parts.h"
 #include "engine/methods/besa/watch.h"
 #include "engine/methods/method.h"
 
@@ -13,6 +14,9 @@ struct besa {
 	const struct mask *mask; /* its ranks */
 	struct backend *backend;
 	struct groups groups;
+	struct part parts[FUSED_COUNT]; /* n_parts */
+	const struct part *part;        /* that learns */
+	int n_parts;
 	struct rates rates;
 	struct tensor bin[FUSED_COUNT];              /* U8, as block.weight */
 	struct tensor theta, theta0, beta, gradient; /* F32 [G,D] */
@@ -22,7 +26,9 @@ struct besa {
 	void *rate, *threshold, *stats, *prodigy, *cols,
 		*share; /* F32 [G], I32 [G], F64 [STEP_STATS], F64 [PRODIGY_STATE], I32 [G], F64 [G] */
 	struct activations activations;
-	struct tensor y, dy; /* F32 [batch·tokens, H] */
+	struct tensor y, dy; /* F32 [batch·tokens, H]; y as parts_room says; dy is not there by layer */
+	/* Of parts: what dense weights give, F32, and, by layer, the gradient of a product, compute type, both as parts_room says. */
+	struct tensor dense, dproduct;
 	/* Where steps are recorded: their inputs, F32 [batch·tokens, H], without data where none is. */
 	struct tensor x, wanted;
 	struct recording *step; /* of the running block; NULL until there is one */
@@ -51,6 +57,17 @@ struct besa_watch {
  * than they do. With experts each step has its own shapes, and AdamW's has its number. `tokens` of a sequence, `params` of a block. */
 bool besa_records(const struct spec *, const struct model_config *, const struct backend *, int64_t tokens, int64_t params);
 
+static inline bool besa_learns_whole(const struct spec *spec)
+{
+	return spec->besa.reconstruct == RECONSTRUCT_BLOCK;
+}
+
+/* Whether learning is watched while it goes on: against the losses of the whole block, which are not those of its parts. */
+static inline bool besa_watches(const struct spec *spec)
+{
+	return spec->besa.safeguards && besa_learns_whole(spec);
+}
+
 enum status besa_create(const struct spec *, struct block *, const struct mask *, int64_t tokens, struct besa *ret,
 			struct error *err);
 void besa_release(struct besa *);
@@ -63,8 +80,22 @@ enum status besa_learn(struct besa *, const struct block_task *, const atomic_bo
 /* The rates where the best window of the learning just watched began. Fills backend->error. */
 enum status besa_best_rates(struct besa *, float *rates);
 
-/* The gradient of the loss by θ for sequences first …, in besa->gradient, with the masks of the current θ. What a step does before the
- * optimizer; of use to tests. Fills backend->error. */
+/* The gradient of the loss of besa->part by θ for sequences first …, in besa->gradient, with the masks of the current θ. What a step does before
+ * the optimizer; of use to tests. Fills backend->error. */
 enum status besa_gradient(struct besa *, struct stream *x, struct stream *reference, int64_t first, int64_t count);
+
+/* What a part's gradient is made of, by parts.c. They fill backend->error. */
+
+/* From θ of the part to rates and thresholds. */
+enum status besa_find_rates(struct besa *);
+
+/* From thresholds to masked weights in block->active, of a product. */
+enum status besa_mask_product(struct besa *, int product);
+
+/* Both, of the part. */
+enum status besa_update_masks(struct besa *);
+
+/* Sums ∂L/∂(W ⊙ M) ⊙ W of a product into the bins of its groups; `context` is the struct besa. */
+enum status besa_bin_gradient(void *context, int product, const struct product_gradient *);
 
 #endif

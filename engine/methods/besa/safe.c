@@ -200,7 +200,7 @@ static enum status learn(struct comparison *c, const atomic_bool *stop, float *r
 		c->equal[r] = (float)c->besa->spec->sparsity;
 	TRY(measure(c, c->equal, c->each, &c->start, err));
 	watch_begin(&w.watch, c->each);
-	TRY(besa_learn(c->besa, c->task, stop, &w, rates, &last, err));
+	TRY(besa_learn(c->besa, c->task, stop, besa_watches(c->besa->spec) ? &w : NULL, rates, &last, err));
 	TRY(choose(c, &w, rates, err));
 	return warn(c, &w, rates, last.steps, err);
 }

@@ -2,6 +2,7 @@
 #include "engine/spec/sections.h"
 
 static const char *const granularity_names[] = {"row", "layer", NULL};
+static const char *const reconstruct_names[] = {"block", "half_block", "layer", NULL};
 const char *const spec_importance_names[] = {"wanda", "magnitude", "sparsegpt", "sparsegpt_published", NULL};
 static const char *const optimizer_names[] = {"prodigy", "adamw", NULL};
 static const char *const target_names[] = {"block", "dense_stream", NULL};
@@ -29,6 +30,11 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 			       "is %d; by layer all rows of a layer share a rate: 'granularity' must be "
 			       "\"row\"",
 			       besa->rows_per_group);
+	if (besa->reconstruct != RECONSTRUCT_BLOCK && besa->target == TARGET_DENSE_STREAM)
+		fields_problem(fields, "reconstruct",
+			       "is \"%s\", whose target is what the dense weights give on the same inputs: 'target' must be "
+			       "\"block\"",
+			       reconstruct_names[besa->reconstruct]);
 	if ((int)besa->parameterization == PARAM_AUTO) besa->parameterization = PARAM_SIGMOID;
 	if (besa->d_coef == 0) besa->d_coef = besa->parameterization == PARAM_SIGMOID ? 5 : 50;
 }
@@ -51,6 +57,16 @@ static const struct spec_row rows[] = {
 		.help = "by row: how many neighbouring rows share a rate; the last group of a layer may have fewer",
 		.label = "Rows per group",
 		.hint = "",
+	},
+	{
+		.key = "reconstruct",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct besa_settings, reconstruct),
+		.names = reconstruct_names,
+		.range = {.standard = RECONSTRUCT_BLOCK},
+		.help = "whose output learning is to give again, one after the other: the block's, that of attention and of the "
+			"MLP, or each layer's own; the latter two with the target `block`",
+		.label = "Reconstruct",
 	},
 	{
 		.key = "importance",
