@@ -29,7 +29,8 @@ KIT = os.path.dirname(HERE)
 BIN = os.path.join(KIT, "bin")
 GROUP_SECONDS = 460
 TESTS = ("test_conformance", "test_conformance_pruning", "test_conformance_compensate", "test_conformance_solve", "test_conformance_refit",
-         "test_conformance_experts", "test_gradients", "test_refusals", "test_recorded_learning", "test_device_sizes")
+         "test_conformance_quantize", "test_conformance_experts", "test_gradients", "test_refusals", "test_recorded_learning",
+         "test_device_sizes")
 KERNELS = ("bin_kernel", "keys_kernel", "queries_kernel", "forward_kernel", "rank_kernel", "gemm|xmma|nvjet|cutlass")
 
 

@@ -130,6 +130,7 @@ static void set_operations(struct backend_ops *ops)
 	cuda_memory_operations(ops);
 	cuda_norm_operations(ops);
 	cuda_optimizer_operations(ops);
+	cuda_quantize_operations(ops);
 	cuda_rank_operations(ops);
 	cuda_rates_operations(ops);
 	cuda_reconstruction_operations(ops);

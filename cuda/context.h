@@ -129,6 +129,7 @@ void cuda_matmul_operations(struct backend_ops *);
 void cuda_memory_operations(struct backend_ops *);
 void cuda_norm_operations(struct backend_ops *);
 void cuda_optimizer_operations(struct backend_ops *);
+void cuda_quantize_operations(struct backend_ops *);
 void cuda_rank_operations(struct backend_ops *);
 void cuda_rates_operations(struct backend_ops *);
 void cuda_reconstruction_operations(struct backend_ops *);

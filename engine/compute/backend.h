@@ -76,6 +76,16 @@ struct cut {
 	int64_t zeros;          /* how many go: of the whole matrix; of each row where there is a pattern */
 	const void *row_zeros; /* device I32 [R]: how many of each row go, instead of `zeros`; NULL for `zeros` */
 };
+
+/* The values that weights may take (besa.md section 3): in each row, each `group` neighbours have a step h and a zero point z, and a weight is
+ * (code − z)·h, its code one of 2^bits whole numbers. Symmetric: z = 0, and codes are −2^(bits−1) … 2^(bits−1) − 1; else 0 … 2^bits − 1. */
+struct grid {
+	int bits; /* 2 to 8 */
+	bool symmetric;
+	int64_t group;   /* divides the columns, which are all one group where it is their number */
+	enum dtype step; /* the float type that h is rounded to: what is stored of it */
+};
+
 enum { FACTOR_TILE = 64, PRUNE_COLUMNS = 128 }; /* the most that `invert_factor` and `prune_columns` take at once */
 
 /* Rates are cut off at both ends in so many parts of the whole. */
@@ -302,6 +312,23 @@ struct backend_ops {
 	 * What is divided by is 1e-30 at least: a row that is solved stays as it is. */
 	enum status (*conjugate_step)(struct backend *, struct tensor x, struct tensor r, struct tensor p, void *energy,
 				      struct tensor product, struct tensor support, struct tensor diagonal, float lambda);
+
+	/* ---- quantization (besa.md section 3) ------------------------------------------------------------------------------ */
+
+	/* out = the nearest on the grid. With N = C / group, and γ, δ = sigmoid(strength), of each row and group: of its weights, and 0,
+	 *   symmetric:  h = γ·max|W| / (2^(bits−1) − ½)             z = 0
+	 *   else:       h = (γ·max W − δ·min W) / (2^bits − 1)      z = rint(−δ·min W / h)
+	 *   out = (clamp(rint(W / h) + z) − z)·h
+	 * h is rounded to the grid's type, and 1 where that gives 0; in fp32, halves to even. 0 is on every grid. steps, zeros: F32 [R,N], receive h
+	 * and z. strength: F32 [R,N] or, where not symmetric, [R,2N], the logits of γ, then of δ; without data γ = δ = 1. W, out: any
+	 * float. May run in place: out over W. */
+	enum status (*quantize)(struct backend *, const struct grid *, struct tensor out, struct tensor steps, struct tensor zeros,
+				struct tensor weight, struct tensor strength);
+
+	/* dstrength = ∂L/∂strength from g = ∂L/∂out, F32 [R,C], straight through both roundings: rint(x) counts as x plus a constant, and the rounding
+	 * of h as none. steps and zeros as `quantize` gave them; strength has data. */
+	enum status (*quantize_backward)(struct backend *, const struct grid *, struct tensor dstrength, struct tensor g,
+					 struct tensor weight, struct tensor steps, struct tensor zeros, struct tensor strength);
 
 	/* ---- rates, loss and optimizers (besa.md 1.5, 1.8, 1.9) ----------------------------------------------------------- */
 

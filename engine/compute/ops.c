@@ -426,6 +426,37 @@ static enum status conjugate_step(struct backend *backend, struct tensor x, stru
 	return backend->unchecked.conjugate_step(backend, x, r, p, energy, product, support, diagonal, lambda);
 }
 
+/* The parameters of a grid over weights of that shape. */
+static bool grid_fits(const struct grid *grid, struct tensor weight, struct tensor steps, struct tensor zeros,
+		      struct tensor strength)
+{
+	if (grid->bits < 2 || grid->bits > 8 || grid->group < 1 || weight.cols % grid->group) return false;
+	int64_t groups = weight.cols / grid->group;
+	return typed(steps, DTYPE_F32) && sized(steps, weight.rows, groups) && typed(zeros, DTYPE_F32) && same(zeros, steps) &&
+	       (!strength.data ||
+		(typed(strength, DTYPE_F32) && sized(strength, weight.rows, grid->symmetric ? groups : 2 * groups)));
+}
+
+static enum status quantize(struct backend *backend, const struct grid *grid, struct tensor out, struct tensor steps,
+			    struct tensor zeros, struct tensor weight, struct tensor strength)
+{
+	bool fits = floats(out) && floats(weight) && same(out, weight) && dtype_size(grid->step) <= sizeof(float) &&
+		    grid_fits(grid, weight, steps, zeros, strength);
+	CHECK(backend, "quantize", fits, {"out", out}, {"steps", steps}, {"zeros", zeros}, {"weight", weight},
+	      {"strength", strength});
+	return backend->unchecked.quantize(backend, grid, out, steps, zeros, weight, strength);
+}
+
+static enum status quantize_backward(struct backend *backend, const struct grid *grid, struct tensor dstrength, struct tensor g,
+				     struct tensor weight, struct tensor steps, struct tensor zeros, struct tensor strength)
+{
+	bool fits = typed(g, DTYPE_F32) && floats(weight) && same(g, weight) && strength.data &&
+		    grid_fits(grid, weight, steps, zeros, strength) && typed(dstrength, DTYPE_F32) && same(dstrength, strength);
+	CHECK(backend, "quantize_backward", fits, {"dstrength", dstrength}, {"g", g}, {"weight", weight}, {"steps", steps},
+	      {"zeros", zeros}, {"strength", strength});
+	return backend->unchecked.quantize_backward(backend, grid, dstrength, g, weight, steps, zeros, strength);
+}
+
 static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
 				const void *threshold, bool shared)
 {
@@ -575,6 +606,8 @@ void backend_check_operations(struct backend *backend)
 	PUT(keep_where);
 	PUT(conjugate_start);
 	PUT(conjugate_step);
+	PUT(quantize);
+	PUT(quantize_backward);
 	PUT(bin_ranks);
 	PUT(mask_weights);
 	PUT(binned_gradient);

@@ -140,6 +140,29 @@ static void test_shapes_of_solving(void **state)
 	operand_free(&a, &other, &half, &diagonal, &out, &energy, NULL);
 }
 
+static void test_shapes_of_quantization(void **state)
+{
+	(void)state;
+	struct operand a = operand_random(4, 64, DTYPE_F32, NO_GAP), half = operand_random(4, 64, DTYPE_BF16, NO_GAP);
+	struct operand out = operand_inout(4, 64, DTYPE_F32, NO_GAP), steps = operand_inout(4, 2, DTYPE_F32, NO_GAP);
+	struct operand four = operand_inout(4, 4, DTYPE_F32, NO_GAP);
+	struct tensor none = operand_none().tensor, to = out.tensor, w = a.tensor, h = steps.tensor;
+	const struct grid grid = {4, false, 32, DTYPE_F32}, symmetric = {4, true, 32, DTYPE_F32}, uneven = {4, true, 48, DTYPE_F32},
+			  wide = {9, true, 32, DTYPE_F32}, whole = {4, true, 32, DTYPE_I64};
+	expect_refusal(OPS->quantize(BACKEND, &uneven, to, h, h, w, none), "quantize", "64");
+	expect_refusal(OPS->quantize(BACKEND, &wide, to, h, h, w, none), "quantize", "64");
+	expect_refusal(OPS->quantize(BACKEND, &whole, to, h, h, w, none), "quantize", "64");
+	expect_refusal(OPS->quantize(BACKEND, &grid, to, h, four.tensor, w, none), "quantize", "[4, 4]");
+	expect_refusal(OPS->quantize(BACKEND, &grid, to, h, h, w, h), "quantize", "[4, 2]");
+	expect_refusal(OPS->quantize(BACKEND, &symmetric, to, h, h, w, four.tensor), "quantize", "[4, 4]");
+	expect_refusal(OPS->quantize_backward(BACKEND, &grid, four.tensor, half.tensor, w, h, h, four.tensor), "quantize_backward",
+		       "BF16");
+	expect_refusal(OPS->quantize_backward(BACKEND, &grid, four.tensor, w, w, h, h, none), "quantize_backward", "without data");
+	expect_refusal(OPS->quantize_backward(BACKEND, &grid, h, w, w, h, h, four.tensor), "quantize_backward", "[4, 2]");
+	out.input = steps.input = four.input = true; /* nothing was written */
+	operand_free(&a, &half, &out, &steps, &four, NULL);
+}
+
 /* More columns than a 16-bit rank can number: a model may have them, so it is the input that is invalid. */
 static void test_too_wide(void **state)
 {
@@ -183,9 +206,13 @@ static void test_no_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_are_checked),   cmocka_unit_test(test_shapes),
-		cmocka_unit_test(test_shapes_of_solving), cmocka_unit_test(test_too_wide),
-		cmocka_unit_test(test_nan_importance),    cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_all_are_checked),
+		cmocka_unit_test(test_shapes),
+		cmocka_unit_test(test_shapes_of_quantization),
+		cmocka_unit_test(test_shapes_of_solving),
+		cmocka_unit_test(test_too_wide),
+		cmocka_unit_test(test_nan_importance),
+		cmocka_unit_test(test_no_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -62,6 +62,7 @@ void cpu_layer_operations(struct backend_ops *);
 void cpu_learn_operations(struct backend_ops *);
 void cpu_matmul_operations(struct backend_ops *);
 void cpu_prune_operations(struct backend_ops *);
+void cpu_quantize_operations(struct backend_ops *);
 void cpu_route_operations(struct backend_ops *);
 void cpu_solve_operations(struct backend_ops *);
 

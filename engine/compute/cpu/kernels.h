@@ -157,6 +157,15 @@ struct solve_kernels {
 			       int64_t first, int64_t last);
 };
 
+/* By rows. */
+struct quantize_kernels {
+	void (*quantize)(const struct grid *, const struct tensor *out, const struct tensor *steps, const struct tensor *zeros,
+			 const struct tensor *weight, const struct tensor *strength, int64_t first, int64_t last);
+	void (*backward)(const struct grid *, const struct tensor *dstrength, const struct tensor *g, const struct tensor *weight,
+			 const struct tensor *steps, const struct tensor *zeros, const struct tensor *strength, int64_t first,
+			 int64_t last);
+};
+
 struct cpu_kernels {
 	const char *isa;
 	const struct layer_kernels *layer;
@@ -167,6 +176,7 @@ struct cpu_kernels {
 	const struct gradient_kernels *gradient;
 	const struct learn_kernels *learn;
 	const struct solve_kernels *solve;
+	const struct quantize_kernels *quantize;
 };
 
 #define CPU_DECLARE_KERNELS(isa)                                                                                                   \
@@ -177,7 +187,8 @@ struct cpu_kernels {
 	extern const struct compensate_kernels compensate_kernels_##isa;                                                           \
 	extern const struct gradient_kernels gradient_kernels_##isa;                                                               \
 	extern const struct learn_kernels learn_kernels_##isa;                                                                     \
-	extern const struct solve_kernels solve_kernels_##isa;
+	extern const struct solve_kernels solve_kernels_##isa;                                                                     \
+	extern const struct quantize_kernels quantize_kernels_##isa;
 CPU_DECLARE_KERNELS(v2)
 CPU_DECLARE_KERNELS(v3)
 CPU_DECLARE_KERNELS(v4)
