@@ -13,6 +13,7 @@
 	OPTION(METHOD, 0, "method", "METHOD", "method", TEXT, "besa, wanda, magnitude, one_shot, sparsegpt, admm, none") \
 	OPTION(SPARSITY, 's', "sparsity", "S", "sparsity", PERCENT, "what part of the weights becomes zero: 0.5 or 50%") \
 	OPTION(PATTERN, 0, "pattern", "PATTERN", "pattern", TEXT, "unstructured, or N and M with a colon between; N of each M neighbours stay") \
+	OPTION(BITS, 0, "bits", "N", "quantization.bits", NUMBER, "quantize the weights to so many bits") \
 	OPTION(CALIBRATION, 'c', "calibration", "FILE", "calibration.path", TEXT, "text or tokens, below the daemon's data roots") \
 	OPTION(SAMPLES, 0, "samples", "N", "calibration.samples", NUMBER, "how many sequences of it") \
 	OPTION(SEED, 0, "seed", "N", "calibration.seed", NUMBER, "chooses the sequences") \

@@ -109,6 +109,10 @@ ROWS = [
     ("wanda-fitted", SAVED, DEVICE, dict(WANDA, refit={"method": "least_squares"})),
     ("sparsegpt-24-fitted", FEW, None, {"method": "sparsegpt", "pattern": "2:4", "refit": {"method": "least_squares"}}),
     ("magnitude-fitted-bf16", FEW, None, dict(MAGNITUDE, precision="bf16", refit={"method": "least_squares"})),
+    ("besa-joint", SAVED, DEVICE, dict(BESA, quantization={"bits": 3, "group_size": "channel", "symmetric": False})),
+    ("besa-joint-layer-bf16", FEW, ONE, dict(BESA, precision="bf16", besa={"granularity": "layer"}, quantization={
+        "bits": 4, "group_size": "channel"})),
+    ("wanda-4", SAVED, ONE, dict(WANDA, quantization={"bits": 4, "group_size": "channel"})),
     ("none", SAVED, ONE, {"method": "none"}),
 ]
 

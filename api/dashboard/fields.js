@@ -56,6 +56,12 @@ export const GROUPS = [
 		{ pointer: "/refit/global_epochs", label: "Epochs of the whole model", kind: "number", placeholder: "1", hint: "Of global: how often the whole model is trained on every calibration sequence, behind the last block." },
 		{ pointer: "/refit/global_learning_rate", label: "Learning rate of the whole model", kind: "number", placeholder: "0.001", hint: "Of global: Adam's, when the whole model is trained; it rises and falls as learning_rate." },
 	] },
+	{ title: "Quantization", folded: true, fields: [
+		{ pointer: "/quantization/bits", label: "Bits", placeholder: "none", hint: "2, 3, 4 or 8; without it weights are not quantized." },
+		{ pointer: "/quantization/group_size", label: "Group size", placeholder: "the largest that fits", hint: "16 to 128, or channel for a whole row." },
+		{ pointer: "/quantization/symmetric", label: "Symmetric", kind: "flag", hint: "Whether scales alone are stored, or zero points too." },
+		{ pointer: "/quantization/order", label: "Order", kind: "choice", choices: ["", "joint", "prune_first", "auto"], hint: "Joint: besa learns how to clip the weights together with its rates; prune_first: weights are rounded when they are pruned and refitted. auto is joint where that can be." },
+	] },
 	{ title: "Calibration", fields: [
 		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },
 		{ pointer: "/calibration/field", label: "Field of the text", placeholder: "text", hint: "Of JSON rows: text, messages, data.0.content …" },

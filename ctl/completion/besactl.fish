@@ -41,6 +41,7 @@ complete -c besactl -n $submit -l preset -x -a 'fast balanced best paper' -d 'a 
 complete -c besactl -n $submit -l method -x -a 'besa wanda magnitude one_shot sparsegpt admm none' -d 'how weights are chosen, in place of a preset'
 complete -c besactl -n $submit -s s -l sparsity -x -d 'what part of the weights becomes zero'
 complete -c besactl -n $submit -l pattern -x -d 'unstructured, or N and M with a colon between'
+complete -c besactl -n $submit -l bits -x -d 'quantize the weights to so many bits'
 complete -c besactl -n $submit -s c -l calibration -x -a '(besactl data --names 2>/dev/null)' -d 'text or tokens, below the daemon\'s data roots'
 complete -c besactl -n $submit -l samples -x -d 'how many sequences of it'
 complete -c besactl -n $submit -l seed -x -d 'chooses the sequences'
@@ -53,12 +54,12 @@ set -l keys \
     besa.learning_rate= besa.target= besa.parameterization= besa.safeguards= one_shot.importance= sparsegpt.dampening= \
     admm.rates= admm.iterations= admm.ramp= admm.damping= admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= \
     refit.batch_size= refit.learning_rate= refit.norms= refit.cg_steps= refit.cg_damping= refit.global_epochs= \
-    refit.global_learning_rate= calibration.path= calibration.sources.0.path= calibration.sources.0.weight= \
-    calibration.sources.0.field= calibration.field= calibration.samples= calibration.sequence_length= calibration.seed= \
-    evaluation.perplexity.0.name= evaluation.perplexity.0.path= evaluation.perplexity.0.sequence_length= \
-    evaluation.perplexity.0.join= evaluation.perplexity.0.field= evaluation.tasks.0.name= evaluation.tasks.0.path= \
-    evaluation.tasks.0.format= evaluation.tasks.0.limit= progress.perplexity_every= notify.url= precision= priority= \
-    timeout_seconds=
+    refit.global_learning_rate= quantization.bits= quantization.group_size= quantization.symmetric= quantization.order= \
+    calibration.path= calibration.sources.0.path= calibration.sources.0.weight= calibration.sources.0.field= calibration.field= \
+    calibration.samples= calibration.sequence_length= calibration.seed= evaluation.perplexity.0.name= \
+    evaluation.perplexity.0.path= evaluation.perplexity.0.sequence_length= evaluation.perplexity.0.join= \
+    evaluation.perplexity.0.field= evaluation.tasks.0.name= evaluation.tasks.0.path= evaluation.tasks.0.format= \
+    evaluation.tasks.0.limit= progress.perplexity_every= notify.url= precision= priority= timeout_seconds=
 # to here
 complete -c besactl -n $submit -l sequence-length -x -d 'tokens in each'
 complete -c besactl -n $submit -s e -l eval -x -a '(besactl data --names 2>/dev/null)' -d 'measure perplexity on it'

@@ -8,14 +8,16 @@
 #include "engine/model/block.h"
 #include "engine/prune/mask.h"
 #include "engine/prune/stream.h"
+#include "engine/quantize/quantizer.h"
 #include "engine/spec/spec.h"
 
 /* What stays the same from block to block. */
 struct method_setup {
 	const struct spec *spec;
-	struct block *block;       /* where each block is loaded */
-	int64_t sequences, tokens; /* of the calibration: how many, and of each; 0 sequences where there is none */
-	const atomic_bool *stop;   /* to be read between pieces of work: STATUS_CANCELLED where it is set */
+	struct block *block;         /* where each block is loaded */
+	struct quantizer *quantizer; /* of its weights; NULL where they are not quantized */
+	int64_t sequences, tokens;   /* of the calibration: how many, and of each; 0 sequences where there is none */
+	const atomic_bool *stop;     /* to be read between pieces of work: STATUS_CANCELLED where it is set */
 };
 
 /* A step of what learns. */
@@ -46,6 +48,7 @@ struct block_task {
 struct block_outcome {
 	float *rates;      /* [layout.rows], host, to be filled: the share of its weights that each row loses */
 	struct mask *mask; /* which those are; the method's. NULL where they are zero already: in block->master, or block->weight */
+	bool masters;      /* block->master is filled, though the method does not always do that */
 	double start;      /* the mean reconstruction loss that it was to improve on; NaN, as it comes, for none */
 };
 

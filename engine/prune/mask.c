@@ -64,9 +64,15 @@ enum status mask_set(struct mask *mask, const struct block *block)
 
 enum status mask_apply(const struct mask *mask, const struct block *block, const struct tensor to[FUSED_COUNT])
 {
+	return mask_apply_from(mask, block, block->weight, to);
+}
+
+enum status mask_apply_from(const struct mask *mask, const struct block *block, const struct tensor from[FUSED_COUNT],
+			    const struct tensor to[FUSED_COUNT])
+{
 	struct backend *backend = mask->backend;
 	for (int f = 0; f < FUSED_COUNT; f++)
-		TRY(backend->ops->mask_weights(backend, to[f], block->weight[f], mask->rank[f],
+		TRY(backend->ops->mask_weights(backend, to[f], from[f], mask->rank[f],
 					       (int32_t *)mask->thresholds + block->layout.fused_row[f], false));
 	return STATUS_OK;
 }

@@ -26,6 +26,10 @@ enum status mask_rank(struct mask *, const struct block *, enum importance, cons
 /* The thresholds hold from now on. */
 enum status mask_set(struct mask *, const struct block *);
 
+/* to = what is kept of `from`, else +0; both as block.active or block.weight, and they may be the same. */
+enum status mask_apply_from(const struct mask *, const struct block *, const struct tensor from[FUSED_COUNT],
+			    const struct tensor to[FUSED_COUNT]);
+
 /* to = what is kept of the block's weights, else +0. `to` as block.active, or block.weight itself. */
 enum status mask_apply(const struct mask *, const struct block *, const struct tensor to[FUSED_COUNT]);
 

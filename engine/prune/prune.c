@@ -252,8 +252,7 @@ static struct block_task task_of(struct task_context *context)
 				   .context = context};
 }
 
-/* *ret_mask as in struct block_outcome. */
-static enum status run_method(struct walk *w, struct block_result *result, struct mask **ret_mask, struct error *err)
+static enum status run_method(struct walk *w, struct block_result *result, struct block_outcome *ret, struct error *err)
 {
 	struct task_context context = {.w = w, .result = result, .work = w->method->work ? w->method->work(w->spec) : 0};
 	const struct block_task task = task_of(&context);
@@ -262,7 +261,7 @@ static enum status run_method(struct walk *w, struct block_result *result, struc
 	credit(&context, context.work);
 	average_rates(w, result);
 	result->start = outcome.start;
-	*ret_mask = outcome.mask;
+	*ret = outcome;
 	return STATUS_OK;
 }
 
@@ -279,12 +278,12 @@ static enum status run_stage(struct walk *w, struct block_result *result, int i,
 }
 
 /* From what the method left, in masters or by a mask, to what is stored. */
-static enum status run_stages(struct walk *w, struct block_result *result, const struct mask *mask, struct error *err)
+static enum status run_stages(struct walk *w, struct block_result *result, const struct block_outcome *outcome, struct error *err)
 {
 	bool vectors = false;
-	if (mask)
-		TRY(backend_failed(w, mask_apply(mask, &w->block, w->block.master), err));
-	else if (!w->method->masters)
+	if (outcome->mask)
+		TRY(backend_failed(w, mask_apply(outcome->mask, &w->block, w->block.master), err));
+	else if (!w->method->masters && !outcome->masters)
 		TRY(backend_failed(w, block_load_masters(&w->block), err));
 	for (int i = 0; i < w->n_stages; i++) {
 		TRY(run_stage(w, result, i, err));
@@ -376,19 +375,17 @@ static enum status prune_loaded(struct walk *w, struct block_result *result, str
 {
 	bool calibrated = walk_calibrated(w);
 	double tokens = calibrated ? (double)(w->input.sequences * w->input.tokens) : 1;
-	struct mask *mask;
+	struct block_outcome outcome;
 	if (calibrated) {
 		TRY(reference_pass(w, result->seen, err));
 		TRY(report_unseen(w, result->index, result->seen, err));
 	}
 	TRY(end_phase(w, result, PHASE_REFERENCE, err));
 	progress_add(w->p->progress, tokens);
-	TRY(run_method(w, result, &mask, err));
+	TRY(run_method(w, result, &outcome, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
-	if (walk_changes(w)) {
-		TRY(run_stages(w, result, mask, err));
-		mask = NULL;
-	}
+	if (walk_changes(w)) TRY(run_stages(w, result, &outcome, err));
+	const struct mask *mask = walk_changes(w) ? NULL : outcome.mask;
 	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
 	if (calibrated) TRY(final_pass(w, &result->reconstruction, err));
 	TRY(end_phase(w, result, PHASE_FINAL, err));
@@ -485,10 +482,12 @@ static enum status create(struct walk *w, struct error *err)
 	TRY(pipeline_create(w->p, &w->block, &w->pipeline, err));
 	const struct method_setup setup = {.spec = w->spec,
 					   .block = &w->block,
+					   .quantizer = w->spec->quantization.bits ? &w->quantizer : NULL,
 					   .sequences = walk_calibrated(w) ? samples : 0,
 					   .tokens = tokens,
 					   .stop = w->p->job->stop};
 	if (walk_changes(w)) TRY(block_add_masters(&w->block, err));
+	if (setup.quantizer) TRY(quantizer_create(w->spec, &w->block, setup.quantizer, err));
 	TRY(w->method->create(&setup, &w->state, err));
 	TRY(create_stages(w, &setup, err));
 	TRY(activations_create(&w->block, w->batch, tokens, false, &w->activations, err));
@@ -521,6 +520,7 @@ static void destroy(struct walk *w)
 	for (int i = 0; i < w->n_stages; i++)
 		w->stages[i]->destroy(w->stage_states[i]);
 	w->method->destroy(w->state);
+	quantizer_release(&w->quantizer);
 	block_release(&w->block);
 	free(w->rates);
 	free(w->host_losses);

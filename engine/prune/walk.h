@@ -22,6 +22,7 @@ struct walk {
 	const struct stage *stages[STAGES_MOST]; /* that follow it: n_stages */
 	void *stage_states[STAGES_MOST];
 	int n_stages;
+	struct quantizer quantizer;     /* unused where weights are not quantized */
 	struct activations activations; /* of the passes */
 	struct probe probe;             /* without a plan where nothing is probed */
 	int batch;                      /* sequences of a pass */

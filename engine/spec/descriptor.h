@@ -15,6 +15,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/place.h"
+#include "engine/model/layout.h"
 #include "engine/spec/fields.h"
 #include "engine/spec/spec.h"
 
@@ -38,6 +39,11 @@ struct spec_parser {
 	struct spec *spec;
 	int64_t max_positions; /* of the model; INT_MAX while it is unknown */
 	int64_t columns;       /* a divisor of the columns of all its linears, the greatest; 0 while it is unknown */
+	struct spec_linear {
+		char path[LAYOUT_MAX_PATH];
+		int64_t rows, cols;
+	} linears[LAYOUT_MAX_KINDS]; /* of its first block, one of each kind: n_linears; none while it is unknown */
+	int n_linears;
 	bool no_memory;
 };
 

@@ -1,5 +1,6 @@
 #include "engine/spec/paths.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -81,6 +82,13 @@ static void find_columns(struct spec_parser *parser, const struct model_config *
 			parser->columns = a;
 			a = rest;
 		}
+	for (int i = 0; i < layout.n_linears; i++) {
+		const struct linear *linear = &layout.linears[i];
+		if (linear->kind != parser->n_linears) continue;
+		struct spec_linear *to = &parser->linears[parser->n_linears++];
+		*to = (struct spec_linear){.rows = linear->rows, .cols = linear->cols};
+		snprintf(to->path, sizeof to->path, "%s", linear->path);
+	}
 	block_layout_release(&layout);
 }
 

@@ -91,6 +91,17 @@ struct refit_settings {
 	double global_learning_rate;
 };
 
+/* Weight-only quantization (engine/quantize/). */
+enum quantization_order { QUANTIZE_JOINTLY, QUANTIZE_AFTER };
+enum { GROUP_IS_CHANNEL = -1 };
+
+struct quantization_settings {
+	int bits;       /* 0: none, and the rest means nothing */
+	int group_size; /* weights of a row that have a grid of their own; GROUP_IS_CHANNEL: all */
+	bool symmetric;
+	enum quantization_order order; /* auto is resolved */
+};
+
 struct spec_section; /* descriptor.h */
 
 /* What a client asks for. A field is a row of engine/spec/, which says where in here its value lies. */
@@ -105,6 +116,7 @@ struct spec {
 	struct pattern pattern;
 	struct besa_settings besa;
 	struct refit_settings refit;
+	struct quantization_settings quantization;
 	struct calibration calibration;
 	struct dataset perplexity[SPEC_MAX_DATASETS];
 	int n_perplexity;

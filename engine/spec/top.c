@@ -44,6 +44,11 @@ static bool is_notified(const void *at)
 	return ((const struct spec *)at)->notify_url;
 }
 
+static bool is_quantized(const void *at)
+{
+	return ((const struct spec *)at)->quantization.bits != 0;
+}
+
 /* A component of an output's path: no dot in front; braces are {id} and {date} alone. */
 #define COMPONENT "([^\\x00-\\x1f\\x7f-\\x9f/.{}]|\\{id\\}|\\{date\\})([^\\x00-\\x1f\\x7f-\\x9f/{}]|\\{id\\}|\\{date\\})*"
 
@@ -171,7 +176,12 @@ static const struct spec_row rows[] = {
 	{.key = "besa", .kind = SPEC_SECTION, SPEC_AT(struct spec, besa), .section = &method_besa_settings, .late = true},
 	METHOD_SETTINGS(SETTINGS_ROW) /* of methods that have some */
 	{.key = "refit", .kind = SPEC_SECTION, SPEC_AT(struct spec, refit), .section = &stage_refit_settings},
-	{.key = "quantization", .kind = SPEC_REFUSED, .help = "not supported by this version"},
+	{.key = "quantization",
+	 .kind = SPEC_SECTION,
+	 SPEC_AT(struct spec, quantization),
+	 .section = &spec_quantization,
+	 .shown = is_quantized,
+	 .late = true}, /* the model's columns must fit it */
 	{.key = "calibration", .kind = SPEC_SECTION, SPEC_AT(struct spec, calibration), .section = &spec_calibration},
 	{.key = "evaluation", .kind = SPEC_SECTION, .section = &spec_evaluation},
 	{.key = "progress", .kind = SPEC_SECTION, .section = &spec_progress},

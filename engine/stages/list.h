@@ -3,6 +3,6 @@
 #ifndef BESAD_ENGINE_STAGES_LIST_H
 #define BESAD_ENGINE_STAGES_LIST_H
 
-#define STAGES(STAGE) STAGE(least_squares) STAGE(block_refit)
+#define STAGES(STAGE) STAGE(least_squares) STAGE(block_refit) STAGE(quantize)
 
 #endif

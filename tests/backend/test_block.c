@@ -434,7 +434,7 @@ static void open_learner(struct fixture *f, const struct spec *spec, struct lear
 	struct error err;
 	ok(mask_create(&f->block, &l->mask, &err), &err);
 	ok(mask_rank(&l->mask, &f->block, IMPORTANCE_MAGNITUDE, NULL, 1, (struct pattern){0}), &backend->error);
-	ok(besa_create(spec, &f->block, &l->mask, TOKENS, &l->besa, &err), &err);
+	ok(besa_create(spec, &f->block, &l->mask, NULL, TOKENS, &l->besa, &err), &err);
 	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &l->x, &err), &err);
 	ok(stream_create(backend, BATCH, TOKENS, SHAPE.hidden, BATCH, &l->wanted, &err), &err);
 	struct tensor values = new_tensor(backend, ROWS, SHAPE.hidden, f->x);

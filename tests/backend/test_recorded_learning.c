@@ -66,7 +66,7 @@ static void open_learner(struct learner *l, const struct spec *spec, bool record
 	ok(block_create(&l->model, l->backend, DTYPE_BF16, TOKENS, &l->block, &err), &err);
 	ok(block_add_spare(&l->block, &err), &err);
 	ok(mask_create(&l->block, &l->mask, &err), &err);
-	ok(besa_create(spec, &l->block, &l->mask, TOKENS, &l->besa, &err), &err);
+	ok(besa_create(spec, &l->block, &l->mask, NULL, TOKENS, &l->besa, &err), &err);
 	fill(l, &l->x, 1);
 	fill(l, &l->wanted, 2);
 }

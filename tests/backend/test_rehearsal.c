@@ -262,6 +262,9 @@ static const char *const methods[] = {
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"importance\":\"sparsegpt_published\"}",
 	"\"method\":\"besa\",\"besa\":{\"candidates\":11,\"reconstruct\":\"half_block\"}",
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"reconstruct\":\"layer\"}",
+	"\"method\":\"besa\",\"besa\":{\"candidates\":11},\"quantization\":{\"bits\":4,\"group_size\":\"channel\",\"symmetric\":"
+	"false}",
+	"\"method\":\"magnitude\",\"quantization\":{\"bits\":3,\"group_size\":\"channel\"}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7, LAYER_BY_LAYER = 15 };
 

@@ -112,13 +112,14 @@ class Generated(unittest.TestCase):
         found = list(options(self.schema))
         self.assertIn("model", [option["name"] for _, _, option in found])
         for path, field, option in found:
+            types = field.get("type", ())
             if "enum" in field:
                 given, wanted = field["enum"][-2], field["enum"][-2]
             elif option.get("percent"):
                 given, wanted = "25%", 0.25
             elif "argument" not in option:
                 given, wanted = None, True
-            elif {"integer", "number"} & set(field.get("type", ())):
+            elif {"integer", "number"} & ({types} if isinstance(types, str) else set(types)):
                 given, wanted = "7", 7
             else:
                 given, wanted = "text", "text"

@@ -258,6 +258,45 @@ static void test_dependent_defaults(void **state)
 	spec_free(spec);
 }
 
+/* The model's linears have 64 and 160 columns. */
+static void test_quantization(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"besa\",\"sparsity\":0.5}");
+	cJSON *json = spec_to_json(spec);
+	assert_int_equal(spec->quantization.bits, 0);
+	assert_null(cJSON_GetObjectItem(json, "quantization"));
+	cJSON_Delete(json);
+	spec_free(spec);
+	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"besa\",\"sparsity\":0.5,\"quantization\":{\"bits\":3}}");
+	assert_int_equal(spec->quantization.group_size, 32);
+	assert_int_equal(spec->quantization.order, QUANTIZE_JOINTLY);
+	assert_true(spec->quantization.symmetric);
+	json = spec_to_json(spec);
+	cJSON *places = spec_places(spec);
+	char *shown = cJSON_PrintUnformatted(cJSON_GetObjectItem(json, "quantization"));
+	assert_string_equal(shown, "{\"bits\":3,\"group_size\":32,\"symmetric\":true,\"order\":\"joint\"}");
+	spec_free(spec);
+	assert_int_equal(spec_restore(json, places, &f->roots, &spec, &f->scratch.err), STATUS_OK);
+	assert_int_equal(spec->quantization.group_size, 32);
+	assert_int_equal(spec->quantization.order, QUANTIZE_JOINTLY);
+	free(shown);
+	cJSON_Delete(places);
+	cJSON_Delete(json);
+	spec_free(spec);
+	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"besa\",\"sparsity\":0.5,\"refit\":{\"method\":\"block\"},"
+			 "\"quantization\":{\"bits\":8,\"group_size\":\"channel\",\"symmetric\":false}}");
+	assert_int_equal(spec->quantization.group_size, GROUP_IS_CHANNEL);
+	assert_int_equal(spec->quantization.order, QUANTIZE_AFTER);
+	assert_false(spec->quantization.symmetric);
+	spec_free(spec);
+	assert_problem(f,
+		       "{\"model\":\"tiny\",\"method\":\"wanda\",\"sparsity\":0.5,\"quantization\":{\"bits\":4,\"group_size\":64}}",
+		       "/quantization/group_size", "64 does not divide the columns of 'mlp.down_proj' [64, 160]");
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"quantization\":{\"bits\":4}}", "/quantization",
+		       "a 'sparsity' of 0");
+}
+
 static void test_patterns(void **state)
 {
 	struct fixture *f = *state;
@@ -399,7 +438,22 @@ static void test_fields(void **state)
 		{"\"pattern\":\"2:4 \",\"method\":\"wanda\"", "/pattern", "N:M"},
 		{"\"pattern\":\"2:4:8\",\"method\":\"wanda\"", "/pattern", "N:M"},
 		{"\"pattern\":\"2:33\",\"method\":\"wanda\"", "/pattern", "M up to 32"},
-		{"\"quantization\":{\"bits\":4}", "/quantization", "not supported by this version"},
+		{"\"quantization\":{}", "/quantization/bits", "is required: 2, 3, 4 or 8"},
+		{"\"quantization\":{\"bits\":6}", "/quantization/bits", "must be 2, 3, 4 or 8"},
+		{"\"quantization\":{\"bits\":1}", "/quantization/bits", "from 2 to 8"},
+		{"\"quantization\":{\"bits\":4,\"group_size\":8}", "/quantization/group_size", "from 16 to 128"},
+		{"\"quantization\":{\"bits\":4,\"group_size\":\"row\"}", "/quantization/group_size", "or \"channel\""},
+		{"\"quantization\":{\"bits\":4,\"order\":\"quantize_first\"}", "/quantization/order",
+		 "not supported by this version"},
+		{"\"method\":\"wanda\",\"quantization\":{\"bits\":4,\"order\":\"joint\"}", "/quantization/order",
+		 "the method besa alone"},
+		{"\"method\":\"besa\",\"pattern\":\"2:4\",\"quantization\":{\"bits\":4,\"order\":\"joint\"}", "/quantization/order",
+		 "under a pattern besa learns nothing"},
+		{"\"method\":\"besa\",\"besa\":{\"reconstruct\":\"layer\"},\"quantization\":{\"bits\":4,\"order\":\"joint\"}",
+		 "/quantization/order", "whole blocks alone"},
+		{"\"method\":\"besa\",\"refit\":{\"method\":\"block\"},\"quantization\":{\"bits\":4,\"order\":\"joint\"}",
+		 "/quantization/order", "give \"prune_first\""},
+		{"\"refit\":{\"method\":\"global\"},\"quantization\":{\"bits\":4}", "/quantization", "\"block\" comes before"},
 		{"\"besa\":[]", "/besa", "must be an object"},
 		{"\"besa\":{\"granularity\":\"column\"}", "/besa/granularity", "row, layer"},
 		{"\"besa\":{\"reconstruct\":\"model\"}", "/besa/reconstruct", "block, half_block, layer"},
@@ -596,6 +650,7 @@ int main(void)
 		SPEC_TEST(test_presets),
 		SPEC_TEST(test_stored_specs_have_no_preset),
 		SPEC_TEST(test_dependent_defaults),
+		SPEC_TEST(test_quantization),
 		SPEC_TEST(test_patterns),
 		SPEC_TEST(test_calibration_sources),
 		SPEC_TEST(test_round_trip),

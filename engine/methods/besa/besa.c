@@ -12,10 +12,10 @@ struct besa_method {
 	struct besa besa;      /* where there is something to learn */
 };
 
-/* A target of 0 leaves nothing to learn, and of N:M each row loses the same. */
+/* A target of 0 leaves no rates to learn, and of N:M each row loses the same. */
 static bool learns(const struct spec *spec)
 {
-	return spec->sparsity > 0 && !spec->pattern.of;
+	return (spec->sparsity > 0 && !spec->pattern.of) || quantization_is_joint(spec);
 }
 
 static const char *caution(const struct spec *spec)
@@ -29,7 +29,9 @@ static const char *caution(const struct spec *spec)
 static double work(const struct spec *spec)
 {
 	if (spec->pattern.of) return 0;
-	return parts_work(spec) * spec->besa.epochs + (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
+	/* The gradient of the quantized weights is one product more in a step. */
+	return (parts_work(spec) + (quantization_is_joint(spec) ? 1 : 0)) * spec->besa.epochs +
+	       (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
 }
 
 static bool dense_stream(const struct spec *spec)
@@ -57,7 +59,8 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	if (!b) return error_set(err, STATUS_NO_MEMORY, "no memory for a method");
 	enum status status = one_shot_create(setup, setup->spec->besa.importance, true, &b->first, err);
 	if (status == STATUS_OK && learns(setup->spec))
-		status = besa_create(setup->spec, setup->block, &b->first.mask, setup->tokens, &b->besa, err);
+		status = besa_create(setup->spec, setup->block, &b->first.mask,
+				     quantization_is_joint(setup->spec) ? setup->quantizer : NULL, setup->tokens, &b->besa, err);
 	if (status == STATUS_OK)
 		*ret = b;
 	else
@@ -75,16 +78,40 @@ static enum status learn(struct besa_method *b, const struct block_task *task, f
 	return exact_thresholds(layout, rates, zeros, b->first.mask.host_thresholds, err);
 }
 
+/* What was learned becomes block->master: weights on their grids, and zeros. */
+static enum status quantize(struct besa_method *b, struct block_outcome *outcome)
+{
+	const struct block *block = b->first.setup.block;
+	outcome->mask = NULL;
+	outcome->masters = true;
+	TRY(quantizer_apply(b->besa.quantizer, block->weight, block->master));
+	return mask_apply_from(&b->first.mask, block, block->master, block->master);
+}
+
+static enum status learn_block(struct besa_method *b, const struct block_task *task, struct block_outcome *outcome,
+			       struct error *err)
+{
+	const struct method_setup *setup = &b->first.setup;
+	if (setup->spec->besa.safeguards)
+		return besa_learn_safely(&b->besa, &b->first.mask, task, setup->stop, outcome->rates, &outcome->start, err);
+	TRY(learn(b, task, outcome->rates, err));
+	enum status status = mask_set(&b->first.mask, setup->block);
+	if (status != STATUS_OK) *err = setup->block->backend->error;
+	return status;
+}
+
 static enum status prune(void *method, const struct block_task *task, struct block_outcome *outcome, struct error *err)
 {
 	struct besa_method *b = method;
 	const struct block *block = b->first.setup.block;
 	TRY(one_shot_prune(&b->first, task, outcome, err));
 	if (!learns(b->first.setup.spec)) return STATUS_OK;
-	if (b->first.setup.spec->besa.safeguards)
-		return besa_learn_safely(&b->besa, &b->first.mask, task, b->first.setup.stop, outcome->rates, &outcome->start, err);
-	TRY(learn(b, task, outcome->rates, err));
-	enum status status = mask_set(&b->first.mask, block);
+	struct quantizer *quantizer = b->besa.quantizer;
+	enum status status = quantizer ? quantizer_begin(quantizer) : STATUS_OK;
+	if (status == STATUS_OK) {
+		TRY(learn_block(b, task, outcome, err));
+		status = quantizer ? quantize(b, outcome) : STATUS_OK;
+	}
 	if (status != STATUS_OK) *err = block->backend->error;
 	return status;
 }
@@ -92,7 +119,8 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 /* besa.md 1.8. */
 static double loss(const struct spec *spec, double reconstruction, double sparsity)
 {
-	double miss = learns(spec) ? (sparsity - spec->sparsity) / spec->sparsity : 0;
+	bool exact = learns(spec) && spec->sparsity > 0 && !spec->quantization.bits; /* what is rounded to 0 is no miss */
+	double miss = exact ? (sparsity - spec->sparsity) / spec->sparsity : 0;
 	return reconstruction + spec->besa.lambda * miss * miss;
 }
 

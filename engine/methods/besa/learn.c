@@ -116,8 +116,8 @@ bool besa_records(const struct spec *spec, const struct model_config *config, co
 		  int64_t params)
 {
 	const double large = 1e12; /* floating-point operations: some milliseconds of a large GPU */
-	return backend->ops->record_begin && spec->besa.optimizer == OPTIMIZER_PRODIGY && !config->experts &&
-	       6.0 * (double)(spec->besa.batch_size * tokens) * (double)params < large;
+	return backend->ops->record_begin && spec->besa.optimizer == OPTIMIZER_PRODIGY && !quantization_is_joint(spec) &&
+	       !config->experts && 6.0 * (double)(spec->besa.batch_size * tokens) * (double)params < large;
 }
 
 static enum status allocate_all(struct besa *besa, int64_t tokens)
@@ -160,10 +160,10 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 	return upload_groups(besa);
 }
 
-enum status besa_create(const struct spec *spec, struct block *block, const struct mask *mask, int64_t tokens, struct besa *ret,
-			struct error *err)
+enum status besa_create(const struct spec *spec, struct block *block, const struct mask *mask, struct quantizer *quantizer,
+			int64_t tokens, struct besa *ret, struct error *err)
 {
-	struct besa besa = {.spec = spec, .block = block, .mask = mask, .backend = block->backend};
+	struct besa besa = {.spec = spec, .block = block, .mask = mask, .quantizer = quantizer, .backend = block->backend};
 	TRY(groups_create(spec, &block->layout, &besa.groups, err));
 	besa.rates = (struct rates){.parameterization = spec->besa.parameterization,
 				    .candidates = spec->besa.candidates,
@@ -209,6 +209,18 @@ void besa_release(struct besa *besa)
 	*besa = (struct besa){0};
 }
 
+/* With a target of 0 there is the quantizer alone to learn. */
+static bool has_rates(const struct besa *besa)
+{
+	return besa->spec->sparsity > 0;
+}
+
+/* What masks are laid over. */
+static const struct tensor *weights_of(const struct besa *besa)
+{
+	return besa->quantizer ? besa->block->master : besa->block->weight;
+}
+
 /* ---- one step ------------------------------------------------------------------------------------------------------------------- */
 
 /* The optimizer begins where θ is. A recording has the step size in it. */
@@ -235,6 +247,7 @@ static enum status reset(struct besa *besa)
 	for (int f = 0; f < FUSED_COUNT; f++)
 		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates, besa->rates.below,
 					    besa->rates.above));
+	TRY(backend->ops->zero(backend, besa->stats, STEP_STATS * sizeof(double)));
 	besa->part = besa->parts;
 	besa->d_coef = besa->spec->besa.d_coef;
 	besa->learning_rate = besa->spec->besa.learning_rate;
@@ -282,7 +295,7 @@ static enum status mask_linears(struct besa *besa, int product)
 		enum fused f = linear->fused;
 		if (product < 0 ? f < besa->part->first || f > besa->part->last : linear->product != product) continue;
 		struct tensor active = tensor_rows(block->active[f], linear->first, linear->rows),
-			      weight = tensor_rows(block->weight[f], linear->first, linear->rows),
+			      weight = tensor_rows(weights_of(besa)[f], linear->first, linear->rows),
 			      rank = tensor_rows(besa->mask->rank[f], linear->first, linear->rows);
 		const int32_t *limit = threshold + besa->groups.first[i];
 		TRY(groups_are_some_rows(&besa->groups) ? groups_mask(&besa->groups, backend, active, weight, rank, limit)
@@ -296,7 +309,7 @@ enum status besa_mask_product(struct besa *besa, int index)
 	const struct block *block = besa->block;
 	if (besa->groups.per > 1) return mask_linears(besa, index);
 	return besa->backend->ops->mask_weights(besa->backend, block_product(block, block->active, index),
-						block_product(block, block->weight, index),
+						block_product(block, weights_of(besa), index),
 						block_product(block, besa->mask->rank, index),
 						(int32_t *)besa->threshold + block->layout.products[index].row, false);
 }
@@ -304,10 +317,12 @@ enum status besa_mask_product(struct besa *besa, int index)
 enum status besa_update_masks(struct besa *besa)
 {
 	struct block *block = besa->block;
+	if (besa->quantizer) TRY(quantizer_apply(besa->quantizer, block->weight, block->master));
+	if (!has_rates(besa)) return block_activate(block, block->master);
 	TRY(besa_find_rates(besa));
 	if (besa->groups.per > 1) return mask_linears(besa, -1);
 	for (int f = (int)besa->part->first; f <= (int)besa->part->last; f++)
-		TRY(besa->backend->ops->mask_weights(besa->backend, block->active[f], block->weight[f], besa->mask->rank[f],
+		TRY(besa->backend->ops->mask_weights(besa->backend, block->active[f], weights_of(besa)[f], besa->mask->rank[f],
 						     (int32_t *)besa->threshold + block->layout.fused_row[f], false));
 	return STATUS_OK;
 }
@@ -316,7 +331,7 @@ enum status besa_update_masks(struct besa *besa)
 static enum status bin_rows(struct besa *besa, struct tensor sums, int index, const struct product_gradient *gradient)
 {
 	return besa->backend->ops->binned_gradient(besa->backend, sums, gradient->dy, gradient->x,
-						   block_product(besa->block, besa->block->weight, index),
+						   block_product(besa->block, weights_of(besa), index),
 						   block_product(besa->block, besa->bin, index), false);
 }
 
@@ -341,10 +356,39 @@ enum status besa_bin_gradient(void *context, int index, const struct product_gra
 		}
 		TRY(backend->ops->binned_gradient(backend, sums,
 						  tensor_cols(gradient->dy, linear->first - product->first, linear->rows),
-						  gradient->x, tensor_rows(besa->block->weight[f], linear->first, linear->rows),
+						  gradient->x, tensor_rows(weights_of(besa)[f], linear->first, linear->rows),
 						  tensor_rows(besa->bin[f], linear->first, linear->rows), true));
 	}
 	return STATUS_OK;
+}
+
+/* Zeros in the gradient by some rows of a linear, from its row `first` on, where the weights are masked. */
+static enum status mask_gradient(void *context, int index, int64_t first, struct tensor g)
+{
+	struct besa *besa = context;
+	const struct linear *linear = &besa->block->layout.linears[index];
+	const int32_t *limits = (int32_t *)besa->threshold + besa->groups.first[index];
+	struct tensor rank = tensor_rows(besa->mask->rank[linear->fused], linear->first + first, g.rows);
+	int64_t per = besa->groups.per, of_group = first % per, head = of_group ? per - of_group : 0;
+	if (!has_rates(besa)) return STATUS_OK;
+	if (head > g.rows) head = g.rows;
+	if (head) { /* what is left of a group */
+		struct tensor rows = tensor_rows(g, 0, head);
+		TRY(besa->backend->ops->mask_weights(besa->backend, rows, rows, tensor_rows(rank, 0, head), limits + first / per,
+						     true));
+	}
+	struct tensor rest = tensor_rows(g, head, g.rows - head);
+	if (!rest.rows) return STATUS_OK;
+	return groups_mask(&besa->groups, besa->backend, rest, rest, tensor_rows(rank, head, rest.rows),
+			   limits + (first + head) / per);
+}
+
+/* Of a block that is reconstructed whole: what its rates and its quantizer need of a product's gradient. */
+static enum status take_gradient(void *context, int index, const struct product_gradient *gradient)
+{
+	struct besa *besa = context;
+	if (has_rates(besa)) TRY(besa_bin_gradient(besa, index, gradient));
+	return besa->quantizer ? quantizer_gradient(besa->quantizer, index, gradient, mask_gradient, besa) : STATUS_OK;
 }
 
 /* Of a block that is reconstructed whole: its masks, its loss, and the gradient in the bins. */
@@ -355,7 +399,7 @@ static enum status block_gradient(struct besa *besa, struct tensor input, struct
 	TRY(besa_update_masks(besa));
 	TRY(block_forward(besa->block, &besa->activations, (int)count, input, y, NULL));
 	TRY(backend->ops->reconstruction(backend, besa->stats, dy, y, wanted, false));
-	return block_backward(besa->block, &besa->activations, (int)count, dy, besa_bin_gradient, besa, NULL);
+	return block_backward(besa->block, &besa->activations, (int)count, dy, take_gradient, besa, NULL);
 }
 
 /* The gradient for the sequences whose inputs and, where the whole block is reconstructed, reference outputs are given, in the streams' layout. */
@@ -363,6 +407,7 @@ static enum status gradient_of(struct besa *besa, struct tensor input, struct te
 {
 	const struct rates rates = rates_of_part(besa);
 	TRY(besa_learns_whole(besa->spec) ? block_gradient(besa, input, wanted, count) : parts_gradient(besa, input, count));
+	if (!has_rates(besa)) return STATUS_OK;
 	return besa->backend->ops->rates_backward(besa->backend, &rates, of_part(besa, besa->gradient), of_part(besa, besa->theta),
 						  of_part(besa, besa->beta), of_part(besa, besa->sums), besa->stats);
 }
@@ -380,6 +425,8 @@ static enum status optimize(struct besa *besa)
 	struct backend *backend = besa->backend;
 	struct tensor theta = of_part(besa, besa->theta), m = of_part(besa, besa->m), v = of_part(besa, besa->v),
 		      gradient = of_part(besa, besa->gradient);
+	if (besa->quantizer) TRY(quantizer_step(besa->quantizer));
+	if (!has_rates(besa)) return STATUS_OK;
 	if (besa->spec->besa.optimizer == OPTIMIZER_PRODIGY) {
 		const struct prodigy prodigy = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .d_coef = besa->d_coef};
 		return backend->ops->prodigy_step(backend, &prodigy, theta.rows * theta.cols, theta.data,
@@ -440,6 +487,7 @@ static enum status take_step(struct besa *besa, struct stream *x, struct stream 
 
 static double loss_of(const struct besa *besa, const double stats[STEP_STATS])
 {
+	if (!has_rates(besa)) return stats[STEP_RECONSTRUCTION];
 	double miss = (stats[STEP_SPARSITY] - besa->spec->sparsity) / besa->spec->sparsity;
 	return stats[STEP_RECONSTRUCTION] / besa->part->losses + besa->spec->besa.lambda * miss * miss;
 }
@@ -463,6 +511,9 @@ static enum status read_rates(struct besa *besa, float *rates)
 {
 	const struct block_layout *layout = &besa->block->layout;
 	struct backend *backend = besa->backend;
+	for (int64_t r = 0; r < layout->rows; r++)
+		rates[r] = 0;
+	if (!has_rates(besa)) return STATUS_OK;
 	TRY(backend->ops->rates_forward(backend, &besa->rates, besa->beta, besa->rate, besa->threshold, besa->stats, besa->theta,
 					besa->spec->sparsity, besa->spec->besa.lambda));
 	TRY(backend->ops->download(backend, rates, besa->rate, (size_t)besa->rates.groups * sizeof *rates));

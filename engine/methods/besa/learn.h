@@ -6,12 +6,14 @@
 #include "engine/methods/besa/parts.h"
 #include "engine/methods/besa/watch.h"
 #include "engine/methods/method.h"
+#include "engine/quantize/quantizer.h"
 
 /* Device memory of the learnables, used again for each block. G groups: what has a rate of its own. */
 struct besa {
 	const struct spec *spec;
 	struct block *block;
-	const struct mask *mask; /* its ranks */
+	const struct mask *mask;     /* its ranks */
+	struct quantizer *quantizer; /* learned too, and in block->master what it makes of the weights; NULL for none */
 	struct backend *backend;
 	struct groups groups;
 	struct part parts[FUSED_COUNT]; /* n_parts */
@@ -68,8 +70,9 @@ static inline bool besa_watches(const struct spec *spec)
 	return spec->besa.safeguards && besa_learns_whole(spec);
 }
 
-enum status besa_create(const struct spec *, struct block *, const struct mask *, int64_t tokens, struct besa *ret,
-			struct error *err);
+/* `quantizer` as in struct besa. */
+enum status besa_create(const struct spec *, struct block *, const struct mask *, struct quantizer *, int64_t tokens,
+			struct besa *ret, struct error *err);
 void besa_release(struct besa *);
 
 /* Learns the rates of the block that is loaded and ranked. rates [layout.rows], on the host, receives the learned rate of every row;

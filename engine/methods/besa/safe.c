@@ -37,11 +37,20 @@ static enum status set_mask(const struct comparison *c, const float *rates, stru
 	return status;
 }
 
+/* The mask, and what the quantizer makes of the weights by now. */
+static enum status activate(const struct comparison *c)
+{
+	const struct block *block = c->besa->block;
+	if (!c->besa->quantizer) return mask_apply(c->mask, block, block->active);
+	TRY(quantizer_apply(c->besa->quantizer, block->weight, block->master));
+	return mask_apply_from(c->mask, block, block->master, block->active);
+}
+
 /* The loss with the mask of the rates, of each sequence and on average. */
 static enum status measure(const struct comparison *c, const float *rates, double *each, double *ret, struct error *err)
 {
 	TRY(set_mask(c, rates, err));
-	enum status status = mask_apply(c->mask, c->besa->block, c->besa->block->active);
+	enum status status = activate(c);
 	if (status != STATUS_OK) {
 		*err = c->besa->backend->error;
 		return status;
@@ -73,6 +82,9 @@ static enum status choose(struct comparison *c, const struct besa_watch *w, floa
 		}
 	}
 	if (!(c->kept <= c->start)) {
+		enum status status = c->besa->quantizer ? quantizer_begin(c->besa->quantizer) : STATUS_OK;
+		if (status != STATUS_OK) *err = c->besa->backend->error;
+		TRY(status);
 		c->kept = c->start;
 		chosen = c->equal;
 	}
@@ -184,6 +196,7 @@ static enum status warn(const struct comparison *c, const struct besa_watch *w, 
 {
 	TRY(warn_of_divergence(c, w, steps, err));
 	TRY(warn_of_choice(c, w, err));
+	if (c->besa->spec->sparsity == 0) return STATUS_OK;
 	if (c->kept == c->start) return c->end == c->start ? warn_of_plateau(c, rates, steps, err) : STATUS_OK;
 	TRY(warn_of_plateau(c, rates, steps, err));
 	TRY(warn_of_edge(c, rates, err));

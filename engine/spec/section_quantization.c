@@ -1,0 +1,134 @@
+/* What weights are rounded to, and when. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "engine/spec/sections.h"
+
+static const char *const order_names[] = {"joint", "prune_first", "auto", NULL};
+static const char *const later_orders[] = {"quantize_first", NULL};
+enum { ORDER_AUTO = QUANTIZE_AFTER + 1 };
+
+/* What a client may let besad choose of, the first that fits. */
+static const int usual_groups[] = {128, 64, 32, 16};
+
+/* A linear whose columns `group` does not divide, for people. */
+static const struct spec_linear *find_uneven(const struct spec_parser *parser, int64_t group)
+{
+	for (int i = 0; i < parser->n_linears; i++)
+		if (parser->linears[i].cols % group) return &parser->linears[i];
+	return NULL;
+}
+
+/* Nothing is known of the model of a stored spec, whose group is settled. */
+static void settle_group(const struct spec_parser *parser, const struct fields *fields, struct quantization_settings *settings)
+{
+	const struct spec_linear *uneven = NULL;
+	bool given = settings->group_size != 0;
+	if (settings->group_size == GROUP_IS_CHANNEL) return;
+	for (size_t i = 0; !given && i < sizeof usual_groups / sizeof *usual_groups; i++) {
+		settings->group_size = usual_groups[i];
+		uneven = find_uneven(parser, settings->group_size);
+		if (!uneven) return;
+	}
+	uneven = find_uneven(parser, settings->group_size);
+	if (!uneven) return;
+	fields_problem(fields, "group_size",
+		       "%s%d does not divide the columns of '%s' [%" PRId64 ", %" PRId64 "]: it must divide those of all linears; "
+		       "\"channel\" is one group a row",
+		       given ? "" : "is needed: even ", settings->group_size, uneven->path, uneven->rows, uneven->cols);
+}
+
+/* Only BESA learns, without a pattern, and only while nothing else changes the weights behind it. */
+static const char *objection_to_joint(const struct spec *spec)
+{
+	if (spec->method != METHOD_BESA) return "the method besa alone learns it together with what it prunes";
+	if (spec->pattern.of) return "under a pattern besa learns nothing";
+	if (spec->besa.reconstruct != RECONSTRUCT_BLOCK) return "it is learned of whole blocks alone ('besa.reconstruct')";
+	if (spec->refit.method != REFIT_NONE) return "the refit would take the weights from their grids again";
+	return NULL;
+}
+
+static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
+{
+	struct quantization_settings *settings = at;
+	const struct spec *spec = parser->spec;
+	const char *objection = objection_to_joint(spec);
+	if (!settings->bits) return;
+	if (settings->bits > 4 && settings->bits < 8) fields_problem(fields, "bits", "must be 2, 3, 4 or 8");
+	settle_group(parser, fields, settings);
+	if (spec->method == METHOD_NONE)
+		fields_problem(
+			fields, NULL,
+			"the method none evaluates only: to quantize a model and prune nothing, give a 'sparsity' of 0 to the "
+			"method magnitude, or to besa, which learns how to");
+	if (spec->refit.method == REFIT_GLOBAL)
+		fields_problem(
+			fields, NULL,
+			"the refit \"global\" would take the weights from their grids again: a 'refit.method' of \"block\" comes "
+			"before quantization");
+	if ((int)settings->order == ORDER_AUTO)
+		settings->order = objection ? QUANTIZE_AFTER : QUANTIZE_JOINTLY;
+	else if (settings->order == QUANTIZE_JOINTLY && objection)
+		fields_problem(fields, "order", "\"joint\": %s; give \"prune_first\", or leave it out", objection);
+}
+
+static const struct spec_row rows[] = {
+	{
+		.key = "bits",
+		.kind = SPEC_INT,
+		SPEC_AT(struct quantization_settings, bits),
+		.range = {2, 8, 0},
+		.required = "is required: 2, 3, 4 or 8",
+		.depends = true,
+		.help = "of a weight: 2, 3, 4 or 8. The output holds the weights that the codes stand for, rounded to the type "
+			"that "
+			"the model has",
+		.label = "Bits",
+		.hint = "2, 3, 4 or 8; without it weights are not quantized.",
+		.placeholder = "none",
+		.option = {"bits", "N", .help = "quantize the weights to so many bits"},
+	},
+	{
+		.key = "group_size",
+		.kind = SPEC_INT,
+		SPEC_AT(struct quantization_settings, group_size),
+		.range = {16, 128, 0},
+		.word = "channel",
+		.wrong = "must be a whole number from 16 to 128, or \"channel\"",
+		.depends = true,
+		.help = "neighbouring weights of a row that share a scale; it must divide the columns of all linears. Default: the "
+			"largest of 128, 64, 32 and 16 that does. `channel` is a whole row",
+		.label = "Group size",
+		.hint = "16 to 128, or channel for a whole row.",
+		.placeholder = "the largest that fits",
+	},
+	{
+		.key = "symmetric",
+		.kind = SPEC_BOOL,
+		SPEC_AT(struct quantization_settings, symmetric),
+		.range = {.standard = true},
+		.help = "whether scales alone are stored, or zero points too",
+		.label = "Symmetric",
+	},
+	{
+		.key = "order",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct quantization_settings, order),
+		.names = order_names,
+		.later = later_orders,
+		.resolved = ORDER_AUTO,
+		.range = {.standard = ORDER_AUTO},
+		.help = "`joint`: besa learns how to clip the weights together with its rates; `prune_first`: weights are rounded "
+			"when "
+			"they are pruned and refitted. `auto` is `joint` where that can be",
+		.label = "Order",
+	},
+};
+
+const struct spec_section spec_quantization = {
+	SPEC_ROWS(rows),
+	.settle = settle,
+	.title = "Quantization",
+	.folded = true,
+	.help = "what the weights of linears are rounded to; left out: nothing. What is pruned is zero all the same",
+};
