@@ -36,10 +36,12 @@ static enum status create(struct block *block, bool all, struct grams *ret, stru
 			      .all = all,
 			      .gram = calloc(products, sizeof *grams.gram),
 			      .tokens = calloc(products, sizeof *grams.tokens)};
-	enum status status =
-		grams.gram && grams.tokens
-			? block->backend->ops->alloc(block->backend, place_all(&grams), &grams.memory)
-			: error_set(&block->backend->error, STATUS_NO_MEMORY, "no memory for the Gram matrices of a block");
+	const struct backend_ops *ops = block->backend->ops;
+	size_t diagonal = (size_t)layout_most_columns(&block->layout) * sizeof(float);
+	enum status status = grams.gram && grams.tokens ? ops->alloc(block->backend, place_all(&grams), &grams.memory)
+							: error_set(&block->backend->error, STATUS_NO_MEMORY,
+								    "no memory for the Gram matrices of a block");
+	if (status == STATUS_OK) status = ops->alloc(block->backend, diagonal, &grams.diagonal);
 	if (status != STATUS_OK) {
 		*err = block->backend->error;
 		grams_release(&grams);
@@ -62,7 +64,11 @@ enum status grams_create_all(struct block *block, struct grams *ret, struct erro
 
 void grams_release(struct grams *grams)
 {
-	if (grams->block) grams->block->backend->ops->release(grams->block->backend, grams->memory);
+	if (grams->block) {
+		struct backend *backend = grams->block->backend;
+		backend->ops->release(backend, grams->memory);
+		backend->ops->release(backend, grams->diagonal);
+	}
 	free(grams->gram);
 	free(grams->tokens);
 	*grams = (struct grams){0};
@@ -110,16 +116,68 @@ enum status grams_collect(struct grams *grams, const struct block_task *task, en
 			return status;
 		}
 	}
-	return task->pass(task->context, &observer, err);
+	TRY(task->pass(task->context, &observer, err));
+	for (int i = 0; i < layout->n_products; i++)
+		if (layout->products[i].fused == fused) TRY(grams_settle(grams, task, i, err));
+	return STATUS_OK;
+}
+
+/* gram = share · gram off its diagonal */
+static enum status shrink(struct grams *grams, struct tensor gram, float share)
+{
+	struct backend *backend = grams->block->backend;
+	struct tensor diagonal = {gram.data, gram.rows, 1, gram.stride + 1, gram.dtype}; /* its elements lie a row and one apart */
+	struct tensor missing = tensor_make(grams->diagonal, gram.rows, 1, DTYPE_F32);
+	TRY(backend->ops->convert(backend, missing, diagonal));
+	TRY(backend->ops->scale(backend, missing, missing, NULL, NULL, 1 - share, false));
+	TRY(backend->ops->scale(backend, gram, gram, NULL, NULL, share, false));
+	return backend->ops->add(backend, diagonal, missing);
+}
+
+static const char *path_of(const struct block_layout *layout, int product)
+{
+	const char *path = "";
+	for (int i = layout->n_linears - 1; i >= 0; i--)
+		if (layout->linears[i].product == product) path = layout->linears[i].path;
+	return path;
+}
+
+/* Whether it speaks for the others: of all that every token reaches the widest, of the first block; of experts that which got the fewest. */
+static bool speaks(const struct grams *grams, const struct block_task *task, int product)
+{
+	const struct block_layout *layout = &grams->block->layout;
+	const struct product *this = &layout->products[product];
+	if (this->expert < 0) return task->index == 0 && this->cols == layout_most_columns(layout);
+	for (int i = 0; i < layout->n_products; i++) {
+		int64_t tokens = grams->tokens[i], mine = grams->tokens[product];
+		if (layout->products[i].fused != this->fused || i == product || !tokens) continue;
+		if (tokens < mine || (tokens == mine && i < product)) return false;
+	}
+	return true;
+}
+
+enum status grams_settle(struct grams *grams, const struct block_task *task, int product, struct error *err)
+{
+	int64_t tokens = grams->tokens[product], cols = grams->gram[product].cols;
+	char message[400];
+	if (tokens >= cols || tokens == 0) return STATUS_OK;
+	if (shrink(grams, grams->gram[product], (float)tokens / (float)cols) != STATUS_OK) {
+		*err = grams->block->backend->error;
+		return err->status;
+	}
+	if (grams->block->backend->dry || !speaks(grams, task, product)) return STATUS_OK;
+	snprintf(message, sizeof message,
+		 "only %" PRId64 " tokens of the calibration reach %s, which has %" PRId64
+		 " inputs: how these go together is known in part, and counts less; more samples make a better model",
+		 tokens, path_of(&grams->block->layout, product), cols);
+	return task->warn(task->context, message, err);
 }
 
 enum status grams_warn(const struct block_layout *layout, const struct block_task *task, int product, const struct damping *damping,
 		       struct error *err)
 {
 	char message[400];
-	const char *path = "";
-	for (int i = layout->n_linears - 1; i >= 0; i--)
-		if (layout->linears[i].product == product) path = layout->linears[i].path;
+	const char *path = path_of(layout, product);
 	if (damping->dead) {
 		snprintf(message, sizeof message,
 			 "%" PRId64 " of the %" PRId64 " inputs of %s are zero all over the calibration: their weights go first",

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Models with experts, pruned over HTTP: exact counts, experts' tokens, and an expert that sees none."""
 import json
+import math
 import os
+import re
 import shutil
 import struct
 import unittest
@@ -119,6 +121,19 @@ class Experts(unittest.TestCase):
             pruned, kept = [o for o, n in pairs if n == 0], [pair for pair in pairs if pair[1]]
             self.assertEqual(len(pruned), len(pairs) / 2)
             self.assertEqual(all(o == n for o, n in kept) and max(pruned) <= min(o for o, _ in kept), expert == 4)
+
+    def test_experts_with_fewer_tokens_than_columns(self):
+        """No NaN, exact counts, and one warning for each of a block's two layers of experts."""
+        few = {"path": "tokens.safetensors", "samples": 1, "sequence_length": LENGTH}
+        for spec in ({"method": "sparsegpt"}, {"method": "admm"}, {"method": "wanda", "refit": {"method": "least_squares"}}):
+            with self.subTest(spec):
+                done, events = self.prune("mixtral", calibration=few, **spec)
+                perplexity = done["result"]["perplexity"]
+                self.assertTrue(all(math.isfinite(value["pruned"]) for value in perplexity.values()), perplexity)
+                messages = [e["data"]["message"] for e in events if e["type"] == "warning"]
+                for block in range(2):
+                    told = [m for m in messages if re.match(rf"block {block}: only \d+ tokens of the calibration reach \S+\.experts\.", m)]
+                    self.assertEqual(len(told), 2, messages)
 
     def test_a_refit_trains_experts_and_norms_but_no_router(self):
         plain, _ = self.prune("mixtral", method="wanda")

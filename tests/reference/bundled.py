@@ -45,7 +45,8 @@ class BundledModel(unittest.TestCase):
             json.dump(job, file)
         done = subprocess.run(
             [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--data-root", os.path.join(ROOT, "demo"),
-             "--data-root", os.path.join(ROOT, "tests", "data"), "--output-root", os.path.join(self.directory, "output")],
+             "--data-root", os.path.join(ROOT, "tests", "data"), "--data-root", self.directory,
+             "--output-root", os.path.join(self.directory, "output")],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         sys.stderr.write(done.stderr)
         done.check_returncode()

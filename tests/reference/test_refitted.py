@@ -4,7 +4,8 @@ weights that stay."""
 import os
 import unittest
 
-from bundled import BundledModel, reference
+from bundled import ROOT, BundledModel, read_safetensors, reference
+from random_models import write_safetensors
 
 
 class Refitted(BundledModel):
@@ -73,6 +74,22 @@ class Refitted(BundledModel):
         with open(files[0], "rb") as refitted, open(files[1], "rb") as tuned:
             self.assertEqual(refitted.read(), tuned.read())
         self.assertEqual(self.said["tuned-too-fast"].count("the global tune diverged"), 1)
+
+    def test_fewer_tokens_than_columns(self):
+        """What cannot be known of inputs is not made use of: no method comes out below Wanda, which looks at norms alone."""
+        _, tensors = read_safetensors(os.path.join(ROOT, "demo", "calibration.safetensors"))
+        (name, (kind, _, data)), = tensors.items()
+        size = len(data) // (128 * 256)
+        short = b"".join(data[256 * size * i:][:32 * size] for i in range(4))
+        write_safetensors(os.path.join(self.directory, "few.safetensors"), {name: (kind, [4, 32], short)})
+        calibration = {"calibration": {"path": "few.safetensors", "samples": 4, "sequence_length": 32}, "sparsity": 0.5}
+        wanda = self.run_job("few-wanda", method="wanda", **calibration)
+        for job, spec in (("few-sparsegpt", {"method": "sparsegpt"}), ("few-admm", {"method": "admm"}),
+                          ("few-fit", {"method": "wanda", "refit": {"method": "least_squares"}})):
+            with self.subTest(job):
+                report = self.run_job(job, **spec, **calibration)
+                self.assertLess(self.perplexity(report), self.perplexity(wanda))
+                self.assertEqual(self.said[job].count("only 128 tokens of the calibration reach mlp.down_proj"), 1)
 
     def test_admm_in_a_pattern(self):
         self.exact(self.fitted("admm-24", method="admm", pattern="2:4"), 50)

@@ -73,6 +73,7 @@ static enum status weigh(struct ranking *r, const struct block_task *task, struc
 	const struct block_layout *layout = &r->setup.block->layout;
 	for (int i = 0; i < layout->n_products; i++) {
 		struct damping damping;
+		TRY(grams_settle(&r->grams, task, i, err));
 		TRY(failed(r, weigh_product(r, i, &damping), err));
 		TRY(grams_warn(layout, task, i, &damping, err));
 	}

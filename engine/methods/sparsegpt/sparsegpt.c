@@ -136,6 +136,7 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	enum status status = block_load_masters(s->setup.block);
 	for (int i = 0; status == STATUS_OK && i < layout->n_products; i++) {
 		struct damping damping;
+		TRY(grams_settle(&s->grams, task, i, err));
 		status = prune_product(s, i, &damping);
 		if (status == STATUS_OK) TRY(grams_warn(layout, task, i, &damping, err));
 	}
