@@ -33,6 +33,37 @@ __global__ void __launch_bounds__(256) add_partials_kernel(double *sums, const d
 	sums[col] = sum;
 }
 
+template <int N>
+__global__ void __launch_bounds__(256) saliency_kernel(view scores, view gradient, view weight, int64_t rows, int64_t cols)
+{
+	int64_t row = elementwise_row();
+	if (row >= rows) return;
+#pragma unroll
+	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
+		int64_t col = elementwise_col<N>(i);
+		float sum[N], g[N], w[N];
+		if (col >= cols) return;
+		load<N>(scores, row, col, sum);
+		load<N>(gradient, row, col, g);
+		load<N>(weight, row, col, w);
+#pragma unroll
+		for (int j = 0; j < N; j++)
+			sum[j] += fabsf(w[j] * g[j]);
+		store<N>(scores, row, col, sum);
+	}
+}
+
+static enum status add_saliency(struct backend *backend, struct tensor scores, struct tensor gradient, struct tensor weight)
+{
+	struct cuda *c = cuda_begin(backend, "add_saliency", {scores, gradient, weight});
+	if (scores.rows == 0 || scores.cols == 0) return STATUS_OK;
+	if (cuda_chunked({scores, gradient, weight}))
+		return LAUNCH(c, saliency_kernel<8>, elementwise_grid(scores.rows, scores.cols, 8), elementwise_block(), 0,
+			      view_of(scores), view_of(gradient), view_of(weight), scores.rows, scores.cols);
+	return LAUNCH(c, saliency_kernel<1>, elementwise_grid(scores.rows, scores.cols, 1), elementwise_block(), 0, view_of(scores),
+		      view_of(gradient), view_of(weight), scores.rows, scores.cols);
+}
+
 static enum status column_norms(struct backend *backend, void *sums, struct tensor x)
 {
 	struct cuda *c = cuda_begin(backend, "column_norms", {x});
@@ -144,6 +175,7 @@ static enum status mask_weights(struct backend *backend, struct tensor out, stru
 void cuda_importance_operations(struct backend_ops *ops)
 {
 	ops->column_norms = column_norms;
+	ops->add_saliency = add_saliency;
 	ops->bin_ranks = bin_ranks;
 	ops->mask_weights = mask_weights;
 }

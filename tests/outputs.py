@@ -86,6 +86,7 @@ ROWS = [
     ("besa-layer-dense-stream", FEW, None, dict(BESA, besa={"granularity": "layer", "target": "dense_stream"})),
     ("besa-by-magnitude", FEW, None, dict(BESA, besa={"importance": "magnitude"})),
     ("besa-by-sparsegpt", FEW, ONE, dict(BESA, besa={"importance": "sparsegpt"})),
+    ("besa-by-gradient", FEW, ONE, dict(BESA, besa={"importance": "gradient"})),
     ("besa-by-sparsegpt-published", FEW, None, dict(BESA, besa={"importance": "sparsegpt_published"})),
     ("besa-adamw", FEW, None, dict(BESA, besa={
         "optimizer": "adamw", "epochs": 2, "batch_size": 2, "candidates": 21, "lambda": 2})),
@@ -95,6 +96,9 @@ ROWS = [
     ("magnitude-24", SAVED, ONE, {"method": "magnitude", "pattern": "2:4"}),
     ("wanda-48", SAVED, ONE, {"method": "wanda", "pattern": "4:8"}),
     ("one-shot-by-sparsegpt", SAVED, DEVICE, {"method": "one_shot", "sparsity": 0.5, "one_shot": {"importance": "sparsegpt"}}),
+    ("one-shot-by-gradient", SAVED, DEVICE, {"method": "one_shot", "sparsity": 0.5, "one_shot": {"importance": "gradient"}}),
+    ("one-shot-by-gradient-24-bf16", FEW, ONE, {"method": "one_shot", "pattern": "2:4", "precision": "bf16", "one_shot": {
+        "importance": "gradient"}}),
     ("one-shot-by-sparsegpt-published-24", FEW, None, {"method": "one_shot", "pattern": "2:4", "one_shot": {
         "importance": "sparsegpt_published"}}),
     ("sparsegpt", ALL, DEVICE, {"method": "sparsegpt", "sparsity": 0.5}),

@@ -18,7 +18,7 @@ export const GROUPS = [
 		{ pointer: "/besa/granularity", label: "Granularity", kind: "choice", choices: ["", "row", "layer"], hint: "What has a rate of its own." },
 		{ pointer: "/besa/rows_per_group", label: "Rows per group", kind: "number", placeholder: "1" },
 		{ pointer: "/besa/reconstruct", label: "Reconstruct", kind: "choice", choices: ["", "block", "half_block", "layer"], hint: "Whose output learning is to give again, one after the other: the block's, that of attention and of the MLP, or each layer's own; the latter two with the target block." },
-		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude", "sparsegpt", "sparsegpt_published"], hint: "What orders the weights of a row: by sparsegpt the error that SparseGPT would make good, w²/u², u being the diagonal of the upper Cholesky factor of the inverse of the inputs' Gram matrix; by sparsegpt_published w²/u, which the published code of BESA calls SparseGPT." },
+		{ pointer: "/besa/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude", "sparsegpt", "sparsegpt_published", "gradient"], hint: "What orders the weights of a row: by sparsegpt the error that SparseGPT would make good, w²/u², u being the diagonal of the upper Cholesky factor of the inverse of the inputs' Gram matrix; by sparsegpt_published w²/u, which the published code of BESA calls SparseGPT; by gradient |weight × gradient| of the block's loss, its reference moved at random." },
 		{ pointer: "/besa/candidates", label: "Candidate rates", kind: "number", placeholder: "101", hint: "Pruning rates that a learned rate is a mixture of: evenly spread about the target, under softmax from 0 to 1." },
 		{ pointer: "/besa/lambda", label: "Lambda", kind: "number", placeholder: "5", hint: "Weight of the sparsity term of the loss." },
 		{ pointer: "/besa/epochs", label: "Epochs", kind: "number", placeholder: "1", hint: "How often a block learns from every calibration sequence." },
@@ -31,7 +31,7 @@ export const GROUPS = [
 		{ pointer: "/besa/safeguards", label: "Safeguards", kind: "flag", hint: "No block ends with a larger loss than it would with equal rates: learning that diverges goes on from its best with smaller steps; false: as published." },
 	] },
 	{ title: "One-shot", folded: true, only: "one_shot", fields: [
-		{ pointer: "/one_shot/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude", "sparsegpt", "sparsegpt_published"], hint: "What orders the weights of a row, as besa.importance." },
+		{ pointer: "/one_shot/importance", label: "Importance", kind: "choice", choices: ["", "wanda", "magnitude", "sparsegpt", "sparsegpt_published", "gradient"], hint: "What orders the weights of a row, as besa.importance." },
 	] },
 	{ title: "SparseGPT", folded: true, only: "sparsegpt", fields: [
 		{ pointer: "/sparsegpt/dampening", label: "Dampening", kind: "number", placeholder: "0.01" },

@@ -63,7 +63,13 @@ static inline int64_t routing_rows(const struct routing *routing, int64_t tokens
 
 enum parameterization { PARAM_SIGMOID, PARAM_SOFTMAX }; /* β = softmax(sigmoid(θ)) or softmax(θ): besa.md 1.5 and 2 */
 /* What orders weights. A backend knows the first two; what ranks by the others (engine/methods/one_shot/importance.h) makes one of these of them. */
-enum importance { IMPORTANCE_WANDA, IMPORTANCE_MAGNITUDE, IMPORTANCE_SPARSEGPT, IMPORTANCE_SPARSEGPT_PUBLISHED };
+enum importance {
+	IMPORTANCE_WANDA,
+	IMPORTANCE_MAGNITUDE,
+	IMPORTANCE_SPARSEGPT,
+	IMPORTANCE_SPARSEGPT_PUBLISHED,
+	IMPORTANCE_GRADIENT
+};
 
 /* N:M: of each `of` neighbouring weights of a row `keep` are kept; `of` is 0 where any weight may go, else 2 … PATTERN_MOST. */
 struct pattern {
@@ -246,6 +252,9 @@ struct backend_ops {
 
 	/* sums[j] += Σ_t x[t,j]², device F64 [C]. x: any float [T,C]. */
 	enum status (*column_norms)(struct backend *, void *sums, struct tensor x);
+
+	/* scores[i,j] += |W[i,j] · gradient[i,j]|. scores, gradient: F32; W: any float; all [R,C]. */
+	enum status (*add_saliency)(struct backend *, struct tensor scores, struct tensor gradient, struct tensor weight);
 
 	/* rank [R,C] U16: the position of each weight in its row by importance, ascending, stable; 0 = least important. C ≤ 65,536.
 	 * Wanda: |W[i,j]| · sqrt(sums[j] / sequences) in fp32; magnitude: |W| (sums may be NULL). W: any float. */

@@ -275,6 +275,15 @@ static enum status column_norms(struct backend *backend, void *sums, struct tens
 	return backend->unchecked.column_norms(backend, sums, x);
 }
 
+static enum status add_saliency(struct backend *backend, struct tensor scores, struct tensor gradient, struct tensor weight)
+{
+	CHECK(backend, "add_saliency",
+	      typed(scores, DTYPE_F32) && typed(gradient, DTYPE_F32) && floats(weight) && same(gradient, scores) &&
+		      same(weight, scores),
+	      {"scores", scores}, {"gradient", gradient}, {"weight", weight});
+	return backend->unchecked.add_saliency(backend, scores, gradient, weight);
+}
+
 /* A rank is 16 bits wide. */
 static enum status check_rank_width(struct backend *backend, const char *operation, int64_t cols)
 {
@@ -597,6 +606,7 @@ void backend_check_operations(struct backend *backend)
 	PUT(combine);
 	PUT(route_backward);
 	PUT(column_norms);
+	PUT(add_saliency);
 	PUT(rank_rows);
 	PUT(rank_groups);
 	PUT(invert_factor);

@@ -41,17 +41,39 @@ void mask_release(struct mask *mask)
 	*mask = (struct mask){0};
 }
 
+static enum status rank_product(struct mask *mask, const struct block *block, int product, enum importance by, struct tensor weight,
+				const struct column_norms *norms, int64_t sequences, struct pattern pattern)
+{
+	struct backend *backend = mask->backend;
+	struct tensor rank = block_product(block, mask->rank, product);
+	const void *sums = norms ? norms->sums[product] : NULL;
+	return pattern.of ? backend->ops->rank_groups(backend, by, rank, weight, sums, (double)sequences, pattern.of)
+			  : backend->ops->rank_rows(backend, by, rank, weight, sums, (double)sequences);
+}
+
+/* Whether a product is that of an expert that got no token. */
+static bool unseen(const struct block *block, const struct column_norms *norms, int product)
+{
+	return block->layout.products[product].expert >= 0 && !norms->tokens[product];
+}
+
 enum status mask_rank(struct mask *mask, const struct block *block, enum importance importance, const struct column_norms *norms,
 		      int64_t sequences, struct pattern pattern)
 {
-	struct backend *backend = mask->backend;
 	for (int i = 0; i < block->layout.n_products; i++) {
-		bool unseen = importance == IMPORTANCE_WANDA && block->layout.products[i].expert >= 0 && !norms->tokens[i];
-		enum importance by = unseen ? IMPORTANCE_MAGNITUDE : importance;
-		struct tensor rank = block_product(block, mask->rank, i), weight = block_product(block, block->weight, i);
-		const void *sums = norms ? norms->sums[i] : NULL;
-		TRY(pattern.of ? backend->ops->rank_groups(backend, by, rank, weight, sums, (double)sequences, pattern.of)
-			       : backend->ops->rank_rows(backend, by, rank, weight, sums, (double)sequences));
+		bool plain = importance == IMPORTANCE_WANDA && unseen(block, norms, i);
+		TRY(rank_product(mask, block, i, plain ? IMPORTANCE_MAGNITUDE : importance, block_product(block, block->weight, i),
+				 norms, sequences, pattern));
+	}
+	return STATUS_OK;
+}
+
+enum status mask_rank_scores(struct mask *mask, const struct block *block, const struct tensor scores[FUSED_COUNT],
+			     const struct column_norms *norms, struct pattern pattern)
+{
+	for (int i = 0; i < block->layout.n_products; i++) {
+		struct tensor by = block_product(block, unseen(block, norms, i) ? block->weight : scores, i);
+		TRY(rank_product(mask, block, i, IMPORTANCE_MAGNITUDE, by, NULL, 1, pattern));
 	}
 	return STATUS_OK;
 }

@@ -23,6 +23,10 @@ void mask_release(struct mask *);
 enum status mask_rank(struct mask *, const struct block *, enum importance, const struct column_norms *norms, int64_t sequences,
 		      struct pattern);
 
+/* The same by `scores`, F32 as block.weight and not negative, but for an expert that got no token. */
+enum status mask_rank_scores(struct mask *, const struct block *, const struct tensor scores[FUSED_COUNT],
+			     const struct column_norms *norms, struct pattern);
+
 /* The thresholds hold from now on. */
 enum status mask_set(struct mask *, const struct block *);
 

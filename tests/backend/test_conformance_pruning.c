@@ -35,6 +35,29 @@ static void test_column_norms(void **state)
 	}
 }
 
+static void test_add_saliency(void **state)
+{
+	(void)state;
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
+		for (int type = 0; type < 3; type++) {
+			int64_t rows = row_shapes[shape][0], cols = row_shapes[shape][1];
+			struct operand scores =
+				operand_input(uniform(rows * cols, 0, 2), rows, cols, DTYPE_F32, type ? NO_GAP : GAP);
+			struct operand gradient = operand_random(rows, cols, DTYPE_F32, GAP);
+			struct operand weight = operand_random(rows, cols, float_types[type], NO_GAP);
+			double *expected = copy_of(scores.value, rows * cols);
+			for (int64_t i = 0; i < rows * cols; i++)
+				expected[i] += fabs(weight.value[i] * gradient.value[i]);
+			scores.input = false; /* it is changed in place */
+			RUN(OPS->add_saliency(BACKEND, scores.tensor, gradient.tensor, weight.tensor));
+			operand_fetch(&scores);
+			expect_close(scores.value, expected, rows * cols, 1e-12, "add_saliency [%lld, %lld] %s", (long long)rows,
+				     (long long)cols, float_names[type]);
+			free(expected);
+			operand_free(&scores, &gradient, &weight, NULL);
+		}
+}
+
 /* Ranks in the whole row where `of` is 0. */
 static void rank_case(int64_t rows, int64_t cols, enum dtype type, int gap, bool wanda, bool ties, int of)
 {
@@ -424,17 +447,12 @@ static void test_prodigy_without_gradient(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_column_norms),
-		cmocka_unit_test(test_rank_rows),
-		cmocka_unit_test(test_rank_groups),
-		cmocka_unit_test(test_bin_ranks),
-		cmocka_unit_test(test_mask_weights),
-		cmocka_unit_test(test_binned_gradient),
-		cmocka_unit_test(test_rates),
-		cmocka_unit_test(test_rates_start),
-		cmocka_unit_test(test_reconstruction),
-		cmocka_unit_test(test_prodigy),
-		cmocka_unit_test(test_prodigy_without_gradient),
+		cmocka_unit_test(test_column_norms),    cmocka_unit_test(test_add_saliency),
+		cmocka_unit_test(test_rank_rows),       cmocka_unit_test(test_rank_groups),
+		cmocka_unit_test(test_bin_ranks),       cmocka_unit_test(test_mask_weights),
+		cmocka_unit_test(test_binned_gradient), cmocka_unit_test(test_rates),
+		cmocka_unit_test(test_rates_start),     cmocka_unit_test(test_reconstruction),
+		cmocka_unit_test(test_prodigy),         cmocka_unit_test(test_prodigy_without_gradient),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

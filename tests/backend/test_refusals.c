@@ -72,6 +72,7 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->activation_backward(BACKEND, ACTIVATION_SILU, a.tensor, none, a.tensor, a.tensor, b.tensor),
 		       "activation_backward", "6");
 	expect_refusal(OPS->column_norms(BACKEND, sums.tensor.data, rank.tensor), "column_norms", "6");
+	expect_refusal(OPS->add_saliency(BACKEND, a.tensor, rank.tensor, a.tensor), "add_saliency", "6");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, bin.tensor, a.tensor, NULL, 1), "rank_rows", "6");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_WANDA, rank.tensor, a.tensor, NULL, 1), "rank_rows", "sums");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_SPARSEGPT, rank.tensor, a.tensor, NULL, 1), "rank_rows", "importance 2");

@@ -265,6 +265,8 @@ static const char *const methods[] = {
 	"\"method\":\"besa\",\"besa\":{\"candidates\":11},\"quantization\":{\"bits\":4,\"group_size\":\"channel\",\"symmetric\":"
 	"false}",
 	"\"method\":\"magnitude\",\"quantization\":{\"bits\":3,\"group_size\":\"channel\"}",
+	"\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"gradient\"}",
+	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"importance\":\"gradient\"}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7, LAYER_BY_LAYER = 15 };
 

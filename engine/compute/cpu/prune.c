@@ -16,6 +16,18 @@ static enum status column_norms(struct backend *backend, void *sums, struct tens
 	return STATUS_OK;
 }
 
+static enum status add_saliency(struct backend *backend, struct tensor scores, struct tensor gradient, struct tensor weight)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
+#pragma omp parallel num_threads(cpu_threads(cpu, scores.rows *scores.cols))
+	{
+		struct share rows = cpu_share(scores.rows, 1);
+		cpu->kernels->prune->add_saliency(&scores, &gradient, &weight, rows.first, rows.last);
+	}
+	return STATUS_OK;
+}
+
 /* ---- ranks --------------------------------------------------------------------------------------------------------------------- */
 
 /* Orders n keys, ascending and stable, by a radix sort of 11-bit digits; the result is a permutation, smallest key first.
@@ -161,6 +173,7 @@ static enum status mask_weights(struct backend *backend, struct tensor out, stru
 void cpu_prune_operations(struct backend_ops *ops)
 {
 	ops->column_norms = column_norms;
+	ops->add_saliency = add_saliency;
 	ops->rank_rows = rank_rows;
 	ops->rank_groups = rank_groups;
 	ops->bin_ranks = bin_ranks;

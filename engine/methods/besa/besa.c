@@ -28,9 +28,10 @@ static const char *caution(const struct spec *spec)
 
 static double work(const struct spec *spec)
 {
-	if (spec->pattern.of) return 0;
+	double ranks = ranking_work(spec->besa.importance);
+	if (spec->pattern.of) return ranks;
 	/* The gradient of the quantized weights is one product more in a step. */
-	return (parts_work(spec) + (quantization_is_joint(spec) ? 1 : 0)) * spec->besa.epochs +
+	return ranks + (parts_work(spec) + (quantization_is_joint(spec) ? 1 : 0)) * spec->besa.epochs +
 	       (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
 }
 

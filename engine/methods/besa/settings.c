@@ -3,7 +3,7 @@
 
 static const char *const granularity_names[] = {"row", "layer", NULL};
 static const char *const reconstruct_names[] = {"block", "half_block", "layer", NULL};
-const char *const spec_importance_names[] = {"wanda", "magnitude", "sparsegpt", "sparsegpt_published", NULL};
+const char *const spec_importance_names[] = {"wanda", "magnitude", "sparsegpt", "sparsegpt_published", "gradient", NULL};
 static const char *const optimizer_names[] = {"prodigy", "adamw", NULL};
 static const char *const target_names[] = {"block", "dense_stream", NULL};
 static const char *const parameterization_names[] = {"sigmoid", "softmax", "auto", NULL};
@@ -78,7 +78,9 @@ static const struct spec_row rows[] = {
 			"the "
 			"diagonal of the upper Cholesky factor of the inverse of the inputs' Gram matrix; by `sparsegpt_published` "
 			"w²/u, "
-			"which the published code of BESA calls SparseGPT",
+			"which the published code of BESA calls SparseGPT; by `gradient` |weight × gradient| of the block's loss, "
+			"its "
+			"reference moved at random",
 		.label = "Importance",
 	},
 	{

@@ -17,6 +17,7 @@ enum status ranking_create(const struct method_setup *setup, enum importance imp
 	*ret = (struct ranking){.setup = *setup, .by = importance};
 	if (!looks_on) return STATUS_OK;
 	TRY(column_norms_create(block, &ret->norms, err));
+	if (importance == IMPORTANCE_GRADIENT) return saliency_create(setup, &ret->saliency, err);
 	if (!by_grams(ret)) return STATUS_OK;
 	TRY(grams_create_all(block, &ret->grams, err));
 	return factor_create(block->backend, layout_most_columns(&block->layout), &ret->factor, err);
@@ -24,6 +25,7 @@ enum status ranking_create(const struct method_setup *setup, enum importance imp
 
 void ranking_release(struct ranking *r)
 {
+	saliency_release(&r->saliency);
 	factor_release(&r->factor);
 	grams_release(&r->grams);
 	column_norms_release(&r->norms);
@@ -80,11 +82,20 @@ static enum status weigh(struct ranking *r, const struct block_task *task, struc
 	return STATUS_OK;
 }
 
+double ranking_work(enum importance importance)
+{
+	return importance == IMPORTANCE_GRADIENT ? SALIENCY_PASSES : 0;
+}
+
 enum status ranking_find(struct ranking *r, const struct block_task *task, struct mask *mask, struct error *err)
 {
 	const struct column_norms *norms = r->norms.sums ? &r->norms : NULL;
 	const struct block *block = r->setup.block;
 	struct pattern pattern = r->setup.spec->pattern;
+	if (r->by == IMPORTANCE_GRADIENT) {
+		TRY(saliency_find(&r->saliency, task, err));
+		return failed(r, mask_rank_scores(mask, block, r->saliency.score, norms, pattern), err);
+	}
 	if (!by_grams(r)) return failed(r, mask_rank(mask, block, r->by, norms, r->setup.sequences, pattern), err);
 	TRY(weigh(r, task, err));
 	return failed(r, mask_rank(mask, block, IMPORTANCE_WANDA, norms, 1, pattern), err);

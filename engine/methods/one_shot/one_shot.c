@@ -82,7 +82,14 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	return one_shot_new(setup, settings->importance, true, ret, err);
 }
 
-const struct method method_one_shot = {.create = create,
+static double work(const struct spec *spec)
+{
+	const struct one_shot_settings *settings = spec_settings(spec, &method_one_shot_settings);
+	return ranking_work(settings->importance);
+}
+
+const struct method method_one_shot = {.work = work,
+				       .create = create,
 				       .destroy = one_shot_destroy,
 				       .begin = one_shot_begin,
 				       .observe = one_shot_observe,

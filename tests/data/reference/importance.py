@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Writes tiny-llama.importance-*.json: BESA by row and one-shot pruning, each by SparseGPT's importance in its two forms, by the published classes
+"""Writes tiny-llama.importance-*.json: BESA by row and one-shot pruning, each by SparseGPT's importance in its two forms and by
+weight × gradient, by the published classes
 (`models/sparse_layers.py`, `optimizers/prodigy.py` of github.com/OpenGVLab/LLMPrune-BESA), in PyTorch, fp32, on the bundled model.
 
     importance.py DIRECTORY_OF_THE_PUBLISHED_CODE DIRECTORY_OF_TINY_LLAMA CALIBRATION WIKITEXT2 [besa-wanda …]
 
 Needs torch and safetensors. Batches of one sequence, one epoch, Prodigy with a d_coef of 5, lambda 5, 101 candidates. `besa-wanda` is the run of
-tiny-llama.besa-row-50-d5.json again, and is not written."""
+tiny-llama.besa-row-50-d5.json again, and is not written. The classes know no importance by gradient: it is put into them. It is Σ |w·g| over the
+sequences, g being the gradient of Σ ±y/‖y‖, the norms those of a sequence's channels, the signs besad's (base/random.h)."""
+import functools
 import importlib
 import json
 import os
@@ -16,9 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from admm import HERE, HEADS, LENGTH, PATHS, perplexity, rms, rotated
+from refit import MOST, mix
 
 SPARSITY, LAMBDA, D_COEF = 0.5, 5, 5
-METRICS = {"wanda": "Wanda", "sparsegpt": "SparseGPT-Git", "sparsegpt-published": "SparseGPT"}
+METRICS = {"wanda": "Wanda", "sparsegpt": "SparseGPT-Git", "sparsegpt-published": "SparseGPT", "gradient": "Weight"}
 F = torch.nn.functional
 
 
@@ -64,6 +68,24 @@ def learn(layers, p, x, wanted, prodigy):
         optimizer.step()
 
 
+def signs(tokens, hidden):
+    bits = [mix(mix(0) + (i + 1) * 0x9e3779b97f4a7c15 & MOST) for i in range(0, tokens * hidden, 64)]
+    return torch.tensor([1. if word >> j & 1 else -1. for word in bits for j in range(64)])[:tokens * hidden].view(1, tokens, hidden)
+
+
+def rank_by_gradient(layers, weights, x, wanted):
+    leaves = {n: weights[n].clone().requires_grad_() for n in layers}
+    p = {**weights, **{n: functools.partial(lambda n, x: F.linear(x, leaves[n]), n) for n in leaves}}
+    scores, moved = {n: torch.zeros_like(weights[n]) for n in layers}, signs(*x.shape[1:])
+    for i in range(len(x)):
+        loss = (forward(p, x[i:i + 1]) / wanted[i:i + 1].norm(dim=1, keepdim=True) * moved).sum()
+        for n, gradient in zip(leaves, torch.autograd.grad(loss, list(leaves.values()))):
+            scores[n] += (weights[n] * gradient).abs()
+    for n, layer in layers.items():
+        layer.W_metric, layer.get_w_metric = scores[n], lambda: None
+        layer.sort_indices = torch.sort(scores[n], dim=-1, stable=True)[1]
+
+
 def prune_block(weights, x, metric, learns, classes):
     """The pruned weights, what the block gives with them, and a record of it."""
     sparse_linear, prodigy = classes
@@ -77,6 +99,8 @@ def prune_block(weights, x, metric, learns, classes):
     wanted = batches(p, x)
     for hook in hooks:
         hook.remove()
+    if metric == "gradient":
+        rank_by_gradient(layers, weights, x, wanted)
     for layer in layers.values():
         if not learns:
             layer.sparsity = SPARSITY

@@ -19,6 +19,22 @@ static void column_norms(double *sums, const struct tensor *x_tensor, int64_t fi
 	}
 }
 
+static void add_saliency(const struct tensor *scores, const struct tensor *gradient, const struct tensor *weight, int64_t first,
+			 int64_t last)
+{
+	float buffer[PIECE];
+	for (int64_t row = first; row < last; row++) {
+		for (int64_t col = 0; col < scores->cols; col += PIECE) {
+			int64_t n = least(PIECE, scores->cols - col);
+			const float *w = row_read(weight, row, col, n, buffer), *g = at(gradient, row, col);
+			float *to = (float *)(uintptr_t)at(scores, row, col);
+#pragma omp simd
+			for (int64_t i = 0; i < n; i++)
+				to[i] += float_of(bits_of(w[i] * g[i]) & 0x7fffffff);
+		}
+	}
+}
+
 static bool importance(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row)
 {
 	float buffer[PIECE];
@@ -87,6 +103,7 @@ static void mask_weights(const struct tensor *out, const struct tensor *weight, 
 
 const struct prune_kernels ISA_NAME(prune_kernels) = {
 	.column_norms = column_norms,
+	.add_saliency = add_saliency,
 	.importance = importance,
 	.mask_weights = mask_weights,
 };
