@@ -161,13 +161,15 @@ static enum status allocate_padded(struct backend *backend, int64_t rows, int64_
 	return STATUS_OK;
 }
 
-static enum status upload_rope(struct block *block, const struct rope *rope, int64_t positions, struct tensor *ret,
-			       struct error *err)
+typedef float *(*rope_table_fn)(const struct model_config *, const struct rope *, int64_t positions);
+
+static enum status upload_rope(struct block *block, const struct rope *rope, rope_table_fn make, int64_t positions,
+			       struct tensor *ret, struct error *err)
 {
 	const struct model_config *config = block->config;
 	if (rope->kind == ROPE_NONE) return STATUS_OK;
 	TRY(allocate(block->backend, positions, rope->rotary, DTYPE_F32, ret, err));
-	float *table = model_rope_table(config, rope, positions);
+	float *table = make(config, rope, positions);
 	if (!table) return error_set(err, STATUS_NO_MEMORY, "no memory for the rope table");
 	enum status status = block->backend->ops->upload(block->backend, ret->data, table, tensor_bytes(ret));
 	free(table);
@@ -191,8 +193,11 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 		if (block.layout.linears[i].bias && !block.bias[f].data)
 			status = allocate(backend, 1, block.layout.fused_rows[f], DTYPE_F32, &block.bias[f], err);
 	}
-	if (status == STATUS_OK) status = upload_rope(&block, &block.config->rope, sequence_length, &block.rope, err);
-	if (status == STATUS_OK) status = upload_rope(&block, &block.config->local_rope, sequence_length, &block.local_rope, err);
+	const struct rope *rope = &block.config->rope, *local = &block.config->local_rope;
+	if (status == STATUS_OK) status = upload_rope(&block, rope, model_rope_table, sequence_length, &block.rope, err);
+	if (status == STATUS_OK) status = upload_rope(&block, local, model_rope_table, sequence_length, &block.local_rope, err);
+	if (status == STATUS_OK && rope_scales_queries(rope, sequence_length))
+		status = upload_rope(&block, rope, rope_query_table, sequence_length, &block.query_rope, err);
 	if (status != STATUS_OK) {
 		block_release(&block);
 		return status;
@@ -230,6 +235,7 @@ void block_release(struct block *block)
 	release(block->backend, &block->router);
 	release(block->backend, &block->rope);
 	release(block->backend, &block->local_rope);
+	release(block->backend, &block->query_rope);
 	block_layout_release(&block->layout);
 	*block = (struct block){0};
 }
@@ -461,11 +467,15 @@ static struct norm head_norm(const struct model_config *config, int64_t heads)
 }
 
 /* q and k of the loaded block, rotated in place. */
-static enum status turn(const struct block *block, struct tensor qk, bool back)
+static enum status turn(const struct block *block, const struct qkv *heads, bool back)
 {
+	const struct backend_ops *ops = block->backend->ops;
+	int head_dim = (int)block->config->head_dim;
 	struct tensor table = block->window && block->local_rope.data ? block->local_rope : block->rope;
 	if (!table.data || block->still) return STATUS_OK;
-	return block->backend->ops->rope(block->backend, qk, table, (int)block->config->head_dim, (int)table.cols, back);
+	if (!block->query_rope.data) return ops->rope(block->backend, heads->qk, table, head_dim, (int)table.cols, back);
+	TRY(ops->rope(block->backend, heads->q, block->query_rope, head_dim, (int)table.cols, back));
+	return ops->rope(block->backend, heads->k, table, head_dim, (int)table.cols, back);
 }
 
 /* *heads: in, the outputs of the q, k and v products; out, what attention reads. */
@@ -484,7 +494,7 @@ static enum status rotate_heads(const struct block *block, const struct activati
 		TRY(ops->norm_forward(block->backend, &k_norm, heads->k, tensor_rows(a->stats_k, 0, rows), raw.k, block->k_norm,
 				      none));
 	}
-	return turn(block, heads->qk, false);
+	return turn(block, heads, false);
 }
 
 /* The gradient of a norm's weight, and of the bias that is the next vector where it has one, if they are wanted. */
@@ -506,7 +516,7 @@ static enum status rotate_heads_back(const struct block *block, const struct act
 	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
 	int64_t rows = to.q.rows;
-	TRY(turn(block, gradients.qk, true));
+	TRY(turn(block, &gradients, true));
 	if (!config->qk_norm) return STATUS_OK;
 	struct norm q_norm = head_norm(config, config->heads), k_norm = head_norm(config, config->kv_heads);
 	TRY(norm_gradient(block, vectors, VECTOR_Q_NORM, &q_norm, gradients.q, raw.q, tensor_rows(a->stats_q, 0, rows)));

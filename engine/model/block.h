@@ -40,6 +40,7 @@ struct block {
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
 	struct tensor router;                   /* compute type [experts, H]; no data where there are no experts */
 	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
+	struct tensor query_rope;               /* the same of queries, which it scales; no data where there is none */
 	struct tensor master[FUSED_COUNT];      /* F32, as weight: see block_add_masters */
 	struct tensor rounding;                 /* device room for the longest vector, with the masters */
 	int64_t window;                         /* of the block that is loaded */

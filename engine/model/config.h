@@ -15,13 +15,19 @@
 
 enum { MODEL_MAX_LAYERS = 4096 };
 
-enum rope_kind { ROPE_NONE, ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3 };
+enum rope_kind { ROPE_NONE, ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONG };
+enum { ROPE_MAX_FACTORS = 256 };
 
 struct rope {
 	enum rope_kind kind;
 	double theta, factor, low_freq_factor, high_freq_factor;
 	int64_t original_max_positions;
-	int rotary; /* columns of a head that turn */
+	int rotary;                  /* columns of a head that turn */
+	double attention;            /* cosines and sines are multiplied by this: 1 but for yarn and longrope */
+	double beta_fast, beta_slow; /* of yarn */
+	bool truncate;
+	double short_factor[ROPE_MAX_FACTORS], long_factor[ROPE_MAX_FACTORS]; /* of longrope: one for each pair */
+	double query_beta; /* queries are multiplied by 1 + beta · log(1 + ⌊position / original positions⌋) */
 };
 
 /* Where a family keeps its tensors. Those of a block are below "<blocks>.<index>."; NULL is what the family lacks. */

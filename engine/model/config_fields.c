@@ -258,6 +258,7 @@ static bool is_heeded(const struct family *f, const char *key)
 	     f->window == WINDOW_WHERE_STILL) &&
 	    is_one_of(key, switched))
 		return true;
+	if (f->partial_rotary && strcmp(key, "partial_rotary_factor") == 0) return true;
 	if (f->multipliers && is_one_of(key, multipliers)) return true;
 	if (f->still_interval && is_one_of(key, still)) return true;
 	if (f->heeds_window_pattern && strcmp(key, "sliding_window_pattern") == 0) return true;

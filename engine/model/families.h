@@ -57,7 +57,10 @@ struct family {
 	bool heeds_window_pattern; /* `sliding_window_pattern` */
 	int64_t still_interval; /* every so-manyth layer does not turn q and k, as `no_rope_layers` and `no_rope_layer_interval` say; 0: all do */
 	double rms_norm_eps, rope_theta;
-	double rope_local_base_freq;  /* 0: sliding layers turn as the others do */
+	double partial_rotary;       /* heeds `partial_rotary_factor`; 0: does not, and all of a head turns */
+	int64_t original_positions;  /* heeds `original_max_position_embeddings` beside the rope's object, not in it; 0: does not */
+	bool scaled_queries;         /* heeds `llama_4_scaling_beta` of `rope_parameters`, which must be there */
+	double rope_local_base_freq; /* 0: sliding layers turn as the others do */
 	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */
 	double attn_logit_softcapping, final_logit_softcapping;
 	bool multipliers; /* heeds `embedding_multiplier`, `attention_multiplier`, `residual_multiplier` and `logits_scaling`, 1 by default */

@@ -355,11 +355,14 @@ static void test_qwen3(void **state)
 {
 	check(*state, "qwen3", "newer", &FP32);
 	check(*state, "qwen3", "newer", &BF16);
+	check(*state, "qwen3", "yarn-classic", &FP32);
 }
 
 static void test_phi3(void **state)
 {
 	check(*state, "phi3", "fused-classic", &FP32);
+	check(*state, "phi3", "long-classic", &FP32);
+	check(*state, "phi3", "short-newer", &FP32);
 }
 
 static void test_gemma2(void **state)
@@ -424,13 +427,25 @@ static void test_olmo2(void **state)
 	check(*state, "olmo2", "classic", &FP32);
 }
 
+static void test_olmo3(void **state)
+{
+	check(*state, "olmo3", "classic", &FP32);
+	check(*state, "olmo3", "newer", &FP32);
+}
+
+static void test_ministral3(void **state)
+{
+	check(*state, "ministral3", "newer", &FP32);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_llama), SCRATCH_TEST(test_mistral), SCRATCH_TEST(test_qwen2),     SCRATCH_TEST(test_qwen3),
-		SCRATCH_TEST(test_phi3),  SCRATCH_TEST(test_gemma2),  SCRATCH_TEST(test_gemma3),    SCRATCH_TEST(test_vaultgemma),
-		SCRATCH_TEST(test_opt),   SCRATCH_TEST(test_mixtral), SCRATCH_TEST(test_qwen3_moe), SCRATCH_TEST(test_ministral),
-		SCRATCH_TEST(test_gemma), SCRATCH_TEST(test_smollm3), SCRATCH_TEST(test_granite),   SCRATCH_TEST(test_olmo2)};
+		SCRATCH_TEST(test_llama), SCRATCH_TEST(test_mistral),   SCRATCH_TEST(test_qwen2),     SCRATCH_TEST(test_qwen3),
+		SCRATCH_TEST(test_phi3),  SCRATCH_TEST(test_gemma2),    SCRATCH_TEST(test_gemma3),    SCRATCH_TEST(test_vaultgemma),
+		SCRATCH_TEST(test_opt),   SCRATCH_TEST(test_mixtral),   SCRATCH_TEST(test_qwen3_moe), SCRATCH_TEST(test_ministral),
+		SCRATCH_TEST(test_gemma), SCRATCH_TEST(test_smollm3),   SCRATCH_TEST(test_granite),   SCRATCH_TEST(test_olmo2),
+		SCRATCH_TEST(test_olmo3), SCRATCH_TEST(test_ministral3)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

@@ -36,6 +36,11 @@ LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], hidden_act=
 OPT = dict(model_type="opt", architectures=["OPTForCausalLM"], hidden_size=32, ffn_dim=40, num_hidden_layers=2, num_attention_heads=4,
            vocab_size=64, activation_function="relu", dropout=0.1, bos_token_id=1, eos_token_id=2, pad_token_id=1)
 
+PHI3 = dict(model_type="phi3", architectures=["Phi3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, max_position_embeddings=512,
+            sliding_window=None, attention_bias=False, tie_word_embeddings=False)
+LONGROPE = dict(type="longrope", short_factor=[1.0, 1.1, 1.3], long_factor=[1.0, 2.5, 7.0])
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
+
 # Family: the cases' configurations, as in a model's config.json. The weights are those of the first case.
 FAMILIES = {
     "llama": {
@@ -65,6 +70,10 @@ FAMILIES = {
                                  max_position_embeddings=512, original_max_position_embeddings=512, rope_theta=10000.0,
                                  rope_scaling=None, sliding_window=11, attention_bias=False, resid_pdrop=0.0, embd_pdrop=0.0,
                                  attention_dropout=0.0, tie_word_embeddings=False),
+        "long-classic": classic(**PHI3, partial_rotary_factor=0.75, rope_scaling=LONGROPE, original_max_position_embeddings=16),
+        "short-newer": newer(**PHI3, original_max_position_embeddings=64,
+                             rope_parameters=dict(LONGROPE, type="longrope", rope_type="longrope", rope_theta=10000.0,
+                                                  partial_rotary_factor=0.75, original_max_position_embeddings=64)),
     },
     "gemma2": {
         "newer": newer(model_type="gemma2", architectures=["Gemma2ForCausalLM"], hidden_activation="gelu_pytorch_tanh",
@@ -106,6 +115,8 @@ FAMILIES = {
                        max_position_embeddings=512, rope_parameters=dict(rope_type="default", rope_theta=1000000.0),
                        attention_bias=False, use_sliding_window=False, sliding_window=None, max_window_layers=2,
                        layer_types=["full_attention", "full_attention"], tie_word_embeddings=True),
+        "yarn-classic": classic(model_type="qwen3", architectures=["Qwen3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, head_dim=12,
+                                max_position_embeddings=64, rope_theta=10000.0, rope_scaling=YARN, tie_word_embeddings=True),
     },
 }
 
@@ -163,6 +174,22 @@ FAMILIES["granite"] = {
 FAMILIES["olmo2"] = {
     "classic": classic(model_type="olmo2", architectures=["Olmo2ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, max_position_embeddings=512,
                        rope_theta=500000.0, rope_scaling=None, attention_bias=False, tie_word_embeddings=False),
+}
+
+OLMO3 = dict(model_type="olmo3", architectures=["Olmo3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6, max_position_embeddings=64,
+             sliding_window=9, attention_bias=False, tie_word_embeddings=False)
+FAMILIES["olmo3"] = {
+    "classic": classic(**OLMO3, rope_theta=500000.0, rope_scaling=dict(YARN, beta_fast=8, beta_slow=1, attention_factor=1.2),
+                       layer_types=["sliding_attention", "full_attention"]),
+    "newer": newer(**OLMO3, layer_types=["full_attention", "sliding_attention"],
+                   rope_parameters=dict(full_attention=dict(YARN, rope_theta=500000.0),
+                                        sliding_attention=dict(rope_type="default", rope_theta=20000.0))),
+}
+FAMILIES["ministral3"] = {
+    "newer": newer(model_type="ministral3", architectures=["Ministral3ForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, head_dim=12,
+                   max_position_embeddings=64, sliding_window=None, tie_word_embeddings=False,
+                   rope_parameters=dict(YARN, rope_theta=10000.0, type="yarn", beta_fast=32.0, beta_slow=1.0, truncate=False, mscale=1.0,
+                                        mscale_all_dim=1.0, llama_4_scaling_beta=0.3, max_position_embeddings=64)),
 }
 
 
@@ -263,7 +290,7 @@ def make(family, cases, check):
         else:
             model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
             model.tie_weights()
-        kept = golden(family, model, number, None if number == 0 else ("q_proj", "k_proj"))
+        kept = golden(family, model, number, None if number == 0 else ("q_proj", "k_proj", "qkv_proj"))
         write(HERE / family / f"{case}.golden.safetensors", kept, check)
         text = json.dumps(fields, indent=1) + "\n"
         if check:
