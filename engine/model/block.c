@@ -49,8 +49,8 @@ static int norm_vectors(const struct model_config *config, struct block *block, 
 	} all[MAX_NORM_VECTORS] = {
 		{names->norm1, {names->norm1, "weight", config->hidden, &b->norm1}},
 		{names->norm2, {names->norm2, "weight", config->hidden, &b->norm2}},
-		{config->norm.kind == NORM_LAYER, {names->norm1, "bias", config->hidden, &b->norm1_bias}},
-		{config->norm.kind == NORM_LAYER, {names->norm2, "bias", config->hidden, &b->norm2_bias}},
+		{config->norm_bias && names->norm1, {names->norm1, "bias", config->hidden, &b->norm1_bias}},
+		{config->norm_bias && names->norm2, {names->norm2, "bias", config->hidden, &b->norm2_bias}},
 		{config->qk_norm, {"self_attn.q_norm", "weight", config_qk_norm(config, config->heads), &b->q_norm}},
 		{config->qk_norm, {"self_attn.k_norm", "weight", config_qk_norm(config, config->kv_heads), &b->k_norm}},
 		{config->output_norms, {names->attention_norm, "weight", config->hidden, &b->attention_norm}},
@@ -658,6 +658,7 @@ enum status block_forward_mlp(const struct block *block, struct activations *a, 
 {
 	int64_t rows = batch * a->tokens;
 	struct tensor h = ROWS(a->h), n2 = ROWS(a->n2);
+	if (block->config->parallel) return mlp_forward(block, a, y, h, ROWS(a->n1), observer);
 	TRY(normalise(block, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
 	return mlp_forward(block, a, y, h, n2, observer);
 }
@@ -677,13 +678,13 @@ struct wanted {
 	const struct vector_gradients *vectors;
 };
 
-/* dx = dy · active, through a fused matrix to its input, where dx has data; and the gradients of its weights and bias. */
+/* dx = dy · active, or is added to, through a fused matrix to its input, where dx has data; and the gradients of its weights and bias. */
 static enum status linear_backward(const struct block *block, enum fused f, struct tensor dx, struct tensor dy, struct tensor x,
-				   const struct wanted *wanted)
+				   bool accumulate, const struct wanted *wanted)
 {
 	struct backend *backend = block->backend;
 	struct tensor dbias = wanted->vectors ? wanted->vectors->vectors.of[VECTOR_BIAS + f] : (struct tensor){0};
-	if (dx.data) TRY(backend->ops->matmul(backend, dx, dy, false, block->active[f], false, false));
+	if (dx.data) TRY(backend->ops->matmul(backend, dx, dy, false, block->active[f], false, accumulate));
 	if (dbias.data) TRY(backend->ops->column_sums(backend, dbias, dy));
 	return wanted->use(wanted->context, layout_product(f), &(struct product_gradient){dy, x});
 }
@@ -729,9 +730,9 @@ static enum status mlp_backward(const struct block *block, struct activations *a
 	struct tensor dmlp = tensor_rows(a->dmlp, 0, dy.rows), gate_up = tensor_rows(a->gate_up, 0, dy.rows), g;
 	struct tensor gate = block_gate(config, gate_up), up = block_up(config, gate_up);
 	TRY(end_backward(block, a, mlp_residual(block, a), dy, wanted, &g));
-	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g, tensor_rows(a->mlp, 0, dy.rows), wanted));
+	TRY(linear_backward(block, FUSED_MLP_OUT, dmlp, g, tensor_rows(a->mlp, 0, dy.rows), false, wanted));
 	TRY(ops->activation_backward(block->backend, config->activation, gate, up, dmlp, gate, up));
-	return linear_backward(block, FUSED_MLP_IN, dn2, gate_up, n2, wanted);
+	return linear_backward(block, FUSED_MLP_IN, dn2, gate_up, n2, false, wanted);
 }
 
 /* The gradients of the first linears, and, where they are wanted, of the norm before them and of what went into it: this one is added to
@@ -743,7 +744,8 @@ static enum status first_backward(const struct block *block, struct activations 
 	int64_t rows = dy.rows;
 	bool through = vectors && (vectors->input || vectors->vectors.of[VECTOR_NORM1].data);
 	struct tensor dn1 = through ? ROWS(a->dn2) : (struct tensor){0}; /* which is not needed any more */
-	TRY(linear_backward(block, FUSED_QKV, dn1, ROWS(a->dqkv), ROWS(a->n1), wanted));
+	/* The MLP's are there already where it read the same. */
+	TRY(linear_backward(block, FUSED_QKV, dn1, ROWS(a->dqkv), ROWS(a->n1), block->config->parallel, wanted));
 	if (!through) return STATUS_OK;
 	TRY(norm_gradient(block, vectors, VECTOR_NORM1, norm, dn1, vectors->x, ROWS(a->stats1)));
 	if (!vectors->input) return STATUS_OK;
@@ -760,7 +762,7 @@ static enum status attention_half_backward(const struct block *block, struct act
 	int64_t rows = batch * a->tokens;
 	struct tensor dout = ROWS(a->dattention), g;
 	TRY(end_backward(block, a, attention_residual(block, a), dy, wanted, &g));
-	TRY(linear_backward(block, FUSED_O, dout, g, ROWS(a->attention), wanted));
+	TRY(linear_backward(block, FUSED_O, dout, g, ROWS(a->attention), false, wanted));
 	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;
 	if (config->qk_norm) {
 		heads = with_qk(raw, ROWS(a->qk));
@@ -773,6 +775,14 @@ static enum status attention_half_backward(const struct block *block, struct act
 	return first_backward(block, a, dy, wanted);
 }
 
+/* Leaves the gradient of what the MLP read in dn2. */
+static enum status mlp_half_backward(const struct block *block, struct activations *a, int batch, struct tensor dy,
+				     const struct wanted *wanted)
+{
+	int64_t rows = batch * a->tokens;
+	return mlp_backward(block, a, ROWS(a->dn2), dy, block->config->parallel ? ROWS(a->n1) : ROWS(a->n2), wanted);
+}
+
 enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
 			   void *context, const struct vector_gradients *vectors)
 {
@@ -780,9 +790,11 @@ enum status block_backward(const struct block *block, struct activations *a, int
 	const struct wanted wanted = {use, context, vectors};
 	int64_t rows = batch * a->tokens;
 	struct tensor dn2 = ROWS(a->dn2);
-	TRY(mlp_backward(block, a, dn2, dy, ROWS(a->n2), &wanted));
-	TRY(norm_gradient(block, vectors, VECTOR_NORM2, norm, dn2, ROWS(a->h), ROWS(a->stats2)));
-	TRY(normalise_back(block, dy, dn2, ROWS(a->stats2), ROWS(a->h), block->norm2));
+	TRY(mlp_half_backward(block, a, batch, dy, &wanted));
+	if (!block->config->parallel) {
+		TRY(norm_gradient(block, vectors, VECTOR_NORM2, norm, dn2, ROWS(a->h), ROWS(a->stats2)));
+		TRY(normalise_back(block, dy, dn2, ROWS(a->stats2), ROWS(a->h), block->norm2));
+	}
 	return attention_half_backward(block, a, batch, dy, &wanted);
 }
 
@@ -795,7 +807,6 @@ enum status block_backward_attention(const struct block *block, struct activatio
 enum status block_backward_mlp(const struct block *block, struct activations *a, int batch, struct tensor dy,
 			       product_gradient_fn use, void *context)
 {
-	int64_t rows = batch * a->tokens;
-	return mlp_backward(block, a, ROWS(a->dn2), dy, ROWS(a->n2), &(struct wanted){use, context, NULL});
+	return mlp_half_backward(block, a, batch, dy, &(struct wanted){use, context, NULL});
 }
 #undef ROWS

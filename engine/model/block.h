@@ -7,6 +7,7 @@
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
  *
+ * Where attention and the MLP are parallel, n2 is n1.
  * Without a gate there is no u, and s = act(g). With experts there are many such MLPs: engine/model/experts.h.
  *
  * Where the family has q and k norms, each head of q and k, or all of it, is normalised before it is rotated; where it has no norms before the

@@ -323,13 +323,14 @@ static enum status parse_window(const cJSON *json, const struct family *family, 
 static enum status parse_norm(const cJSON *json, const struct family *family, const char *path, struct norm *ret, struct error *err)
 {
 	double eps = family->rms_norm_eps;
+	const char *key = family->norm_eps_key ? family->norm_eps_key : "rms_norm_eps";
 	*ret = (struct norm){.kind = family->layer_norm ? NORM_LAYER : NORM_RMS, .weight_offset = family->norm_offset, .groups = 1};
-	if (family->layer_norm) {
+	if (family->layer_norm && !family->norm_eps_key) {
 		ret->eps = 1e-5f;
 		return STATUS_OK;
 	}
-	TRY(json_get_double(json, path, "rms_norm_eps", &eps, err));
-	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: 'rms_norm_eps' must be above 0 and at most 1", path);
+	TRY(json_get_double(json, path, key, &eps, err));
+	if (!(eps > 0 && eps <= 1)) return error_set(err, STATUS_INVALID, "%s: '%s' must be above 0 and at most 1", path, key);
 	ret->eps = (float)eps;
 	return STATUS_OK;
 }
@@ -363,20 +364,24 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 		TRY(rope_parse(json, family, path, &config, err));
 	TRY(parse_norm(json, family, path, &config.norm, err));
 	config.names = family->names;
+	config.norm_bias = family->layer_norm;
+	config.head_bias = family->head_bias;
+	config.parallel = family->parallel;
 	config.gated_mlp = !family->plain_mlp;
 	config.output_norms = family->output_norms;
 	if (family->scaled_embeddings) config.embedding_scale = (float)sqrt((double)config.hidden);
 	config.tied_embeddings = family->tied_embeddings;
 	bool attention_bias = family->all_biases;
 	config.mlp_bias = family->all_biases;
-	if (family->all_biases) {
-		TRY(json_get_bool(json, path, "enable_bias", &attention_bias, err));
+	if (family->bias_key) {
+		TRY(json_get_bool(json, path, family->bias_key, &attention_bias, err));
 		config.mlp_bias = attention_bias;
 	}
 	TRY(json_get_bool(json, path, "attention_bias", &attention_bias, err));
 	TRY(json_get_bool(json, path, "mlp_bias", &config.mlp_bias, err));
 	TRY(json_get_bool(json, path, "tie_word_embeddings", &config.tied_embeddings, err));
 	config.qkv_bias = family->qkv_bias || attention_bias;
+	if (family->qkv_bias_key) TRY(json_get_bool(json, path, family->qkv_bias_key, &config.qkv_bias, err));
 	config.o_bias = attention_bias;
 	config.qk_norm = family->qk_norm;
 	config.qk_norm_whole = family->qk_norm_whole;

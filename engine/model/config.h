@@ -44,6 +44,9 @@ struct model_config {
 	char family[32]; /* model_type: "llama" */
 	int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
 	struct norm norm; /* groups is 1 */
+	bool norm_bias;   /* the norms have a bias beside their weight */
+	bool head_bias;
+	bool parallel; /* attention and the MLP read the same: there is no norm2 */
 	enum activation activation;
 	const struct weight_names *names;
 	bool gated_mlp; /* act(gate) · up, else act(gate) */

@@ -239,9 +239,8 @@ static bool is_heeded(const struct family *f, const char *key)
 {
 	static const char *const all[] = {"hidden_size", "num_hidden_layers",   "num_attention_heads",     "vocab_size",
 					  "layer_types", "tie_word_embeddings", "max_position_embeddings", NULL};
-	static const char *const turning[] = {"num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling",
-					      "rope_parameters",     NULL};
-	static const char *const opt[] = {"word_embed_proj_dim", "enable_bias", NULL};
+	static const char *const turning[] = {"num_key_value_heads", "head_dim",        "rope_theta",
+					      "rope_scaling",        "rope_parameters", NULL};
 	static const char *const switched[] = {"use_sliding_window", "max_window_layers", NULL};
 	static const char *const multipliers[] = {"embedding_multiplier", "attention_multiplier", "residual_multiplier",
 						  "logits_scaling", NULL};
@@ -251,8 +250,11 @@ static bool is_heeded(const struct family *f, const char *key)
 	if (is_one_of(key, all)) return true;
 	if (strcmp(key, f->intermediate_key ? f->intermediate_key : "intermediate_size") == 0) return true;
 	if (strcmp(key, f->activation_key ? f->activation_key : "hidden_act") == 0) return true;
-	if (!f->layer_norm && is_one_of(key, turning)) return true;
-	if (f->all_biases && is_one_of(key, opt)) return true;
+	if (!f->learned_positions && is_one_of(key, turning)) return true;
+	if (f->learned_positions && strcmp(key, "word_embed_proj_dim") == 0) return true;
+	if (f->norm_eps_key ? strcmp(key, f->norm_eps_key) == 0 : !f->layer_norm && strcmp(key, "rms_norm_eps") == 0) return true;
+	if (f->bias_key && strcmp(key, f->bias_key) == 0) return true;
+	if (f->qkv_bias_key && strcmp(key, f->qkv_bias_key) == 0) return true;
 	if (f->window != WINDOW_NEVER && strcmp(key, "sliding_window") == 0) return true;
 	if ((f->window == WINDOW_WHEN_SWITCHED_ON || f->window == WINDOW_WHEN_SWITCHED_ON_IN_ALL ||
 	     f->window == WINDOW_WHERE_STILL) &&
@@ -333,6 +335,7 @@ static const struct feature {
 	{"attention_bias", 0, "biases of attention"},
 	{"mlp_bias", 0, "biases of the MLP"},
 	{"lm_head_bias", 0, "a bias of the head"},
+	{"use_qkv_bias", 0, "biases of attention"},
 	{"num_experts", 0, "experts"},
 	{"num_local_experts", 0, "experts"},
 	{"n_routed_experts", 0, "experts"},

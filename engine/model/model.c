@@ -297,7 +297,8 @@ enum status model_check(const struct model *model, struct error *err)
 	TRY(model_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, config->hidden, &info, err));
 	TRY(model_tensor(model, tensor_name(name, model->head, "weight"), config->vocab, config->hidden, &info, err));
 	TRY(model_tensor(model, tensor_name(name, config->names->final_norm, "weight"), 0, config->hidden, &info, err));
-	if (config->norm.kind == NORM_LAYER)
+	if (config->head_bias) TRY(model_tensor(model, "lm_head.bias", 0, config->vocab, &info, err));
+	if (config->norm_bias)
 		TRY(model_tensor(model, tensor_name(name, config->names->final_norm, "bias"), 0, config->hidden, &info, err));
 	return position_table(model, &info, err);
 }
@@ -372,8 +373,7 @@ enum status model_norm_load(const struct model *model, struct backend *backend, 
 {
 	struct model_norm norm = {0};
 	enum status status = load_norm_part(model, backend, false, &norm.weight, err);
-	if (status == STATUS_OK && model->config.norm.kind == NORM_LAYER)
-		status = load_norm_part(model, backend, true, &norm.bias, err);
+	if (status == STATUS_OK && model->config.norm_bias) status = load_norm_part(model, backend, true, &norm.bias, err);
 	if (status == STATUS_OK)
 		*ret = norm;
 	else
@@ -401,6 +401,8 @@ enum status model_head_load(const struct model *model, struct backend *backend, 
 	head.norm_weight = norm.weight;
 	head.norm_bias = norm.bias;
 	enum status status = upload_as(model, backend, info, config->vocab, config->hidden, type, &head.head, err);
+	if (status == STATUS_OK && config->head_bias)
+		status = model_upload_vector(model, backend, "lm_head.bias", config->vocab, &head.bias, err);
 	if (status != STATUS_OK) {
 		model_head_release(&head, backend);
 		return status;
@@ -414,6 +416,7 @@ void model_head_release(struct model_head *head, struct backend *backend)
 	backend->ops->release(backend, head->norm_weight.data);
 	backend->ops->release(backend, head->norm_bias.data);
 	backend->ops->release(backend, head->head.data);
+	backend->ops->release(backend, head->bias.data);
 	*head = (struct model_head){0};
 }
 
@@ -421,6 +424,7 @@ enum status model_logits(const struct model_config *config, const struct model_h
 			 struct tensor logits, struct tensor normed)
 {
 	TRY(backend->ops->matmul(backend, logits, normed, false, head->head, true, false));
+	if (head->bias.data) TRY(backend->ops->add_bias(backend, logits, head->bias));
 	if (config->logit_scale == 1) return STATUS_OK;
 	return backend->ops->scale(backend, logits, logits, NULL, NULL, config->logit_scale, false);
 }

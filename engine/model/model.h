@@ -64,6 +64,7 @@ enum status model_norm_tensor(const struct model *, bool bias, const struct tens
 struct model_head {
 	struct tensor norm_weight, norm_bias; /* F32 [1,H]; bias without data where there is none */
 	struct tensor head;                   /* [V,H], in `type` */
+	struct tensor bias;                   /* F32 [1,V]; without data where there is none */
 };
 /* logits F32 [T,V], before they are capped, of what the final norm gave, [T,H] in the head's type. Fills the backend's error. */
 enum status model_logits(const struct model_config *, const struct model_head *, struct backend *, struct tensor logits,

@@ -27,8 +27,9 @@ static int64_t length_of(const struct block *block, enum vector vector)
 	case VECTOR_NORM2:
 		return config->names->norm2 ? config->hidden : 0;
 	case VECTOR_NORM1_BIAS:
+		return config->norm_bias && config->names->norm1 ? config->hidden : 0;
 	case VECTOR_NORM2_BIAS:
-		return config->norm.kind == NORM_LAYER ? config->hidden : 0;
+		return config->norm_bias && config->names->norm2 ? config->hidden : 0;
 	case VECTOR_Q_NORM:
 		return config->qk_norm ? config_qk_norm(config, config->heads) : 0;
 	case VECTOR_K_NORM:

@@ -192,6 +192,22 @@ FAMILIES["ministral3"] = {
                                         mscale_all_dim=1.0, llama_4_scaling_beta=0.3, max_position_embeddings=64)),
 }
 
+FAMILIES["starcoder2"] = {
+    "classic": classic(model_type="starcoder2", architectures=["Starcoder2ForCausalLM"], hidden_act="gelu_pytorch_tanh", norm_epsilon=1e-5,
+                       max_position_embeddings=512, rope_theta=100000.0, sliding_window=9, use_bias=True, residual_dropout=0.0,
+                       embedding_dropout=0.0),
+}
+FAMILIES["stablelm"] = {
+    "classic": classic(model_type="stablelm", architectures=["StableLmForCausalLM"], hidden_act="silu", layer_norm_eps=1e-5,
+                       max_position_embeddings=512, rope_theta=10000.0, partial_rotary_factor=0.25, use_qkv_bias=True,
+                       qk_layernorm=False, use_parallel_residual=False, tie_word_embeddings=False),
+}
+FAMILIES["phi"] = {
+    "classic": classic(model_type="phi", architectures=["PhiForCausalLM"], hidden_act="gelu_new", layer_norm_eps=1e-5,
+                       max_position_embeddings=512, rope_theta=10000.0, rope_scaling=None, partial_rotary_factor=0.5, qk_layernorm=False,
+                       embd_pdrop=0.0, resid_pdrop=0.1, tie_word_embeddings=False),
+}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
