@@ -25,8 +25,9 @@ static void tell_unused(const struct model *model, struct warnings *warnings)
 	size_t count = 0;
 	for (size_t i = 0; i < c->n_tensors; i++) {
 		const char *name = c->tensors[i].name;
-		bool second_head = model->config.tied_embeddings && strcmp(name, "lm_head.weight") == 0;
-		if (model->seen[i] || second_head || is_leftover(name)) continue;
+		bool second_head = model->config.tied_embeddings && text_ends_with(name, "lm_head.weight");
+		bool other_part = model->config.multimodal && !strstr(name, "language_model.");
+		if (model->seen[i] || second_head || other_part || is_leftover(name)) continue;
 		if (count < NAMES_TOLD) names[count] = name;
 		count++;
 	}

@@ -23,14 +23,20 @@ enum {
 
 static enum status refuse_family(const char *path, const char *type, const char *architecture, struct error *err)
 {
+	const char *why = "";
+	for (const struct missing_family *m = missing_families; type && m->model_type; m++)
+		if (strcmp(m->model_type, type) == 0) why = m->why;
 	char *supported = NULL;
 	size_t size;
 	FILE *list = open_memstream(&supported, &size);
 	for (const struct family *f = families; list && f->model_type; f++)
 		fprintf(list, "%s%s (%s)", f == families ? "" : ", ", f->model_type, f->architecture);
+	for (const struct wrapper *w = wrappers; list && w->model_type; w++)
+		fprintf(list, ", %s (%s)", w->model_type, w->architecture);
 	if (list) fclose(list);
-	error_set(err, STATUS_UNSUPPORTED, "%s: model_type '%.64s' with architectures '%.64s' is not supported; supported: %s",
-		  path, type ? type : "", architecture ? architecture : "", supported ? supported : "");
+	error_set(err, STATUS_UNSUPPORTED, "%s: model_type '%.64s' with architectures '%.64s' is not supported%s%s; supported: %s",
+		  path, type ? type : "", architecture ? architecture : "", *why ? ", as besad lacks " : "", why,
+		  supported ? supported : "");
 	free(supported);
 	return STATUS_UNSUPPORTED;
 }
@@ -68,6 +74,31 @@ static enum status find_family(const cJSON *json, const char *path, const struct
 	return STATUS_OK;
 }
 
+static const struct wrapper *find_wrapper(const cJSON *json)
+{
+	const char *type = cJSON_GetStringValue(member(json, "model_type"));
+	for (const struct wrapper *w = wrappers; type && w->model_type; w++)
+		if (strcmp(w->model_type, type) == 0) return w;
+	return NULL;
+}
+
+/* The description of the language model in a model of texts and images. */
+static enum status text_config(const cJSON *json, const struct wrapper *wrapper, const char *path, const cJSON **ret,
+			       struct error *err)
+{
+	const cJSON *text = member(json, "text_config"), *type = member(text, "model_type");
+	if (!cJSON_IsObject(text)) return error_set(err, STATUS_INVALID, "%s: 'text_config' must be an object", path);
+	for (size_t i = 0; wrapper->text[i]; i++)
+		if (cJSON_IsString(type) && strcmp(type->valuestring, wrapper->text[i]) == 0) {
+			*ret = text;
+			return STATUS_OK;
+		}
+	return error_set(err, STATUS_UNSUPPORTED,
+			 "%s: the language model of a model_type '%s' must be a '%s'%s%s, and its 'model_type' says '%.64s'", path,
+			 wrapper->model_type, wrapper->text[0], wrapper->text[1] ? " or " : "",
+			 wrapper->text[1] ? wrapper->text[1] : "", cJSON_IsString(type) ? type->valuestring : "");
+}
+
 /* ---- sizes, activation, attention ------------------------------------------------------------------------------------------ */
 
 static enum status parse_sizes(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
@@ -84,8 +115,10 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 		{"num_attention_heads", MAX_COLUMNS, &config->heads},
 		{"vocab_size", MAX_VOCAB, &config->vocab},
 	};
+	config->heads = family->heads;
+	config->vocab = family->vocab;
 	for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
-		if (!member(json, required[i].key))
+		if (!member(json, required[i].key) && !*required[i].to)
 			return error_set(err, STATUS_INVALID, "%s: '%s' is missing", path, required[i].key);
 		TRY(json_get_int(json, path, required[i].key, 1, required[i].high, required[i].to, err));
 	}
@@ -348,6 +381,13 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 				      .bos_token = -1};
 	const struct family *family = NULL;
 	if (!cJSON_IsObject(json)) return error_set(err, STATUS_INVALID, "%s: not a JSON object", path);
+	const struct wrapper *wrapper = find_wrapper(json);
+	const cJSON *whole = json;
+	if (wrapper) {
+		TRY(config_fields_check_quantization(json, path, err));
+		TRY(text_config(json, wrapper, path, &json, err));
+	}
+	config.multimodal = wrapper != NULL;
 	TRY(find_family(json, path, &family, err));
 	snprintf(config.family, sizeof config.family, "%s", family->model_type);
 	TRY(config_fields_check(json, family, path, warnings, err));
@@ -379,7 +419,8 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	}
 	TRY(json_get_bool(json, path, "attention_bias", &attention_bias, err));
 	TRY(json_get_bool(json, path, "mlp_bias", &config.mlp_bias, err));
-	TRY(json_get_bool(json, path, "tie_word_embeddings", &config.tied_embeddings, err));
+	if (wrapper) config.tied_embeddings = true;
+	TRY(json_get_bool(whole, path, "tie_word_embeddings", &config.tied_embeddings, err));
 	config.qkv_bias = family->qkv_bias || attention_bias;
 	if (family->qkv_bias_key) TRY(json_get_bool(json, path, family->qkv_bias_key, &config.qkv_bias, err));
 	config.o_bias = attention_bias;

@@ -42,6 +42,7 @@ struct weight_names {
 
 struct model_config {
 	char family[32]; /* model_type: "llama" */
+	bool multimodal; /* the language model in a model of texts and images */
 	int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
 	struct norm norm; /* groups is 1 */
 	bool norm_bias;   /* the norms have a bias beside their weight */

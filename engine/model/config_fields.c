@@ -436,10 +436,11 @@ static enum status check_quantization(const cJSON *field, const char *path, stru
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
 
+static const char *const quantizations[] = {"quantization_config", "compression_config", "quantization", NULL};
+
 static enum status check_field(const cJSON *field, const struct family *family, const char *path, struct warnings *warnings,
 			       struct error *err)
 {
-	static const char *const quantizations[] = {"quantization_config", "compression_config", "quantization", NULL};
 	const char *key = field->string;
 	bool usual;
 	if (is_one_of(key, quantizations)) return check_quantization(field, path, err);
@@ -472,5 +473,12 @@ enum status config_fields_check(const cJSON *json, const struct family *family, 
 {
 	const cJSON *field;
 	cJSON_ArrayForEach(field, json) TRY(check_field(field, family, path, warnings, err));
+	return STATUS_OK;
+}
+
+enum status config_fields_check_quantization(const cJSON *json, const char *path, struct error *err)
+{
+	const cJSON *field;
+	cJSON_ArrayForEach(field, json) if (is_one_of(field->string, quantizations)) TRY(check_quantization(field, path, err));
 	return STATUS_OK;
 }

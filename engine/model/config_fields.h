@@ -13,4 +13,7 @@
  * warning. */
 enum status config_fields_check(const cJSON *json, const struct family *, const char *path, struct warnings *, struct error *err);
 
+/* Of the whole of a model of texts and images, whose other fields are not the language model's. */
+enum status config_fields_check_quantization(const cJSON *json, const char *path, struct error *err);
+
 #endif

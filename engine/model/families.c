@@ -141,6 +141,8 @@ const struct family families[] = {
 		.activation_key = "hidden_activation",
 		.activation = "gelu_pytorch_tanh",
 		.window = WINDOW_BY_PATTERN,
+		.heads = 8,
+		.vocab = 262208,
 		.kv_heads = 4,
 		.head_dim = 256,
 		.max_positions = 131072,
@@ -360,6 +362,55 @@ const struct family families[] = {
 		.rms_norm_eps = 1e-5,
 		.rope_theta = 10000,
 	},
+	{0},
+};
+
+const struct wrapper wrappers[] = {
+	{"gemma3", "Gemma3ForConditionalGeneration", {"gemma3_text"}},
+	{"mistral3", "Mistral3ForConditionalGeneration", {"mistral", "ministral3"}},
+	{0},
+};
+
+#define LATENT "multi-head latent attention"
+#define DELTA "gated delta nets"
+#define STATES "state space layers (Mamba)"
+static const char neighbours[] = "rotary embeddings of neighbouring columns";
+const struct missing_family missing_families[] = {
+	{"deepseek_v2", LATENT},
+	{"deepseek_v3", LATENT},
+	{"deepseek_v32", LATENT},
+	{"kimi_k2", LATENT},
+	{"kimi_k25", LATENT},
+	{"minicpm3", LATENT},
+	{"glm4_moe_lite", LATENT},
+	{"longcat_flash", LATENT},
+	{"kimi_linear", DELTA},
+	{"qwen3_next", DELTA},
+	{"qwen3_5", DELTA},
+	{"qwen3_5_moe", DELTA},
+	{"olmo_hybrid", DELTA},
+	{"mamba", STATES},
+	{"mamba2", STATES},
+	{"falcon_mamba", STATES},
+	{"falcon_h1", STATES},
+	{"nemotron_h", STATES},
+	{"granitemoehybrid", STATES},
+	{"jamba", STATES},
+	{"bamba", STATES},
+	{"zamba2", STATES},
+	{"llama4", "attention in chunks"},
+	{"llama4_text", "attention in chunks"},
+	{"gpt_oss", "attention sinks and biases of experts"},
+	{"qwen2_moe", "shared experts"},
+	{"cohere", neighbours},
+	{"cohere2", neighbours},
+	{"glm", neighbours},
+	{"glm4", neighbours},
+	{"gptj", neighbours},
+	{"gpt_neox", "queries, keys and values interleaved head by head in one tensor"},
+	{"gpt2", "weights that lie transposed"},
+	{"bloom", "ALiBi"},
+	{"mpt", "ALiBi"},
 	{0},
 };
 

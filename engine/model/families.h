@@ -54,8 +54,9 @@ struct family {
 	enum window_rule window;
 
 	/* Defaults of transformers' configuration class, for fields that config.json may leave out. */
-	int64_t kv_heads; /* 0: as many as heads */
-	int64_t head_dim; /* 0: hidden_size / heads */
+	int64_t heads, vocab; /* 0: must be there */
+	int64_t kv_heads;     /* 0: as many as heads */
+	int64_t head_dim;     /* 0: hidden_size / heads */
 	int64_t max_positions;
 	int64_t sliding_window; /* 0 for none */
 	int64_t window_pattern;
@@ -71,8 +72,22 @@ struct family {
 	bool multipliers; /* heeds `embedding_multiplier`, `attention_multiplier`, `residual_multiplier` and `logits_scaling`, 1 by default */
 };
 
-/* Ends with a row whose model_type is NULL. */
+/* A model of texts and images: its `text_config` describes the language model, of one of the families `text`, whose tensors have
+ * "language_model." in their names, before "model." or behind it. */
+struct wrapper {
+	const char *model_type, *architecture;
+	const char *text[3];
+};
+
+/* What besad lacks of a model_type that people have: why it is refused. */
+struct missing_family {
+	const char *model_type, *why;
+};
+
+/* Each ends with a row whose model_type is NULL. */
 extern const struct family families[];
+extern const struct wrapper wrappers[];
+extern const struct missing_family missing_families[];
 
 /* NULL when there is none. */
 const struct family *family_of_type(const char *model_type);

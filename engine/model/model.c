@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "engine/compute/dry.h"
 #include "engine/compute/half.h"
 #include "engine/model/families.h"
@@ -74,12 +75,25 @@ static const char *shard_path(const struct model *model, const struct tensor_inf
 	return model->checkpoint.shards[info->shard].path;
 }
 
+/* Of a language model inside another: "model.x" is "language_model.model.x" or "model.language_model.x", as transformers 4 and 5 have it, and
+ * "lm_head.weight" may be "language_model.lm_head.weight". */
+static const struct tensor_info *find_text_tensor(const struct model *model, const char *name)
+{
+	char room[256];
+	snprintf(room, sizeof room, "language_model.%s", name);
+	const struct tensor_info *info = checkpoint_find(&model->checkpoint, room);
+	if (info || !text_starts_with(name, "model.")) return info;
+	snprintf(room, sizeof room, "model.language_model.%s", name + strlen("model."));
+	return checkpoint_find(&model->checkpoint, room);
+}
+
 const struct tensor_info *model_find(const struct model *model, const char *name)
 {
 	static const char prefix[] = "model.";
 	const struct tensor_info *info = checkpoint_find(&model->checkpoint, name);
 	if (!info && strncmp(name, prefix, sizeof prefix - 1) == 0)
 		info = checkpoint_find(&model->checkpoint, name + sizeof prefix - 1);
+	if (!info && model->config.multimodal) info = find_text_tensor(model, name);
 	if (info && model->seen) model->seen[info - model->checkpoint.tensors] = true;
 	return info;
 }

@@ -453,16 +453,30 @@ static void test_phi(void **state)
 	check(*state, "phi", "classic", &FP32);
 }
 
+static void test_gemma3_multimodal(void **state)
+{
+	check(*state, "gemma3_multimodal", "newer", &FP32);
+}
+
+static void test_mistral3(void **state)
+{
+	check(*state, "mistral3", "classic", &FP32);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_llama),      SCRATCH_TEST(test_mistral),    SCRATCH_TEST(test_qwen2),
-		SCRATCH_TEST(test_qwen3),      SCRATCH_TEST(test_phi3),       SCRATCH_TEST(test_gemma2),
-		SCRATCH_TEST(test_gemma3),     SCRATCH_TEST(test_vaultgemma), SCRATCH_TEST(test_opt),
-		SCRATCH_TEST(test_mixtral),    SCRATCH_TEST(test_qwen3_moe),  SCRATCH_TEST(test_ministral),
-		SCRATCH_TEST(test_gemma),      SCRATCH_TEST(test_smollm3),    SCRATCH_TEST(test_granite),
-		SCRATCH_TEST(test_olmo2),      SCRATCH_TEST(test_olmo3),      SCRATCH_TEST(test_ministral3),
-		SCRATCH_TEST(test_starcoder2), SCRATCH_TEST(test_stablelm),   SCRATCH_TEST(test_phi)};
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama),      SCRATCH_TEST(test_mistral),
+					   SCRATCH_TEST(test_qwen2),      SCRATCH_TEST(test_qwen3),
+					   SCRATCH_TEST(test_phi3),       SCRATCH_TEST(test_gemma2),
+					   SCRATCH_TEST(test_gemma3),     SCRATCH_TEST(test_vaultgemma),
+					   SCRATCH_TEST(test_opt),        SCRATCH_TEST(test_mixtral),
+					   SCRATCH_TEST(test_qwen3_moe),  SCRATCH_TEST(test_ministral),
+					   SCRATCH_TEST(test_gemma),      SCRATCH_TEST(test_smollm3),
+					   SCRATCH_TEST(test_granite),    SCRATCH_TEST(test_olmo2),
+					   SCRATCH_TEST(test_olmo3),      SCRATCH_TEST(test_ministral3),
+					   SCRATCH_TEST(test_starcoder2), SCRATCH_TEST(test_stablelm),
+					   SCRATCH_TEST(test_phi),        SCRATCH_TEST(test_gemma3_multimodal),
+					   SCRATCH_TEST(test_mistral3)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

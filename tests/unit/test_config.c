@@ -363,10 +363,18 @@ static void test_refuses(void **state)
 	} wholes[] = {
 		{"[]", "not a JSON object", STATUS_INVALID},
 		{"{" SIZES "}", "neither 'model_type' nor 'architectures'", STATUS_INVALID},
-		{"{\"model_type\":\"gpt_neox\",\"architectures\":[\"GPTNeoXForCausalLM\"]," SIZES "}",
-		 "'gpt_neox' with architectures 'GPTNeoXForCausalLM' is not supported; supported: llama (LlamaForCausalLM), "
+		{"{\"model_type\":\"alien\",\"architectures\":[\"AlienForCausalLM\"]," SIZES "}",
+		 "'alien' with architectures 'AlienForCausalLM' is not supported; supported: llama (LlamaForCausalLM), "
 		 "mistral",
 		 STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"deepseek_v3\"}",
+		 "is not supported, as besad lacks multi-head latent attention; supported: llama", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"mamba\"}", "mistral3 (Mistral3ForConditionalGeneration)", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"gemma3\"}", "'text_config' must be an object", STATUS_INVALID},
+		{"{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"llama\"," SIZES "}}",
+		 "of a model_type 'gemma3' must be a 'gemma3_text', and its 'model_type' says 'llama'", STATUS_UNSUPPORTED},
+		{"{\"model_type\":\"mistral3\",\"text_config\":{},\"quantization_config\":{\"quant_method\":\"fp8\"}}",
+		 "'quantization_config'", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"gpt_neox\"}", "qwen3_moe (Qwen3MoeForCausalLM)", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"mistral\",\"architectures\":[\"LlamaForCausalLM\"]," SIZES "}",
 		 "model_type 'mistral' and architectures 'LlamaForCausalLM' contradict", STATUS_UNSUPPORTED},

@@ -208,9 +208,28 @@ FAMILIES["phi"] = {
                        embd_pdrop=0.0, resid_pdrop=0.1, tie_word_embeddings=False),
 }
 
+TEXT_SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64)
+VISION = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+FAMILIES["gemma3_multimodal"] = {
+    "newer": dict(model_type="gemma3", architectures=["Gemma3ForConditionalGeneration"], dtype="bfloat16", mm_tokens_per_image=1,
+                  boi_token_index=60, eoi_token_index=61, image_token_index=62, vision_config=dict(VISION, model_type="siglip_vision_model"),
+                  text_config=dict(TEXT_SIZES, model_type="gemma3_text", head_dim=12, query_pre_attn_scalar=20, sliding_window=9,
+                                   rope_scaling=dict(rope_type="linear", factor=8.0))),
+}
+FAMILIES["mistral3"] = {
+    "classic": dict(model_type="mistral3", architectures=["Mistral3ForConditionalGeneration"], torch_dtype="bfloat16", image_token_index=10,
+                    tie_word_embeddings=False, multimodal_projector_bias=False, projector_hidden_act="gelu", spatial_merge_size=2,
+                    vision_feature_layer=-1, vision_config=dict(VISION, model_type="pixtral", head_dim=8),
+                    text_config=dict(TEXT_SIZES, model_type="mistral", head_dim=12, hidden_act="silu", rms_norm_eps=1e-5,
+                                     max_position_embeddings=512, rope_theta=1e6, sliding_window=None)),
+}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
+    if family == "mistral3":  # as transformers 4 wrote it
+        return {("language_model." + name.replace("model.language_model.", "model.") if "language_model" in name or "lm_head" in name
+                 else name.removeprefix("model.")): tensor for name, tensor in tensors.items()}
     if family not in EXPERTS:
         return tensors
     here, there, (gate, up), down = EXPERTS[family]
@@ -251,7 +270,8 @@ def output_gradient(tokens, hidden):
 
 def build(fields, seed):
     config = transformers.AutoConfig.for_model(**{k: v for k, v in fields.items() if k not in ("torch_dtype", "dtype")})
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager",
+    kind = transformers.AutoModelForImageTextToText if "text_config" in fields else transformers.AutoModelForCausalLM
+    model = kind.from_config(config, attn_implementation="eager", experts_implementation="eager",
                                                           dtype=torch.float32).eval()
     if seed is not None:
         randomise(model, seed)
@@ -260,11 +280,12 @@ def build(fields, seed):
 
 def golden(family, model, seed, linears):
     """linears: parts of names of the gradients to keep, or None for all."""
-    config = model.config
+    config = model.config.get_text_config()
     ids = torch.randint(0, config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(seed + 1))
     kept = {"ids": ids.int()}
     kept["logits"] = model(ids[None], use_cache=False).logits[0].detach().float().contiguous()
-    layer = getattr(model.model, "decoder", model.model).layers[-1]
+    trunk = getattr(model.model, "language_model", model.model)
+    layer = getattr(trunk, "decoder", trunk).layers[-1]
     outputs = []
     model.double()
     hook = layer.register_forward_hook(
