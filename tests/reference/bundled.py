@@ -26,6 +26,8 @@ class BundledModel(unittest.TestCase):
     def setUpClass(cls):
         cls.directory = tempfile.mkdtemp(prefix="besad-reference-")
         cls.results, cls.said = {}, {}
+        cls.models = os.path.join(cls.directory, "models")  # those that a test makes
+        os.mkdir(cls.models)
 
     @classmethod
     def tearDownClass(cls):
@@ -44,7 +46,7 @@ class BundledModel(unittest.TestCase):
         with open(path, "w") as file:
             json.dump(job, file)
         done = subprocess.run(
-            [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--data-root", os.path.join(ROOT, "demo"),
+            [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--model-root", self.models, "--data-root", os.path.join(ROOT, "demo"),
              "--data-root", os.path.join(ROOT, "tests", "data"), "--data-root", self.directory,
              "--output-root", os.path.join(self.directory, "output")],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """Runs besad on the bundled model, by each importance, against tests/data/reference/importance.py."""
+import array
+import os
+import shutil
 import unittest
 
-from bundled import BundledModel, reference
+from bundled import ROOT, BundledModel, reference
+from random_models import read_safetensors, write_safetensors
 
 
 class Importance(BundledModel):
@@ -36,6 +40,32 @@ class Importance(BundledModel):
     def test_gradient(self):
         self.one_shot_by("gradient")
         self.besa_by("gradient")
+
+    def test_dead_columns(self):
+        """Inputs that are zero all over the calibration, which weights of SparseGPT's go first, and all are told of."""
+        dead = (3, 77, 130)
+        source, target = os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.models, "dead")
+        shutil.copytree(source, target)
+        _, tensors = read_safetensors(os.path.join(source, "model.safetensors"))
+        for name, (dtype, shape, data) in tensors.items():
+            if name.endswith("input_layernorm.weight"):
+                words = array.array("H", data)
+                for channel in dead:
+                    words[channel] = 0
+                tensors[name] = (dtype, shape, words.tobytes())
+        write_safetensors(os.path.join(target, "model.safetensors"), tensors)
+        few = {"model": "dead", "sparsity": 0.5, "calibration": {"path": "calibration.safetensors", "samples": 16, "sequence_length": 256}}
+        wanda, report = (self.run_job(f"dead-{method}", method=method, **few) for method in ("wanda", "sparsegpt"))
+        self.run_job("dead-importance", method="one_shot", one_shot={"importance": "sparsegpt"}, **few)
+        self.assertLess(self.perplexity(report), self.perplexity(wanda))
+        self.exact(report, 50)
+        for name in ("dead-sparsegpt", "dead-importance"):
+            told = [line for line in self.said[name].splitlines() if line.startswith("warning: ")]
+            self.assertEqual(told, [f"warning: block {i}: 3 of the 192 inputs of self_attn.q_proj are zero all over the calibration: their "
+                                    "weights go first" for i in range(6)])
+            for tensor, rows in self.weights(name).items():
+                if tensor.split(".")[-2] in ("q_proj", "k_proj", "v_proj"):
+                    self.assertTrue(all(row[channel] == 0 for row in rows for channel in dead), tensor)
 
 
 if __name__ == "__main__":
