@@ -116,6 +116,7 @@ ROWS = [
     ("besa-joint", SAVED, DEVICE, dict(BESA, quantization={"bits": 3, "group_size": "channel", "symmetric": False})),
     ("besa-joint-layer-bf16", FEW, ONE, dict(BESA, precision="bf16", besa={"granularity": "layer"}, quantization={
         "bits": 4, "group_size": "channel"})),
+    ("besa-4-first", FEW, ONE, dict(BESA, quantization={"bits": 4, "group_size": "channel", "order": "quantize_first"})),
     ("wanda-4", SAVED, ONE, dict(WANDA, quantization={"bits": 4, "group_size": "channel"})),
     ("none", SAVED, ONE, {"method": "none"}),
 ]

@@ -60,7 +60,7 @@ export const GROUPS = [
 		{ pointer: "/quantization/bits", label: "Bits", placeholder: "none", hint: "2, 3, 4 or 8; without it weights are not quantized." },
 		{ pointer: "/quantization/group_size", label: "Group size", placeholder: "the largest that fits", hint: "16 to 128, or channel for a whole row." },
 		{ pointer: "/quantization/symmetric", label: "Symmetric", kind: "flag", hint: "Whether scales alone are stored, or zero points too." },
-		{ pointer: "/quantization/order", label: "Order", kind: "choice", choices: ["", "joint", "prune_first", "auto"], hint: "Joint: besa learns how to clip the weights together with its rates; prune_first: weights are rounded when they are pruned and refitted. auto is joint where that can be." },
+		{ pointer: "/quantization/order", label: "Order", kind: "choice", choices: ["", "joint", "prune_first", "quantize_first", "auto"], hint: "Joint: besa learns how to clip the weights together with its rates; prune_first: weights are rounded when they are pruned and refitted. auto is joint where that can be." },
 	] },
 	{ title: "Calibration", fields: [
 		{ pointer: "/calibration/path", label: "Calibration data", kind: "file", hint: "A file below the data roots; empty for the daemon's own." },

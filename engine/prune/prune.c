@@ -370,6 +370,15 @@ static enum status finish(struct walk *w, struct block_result *result, double st
 	return pipeline_finish(&w->pipeline, result, &outputs, (struct way){wait, outputs_last(w, result->index)}, err);
 }
 
+/* What the method finds are weights on their grids. */
+static enum status quantize_first(struct walk *w, struct error *err)
+{
+	struct block *block = &w->block;
+	TRY(backend_failed(w, quantizer_apply(&w->quantizer, block->weight, block->master), err));
+	TRY(backend_failed(w, block_store_masters(block), err));
+	return backend_failed(w, block_activate_dense(block), err);
+}
+
 /* From the reference pass to the masked weights of the block that is loaded. */
 static enum status prune_loaded(struct walk *w, struct block_result *result, struct error *err)
 {
@@ -382,6 +391,7 @@ static enum status prune_loaded(struct walk *w, struct block_result *result, str
 	}
 	TRY(end_phase(w, result, PHASE_REFERENCE, err));
 	progress_add(w->p->progress, tokens);
+	if (w->spec->quantization.bits && w->spec->quantization.order == QUANTIZE_BEFORE) TRY(quantize_first(w, err));
 	TRY(run_method(w, result, &outcome, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
 	if (walk_changes(w)) TRY(run_stages(w, result, &outcome, err));

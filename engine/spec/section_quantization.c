@@ -4,9 +4,8 @@
 
 #include "engine/spec/sections.h"
 
-static const char *const order_names[] = {"joint", "prune_first", "auto", NULL};
-static const char *const later_orders[] = {"quantize_first", NULL};
-enum { ORDER_AUTO = QUANTIZE_AFTER + 1 };
+static const char *const order_names[] = {"joint", "prune_first", "quantize_first", "auto", NULL};
+enum { ORDER_AUTO = QUANTIZE_BEFORE + 1 };
 
 /* What a client may let besad choose of, the first that fits. */
 static const int usual_groups[] = {128, 64, 32, 16};
@@ -48,11 +47,29 @@ static const char *objection_to_joint(const struct spec *spec)
 	return NULL;
 }
 
+/* Weights that lie on their grids must stay as they are. */
+static const char *objection_to_quantizing_first(const struct spec *spec)
+{
+	if (spec->method == METHOD_SPARSEGPT || spec->method == METHOD_ADMM) return "the method changes the weights that it keeps";
+	if (spec->refit.method != REFIT_NONE) return "the refit would take the weights from their grids again";
+	return NULL;
+}
+
+static void settle_order(const struct spec *spec, const struct fields *fields, struct quantization_settings *settings)
+{
+	const char *joint = objection_to_joint(spec), *first = objection_to_quantizing_first(spec);
+	const char *objection = settings->order == QUANTIZE_JOINTLY ? joint : settings->order == QUANTIZE_BEFORE ? first : NULL;
+	if ((int)settings->order == ORDER_AUTO)
+		settings->order = joint ? QUANTIZE_AFTER : QUANTIZE_JOINTLY;
+	else if (objection)
+		fields_problem(fields, "order", "\"%s\": %s; give \"prune_first\", or leave it out", order_names[settings->order],
+			       objection);
+}
+
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
 	struct quantization_settings *settings = at;
 	const struct spec *spec = parser->spec;
-	const char *objection = objection_to_joint(spec);
 	if (!settings->bits) return;
 	if (settings->bits > 4 && settings->bits < 8) fields_problem(fields, "bits", "must be 2, 3, 4 or 8");
 	settle_group(parser, fields, settings);
@@ -66,10 +83,7 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 			fields, NULL,
 			"the refit \"global\" would take the weights from their grids again: a 'refit.method' of \"block\" comes "
 			"before quantization");
-	if ((int)settings->order == ORDER_AUTO)
-		settings->order = objection ? QUANTIZE_AFTER : QUANTIZE_JOINTLY;
-	else if (settings->order == QUANTIZE_JOINTLY && objection)
-		fields_problem(fields, "order", "\"joint\": %s; give \"prune_first\", or leave it out", objection);
+	settle_order(spec, fields, settings);
 }
 
 static const struct spec_row rows[] = {
@@ -115,7 +129,6 @@ static const struct spec_row rows[] = {
 		.kind = SPEC_CHOICE,
 		SPEC_AT(struct quantization_settings, order),
 		.names = order_names,
-		.later = later_orders,
 		.resolved = ORDER_AUTO,
 		.range = {.standard = ORDER_AUTO},
 		.help = "`joint`: besa learns how to clip the weights together with its rates; `prune_first`: weights are rounded "

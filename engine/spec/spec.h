@@ -92,7 +92,7 @@ struct refit_settings {
 };
 
 /* Weight-only quantization (engine/quantize/). */
-enum quantization_order { QUANTIZE_JOINTLY, QUANTIZE_AFTER };
+enum quantization_order { QUANTIZE_JOINTLY, QUANTIZE_AFTER, QUANTIZE_BEFORE };
 enum { GROUP_IS_CHANNEL = -1 };
 
 struct quantization_settings {

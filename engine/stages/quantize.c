@@ -1,5 +1,5 @@
 /* Quantization of what a method and a refit leave: each weight goes to the nearest on its group's grid, which its extremes give. Where the
- * clipping is learned with the rates, the method has done it already. */
+ * clipping is learned with the rates, or the rounded weights are what is pruned, it is done already. */
 #include "engine/quantize/quantizer.h"
 
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 struct quantization {
 	struct block *block;
 	struct quantizer *quantizer;
-	bool joint;
+	bool done;
 };
 
 static bool wanted(const struct spec *spec)
@@ -26,7 +26,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 {
 	struct quantization *quantization = malloc(sizeof *quantization);
 	if (!quantization) return error_set(err, STATUS_NO_MEMORY, "no memory for a stage");
-	*quantization = (struct quantization){setup->block, setup->quantizer, quantization_is_joint(setup->spec)};
+	*quantization = (struct quantization){setup->block, setup->quantizer, setup->spec->quantization.order != QUANTIZE_AFTER};
 	*ret = quantization;
 	return STATUS_OK;
 }
@@ -36,7 +36,7 @@ static enum status run(void *stage, const struct block_task *task, struct error 
 	struct quantization *quantization = stage;
 	struct block *block = quantization->block;
 	(void)task;
-	if (quantization->joint || quantizer_apply(quantization->quantizer, block->master, block->master) == STATUS_OK)
+	if (quantization->done || quantizer_apply(quantization->quantizer, block->master, block->master) == STATUS_OK)
 		return STATUS_OK;
 	*err = block->backend->error;
 	return err->status;

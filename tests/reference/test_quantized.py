@@ -58,6 +58,18 @@ class Quantized(BundledModel):
             if not tensor.endswith("_proj.weight"):
                 self.assertEqual(data, files[1][tensor][2], tensor)
 
+    def test_pruning_of_rounded_weights(self):
+        """What stays is what rounding alone gives."""
+        asked = {"bits": 4, "group_size": 32}
+        self.run_job("rounded", method="magnitude", sparsity=0, quantization=asked)
+        report = self.run_job("rounded-half", method="wanda", sparsity=0.5, calibration=FEW,
+                              quantization=dict(asked, order="quantize_first"))
+        self.assertGreaterEqual(2 * report["result"]["zeros"], report["result"]["params"])
+        rounded = self.weights("rounded")
+        for tensor, rows in self.weights("rounded-half").items():
+            for row, whole in zip(rows, rounded[tensor], strict=True):
+                self.assertTrue(all(word in (0, other) for word, other in zip(row, whole, strict=True)), tensor)
+
     def test_a_whole_row_is_a_group(self):
         self.run_job("channel", method="magnitude", sparsity=0, quantization={"bits": 2, "group_size": "channel", "symmetric": False})
         self.distinct("channel", 1 << 30, 2)
