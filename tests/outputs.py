@@ -185,7 +185,8 @@ class Place:
         for file, path in files.items():
             shutil.copyfile(path, os.path.join(place, file))
         with open(os.path.join(place, "config.json")) as file:
-            self.specs[name] = (json.load(file)["num_hidden_layers"], spec)
+            config = json.load(file)
+            self.specs[name] = (config.get("text_config", config)["num_hidden_layers"], spec)
         return place
 
     def add_saved(self):
@@ -205,8 +206,8 @@ class Place:
             source = os.path.join(top, family)
             for name in sorted(name for name in os.listdir(source) if name.endswith(".json")):
                 with open(os.path.join(source, name)) as file:
-                    longest = json.load(file)["max_position_embeddings"]
-                short = longest < TOKENS
+                    config = json.load(file)
+                short = config.get("text_config", config).get("max_position_embeddings", TOKENS) < TOKENS
                 self.add(f"{family}-{name[:-5]}", {"config.json": os.path.join(source, name),
                                                    "model.safetensors": os.path.join(source, "model.safetensors")},
                          ids_spec("device.safetensors", DEVICE_SAMPLES, DEVICE_TOKENS) if short else
