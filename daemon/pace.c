@@ -67,19 +67,9 @@ static bool agree(const cJSON *a, const cJSON *b, const char *const *keys, size_
  * where other settings of the method will do. */
 static bool prunes_alike(const cJSON *a, const cJSON *b, enum method_id method, bool strictly)
 {
-	const char *const keys[] = {"name",
-				    "model",
-				    "output",
-				    "overwrite",
-				    "sparsity",
-				    "evaluation",
-				    "calibration",
-				    "precision",
-				    "notify",
-				    "priority",
-				    "timeout_seconds",
-				    "progress",
-				    spec_method_names[method]};
+	const char *const keys[] = {
+		"name",        "model",     "output", "overwrite", "sparsity",        "allocation", "evaluation",
+		"calibration", "precision", "notify", "priority",  "timeout_seconds", "progress",   spec_method_names[method]};
 	size_t n = sizeof keys / sizeof *keys;
 	return agree(a, b, keys, strictly ? n - 2 : n);
 }
@@ -129,6 +119,7 @@ static void take_rest(struct asked *asked, const struct timed *timed)
 	struct error ignored;
 	const char *text = timed->timing->result;
 	if (!text || timed->timing->attempt != 1 || strcmp(asked->spec->model, timed->spec->model) != 0) return;
+	if (asked->spec->allocation.method != timed->spec->allocation.method) return; /* its pass is not a block's time */
 	bool tuned = tune_wanted(asked->spec) || tune_wanted(timed->spec);
 	for (size_t i = 0; i < sizeof sections / sizeof *sections - !tuned; i++)
 		if (!agree(cJSON_GetObjectItemCaseSensitive(asked->json, sections[i]),

@@ -22,6 +22,7 @@
 #include "engine/model/model.h"
 #include "engine/output/in_place.h"
 #include "engine/output/publish.h"
+#include "engine/prune/allocate.h"
 #include "engine/prune/pipeline.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/rehearsal.h"
@@ -228,8 +229,10 @@ static void start_progress(struct run *run)
 	if (prunes(run)) {
 		double block = engine_block_work(spec);
 		double tune = tune_work(spec, &run->model.config);
-		pruning = block * layers + tune;
-		done += block * savepoint_blocks(&run->savepoint) + (run->savepoint.tuned ? tune : 0);
+		double allocation = allocate_work(spec, run->model.config.layers);
+		pruning = allocation + block * layers + tune;
+		done += (run->savepoint.allocation ? allocation : 0) + block * savepoint_blocks(&run->savepoint) +
+			(run->savepoint.tuned ? tune : 0);
 		evaluation *= 2;
 	}
 	progress_start(&run->progress, run->sink, (int)run->model.config.layers, evaluation + pruning, done);

@@ -118,6 +118,9 @@ ROWS = [
         "bits": 4, "group_size": "channel"})),
     ("besa-4-first", FEW, ONE, dict(BESA, quantization={"bits": 4, "group_size": "channel", "order": "quantize_first"})),
     ("wanda-4", SAVED, ONE, dict(WANDA, quantization={"bits": 4, "group_size": "channel"})),
+    ("wanda-by-outliers", SAVED, DEVICE, dict(WANDA, allocation={"method": "outlier", "threshold": 3})),
+    ("besa-by-loss-60", FEW, ONE, dict(BESA, sparsity=0.6, allocation={"method": "loss"})),
+    ("admm-by-loss-refit", FEW, ONE, {"method": "admm", "sparsity": 0.5, "allocation": {"method": "loss"}, "refit": {"method": "block"}}),
     ("none", SAVED, ONE, {"method": "none"}),
 ]
 

@@ -14,6 +14,11 @@ export const GROUPS = [
 		{ pointer: "/pattern", label: "Pattern", placeholder: "unstructured", hint: "N:M as in 2:4, or unstructured." },
 		{ pointer: "/precision", label: "Precision", kind: "choice", choices: ["auto", "f32", "bf16"], value: "auto", hint: "Of the matrix products; auto is bf16 where the processor or device has products of its own for it." },
 	] },
+	{ title: "Allocation", folded: true, fields: [
+		{ pointer: "/allocation/method", label: "Allocation", kind: "choice", choices: ["", "uniform", "outlier", "loss"], hint: "How the zeros are divided among the blocks." },
+		{ pointer: "/allocation/deviation", label: "Deviation", kind: "number", placeholder: "0.08", hint: "Of loss: the most by which a block's sparsity differs from the target; of outlier: half of the range that the blocks' sparsities span (OWL's lambda)." },
+		{ pointer: "/allocation/threshold", label: "Outliers from", kind: "number", placeholder: "5", hint: "Of outlier: a weight is outstanding whose importance, |w| · ‖x‖, is so many times the mean of its block (OWL's M)." },
+	] },
 	{ title: "BESA settings", folded: true, only: "besa", fields: [
 		{ pointer: "/besa/granularity", label: "Granularity", kind: "choice", choices: ["", "row", "layer"], hint: "What has a rate of its own." },
 		{ pointer: "/besa/rows_per_group", label: "Rows per group", kind: "number", placeholder: "1" },

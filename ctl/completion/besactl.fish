@@ -49,17 +49,18 @@ complete -c besactl -n $submit -l precision -x -a 'auto f32 bf16' -d 'of the mat
 complete -c besactl -n $submit -l priority -x -d 'higher ones run first'
 complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
 set -l keys \
-    name= model= output= overwrite= preset= method= sparsity= pattern= besa.granularity= besa.rows_per_group= besa.reconstruct= \
-    besa.importance= besa.candidates= besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= \
-    besa.learning_rate= besa.target= besa.parameterization= besa.safeguards= one_shot.importance= sparsegpt.dampening= \
-    admm.rates= admm.iterations= admm.ramp= admm.damping= admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= \
-    refit.batch_size= refit.learning_rate= refit.norms= refit.cg_steps= refit.cg_damping= refit.global_epochs= \
-    refit.global_learning_rate= quantization.bits= quantization.group_size= quantization.symmetric= quantization.order= \
-    calibration.path= calibration.sources.0.path= calibration.sources.0.weight= calibration.sources.0.field= calibration.field= \
-    calibration.samples= calibration.sequence_length= calibration.seed= evaluation.perplexity.0.name= \
-    evaluation.perplexity.0.path= evaluation.perplexity.0.sequence_length= evaluation.perplexity.0.join= \
-    evaluation.perplexity.0.field= evaluation.tasks.0.name= evaluation.tasks.0.path= evaluation.tasks.0.format= \
-    evaluation.tasks.0.limit= progress.perplexity_every= notify.url= precision= priority= timeout_seconds=
+    name= model= output= overwrite= preset= method= sparsity= pattern= allocation.method= allocation.deviation= \
+    allocation.threshold= besa.granularity= besa.rows_per_group= besa.reconstruct= besa.importance= besa.candidates= \
+    besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= besa.learning_rate= besa.target= \
+    besa.parameterization= besa.safeguards= one_shot.importance= sparsegpt.dampening= admm.rates= admm.iterations= admm.ramp= \
+    admm.damping= admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= refit.batch_size= refit.learning_rate= \
+    refit.norms= refit.cg_steps= refit.cg_damping= refit.global_epochs= refit.global_learning_rate= quantization.bits= \
+    quantization.group_size= quantization.symmetric= quantization.order= calibration.path= calibration.sources.0.path= \
+    calibration.sources.0.weight= calibration.sources.0.field= calibration.field= calibration.samples= \
+    calibration.sequence_length= calibration.seed= evaluation.perplexity.0.name= evaluation.perplexity.0.path= \
+    evaluation.perplexity.0.sequence_length= evaluation.perplexity.0.join= evaluation.perplexity.0.field= \
+    evaluation.tasks.0.name= evaluation.tasks.0.path= evaluation.tasks.0.format= evaluation.tasks.0.limit= \
+    progress.perplexity_every= notify.url= precision= priority= timeout_seconds=
 # to here
 complete -c besactl -n $submit -l sequence-length -x -d 'tokens in each'
 complete -c besactl -n $submit -s e -l eval -x -a '(besactl data --names 2>/dev/null)' -d 'measure perplexity on it'

@@ -104,7 +104,7 @@ enum status report_write(const struct report *report, const cJSON *result, const
 		cJSON_AddNumberToObject(probe, "sequences", (double)report->probe->count);
 		cJSON_AddNumberToObject(probe, "sequence_length", (double)report->probe->length);
 	}
-	cJSON_AddNumberToObject(json, "savepoint_format", SAVEPOINT_FORMAT);
+	cJSON_AddNumberToObject(json, "savepoint_format", savepoint_format(report->savepoint));
 	cJSON_AddItemReferenceToObject(json, "inputs", report->savepoint->inputs);
 	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
 	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);

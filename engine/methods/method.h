@@ -30,6 +30,7 @@ struct method_step {
 /* The block that is to be pruned. It is loaded, as it is in the file; without a calibration `input` and `reference` are NULL. */
 struct block_task {
 	int index;
+	double target;            /* the share of its weights that are to be zero: round(target · layout.params) of them */
 	struct stream *input;     /* what goes into it: of the pruned blocks before it */
 	struct stream *reference; /* what it shall give */
 	double share;             /* of the method's work that steps are; 0 for all of it */
@@ -81,8 +82,8 @@ struct method {
 	/* What people are to know of a job before it begins, as that something it could do is not done here; NULL for nothing. */
 	const char *(*caution)(const struct spec *);
 
-	/* The loss that is reported of a block, from its reconstruction loss and its sparsity; NULL for the former. */
-	double (*loss)(const struct spec *, double reconstruction, double sparsity);
+	/* The loss that is reported of a block, from its target, its reconstruction loss and its sparsity; NULL for the second. */
+	double (*loss)(const struct spec *, double target, double reconstruction, double sparsity);
 };
 
 /* NULL for METHOD_NONE. */

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "engine/prune/allocate.h"
 #include "engine/prune/walk.h"
 
 /* Tokens that go through a block at once in the passes that learn nothing. */
@@ -32,7 +33,7 @@ static enum status backend_failed(const struct walk *w, enum status status, stru
 	return status;
 }
 
-static enum status check_stop(const struct walk *w, struct error *err)
+enum status walk_check_stop(const struct walk *w, struct error *err)
 {
 	return atomic_load_explicit(w->p->job->stop, memory_order_relaxed)
 		       ? error_set(err, STATUS_CANCELLED, "stopped while pruning")
@@ -48,12 +49,12 @@ static int64_t batch_at(const struct walk *w, int64_t first)
 
 /* ---- passes ---------------------------------------------------------------------------------------------------------------------- */
 
-static enum status embed_all(struct walk *w, const struct sequences *calibration, struct error *err)
+enum status walk_embed(struct walk *w, const struct sequences *calibration, struct error *err)
 {
 	for (int64_t i = 0; i < calibration->count; i += w->batch) {
 		int64_t n = batch_at(w, i);
 		struct tensor x;
-		TRY(check_stop(w, err));
+		TRY(walk_check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(&w->input, i, n, false, &x), err));
 		TRY(model_embed(w->p->model, w->backend, calibration->ids + i * calibration->length, n * calibration->length,
 				calibration->length, x, err));
@@ -72,7 +73,7 @@ static enum status pass(struct walk *w, struct stream *from, struct stream *to, 
 	for (int64_t i = 0; i < from->sequences; i += w->batch) {
 		int64_t n = batch_at(w, i);
 		struct tensor x, y = tensor_rows(w->y, 0, n * from->tokens);
-		TRY(check_stop(w, err));
+		TRY(walk_check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(from, i, n, true, &x), err));
 		if (to && to != from) TRY(backend_failed(w, stream_batch(to, i, n, false, &y), err));
 		TRY(backend_failed(w, block_forward(&w->block, &w->activations, (int)n, x, y, observer), err));
@@ -83,8 +84,7 @@ static enum status pass(struct walk *w, struct stream *from, struct stream *to, 
 	return STATUS_OK;
 }
 
-/* The dense block's outputs into `reference`; the method sees the inputs of its products, and `seen` counts the tokens of each expert. */
-static enum status reference_pass(struct walk *w, int64_t *seen, struct error *err)
+enum status walk_reference(struct walk *w, int64_t *seen, struct error *err)
 {
 	const struct observer watching = {.observe = w->method->observe, .context = w->state},
 			      *observer = w->method->observe ? &watching : NULL;
@@ -95,16 +95,14 @@ static enum status reference_pass(struct walk *w, int64_t *seen, struct error *e
 	return pass(w, &w->reference, &w->reference, NULL, NULL, err);
 }
 
-/* The reconstruction loss of each sequence, with what is in block->active: ret [sequences]. Where `to` is not NULL, the outputs go there; it may
- * be one of the two that are read. */
-static enum status loss_pass(struct walk *w, struct stream *to, double *ret, struct error *err)
+enum status walk_losses(struct walk *w, struct stream *to, double *ret, struct error *err)
 {
 	const struct backend_ops *ops = w->backend->ops;
 	int64_t tokens = w->input.tokens;
 	for (int64_t i = 0; i < w->input.sequences; i += w->batch) {
 		int64_t n = batch_at(w, i);
 		struct tensor x, wanted, y = tensor_rows(w->y, 0, n * tokens), none = {0};
-		TRY(check_stop(w, err));
+		TRY(walk_check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(&w->input, i, n, true, &x), err));
 		TRY(backend_failed(w, block_forward(&w->block, &w->activations, (int)n, x, y, NULL), err));
 		TRY(backend_failed(w, stream_batch(&w->reference, i, n, true, &wanted), err));
@@ -123,7 +121,7 @@ static enum status loss_pass(struct walk *w, struct stream *to, double *ret, str
 static enum status final_pass(struct walk *w, double *ret, struct error *err)
 {
 	double sum = 0;
-	TRY(loss_pass(w, w->dense_stream ? &w->input : &w->reference, w->host_losses, err));
+	TRY(walk_losses(w, w->dense_stream ? &w->input : &w->reference, w->host_losses, err));
 	for (int64_t i = 0; i < w->input.sequences; i++)
 		sum += w->host_losses[i];
 	if (!isfinite(sum)) return error_set(err, STATUS_NUMERIC, "the outputs of the pruned block are not finite");
@@ -203,7 +201,7 @@ static enum status observe_pass(void *context, const struct observer *observer, 
 static enum status find_losses(void *context, double *ret, struct error *err)
 {
 	struct task_context *c = context;
-	TRY(loss_pass(c->w, NULL, ret, err));
+	TRY(walk_losses(c->w, NULL, ret, err));
 	credit(c, c->credited + 1 < c->work ? c->credited + 1 : c->work);
 	return pipeline_poll(&c->w->pipeline, err);
 }
@@ -242,6 +240,7 @@ static struct block_task task_of(struct task_context *context)
 {
 	bool calibrated = walk_calibrated(context->w);
 	return (struct block_task){.index = context->result->index,
+				   .target = context->result->target,
 				   .input = calibrated ? &context->w->input : NULL,
 				   .reference = calibrated ? &context->w->reference : NULL,
 				   .ranked = end_ranking,
@@ -313,17 +312,17 @@ static enum status report_unseen(struct walk *w, int index, const int64_t *seen,
 }
 
 /* Tells of a block that has more zeros than it is to get: it does not come out as asked. */
-static enum status report_sparse(struct walk *w, int index, struct error *err)
+static enum status report_sparse(struct walk *w, const struct block_result *result, struct error *err)
 {
 	int64_t zeros = w->block.zeros, params = w->block.layout.params;
 	const char *then = w->method->changes_weights ? "some of them may get other values, as weights make up for each other"
 						      : "they stay zero, and rows that have fewer zeros are pruned besides";
 	char message[400];
-	if (zeros <= llround(w->spec->sparsity * (double)params)) return STATUS_OK;
+	if (zeros <= llround(result->target * (double)params)) return STATUS_OK;
 	snprintf(message, sizeof message,
 		 "block %d: %.2f %% of its weights (%" PRId64 " of %" PRId64
 		 ") are zero already, more than the %.2f %% asked for; %s",
-		 index, 100 * (double)zeros / (double)params, zeros, params, 100 * w->spec->sparsity, then);
+		 result->index, 100 * (double)zeros / (double)params, zeros, params, 100 * result->target, then);
 	return pipeline_tell(&w->pipeline, event_warning(message), err);
 }
 
@@ -386,7 +385,7 @@ static enum status prune_loaded(struct walk *w, struct block_result *result, str
 	double tokens = calibrated ? (double)(w->input.sequences * w->input.tokens) : 1;
 	struct block_outcome outcome;
 	if (calibrated) {
-		TRY(reference_pass(w, result->seen, err));
+		TRY(walk_reference(w, result->seen, err));
 		TRY(report_unseen(w, result->index, result->seen, err));
 	}
 	TRY(end_phase(w, result, PHASE_REFERENCE, err));
@@ -412,7 +411,7 @@ static enum status prune_steps(struct walk *w, struct block_result *result, stru
 	TRY(announce_block(w, index, err));
 	TRY(block_load(&w->block, w->p->model, index, err));
 	pipeline_beside(&w->pipeline, index);
-	TRY(report_sparse(w, index, err));
+	TRY(report_sparse(w, result, err));
 	TRY(end_phase(w, result, PHASE_LOAD, err));
 	TRY(prune_loaded(w, result, err));
 	return finish(w, result, started, err);
@@ -422,6 +421,7 @@ static enum status prune_block(struct walk *w, int index, struct error *err)
 {
 	struct block_result result;
 	TRY(block_result_create(&w->block.layout, index, &result, err));
+	result.target = allocate_target(w->spec, w->p->savepoint, index, w->block.layout.params);
 	enum status status = prune_steps(w, &result, err);
 	block_result_release(&result);
 	return status;
@@ -481,7 +481,7 @@ static enum status create_stages(struct walk *w, const struct method_setup *setu
 	return STATUS_OK;
 }
 
-static enum status create(struct walk *w, struct error *err)
+enum status walk_create(struct walk *w, struct error *err)
 {
 	const struct model *model = w->p->model;
 	const struct block_layout *layout = &w->block.layout;
@@ -518,7 +518,7 @@ static enum status create(struct walk *w, struct error *err)
 	return create_probe(w, err);
 }
 
-static void destroy(struct walk *w)
+void walk_destroy(struct walk *w)
 {
 	pipeline_destroy(&w->pipeline);
 	probe_release(&w->probe);
@@ -559,7 +559,7 @@ static enum status start(struct walk *w, const struct sequences *calibration, st
 	int first = savepoint_blocks(w->p->savepoint);
 	TRY(start_probe(w, err));
 	if (!walk_calibrated(w)) return STATUS_OK;
-	if (!first) return embed_all(w, calibration, err);
+	if (!first) return walk_embed(w, calibration, err);
 	savepoint_path(w->p->savepoint, "hidden", first, path);
 	TRY(stream_load(&w->input, path, err));
 	savepoint_path(w->p->savepoint, "dense", first, path);
@@ -585,7 +585,8 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 	int first = savepoint_blocks(p->savepoint);
 	TRY(pipeline_catch_up(p, err));
 	if (first >= p->model->config.layers) return STATUS_OK;
-	enum status status = create(&w, err);
+	TRY(allocate_blocks(p, calibration, err));
+	enum status status = walk_create(&w, err);
 	if (status == STATUS_OK) status = start(&w, calibration, err);
 	for (int index = first; status == STATUS_OK && index < p->model->config.layers; index++) {
 		status = prune_block(&w, index, err);
@@ -593,14 +594,13 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 			error_prefix(err, "block %d of %d", index, (int)p->model->config.layers);
 	}
 	if (status != STATUS_OK) save_blocks(&w);
-	destroy(&w);
+	walk_destroy(&w);
 	return status;
 }
 
 /* ---- the rehearsal --------------------------------------------------------------------------------------------------------------- */
 
-/* As many sequences as make batches of every size, and a learning step that is recorded: the second one. */
-static int64_t sequences_to_rehearse(const struct walk *w)
+int64_t walk_few_sequences(const struct walk *w)
 {
 	int64_t batch = w->batch, learn = 3 * method_batch(w), all = w->input.sequences;
 	int64_t wanted = batch > learn ? batch : learn;
@@ -621,10 +621,11 @@ static enum status rehearse_block(struct walk *w, struct block_result *result, s
 static enum status rehearse(struct walk *w, int *ret_device_streams, struct error *err)
 {
 	struct block_result result;
-	TRY(create(w, err));
+	TRY(walk_create(w, err));
 	*ret_device_streams = (w->input.host == NULL) + (w->reference.host == NULL);
-	w->input.sequences = w->reference.sequences = sequences_to_rehearse(w);
+	w->input.sequences = w->reference.sequences = walk_few_sequences(w);
 	TRY(block_result_create(&w->block.layout, 0, &result, err));
+	result.target = w->spec->sparsity;
 	enum status status = rehearse_block(w, &result, err);
 	block_result_release(&result);
 	return status;
@@ -632,8 +633,9 @@ static enum status rehearse(struct walk *w, int *ret_device_streams, struct erro
 
 enum status prune_rehearse(const struct pruning *p, int *ret_device_streams, struct error *err)
 {
+	TRY(allocate_rehearse(p, err));
 	struct walk w = walk_of(p);
 	enum status status = rehearse(&w, ret_device_streams, err);
-	destroy(&w);
+	walk_destroy(&w);
 	return status;
 }

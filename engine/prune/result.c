@@ -65,7 +65,7 @@ cJSON *block_result_json(const struct block_result *result, const struct block_l
 	const struct method *method = method_find(spec->method);
 	double sparsity = (double)result->zeros / (double)result->params, loss = result->reconstruction;
 	bool calibrated = spec->calibration.n_sources > 0, probed = !isnan(result->perplexity);
-	if (method->loss) loss = method->loss(spec, loss, sparsity);
+	if (method->loss) loss = method->loss(spec, result->target, loss, sparsity);
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", result->index);
 	cJSON_AddNumberToObject(data, "blocks", blocks);
@@ -73,6 +73,7 @@ cJSON *block_result_json(const struct block_result *result, const struct block_l
 	cJSON_AddItemToObject(data, "reconstruction", number_or_null(calibrated, result->reconstruction));
 	if (!isnan(result->start)) cJSON_AddNumberToObject(data, "reconstruction_start", result->start);
 	cJSON_AddNumberToObject(data, "sparsity", sparsity);
+	if (spec->allocation.method != ALLOCATION_UNIFORM) cJSON_AddNumberToObject(data, "target", result->target);
 	cJSON_AddItemToObject(data, "layers", layers_json(result, layout));
 	if (layout->experts) cJSON_AddItemToObject(data, "experts", experts_json(result, layout->experts, calibrated));
 	cJSON_AddItemToObject(data, "perplexity", number_or_null(probed, result->perplexity));

@@ -31,6 +31,7 @@ struct part_result {
 
 struct block_result {
 	int index;
+	double target; /* as in struct block_task */
 	double reconstruction, perplexity, seconds;
 	double start;                     /* the reconstruction loss that its method began with; NaN for none */
 	double phases[PHASE_COUNT], mark; /* seconds; monotonic time when the running phase began */

@@ -45,6 +45,7 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(json, "dense_tasks");
 	ret->dense_tasks = cJSON_IsObject(tasks) ? cJSON_Duplicate(tasks, true) : cJSON_CreateObject();
 	ret->blocks = cJSON_Duplicate(blocks, true);
+	ret->allocation = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "allocation"), true);
 	ret->tuned = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "tuned"));
 	ret->inputs = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "inputs"), true);
 	ret->found = true;
@@ -80,12 +81,17 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 	return STATUS_OK;
 }
 
+int savepoint_format(const struct savepoint *savepoint)
+{
+	return savepoint->allocation ? SAVEPOINT_FORMAT : SAVEPOINT_FORMAT_UNIFORM;
+}
+
 enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec, struct error *err)
 {
 	char path[4096];
 	snprintf(path, sizeof path, "%s/savepoint.json", savepoint->directory);
 	cJSON *json = cJSON_CreateObject();
-	bool whole = cJSON_AddNumberToObject(json, "format", SAVEPOINT_FORMAT) &&
+	bool whole = cJSON_AddNumberToObject(json, "format", savepoint_format(savepoint)) &&
 		     cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)spec) &&
 		     (!savepoint->inputs || cJSON_AddItemReferenceToObject(json, "inputs", savepoint->inputs)) &&
 		     cJSON_AddStringToObject(json, "backend", savepoint->backend) &&
@@ -95,6 +101,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 		     cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense) &&
 		     cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks) &&
 		     (isnan(savepoint->probe_dense) || cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense)) &&
+		     (!savepoint->allocation || cJSON_AddItemReferenceToObject(json, "allocation", savepoint->allocation)) &&
 		     (!savepoint->tuned || cJSON_AddTrueToObject(json, "tuned")) &&
 		     cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
 	char *text = whole ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
@@ -109,6 +116,7 @@ void savepoint_free(struct savepoint *savepoint)
 {
 	cJSON_Delete(savepoint->dense);
 	cJSON_Delete(savepoint->dense_tasks);
+	cJSON_Delete(savepoint->allocation);
 	cJSON_Delete(savepoint->blocks);
 	cJSON_Delete(savepoint->inputs);
 	*savepoint = (struct savepoint){0};

@@ -1,8 +1,8 @@
 /* What a job keeps in its checkpoint directory to go on after a crash:
  *
  *   savepoint.json   its format, the spec, what was known of the inputs and the settings that were resolved at the start (backend,
- *                    threads, precision), dense perplexities, the block.finished data of every block on disk, and whether the
- *                    global tune is over
+ *                    threads, precision), dense perplexities, what each block was allotted, the block.finished data of every block on
+ *                    disk, and whether the global tune is over
  *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
  *                    probe-K.bin those of the progress perplexity
  *   tune.bin         the state of the global tune (engine/tune/tune.h)
@@ -18,8 +18,9 @@
 
 #include "base/error.h"
 
-/* Of savepoint.json. 2 added `inputs`. A newer one is refused and left as it is. */
-enum { SAVEPOINT_FORMAT = 2 };
+/* Of savepoint.json. 2 added `inputs`, 3 `allocation`, and is written where there is one: who does not know it would go on without. A newer one is
+ * refused and left as it is. */
+enum { SAVEPOINT_FORMAT = 3, SAVEPOINT_FORMAT_UNIFORM = 2 };
 
 struct savepoint {
 	const char *directory;
@@ -30,6 +31,7 @@ struct savepoint {
 	cJSON *dense;              /* {dataset: perplexity} */
 	cJSON *dense_tasks;        /* {task: score} */
 	double probe_dense;        /* the dense model's perplexity on the sequences of the progress perplexity; NaN for none */
+	cJSON *allocation;         /* [zeros of each block]; NULL for none (engine/prune/allocate.h) */
 	cJSON *blocks;             /* [block.finished data] */
 	bool tuned;                /* the global tune is over, and the output has what it came to (engine/tune/tune.h) */
 	cJSON *inputs; /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */
@@ -40,6 +42,9 @@ struct savepoint {
 enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err);
 enum status savepoint_save(const struct savepoint *, const cJSON *spec, struct error *err);
 void savepoint_free(struct savepoint *);
+
+/* In which format it is written. */
+int savepoint_format(const struct savepoint *);
 
 /* How many blocks are done, and saved where the savepoint is as it was loaded: the next one goes on from hidden-K.bin. */
 int savepoint_blocks(const struct savepoint *);

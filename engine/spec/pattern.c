@@ -35,6 +35,12 @@ void pattern_parse(struct spec_parser *parser, const struct fields *fields, cons
 			       PATTERN_MOST);
 	else if (pattern->of && !method_takes_patterns[spec->method])
 		fields_problem(fields, row->key, "the method %s takes none but \"unstructured\"", spec_method_names[spec->method]);
+	else if (pattern->of && spec->allocation.method != ALLOCATION_UNIFORM)
+		fields_problem(
+			fields, row->key,
+			"'%s' leaves every block the same share of its weights, so there is nothing for 'allocation.method' to "
+			"divide: it must be \"uniform\" with a pattern",
+			text);
 	else if (pattern->of && parser->columns % pattern->of != 0)
 		fields_problem(fields, row->key,
 			       "'%s': the model has linears of columns that are no multiple of %d (they are multiples of %" PRId64

@@ -16,8 +16,8 @@ extern const struct spec_section method_besa_settings; /* struct besa_settings *
 METHOD_SETTINGS(DECLARE_SETTINGS)
 extern const struct spec_section stage_refit_settings; /* struct refit_settings */
 
-extern const struct spec_section spec_quantization; /* struct quantization_settings */
-
+extern const struct spec_section spec_quantization;          /* struct quantization_settings */
+extern const struct spec_section spec_allocation;            /* struct allocation */
 extern const struct spec_section spec_calibration;           /* struct calibration */
 extern const struct spec_section spec_evaluation;            /* struct spec */
 extern const struct spec_section spec_progress, spec_notify; /* struct spec */

@@ -102,6 +102,14 @@ struct quantization_settings {
 	enum quantization_order order; /* auto is resolved */
 };
 
+/* How the zeros of a model are divided among its blocks (engine/prune/allotment.h). */
+enum allocation_method { ALLOCATION_UNIFORM, ALLOCATION_OUTLIER, ALLOCATION_LOSS };
+
+struct allocation {
+	enum allocation_method method;
+	double deviation, threshold;
+};
+
 struct spec_section; /* descriptor.h */
 
 /* What a client asks for. A field is a row of engine/spec/, which says where in here its value lies. */
@@ -114,6 +122,7 @@ struct spec {
 	double sparsity;
 	char *pattern_name; /* as the client wrote it */
 	struct pattern pattern;
+	struct allocation allocation;
 	struct besa_settings besa;
 	struct refit_settings refit;
 	struct quantization_settings quantization;

@@ -173,6 +173,7 @@ static const struct spec_row rows[] = {
 		.option = {"pattern", "PATTERN",
 			   .help = "unstructured, or N and M with a colon between; N of each M neighbours stay"},
 	},
+	{.key = "allocation", .kind = SPEC_SECTION, SPEC_AT(struct spec, allocation), .section = &spec_allocation},
 	{.key = "besa", .kind = SPEC_SECTION, SPEC_AT(struct spec, besa), .section = &method_besa_settings, .late = true},
 	METHOD_SETTINGS(SETTINGS_ROW) /* of methods that have some */
 	{.key = "refit", .kind = SPEC_SECTION, SPEC_AT(struct spec, refit), .section = &stage_refit_settings},

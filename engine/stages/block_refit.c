@@ -250,7 +250,7 @@ static enum status report(struct refit *r, const struct block_task *task, int64_
 					 .steps = (int)r->schedule.steps,
 					 .loss = loss,
 					 .reconstruction = loss,
-					 .sparsity = r->setup.spec->sparsity};
+					 .sparsity = task->target};
 	return isfinite(loss) ? task->step(task->context, &told, err) : STATUS_OK;
 }
 

@@ -29,6 +29,10 @@ JOB = {"model": "small", "output": "pruned", "method": "besa", "sparsity": 0.5, 
 TUNED = dict(JOB, method="wanda", refit={"method": "global", "batch_size": 2, "epochs": 1, "global_epochs": 2})
 
 
+# Blocks that are allotted shares of their own before the first.
+ALLOTTED = dict(JOB, allocation={"method": "loss"})
+
+
 def make_inputs(models, data):
     write_model(os.path.join(models, "small"), 32, 48, 4, 2, BLOCKS, vocab=300, scale=0.1)
     write_calibration(os.path.join(data, "tokens.safetensors"), 4, 32, vocab=300)
@@ -155,6 +159,11 @@ class Run(CrashPoints):
         for every in ("0", "1h"):
             with self.subTest(every=every):
                 self.points(every)
+
+    def test_allotted(self):
+        with open(self.job, "w") as file:
+            json.dump(ALLOTTED, file)
+        self.points("0")
 
     def test_cleaning_up(self):
         """Killed at each removal from the job's directory, once it is done."""

@@ -100,7 +100,7 @@ static float *learn(struct learner *l)
 	struct besa_watch watch = {0};
 	struct error err;
 	struct method_step last;
-	const struct block_task task = {.input = &l->x, .reference = &l->wanted, .step = ignore};
+	const struct block_task task = {.target = l->besa.spec->sparsity, .input = &l->x, .reference = &l->wanted, .step = ignore};
 	int64_t rows = l->block.layout.rows;
 	int blocks = settings->safeguards ? 1 : 2;
 	float *rates = calloc((size_t)(blocks * rows), sizeof *rates);

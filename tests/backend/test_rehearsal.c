@@ -267,6 +267,8 @@ static const char *const methods[] = {
 	"\"method\":\"magnitude\",\"quantization\":{\"bits\":3,\"group_size\":\"channel\"}",
 	"\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"gradient\"}",
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"importance\":\"gradient\"}",
+	"\"method\":\"sparsegpt\",\"allocation\":{\"method\":\"outlier\"}",
+	"\"method\":\"sparsegpt\",\"allocation\":{\"method\":\"loss\"}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7, LAYER_BY_LAYER = 15 };
 
@@ -335,6 +337,7 @@ static void test_whole_jobs(void **state)
 		"\"method\":\"magnitude\",\"sparsity\":0.5",
 		"\"method\":\"wanda\",\"sparsity\":0.5,\"progress\":{\"perplexity_every\":1}",
 		"\"method\":\"besa\",\"sparsity\":0.5,\"besa\":{\"candidates\":11}",
+		"\"method\":\"wanda\",\"sparsity\":0.5,\"allocation\":{\"method\":\"loss\"}",
 	};
 	struct scratch *s = *state;
 	make_directories(s);

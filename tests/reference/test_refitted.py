@@ -29,6 +29,14 @@ class Refitted(BundledModel):
             self.close(block["reconstruction"], wanted["reconstruction"], 0.03)
         return report
 
+    def test_allocation(self):
+        """Against tests/data/reference/allocation.py, of the dense model on 32 sequences."""
+        for method, wanted in reference("allocation-70").items():
+            report = self.run_job(f"allocation-{method}", method="wanda", sparsity=0.7, allocation={"method": method}, calibration={
+                "path": "calibration.safetensors", "samples": 32, "sequence_length": 256})
+            for block, target in zip(report["blocks"], wanted, strict=True):
+                self.assertLess(abs(block["target"] - target), 0.002, method)  # whole weights of each row go there
+
     def test_admm(self):
         for percent in (50, 70):
             with self.subTest(percent=percent):

@@ -63,6 +63,9 @@ static void test_round_trip(void **state)
 	struct savepoint saved = fresh(spec), loaded;
 	add_blocks(&saved, 3);
 	cJSON_AddNumberToObject(saved.dense, "wikitext2", 18.5);
+	assert_int_equal(savepoint_format(&saved), SAVEPOINT_FORMAT_UNIFORM);
+	saved.allocation = cJSON_Parse("[7,5,850000001]");
+	assert_int_equal(savepoint_format(&saved), SAVEPOINT_FORMAT);
 	assert_int_equal(savepoint_save(&saved, spec, &err), STATUS_OK);
 
 	/* As many as were committed, one more, or fewer (engine/prune/pipeline.h). */
@@ -78,6 +81,7 @@ static void test_round_trip(void **state)
 	assert_string_equal(loaded.precision, "f32");
 	assert_true(cJSON_Compare(loaded.blocks, saved.blocks, true));
 	assert_true(cJSON_Compare(loaded.dense, saved.dense, true));
+	assert_true(cJSON_Compare(loaded.allocation, saved.allocation, true));
 	savepoint_free(&loaded);
 
 	assert_int_equal(savepoint_load(directory, other, 2, &loaded, &err), STATUS_INVALID);
@@ -124,7 +128,7 @@ static void test_damage_is_an_error(void **state)
 		assert_int_equal(savepoint_load(directory, spec, 0, &loaded, &err), STATUS_INVALID);
 		assert_non_null(strstr(err.message, "savepoint.json"));
 	}
-	static const char newer[] = "{\"format\":3,\"spec\":{}}";
+	static const char newer[] = "{\"format\":4,\"spec\":{}}";
 	assert_int_equal(place_replace(&PLACE(path), NULL, newer, strlen(newer), &err), STATUS_OK);
 	assert_int_equal(savepoint_load(directory, spec, 0, &loaded, &err), STATUS_UNSUPPORTED);
 	assert_non_null(strstr(err.message, "a newer besad"));

@@ -326,6 +326,37 @@ static void test_patterns(void **state)
 	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"magnitude\",\"pattern\":\"1:5\"}", "/pattern", "no multiple of 5");
 }
 
+static void test_allocation(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec = pruned_by(f, ""); /* in presets too */
+	assert_int_equal(spec->allocation.method, ALLOCATION_UNIFORM);
+	spec_free(spec);
+	spec = pruned_by(f, ",\"preset\":\"best\",\"allocation\":{\"method\":\"outlier\"}");
+	assert_int_equal(spec->method, METHOD_ADMM);
+	assert_int_equal(spec->allocation.method, ALLOCATION_OUTLIER);
+	assert_true(spec->allocation.deviation == 0.08);
+	assert_true(spec->allocation.threshold == 5);
+	spec_free(spec);
+	spec = pruned_by(f, ",\"method\":\"magnitude\",\"allocation\":{\"method\":\"loss\"}"); /* which needs no data otherwise */
+	assert_int_equal(spec->calibration.n_sources, 1);
+	spec_free(spec);
+	char *standard = f->roots.calibration;
+	f->roots.calibration = NULL;
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"method\":\"magnitude\",\"allocation\":{\"method\":\"loss\"}}",
+		       "/calibration/path", "is required");
+	f->roots.calibration = standard;
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"wanda\",\"pattern\":\"2:4\",\"allocation\":{\"method\":\"loss\"}}",
+		       "/pattern", "it must be \"uniform\" with a pattern");
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"allocation\":{\"method\":\"outlier\"}}", "/allocation/method",
+		       "the method none prunes nothing");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"allocation\":{\"method\":\"owl\"}}", "/allocation/method",
+		       "uniform, outlier, loss");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"allocation\":{\"deviation\":0.6}}", "/allocation/deviation",
+		       "from 0 to 0.5");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"allocation\":\"loss\"}", "/allocation", "must be an object");
+}
+
 static void test_calibration_sources(void **state)
 {
 	struct fixture *f = *state;
@@ -351,7 +382,8 @@ static void test_calibration_sources(void **state)
 static const char full[] =
 	"{\"name\":\"n\\u00e4me\",\"model\":\"tiny\",\"output\":\"a/"
 	"{date}-{id}\",\"overwrite\":true,\"method\":\"besa\",\"sparsity\":0.6,"
-	"\"pattern\":\"unstructured\",\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":1,\"reconstruct\":\"block\","
+	"\"pattern\":\"unstructured\",\"allocation\":{\"method\":\"outlier\",\"deviation\":0.1,\"threshold\":7.5},"
+	"\"besa\":{\"granularity\":\"layer\",\"rows_per_group\":1,\"reconstruct\":\"block\","
 	"\"importance\":\"magnitude\","
 	"\"candidates\":33,"
 	"\"lambda\":2.5,"
@@ -638,10 +670,10 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
-	const char *known =
-		"name, model, output, overwrite, preset, method, sparsity, pattern, besa, one_shot, sparsegpt, admm, refit, "
-		"quantization, calibration, "
-		"evaluation, progress, notify, precision, priority, timeout_seconds";
+	const char *known = "name, model, output, overwrite, preset, method, sparsity, pattern, allocation, besa, one_shot, "
+			    "sparsegpt, admm, refit, "
+			    "quantization, calibration, "
+			    "evaluation, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }
@@ -657,6 +689,7 @@ int main(void)
 		SPEC_TEST(test_dependent_defaults),
 		SPEC_TEST(test_quantization),
 		SPEC_TEST(test_patterns),
+		SPEC_TEST(test_allocation),
 		SPEC_TEST(test_calibration_sources),
 		SPEC_TEST(test_round_trip),
 		SPEC_TEST(test_fields),

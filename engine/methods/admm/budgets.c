@@ -90,7 +90,7 @@ enum status budgets_find(struct budgets *b, const struct block_task *task, float
 	if (b->besa) {
 		TRY(learn(b, task, rates, err));
 	} else {
-		exact_uniform(layout, b->setup.spec->sparsity, b->zeros);
+		exact_uniform(layout, task->target, b->zeros);
 		TRY(task->ranked(task->context, err));
 	}
 	for (int i = 0; i < layout->n_linears; i++) {

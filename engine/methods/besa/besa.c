@@ -75,7 +75,7 @@ static enum status learn(struct besa_method *b, const struct block_task *task, f
 	const struct block_layout *layout = &setup->block->layout;
 	struct method_step last;
 	TRY(besa_learn(&b->besa, task, setup->stop, NULL, rates, &last, err));
-	int64_t zeros = llround(setup->spec->sparsity * (double)layout->params);
+	int64_t zeros = llround(task->target * (double)layout->params);
 	return exact_thresholds(layout, rates, zeros, b->first.mask.host_thresholds, err);
 }
 
@@ -106,8 +106,9 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	struct besa_method *b = method;
 	const struct block *block = b->first.setup.block;
 	TRY(one_shot_prune(&b->first, task, outcome, err));
-	if (!learns(b->first.setup.spec)) return STATUS_OK;
 	struct quantizer *quantizer = b->besa.quantizer;
+	if (!learns(b->first.setup.spec) || (task->target <= 0 && !quantizer)) return STATUS_OK;
+	besa_aim(&b->besa, task->target);
 	enum status status = quantizer ? quantizer_begin(quantizer) : STATUS_OK;
 	if (status == STATUS_OK) {
 		TRY(learn_block(b, task, outcome, err));
@@ -118,10 +119,10 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 }
 
 /* besa.md 1.8. */
-static double loss(const struct spec *spec, double reconstruction, double sparsity)
+static double loss(const struct spec *spec, double target, double reconstruction, double sparsity)
 {
-	bool exact = learns(spec) && spec->sparsity > 0 && !spec->quantization.bits; /* what is rounded to 0 is no miss */
-	double miss = exact ? (sparsity - spec->sparsity) / spec->sparsity : 0;
+	bool exact = learns(spec) && target > 0 && !spec->quantization.bits; /* what is rounded to 0 is no miss */
+	double miss = exact ? (sparsity - target) / target : 0;
 	return reconstruction + spec->besa.lambda * miss * miss;
 }
 

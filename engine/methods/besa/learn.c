@@ -23,10 +23,11 @@ static double softmax_rate(double tau, int candidates)
 
 /* Under the sigmoid the candidates stand evenly about the target: θ₀ = 0, which makes all alike, gives the target, and the gradient has the shape
  * that it has at 50 % (besa.md 2). */
-static void place_candidates(const struct spec *spec, struct rates *rates)
+static void place_candidates(double target, struct rates *rates)
 {
-	if (spec->besa.parameterization != PARAM_SIGMOID) return;
-	int twice = (int)llround(2 * spec->sparsity * CANDIDATES_WHOLE);
+	rates->below = rates->above = 0;
+	if (rates->parameterization != PARAM_SIGMOID) return;
+	int twice = (int)llround(2 * target * CANDIDATES_WHOLE);
 	if (twice < 1) twice = 1; /* candidates must have some room */
 	if (twice > CANDIDATES_WHOLE)
 		rates->below = twice - CANDIDATES_WHOLE;
@@ -35,23 +36,32 @@ static void place_candidates(const struct spec *spec, struct rates *rates)
 }
 
 /* θ₀ = 0 under the sigmoid; else τ·p_d such that the first rate is the target (besa.md section 2). */
-static void fill_theta_start(const struct spec *spec, int64_t groups, int candidates, float *theta)
+static void fill_theta_start(double target, const struct rates *rates, float *theta)
 {
+	int candidates = rates->candidates;
 	double low = -1e5, high = 1e5;
-	if (spec->besa.parameterization == PARAM_SIGMOID) {
+	if (rates->parameterization == PARAM_SIGMOID) {
 		low = high = 0;
 	} else {
 		for (int i = 0; i < 200; i++) {
 			double middle = (low + high) / 2;
-			if (softmax_rate(middle, candidates) < spec->sparsity)
+			if (softmax_rate(middle, candidates) < target)
 				low = middle;
 			else
 				high = middle;
 		}
 	}
-	for (int64_t g = 0; g < groups; g++)
+	for (int64_t g = 0; g < rates->groups; g++)
 		for (int d = 0; d < candidates; d++)
 			theta[g * candidates + d] = (float)(low * (candidates - 1 - d) / (candidates - 1));
+}
+
+void besa_aim(struct besa *besa, double target)
+{
+	if (target == besa->target) return;
+	besa->target = target;
+	place_candidates(target, &besa->rates);
+	fill_theta_start(target, &besa->rates, besa->theta_start);
 }
 
 /* ---- memory --------------------------------------------------------------------------------------------------------------------- */
@@ -163,20 +173,20 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 enum status besa_create(const struct spec *spec, struct block *block, const struct mask *mask, struct quantizer *quantizer,
 			int64_t tokens, struct besa *ret, struct error *err)
 {
-	struct besa besa = {.spec = spec, .block = block, .mask = mask, .quantizer = quantizer, .backend = block->backend};
+	struct besa besa = {
+		.spec = spec, .block = block, .mask = mask, .quantizer = quantizer, .backend = block->backend, .target = -1};
 	TRY(groups_create(spec, &block->layout, &besa.groups, err));
 	besa.rates = (struct rates){.parameterization = spec->besa.parameterization,
 				    .candidates = spec->besa.candidates,
 				    .groups = besa.groups.first[block->layout.n_linears]};
 	besa.n_parts = parts_find(spec, &block->layout, &besa.groups, besa.parts);
-	place_candidates(spec, &besa.rates);
 	besa.theta_start = malloc((size_t)(besa.rates.groups * besa.rates.candidates) * sizeof(float));
 	if (!besa.theta_start) {
 		error_set(err, STATUS_NO_MEMORY, "no memory for %" PRId64 " pruning rates", besa.rates.groups);
 		besa_release(&besa);
 		return STATUS_NO_MEMORY;
 	}
-	fill_theta_start(spec, besa.rates.groups, besa.rates.candidates, besa.theta_start);
+	besa_aim(&besa, spec->sparsity);
 	enum status status = allocate_all(&besa, tokens);
 	if (status != STATUS_OK) *err = besa.backend->error;
 	if (status == STATUS_OK) status = activations_create(block, spec->besa.batch_size, tokens, true, &besa.activations, err);
@@ -212,7 +222,7 @@ void besa_release(struct besa *besa)
 /* With a target of 0 there is the quantizer alone to learn. */
 static bool has_rates(const struct besa *besa)
 {
-	return besa->spec->sparsity > 0;
+	return besa->target > 0;
 }
 
 /* What masks are laid over. */
@@ -280,7 +290,7 @@ enum status besa_find_rates(struct besa *besa)
 	int64_t group = besa->part->group;
 	return besa->backend->ops->rates_forward(besa->backend, &rates, of_part(besa, besa->beta), (float *)besa->rate + group,
 						 (int32_t *)besa->threshold + group, besa->stats, of_part(besa, besa->theta),
-						 besa->spec->sparsity, besa->spec->besa.lambda * besa->part->losses);
+						 besa->target, besa->spec->besa.lambda * besa->part->losses);
 }
 
 /* Masks the linears of one product, or, where `product` is −1, of the part. */
@@ -488,7 +498,7 @@ static enum status take_step(struct besa *besa, struct stream *x, struct stream 
 static double loss_of(const struct besa *besa, const double stats[STEP_STATS])
 {
 	if (!has_rates(besa)) return stats[STEP_RECONSTRUCTION];
-	double miss = (stats[STEP_SPARSITY] - besa->spec->sparsity) / besa->spec->sparsity;
+	double miss = (stats[STEP_SPARSITY] - besa->target) / besa->target;
 	return stats[STEP_RECONSTRUCTION] / besa->part->losses + besa->spec->besa.lambda * miss * miss;
 }
 
@@ -515,7 +525,7 @@ static enum status read_rates(struct besa *besa, float *rates)
 		rates[r] = 0;
 	if (!has_rates(besa)) return STATUS_OK;
 	TRY(backend->ops->rates_forward(backend, &besa->rates, besa->beta, besa->rate, besa->threshold, besa->stats, besa->theta,
-					besa->spec->sparsity, besa->spec->besa.lambda));
+					besa->target, besa->spec->besa.lambda));
 	TRY(backend->ops->download(backend, rates, besa->rate, (size_t)besa->rates.groups * sizeof *rates));
 	groups_spread(&besa->groups, layout, rates);
 	return STATUS_OK;

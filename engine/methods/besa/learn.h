@@ -35,7 +35,8 @@ struct besa {
 	struct tensor x, wanted;
 	struct recording *step; /* of the running block; NULL until there is one */
 	bool unrecorded;        /* the next whole step is to be recorded */
-	float *theta_start;     /* host [G,D]: θ₀ of every block */
+	double target;          /* what learning aims at: besa_aim */
+	float *theta_start;     /* host [G,D]: θ₀ */
 	/* How far steps go: the settings', and less behind a divergence. */
 	double d_coef, learning_rate;
 	int taken; /* steps since the optimizer began, or began again */
@@ -74,6 +75,9 @@ static inline bool besa_watches(const struct spec *spec)
 enum status besa_create(const struct spec *, struct block *, const struct mask *, struct quantizer *, int64_t tokens,
 			struct besa *ret, struct error *err);
 void besa_release(struct besa *);
+
+/* Learning of the blocks from now on aims at this sparsity, which is above 0, instead of the spec's. */
+void besa_aim(struct besa *, double target);
 
 /* Learns the rates of the block that is loaded and ranked. rates [layout.rows], on the host, receives the learned rate of every row;
  * *ret_last the last step. Reads `stop` before each step. `watch`, with watch.start set, where the spec has safeguards; else NULL. */

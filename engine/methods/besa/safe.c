@@ -30,7 +30,7 @@ static double mean(const double *values, int64_t count)
 static enum status set_mask(const struct comparison *c, const float *rates, struct error *err)
 {
 	const struct block_layout *layout = &c->besa->block->layout;
-	int64_t zeros = llround(c->besa->spec->sparsity * (double)layout->params);
+	int64_t zeros = llround(c->besa->target * (double)layout->params);
 	TRY(exact_thresholds(layout, rates, zeros, c->mask->host_thresholds, err));
 	enum status status = mask_set(c->mask, c->besa->block);
 	if (status != STATUS_OK) *err = c->besa->backend->error;
@@ -175,7 +175,7 @@ static enum status warn_of_target(const struct comparison *c, const float *rates
 {
 	const struct block_layout *layout = &c->besa->block->layout;
 	const double far = 0.1;
-	double target = c->besa->spec->sparsity, sparsity = 0;
+	double target = c->besa->target, sparsity = 0;
 	char message[400];
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
@@ -196,7 +196,7 @@ static enum status warn(const struct comparison *c, const struct besa_watch *w, 
 {
 	TRY(warn_of_divergence(c, w, steps, err));
 	TRY(warn_of_choice(c, w, err));
-	if (c->besa->spec->sparsity == 0) return STATUS_OK;
+	if (c->besa->target == 0) return STATUS_OK;
 	if (c->kept == c->start) return c->end == c->start ? warn_of_plateau(c, rates, steps, err) : STATUS_OK;
 	TRY(warn_of_plateau(c, rates, steps, err));
 	TRY(warn_of_edge(c, rates, err));
@@ -210,7 +210,7 @@ static enum status learn(struct comparison *c, const atomic_bool *stop, float *r
 	struct besa_watch w = {0};
 	struct method_step last;
 	for (int64_t r = 0; r < c->besa->block->layout.rows; r++)
-		c->equal[r] = (float)c->besa->spec->sparsity;
+		c->equal[r] = (float)c->besa->target;
 	TRY(measure(c, c->equal, c->each, &c->start, err));
 	watch_begin(&w.watch, c->each);
 	TRY(besa_learn(c->besa, c->task, stop, besa_watches(c->besa->spec) ? &w : NULL, rates, &last, err));

@@ -1,8 +1,10 @@
 #include "engine/methods/one_shot/one_shot.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "engine/methods/one_shot/settings.h"
+#include "engine/prune/exact.h"
 #include "engine/spec/sections.h"
 
 enum status one_shot_create(const struct method_setup *setup, enum importance importance, bool looks_on, struct one_shot *ret,
@@ -47,18 +49,21 @@ enum status one_shot_observe(void *method, int product, struct tensor x)
 	return ranking_observe(&((struct one_shot *)method)->ranking, product, x);
 }
 
-/* The thresholds of ranks in rows, or in the groups of a pattern. */
-static void fill_thresholds(const struct block_layout *layout, const struct spec *spec, int32_t *thresholds, float *rates)
+/* The thresholds of ranks in rows, or in the groups of a pattern. What a block was allotted goes exactly. */
+static enum status fill_thresholds(const struct block_layout *layout, const struct spec *spec, double target, int32_t *thresholds,
+				   float *rates, struct error *err)
 {
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
-		double share = (double)linear->cols * spec->sparsity;
+		double share = (double)linear->cols * target;
 		int32_t threshold = spec->pattern.of ? spec->pattern.of - spec->pattern.keep : (int32_t)share;
 		for (int64_t r = linear->row; r < linear->row + linear->rows; r++) {
-			rates[r] = (float)spec->sparsity;
+			rates[r] = (float)target;
 			thresholds[r] = threshold;
 		}
 	}
+	if (spec->allocation.method == ALLOCATION_UNIFORM) return STATUS_OK;
+	return exact_thresholds(layout, rates, llround(target * (double)layout->params), thresholds, err);
 }
 
 enum status one_shot_prune(void *method, const struct block_task *task, struct block_outcome *outcome, struct error *err)
@@ -69,7 +74,7 @@ enum status one_shot_prune(void *method, const struct block_task *task, struct b
 	const struct block *block = setup->block;
 	TRY(ranking_find(&one_shot->ranking, task, mask, err));
 	TRY(task->ranked(task->context, err));
-	fill_thresholds(&block->layout, setup->spec, mask->host_thresholds, outcome->rates);
+	TRY(fill_thresholds(&block->layout, setup->spec, task->target, mask->host_thresholds, outcome->rates, err));
 	enum status status = mask_set(mask, block);
 	if (status != STATUS_OK) *err = block->backend->error;
 	outcome->mask = mask;

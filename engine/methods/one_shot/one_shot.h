@@ -22,7 +22,8 @@ void one_shot_destroy(void *method);
 enum status one_shot_begin(void *method);
 enum status one_shot_observe(void *method, int product, struct tensor x);
 
-/* Ranks the block's weights, and has ⌊C·sparsity⌋ of each row go, or M − N of each M of a pattern. */
+/* Ranks the block's weights, and has ⌊C·target⌋ of each row go, or M − N of each M of a pattern; where blocks were allotted shares of their own,
+ * exactly the block's. */
 enum status one_shot_prune(void *method, const struct block_task *, struct block_outcome *, struct error *err);
 
 #endif

@@ -131,7 +131,7 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 {
 	struct sparsegpt *s = method;
 	const struct block_layout *layout = layout_of(s);
-	exact_uniform(layout, s->setup.spec->sparsity, s->zeros);
+	exact_uniform(layout, task->target, s->zeros);
 	TRY(task->ranked(task->context, err));
 	enum status status = block_load_masters(s->setup.block);
 	for (int i = 0; status == STATUS_OK && i < layout->n_products; i++) {
@@ -145,7 +145,7 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 		return status;
 	}
 	for (int64_t r = 0; r < layout->rows; r++)
-		outcome->rates[r] = (float)s->setup.spec->sparsity;
+		outcome->rates[r] = (float)task->target;
 	return STATUS_OK;
 }
 
