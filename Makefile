@@ -142,6 +142,7 @@ $(BUILD)/api/assets.o: openapi.yaml $(wildcard api/dashboard/*)
 # What is told of a spec's fields elsewhere is made of the rows that describe them, and committed.
 generate: $(BUILD)/besad
 	engine/spec/generate.py $(BUILD)/besad
+	engine/model/families.py
 
 # ---- tests ----------------------------------------------------------------------------------------------------------------
 $(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a $(COMPILE) $(LINK)

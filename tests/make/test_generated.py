@@ -53,6 +53,11 @@ class Generated(unittest.TestCase):
     def has(self, text, part):
         self.assertTrue(part in text, f"not there: {part}")
 
+    def test_families_are_up_to_date(self):
+        done = subprocess.run([sys.executable, os.path.join(ROOT, "engine", "model", "families.py"), "--check"],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+
     def test_what_is_made_is_up_to_date(self):
         done = subprocess.run([sys.executable, GENERATE, "--check", BESAD], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True)

@@ -44,6 +44,25 @@ FAMILIES = {
     "mixtral": ("MixtralConfig", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2)),
     "qwen3_moe": ("Qwen3MoeConfig", dict(GROUPED, head_dim=12, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2,
                                          norm_topk_prob=True)),
+    "vaultgemma": ("VaultGemmaConfig", dict(GROUPED, head_dim=12, query_pre_attn_scalar=16, sliding_window=20, attn_logit_softcapping=5.0,
+                                            final_logit_softcapping=8.0)),
+    "ministral": ("MinistralConfig", dict(GROUPED, head_dim=8, sliding_window=20, layer_types=["sliding_attention", "full_attention"])),
+    "gemma": ("GemmaConfig", dict(GROUPED, head_dim=12)),
+    "smollm3": ("SmolLM3Config", dict(GROUPED, no_rope_layer_interval=2)),
+    "granite": ("GraniteConfig", dict(GROUPED, embedding_multiplier=6.0, attention_multiplier=0.3, residual_multiplier=0.4,
+                                      logits_scaling=0.5)),
+    "olmo2": ("Olmo2Config", dict(GROUPED)),
+    "olmo3": ("Olmo3Config", dict(GROUPED, sliding_window=20, layer_types=["sliding_attention", "full_attention"])),
+    "phi4_mini": ("Phi3Config", dict(GROUPED, original_max_position_embeddings=32, tie_word_embeddings=True,
+                                     rope_parameters=dict(rope_type="longrope", rope_theta=1e4, partial_rotary_factor=0.75,
+                                                          short_factor=[1.0] * 3, long_factor=[1.0, 2.0, 5.0],
+                                                          original_max_position_embeddings=32))),
+    "ministral3": ("Ministral3Config", dict(GROUPED, head_dim=12, rope_parameters=dict(
+        rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0, mscale=1.0,
+        mscale_all_dim=1.0, llama_4_scaling_beta=0.3))),
+    "starcoder2": ("Starcoder2Config", dict(GROUPED, sliding_window=20)),
+    "stablelm": ("StableLmConfig", dict(GROUPED, use_qkv_bias=True)),
+    "phi": ("PhiConfig", dict(GROUPED)),
 }
 
 

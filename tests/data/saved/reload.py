@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prunes the models here and has transformers load what comes out: needs what make.py needs. BESAD names the program.
 
-For each family and for Wanda and BESA at 50 %, the perplexity that transformers gets of the output must be besad's own of it, to 0.01 %."""
+For each family (or those named) and for Wanda, BESA and the preset balanced at 50 %, the perplexity that transformers gets of the output must be besad's own of it, to 0.01 %."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from test_saved import GOLDEN, Workplace  # noqa: E402
 
 def main():
     place, text, failed = Workplace(), evaluation_text(), 0
-    for family in GOLDEN["perplexity"]:
-        for method in "wanda", "besa":
-            name = f"{family}-{method}"
-            done = place.run(family, method=method, output=name, sparsity=0.5,
+    for family in sys.argv[1:] or GOLDEN["perplexity"]:
+        for how in dict(method="wanda"), dict(method="besa"), dict(preset="balanced"):
+            name = f"{family}-{''.join(how.values())}"
+            done = place.run(family, **how, output=name, sparsity=0.5,
                              calibration={"path": "text.txt", "samples": 16, "sequence_length": GOLDEN["window"]})
             if done.returncode:
                 sys.exit(f"{name}: {done.stderr}")
