@@ -19,11 +19,19 @@ enum status block_linear_tensor(const struct model *model, const struct linear *
 {
 	char name[BLOCK_TENSOR_NAME];
 	const struct tensor_info *whole;
-	tensor_name(&model->config, name, index, linear->stored, "weight");
-	TRY(model_tensor(model, name, linear->stored_rows, linear->cols, &whole, err));
+	if (linear->stacked) {
+		int64_t rows = linear->stored_rows / linear->stacked;
+		snprintf(name, sizeof name, "%s.%d.%s", model->config.names->blocks, index, linear->stored);
+		TRY(model_stack(model, name, linear->stacked, rows, linear->cols, &whole, err));
+	} else {
+		tensor_name(&model->config, name, index, linear->stored, "weight");
+		TRY(model_tensor(model, name, linear->stored_rows, linear->cols, &whole, err));
+	}
 	int64_t row_bytes = linear->cols * (int64_t)dtype_size(whole->dtype);
 	*ret = *whole;
+	ret->rank = 2;
 	ret->shape[0] = linear->rows;
+	ret->shape[1] = linear->cols;
 	ret->offset += linear->stored_first * row_bytes;
 	ret->bytes = linear->rows * row_bytes;
 	return STATUS_OK;

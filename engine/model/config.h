@@ -59,6 +59,7 @@ struct model_config {
 	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */
 	int experts;         /* MLPs of a block, each of size `intermediate`; 0 where there is one that all tokens take */
 	int experts_per_token;
+	bool stacked_experts;    /* gate and up of all experts are one tensor in the file, down another, as its names say */
 	bool normalised_routing; /* as struct routing's `normalise` */
 	bool tied_embeddings;
 	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */

@@ -78,6 +78,20 @@ static void store_fused(struct block_layout *layout, enum fused fused, const cha
 	}
 }
 
+/* Says that the linears of all experts are two tensors of the file. */
+static void stack_experts(struct block_layout *layout, const struct model_config *config)
+{
+	for (int i = 0; i < layout->n_linears; i++) {
+		struct linear *linear = &layout->linears[i];
+		if (layout->products[linear->product].expert < 0) continue;
+		snprintf(linear->stored, sizeof linear->stored, "%s.%s", config->names->experts,
+			 linear->fused == FUSED_MLP_IN ? "gate_up_proj" : "down_proj");
+		linear->stored_first = linear->first;
+		linear->stored_rows = layout->fused_rows[linear->fused];
+		linear->stacked = layout->experts;
+	}
+}
+
 enum status block_layout_create(const struct model_config *config, struct block_layout *ret, struct error *err)
 {
 	int64_t hidden = config->hidden, intermediate = config->intermediate, query = config->heads * config->head_dim,
@@ -112,6 +126,7 @@ enum status block_layout_create(const struct model_config *config, struct block_
 		store_fused(&layout, FUSED_QKV, "self_attn.qkv_proj");
 		store_fused(&layout, FUSED_MLP_IN, "mlp.gate_up_proj");
 	}
+	if (config->stacked_experts) stack_experts(&layout, config);
 	*ret = layout;
 	return STATUS_OK;
 }

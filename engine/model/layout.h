@@ -28,6 +28,7 @@ struct linear {
 		[LAYOUT_MAX_PATH]; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of
 					 stored_rows */
 	int64_t stored_first, stored_rows;
+	int stacked; /* so many matrices are in that tensor, one under the other; 0 where it is a matrix, and its name ends in ".weight" */
 	enum fused fused;
 	int product; /* index of the one it belongs to */
 	int kind;    /* of layout.kinds */

@@ -19,6 +19,10 @@ void model_name_ends(struct model *model)
 	const struct model_config *config = &model->config;
 	model->embeddings = config->names->embeddings;
 	model->head = "lm_head";
+	if (config->names->experts) {
+		snprintf(name, sizeof name, "%s.0.%s.gate_up_proj", config->names->blocks, config->names->experts);
+		model->config.stacked_experts = model_find(model, name) != NULL;
+	}
 	if (!config->tied_embeddings) return;
 	if (!model_find(model, "lm_head.weight"))
 		model->head = model->embeddings;
@@ -144,29 +148,49 @@ static enum status missing_tensor(const struct model *model, const char *name, s
 			 model->checkpoint.n_tensors ? "'" : "");
 }
 
-enum status model_tensor(const struct model *model, const char *name, int64_t rows, int64_t cols, const struct tensor_info **ret,
-			 struct error *err)
+/* "[2, 3]" of a shape, as far as it fits. */
+static void print_shape(char *text, size_t room, const int64_t *shape, int rank)
+{
+	size_t used = (size_t)snprintf(text, room, "[");
+	for (int i = 0; i < rank && used + 24 < room; i++)
+		used += (size_t)snprintf(text + used, room - used, "%s%" PRId64, i ? ", " : "", shape[i]);
+	snprintf(text + used, room - used, "]");
+}
+
+static enum status tensor_of_shape(const struct model *model, const char *name, const int64_t *shape, int rank,
+				   const struct tensor_info **ret, struct error *err)
 {
 	const struct tensor_info *info = model_find(model, name);
 	if (!info) return missing_tensor(model, name, err);
-	bool fits = rows ? info->rank == 2 && info->shape[0] == rows && info->shape[1] == cols
-			 : info->rank == 1 && info->shape[0] == cols;
+	bool fits = info->rank == rank;
+	for (int i = 0; fits && i < rank; i++)
+		fits = info->shape[i] == shape[i];
 	if (!fits) {
-		char shape[128] = "", expected[64];
-		for (int i = 0, used = 0; i < info->rank && used < (int)sizeof shape - 24; i++)
-			used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%" PRId64, i ? ", " : "", info->shape[i]);
-		if (rows)
-			snprintf(expected, sizeof expected, "%" PRId64 ", %" PRId64, rows, cols);
-		else
-			snprintf(expected, sizeof expected, "%" PRId64, cols);
-		return error_set(err, STATUS_INVALID, "%s: tensor '%s' has shape [%s], but config.json asks for [%s]",
-				 shard_path(model, info), name, shape, expected);
+		char there[128], expected[128];
+		print_shape(there, sizeof there, info->shape, info->rank);
+		print_shape(expected, sizeof expected, shape, rank);
+		return error_set(err, STATUS_INVALID, "%s: tensor '%s' has shape %s, but config.json asks for %s",
+				 shard_path(model, info), name, there, expected);
 	}
 	if (info->dtype != DTYPE_F32 && info->dtype != DTYPE_BF16 && info->dtype != DTYPE_F16)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' has dtype %s, and F32, BF16 or F16 is wanted",
 				 shard_path(model, info), name, info->opaque ? info->opaque : "of integers or F64");
 	*ret = info;
 	return STATUS_OK;
+}
+
+enum status model_tensor(const struct model *model, const char *name, int64_t rows, int64_t cols, const struct tensor_info **ret,
+			 struct error *err)
+{
+	int64_t shape[] = {rows, cols};
+	return rows ? tensor_of_shape(model, name, shape, 2, ret, err) : tensor_of_shape(model, name, &cols, 1, ret, err);
+}
+
+enum status model_stack(const struct model *model, const char *name, int64_t count, int64_t rows, int64_t cols,
+			const struct tensor_info **ret, struct error *err)
+{
+	int64_t shape[] = {count, rows, cols};
+	return tensor_of_shape(model, name, shape, 3, ret, err);
 }
 
 int64_t count_zero_weights(const void *data, enum dtype dtype, int64_t count)

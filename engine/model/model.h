@@ -38,6 +38,10 @@ int64_t count_zero_weights(const void *data, enum dtype dtype, int64_t count);
 enum status model_upload_vector(const struct model *, struct backend *, const char *name, int64_t cols, struct tensor *ret,
 				struct error *err);
 
+/* The same of `count` matrices in one tensor. */
+enum status model_stack(const struct model *, const char *name, int64_t count, int64_t rows, int64_t cols,
+			const struct tensor_info **ret, struct error *err);
+
 /* Reads a matrix [rows, cols] onto the device as `type`, into a new allocation. */
 enum status model_upload_matrix(const struct model *, struct backend *, const char *name, int64_t rows, int64_t cols,
 				enum dtype type, struct tensor *ret, struct error *err);

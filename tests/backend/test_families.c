@@ -463,6 +463,11 @@ static void test_mistral3(void **state)
 	check(*state, "mistral3", "classic", &FP32);
 }
 
+static void test_qwen3_moe_stacked(void **state)
+{
+	check(*state, "qwen3_moe_stacked", "newer", &FP32);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_llama),      SCRATCH_TEST(test_mistral),
@@ -476,7 +481,7 @@ int main(void)
 					   SCRATCH_TEST(test_olmo3),      SCRATCH_TEST(test_ministral3),
 					   SCRATCH_TEST(test_starcoder2), SCRATCH_TEST(test_stablelm),
 					   SCRATCH_TEST(test_phi),        SCRATCH_TEST(test_gemma3_multimodal),
-					   SCRATCH_TEST(test_mistral3)};
+					   SCRATCH_TEST(test_mistral3),   SCRATCH_TEST(test_qwen3_moe_stacked)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

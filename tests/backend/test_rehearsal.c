@@ -40,6 +40,8 @@ static const struct family families[] = {
 	{"phi3", "fused-classic", false},   {"gemma2", "newer", false},
 	{"gemma3", "newer", false},         {"opt", "classic", false},
 	{"mixtral", "classic", true},       {"qwen3_moe", "classic", true},
+	{"granite", "classic", false},      {"olmo2", "classic", false},
+	{"ministral3", "newer", false},     {"phi", "classic", false},
 };
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------- */

@@ -224,6 +224,8 @@ FAMILIES["mistral3"] = {
                                      max_position_embeddings=512, rope_theta=1e6, sliding_window=None)),
 }
 
+FAMILIES["qwen3_moe_stacked"] = {"newer": FAMILIES["qwen3_moe"]["shares-of-all-newer"]}
+
 
 def checkpoint_tensors(family, tensors):
     """The tensors of one model or block, by transformers' names, as a checkpoint has them."""
