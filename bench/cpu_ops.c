@@ -172,7 +172,7 @@ static void attention(const struct shapes *w)
 	report("attention_forward", shape, 4 * pairs, 0);
 	MEASURE("attention_backward", backend->ops->attention_backward(backend, &a, dq, dk, dv, q, k, v, out, lse, dout));
 	report("attention_backward", shape, 10 * pairs, 0);
-	MEASURE("rope", backend->ops->rope(backend, qk, table, dim, dim, false));
+	MEASURE("rope", backend->ops->rope(backend, &(struct rotation){dim, dim, false, false}, qk, table));
 	report("rope", shape, 0, 8.0 * (double)qk.rows * (double)qk.cols);
 	void *all[] = {qkv.data, dqkv.data, out.data, dout.data, lse.data, table.data};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)

@@ -205,7 +205,7 @@ static void attention(int64_t batch, int64_t tokens, int heads, int kv_heads, in
 	OPERATION("attention_backward", shape, 10 * pairs, 0,
 		  backend->ops->attention_backward(backend, &a, dq, dk, dv, q, k, v, out, lse, dout));
 	OPERATION("rope", shape, 0, 4.0 * (double)rows * (double)(query + key),
-		  backend->ops->rope(backend, qk, table, dim, dim, false));
+		  backend->ops->rope(backend, &(struct rotation){dim, dim, false, false}, qk, table));
 	DROP(&qkv, &dqkv, &out, &dout, &lse, &table);
 }
 

@@ -89,11 +89,12 @@ CUDA_BOTH int64_t index_rank_blocks(int64_t rows, int64_t cols, int processors)
 
 /* ---- rope --------------------------------------------------------------------------------------------------------------------- */
 
-/* Pair p of row t of [T, heads · head_dim]: its first column; the second is `rotary / 2` further. p < heads · rotary/2. */
-CUDA_BOTH int64_t index_rope_column(int64_t pair, int head_dim, int rotary)
+/* Pair p of row t of [T, heads · head_dim]: its first column; the second is `rotary / 2` further, or the next where pairs are neighbours.
+ * p < heads · rotary/2. */
+CUDA_BOTH int64_t index_rope_column(int64_t pair, int head_dim, int rotary, bool neighbours)
 {
 	int half = rotary / 2;
-	return pair / half * head_dim + pair % half;
+	return pair / half * head_dim + pair % half * (neighbours ? 2 : 1);
 }
 
 /* ---- attention tiles: positions in one sequence; window 0 stands for all -------------------------------------------------------- */

@@ -34,6 +34,14 @@ struct norm {
 
 enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU, ACTIVATION_RELU };
 
+/* Rotary embeddings: the first `rotary` of every `head_dim` columns turn in pairs, column i with i + rotary/2, or, where they are neighbours,
+ * 2i with 2i + 1. */
+struct rotation {
+	int head_dim, rotary;
+	bool neighbours;
+	bool inverse; /* turns back: the gradient */
+};
+
 /* Causal self-attention over T = batch · tokens rows; query head h reads key/value head h / (heads / kv_heads). */
 struct attention {
 	int batch, tokens;
@@ -206,10 +214,9 @@ struct backend_ops {
 	/* sums F32 [1,C] = Σ_t x[t,:]: the gradient of a bias. x: any float [T,C]. */
 	enum status (*column_sums)(struct backend *, struct tensor sums, struct tensor x);
 
-	/* Rotates, in place, the first `rotary` of every `head_dim` columns of x [T, heads·head_dim] (half-split layout: element i pairs
-	 * with i + rotary/2) by the angle of position t mod table.rows. table: F32 [positions, rotary]: cos of the rotary/2 angles,
-	 * then sin. `inverse` rotates back: the gradient. x: any float. */
-	enum status (*rope)(struct backend *, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse);
+	/* Rotates, in place, pair i of every head of x [T, heads·head_dim] by angle i of position t mod table.rows. table: F32
+	 * [positions, rotary]: cos of the rotary/2 angles, then sin. x: any float. */
+	enum status (*rope)(struct backend *, const struct rotation *, struct tensor x, struct tensor table);
 
 	/* out [T, heads·head_dim] = softmax(mask(scale · q kᵀ)) v. lse: F32 [batch·heads, tokens], the log-sum-exp of each query's
 	 * logits, which the backward reads. q, out: [T, heads·head_dim]; k, v: [T, kv_heads·head_dim]; any float, all the same. */

@@ -142,13 +142,14 @@ static enum status column_sums(struct backend *backend, struct tensor sums, stru
 	return backend->unchecked.column_sums(backend, sums, x);
 }
 
-static enum status rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
+static enum status rope(struct backend *backend, const struct rotation *rotation, struct tensor x, struct tensor table)
 {
+	int head_dim = rotation->head_dim, rotary = rotation->rotary;
 	bool fits = floats(x) && typed(table, DTYPE_F32) && head_dim > 0 && x.cols % head_dim == 0 && rotary >= 0 &&
 		    rotary % 2 == 0 && rotary <= head_dim && table.rows > 0 && table.cols == rotary;
 	struct tensor sizes = {x.data, head_dim, rotary, rotary, DTYPE_F32};
 	CHECK(backend, "rope", fits, {"x", x}, {"table", table}, {"(head_dim, rotary) =", sizes});
-	return backend->unchecked.rope(backend, x, table, head_dim, rotary, inverse);
+	return backend->unchecked.rope(backend, rotation, x, table);
 }
 
 static bool attention_fits(const struct attention *a, struct tensor q, struct tensor k, struct tensor v, struct tensor out,

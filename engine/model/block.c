@@ -478,12 +478,12 @@ static struct norm head_norm(const struct model_config *config, int64_t heads)
 static enum status turn(const struct block *block, const struct qkv *heads, bool back)
 {
 	const struct backend_ops *ops = block->backend->ops;
-	int head_dim = (int)block->config->head_dim;
 	struct tensor table = block->window && block->local_rope.data ? block->local_rope : block->rope;
 	if (!table.data || block->still) return STATUS_OK;
-	if (!block->query_rope.data) return ops->rope(block->backend, heads->qk, table, head_dim, (int)table.cols, back);
-	TRY(ops->rope(block->backend, heads->q, block->query_rope, head_dim, (int)table.cols, back));
-	return ops->rope(block->backend, heads->k, table, head_dim, (int)table.cols, back);
+	struct rotation rotation = {(int)block->config->head_dim, (int)table.cols, block->config->turns_neighbours, back};
+	if (!block->query_rope.data) return ops->rope(block->backend, &rotation, heads->qk, table);
+	TRY(ops->rope(block->backend, &rotation, heads->q, block->query_rope));
+	return ops->rope(block->backend, &rotation, heads->k, table);
 }
 
 /* *heads: in, the outputs of the q, k and v products; out, what attention reads. */

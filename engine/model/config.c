@@ -261,6 +261,17 @@ static enum status parse_multipliers(const cJSON *json, const struct family *fam
 	return STATUS_OK;
 }
 
+static enum status parse_logit_scale(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
+				     struct error *err)
+{
+	double scale;
+	if (!family->logit_scale) return STATUS_OK;
+	TRY(parse_positive(json, path, "logit_scale", family->logit_scale, &scale, err));
+	if (!scale) return error_set(err, STATUS_INVALID, "%s: 'logit_scale' is null, and must be a number", path);
+	config->logit_scale = (float)scale;
+	return STATUS_OK;
+}
+
 static void set_bit(uint8_t bits[MODEL_MAX_LAYERS / 8], int64_t layer, bool on)
 {
 	uint8_t bit = (uint8_t)(1 << layer % 8), *byte = &bits[layer / 8];
@@ -347,8 +358,10 @@ static enum status parse_window(const cJSON *json, const struct family *family, 
 	const cJSON *types = member(json, "layer_types");
 	if (types) TRY(parse_layer_types(types, family, path, config, err));
 	bool slides = false;
-	for (int layer = 0; layer < config->layers; layer++)
+	for (int layer = 0; layer < config->layers; layer++) {
 		slides = slides || model_window(config, layer) > 0;
+		if (family->full_are_still) set_bit(config->still_layers, layer, model_window(config, layer) == 0);
+	}
 	if (!slides) config->sliding_window = 0;
 	return STATUS_OK;
 }
@@ -396,6 +409,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	TRY(parse_activation(json, family, path, &config.activation, err));
 	TRY(parse_capping(json, family, path, &config, err));
 	TRY(parse_multipliers(json, family, path, &config, err));
+	TRY(parse_logit_scale(json, family, path, &config, err));
 	TRY(parse_still_layers(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));
 	if (family->learned_positions)
@@ -404,9 +418,10 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 		TRY(rope_parse(json, family, path, &config, err));
 	TRY(parse_norm(json, family, path, &config.norm, err));
 	config.names = family->names;
-	config.norm_bias = family->layer_norm;
+	config.norm_bias = family->layer_norm && !family->unbiased_norm;
 	config.head_bias = family->head_bias;
 	config.parallel = family->parallel;
+	config.turns_neighbours = family->turns_neighbours;
 	config.gated_mlp = !family->plain_mlp;
 	config.output_norms = family->output_norms;
 	if (family->scaled_embeddings) config.embedding_scale = (float)sqrt((double)config.hidden);

@@ -52,10 +52,11 @@ struct model_config {
 	const struct weight_names *names;
 	bool gated_mlp; /* act(gate) · up, else act(gate) */
 	bool qkv_bias, o_bias, mlp_bias;
-	bool qk_norm;        /* q and k are normalised before they turn, head by head … */
-	bool qk_norm_whole;  /* … or all of it */
-	bool stored_fused;   /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
-	bool output_norms;   /* what attention and the MLP give is normalised before it is added */
+	bool turns_neighbours; /* as struct rotation's `neighbours` */
+	bool qk_norm;          /* q and k are normalised before they turn, head by head … */
+	bool qk_norm_whole;    /* … or all of it */
+	bool stored_fused;     /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
+	bool output_norms;     /* what attention and the MLP give is normalised before it is added */
 	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */
 	int experts;         /* MLPs of a block, each of size `intermediate`; 0 where there is one that all tokens take */
 	int experts_per_token;

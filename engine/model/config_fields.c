@@ -265,6 +265,7 @@ static bool is_heeded(const struct family *f, const char *key)
 	if (f->still_interval && is_one_of(key, still)) return true;
 	if (f->heeds_window_pattern && strcmp(key, "sliding_window_pattern") == 0) return true;
 	if (f->experts_key && is_one_of(key, experts)) return true;
+	if (f->logit_scale && strcmp(key, "logit_scale") == 0) return true;
 	if (f->heeds_norm_topk_prob && strcmp(key, "norm_topk_prob") == 0) return true;
 	if (f->query_pre_attn_scalar && is_one_of(key, capping)) return true;
 	if (f->rope_local_base_freq && strcmp(key, "rope_local_base_freq") == 0) return true;
@@ -290,9 +291,13 @@ static bool is_ignored(const struct family *f, const char *key, bool *ret_usual)
 					     "sliding_window_size",
 					     "dual_chunk_attention_config",
 					     NULL};
+	static const char *const cohere[] = {
+		"layer_switch",         "order_of_interleaved_layers", "position_embedding_type", "use_embedding_sharing",
+		"use_gated_activation", "use_parallel_block",          "use_parallel_embedding",  NULL};
 	*ret_usual = (f->gelu_is_tanh && strcmp(key, "hidden_activation") == 0) ||
 		     (f->activation_key && strcmp(key, "hidden_act") == 0) ||
 		     (f->intermediate_key && strcmp(key, "intermediate_size") == 0) || strcmp(key, "max_window_layers") == 0;
+	if (f->full_are_still && is_one_of(key, cohere)) return *ret_usual = true;
 	return is_one_of(key, fields);
 }
 

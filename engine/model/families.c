@@ -11,6 +11,7 @@
 #define EXPERT_NAMES TRUNK_NAMES, .norm2 = "post_attention_layernorm"
 
 static const struct weight_names llama_names = {DECODER_NAMES, .norm2 = "post_attention_layernorm"};
+static const struct weight_names cohere_names = {DECODER_NAMES};
 static const struct weight_names gemma_names = {DECODER_NAMES, .norm2 = "pre_feedforward_layernorm",
 						.attention_norm = "post_attention_layernorm",
 						.mlp_norm = "post_feedforward_layernorm"};
@@ -362,6 +363,43 @@ const struct family families[] = {
 		.rms_norm_eps = 1e-5,
 		.rope_theta = 10000,
 	},
+	{
+		.model_type = "cohere",
+		.architecture = "CohereForCausalLM",
+		.names = &cohere_names,
+		.layer_norm = true,
+		.unbiased_norm = true,
+		.norm_eps_key = "layer_norm_eps",
+		.parallel = true,
+		.turns_neighbours = true,
+		.attention_bias = true,
+		.tied_embeddings = true,
+		.max_positions = 8192,
+		.rms_norm_eps = 1e-5,
+		.rope_theta = 500000,
+		.logit_scale = 0.0625,
+	},
+	{
+		.model_type = "cohere2",
+		.architecture = "Cohere2ForCausalLM",
+		.names = &cohere_names,
+		.layer_norm = true,
+		.unbiased_norm = true,
+		.norm_eps_key = "layer_norm_eps",
+		.parallel = true,
+		.turns_neighbours = true,
+		.attention_bias = true,
+		.tied_embeddings = true,
+		.window = WINDOW_BY_PATTERN,
+		.max_positions = 8192,
+		.sliding_window = 4096,
+		.window_pattern = 4,
+		.heeds_window_pattern = true,
+		.full_are_still = true,
+		.rms_norm_eps = 1e-5,
+		.rope_theta = 10000,
+		.logit_scale = 0.0625,
+	},
 	{0},
 };
 
@@ -402,8 +440,6 @@ const struct missing_family missing_families[] = {
 	{"llama4_text", "attention in chunks"},
 	{"gpt_oss", "attention sinks and biases of experts"},
 	{"qwen2_moe", "shared experts"},
-	{"cohere", neighbours},
-	{"cohere2", neighbours},
 	{"glm", neighbours},
 	{"glm4", neighbours},
 	{"gptj", neighbours},

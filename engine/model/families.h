@@ -24,7 +24,8 @@ struct family {
 	const char *architecture; /* the class in its `architectures` */
 	bool text_model;          /* whose class without the head is called "...TextModel" */
 	const struct weight_names *names;
-	bool layer_norm;          /* with a bias; else RMS */
+	bool layer_norm;          /* with a bias … */
+	bool unbiased_norm;       /* … or without; else RMS */
 	const char *norm_eps_key; /* the field of the norms' eps; NULL: rms_norm_eps, and of layer norms none: it is 1e-5 */
 	bool learned_positions;   /* added to the embeddings, from row 2 on; no rope */
 	bool plain_mlp;           /* without a gate */
@@ -32,11 +33,11 @@ struct family {
 	const char *bias_key;     /* … unless this field, which is true by default, is false; NULL: always */
 	const char *qkv_bias_key; /* the field that says whether q, k and v have biases, false by default; NULL: none does */
 	bool head_bias;
-	bool parallel;                /* as in struct model_config */
-	const char *intermediate_key; /* the field that says the intermediate size; NULL: intermediate_size */
-	bool qkv_bias;                /* always there */
-	bool attention_bias;          /* heeds the field: biases on q, k, v and o */
-	bool mlp_bias;                /* heeds the field */
+	bool parallel, turns_neighbours; /* as in struct model_config */
+	const char *intermediate_key;    /* the field that says the intermediate size; NULL: intermediate_size */
+	bool qkv_bias;                   /* always there */
+	bool attention_bias;             /* heeds the field: biases on q, k, v and o */
+	bool mlp_bias;                   /* heeds the field */
 	bool qk_norm;
 	bool qk_norm_whole; /* not head by head */
 	bool stored_fused;  /* qkv_proj and gate_up_proj */
@@ -62,6 +63,7 @@ struct family {
 	int64_t window_pattern;
 	bool heeds_window_pattern; /* `sliding_window_pattern` */
 	int64_t still_interval; /* every so-manyth layer does not turn q and k, as `no_rope_layers` and `no_rope_layer_interval` say; 0: all do */
+	bool full_are_still;             /* layers without a window do not turn q and k */
 	double rms_norm_eps, rope_theta; /* the former of layer norms too, where a field says it */
 	double partial_rotary;           /* heeds `partial_rotary_factor`; 0: does not, and all of a head turns */
 	int64_t original_positions;  /* heeds `original_max_position_embeddings` beside the rope's object, not in it; 0: does not */
@@ -69,6 +71,7 @@ struct family {
 	double rope_local_base_freq; /* 0: sliding layers turn as the others do */
 	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */
 	double attn_logit_softcapping, final_logit_softcapping;
+	double logit_scale; /* heeds `logit_scale`; 0: does not */
 	bool multipliers; /* heeds `embedding_multiplier`, `attention_multiplier`, `residual_multiplier` and `logits_scaling`, 1 by default */
 };
 

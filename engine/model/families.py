@@ -11,13 +11,14 @@ DOCUMENT = os.path.join(HERE, "..", "..", "docs", "families.md")
 
 # A row's member: what it means where it is set.
 TRAITS = {
-    "layer_norm": "layer norms", "learned_positions": "learned positions", "plain_mlp": "an MLP without a gate",
+    "layer_norm": "layer norms", "unbiased_norm": "without a bias", "learned_positions": "learned positions", "plain_mlp": "an MLP without a gate",
     "all_biases": "biases on all linears", "qkv_bias": "biases on q, k and v", "head_bias": "a bias of the head",
-    "parallel": "attention and MLP side by side", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head",
+    "parallel": "attention and MLP side by side", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head",
     "output_norms": "norms behind attention and the MLP", "stored_fused": "q, k, v and gate, up stored as one tensor each",
     "experts_key": "experts", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
     "tied_embeddings": "tied embeddings unless said otherwise", "norm_offset": "norm weights stored less 1",
     "gelu_is_tanh": "`gelu` is the tanh form", "multipliers": "multipliers", "still_interval": "layers that do not turn q and k",
+    "full_are_still": "layers without a window that do not turn q and k", "logit_scale": "scaled logits",
     "partial_rotary": "heads that turn in part", "scaled_queries": "queries scaled by position",
     "rope_local_base_freq": "sliding layers that turn by a base of their own", "query_pre_attn_scalar": "a scale of attention of its own, and caps",
 }
@@ -25,7 +26,7 @@ HEEDED = {
     "attention_bias": ["attention_bias"], "mlp_bias": ["mlp_bias"], "heeds_norm_topk_prob": ["norm_topk_prob"],
     "heeds_window_pattern": ["sliding_window_pattern"], "still_interval": ["no_rope_layers", "no_rope_layer_interval"],
     "multipliers": ["embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"],
-    "partial_rotary": ["partial_rotary_factor"], "scaled_queries": ["llama_4_scaling_beta"],
+    "partial_rotary": ["partial_rotary_factor"], "logit_scale": ["logit_scale"], "scaled_queries": ["llama_4_scaling_beta"],
     "original_positions": ["original_max_position_embeddings"], "rope_local_base_freq": ["rope_local_base_freq"],
     "query_pre_attn_scalar": ["query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"],
 }

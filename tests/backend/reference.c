@@ -82,15 +82,16 @@ void ref_norm_gradient(const struct norm *norm, double *dweight, double *dbias, 
 	}
 }
 
-void ref_rope(double *x, const double *table, int64_t rows, int64_t cols, int64_t positions, int head_dim, int rotary, bool inverse)
+void ref_rope(const struct rotation *rotation, double *x, const double *table, int64_t rows, int64_t cols, int64_t positions)
 {
+	int head_dim = rotation->head_dim, rotary = rotation->rotary, half = rotary / 2;
 	for (int64_t t = 0; t < rows; t++) {
 		for (int64_t head = 0; head < cols / head_dim; head++) {
-			for (int i = 0; i < rotary / 2; i++) {
-				double *a = x + t * cols + head * head_dim + i, *b = a + rotary / 2, old_a = *a, old_b = *b;
-				double cosine = table[t % positions * rotary + i],
-				       sine = table[t % positions * rotary + rotary / 2 + i];
-				if (inverse) sine = -sine;
+			for (int i = 0; i < half; i++) {
+				double *a = x + t * cols + head * head_dim + (rotation->neighbours ? 2 * i : i);
+				double *b = a + (rotation->neighbours ? 1 : half), old_a = *a, old_b = *b;
+				double cosine = table[t % positions * rotary + i], sine = table[t % positions * rotary + half + i];
+				if (rotation->inverse) sine = -sine;
 				*a = old_a * cosine - old_b * sine;
 				*b = old_b * cosine + old_a * sine;
 			}

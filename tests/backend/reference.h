@@ -14,8 +14,7 @@ void ref_norm_backward(const struct norm *, double *dx, const double *dy, const 
 /* dbias may be NULL. */
 void ref_norm_gradient(const struct norm *, double *dweight, double *dbias, const double *dy, const double *x, int64_t rows,
 		       int64_t cols);
-void ref_rope(double *x, const double *table, int64_t rows, int64_t cols, int64_t positions, int head_dim, int rotary,
-	      bool inverse);
+void ref_rope(const struct rotation *, double *x, const double *table, int64_t rows, int64_t cols, int64_t positions);
 void ref_attention_forward(const struct attention *, double *out, double *lse, const double *q, const double *k, const double *v);
 void ref_attention_backward(const struct attention *, double *dq, double *dk, double *dv, const double *q, const double *k,
 			    const double *v, const double *dout);

@@ -234,37 +234,43 @@ static void test_norm(void **state)
 	norm_case((struct norm){NORM_LAYER, 1e-5f, 0, 3}, 4, 3 * 128, DTYPE_F32, DTYPE_F32, GAP, true);
 }
 
+static void rope_case(const struct rotation *rotation, int64_t rows, int64_t positions, int64_t heads, int type, bool gap)
+{
+	int64_t cols = heads * rotation->head_dim;
+	int rotary = rotation->rotary, half = rotary / 2;
+	double *angles = doubles(positions * rotary);
+	for (int64_t p = 0; p < positions; p++) {
+		for (int j = 0; j < half; j++) {
+			angles[p * rotary + j] = cos((double)p * pow(10000, -2.0 * j / rotary));
+			angles[p * rotary + half + j] = sin((double)p * pow(10000, -2.0 * j / rotary));
+		}
+	}
+	struct operand table = operand_input(angles, positions, rotary, DTYPE_F32, gap ? GAP : NO_GAP);
+	struct operand x = operand_inout(rows, cols, float_types[type], gap ? NO_GAP : GAP);
+	double *expected = copy_of(x.value, rows * cols);
+	ref_rope(rotation, expected, table.value, rows, cols, positions);
+	RUN(OPS->rope(BACKEND, rotation, x.tensor, table.tensor));
+	operand_fetch(&x);
+	expect_close(x.value, expected, rows * cols, bound_of(float_types[type]), "rope %d heads of %d, %d rotary, %s%s",
+		     (int)heads, rotation->head_dim, rotary, float_names[type], rotation->neighbours ? ", neighbours" : "");
+	free(expected);
+	operand_free(&table, &x, NULL);
+}
+
 static void test_rope(void **state)
 {
 	(void)state;
 	static const int cases[][5] = {/* rows, positions, heads, head_dim, rotary */
-				       {1, 1, 1, 2, 2},     {6, 6, 3, 32, 32},  {15, 5, 2, 20, 20},  {12, 4, 8, 64, 16},
-				       {7, 9, 2, 128, 128}, {33, 11, 5, 20, 8}, {70, 70, 6, 32, 32}, {3, 3, 2, 16, 0}};
-	for (size_t i = 0; i < COUNT(cases); i++) {
-		for (int type = 0; type < 3; type++) {
-			for (int inverse = 0; inverse < 2; inverse++) {
+				       {1, 1, 1, 2, 2},     {6, 6, 3, 32, 32},   {15, 5, 2, 20, 20},
+				       {12, 4, 8, 64, 16},  {7, 9, 2, 128, 128}, {33, 11, 5, 20, 8},
+				       {70, 70, 6, 32, 32}, {3, 3, 2, 16, 0},    {2, 2, 1, 2080, 2080}};
+	for (size_t i = 0; i < COUNT(cases); i++)
+		for (int type = 0; type < 3; type++)
+			for (int way = 0; way < 4; way++) {
 				const int *c = cases[i];
-				int64_t rows = c[0], cols = (int64_t)c[2] * c[3];
-				double *angles = doubles((int64_t)c[1] * c[4]);
-				for (int p = 0; p < c[1]; p++) {
-					for (int j = 0; j < c[4] / 2; j++) {
-						angles[p * c[4] + j] = cos(p * pow(10000, -2.0 * j / c[4]));
-						angles[p * c[4] + c[4] / 2 + j] = sin(p * pow(10000, -2.0 * j / c[4]));
-					}
-				}
-				struct operand table = operand_input(angles, c[1], c[4], DTYPE_F32, i % 2 ? GAP : NO_GAP);
-				struct operand x = operand_inout(rows, cols, float_types[type], i % 2 ? NO_GAP : GAP);
-				double *expected = copy_of(x.value, rows * cols);
-				ref_rope(expected, table.value, rows, cols, c[1], c[3], c[4], inverse);
-				RUN(OPS->rope(BACKEND, x.tensor, table.tensor, c[3], c[4], inverse));
-				operand_fetch(&x);
-				expect_close(x.value, expected, rows * cols, bound_of(float_types[type]),
-					     "rope %d heads of %d, %d rotary, %s", c[2], c[3], c[4], float_names[type]);
-				free(expected);
-				operand_free(&table, &x, NULL);
+				struct rotation rotation = {c[3], c[4], way & 1, way & 2};
+				rope_case(&rotation, c[0], c[1], c[2], type, i % 2);
 			}
-		}
-	}
 }
 
 static void attention_case(struct attention a, enum dtype type, int gap)

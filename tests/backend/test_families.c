@@ -453,6 +453,17 @@ static void test_phi(void **state)
 	check(*state, "phi", "classic", &FP32);
 }
 
+static void test_cohere(void **state)
+{
+	check(*state, "cohere", "classic", &FP32);
+}
+
+static void test_cohere2(void **state)
+{
+	check(*state, "cohere2", "classic", &FP32);
+	check(*state, "cohere2", "newer", &FP32);
+}
+
 static void test_gemma3_multimodal(void **state)
 {
 	check(*state, "gemma3_multimodal", "newer", &FP32);
@@ -481,7 +492,8 @@ int main(void)
 					   SCRATCH_TEST(test_olmo3),      SCRATCH_TEST(test_ministral3),
 					   SCRATCH_TEST(test_starcoder2), SCRATCH_TEST(test_stablelm),
 					   SCRATCH_TEST(test_phi),        SCRATCH_TEST(test_gemma3_multimodal),
-					   SCRATCH_TEST(test_mistral3),   SCRATCH_TEST(test_qwen3_moe_stacked)};
+					   SCRATCH_TEST(test_mistral3),   SCRATCH_TEST(test_qwen3_moe_stacked),
+					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

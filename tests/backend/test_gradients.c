@@ -171,10 +171,10 @@ static void test_activation(void **state)
 }
 
 /* A rotation's gradient is the rotation back: ⟨dy, rope(x)⟩ = ⟨rope⁻¹(dy), x⟩. */
-static void test_rope(void **state)
+static void rope_case(bool neighbours)
 {
-	(void)state;
 	enum { ROWS = 11, HEADS = 3, DIM = 20, ROTARY = 12, COLS = HEADS * DIM };
+	const struct rotation rotation = {DIM, ROTARY, neighbours, false}, back = {DIM, ROTARY, neighbours, true};
 	double *angles = doubles(ROWS * ROTARY);
 	for (int i = 0; i < ROWS * ROTARY / 2; i++) {
 		double angle = random_uniform(-3, 3);
@@ -187,14 +187,21 @@ static void test_rope(void **state)
 	double *dy = doubles(ROWS * COLS), *y = doubles(ROWS * COLS);
 	memcpy(dy, dx.value, ROWS * COLS * sizeof *dy);
 	memcpy(y, x.value, ROWS * COLS * sizeof *y);
-	ref_rope(y, table.value, ROWS, COLS, ROWS, DIM, ROTARY, false);
-	RUN(OPS->rope(BACKEND, dx.tensor, table.tensor, DIM, ROTARY, true));
+	ref_rope(&rotation, y, table.value, ROWS, COLS, ROWS);
+	RUN(OPS->rope(BACKEND, &back, dx.tensor, table.tensor));
 	operand_fetch(&dx);
 	double forward = dot(dy, y, ROWS * COLS), backward = dot(dx.value, x.value, ROWS * COLS);
 	assert_true(fabs(forward - backward) < 1e-5 * sqrt(dot(dy, dy, ROWS * COLS) * dot(y, y, ROWS * COLS)));
 	free(dy);
 	free(y);
 	operand_free(&table, &x, &dx, NULL);
+}
+
+static void test_rope(void **state)
+{
+	(void)state;
+	rope_case(false);
+	rope_case(true);
 }
 
 /* ---- rates -------------------------------------------------------------------------------------------------------------------------- */

@@ -59,7 +59,9 @@ static void test_shapes(void **state)
 		       "5");
 	expect_refusal(OPS->norm_backward(BACKEND, &uneven, a.tensor, a.tensor, a.tensor, stats.tensor, row.tensor, false),
 		       "norm_backward", "6");
-	expect_refusal(OPS->rope(BACKEND, a.tensor, row.tensor, 4, 4, false), "rope", "6");
+	expect_refusal(OPS->rope(BACKEND, &(struct rotation){4, 4, false, false}, a.tensor, row.tensor), "rope", "6");
+	expect_refusal(OPS->rope(BACKEND, &(struct rotation){3, 3, true, false}, a.tensor, tensor_cols(row.tensor, 0, 3)), "rope",
+		       "3");
 	expect_refusal(OPS->attention_forward(BACKEND, &attention, out.tensor, stats.tensor, a.tensor, a.tensor, a.tensor),
 		       "attention_forward", "6");
 	expect_refusal(OPS->attention_forward(BACKEND, &ungrouped, a.tensor, stats.tensor, a.tensor, out.tensor, out.tensor),

@@ -93,14 +93,18 @@ static void test_warps_share_a_row(void **state)
 static void test_rope_pairs_cover_the_rotary_columns(void **state)
 {
 	enum { HEADS = 3, DIM = 20, ROTARY = 12 };
-	int seen[HEADS * DIM] = {0};
+	int seen[HEADS * DIM] = {0}, next[HEADS * DIM] = {0};
 	(void)state;
 	for (int64_t pair = 0; pair < HEADS * ROTARY / 2; pair++) {
-		seen[index_rope_column(pair, DIM, ROTARY)]++;
-		seen[index_rope_column(pair, DIM, ROTARY) + ROTARY / 2]++;
+		seen[index_rope_column(pair, DIM, ROTARY, false)]++;
+		seen[index_rope_column(pair, DIM, ROTARY, false) + ROTARY / 2]++;
+		next[index_rope_column(pair, DIM, ROTARY, true)]++;
+		next[index_rope_column(pair, DIM, ROTARY, true) + 1]++;
 	}
-	for (int i = 0; i < HEADS * DIM; i++)
+	for (int i = 0; i < HEADS * DIM; i++) {
 		assert_int_equal(seen[i], i % DIM < ROTARY);
+		assert_int_equal(next[i], i % DIM < ROTARY);
+	}
 }
 
 /* The tile ranges hold every pair that is seen, and a tile called full has no pair that is not. */

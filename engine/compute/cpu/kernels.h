@@ -19,8 +19,7 @@ struct layer_kernels {
 	void (*norm_gradient)(const struct norm *, float *dweight, float *dbias, const struct tensor *dy, const struct tensor *x,
 			      const struct tensor *stats, int64_t first, int64_t last);        /* by columns of dweight */
 	void (*column_sums)(float *sums, const struct tensor *x, int64_t first, int64_t last); /* by columns */
-	void (*rope)(const struct tensor *x, const struct tensor *table, int head_dim, int rotary, bool inverse, int64_t first,
-		     int64_t last);
+	void (*rope)(const struct rotation *, const struct tensor *x, const struct tensor *table, int64_t first, int64_t last);
 	void (*activation_forward)(enum activation, const struct tensor *y, const struct tensor *gate, const struct tensor *up,
 				   int64_t first, int64_t last);
 	void (*activation_backward)(enum activation, const struct tensor *dgate, const struct tensor *dup, const struct tensor *dy,

@@ -99,14 +99,14 @@ static enum status column_sums(struct backend *backend, struct tensor sums, stru
 	return STATUS_OK;
 }
 
-static enum status rope(struct backend *backend, struct tensor x, struct tensor table, int head_dim, int rotary, bool inverse)
+static enum status rope(struct backend *backend, const struct rotation *rotation, struct tensor x, struct tensor table)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
 	{
 		struct share rows = cpu_share(x.rows, 1);
-		cpu->kernels->layer->rope(&x, &table, head_dim, rotary, inverse, rows.first, rows.last);
+		cpu->kernels->layer->rope(rotation, &x, &table, rows.first, rows.last);
 	}
 	return STATUS_OK;
 }

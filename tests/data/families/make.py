@@ -207,6 +207,20 @@ FAMILIES["phi"] = {
                        max_position_embeddings=512, rope_theta=10000.0, rope_scaling=None, partial_rotary_factor=0.5, qk_layernorm=False,
                        embd_pdrop=0.0, resid_pdrop=0.1, tie_word_embeddings=False),
 }
+COHERE = dict(architectures=["CohereForCausalLM"], hidden_act="silu", layer_norm_eps=1e-5, max_position_embeddings=512, attention_bias=False)
+FAMILIES["cohere"] = {
+    "classic": classic(model_type="cohere", **COHERE, rope_theta=8000000.0, logit_scale=0.25, use_qk_norm=False, model_max_length=131072,
+                       pretraining_tp=1),
+}
+COHERE2 = dict(COHERE, model_type="cohere2", architectures=["Cohere2ForCausalLM"], sliding_window=9, num_hidden_layers=3)
+FAMILIES["cohere2"] = {
+    "classic": dict(classic(), **COHERE2, head_dim=12, rope_theta=50000.0, rope_scaling=None, rotary_pct=1.0, logit_scale=0.5,
+                    sliding_window_pattern=2, layer_switch=2, order_of_interleaved_layers="local_attn_first",
+                    position_embedding_type="rope_gptj", use_embedding_sharing=True, use_gated_activation=True, use_parallel_block=True,
+                    use_parallel_embedding=False, cache_implementation="hybrid"),
+    "newer": dict(newer(), **COHERE2, head_dim=12, logit_scale=0.0625, rope_parameters=dict(rope_type="default", rope_theta=20000.0),
+                  layer_types=["full_attention", "sliding_attention", "full_attention"], tie_word_embeddings=True),
+}
 
 TEXT_SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64)
 VISION = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)

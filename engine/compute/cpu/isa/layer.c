@@ -192,14 +192,37 @@ static void column_sums(float *out, const struct tensor *x_tensor, int64_t first
 
 /* ---- rotary positions ---------------------------------------------------------------------------------------------------------- */
 
-static void rope(const struct tensor *x_tensor, const struct tensor *table, int head_dim, int rotary, bool inverse, int64_t first,
+/* The pairs of one head, which begins at column `start`, of neighbouring columns. */
+static void turn_neighbours(const struct tensor *x, int64_t row, int64_t start, int64_t pairs, const float *angles, float sign)
+{
+	float buffer[PIECE];
+	for (int64_t pair = 0; pair < pairs; pair += PIECE / 2) {
+		int64_t n = least(PIECE / 2, pairs - pair), col = start + 2 * pair;
+		const float *cosine = angles + pair, *sine = cosine + pairs;
+		const float *from = row_read(x, row, col, 2 * n, buffer);
+		float *to = row_target(x, row, col, buffer);
+		for (int64_t i = 0; i < n; i++) {
+			float s = sign * sine[i], old_a = from[2 * i], old_b = from[2 * i + 1];
+			to[2 * i] = old_a * cosine[i] - old_b * s;
+			to[2 * i + 1] = old_b * cosine[i] + old_a * s;
+		}
+		row_finish(x, row, col, 2 * n, to);
+	}
+}
+
+static void rope(const struct rotation *rotation, const struct tensor *x_tensor, const struct tensor *table, int64_t first,
 		 int64_t last)
 {
 	float low_buffer[PIECE], high_buffer[PIECE];
-	int64_t half = rotary / 2;
+	int64_t half = rotation->rotary / 2, head_dim = rotation->head_dim;
+	float sign = rotation->inverse ? -1 : 1;
 	for (int64_t row = first; row < last; row++) {
 		const float *angles = (const float *)table->data + row % table->rows * table->stride;
 		for (int64_t start = 0; start < x_tensor->cols; start += head_dim) {
+			if (rotation->neighbours) {
+				turn_neighbours(x_tensor, row, start, half, angles, sign);
+				continue;
+			}
 			for (int64_t col = 0; col < half; col += PIECE) {
 				int64_t n = least(PIECE, half - col), low = start + col, high = low + half;
 				const float *cosine = angles + col, *sine = cosine + half;
@@ -207,7 +230,6 @@ static void rope(const struct tensor *x_tensor, const struct tensor *table, int 
 				const float *b = row_read(x_tensor, row, high, n, high_buffer);
 				float *to_a = row_target(x_tensor, row, low, low_buffer);
 				float *to_b = row_target(x_tensor, row, high, high_buffer);
-				float sign = inverse ? -1 : 1;
 #pragma omp simd
 				for (int64_t i = 0; i < n; i++) {
 					float s = sign * sine[i], old_a = a[i], old_b = b[i];
