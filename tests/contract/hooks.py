@@ -36,9 +36,23 @@ def before_call(context, case, kwargs):
     if case.body.get("method"):
         case.body.pop("preset", None)  # one of the two
     if case.body.get("method") == "none":
-        case.body.pop("refit", None)
+        for section in ("refit", "allocation", "quantization"):
+            case.body.pop(section, None)
+    refit, quantization = case.body.get("refit"), case.body.get("quantization")
+    if isinstance(quantization, dict):
+        quantization.pop("order", None)  # which there is, the method and its settings say
+        if isinstance(quantization.get("group_size"), int):
+            quantization["group_size"] = 16  # it divides the model's columns
+        if quantization.get("bits") in (5, 6, 7):
+            quantization["bits"] = 4
+        if isinstance(refit, dict) and refit.get("method") == "global" or case.body.get("preset") == "best":
+            case.body.pop("quantization")
     besa = case.body.get("besa")
     if isinstance(besa, dict):
+        if besa.get("granularity") == "layer":
+            besa.pop("rows_per_group", None)
+        if besa.get("target") == "dense_stream":
+            besa.pop("reconstruct", None)
         if besa.get("batch_size"):
             besa["batch_size"] = min(besa["batch_size"], 4)  # not more than there are samples
     if isinstance(case.body.get("admm"), dict):
