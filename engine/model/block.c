@@ -76,7 +76,7 @@ bool block_vector(const struct block *block, int i, struct block_vector *ret)
 	/* What lies in the block is only looked at. */
 	int n_norms = norm_vectors(block->config, (struct block *)block, norms);
 	if (i < n_norms) {
-		*ret = (struct block_vector){norms[i].path, norms[i].kind, norms[i].length, *norms[i].place};
+		*ret = (struct block_vector){norms[i].path, norms[i].kind, norms[i].length, *norms[i].place, NULL};
 		return true;
 	}
 	i -= n_norms;
@@ -84,7 +84,7 @@ bool block_vector(const struct block *block, int i, struct block_vector *ret)
 		const struct linear *linear = &block->layout.linears[l];
 		if (!linear->bias || i-- > 0) continue;
 		*ret = (struct block_vector){linear->path, "bias", linear->rows,
-					     tensor_cols(block->bias[linear->fused], linear->first, linear->rows)};
+					     tensor_cols(block->bias[linear->fused], linear->first, linear->rows), linear};
 		return true;
 	}
 	return false;
@@ -263,9 +263,17 @@ static enum status read_linear(struct block *block, const struct model *model, c
 	}
 	TRY(model_read(model, &info, &host, err));
 	*(beside ? &block->spare_zeros : &block->zeros) += count_zero_weights(host, info.dtype, linear->rows * linear->cols);
-	struct tensor to = tensor_rows((beside ? block->spare : block->weight)[linear->fused], linear->first, linear->rows);
-	enum status status = beside ? ops->side_upload(block->backend, to.data, host, (size_t)info.bytes, err)
-				    : ops->upload(block->backend, to.data, host, (size_t)info.bytes);
+	struct tensor weight = (beside ? block->spare : block->weight)[linear->fused];
+	enum status status = STATUS_OK;
+	for (int i = 0; status == STATUS_OK && i < layout_stretches(linear); i++) {
+		struct stretch stretch = layout_stretch(linear, i);
+		struct tensor to = tensor_rows(weight, linear->first + stretch.first, stretch.rows);
+		int64_t row_bytes = info.bytes / linear->rows;
+		const char *from = (const char *)host + stretch.stored * row_bytes;
+		size_t bytes = (size_t)(stretch.rows * row_bytes);
+		status = beside ? ops->side_upload(block->backend, to.data, from, bytes, err)
+				: ops->upload(block->backend, to.data, from, bytes);
+	}
 	free(host);
 	if (status != STATUS_OK && !beside) *err = block->backend->error;
 	return status;
@@ -280,8 +288,13 @@ static enum status load_bias(struct block *block, const struct model *model, con
 	if (!linear->bias) return STATUS_OK;
 	tensor_name(&model->config, name, index, linear->path, "bias");
 	TRY(model_upload_vector(model, backend, name, linear->rows, &bias, err));
-	struct tensor place = tensor_cols(block->bias[linear->fused], linear->first, linear->rows);
-	enum status status = backend->ops->copy(backend, place.data, bias.data, tensor_bytes(&bias));
+	enum status status = STATUS_OK;
+	for (int i = 0; status == STATUS_OK && i < layout_stretches(linear); i++) {
+		struct stretch stretch = layout_stretch(linear, i);
+		struct tensor to = tensor_cols(block->bias[linear->fused], linear->first + stretch.first, stretch.rows);
+		struct tensor from = tensor_cols(bias, stretch.stored, stretch.rows);
+		status = backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
+	}
 	if (status != STATUS_OK) *err = backend->error;
 	backend->ops->release(backend, bias.data);
 	return status;
@@ -651,6 +664,8 @@ enum status block_forward_attention(const struct block *block, struct activation
 	struct tensor n1 = ROWS(a->n1), qkv = ROWS(a->qkv), out = ROWS(a->attention);
 
 	TRY(normalise(block, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
+	if (config->parallel && config->names->norm2)
+		TRY(normalise(block, ROWS(a->n2), ROWS(a->stats2), x, block->norm2, block->norm2_bias));
 	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, observer));
 	if (observer_ends(observer, FUSED_QKV)) return STATUS_OK;
 	struct qkv heads = split_qkv(config, qkv);
@@ -661,13 +676,24 @@ enum status block_forward_attention(const struct block *block, struct activation
 	return residual_forward(block, attention_residual(block, a), ROWS(a->h), x, out, observer);
 }
 
+/* Attention and the MLP read the very same. */
+static bool reads_same(const struct model_config *config)
+{
+	return config->parallel && !config->names->norm2;
+}
+
+/* What the MLP reads. */
+static struct tensor mlp_input(const struct block *block, const struct activations *a, int64_t rows)
+{
+	return reads_same(block->config) ? ROWS(a->n1) : ROWS(a->n2);
+}
+
 enum status block_forward_mlp(const struct block *block, struct activations *a, int batch, struct tensor y,
 			      const struct observer *observer)
 {
 	int64_t rows = batch * a->tokens;
-	struct tensor h = ROWS(a->h), n2 = ROWS(a->n2);
-	if (block->config->parallel) return mlp_forward(block, a, y, h, ROWS(a->n1), observer);
-	TRY(normalise(block, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
+	struct tensor h = ROWS(a->h), n2 = mlp_input(block, a, rows);
+	if (!block->config->parallel) TRY(normalise(block, n2, ROWS(a->stats2), h, block->norm2, block->norm2_bias));
 	return mlp_forward(block, a, y, h, n2, observer);
 }
 
@@ -753,11 +779,22 @@ static enum status first_backward(const struct block *block, struct activations 
 	bool through = vectors && (vectors->input || vectors->vectors.of[VECTOR_NORM1].data);
 	struct tensor dn1 = through ? ROWS(a->dn2) : (struct tensor){0}; /* which is not needed any more */
 	/* The MLP's are there already where it read the same. */
-	TRY(linear_backward(block, FUSED_QKV, dn1, ROWS(a->dqkv), ROWS(a->n1), block->config->parallel, wanted));
+	TRY(linear_backward(block, FUSED_QKV, dn1, ROWS(a->dqkv), ROWS(a->n1), reads_same(block->config), wanted));
 	if (!through) return STATUS_OK;
 	TRY(norm_gradient(block, vectors, VECTOR_NORM1, norm, dn1, vectors->x, ROWS(a->stats1)));
 	if (!vectors->input) return STATUS_OK;
 	return normalise_back(block, dy, dn1, ROWS(a->stats1), vectors->x, block->norm1);
+}
+
+/* The gradient that goes through norm2 to what it read, x, is added to dy; and that of the norm itself. */
+static enum status norm2_backward(const struct block *block, const struct activations *a, struct tensor dy, struct tensor x,
+				  const struct vector_gradients *vectors)
+{
+	int64_t rows = dy.rows;
+	struct tensor dn2 = ROWS(a->dn2), stats = ROWS(a->stats2);
+	TRY(norm_gradient(block, vectors, VECTOR_NORM2, &block->config->norm, dn2, x, stats));
+	if (block->config->parallel && !vectors->input) return STATUS_OK;
+	return normalise_back(block, dy, dn2, stats, x, block->norm2);
 }
 
 /* From the gradient of h, which is dy. */
@@ -771,6 +808,9 @@ static enum status attention_half_backward(const struct block *block, struct act
 	struct tensor dout = ROWS(a->dattention), g;
 	TRY(end_backward(block, a, attention_residual(block, a), dy, wanted, &g));
 	TRY(linear_backward(block, FUSED_O, dout, g, ROWS(a->attention), false, wanted));
+	/* dy is not needed for h any more, and dn2 is about to be written over. */
+	if (wanted->vectors && config->parallel && config->names->norm2)
+		TRY(norm2_backward(block, a, dy, wanted->vectors->x, wanted->vectors));
 	struct qkv raw = split_qkv(config, ROWS(a->qkv)), draw = split_qkv(config, ROWS(a->dqkv)), heads = raw, d = draw;
 	if (config->qk_norm) {
 		heads = with_qk(raw, ROWS(a->qk));
@@ -788,21 +828,16 @@ static enum status mlp_half_backward(const struct block *block, struct activatio
 				     const struct wanted *wanted)
 {
 	int64_t rows = batch * a->tokens;
-	return mlp_backward(block, a, ROWS(a->dn2), dy, block->config->parallel ? ROWS(a->n1) : ROWS(a->n2), wanted);
+	return mlp_backward(block, a, ROWS(a->dn2), dy, mlp_input(block, a, rows), wanted);
 }
 
 enum status block_backward(const struct block *block, struct activations *a, int batch, struct tensor dy, product_gradient_fn use,
 			   void *context, const struct vector_gradients *vectors)
 {
-	const struct norm *norm = &block->config->norm;
 	const struct wanted wanted = {use, context, vectors};
 	int64_t rows = batch * a->tokens;
-	struct tensor dn2 = ROWS(a->dn2);
 	TRY(mlp_half_backward(block, a, batch, dy, &wanted));
-	if (!block->config->parallel) {
-		TRY(norm_gradient(block, vectors, VECTOR_NORM2, norm, dn2, ROWS(a->h), ROWS(a->stats2)));
-		TRY(normalise_back(block, dy, dn2, ROWS(a->stats2), ROWS(a->h), block->norm2));
-	}
+	if (!block->config->parallel) TRY(norm2_backward(block, a, dy, ROWS(a->h), vectors));
 	return attention_half_backward(block, a, batch, dy, &wanted);
 }
 

@@ -7,7 +7,7 @@
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
  *
- * Where attention and the MLP are parallel, n2 is n1.
+ * Where attention and the MLP are parallel, n2 is norm2(x), or n1 where there is no norm2.
  * Without a gate there is no u, and s = act(g). With experts there are many such MLPs: engine/model/experts.h.
  *
  * Where the family has q and k norms, each head of q and k, or all of it, is normalised before it is rotated; where it has no norms before the
@@ -77,7 +77,8 @@ enum status block_linear_tensor(const struct model *, const struct linear *, int
 struct block_vector {
 	const char *path, *kind; /* the last parts of its name */
 	int64_t length;
-	struct tensor values; /* F32 [1, length]; without data while no block is loaded */
+	struct tensor values;        /* F32 [1, length]; without data while no block is loaded */
+	const struct linear *linear; /* whose bias it is; NULL of a norm */
 };
 enum { BLOCK_TENSOR_NAME = 160 };
 

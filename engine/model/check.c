@@ -12,7 +12,8 @@ enum { NAMES_TOLD = 3 };
 /* What old versions of transformers wrote and none reads. */
 static bool is_leftover(const char *name)
 {
-	static const char *const ends[] = {".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias"};
+	static const char *const ends[] = {".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias", ".attention.masked_bias",
+					   ".attention.bias"};
 	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
 		if (text_ends_with(name, ends[i])) return true;
 	return false;

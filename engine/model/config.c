@@ -125,11 +125,11 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 	/* A null is as good as no field but for num_key_value_heads, where transformers takes it for "as many as heads". */
 	config->kv_heads = family->kv_heads && !given(json, "num_key_value_heads") ? family->kv_heads : config->heads;
 	config->max_positions = family->max_positions;
-	if (!family->learned_positions)
-		TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
+	bool heads_alike = family->learned_positions || family->names->qkv; /* and the hidden size is theirs together */
+	if (!heads_alike) TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
 	TRY(json_get_int(json, path, "max_position_embeddings", 1, MAX_POSITIONS, &config->max_positions, err));
 	if (!given(json, "head_dim")) config->head_dim = family->head_dim;
-	if (!family->learned_positions) TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
+	if (!heads_alike) TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
 	if (config->heads % config->kv_heads != 0)
 		return error_set(err, STATUS_INVALID,
 				 "%s: 'num_attention_heads' %" PRId64 " is no multiple of 'num_key_value_heads' %" PRId64, path,
@@ -420,7 +420,8 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	config.names = family->names;
 	config.norm_bias = family->layer_norm && !family->unbiased_norm;
 	config.head_bias = family->head_bias;
-	config.parallel = family->parallel;
+	config.parallel = family->parallel || family->parallel_key;
+	if (family->parallel_key) TRY(json_get_bool(json, path, family->parallel_key, &config.parallel, err));
 	config.turns_neighbours = family->turns_neighbours;
 	config.gated_mlp = !family->plain_mlp;
 	config.output_norms = family->output_norms;

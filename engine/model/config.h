@@ -33,10 +33,12 @@ struct rope {
 /* Where a family keeps its tensors. Those of a block are below "<blocks>.<index>."; NULL is what the family lacks. */
 struct weight_names {
 	const char *embeddings, *positions, *final_norm;
+	const char *head; /* by which it is called where it is no lm_head; NULL: it always is */
 	const char *blocks;
 	const char *norm1, *norm2;             /* before attention and before the MLP; NULL for none */
 	const char *attention_norm, *mlp_norm; /* output norms */
-	const char *o, *gate, *up, *down;      /* linears; q, k and v are self_attn.{q,k,v}_proj */
+	const char *o, *gate, *up, *down;      /* linears */
+	const char *qkv;                       /* q, k and v head by head in one; NULL: they are self_attn.{q,k,v}_proj */
 	const char *router, *experts;          /* with experts gate, up and down are below "<experts>.<index>." */
 };
 
@@ -47,7 +49,7 @@ struct model_config {
 	struct norm norm; /* groups is 1 */
 	bool norm_bias;   /* the norms have a bias beside their weight */
 	bool head_bias;
-	bool parallel; /* attention and the MLP read the same: there is no norm2 */
+	bool parallel; /* attention and the MLP read the same, which norm2, if there is one, normalises for the MLP */
 	enum activation activation;
 	const struct weight_names *names;
 	bool gated_mlp; /* act(gate) · up, else act(gate) */

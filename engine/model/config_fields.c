@@ -239,8 +239,8 @@ static bool is_heeded(const struct family *f, const char *key)
 {
 	static const char *const all[] = {"hidden_size", "num_hidden_layers",   "num_attention_heads",     "vocab_size",
 					  "layer_types", "tie_word_embeddings", "max_position_embeddings", NULL};
-	static const char *const turning[] = {"num_key_value_heads", "head_dim",        "rope_theta",
-					      "rope_scaling",        "rope_parameters", NULL};
+	static const char *const turning[] = {"rope_scaling", "rope_parameters", NULL};
+	static const char *const heads[] = {"num_key_value_heads", "head_dim", NULL};
 	static const char *const switched[] = {"use_sliding_window", "max_window_layers", NULL};
 	static const char *const multipliers[] = {"embedding_multiplier", "attention_multiplier", "residual_multiplier",
 						  "logits_scaling", NULL};
@@ -251,6 +251,9 @@ static bool is_heeded(const struct family *f, const char *key)
 	if (strcmp(key, f->intermediate_key ? f->intermediate_key : "intermediate_size") == 0) return true;
 	if (strcmp(key, f->activation_key ? f->activation_key : "hidden_act") == 0) return true;
 	if (!f->learned_positions && is_one_of(key, turning)) return true;
+	if (!f->learned_positions && strcmp(key, f->theta_key ? f->theta_key : "rope_theta") == 0) return true;
+	if (!f->learned_positions && !f->names->qkv && is_one_of(key, heads)) return true;
+	if (f->parallel_key && strcmp(key, f->parallel_key) == 0) return true;
 	if (f->learned_positions && strcmp(key, "word_embed_proj_dim") == 0) return true;
 	if (f->norm_eps_key ? strcmp(key, f->norm_eps_key) == 0 : !f->layer_norm && strcmp(key, "rms_norm_eps") == 0) return true;
 	if (f->bias_key && strcmp(key, f->bias_key) == 0) return true;
@@ -260,7 +263,7 @@ static bool is_heeded(const struct family *f, const char *key)
 	     f->window == WINDOW_WHERE_STILL) &&
 	    is_one_of(key, switched))
 		return true;
-	if (f->partial_rotary && strcmp(key, "partial_rotary_factor") == 0) return true;
+	if (f->partial_rotary && strcmp(key, f->rotary_key ? f->rotary_key : "partial_rotary_factor") == 0) return true;
 	if (f->multipliers && is_one_of(key, multipliers)) return true;
 	if (f->still_interval && is_one_of(key, still)) return true;
 	if (f->heeds_window_pattern && strcmp(key, "sliding_window_pattern") == 0) return true;

@@ -39,6 +39,18 @@ static const struct weight_names opt_names = {
 	.gate = "fc1",
 	.down = "fc2",
 };
+static const struct weight_names neox_names = {
+	.embeddings = "gpt_neox.embed_in",
+	.final_norm = "gpt_neox.final_layer_norm",
+	.head = "embed_out",
+	.blocks = "gpt_neox.layers",
+	.norm1 = "input_layernorm",
+	.norm2 = "post_attention_layernorm",
+	.qkv = "attention.query_key_value",
+	.o = "attention.dense",
+	.gate = "mlp.dense_h_to_4h",
+	.down = "mlp.dense_4h_to_h",
+};
 static const struct weight_names mixtral_names = {
 	EXPERT_NAMES, .router = "block_sparse_moe.gate", .experts = "block_sparse_moe.experts", .gate = "w1", .up = "w3",
 	.down = "w2"};
@@ -400,6 +412,24 @@ const struct family families[] = {
 		.rope_theta = 10000,
 		.logit_scale = 0.0625,
 	},
+	{
+		.model_type = "gpt_neox",
+		.architecture = "GPTNeoXForCausalLM",
+		.names = &neox_names,
+		.layer_norm = true,
+		.norm_eps_key = "layer_norm_eps",
+		.parallel_key = "use_parallel_residual",
+		.plain_mlp = true,
+		.all_biases = true,
+		.attention_bias = true,
+		.activation = "gelu",
+		.max_positions = 2048,
+		.partial_rotary = 0.25,
+		.rotary_key = "rotary_pct",
+		.theta_key = "rotary_emb_base",
+		.rms_norm_eps = 1e-5,
+		.rope_theta = 10000,
+	},
 	{0},
 };
 
@@ -443,7 +473,6 @@ const struct missing_family missing_families[] = {
 	{"glm", neighbours},
 	{"glm4", neighbours},
 	{"gptj", neighbours},
-	{"gpt_neox", "queries, keys and values interleaved head by head in one tensor"},
 	{"gpt2", "weights that lie transposed"},
 	{"bloom", "ALiBi"},
 	{"mpt", "ALiBi"},

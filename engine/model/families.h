@@ -34,6 +34,7 @@ struct family {
 	const char *qkv_bias_key; /* the field that says whether q, k and v have biases, false by default; NULL: none does */
 	bool head_bias;
 	bool parallel, turns_neighbours; /* as in struct model_config */
+	const char *parallel_key;        /* the field that says whether it is, true by default; NULL: as `parallel` says */
 	const char *intermediate_key;    /* the field that says the intermediate size; NULL: intermediate_size */
 	bool qkv_bias;                   /* always there */
 	bool attention_bias;             /* heeds the field: biases on q, k, v and o */
@@ -66,6 +67,8 @@ struct family {
 	bool full_are_still;             /* layers without a window do not turn q and k */
 	double rms_norm_eps, rope_theta; /* the former of layer norms too, where a field says it */
 	double partial_rotary;           /* heeds `partial_rotary_factor`; 0: does not, and all of a head turns */
+	const char *rotary_key,
+		*theta_key; /* what `partial_rotary_factor` and `rope_theta` are called beside the rope's object; NULL: that */
 	int64_t original_positions;  /* heeds `original_max_position_embeddings` beside the rope's object, not in it; 0: does not */
 	bool scaled_queries;         /* heeds `llama_4_scaling_beta` of `rope_parameters`, which must be there */
 	double rope_local_base_freq; /* 0: sliding layers turn as the others do */

@@ -13,7 +13,7 @@ DOCUMENT = os.path.join(HERE, "..", "..", "docs", "families.md")
 TRAITS = {
     "layer_norm": "layer norms", "unbiased_norm": "without a bias", "learned_positions": "learned positions", "plain_mlp": "an MLP without a gate",
     "all_biases": "biases on all linears", "qkv_bias": "biases on q, k and v", "head_bias": "a bias of the head",
-    "parallel": "attention and MLP side by side", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head",
+    "parallel": "attention and MLP side by side", "parallel_key": "attention and MLP side by side unless said otherwise", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head",
     "output_norms": "norms behind attention and the MLP", "stored_fused": "q, k, v and gate, up stored as one tensor each",
     "experts_key": "experts", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
     "tied_embeddings": "tied embeddings unless said otherwise", "norm_offset": "norm weights stored less 1",
@@ -26,11 +26,11 @@ HEEDED = {
     "attention_bias": ["attention_bias"], "mlp_bias": ["mlp_bias"], "heeds_norm_topk_prob": ["norm_topk_prob"],
     "heeds_window_pattern": ["sliding_window_pattern"], "still_interval": ["no_rope_layers", "no_rope_layer_interval"],
     "multipliers": ["embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"],
-    "partial_rotary": ["partial_rotary_factor"], "logit_scale": ["logit_scale"], "scaled_queries": ["llama_4_scaling_beta"],
+    "logit_scale": ["logit_scale"], "scaled_queries": ["llama_4_scaling_beta"],
     "original_positions": ["original_max_position_embeddings"], "rope_local_base_freq": ["rope_local_base_freq"],
     "query_pre_attn_scalar": ["query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"],
 }
-NAMED = ("norm_eps_key", "bias_key", "qkv_bias_key", "intermediate_key", "activation_key", "experts_key")
+NAMED = ("norm_eps_key", "parallel_key", "rotary_key", "theta_key", "bias_key", "qkv_bias_key", "intermediate_key", "activation_key", "experts_key")
 
 
 def read(name):
@@ -53,6 +53,8 @@ def row_line(row):
     if row.get("window", "WINDOW_NEVER") != "WINDOW_NEVER":
         traits += (", " if traits else "") + "windows"
     heeded = [row[key].strip('"') for key in NAMED if key in row]
+    if "partial_rotary" in row and "rotary_key" not in row:
+        heeded.append("partial_rotary_factor")
     heeded += [key for member, keys in HEEDED.items() if member in row for key in keys]
     name, architecture = row["model_type"].strip('"'), row["architecture"].strip('"')
     return f"| `{name}` | `{architecture}` | {traits or '–'} | {', '.join(f'`{key}`' for key in heeded) or '–'} |"
@@ -74,7 +76,8 @@ def document():
     lines = ["# Families", "", "Made by `make generate` of the rows in `engine/model/families.c` and `config_fields.c`.", "",
              "Every family takes `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `vocab_size`, `layer_types`,",
              "`tie_word_embeddings` and `max_position_embeddings`, and all with rotary embeddings `num_key_value_heads`, `head_dim`,",
-             "`rope_theta`, `rope_scaling` and `rope_parameters` (default, linear, dynamic, llama3, yarn, longrope).", "",
+             "`rope_theta`, `rope_scaling` and `rope_parameters` (default, linear, dynamic, llama3, yarn, longrope); of these `gpt_neox` has",
+             "its own names, and as many key-value heads as heads, of the hidden size divided by their number.", "",
              "| model_type | class | what it has besides a llama | fields it heeds besides |", "| --- | --- | --- | --- |",
              *map(row_line, rows()), "",
              "A class may be spelled in any letters' case, begin with `FSDP`, and be the model without its head.", "",

@@ -96,6 +96,10 @@ enum status block_layout_create(const struct model_config *config, struct block_
 {
 	int64_t hidden = config->hidden, intermediate = config->intermediate, query = config->heads * config->head_dim,
 		key = config->kv_heads * config->head_dim;
+	const struct addition by_head[] = {
+		{config->names->qkv, FUSED_QKV, query + 2 * key, hidden, config->qkv_bias},
+		{config->names->o, FUSED_O, hidden, query, config->o_bias},
+	};
 	const struct addition attention[] = {
 		{"self_attn.q_proj", FUSED_QKV, query, hidden, config->qkv_bias},
 		{"self_attn.k_proj", FUSED_QKV, key, hidden, config->qkv_bias},
@@ -113,8 +117,14 @@ enum status block_layout_create(const struct model_config *config, struct block_
 		block_layout_release(&layout);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the list of a block's linears");
 	}
-	for (size_t i = 0; i < sizeof attention / sizeof *attention; i++)
-		add_linear(&layout, config, &attention[i], -1);
+	if (config->names->qkv) {
+		add_linear(&layout, config, &by_head[0], -1);
+		layout.linears[0].heads = (int)config->heads;
+		add_linear(&layout, config, &by_head[1], -1);
+	} else {
+		for (size_t i = 0; i < sizeof attention / sizeof *attention; i++)
+			add_linear(&layout, config, &attention[i], -1);
+	}
 	for (int i = 0; i < (int)mlps; i++) {
 		int expert = config->experts ? i : -1;
 		add_linear(&layout, config, &gate, expert);
@@ -129,6 +139,19 @@ enum status block_layout_create(const struct model_config *config, struct block_
 	if (config->stacked_experts) stack_experts(&layout, config);
 	*ret = layout;
 	return STATUS_OK;
+}
+
+int layout_stretches(const struct linear *linear)
+{
+	return linear->heads ? 3 * linear->heads : 1;
+}
+
+struct stretch layout_stretch(const struct linear *linear, int i)
+{
+	int64_t rows = linear->rows / layout_stretches(linear);
+	if (!linear->heads) return (struct stretch){0, 0, rows};
+	/* Stretch i holds q, k or v, in turn, of head i / 3. */
+	return (struct stretch){i * rows, (i % 3 * linear->heads + i / 3) * rows, rows};
 }
 
 void block_layout_release(struct block_layout *layout)

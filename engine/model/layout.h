@@ -28,6 +28,7 @@ struct linear {
 		[LAYOUT_MAX_PATH]; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of
 					 stored_rows */
 	int64_t stored_first, stored_rows;
+	int heads; /* of q, k and v that lie head by head in the file, and one behind the other in memory; 0 where the order is the same */
 	int stacked; /* so many matrices are in that tensor, one under the other; 0 where it is a matrix, and its name ends in ".weight" */
 	enum fused fused;
 	int product; /* index of the one it belongs to */
@@ -35,6 +36,12 @@ struct linear {
 	int64_t first, rows, cols;
 	int64_t row; /* as in struct product */
 	bool bias;
+};
+
+/* Rows of a linear, or elements of its bias, that lie together in the file and in memory: from `stored` on of its rows in the file, and from
+ * `first` on of those in memory. */
+struct stretch {
+	int64_t stored, first, rows;
 };
 
 struct block_layout {
@@ -73,6 +80,10 @@ typedef enum status (*product_gradient_fn)(void *context, int product, const str
 
 enum status block_layout_create(const struct model_config *, struct block_layout *ret, struct error *err);
 void block_layout_release(struct block_layout *);
+
+/* The stretches that a linear is made of: their number, and the i-th. */
+int layout_stretches(const struct linear *);
+struct stretch layout_stretch(const struct linear *, int i);
 
 /* The product that is a whole fused matrix; of the MLP's only where there are no experts. */
 static inline int layout_product(enum fused fused)

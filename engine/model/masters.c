@@ -50,7 +50,14 @@ static enum status store_vector(struct block *block, const struct block_vector *
 	struct tensor rounded = tensor_make(block->rounding.data, 1, vector->length, type);
 	TRY(ops->convert(block->backend, rounded, vector->values));
 	TRY(ops->convert(block->backend, vector->values, rounded));
-	return ops->download(block->backend, host, rounded.data, tensor_bytes(&rounded));
+	if (!vector->linear) return ops->download(block->backend, host, rounded.data, tensor_bytes(&rounded));
+	for (int i = 0; i < layout_stretches(vector->linear); i++) {
+		struct stretch stretch = layout_stretch(vector->linear, i);
+		struct tensor from = tensor_cols(rounded, stretch.first, stretch.rows);
+		char *to = (char *)host + stretch.stored * (int64_t)dtype_size(type);
+		TRY(ops->download(block->backend, to, from.data, tensor_bytes(&from)));
+	}
+	return STATUS_OK;
 }
 
 static enum status add_vector(struct block *block, const struct model *model, int index, const struct block_vector *vector,

@@ -18,13 +18,13 @@ void model_name_ends(struct model *model)
 	char name[128];
 	const struct model_config *config = &model->config;
 	model->embeddings = config->names->embeddings;
-	model->head = "lm_head";
+	model->head = config->names->head && !model_find(model, "lm_head.weight") ? config->names->head : "lm_head";
 	if (config->names->experts) {
 		snprintf(name, sizeof name, "%s.0.%s.gate_up_proj", config->names->blocks, config->names->experts);
 		model->config.stacked_experts = model_find(model, name) != NULL;
 	}
 	if (!config->tied_embeddings) return;
-	if (!model_find(model, "lm_head.weight"))
+	if (!model_find(model, tensor_name(name, model->head, "weight")))
 		model->head = model->embeddings;
 	else if (!model_find(model, tensor_name(name, model->embeddings, "weight")))
 		model->embeddings = model->head;
@@ -39,7 +39,7 @@ static enum status find_ends(struct model *model, struct warnings *warnings, str
 	model_name_ends(model);
 	if (!config->tied_embeddings || strcmp(model->embeddings, model->head) == 0) return STATUS_OK;
 	const struct tensor_info *embeddings = model_find(model, tensor_name(name, model->embeddings, "weight"));
-	const struct tensor_info *head = model_find(model, "lm_head.weight");
+	const struct tensor_info *head = model_find(model, tensor_name(name, model->head, "weight"));
 	TRY(checkpoint_same(&model->checkpoint, embeddings, head, &same, err));
 	if (same) {
 		model->head = model->embeddings;
@@ -115,19 +115,19 @@ static enum status missing_tensor(const struct model *model, const char *name, s
 {
 	const struct tensor_info *fused = model->config.experts ? find_part(model, ".experts.gate_up_proj") : NULL;
 	const char *last = strrchr(name, '.'), *start = strncmp(name, "model.", 6) == 0 ? name + 6 : name;
-	char stem[160];
+	char stem[160], head[128];
 	if (fused)
 		return error_set(
 			err, STATUS_UNSUPPORTED,
 			"tensor '%s' is missing: the experts are fused into '%s', which is not supported; load the model with "
 			"transformers and write it with save_pretrained, which keeps experts apart unless told otherwise",
 			name, fused->name);
-	if (strcmp(name, "lm_head.weight") == 0)
+	if (!model->config.tied_embeddings && strcmp(name, tensor_name(head, model->head, "weight")) == 0)
 		return error_set(err, STATUS_INVALID,
-				 "tensor 'lm_head.weight' is missing, and the embeddings are not tied ('tie_word_embeddings'): a "
+				 "tensor '%s' is missing, and the embeddings are not tied ('tie_word_embeddings'): a "
 				 "model without "
 				 "the head of a language model cannot be evaluated; use one that was saved whole (as %s)",
-				 family_of_type(model->config.family)->architecture);
+				 name, family_of_type(model->config.family)->architecture);
 	if (last && strcmp(last, ".bias") == 0)
 		return error_set(
 			err, STATUS_INVALID,

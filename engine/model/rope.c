@@ -226,6 +226,7 @@ enum status rope_parse(const cJSON *json, const struct family *family, const cha
 {
 	const cJSON *scaling = rope_object(json, "rope_scaling"), *parameters = rope_object(json, "rope_parameters");
 	struct rope *rope = &config->rope;
+	const char *base = family->theta_key ? family->theta_key : "rope_theta";
 	*rope = (struct rope){.kind = ROPE_DEFAULT,
 			      .theta = family->rope_theta,
 			      .factor = 1,
@@ -239,9 +240,10 @@ enum status rope_parse(const cJSON *json, const struct family *family, const cha
 	}
 	if (family->partial_rotary) {
 		double part = family->partial_rotary;
-		TRY(json_get_double(json, path, "partial_rotary_factor", &part, err));
+		const char *key = family->rotary_key ? family->rotary_key : "partial_rotary_factor";
+		TRY(json_get_double(json, path, key, &part, err));
 		if (!(part > 0 && part <= 1))
-			return error_set(err, STATUS_INVALID, "%s: 'partial_rotary_factor' must be above 0 and at most 1", path);
+			return error_set(err, STATUS_INVALID, "%s: '%s' must be above 0 and at most 1", path, key);
 		TRY(set_rotary(config, path, part, rope, err));
 	}
 	if (family->scaled_queries && !scaling && !parameters)
@@ -253,7 +255,7 @@ enum status rope_parse(const cJSON *json, const struct family *family, const cha
 		if (member(json, "rope_local_base_freq"))
 			TRY(rope_number(json, path, "rope_local_base_freq", 1, 1e15, &config->local_rope.theta, err));
 	}
-	if (member(json, "rope_theta")) TRY(rope_number(json, path, "rope_theta", 1, 1e15, &rope->theta, err));
+	if (member(json, base)) TRY(rope_number(json, path, base, 1, 1e15, &rope->theta, err));
 	struct rope plain = *rope;
 	bool by_type = family->rope_local_base_freq && cJSON_IsObject(parameters);
 	if (by_type)
@@ -271,7 +273,7 @@ enum status rope_parse(const cJSON *json, const struct family *family, const cha
 					 "other; remove one",
 					 path, plain.theta, rope->theta);
 	}
-	TRY(check_theta(json, path, "rope_theta", rope->theta, parameters ? "rope_parameters" : "rope_scaling", err));
+	TRY(check_theta(json, path, base, rope->theta, parameters ? "rope_parameters" : "rope_scaling", err));
 	if (!family->rope_local_base_freq) return STATUS_OK;
 	return check_theta(json, path, "rope_local_base_freq", config->local_rope.theta, "rope_parameters", err);
 }

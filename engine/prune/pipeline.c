@@ -19,9 +19,13 @@ static enum status write_linear(struct pipeline *pl, const struct linear *linear
 {
 	struct backend *backend = pl->p->backend;
 	struct tensor_info info;
-	struct tensor rows = tensor_rows(weights[linear->fused], linear->first, linear->rows);
 	TRY(block_linear_tensor(pl->p->model, linear, result->index, &info, err));
-	TRY(backend->ops->side_download(backend, pl->room, rows.data, (size_t)info.bytes, err));
+	for (int i = 0; i < layout_stretches(linear); i++) {
+		struct stretch stretch = layout_stretch(linear, i);
+		struct tensor rows = tensor_rows(weights[linear->fused], linear->first + stretch.first, stretch.rows);
+		char *to = (char *)pl->room + stretch.stored * (info.bytes / linear->rows);
+		TRY(backend->ops->side_download(backend, to, rows.data, tensor_bytes(&rows), err));
+	}
 	int64_t at = linear->stored_first * (info.bytes / linear->rows);
 	TRY(writer_write(pl->p->writer, info.name, at, pl->room, (size_t)info.bytes, err));
 	int64_t params = linear->rows * linear->cols, zeros = count_zero_weights(pl->room, info.dtype, params);

@@ -271,9 +271,13 @@ static enum status run_and_save(struct tune *t, struct error *err)
 static enum status write_linear(struct tune *t, const struct linear *linear, int index, void *room, struct error *err)
 {
 	struct tensor_info info;
-	struct tensor rows = tensor_rows(t->state.block.weight[linear->fused], linear->first, linear->rows);
 	TRY(block_linear_tensor(t->p->model, linear, index, &info, err));
-	TRY(backend_failed(t, t->backend->ops->download(t->backend, room, rows.data, (size_t)info.bytes), err));
+	for (int i = 0; i < layout_stretches(linear); i++) {
+		struct stretch stretch = layout_stretch(linear, i);
+		struct tensor rows = tensor_rows(t->state.block.weight[linear->fused], linear->first + stretch.first, stretch.rows);
+		char *to = (char *)room + stretch.stored * (info.bytes / linear->rows);
+		TRY(backend_failed(t, t->backend->ops->download(t->backend, to, rows.data, tensor_bytes(&rows)), err));
+	}
 	return writer_write(t->p->writer, info.name, linear->stored_first * (info.bytes / linear->rows), room, (size_t)info.bytes,
 			    err);
 }

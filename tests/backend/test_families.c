@@ -170,10 +170,14 @@ static enum status compare_gradient(void *context, int product, const struct pro
 		float *whole = golden(t, name, DTYPE_F32, linear->stored_rows, linear->cols);
 		const float *expected = whole + linear->stored_first * linear->cols;
 		double miss = 0, squares = 0;
-		for (int64_t i = 0; i < linear->rows * linear->cols; i++) {
-			double difference = (double)got[first * linear->cols + i] - expected[i];
-			miss += difference * difference;
-			squares += (double)expected[i] * expected[i];
+		for (int r = 0; r < layout_stretches(linear); r++) {
+			struct stretch stretch = layout_stretch(linear, r);
+			for (int64_t i = 0; i < stretch.rows * linear->cols; i++) {
+				double right = expected[stretch.stored * linear->cols + i];
+				double difference = (double)got[(first + stretch.first) * linear->cols + i] - right;
+				miss += difference * difference;
+				squares += right * right;
+			}
 		}
 		print_message("gradient of %s: off by %.2g\n", linear->path, sqrt(miss / squares));
 		if (!(sqrt(miss / squares) < t->precision->gradient))
@@ -464,6 +468,12 @@ static void test_cohere2(void **state)
 	check(*state, "cohere2", "newer", &FP32);
 }
 
+static void test_gpt_neox(void **state)
+{
+	check(*state, "gpt_neox", "classic", &FP32);
+	check(*state, "gpt_neox", "one-by-one-newer", &FP32);
+}
+
 static void test_gemma3_multimodal(void **state)
 {
 	check(*state, "gemma3_multimodal", "newer", &FP32);
@@ -493,7 +503,8 @@ int main(void)
 					   SCRATCH_TEST(test_starcoder2), SCRATCH_TEST(test_stablelm),
 					   SCRATCH_TEST(test_phi),        SCRATCH_TEST(test_gemma3_multimodal),
 					   SCRATCH_TEST(test_mistral3),   SCRATCH_TEST(test_qwen3_moe_stacked),
-					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2)};
+					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2),
+					   SCRATCH_TEST(test_gpt_neox)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

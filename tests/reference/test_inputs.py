@@ -162,6 +162,10 @@ class Inputs(unittest.TestCase):
         self.write("model.safetensors", {**tensors, "model.layers.0.self_attn.q_proj.bias": ("BF16", [32], bytes(64)),
                                          "model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [4], bytes(16))})
         self.check(GOLDEN["perplexity"]["llama"], "1 tensor that config.json does not ask for (model.layers.0.self_attn.q_proj.bias)")
+        tensors = self.start("gpt_neox")
+        self.write("model.safetensors", {**tensors, "gpt_neox.layers.0.attention.bias": ("BOOL", [1, 1, 256, 256], bytes(65536)),
+                                         "gpt_neox.layers.0.attention.masked_bias": ("F16", [], bytes(2))})
+        self.check(GOLDEN["perplexity"]["gpt_neox"])
 
     def test_experts_in_one_tensor(self):
         tensors = self.start("mixtral")

@@ -604,7 +604,7 @@ static void test_models(void **state)
 	assert_int_equal(symlink("../secret", scratch_path(s, "models/escape")), 0);
 	assert_int_equal(symlink("tiny", scratch_path(s, "models/alias")), 0);
 	assert_int_equal(mkdir(scratch_path(s, "models/bare"), 0700), 0);
-	write_model(s, "models/strange", "{\"model_type\":\"gpt_neox\"}");
+	write_model(s, "models/strange", "{\"model_type\":\"gptj\"}");
 	write_model(s, "models/broken", config_json);
 	scratch_text(s, "models/broken/model.safetensors", "cut");
 	scratch_text(s, "models/file", "x");
@@ -619,7 +619,7 @@ static void test_models(void **state)
 		{"/nowhere/at/all", "outside the roots"},
 		{"file", "is not a directory"},
 		{"bare", "config.json: No such file"},
-		{"strange", "config.json: model_type 'gpt_neox'"},
+		{"strange", "config.json: model_type 'gptj'"},
 		{"broken", "model.safetensors: too short"},
 		{"", "must not be empty"},
 	};

@@ -221,6 +221,15 @@ FAMILIES["cohere2"] = {
     "newer": dict(newer(), **COHERE2, head_dim=12, logit_scale=0.0625, rope_parameters=dict(rope_type="default", rope_theta=20000.0),
                   layer_types=["full_attention", "sliding_attention", "full_attention"], tie_word_embeddings=True),
 }
+NEOX = dict(model_type="gpt_neox", architectures=["GPTNeoXForCausalLM"], hidden_size=32, intermediate_size=40, num_hidden_layers=2,
+            num_attention_heads=4, vocab_size=64, bos_token_id=1, eos_token_id=2, hidden_act="gelu", layer_norm_eps=1e-5,
+            max_position_embeddings=512, tie_word_embeddings=False)
+FAMILIES["gpt_neox"] = {
+    "classic": dict(NEOX, torch_dtype="float16", rotary_pct=0.25, rotary_emb_base=2000, use_parallel_residual=True, use_cache=True),
+    "one-by-one-newer": dict(NEOX, dtype="bfloat16", use_parallel_residual=False, attention_bias=True, is_decoder=False,
+                             hidden_dropout=0.0, classifier_dropout=0.1, attention_dropout=0.0, initializer_range=0.02,
+                             rope_parameters=dict(rope_type="default", rope_theta=10000, partial_rotary_factor=0.5)),
+}
 
 TEXT_SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64)
 VISION = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
@@ -246,6 +255,8 @@ def checkpoint_tensors(family, tensors):
     if family == "mistral3":  # as transformers 4 wrote it
         return {("language_model." + name.replace("model.language_model.", "model.") if "language_model" in name or "lm_head" in name
                  else name.removeprefix("model.")): tensor for name, tensor in tensors.items()}
+    if family == "gpt_neox":
+        return {name.replace("lm_head", "embed_out"): tensor for name, tensor in tensors.items()}
     if family not in EXPERTS:
         return tensors
     here, there, (gate, up), down = EXPERTS[family]
@@ -300,7 +311,7 @@ def golden(family, model, seed, linears):
     ids = torch.randint(0, config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(seed + 1))
     kept = {"ids": ids.int()}
     kept["logits"] = model(ids[None], use_cache=False).logits[0].detach().float().contiguous()
-    trunk = getattr(model.model, "language_model", model.model)
+    trunk = getattr(model.base_model, "language_model", model.base_model)
     layer = getattr(trunk, "decoder", trunk).layers[-1]
     outputs = []
     model.double()
@@ -343,7 +354,7 @@ def make(family, cases, check):
         else:
             model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
             model.tie_weights()
-        kept = golden(family, model, number, None if number == 0 else ("q_proj", "k_proj", "qkv_proj"))
+        kept = golden(family, model, number, None if number == 0 else ("q_proj", "k_proj", "qkv_proj", "query_key_value"))
         write(HERE / family / f"{case}.golden.safetensors", kept, check)
         text = json.dumps(fields, indent=1) + "\n"
         if check:

@@ -66,6 +66,7 @@ FAMILIES = {
     "phi": ("PhiConfig", dict(GROUPED)),
     "cohere": ("CohereConfig", dict(GROUPED, logit_scale=0.5)),
     "cohere2": ("Cohere2Config", dict(GROUPED, logit_scale=0.5, sliding_window=20, layer_types=["sliding_attention", "full_attention"])),
+    "gpt_neox": ("GPTNeoXConfig", dict(SIZES, intermediate_size=48)),
 }
 
 
