@@ -76,9 +76,10 @@ static void line_task(struct buffer *line, const cJSON *data)
 		      format_percent(number_member(data, "acc_bytes"), bytes));
 }
 
+/* A step of the global tune is no block's. */
 static void take_step(struct view *view, const cJSON *data)
 {
-	view->block = count_member(data, "block") + 1;
+	view->block = cJSON_HasObjectItem(data, "block") ? count_member(data, "block") + 1 : 0;
 	view->step = count_member(data, "step");
 	view->steps = count_member(data, "steps");
 	view->loss = number_member(data, "loss");
@@ -115,7 +116,7 @@ bool view_take_event(struct view *view, const char *type, const cJSON *data, str
 		take_block_start(view, data);
 		return false;
 	}
-	if (strcmp(type, "block.step") == 0) {
+	if (strcmp(type, "block.step") == 0 || strcmp(type, "tune.step") == 0) {
 		take_step(view, data);
 		return false;
 	}

@@ -6,10 +6,11 @@ import { copyButton, curlSubmit, specAgain } from "./curl.js";
 import { announce, decimal, duration, element, isFinished, jobName, make, percent, score, setText, timeElement } from "./dom.js";
 import { heatmap, layerNames } from "./heatmap.js";
 import { stateBadge } from "./jobs.js";
-import { apply, currentBlock, newProgress, spoken } from "./progress.js";
+import { WHOLE_MODEL, apply, currentBlock, newProgress, spoken } from "./progress.js";
 import { follow } from "./stream.js";
 
 const SAMPLED = 12; // rows of the table of a loss curve
+const QUIET = ["block.started", "block.step", "tune.step"]; // events that change nothing of the job itself
 
 function card(title, ...content) {
 	const heading = make("h3", null, title);
@@ -104,6 +105,28 @@ function confirmDelete() {
 	return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
+function curveName(block, curve) {
+	if (block === WHOLE_MODEL) return "Whole model";
+	return curve?.stage ? `Block ${block}, ${curve.stage}` : `Block ${block}`;
+}
+
+function curveState(curve, end) {
+	const parts = [`step ${end.step} of ${curve.steps}: loss ${decimal(end.loss, 5)}`];
+	if (end.reconstruction !== undefined) parts.push(`reconstruction ${decimal(end.reconstruction, 5)}`, `sparsity ${percent(end.sparsity, 2)}`);
+	return parts.join(", ");
+}
+
+// Rows of a curve's table, some of its points.
+function curveTable(name, points) {
+	const every = Math.max(1, Math.ceil(points.length / SAMPLED));
+	const shown = points.filter((_, i) => i % every === 0 || i === points.length - 1);
+	if (shown[0].reconstruction === undefined) {
+		return table(`Loss: ${name}`, ["Step", "Loss"], shown.map((p) => [String(p.step), decimal(p.loss, 6)]));
+	}
+	return table(`Loss: ${name}`, ["Step", "Loss", "Reconstruction", "Sparsity"],
+		shown.map((p) => [String(p.step), decimal(p.loss, 6), decimal(p.reconstruction, 6), percent(p.sparsity, 2)]));
+}
+
 // The loss curve of the running block, or of another one if the user picks it.
 function curvePart() {
 	const picker = make("select", { id: "curve-block" });
@@ -121,7 +144,7 @@ function curvePart() {
 		const wanted = ["", ...[...progress.curves.keys()].sort((a, b) => a - b).map(String)];
 		if ([...picker.options].map((o) => o.value).join() === wanted.join()) return;
 		const { value } = picker;
-		picker.replaceChildren(...wanted.map((v) => make("option", { value: v }, v === "" ? "the running one" : v)));
+		picker.replaceChildren(...wanted.map((v) => make("option", { value: v }, v === "" ? "the running one" : Number(v) === WHOLE_MODEL ? "whole model" : v)));
 		picker.value = wanted.includes(value) ? value : "";
 	}
 
@@ -134,20 +157,15 @@ function curvePart() {
 		const end = points.at(-1);
 		picker.parentNode.hidden = progress.curves.size === 0;
 		details.hidden = !end;
-		const what = curve?.stage ? `${block}, ${curve.stage}` : `${block}`;
-		setText(line, end ? `Block ${what}, step ${end.step} of ${curve.steps}: loss ${decimal(end.loss, 5)}, reconstruction ` +
-			`${decimal(end.reconstruction, 5)}, sparsity ${percent(end.sparsity, 2)}` : "");
-		picture.update([
-			{ name: "loss", points: points.map((p) => [p.step, p.loss]) },
-			{ name: "reconstruction", points: points.map((p) => [p.step, p.reconstruction]), dashed: true },
-		], [0, curve?.steps || 1], end ? `Loss of block ${block}: ${short(points[0].loss)} at step ${points[0].step}, ` +
-			`${short(end.loss)} at step ${end.step} of ${curve.steps}` : "");
-		if (end && details.open) {
-			const every = Math.max(1, Math.ceil(points.length / SAMPLED));
-			const shown = points.filter((_, i) => i % every === 0 || i === points.length - 1);
-			values.replaceChildren(table(`Loss of block ${block}`, ["Step", "Loss", "Reconstruction", "Sparsity"],
-				shown.map((p) => [String(p.step), decimal(p.loss, 6), decimal(p.reconstruction, 6), percent(p.sparsity, 2)])));
+		const name = curveName(block, curve);
+		setText(line, end ? `${name}, ${curveState(curve, end)}` : "");
+		const series = [{ name: "loss", points: points.map((p) => [p.step, p.loss]) }];
+		if (end?.reconstruction !== undefined) {
+			series.push({ name: "reconstruction", points: points.map((p) => [p.step, p.reconstruction]), dashed: true });
 		}
+		picture.update(series, [0, curve?.steps || 1], end ? `Loss: ${name}: ${short(points[0].loss)} at step ${points[0].step}, ` +
+			`${short(end.loss)} at step ${end.step} of ${curve.steps}` : "");
+		if (end && details.open) values.replaceChildren(curveTable(name, points));
 	}
 	return { node, update };
 }
@@ -275,7 +293,7 @@ export function jobView(id) {
 			const learns = job.spec.method === "besa" || progress.curves.size > 0;
 			const prunes = job.spec.method !== "none";
 			for (const part of parts) part.update(progress, job);
-			if (!learns) curve.node.hidden = true;
+			curve.node.hidden = !learns;
 			if (!prunes) heat.node.hidden = blocks.node.hidden = true;
 		}, 60);
 	}
@@ -294,7 +312,7 @@ export function jobView(id) {
 				draw();
 				const words = Date.now() - Date.parse(event.created_at) < 5000 ? spoken(event) : null;
 				if (words) announce(words);
-				if (!event.type.startsWith("block.s")) poll(ended.signal).catch(() => {});
+				if (!QUIET.includes(event.type)) poll(ended.signal).catch(() => {});
 			},
 			connected: (is) => (is ? alive : lost)("stream"),
 			end() {

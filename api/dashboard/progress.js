@@ -1,21 +1,25 @@
 // What the events of a job come to. No page here: events in, state out.
 
-const LONGEST_CURVE = 1200; // points kept of a block's loss curve
+const LONGEST_CURVE = 1200; // points kept of a loss curve
+
+// Stands behind all blocks where the global tune has a curve as they have.
+export const WHOLE_MODEL = Infinity;
 
 export function newProgress() {
 	return { attempt: 0, running: null, blocks: 0, curves: new Map(), finished: new Map(), perplexity: new Map(), tasks: new Map(), warnings: new Map() };
 }
 
 function addStep(progress, data) {
-	let curve = progress.curves.get(data.block);
+	const block = data.block ?? WHOLE_MODEL;
+	let curve = progress.curves.get(block);
 	const stage = data.stage || null; // what learns after the method begins a curve of its own
 	if (!curve || curve.attempt !== data.attempt || curve.stage !== stage) {
 		curve = { attempt: data.attempt, stage, steps: data.steps, points: [] };
-		progress.curves.set(data.block, curve);
+		progress.curves.set(block, curve);
 	}
 	curve.points.push({ step: data.step, loss: data.loss, reconstruction: data.reconstruction, sparsity: data.sparsity });
 	if (curve.points.length > LONGEST_CURVE) curve.points = curve.points.filter((_, i) => i % 2 === 1 || i === 0);
-	progress.running = data.block;
+	progress.running = block;
 }
 
 const handlers = {
@@ -27,6 +31,7 @@ const handlers = {
 		progress.curves.delete(data.block); // an earlier attempt's
 	},
 	"block.step": addStep,
+	"tune.step": addStep,
 	"block.finished": (progress, data) => {
 		progress.finished.set(data.block, data);
 		progress.blocks = data.blocks;

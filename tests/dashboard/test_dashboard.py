@@ -242,6 +242,22 @@ class Dashboard(unittest.TestCase):
         self.daemon.finish(job)
         self.check_log()
 
+    def test_global_tune(self):
+        """Its curve is the whole model's, behind those of the blocks."""
+        job = self.daemon.submit(self.spec(method="wanda", refit={"method": "global", "epochs": 1, "global_epochs": 100},
+                                           calibration={"path": "calibration.safetensors", "samples": 8, "sequence_length": 256}))
+        self.go(f"#/job/{job}")
+        self.see("the whole model's loss", r"Whole model, step \d+ of 200: loss 0\.\d+\n")
+        card = "section[aria-label='Loss of the running block']"
+        options = [o.get_attribute("textContent") for o in self.driver.find_elements(By.CSS_SELECTOR, card + " option")]
+        self.assertEqual((options[0], options[-1]), ("the running one", "whole model"))
+        self.find(card + " summary").click()
+        self.see("its values", r"Step\s+Loss\n\d+ 0\.\d+", card)
+        self.check_access()
+        self.daemon.request("POST", f"/v1/jobs/{job}/cancel")
+        self.daemon.finish(job)
+        self.check_log()
+
     def test_compare(self):
         for method in ("besa", "wanda", "magnitude"):
             self.daemon.finish(self.daemon.submit(self.spec(method=method, name=f"by {method}", evaluation={"perplexity": [

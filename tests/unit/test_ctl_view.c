@@ -102,6 +102,14 @@ static void test_bar(void **state)
 	for (size_t columns = 0; columns <= 200; columns++)
 		bar(&view, columns, text);
 
+	/* A step of the whole model. */
+	cJSON *tune = cJSON_Parse("{\"step\":2,\"steps\":64,\"loss\":0.125,\"attempt\":1}");
+	strcpy(view.phase, "tuning");
+	assert_false(view_take_event(&view, "tune.step", tune, &none));
+	bar(&view, 80, text);
+	assert_string_equal(text, "tuning  [################----------------]  50.0 %  loss 0.1250  1 min 12 s left");
+	cJSON_Delete(tune);
+
 	/* What is measured of a block says nothing about a job that waits again. */
 	strcpy(view.state, "queued");
 	bar(&view, 200, text);
