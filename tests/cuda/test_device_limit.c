@@ -57,7 +57,7 @@ static void test_streams_leave(void **state)
 	static const atomic_bool running = false;
 	const struct spec spec = {.method = METHOD_BESA,
 				  .sparsity = 0.5,
-				  .besa = {.candidates = 101, .batch_size = 1, .epochs = 1},
+				  .besa = {.candidates = 101, .rows_per_group = 1, .batch_size = 1, .epochs = 1},
 				  .calibration = {.n_sources = 1, .samples = 512, .sequence_length = 256}};
 	const struct engine_job job = {.spec = &spec, .stop = &running};
 	struct error err;
