@@ -442,7 +442,6 @@ const struct wrapper wrappers[] = {
 #define LATENT "multi-head latent attention"
 #define DELTA "gated delta nets"
 #define STATES "state space layers (Mamba)"
-static const char neighbours[] = "rotary embeddings of neighbouring columns";
 const struct missing_family missing_families[] = {
 	{"deepseek_v2", LATENT},
 	{"deepseek_v3", LATENT},
@@ -470,9 +469,8 @@ const struct missing_family missing_families[] = {
 	{"llama4_text", "attention in chunks"},
 	{"gpt_oss", "attention sinks and biases of experts"},
 	{"qwen2_moe", "shared experts"},
-	{"glm", neighbours},
-	{"glm4", neighbours},
-	{"gptj", neighbours},
+	{"glm", "gate and up in one tensor beside q, k and v apart"},
+	{"glm4", "gate and up in one tensor beside q, k and v apart"},
 	{"gpt2", "weights that lie transposed"},
 	{"bloom", "ALiBi"},
 	{"mpt", "ALiBi"},

@@ -18,7 +18,13 @@ sys.path.insert(0, os.path.join(ROOT, "bench"))
 from random_models import read_safetensors, write_calibration, write_safetensors  # noqa: E402
 
 LINEARS = ("w1", "w2", "w3", "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
-           "out_proj", "fc1", "fc2")
+           "out_proj", "fc1", "fc2", "dense", "c_fc", "c_proj", "query_key_value", "dense_h_to_4h", "dense_4h_to_h")
+
+
+def is_linear(name):
+    """A linear of a text model's block, or all experts' in one tensor."""
+    parts = name.removesuffix(".weight").split(".")
+    return "vision_tower" not in parts and parts[-1] in LINEARS
 
 
 def values(tensor):
@@ -65,7 +71,7 @@ class Families(unittest.TestCase):
             weights = zeros = 0
             for name in dense:
                 inside = f".layers.{block['block']}." in name
-                if inside and name.endswith("weight") and name.split(".")[-2] in LINEARS:
+                if inside and is_linear(name):
                     before, after = values(dense[name]), values(pruned.pop(name))
                     self.assertTrue(all(new in (0, old) for old, new in zip(before, after)), name)
                     weights += len(after)
@@ -86,6 +92,7 @@ class Families(unittest.TestCase):
     def test_fused_tensors_are_pruned_as_their_parts(self):
         """Phi-3's blocks are Mistral's, stored otherwise: both must lose the same weights."""
         _, tensors = read_safetensors(os.path.join(self.models, "phi3", "model.safetensors"))
+        shutil.copy(os.path.join(FAMILIES, "phi3", "fused-classic.json"), os.path.join(self.models, "phi3", "config.json"))
         with open(os.path.join(self.models, "phi3", "config.json")) as file:
             config = json.load(file)
         head = config["hidden_size"] // config["num_attention_heads"]
