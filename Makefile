@@ -196,7 +196,7 @@ FUZZ_fuzz_tokenizer_json := $(wildcard engine/text/bpe*.c engine/text/sentencepi
 FUZZ_fuzz_safetensors := engine/model/safetensors.c base/json_stream.c
 FUZZ_fuzz_shard_index := base/json_stream.c engine/model/shard_index.c
 CHECKPOINT_SOURCES := $(FUZZ_fuzz_safetensors) engine/model/checkpoint.c engine/model/shard_index.c engine/model/other_formats.c
-FUZZ_fuzz_config := engine/model/config.c engine/model/config_fields.c engine/model/families.c
+FUZZ_fuzz_config := $(patsubst %,engine/model/%.c,config config_fields families rope)
 FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) engine/compute/dry.c engine/stages/settings.c $(FUZZ_fuzz_config) $(wildcard engine/spec/*.c engine/methods/*/settings.c) engine/output/files.c \
 	$(patsubst %,engine/model/%.c,vet check model block layout experts) engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_reader := engine/text/reader.c engine/text/unpack.c
