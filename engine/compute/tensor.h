@@ -69,6 +69,12 @@ static inline struct tensor tensor_rows(struct tensor t, int64_t first, int64_t 
 	return t;
 }
 
+/* The diagonal of a square matrix, as a column: its elements lie a row and one apart. */
+static inline struct tensor tensor_diagonal(struct tensor t)
+{
+	return (struct tensor){t.data, t.rows, 1, t.stride + 1, t.dtype};
+}
+
 /* `count` columns from `first` on; the stride stays. */
 static inline struct tensor tensor_cols(struct tensor t, int64_t first, int64_t count)
 {

@@ -220,9 +220,7 @@ static enum status make_room(const struct walk *w, int64_t layers, struct measur
 {
 	const struct block_layout *layout = &w->block.layout;
 	const struct allocation *allocation = &w->spec->allocation;
-	size_t widest = 1, blocks = (size_t)layers;
-	for (int i = 0; i < layout->n_products; i++)
-		if ((size_t)layout->products[i].cols > widest) widest = (size_t)layout->products[i].cols;
+	size_t widest = (size_t)layout_most_columns(layout), blocks = (size_t)layers;
 	struct measures m = {.method = allocation->method,
 			     .threshold = allocation->threshold,
 			     .bounds = share_bounds(w->spec->sparsity, allocation->deviation),

@@ -67,12 +67,6 @@ static struct tensor part(struct tensor matrix, int64_t row, int64_t rows, int64
 	return tensor_cols(tensor_rows(matrix, row, rows), col, cols);
 }
 
-/* The diagonal as a column: its elements lie a row and one apart. */
-static struct tensor diagonal_of(struct tensor matrix)
-{
-	return (struct tensor){matrix.data, matrix.rows, 1, matrix.stride + 1, matrix.dtype};
-}
-
 /* Of λ, what a column of zeros gets. */
 static const double DEAD_SHARE = 1e-6;
 
@@ -86,7 +80,7 @@ static enum status add_to_diagonal(struct factor *f, struct tensor matrix, doubl
 	for (int64_t i = 0; i < matrix.rows; i++)
 		f->host[i] = (float)(f->dead[i] ? DEAD_SHARE * value : value);
 	TRY(backend->ops->upload(backend, values.data, f->host, tensor_bytes(&values)));
-	return backend->ops->add(backend, diagonal_of(matrix), values);
+	return backend->ops->add(backend, tensor_diagonal(matrix), values);
 }
 
 enum status factor_diagonal(struct factor *f, struct tensor matrix, double *ret)
@@ -94,7 +88,7 @@ enum status factor_diagonal(struct factor *f, struct tensor matrix, double *ret)
 	struct backend *backend = f->backend;
 	struct tensor values = tensor_rows(f->diagonal, 0, matrix.rows);
 	double sum = 0;
-	TRY(backend->ops->convert(backend, values, diagonal_of(matrix)));
+	TRY(backend->ops->convert(backend, values, tensor_diagonal(matrix)));
 	TRY(backend->ops->download(backend, f->host, values.data, tensor_bytes(&values)));
 	for (int64_t i = 0; i < matrix.rows; i++)
 		sum += f->host[i];

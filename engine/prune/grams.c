@@ -126,7 +126,7 @@ enum status grams_collect(struct grams *grams, const struct block_task *task, en
 static enum status shrink(struct grams *grams, struct tensor gram, float share)
 {
 	struct backend *backend = grams->block->backend;
-	struct tensor diagonal = {gram.data, gram.rows, 1, gram.stride + 1, gram.dtype}; /* its elements lie a row and one apart */
+	struct tensor diagonal = tensor_diagonal(gram);
 	struct tensor missing = tensor_make(grams->diagonal, gram.rows, 1, DTYPE_F32);
 	TRY(backend->ops->convert(backend, missing, diagonal));
 	TRY(backend->ops->scale(backend, missing, missing, NULL, NULL, 1 - share, false));

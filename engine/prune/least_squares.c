@@ -16,11 +16,9 @@ size_t least_squares_room(const struct block_layout *layout)
 static enum status allocate(struct least_squares *s, const struct block_layout *layout)
 {
 	struct backend *backend = s->backend;
-	int64_t rows = 0, cols = 0;
-	for (int i = 0; i < layout->n_linears; i++) {
+	int64_t rows = 0, cols = layout_most_columns(layout);
+	for (int i = 0; i < layout->n_linears; i++)
 		if (layout->linears[i].rows > rows) rows = layout->linears[i].rows;
-		if (layout->linears[i].cols > cols) cols = layout->linears[i].cols;
-	}
 	s->host = malloc((size_t)cols * sizeof *s->host);
 	if (!s->host) return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for a diagonal of %lld", (long long)cols);
 	for (size_t i = 0; i < sizeof s->room / sizeof *s->room; i++)
@@ -69,9 +67,8 @@ enum status least_squares_aim(struct least_squares *s, struct tensor weight, str
 static enum status take_diagonal(struct least_squares *s, struct tensor gram, double *ret)
 {
 	struct backend *backend = s->backend;
-	struct tensor along = {gram.data, gram.rows, 1, gram.stride + 1, gram.dtype}; /* a row and an element apart */
 	double sum = 0;
-	TRY(backend->ops->convert(backend, tensor_make(s->diagonal, gram.rows, 1, DTYPE_F32), along));
+	TRY(backend->ops->convert(backend, tensor_make(s->diagonal, gram.rows, 1, DTYPE_F32), tensor_diagonal(gram)));
 	TRY(backend->ops->download(backend, s->host, s->diagonal, (size_t)gram.rows * sizeof *s->host));
 	for (int64_t i = 0; i < gram.rows; i++)
 		sum += s->host[i];
