@@ -130,16 +130,25 @@ def perplexity(blocks, t, ids):
     return math.exp(loss / ids[:, 1:].numel())
 
 
-@torch.no_grad()
-def main(model, calibration, wikitext):
+def load_model(model):
+    """The tensors of a LLaMA model by their names, in fp32, and each block's by their names here."""
     t = {name: tensor.float() for name, tensor in load_file(os.path.join(model, "model.safetensors")).items()}
-    ids, text = (load_file(path)["input_ids"].long().flatten() for path in (calibration, wikitext))
-    ids, text = (tokens[:len(tokens) // LENGTH * LENGTH].view(-1, LENGTH) for tokens in (ids, text))
     blocks = []
     while f"model.layers.{len(blocks)}.input_layernorm.weight" in t:
         prefix = f"model.layers.{len(blocks)}."
         blocks.append({n: t[f"{prefix}{path}.weight"] for n, path in PATHS.items()})
         blocks[-1].update(norm1=t[prefix + "input_layernorm.weight"], norm2=t[prefix + "post_attention_layernorm.weight"])
+    return t, blocks
+
+
+def load_sequences(path):
+    tokens = load_file(path)["input_ids"].long().flatten()
+    return tokens[:len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
+
+
+@torch.no_grad()
+def main(model, calibration, wikitext):
+    (t, blocks), ids, text = load_model(model), load_sequences(calibration), load_sequences(wikitext)
     dense = perplexity(blocks, t, text)
     for name, method, sparsity, pattern in (("admm-50", "admm", 0.5, None), ("admm-70", "admm", 0.7, None),
                                             ("admm-24", "admm", 0.5, "2:4"), ("fit-50", "fit", 0.5, None)):

@@ -12,9 +12,8 @@ import os
 import sys
 
 import torch
-from safetensors.torch import load_file
 
-from admm import HERE, LENGTH, PATHS, SEQUENCES, STAGES, block, wanda
+from admm import HERE, SEQUENCES, STAGES, block, load_model, load_sequences, wanda
 
 TARGET, DEVIATION, THRESHOLD = 0.7, 0.08, 5
 LOW, HIGH = TARGET - DEVIATION, TARGET + DEVIATION
@@ -60,14 +59,10 @@ def by_losses(low, high):
 
 @torch.no_grad()
 def main(model, calibration):
-    t = {name: tensor.float() for name, tensor in load_file(os.path.join(model, "model.safetensors")).items()}
-    ids = load_file(calibration)["input_ids"].long().flatten()[:SEQUENCES * LENGTH].view(-1, LENGTH)
-    x = t["model.embed_tokens.weight"][ids]
+    t, blocks = load_model(model)
+    x = t["model.embed_tokens.weight"][load_sequences(calibration)[:SEQUENCES]]
     found, low, high = [], [], []
-    while f"model.layers.{len(found)}.input_layernorm.weight" in t:
-        prefix = f"model.layers.{len(found)}."
-        p = {n: t[f"{prefix}{path}.weight"] for n, path in PATHS.items()}
-        p.update(norm1=t[prefix + "input_layernorm.weight"], norm2=t[prefix + "post_attention_layernorm.weight"])
+    for p in blocks:
         wanted = block(p, x)
         found.append(outliers(p, x))
         low.append(loss(p, x, wanted, LOW))

@@ -16,9 +16,8 @@ import sys
 import types
 
 import torch
-from safetensors.torch import load_file
 
-from admm import HERE, HEADS, LENGTH, PATHS, perplexity, rms, rotated
+from admm import HEADS, HERE, PATHS, load_model, load_sequences, perplexity, rms, rotated
 from refit import MOST, mix
 
 SPARSITY, LAMBDA, D_COEF = 0.5, 5, 5
@@ -119,14 +118,7 @@ def prune_block(weights, x, metric, learns, classes):
 
 def main(published, model, calibration, wikitext, *names):
     classes = published_classes(published)
-    t = {name: tensor.float() for name, tensor in load_file(os.path.join(model, "model.safetensors")).items()}
-    ids, text = (load_file(path)["input_ids"].long().flatten() for path in (calibration, wikitext))
-    ids, text = (tokens[:len(tokens) // LENGTH * LENGTH].view(-1, LENGTH) for tokens in (ids, text))
-    blocks = []
-    while f"model.layers.{len(blocks)}.input_layernorm.weight" in t:
-        prefix = f"model.layers.{len(blocks)}."
-        blocks.append({n: t[f"{prefix}{path}.weight"] for n, path in PATHS.items()})
-        blocks[-1].update(norm1=t[prefix + "input_layernorm.weight"], norm2=t[prefix + "post_attention_layernorm.weight"])
+    (t, blocks), ids, text = load_model(model), load_sequences(calibration), load_sequences(wikitext)
     for name in names or [f"{way}-{metric}" for metric in list(METRICS)[1:] for way in ("one-shot", "besa")]:
         way, metric = name.rsplit("-", 1) if "published" not in name else (name.split("-sparsegpt")[0], "sparsegpt-published")
         x, pruned, records = t["model.embed_tokens.weight"][ids], [], []

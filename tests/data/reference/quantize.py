@@ -13,9 +13,8 @@ import os
 import sys
 
 import torch
-from safetensors.torch import load_file
 
-from admm import HERE, LENGTH, PATHS, SEQUENCES, STAGES, block
+from admm import HERE, PATHS, SEQUENCES, STAGES, block, load_model, load_sequences
 
 CANDIDATES, LAMBDA, GROUP, BLOCKS = 101, 5, 32, 3
 CASES = {"joint-50": (0.5, 3, False), "joint-0": (0, 3, True)}
@@ -148,16 +147,10 @@ def learn(p, x, wanted, case):
 
 
 def main(model, calibration):
-    t = {name: tensor.float() for name, tensor in load_file(os.path.join(model, "model.safetensors")).items()}
-    ids = load_file(calibration)["input_ids"].long().view(-1, LENGTH)
-    blocks = []
-    while len(blocks) < BLOCKS:
-        prefix = f"model.layers.{len(blocks)}."
-        blocks.append({n: t[f"{prefix}{path}.weight"] for n, path in PATHS.items()})
-        blocks[-1].update(norm1=t[prefix + "input_layernorm.weight"], norm2=t[prefix + "post_attention_layernorm.weight"])
+    (t, blocks), ids = load_model(model), load_sequences(calibration)
     for name, case in CASES.items():
         x, losses = t["model.embed_tokens.weight"][ids[:SEQUENCES]], []
-        for p in blocks:
+        for p in blocks[:BLOCKS]:
             with torch.no_grad():
                 wanted = block(p, x)
             done = learn(p, x, wanted, case)

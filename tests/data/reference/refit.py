@@ -12,9 +12,8 @@ import os
 import sys
 
 import torch
-from safetensors.torch import load_file
 
-from admm import HERE, LENGTH, PATHS, SEQUENCES, block, perplexity, wanda
+from admm import HERE, PATHS, SEQUENCES, block, load_model, load_sequences, perplexity, wanda
 
 EPOCHS, BATCH, RATE = 4, 4, 2e-3
 MOST = (1 << 64) - 1
@@ -63,14 +62,7 @@ def refit(weights, keep, x, wanted, seed):
 
 
 def main(model, calibration, wikitext):
-    t = {name: tensor.float() for name, tensor in load_file(os.path.join(model, "model.safetensors")).items()}
-    ids, text = (load_file(path)["input_ids"].long().flatten() for path in (calibration, wikitext))
-    ids, text = (tokens[:len(tokens) // LENGTH * LENGTH].view(-1, LENGTH) for tokens in (ids, text))
-    blocks = []
-    while f"model.layers.{len(blocks)}.input_layernorm.weight" in t:
-        prefix = f"model.layers.{len(blocks)}."
-        blocks.append({n: t[f"{prefix}{path}.weight"] for n, path in PATHS.items()})
-        blocks[-1].update(norm1=t[prefix + "input_layernorm.weight"], norm2=t[prefix + "post_attention_layernorm.weight"])
+    (t, blocks), ids, text = load_model(model), load_sequences(calibration), load_sequences(wikitext)
     for percent in (50, 70):
         x, pruned, losses = t["model.embed_tokens.weight"][ids[:SEQUENCES]], [], []
         for index, p in enumerate(blocks):
