@@ -12,7 +12,14 @@
 #include "base/file.h"
 #include "base/json.h"
 
-enum { MIN_TOKEN = 16, MAX_TOKEN = 4096, DEFAULT_QUEUE_LIMIT = 1000, MAX_QUEUE = 1000000, MAX_LIMITS_FILE = 65536 };
+enum {
+	MIN_TOKEN = 16,
+	MAX_TOKEN = 4096,
+	DEFAULT_QUEUE_LIMIT = 1000,
+	DEFAULT_MAX_ATTEMPTS = 5,
+	MAX_QUEUE = 1000000,
+	MAX_LIMITS_FILE = 65536
+};
 static const int64_t default_keep_replaced = 86400, max_time = INT64_C(1) << 40;
 
 const char options_help[] =
@@ -45,6 +52,8 @@ const char options_help[] =
 	"                          ~/.local/state/besad)\n"
 	"  --token-file FILE       requests must bear the token in its first line; read again on SIGHUP\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
+	"  --max-attempts N        a job that besad dies of N times in a row, with no block finished in between, has failed\n"
+	"                          (default 5; 0: it is tried for ever)\n"
 	"  --limits-file FILE      JSON, as in {\"queue\": 50}: goes before --queue-limit; read again on SIGHUP\n"
 	"  --port-file FILE        write the port there once it is open\n"
 	"  --notify-host HOST      jobs may ask for a web address there to be told of their end; may be repeated\n"
@@ -71,6 +80,7 @@ enum {
 	OPTION_STATE_DIR,
 	OPTION_TOKEN_FILE,
 	OPTION_QUEUE_LIMIT,
+	OPTION_MAX_ATTEMPTS,
 	OPTION_LIMITS_FILE,
 	OPTION_PORT_FILE,
 	OPTION_NOTIFY_HOST,
@@ -100,6 +110,7 @@ static const struct option serve_options[] = {
 	{"state-dir", required_argument, NULL, OPTION_STATE_DIR},
 	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
 	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
+	{"max-attempts", required_argument, NULL, OPTION_MAX_ATTEMPTS},
 	{"limits-file", required_argument, NULL, OPTION_LIMITS_FILE},
 	{"port-file", required_argument, NULL, OPTION_PORT_FILE},
 	{"notify-host", required_argument, NULL, OPTION_NOTIFY_HOST},
@@ -286,6 +297,8 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
 	case OPTION_QUEUE_LIMIT:
 		return parse_number("--queue-limit", value, 1, MAX_QUEUE, &options->queue_limit, err);
+	case OPTION_MAX_ATTEMPTS:
+		return parse_number("--max-attempts", value, 0, MAX_QUEUE, &options->max_attempts, err);
 	case OPTION_NOTIFY_HOST:
 		if (options->n_notify_hosts == MAX_NOTIFY_HOSTS)
 			return error_set(err, STATUS_INVALID, "--notify-host: more than %d hosts", MAX_NOTIFY_HOSTS);
@@ -382,7 +395,10 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 		*ret = (struct options){.command = COMMAND_SCHEMA};
 		return STATUS_OK;
 	}
-	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT, .keep_replaced = default_keep_replaced, .save_every = -1};
+	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT,
+				.max_attempts = DEFAULT_MAX_ATTEMPTS,
+				.keep_replaced = default_keep_replaced,
+				.save_every = -1};
 	if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "serve") == 0)) {
 		if (argv[1][0] == 'r') ret->command = COMMAND_RUN;
 		argv++;

@@ -236,7 +236,7 @@ static void discard_forgotten(struct daemon *daemon)
 static enum status open_state(struct daemon *daemon, struct error *err)
 {
 	char path[PATH_MAX];
-	int requeued;
+	struct recovery recovery;
 	TRY(lock_state(daemon, err));
 	if (asprintf(&daemon->checkpoints, "%s/jobs", daemon->options->state_dir) < 0) {
 		daemon->checkpoints = NULL;
@@ -246,8 +246,11 @@ static enum status open_state(struct daemon *daemon, struct error *err)
 	snprintf(path, sizeof path, "%s/besad.db",
 		 daemon->options->state_dir); /* shorter than the lock's path by fitting: checked there */
 	TRY(db_open(path, &daemon->db, err));
-	TRY(db_recover(daemon->db, &requeued, err));
-	if (requeued) log_info("%d interrupted job%s found", requeued, requeued == 1 ? "" : "s");
+	TRY(db_recover(daemon->db, daemon->options->max_attempts, &recovery, err));
+	if (recovery.requeued) log_info("%d interrupted job%s found", recovery.requeued, recovery.requeued == 1 ? "" : "s");
+	if (recovery.failed)
+		log_error("job=%s failed code=crashed: besad died %lld times in a row while it ran it", recovery.id,
+			  (long long)daemon->options->max_attempts);
 	discard_forgotten(daemon);
 	return STATUS_OK;
 }

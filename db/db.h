@@ -73,9 +73,14 @@ void db_close(struct db *); /* takes NULL; no call may be under way */
  * lock of the database held. Set once, before other threads use `db`; NULL for none. */
 void db_set_listener(struct db *, void (*committed)(void *context, const char *job_id), void *context);
 
-/* After a crash or a stop: running jobs are queued again, cancelling ones are cancelled. Call before anything else uses the queue,
- * by the one process that holds the state directory. */
-enum status db_recover(struct db *, int *ret_requeued, struct error *err);
+/* After the process has died: cancelling jobs are cancelled, running ones are queued again, but for one whose last `max_attempts` attempts (0: no
+ * limit) all died so, without a block finished, an evaluation told or a step of the tune beyond earlier ones: it has failed, code `crashed`. Call before anything else uses the queue, by the one process that holds the state directory. */
+struct recovery {
+	int requeued; /* or cancelled */
+	int failed;
+	char id[JOB_ID_BYTES]; /* of the last job that failed so; "" */
+};
+enum status db_recover(struct db *, int64_t max_attempts, struct recovery *ret, struct error *err);
 
 /* Does a read transaction succeed? */
 enum status db_check(struct db *, struct error *err);

@@ -175,7 +175,7 @@ static enum status insert(struct connection *writer, const struct submission *ne
 			  enum insert_outcome *outcome, struct job *ret, struct error *err)
 {
 	bool claimed;
-	int64_t queued;
+	int64_t queued = 0;
 	TRY(find_key(writer, new->idempotency_key, new->request, outcome, ret, err));
 	if (*outcome != INSERT_NEW) return STATUS_OK;
 	TRY(output_is_claimed(writer, new->output, &claimed, err));
@@ -320,17 +320,17 @@ enum status db_job_claim(struct db *db, bool *ret_found, struct job *ret, struct
 
 /* A change of one job, run inside a write transaction after its row was read. On CHANGE_DONE it has written what there is to write, and
  * says in *ret_event whether an event was appended. */
-typedef enum status change_fn(struct connection *writer, const struct job *job, int64_t queue_limit,
-			      enum change_outcome *ret_outcome, bool *ret_event, struct error *err);
+typedef enum status change_fn(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *ret_outcome,
+			      bool *ret_event, struct error *err);
 
-static enum status change(struct db *db, const char *id, change_fn *fn, int64_t queue_limit, enum change_outcome *ret_outcome,
+static enum status change(struct db *db, const char *id, change_fn *fn, int64_t limit, enum change_outcome *ret_outcome,
 			  struct job *ret, struct error *err)
 {
 	struct job job = {0};
 	bool event = false;
 	TRY(write_begin(db, err));
 	enum status status = job_read(&db->writer, id, &job, err);
-	if (!status) status = fn(&db->writer, &job, queue_limit, ret_outcome, &event, err);
+	if (!status) status = fn(&db->writer, &job, limit, ret_outcome, &event, err);
 	job_clear(&job);
 	if (!status && ret) status = job_read(&db->writer, id, &job, err);
 	status = write_end(db, status, event ? id : NULL, err);
@@ -356,10 +356,10 @@ static enum status set_queued(struct connection *writer, const char *id, const c
 	return event_insert(writer, id, "job.queued", data, err);
 }
 
-static enum status cancel(struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
+static enum status cancel(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
 			  bool *event, struct error *err)
 {
-	(void)queue_limit;
+	(void)limit;
 	*outcome = CHANGE_DONE;
 	switch (job->state) {
 	case JOB_QUEUED:
@@ -381,11 +381,11 @@ enum status db_job_cancel(struct db *db, const char *id, enum change_outcome *re
 	return change(db, id, cancel, 0, ret_outcome, ret, err);
 }
 
-static enum status retry(struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
-			 bool *event, struct error *err)
+static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
+			 struct error *err)
 {
 	bool claimed;
-	int64_t queued;
+	int64_t queued = 0;
 	TRY(output_is_claimed(writer, job->output, &claimed, err));
 	TRY(queue_length(writer, &queued, err));
 	*outcome = CHANGE_DONE;
@@ -393,10 +393,11 @@ static enum status retry(struct connection *writer, const struct job *job, int64
 		*outcome = CHANGE_WRONG_STATE;
 	else if (claimed && !job->overwrite)
 		*outcome = CHANGE_OUTPUT_CLAIMED;
-	else if (queued >= queue_limit)
+	else if (queued >= limit)
 		*outcome = CHANGE_QUEUE_FULL;
 	if (*outcome != CHANGE_DONE) return STATUS_OK;
 	*event = true;
+	TRY(execute(writer, err, NULL, "UPDATE jobs SET crashes = 0 WHERE id = ?1", "s", job->id));
 	return set_queued(writer, job->id, "{\"reason\":\"retried\"}", err);
 }
 
@@ -406,9 +407,9 @@ enum status db_job_retry(struct db *db, const char *id, int64_t queue_limit, enu
 	return change(db, id, retry, queue_limit, ret_outcome, ret, err);
 }
 
-static enum status delete (struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
+static enum status delete (struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
 			   bool *event, struct error *err) {
-	(void)queue_limit; *outcome = job_state_is_final(job->state) ? CHANGE_DONE : CHANGE_WRONG_STATE;
+	(void)limit; *outcome = job_state_is_final(job->state) ? CHANGE_DONE : CHANGE_WRONG_STATE;
 	if (*outcome != CHANGE_DONE) return STATUS_OK;
 	*event = true;
 	return execute(writer, err, NULL, "DELETE FROM jobs WHERE id = ?1", "s", job->id);
@@ -419,10 +420,10 @@ enum status db_job_delete(struct db *db, const char *id, enum change_outcome *re
 	return change(db, id, delete, 0, ret_outcome, NULL, err);
 }
 
-static enum status interrupt(struct connection *writer, const struct job *job, int64_t queue_limit, enum change_outcome *outcome,
+static enum status interrupt(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
 			     bool *event, struct error *err)
 {
-	(void)queue_limit;
+	(void)limit;
 	*outcome = CHANGE_DONE;
 	*event = true;
 	if (job->state == JOB_CANCELLING) return set_cancelled(writer, job->id, err);
@@ -434,29 +435,6 @@ enum status db_job_requeue(struct db *db, const char *id, struct error *err)
 {
 	enum change_outcome outcome;
 	return change(db, id, interrupt, 0, &outcome, NULL, err);
-}
-
-enum status db_recover(struct db *db, int *ret_requeued, struct error *err)
-{
-	for (int requeued = 0;; requeued++) {
-		struct connection *reader;
-		struct job job;
-		bool found = false;
-		TRY(read_begin(db, &reader, err));
-		enum status status = job_step(
-			reader,
-			query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE state IN ('running', 'cancelling') LIMIT 1", ""),
-			&found, &job, err);
-		read_end(db, reader);
-		TRY(status);
-		if (!found) {
-			*ret_requeued = requeued;
-			return STATUS_OK;
-		}
-		status = db_job_requeue(db, job.id, err);
-		job_clear(&job);
-		TRY(status);
-	}
 }
 
 static enum status finish(struct connection *writer, const char *id, enum job_state state, const char *result, const char *code,
@@ -495,6 +473,93 @@ enum status db_job_finish(struct db *db, const char *id, enum job_state state, c
 	if (!status) status = finish(&db->writer, id, state, result, code, message, data, err);
 	free(failure);
 	return write_end(db, status, id, err);
+}
+
+/* ---- after the process has died ------------------------------------------------------------------------------------------ */
+
+/* Has the last attempt left more than the one before it: a block, an evaluation, a step of the tune? */
+static enum status count_crash(struct connection *writer, const char *id, int64_t *ret_crashes, struct error *err)
+{
+	return read_integer(writer,
+			    query(writer, err,
+				  "WITH begun AS (SELECT max(id) AS id FROM events WHERE job_id = ?1 AND type = 'job.started'),"
+				  " tune AS (SELECT id, json_extract(data, '$.step') AS step FROM events WHERE job_id = ?1 AND "
+				  "type = 'tune.step')"
+				  " UPDATE jobs SET crashes = CASE WHEN"
+				  "  EXISTS (SELECT 1 FROM events WHERE job_id = ?1 AND id > (SELECT id FROM begun)"
+				  "   AND type IN ('block.finished', 'eval.finished', 'task.finished'))"
+				  "  OR coalesce((SELECT max(step) FROM tune WHERE id > (SELECT id FROM begun)), 0)"
+				  "   > coalesce((SELECT max(step) FROM tune WHERE id < (SELECT id FROM begun)), 0)"
+				  " THEN 0 ELSE crashes + 1 END WHERE id = ?1 RETURNING crashes",
+				  "s", id),
+			    ret_crashes, err);
+}
+
+static enum status fail_crashed(struct connection *writer, const char *id, int64_t crashes, struct error *err)
+{
+	char message[320];
+	char *data;
+	snprintf(message, sizeof message,
+		 "besad died %lld times in a row while it ran this job, and finished no block in between: its log, and the "
+		 "kernel's where it "
+		 "was killed for its memory, say more. A retry goes on from the last finished block",
+		 (long long)crashes);
+	TRY(failure_json(writer, "crashed", message, &data, err));
+	enum status status = finish(writer, id, JOB_FAILED, NULL, "crashed", message, data, err);
+	free(data);
+	return status;
+}
+
+/* `limit` is how many attempts may die in a row. */
+static enum status recover(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
+			   bool *event, struct error *err)
+{
+	int64_t crashes = 0;
+	if (job->state != JOB_RUNNING) return interrupt(writer, job, limit, outcome, event, err);
+	TRY(count_crash(writer, job->id, &crashes, err));
+	if (limit == 0 || crashes < limit) return interrupt(writer, job, limit, outcome, event, err);
+	*outcome = CHANGE_DONE;
+	*event = true;
+	return fail_crashed(writer, job->id, crashes, err);
+}
+
+static enum status recover_one(struct db *db, const char *id, int64_t max_attempts, struct recovery *recovery, struct error *err)
+{
+	enum change_outcome outcome;
+	struct job job;
+	TRY(change(db, id, recover, max_attempts, &outcome, &job, err));
+	if (job.state == JOB_FAILED) {
+		memcpy(recovery->id, job.id, sizeof recovery->id);
+		recovery->failed++;
+	} else {
+		recovery->requeued++;
+	}
+	job_clear(&job);
+	return STATUS_OK;
+}
+
+enum status db_recover(struct db *db, int64_t max_attempts, struct recovery *ret, struct error *err)
+{
+	struct recovery recovery = {0};
+	for (;;) {
+		struct connection *reader;
+		struct job job;
+		bool found = false;
+		TRY(read_begin(db, &reader, err));
+		enum status status = job_step(
+			reader,
+			query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE state IN ('running', 'cancelling') LIMIT 1", ""),
+			&found, &job, err);
+		read_end(db, reader);
+		TRY(status);
+		if (!found) {
+			*ret = recovery;
+			return STATUS_OK;
+		}
+		status = recover_one(db, job.id, max_attempts, &recovery, err);
+		job_clear(&job);
+		TRY(status);
+	}
 }
 
 enum status db_job_set_progress(struct db *db, const char *id, const struct job_progress *progress, struct error *err)

@@ -72,6 +72,8 @@ static const char *const migrations[] = {
 	/* 4: what a job ran on, for how long the next one will take: '' for several devices, NULL for one of an earlier version. */
 	"ALTER TABLE jobs ADD COLUMN device TEXT;"
 	"CREATE INDEX jobs_by_device ON jobs (device, id) WHERE device IS NOT NULL;",
+	/* 5: attempts in a row that ended with the process and had finished nothing. */
+	"ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0 CHECK (crashes >= 0);",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

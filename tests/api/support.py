@@ -57,7 +57,8 @@ class Daemon:
             os.mkdir(path)
         self.process, self.port, self.token = None, None, None
 
-    def start(self, *options, port=0, environment=None):
+    def start(self, *options, port=0, environment=None, ready=True):
+        """ready: waits until it answers and says that it is ready."""
         port_file = os.path.join(self.directory, "port")
         if os.path.exists(port_file):
             os.unlink(port_file)
@@ -67,6 +68,8 @@ class Daemon:
              "--data-root", self.data, "--output-root", self.output, *self.options, *options],
             stderr=log, stdout=log, env={**os.environ, **(environment or {})})
         log.close()
+        if not ready:
+            return self
 
         def bound_port():
             if self.process.poll() is not None:

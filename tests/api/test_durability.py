@@ -29,7 +29,7 @@ def untimed(path):
 
 class Durability(unittest.TestCase):
     def setUp(self):
-        self.daemon = Daemon("--threads", os.environ.get("OMP_NUM_THREADS", "2"))
+        self.daemon = Daemon("--threads", os.environ.get("OMP_NUM_THREADS", "2"), "--max-attempts", "0")
         self.addCleanup(self.daemon.remove)
         small_model(self.daemon, BLOCKS)
 

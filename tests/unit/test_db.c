@@ -146,7 +146,7 @@ static void test_pragmas(void **state)
 {
 	struct fixture *f = *state;
 	assert_int_equal(scalar(f, "SELECT application_id FROM pragma_application_id"), 0x62657361);
-	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 4);
+	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 5);
 	assert_int_equal(scalar(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
 	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name IN"
 				   " ('jobs', 'events', 'blocks') AND strict"),
@@ -439,7 +439,7 @@ static void test_recovery(void **state)
 	char a[JOB_ID_BYTES], b[JOB_ID_BYTES], c[JOB_ID_BYTES];
 	struct job job;
 	enum change_outcome outcome;
-	int requeued;
+	struct recovery recovery;
 	submit(f, "a", 2, false, NULL, NULL, a);
 	submit(f, "b", 1, false, NULL, NULL, b);
 	submit(f, "c", 0, false, NULL, NULL, c);
@@ -448,8 +448,9 @@ static void test_recovery(void **state)
 	OK(db_job_cancel(f->db, b, &outcome, &job, &f->err));
 	job_clear(&job);
 	reopen(f);
-	OK(db_recover(f->db, &requeued, &f->err));
-	assert_int_equal(requeued, 2);
+	OK(db_recover(f->db, 5, &recovery, &f->err));
+	assert_int_equal(recovery.requeued, 2);
+	assert_int_equal(recovery.failed, 0);
 	assert_int_equal(state_of(f, a), JOB_QUEUED);
 	assert_int_equal(state_of(f, b), JOB_CANCELLED);
 	assert_int_equal(state_of(f, c), JOB_QUEUED);
@@ -459,6 +460,61 @@ static void test_recovery(void **state)
 	job_clear(&job);
 	expect_events(f, a, "job.queued job.started job.queued job.started");
 	expect_events(f, b, "job.queued job.started job.cancelled");
+}
+
+/* One attempt that ends with the process, after it has told of `type` where that is not NULL. */
+static void crash(struct fixture *f, const char *id, const char *type, const char *data, int64_t max_attempts, struct recovery *ret)
+{
+	const struct new_event event = {.type = type, .data = data, .at = 1};
+	claim(f, id);
+	if (type) OK(db_event_append(f->db, id, &event, NULL, &f->err));
+	reopen(f);
+	OK(db_recover(f->db, max_attempts, ret, &f->err));
+}
+
+static void test_crashes_in_a_row(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct job job;
+	struct recovery recovery;
+	enum change_outcome outcome;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	crash(f, id, "block.started", "{}", 2, &recovery);
+	/* What gets on breaks the row: a block, an evaluation, a later step of the tune; a stop is no crash. */
+	claim(f, id);
+	OK(db_block_commit(f->db, id, 0, "{}", 1, NULL, &f->err));
+	reopen(f);
+	OK(db_recover(f->db, 2, &recovery, &f->err));
+	crash(f, id, "tune.step", "{\"step\":7}", 2, &recovery);
+	crash(f, id, "tune.step", "{\"step\":7}", 2, &recovery);
+	crash(f, id, "tune.step", "{\"step\":8}", 2, &recovery);
+	crash(f, id, NULL, NULL, 2, &recovery);
+	crash(f, id, "eval.finished", "{}", 2, &recovery);
+	crash(f, id, NULL, NULL, 2, &recovery);
+	claim(f, id);
+	OK(db_job_requeue(f->db, id, &f->err));
+	assert_int_equal(state_of(f, id), JOB_QUEUED);
+	assert_int_equal(recovery.failed, 0);
+
+	crash(f, id, "block.started", "{}", 0, &recovery);
+	assert_int_equal(state_of(f, id), JOB_QUEUED);
+	crash(f, id, "block.started", "{}", 2, &recovery);
+	assert_int_equal(recovery.requeued, 0);
+	assert_int_equal(recovery.failed, 1);
+	assert_string_equal(recovery.id, id);
+	OK(db_job_get(f->db, id, &job, &f->err));
+	assert_int_equal(job.state, JOB_FAILED);
+	assert_string_equal(job.error_code, "crashed");
+	assert_int_equal(job.blocks_done, 1);
+	job_clear(&job);
+
+	/* A retry begins anew. */
+	OK(db_job_retry(f->db, id, 10, &outcome, NULL, &f->err));
+	crash(f, id, NULL, NULL, 2, &recovery);
+	assert_int_equal(state_of(f, id), JOB_QUEUED);
+	crash(f, id, NULL, NULL, 2, &recovery);
+	assert_int_equal(state_of(f, id), JOB_FAILED);
 }
 
 static void test_list_pages(void **state)
@@ -667,15 +723,25 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_pragmas),       TEST(test_refuses_other_files),
-		TEST(test_ids_grow),      cmocka_unit_test(test_id_validity),
-		TEST(test_idempotency),   TEST(test_output_claims),
-		TEST(test_queue_limit),   TEST(test_priority_then_age),
-		TEST(test_life_of_a_job), TEST(test_failure_keeps_every_character),
-		TEST(test_timings),       TEST(test_cancel_retry_delete),
-		TEST(test_recovery),      TEST(test_list_pages),
-		TEST(test_event_pages),   TEST(test_data_of_a_type),
-		TEST(test_threads),       TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_pragmas),
+		TEST(test_refuses_other_files),
+		TEST(test_ids_grow),
+		cmocka_unit_test(test_id_validity),
+		TEST(test_idempotency),
+		TEST(test_output_claims),
+		TEST(test_queue_limit),
+		TEST(test_priority_then_age),
+		TEST(test_life_of_a_job),
+		TEST(test_failure_keeps_every_character),
+		TEST(test_timings),
+		TEST(test_cancel_retry_delete),
+		TEST(test_recovery),
+		TEST(test_crashes_in_a_row),
+		TEST(test_list_pages),
+		TEST(test_event_pages),
+		TEST(test_data_of_a_type),
+		TEST(test_threads),
+		TEST(test_kill_loses_nothing_acknowledged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
