@@ -218,7 +218,7 @@ check: deps
 	@$(MAKE) --no-print-directory $(JOBS) check-built
 
 check-built: all tests
-	tests/run.sh $(BUILD)
+	tests/run.py $(BUILD)
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
 DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \

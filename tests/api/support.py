@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BESAD = os.path.abspath(os.environ.get("BESAD", os.path.join(ROOT, "build", "besad")))
 SAMPLES = int(os.environ.get("SAMPLES", "32"))  # of a small job: fewer where computing is slow
 # Tests wait for something to happen, and on a busy machine that may take long: so many seconds only tell a hang. (A whole program gets
-# 15 minutes of tests/run.sh.) Sanitizer builds take longer by SLOWNESS.
+# 15 minutes of tests/run.py.) Sanitizer builds take longer by SLOWNESS.
 PATIENCE = 600 * int(os.environ.get("SLOWNESS", "1"))
 FINISHED = ("succeeded", "failed", "cancelled")
 

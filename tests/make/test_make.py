@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The Makefile's manner: what is built again when flags change, what it says, on how many cores; and tests/watch.py, which ends tests; and
-tests/run.sh, which counts them."""
+tests/run.py, which counts them."""
 import os
 import shutil
 import signal
@@ -102,7 +102,8 @@ class Make(unittest.TestCase):
     def test_cores(self):
         """Those of the machine, or as many as the caller says."""
         text = "show: ; @echo '[$(JOBS)]'\n"
-        for flags, jobs in (((), f"-j{os.cpu_count()}"), (("-j1",), ""), (("-j3",), ""), (("-j",), "")):
+        cores = subprocess.check_output(["nproc"], text=True).strip()
+        for flags, jobs in (((), f"-j{cores}"), (("-j1",), ""), (("-j3",), ""), (("-j",), "")):
             said = self.make(*flags, "--eval=" + text, "show")
             self.assertEqual(said, f"[{jobs}]\n", flags)
 
@@ -179,13 +180,38 @@ class Watch(unittest.TestCase):
 
 
 class Run(unittest.TestCase):
+    def test_side_by_side_and_interrupted(self):
+        """Two tests that never end run at once, and both end with the program that runs them."""
+        with tempfile.TemporaryDirectory(prefix="besad-build-") as build:
+            started = os.path.join(build, "started")
+            os.mkdir(os.path.join(build, "tests"))
+            for source in os.listdir(os.path.join(ROOT, "tests", "unit")):
+                path = os.path.join(build, "tests", os.path.splitext(source)[0])
+                with open(path, "w") as file:
+                    file.write(f"#!/bin/sh\necho $$ >>{started}\nexec sleep 1000\n")
+                os.chmod(path, 0o755)
+            process = subprocess.Popen([os.path.join(ROOT, "tests", "run.py"), build], stdout=subprocess.PIPE, text=True,
+                                       env={**os.environ, "TESTS": "unit", "AT_ONCE": "2"})
+            pids = []
+            while len(pids) < 2 and process.poll() is None:
+                time.sleep(0.02)
+                if os.path.exists(started):
+                    with open(started) as file:
+                        pids = file.read().split()
+            process.send_signal(signal.SIGTERM)
+            text, _ = process.communicate()
+            self.assertEqual((text, process.returncode), ("interrupted by SIGTERM: 0 passed, 0 failed, 0 skipped\n", 143))
+            self.assertEqual(len(pids), 2)
+            for pid in pids:
+                self.assertFalse(os.path.exists(f"/proc/{pid}"), pid)
+
     def run_cuda(self, flags):
-        """What run.sh says of the CUDA backend's tests where a build made with these flags has none of their programs."""
+        """What run.py says of the CUDA backend's tests where a build made with these flags has none of their programs."""
         with tempfile.TemporaryDirectory(prefix="besad-build-") as build:
             os.mkdir(os.path.join(build, "flags"))
             with open(os.path.join(build, "flags", "compile"), "w") as file:
                 file.write(flags)
-            return subprocess.run([os.path.join(ROOT, "tests", "run.sh"), build], env={**os.environ, "TESTS": "cuda"}, stdout=subprocess.PIPE,
+            return subprocess.run([os.path.join(ROOT, "tests", "run.py"), build], env={**os.environ, "TESTS": "cuda"}, stdout=subprocess.PIPE,
                                   text=True)
 
     def test_programs_that_were_not_built_are_a_failure(self):

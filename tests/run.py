@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Runs every test that was built in BUILD, and the ones that drive the programs: run.py [BUILD]
+
+Prints what failed, what was skipped and why, and, last, 'N passed, N failed, N skipped': programs that passed and failed; tests, or
+programs, that were skipped. In the environment:
+
+    TESTS      limits it to some parts: make, unit, backend, cuda, reference, api, ctl, systemd
+    AT_ONCE    how many run side by side; as many as there are processors otherwise. Most of them use one.
+    PATIENCE   seconds that a test may take (15 minutes), times SLOWNESS
+
+No test waits for less than it takes on a busy machine; one that takes longer than its time is killed with everything that it started, as
+are the running ones when this is interrupted."""
+import collections
+import glob
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PARTS = ("make", "unit", "backend", "cuda", "reference", "api", "ctl", "systemd")
+LAST = 60  # lines of a failed test that are shown
+
+# unittest with -v and cmocka name what they skip.
+SKIPPED = (re.compile(r"^(.*) \.\.\. skipped [\"'](.*)[\"']$", re.M), re.compile(r"^\[  SKIPPED \] ([a-z].*)()$", re.M))
+
+Test = collections.namedtuple("Test", "name command environment", defaults=({},))
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Count:
+    """What became of the tests, told while they end."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def ok(self, name, seconds):
+        self.passed += 1
+        print(f"ok      {name} ({seconds} s)", flush=True)
+
+    def fail(self, name, reason):
+        self.failed += 1
+        print(f"FAILED  {name}: {reason}", flush=True)
+
+    def skip(self, name, reason):
+        self.skipped += 1
+        print(f"skipped {name}: {reason}", flush=True)
+
+    def __str__(self):
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def names(pattern):
+    return [os.path.splitext(os.path.basename(path))[0] for path in sorted(glob.glob(pattern))]
+
+
+def programs_of(part, build):
+    """Tests that are programs in C."""
+    return [Test(name, [f"{build}/tests/{name}"]) for name in names(f"tests/{part}/test_*.c")]
+
+
+def scripts_of(part, build):
+    """Tests that drive besad's programs."""
+    return [Test(f"{part}-{name}", ["python3", f"tests/{part}/{name}.py", "-v"], {"BESAD": f"{build}/besad"})
+            for name in names(f"tests/{part}/test_*.py")]
+
+
+def emulated_of(build, count):
+    """Tests of the CUDA backend's code on the host (tests/cuda/emulator): they need no toolkit, and every build but a sanitizer's has
+    them."""
+    emulated = f"{build}/tests/emulated"
+    besad = f"{emulated}/besad"
+    with open(f"{build}/flags/compile", encoding="utf-8") as file:
+        if "-fsanitize=" in file.read():
+            count.skip("cuda", "a sanitizer does not follow the emulator's coroutines")
+            return []
+    if not os.access(besad, os.X_OK):
+        count.fail("cuda", f"{besad} is not there; was it built (make tests)?")
+        return []
+    with open("tests/cuda/without-cuda", encoding="utf-8") as file:
+        without = {f"test_{line.strip()}" for line in file}
+    found = [f"test_cuda_{name[len('test_'):]}" for name in names("tests/backend/test_*.c") + names("tests/cuda/test_*.c")
+             if name not in without]
+    tests = [Test(name, [f"{emulated}/{name}"], {"BESAD_TEST_BACKEND": "cuda"}) for name in [*found, "test_cuda_fault_drill"]]
+    whole = ["--other", f"{build}/besad", "--precision", "f32", "--samples", "1", "--windows", "1"]
+    few = {"BESAD": besad, "CRASHES": "3", "BLOCKS": "3", "SAMPLES": "6"}
+    return tests + [
+        Test("cuda-whole-blocks", ["tests/cuda/compare.py", besad, *whole]),
+        Test("cuda-durability", ["python3", "tests/api/test_durability.py", "-v"], few),
+        Test("cuda-crash-points", ["python3", "tests/api/test_crash_points.py", "-v", "Run"], {"BESAD": besad, "CRASH_POINTS": "2"}),
+        Test("cuda-first-hour", ["python3", "tests/cuda/test_first_hour.py", "-v"]),
+        Test("cuda-lost-device", ["python3", "tests/cuda/test_lost_device.py", "-v"], {"BESAD": besad}),
+        Test("cuda-device-memory", ["python3", "tests/cuda/test_device_memory.py", "-v"], {"BESAD": besad})]
+
+
+def tests_of(part, build, count):
+    if part == "cuda":
+        return emulated_of(build, count)
+    return programs_of(part, build) if part in ("unit", "backend") else scripts_of(part, build)
+
+
+def log_of(test, build):
+    return f"{build}/tests/log/{test.name}.log"
+
+
+def ended(test, status, seconds, build, count):
+    log = log_of(test, build)
+    with open(log, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    if status == 0:
+        count.ok(test.name, seconds)
+        for name, reason in sorted({found for pattern in SKIPPED for found in pattern.findall(text)}):
+            count.skip(f"{test.name}: {name}", reason or "as it says")
+        return
+    reasons = {124: f"killed after {seconds} s", 125: f"it left processes behind ({seconds} s)"}
+    count.fail(test.name, f"{reasons.get(status, f'status {status} ({seconds} s)')}; the end of {log}:")
+    print("\n".join(text.splitlines()[-LAST:]), flush=True)
+
+
+def run(tests, build, at_once, count):
+    limit = int(os.environ.get("PATIENCE", "900")) * int(os.environ.get("SLOWNESS", "1"))
+    waiting, running = collections.deque(tests), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                test = waiting.popleft()
+                watcher = subprocess.Popen(["tests/watch.py", str(limit), log_of(test, build), *test.command],
+                                           env={**os.environ, **test.environment})
+                running[watcher.pid] = test, watcher, time.monotonic()
+            pid, status = os.wait()
+            test, watcher, start = running.pop(pid)
+            watcher.returncode = os.waitstatus_to_exitcode(status)
+            ended(test, watcher.returncode, round(time.monotonic() - start), build, count)
+    finally:  # interrupted: the running ones end first, each with all that it started
+        for _, watcher, _ in running.values():
+            watcher.send_signal(signal.SIGTERM)
+        for _, watcher, _ in running.values():
+            watcher.wait()
+
+
+def interrupted(number, _):
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def main():
+    build = os.path.relpath(sys.argv[1] if len(sys.argv) > 1 else "build", ROOT)
+    os.chdir(ROOT)
+    os.makedirs(f"{build}/tests/log", exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    count = Count()
+    try:
+        tests = []
+        for part in os.environ.get("TESTS", " ".join(PARTS)).split():
+            if part in PARTS:
+                tests += tests_of(part, build, count)
+            else:
+                count.fail(part, "there is no such part")
+        run(tests, build, int(os.environ.get("AT_ONCE") or len(os.sched_getaffinity(0))), count)
+    except Interrupted as signaled:
+        number = signal.Signals(signaled.args[0])
+        print(f"interrupted by {number.name}: {count}", flush=True)
+        return 128 + number
+    print(count)
+    return 1 if count.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
