@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "daemon/bench.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
 #include "daemon/run.h"
@@ -64,6 +65,8 @@ int main(int argc, char **argv)
 		result = print_schema();
 	} else if (options.command == COMMAND_RUN) {
 		result = run(&options);
+	} else if (options.command == COMMAND_BENCH) {
+		result = bench(&options);
 	} else {
 		result = serve(&options);
 	}

@@ -25,11 +25,12 @@ static const int64_t default_keep_replaced = 86400, max_time = INT64_C(1) << 40;
 const char options_help[] =
 	"usage: besad [serve] [option]...\n"
 	"       besad run [option]... JOB.json\n"
+	"       besad bench --simulate [--json] MODEL\n"
 	"       besad schema\n"
 	"\n"
 	"besad makes large language models sparse. `serve` answers HTTP and works through a queue of jobs;\n"
 	"`run` does one job without HTTP and, killed and started again, goes on where it was;\n"
-	"`schema` prints what a job may say, as a JSON schema.\n"
+	"`bench` says what the zeros of a model are worth; `schema` prints what a job may say, as a JSON schema.\n"
 	"\n"
 	"  --model-root DIR        where models lie; may be repeated, searched in order\n"
 	"  --data-root DIR         where calibration and evaluation data lie; may be repeated\n"
@@ -64,7 +65,11 @@ const char options_help[] =
 	"  --checkpoint-dir DIR    events and checkpoints (default: beside the output, removed at the end)\n"
 	"  --json                  print the result as JSON on standard output\n"
 	"\n"
-	"Exit status of run: 0 done, 1 failed, 2 the job or the command line is wrong, 128 + n stopped by signal n.\n";
+	"bench:\n"
+	"  --simulate              cycles on a simulated accelerator, with the zeros and without, by kinds of layers\n"
+	"  --json                  print them as JSON\n"
+	"\n"
+	"Exit status of run and bench: 0 done, 1 failed, 2 the job or the command line is wrong, 128 + n stopped by signal n.\n";
 
 enum {
 	OPTION_MODEL_ROOT = 256,
@@ -88,6 +93,7 @@ enum {
 	OPTION_ON_FINISH,
 	OPTION_CHECKPOINT_DIR,
 	OPTION_JSON,
+	OPTION_SIMULATE,
 	OPTION_HELP,
 	OPTION_VERSION,
 };
@@ -123,6 +129,14 @@ static const struct option run_options[] = {
 	COMMON_OPTIONS,
 	{"checkpoint-dir", required_argument, NULL, OPTION_CHECKPOINT_DIR},
 	{"json", no_argument, NULL, OPTION_JSON},
+	{0},
+};
+
+static const struct option bench_options[] = {
+	{"simulate", no_argument, NULL, OPTION_SIMULATE},
+	{"json", no_argument, NULL, OPTION_JSON},
+	{"help", no_argument, NULL, OPTION_HELP},
+	{"version", no_argument, NULL, OPTION_VERSION},
 	{0},
 };
 
@@ -323,6 +337,9 @@ static enum status parse_option(int option, const char *value, struct options *o
 	case OPTION_JSON:
 		options->json = true;
 		return STATUS_OK;
+	case OPTION_SIMULATE:
+		options->simulate = true;
+		return STATUS_OK;
 	case OPTION_HELP:
 		options->command = COMMAND_HELP;
 		return STATUS_OK;
@@ -388,6 +405,39 @@ static enum status complete_run(struct options *options, struct error *err)
 	return options->roots.output ? STATUS_OK : set_directory("the current directory", ".", &options->roots.output, err);
 }
 
+static const struct {
+	const char *name;
+	enum command command;
+	const struct option *options;
+	const char *operand; /* what must be named; NULL: nothing may be */
+} commands[] = {
+	{"serve", COMMAND_SERVE, serve_options, NULL}, /* the default */
+	{"run", COMMAND_RUN, run_options, "a job file"},
+	{"bench", COMMAND_BENCH, bench_options, "a model directory"},
+};
+
+static size_t find_command(const char *name)
+{
+	for (size_t i = 1; name && i < sizeof commands / sizeof *commands; i++)
+		if (strcmp(name, commands[i].name) == 0) return i;
+	return 0;
+}
+
+static enum status complete(struct options *options, const char *operand, struct error *err)
+{
+	switch (options->command) {
+	case COMMAND_RUN:
+		options->job_file = operand;
+		return complete_run(options, err);
+	case COMMAND_BENCH:
+		options->model_dir = operand;
+		if (options->simulate) return STATUS_OK;
+		return error_set(err, STATUS_INVALID, "bench needs --simulate: it does not measure yet; see besad --help");
+	default:
+		return complete_serve(options, err);
+	}
+}
+
 enum status options_parse(int argc, char **argv, struct options *ret, struct error *err)
 {
 	int option;
@@ -395,27 +445,28 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 		*ret = (struct options){.command = COMMAND_SCHEMA};
 		return STATUS_OK;
 	}
-	*ret = (struct options){.queue_limit = DEFAULT_QUEUE_LIMIT,
+	size_t found = find_command(argv[1]);
+	*ret = (struct options){.command = commands[found].command,
+				.queue_limit = DEFAULT_QUEUE_LIMIT,
 				.max_attempts = DEFAULT_MAX_ATTEMPTS,
 				.keep_replaced = default_keep_replaced,
 				.save_every = -1};
-	if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "serve") == 0)) {
-		if (argv[1][0] == 'r') ret->command = COMMAND_RUN;
+	if (found || (argc > 1 && strcmp(argv[1], commands[0].name) == 0)) {
 		argv++;
 		argc--;
 	}
-	const struct option *known = ret->command == COMMAND_RUN ? run_options : serve_options;
-	while ((option = getopt_long(argc, argv, ":", known, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":", commands[found].options, NULL)) != -1) {
 		if (option == '?') return error_set(err, STATUS_INVALID, "unknown option %s; see besad --help", argv[optind - 1]);
 		if (option == ':') return error_set(err, STATUS_INVALID, "%s needs a value; see besad --help", argv[optind - 1]);
 		TRY(parse_option(option, optarg, ret, err));
 		if (ret->command == COMMAND_HELP || ret->command == COMMAND_VERSION) return STATUS_OK;
 	}
-	int wanted = ret->command == COMMAND_RUN;
-	if (argc - optind < wanted) return error_set(err, STATUS_INVALID, "run needs a job file; see besad --help");
+	int wanted = commands[found].operand ? 1 : 0;
+	if (argc - optind < wanted)
+		return error_set(err, STATUS_INVALID, "%s needs %s; see besad --help", commands[found].name,
+				 commands[found].operand);
 	if (argc - optind > wanted) return error_set(err, STATUS_INVALID, "what is '%s'? See besad --help", argv[optind + wanted]);
-	if (ret->command == COMMAND_RUN) ret->job_file = argv[optind];
-	return ret->command == COMMAND_RUN ? complete_run(ret, err) : complete_serve(ret, err);
+	return complete(ret, argv[optind], err);
 }
 
 static void free_list(char **list)

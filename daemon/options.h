@@ -11,7 +11,7 @@
 
 enum { MAX_LISTEN = 4, MAX_NOTIFY_HOSTS = 16 };
 
-enum command { COMMAND_SERVE, COMMAND_RUN, COMMAND_SCHEMA, COMMAND_HELP, COMMAND_VERSION };
+enum command { COMMAND_SERVE, COMMAND_RUN, COMMAND_BENCH, COMMAND_SCHEMA, COMMAND_HELP, COMMAND_VERSION };
 enum backend_choice { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 struct options {
@@ -41,7 +41,11 @@ struct options {
 	/* run */
 	const char *job_file;
 	char *checkpoint_dir; /* absolute; NULL: beside the output */
-	bool json;            /* the result on standard output */
+	bool json;            /* the result on standard output; of bench too */
+
+	/* bench */
+	const char *model_dir;
+	bool simulate;
 };
 
 /* STATUS_INVALID for a command line that makes no sense. *ret is freed with options_free, also after a failure. */

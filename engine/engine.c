@@ -13,6 +13,7 @@
 #include "engine/eval/choices.h"
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
+#include "engine/hardware/hardware.h"
 #include "engine/job/inputs.h"
 #include "engine/job/progress.h"
 #include "engine/job/report.h"
@@ -52,6 +53,7 @@ struct run {
 	struct requests requests[SPEC_MAX_TASKS];
 	cJSON *pruned;       /* {dataset: perplexity} */
 	cJSON *pruned_tasks; /* {task: score} */
+	cJSON *hardware;     /* what hardware_simulate says; NULL where the spec does not ask for it */
 	double started;
 };
 
@@ -290,12 +292,18 @@ static enum status evaluate_tasks(struct run *run, const struct model *model, co
 	return STATUS_OK;
 }
 
+static enum status simulate(struct run *run, const struct model *model, struct error *err)
+{
+	return run->spec->hardware.simulate ? hardware_simulate(model, run->job->stop, &run->hardware, err) : STATUS_OK;
+}
+
 static enum status evaluate_pruned(struct run *run, struct error *err)
 {
 	struct model pruned;
 	TRY(model_open(writer_place(run->writer), NULL, &pruned, err));
 	enum status status = evaluate(run, &pruned, "pruned", run->pruned, err);
 	if (!status) status = evaluate_tasks(run, &pruned, "pruned", run->pruned_tasks, err);
+	if (!status) status = simulate(run, &pruned, err);
 	model_close(&pruned);
 	return status;
 }
@@ -467,7 +475,10 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		report.output = run->spec->output;
 		/* The last look at what the weights were read from; what was only opened by name may have been replaced meanwhile. */
 		TRY(check_inputs(run, err));
+	} else {
+		TRY(simulate(run, &run->model, err));
 	}
+	report.hardware = run->hardware;
 	if (prunes(run) && run->spec->overwrite && place_has(&job->output, NULL)) report.replaced = job->aside.path;
 	report.seconds = monotonic_seconds() - run->started;
 	cJSON *result = report_result(&report);
@@ -506,6 +517,7 @@ static void release(struct run *run)
 	cJSON_Delete(run->spec_json);
 	cJSON_Delete(run->pruned);
 	cJSON_Delete(run->pruned_tasks);
+	cJSON_Delete(run->hardware);
 }
 
 enum status engine_run(const struct engine_job *job, struct backend *backend, const struct engine_sink *sink, cJSON **ret_result,

@@ -74,6 +74,9 @@ export const GROUPS = [
 		{ pointer: "/calibration/sequence_length", label: "Sequence length", kind: "number", placeholder: "2048, or what the model takes" },
 		{ pointer: "/calibration/seed", label: "Seed", kind: "number", placeholder: "0", hint: "Chooses the sequences." },
 	] },
+	{ title: "Hardware", folded: true, fields: [
+		{ pointer: "/hardware/simulate", label: "Simulate an accelerator", kind: "flag", hint: "How many cycles the zeros save on ViTCoD's array of processing elements." },
+	] },
 	{ title: "Queueing", folded: true, fields: [
 		{ pointer: "/priority", label: "Priority", kind: "number", placeholder: "0", hint: "Higher goes first; −100 to 100." },
 		{ pointer: "/timeout_seconds", label: "Time limit in seconds", kind: "number", placeholder: "0, none" },

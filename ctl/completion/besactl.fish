@@ -45,6 +45,7 @@ complete -c besactl -n $submit -l bits -x -d 'quantize the weights to so many bi
 complete -c besactl -n $submit -s c -l calibration -x -a '(besactl data --names 2>/dev/null)' -d 'text or tokens, below the daemon\'s data roots'
 complete -c besactl -n $submit -l samples -x -d 'how many sequences of it'
 complete -c besactl -n $submit -l seed -x -d 'chooses the sequences'
+complete -c besactl -n $submit -l simulate -d 'simulate what the zeros save on an accelerator'
 complete -c besactl -n $submit -l precision -x -a 'auto f32 bf16' -d 'of the matrix products'
 complete -c besactl -n $submit -l priority -x -d 'higher ones run first'
 complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
@@ -59,7 +60,7 @@ set -l keys \
     calibration.sources.0.weight= calibration.sources.0.field= calibration.field= calibration.samples= \
     calibration.sequence_length= calibration.seed= evaluation.perplexity.0.name= evaluation.perplexity.0.path= \
     evaluation.perplexity.0.sequence_length= evaluation.perplexity.0.join= evaluation.perplexity.0.field= \
-    evaluation.tasks.0.name= evaluation.tasks.0.path= evaluation.tasks.0.format= evaluation.tasks.0.limit= \
+    evaluation.tasks.0.name= evaluation.tasks.0.path= evaluation.tasks.0.format= evaluation.tasks.0.limit= hardware.simulate= \
     progress.perplexity_every= notify.url= precision= priority= timeout_seconds=
 # to here
 complete -c besactl -n $submit -l sequence-length -x -d 'tokens in each'

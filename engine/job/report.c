@@ -62,6 +62,7 @@ cJSON *report_result(const struct report *report)
 		add_or_null(entry, "dense", cJSON_GetObjectItemCaseSensitive(report->savepoint->dense_tasks, name));
 		add_or_null(entry, "pruned", cJSON_GetObjectItemCaseSensitive(report->pruned_tasks, name));
 	}
+	if (report->hardware) cJSON_AddItemToObject(result, "hardware", cJSON_Duplicate(report->hardware, true));
 	const char *hash = report->savepoint->calibration_hash;
 	cJSON_AddItemToObject(result, "calibration_hash", *hash ? cJSON_CreateString(hash) : cJSON_CreateNull());
 	cJSON_AddNumberToObject(result, "seconds", report->seconds);

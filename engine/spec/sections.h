@@ -20,6 +20,7 @@ extern const struct spec_section spec_quantization;          /* struct quantizat
 extern const struct spec_section spec_allocation;            /* struct allocation */
 extern const struct spec_section spec_calibration;           /* struct calibration */
 extern const struct spec_section spec_evaluation;            /* struct spec */
+extern const struct spec_section spec_hardware;              /* struct hardware_settings */
 extern const struct spec_section spec_progress, spec_notify; /* struct spec */
 
 extern const char *const spec_importance_names[]; /* by enum importance; ends with NULL */

@@ -110,6 +110,11 @@ struct allocation {
 	double deviation, threshold;
 };
 
+/* What is found out of the zeros' worth on hardware (engine/hardware/). */
+struct hardware_settings {
+	bool simulate;
+};
+
 struct spec_section; /* descriptor.h */
 
 /* What a client asks for. A field is a row of engine/spec/, which says where in here its value lies. */
@@ -131,6 +136,7 @@ struct spec {
 	int n_perplexity;
 	struct task tasks[SPEC_MAX_TASKS];
 	int n_tasks;
+	struct hardware_settings hardware;
 	int probe_every; /* progress.perplexity_every: PROBE_AUTO, PROBE_NEVER or n ≥ 1 */
 	enum precision precision;
 	char *notify_url; /* NULL: nobody is told of the end */

@@ -49,6 +49,11 @@ static bool is_quantized(const void *at)
 	return ((const struct spec *)at)->quantization.bits != 0;
 }
 
+static bool asks_of_hardware(const void *at)
+{
+	return ((const struct spec *)at)->hardware.simulate;
+}
+
 /* A component of an output's path: no dot in front; braces are {id} and {date} alone. */
 #define COMPONENT "([^\\x00-\\x1f\\x7f-\\x9f/.{}]|\\{id\\}|\\{date\\})([^\\x00-\\x1f\\x7f-\\x9f/{}]|\\{id\\}|\\{date\\})*"
 
@@ -185,6 +190,11 @@ static const struct spec_row rows[] = {
 	 .late = true}, /* the model's columns must fit it */
 	{.key = "calibration", .kind = SPEC_SECTION, SPEC_AT(struct spec, calibration), .section = &spec_calibration},
 	{.key = "evaluation", .kind = SPEC_SECTION, .section = &spec_evaluation},
+	{.key = "hardware",
+	 .kind = SPEC_SECTION,
+	 SPEC_AT(struct spec, hardware),
+	 .section = &spec_hardware,
+	 .shown = asks_of_hardware},
 	{.key = "progress", .kind = SPEC_SECTION, .section = &spec_progress},
 	{.key = "notify", .kind = SPEC_SECTION, .section = &spec_notify, .shown = is_notified},
 	{
