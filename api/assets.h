@@ -20,6 +20,7 @@
 	SCRIPT(EACH, jobs)                                                                                                         \
 	SCRIPT(EACH, progress)                                                                                                     \
 	SCRIPT(EACH, spec)                                                                                                         \
+	SCRIPT(EACH, speedup)                                                                                                      \
 	SCRIPT(EACH, stream)
 
 #endif

@@ -1,4 +1,4 @@
-/* The report of a job: what each finished block came to. */
+/* The report of a job: what each finished block came to, and what the zeros are worth on hardware. */
 #include "api/http.h"
 #include "base/json.h"
 
@@ -15,6 +15,20 @@ static cJSON *block_entry(cJSON *data)
 		cJSON_AddItemToObject(entry, keys[i], value ? value : cJSON_CreateNull());
 	}
 	return entry;
+}
+
+/* Adds what the job's result says of hardware, where it says something. */
+static enum status add_hardware(const struct request *request, cJSON *report, struct error *err)
+{
+	struct job job;
+	cJSON *result = NULL;
+	TRY(db_job_get(request->config->db, request->id, &job, err));
+	enum status status = job.result ? json_parse(job.result, strlen(job.result), "a result", &result, err) : STATUS_OK;
+	cJSON *hardware = cJSON_DetachItemFromObjectCaseSensitive(result, "hardware");
+	if (hardware) cJSON_AddItemToObject(report, "hardware", hardware);
+	cJSON_Delete(result);
+	job_clear(&job);
+	return status;
 }
 
 void report_show(const struct request *request, struct response *response)
@@ -37,6 +51,7 @@ void report_show(const struct request *request, struct response *response)
 		cJSON_Delete(data);
 	}
 	text_list_free(blocks, count);
+	if (!status) status = add_hardware(request, json, &err);
 	if (!status) {
 		response_json(response, 200, json);
 		return;

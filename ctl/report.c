@@ -75,6 +75,43 @@ static void print_report(const cJSON *report)
 	table_free(&table);
 }
 
+static void add_speedup(struct table *table, const cJSON *simulated, const char *variant)
+{
+	const cJSON *cycles = cJSON_GetObjectItemCaseSensitive(simulated, variant);
+	double speedup = number_member(cycles, "speedup");
+	table_add_format(table, "%.0f", number_member(cycles, "cycles"));
+	if (isfinite(speedup))
+		table_add_format(table, "%.2f", speedup);
+	else
+		table_add(table, "-");
+}
+
+static void hardware_row(struct table *table, const char *name, const cJSON *entry)
+{
+	const cJSON *simulated = cJSON_GetObjectItemCaseSensitive(entry, "simulated");
+	table_add(table, name);
+	add_speedup(table, simulated, "published");
+	add_speedup(table, simulated, "corrected");
+	add_speedup(table, simulated, "memory");
+	table_end_row(table);
+}
+
+static void print_hardware(const cJSON *hardware)
+{
+	static const char *const head[] = {"LAYER", "PUBLISHED", "TIMES", "CORRECTED", "TIMES", "MEMORY", "TIMES"};
+	const cJSON *layer;
+	struct table table = {.align = "lr"};
+	puts("\nCycles on a simulated accelerator, and how many times fewer than dense:");
+	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+		table_add(&table, head[i]);
+	table_end_row(&table);
+	cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(hardware, "layers"))
+		hardware_row(&table, text_member_or(layer, "layer", "?"), layer);
+	hardware_row(&table, "all", hardware);
+	table_print(&table, stdout);
+	table_free(&table);
+}
+
 enum exit_code command_report(struct client *client, const struct options *options)
 {
 	char id[JOB_ID_ROOM];
@@ -86,6 +123,8 @@ enum exit_code command_report(struct client *client, const struct options *optio
 		print_json(report);
 	else
 		print_report(report);
+	const cJSON *hardware = cJSON_GetObjectItemCaseSensitive(report, "hardware");
+	if (hardware && !options->json) print_hardware(hardware);
 	cJSON_Delete(report);
 	return EXIT_OK;
 }

@@ -7,6 +7,7 @@ import { announce, decimal, duration, element, isFinished, jobName, make, percen
 import { heatmap, layerNames } from "./heatmap.js";
 import { stateBadge } from "./jobs.js";
 import { WHOLE_MODEL, apply, currentBlock, newProgress, spoken } from "./progress.js";
+import { speedups } from "./speedup.js";
 import { follow } from "./stream.js";
 
 const SAMPLED = 12; // rows of the table of a loss curve
@@ -256,6 +257,21 @@ function heatmapPart() {
 	return { node, update };
 }
 
+function hardwarePart() {
+	const place = make("div");
+	const { node } = card("On a simulated accelerator", place);
+	let shown = null;
+
+	function update(progress, job) {
+		const hardware = job.result?.hardware || null;
+		node.hidden = !hardware;
+		if (!hardware || shown === job.finished_at) return;
+		shown = job.finished_at;
+		place.replaceChildren(speedups(hardware));
+	}
+	return { node, update };
+}
+
 function warningsPart() {
 	const list = make("ul", { class: "warnings" });
 	const { node } = card("Warnings", list);
@@ -276,9 +292,9 @@ export function jobView(id) {
 	const ended = new AbortController();
 	const progress = newProgress();
 	const state = statePart(id, (problem) => setText(state.error, problem.message));
-	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(), warningsPart()];
-	const [curve, heat, blocks, perplexity, tasks, warnings] = parts;
-	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node, tasks.node);
+	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(), hardwarePart(), warningsPart()];
+	const [curve, heat, blocks, perplexity, tasks, hardware, warnings] = parts;
+	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node, tasks.node, hardware.node);
 	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), state.node, warnings.node, grid, heat.node);
 	let job = null;
 	let drawing = false;

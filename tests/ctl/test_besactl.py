@@ -182,6 +182,15 @@ class Besactl(unittest.TestCase):
         self.assertEqual(done.stderr, "")
         return done.stdout.splitlines()
 
+    def test_simulated(self):
+        job = self.says("submit", "--simulate", "--method", "magnitude", "--model", "small", "--sparsity", "0.5").strip()
+        self.says("watch", job)
+        hardware = json.loads(self.says("report", "--json", job))["hardware"]
+        counted = hardware["simulated"]
+        text = self.says("report", job)
+        self.assertRegex(text, r"\nall +" + " +".join(f"{counted[name]['cycles']} +{counted[name]['speedup']:.2f}" for name in counted) + r"\n")
+        self.assertRegex(text, r"\nq_proj +\d+ +\d\.\d\d ")
+
     def test_names_and_completion(self):
         with open(os.path.join(self.daemon.data, "$(touch owned) text.txt"), "w") as file:
             file.write("Some text.\n")

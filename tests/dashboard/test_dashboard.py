@@ -258,6 +258,21 @@ class Dashboard(unittest.TestCase):
         self.daemon.finish(job)
         self.check_log()
 
+    def test_simulated(self):
+        """Bars for each kind of layers, once the job has succeeded."""
+        job = self.daemon.submit(self.spec(method="magnitude", hardware={"simulate": True}))
+        self.daemon.finish(job)
+        self.go(f"#/job/{job}")
+        card = "section[aria-label='On a simulated accelerator']"
+        self.see("its figures", r"q\s+\d+\.\d %\s+\d\.\d\d ×", card)
+        layers = self.daemon.job(job)["result"]["hardware"]["layers"]
+        bars = self.driver.find_elements(By.CSS_SELECTOR, card + " tbody rect")
+        self.assertEqual(len(bars), 3 * (len(layers) + 1))
+        self.assertTrue(all(bar.size["width"] > 0 for bar in bars))
+        self.check_access()
+        self.picture("simulated")
+        self.check_log()
+
     def test_compare(self):
         for method in ("besa", "wanda", "magnitude"):
             self.daemon.finish(self.daemon.submit(self.spec(method=method, name=f"by {method}", evaluation={"perplexity": [

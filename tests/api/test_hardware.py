@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""What the zeros are worth on ViTCoD's accelerator: `besad bench --simulate` and the `hardware` of a job against an implementation of
+its own, of random masks and of pruned models. That one is written from the published rules (docs/hardware.md), row by row and weight by
+weight, and shares nothing with besad's."""
+import json
+import math
+import os
+import random
+import shutil
+import struct
+import subprocess
+import unittest
+from fractions import Fraction
+
+from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for, write_calibration
+
+PES = 64
+BUS = Fraction(768, 5)  # bytes a cycle
+
+
+def ceil(value):
+    return math.ceil(Fraction(value))
+
+
+# ---- the accelerator ----------------------------------------------------------------------------------------------------------
+
+def split(rows, width, threshold):
+    """The dense columns of a patch, whose rows are sets of columns, and the PE columns that they get."""
+    counts = [0] * width
+    for row in rows:
+        for column in row:
+            counts[column] += 1
+    dense = {j for j, count in enumerate(counts) if count > threshold * len(rows)}
+    inside = sum(counts[j] for j in dense)
+    outside = sum(counts) - inside
+    work = len(dense) * len(rows)
+    return dense, inside, outside, math.floor(Fraction(PES * work, work + outside)) if work + outside else 0
+
+
+def attempt(rows, width, threshold, size, last):
+    """The cycles of one try by the three ways of counting, what the dense columns hold, and what all do."""
+    height = len(rows)
+    dense, inside, outside, wide = split(rows, width, threshold)
+    rest, total = PES - wide, inside + outside
+    published = max(ceil(Fraction(width * len(dense), wide * PES)) if wide else 0, ceil(Fraction(outside, rest * PES)) if rest else outside)
+    if not wide:
+        dense, outside, rest = set(), total, PES
+    corrected = max(ceil(Fraction(height * len(dense), wide * PES)) if dense else 0, ceil(Fraction(outside, rest * PES)) if rest else outside)
+    whole = ceil(Fraction(height, PES)) * ceil(Fraction(len(dense), wide)) if dense else 0
+    parts = 0
+    for first in range(0, height, PES):
+        most = max(len(row - dense) for row in rows[first:first + PES])
+        parts += ceil(Fraction(most, rest)) if most else 0
+    stored = size * (height * len(dense) + outside) + ceil(Fraction(height * (width - len(dense)), 8)) + ceil(Fraction(width, 8))
+    compute, transfer = max(whole, parts), ceil((stored + size * (width + (height if last else 0))) / BUS)
+    return [published, corrected, max(compute, transfer), compute, transfer], inside, total
+
+
+def least(rows, width, size, last):
+    """The least cycles of up to five tries: [published, corrected, memory, its compute, its transfer]."""
+    threshold, best = Fraction(1, 2), None
+    for _ in range(5):
+        cycles, inside, nonzeros = attempt(rows, width, threshold, size, last)
+        if best is None:
+            best = cycles
+        else:
+            best[0], best[1] = min(best[0], cycles[0]), min(best[1], cycles[1])
+            if cycles[2] < best[2]:
+                best[2:] = cycles[2:]
+        if nonzeros == 0 or Fraction(2, 5) < Fraction(inside, nonzeros) < Fraction(3, 5):
+            break
+        threshold += Fraction(1, 10) if Fraction(inside, nonzeros) >= Fraction(3, 5) else -Fraction(1, 10)
+    return best
+
+
+def without_zeros(height, width, size, last):
+    transfer = ceil(size * (height * width + width + (height if last else 0)) / BUS)
+    compute = ceil(Fraction(height, PES)) * ceil(Fraction(width, PES))
+    return [ceil(Fraction(width * width, PES * PES)), ceil(Fraction(height * width, PES * PES)), max(compute, transfer)]
+
+
+def simulate(rows, cols, patch, size):
+    """(cycles of the five kinds, of three without zeros) of a matrix whose rows are sets of columns."""
+    pruned, dense = [0] * 5, [0] * 3
+    for first in range(0, cols, patch):
+        end = min(first + patch, cols)
+        piece = [{j - first for j in row if first <= j < end} for row in rows]
+        pruned = [a + b for a, b in zip(pruned, least(piece, end - first, size, end == cols))]
+        dense = [a + b for a, b in zip(dense, without_zeros(len(rows), end - first, size, end == cols))]
+    return pruned, dense
+
+
+# ---- models -------------------------------------------------------------------------------------------------------------------
+
+SIZES = {"F32": 4, "BF16": 2, "F16": 2}
+
+
+def read_tensors(path):
+    """{name: (type, shape, bytes)} of a safetensors file."""
+    with open(path, "rb") as file:
+        data = file.read()
+    size = struct.unpack("<Q", data[:8])[0]
+    body = data[8 + size:]
+    return {name: (info["dtype"], info["shape"], body[slice(*info["data_offsets"])])
+            for name, info in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
+
+
+def row_sets(kind, height, width, data):
+    code, zero = ("I", 0x7fffffff) if kind == "F32" else ("H", 0x7fff)
+    values = struct.unpack(f"<{height * width}{code}", data)
+    return [{j for j, value in enumerate(values[i * width:(i + 1) * width]) if value & zero} for i in range(height)]
+
+
+def linears(tensors):
+    """(kind, type, rows as sets of columns, columns) of each linear of the blocks, whose names are LLaMA's or Mixtral's."""
+    for name, (kind, shape, data) in tensors.items():
+        parts = name.split(".")
+        if "layers" not in parts or parts[-1] != "weight" or len(shape) != 2 or parts[-2] == "gate":
+            continue
+        layer = "experts." + parts[-2] if "experts" in parts else parts[-2]
+        yield layer, kind, row_sets(kind, *shape, data), shape[1]
+
+
+def expected(path):
+    """{layer: {"linears", "params", "zeros", "pruned", "dense"}} of a model file."""
+    found = {}
+    for layer, kind, rows, cols in linears(read_tensors(path)):
+        squares = layer in ("down_proj", "experts.w2") and cols > len(rows)
+        pruned, dense = simulate(rows, cols, len(rows) if squares else cols, SIZES[kind])
+        sums = found.setdefault(layer, {"linears": 0, "params": 0, "zeros": 0, "pruned": [0] * 5, "dense": [0] * 3})
+        sums["linears"] += 1
+        sums["params"] += len(rows) * cols
+        sums["zeros"] += len(rows) * cols - sum(map(len, rows))
+        sums["pruned"] = [a + b for a, b in zip(sums["pruned"], pruned)]
+        sums["dense"] = [a + b for a, b in zip(sums["dense"], dense)]
+    return found
+
+
+def write_masked(path, shapes, kind, rng):
+    """A safetensors file of random zeros: of some linears none, of some all, else with a density of its own for each column."""
+    header, body = {}, b""
+    for name, (height, width) in shapes.items():
+        style = rng.choice(("columns", "columns", "even", "full", "empty", "few"))
+        density = {"columns": None, "even": 0.5, "full": 1, "empty": 0, "few": 0.01}[style]
+        columns = [rng.random() ** rng.choice((0.3, 1, 3)) if density is None else density for _ in range(width)]
+        ones = {"F32": b"\0\0\x80\x3f", "BF16": b"\x80\x3f", "F16": b"\0\x3c"}[kind]
+        zeros = (b"\0" * SIZES[kind], b"\0" * (SIZES[kind] - 1) + b"\x80")  # of either sign
+        data = b"".join(ones if rng.random() < columns[j] else zeros[rng.random() < 0.1] for _ in range(height) for j in range(width))
+        header[name] = {"dtype": kind, "shape": [height, width], "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + body)
+
+
+def random_model(directory, hidden, intermediate, heads, kv_heads, kind, rng):
+    """A LLaMA of two blocks whose linears have random zeros."""
+    head = hidden // heads
+    shapes = {"model.embed_tokens.weight": (32, hidden), "lm_head.weight": (32, hidden)}
+    for i in range(2):
+        for name, shape in (("self_attn.q_proj", (hidden, hidden)), ("self_attn.k_proj", (kv_heads * head, hidden)),
+                            ("self_attn.v_proj", (kv_heads * head, hidden)), ("self_attn.o_proj", (hidden, hidden)),
+                            ("mlp.gate_proj", (intermediate, hidden)), ("mlp.up_proj", (intermediate, hidden)),
+                            ("mlp.down_proj", (hidden, intermediate))):
+            shapes[f"model.layers.{i}.{name}.weight"] = shape
+    os.mkdir(directory)
+    write_masked(os.path.join(directory, "linears.safetensors"), shapes, kind, rng)
+    norms = {f"model.layers.{i}.{name}.weight": {"dtype": kind, "shape": [hidden]} for i in range(2) for name in
+             ("input_layernorm", "post_attention_layernorm")} | {"model.norm.weight": {"dtype": kind, "shape": [hidden]}}
+    at = 0
+    for info in norms.values():
+        info["data_offsets"] = [at, at := at + hidden * SIZES[kind]]
+    text = json.dumps(norms).encode()
+    with open(os.path.join(directory, "norms.safetensors"), "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + bytes(at))
+    index = {name: "linears.safetensors" for name in shapes} | {name: "norms.safetensors" for name in norms}
+    with open(os.path.join(directory, "model.safetensors.index.json"), "w") as file:
+        json.dump({"metadata": {}, "weight_map": index}, file)
+    with open(os.path.join(directory, "config.json"), "w") as file:
+        json.dump({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": hidden, "intermediate_size": intermediate,
+                   "num_hidden_layers": 2, "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": 32,
+                   "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}, file)
+
+
+def bench(model, *options):
+    return subprocess.run([BESAD, "bench", *options, model], capture_output=True, text=True, timeout=PATIENCE)
+
+
+class Hardware(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.daemon = Daemon("--threads", os.environ.get("OMP_NUM_THREADS", "2"))
+        self.addCleanup(self.daemon.remove)
+
+    def check_counts(self, simulated, pruned, dense):
+        self.assertEqual(list(simulated), ["published", "corrected", "memory"])
+        for i, counted in enumerate(simulated.values()):
+            self.assertEqual((counted["cycles"], counted["dense_cycles"]), (pruned[i], dense[i]), list(simulated)[i])
+            if pruned[i]:
+                self.assertAlmostEqual(counted["speedup"], dense[i] / pruned[i])
+            else:
+                self.assertIsNone(counted["speedup"])
+        self.assertEqual((simulated["memory"]["compute_cycles"], simulated["memory"]["transfer_cycles"]), (pruned[3], pruned[4]))
+
+    def check(self, hardware, wanted):
+        self.assertEqual({layer["layer"] for layer in hardware["layers"]}, set(wanted))
+        for layer in hardware["layers"]:
+            own = wanted[layer["layer"]]
+            with self.subTest(layer=layer["layer"]):
+                self.assertEqual({key: layer[key] for key in ("linears", "params", "zeros")}, {key: own[key] for key in ("linears", "params", "zeros")})
+                self.assertEqual(layer["linears"] * layer["rows"] * layer["cols"], layer["params"])
+                self.check_counts(layer["simulated"], own["pruned"], own["dense"])
+        self.check_counts(hardware["simulated"], *([sum(own[key][i] for own in wanted.values()) for i in range(n)] for key, n in
+                                                   (("pruned", 5), ("dense", 3))))
+
+    def bench(self, model):
+        done = bench(model, "--simulate", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_random_masks(self):
+        """Of widths that are multiples of nothing, with a tail of columns in the last linear of the MLP."""
+        rng = random.Random(7)
+        shapes = [(64, 64, 4, 4, "BF16"), (72, 200, 6, 2, "F32"), (130, 65, 13, 1, "F16"), (192, 500, 6, 3, "BF16"), (40, 600, 4, 2, "BF16")]
+        for i, shape in enumerate(shapes):
+            with self.subTest(shape=shape):
+                directory = os.path.join(self.daemon.models, str(i))
+                random_model(directory, *shape, rng)
+                self.check(self.bench(directory), expected(os.path.join(directory, "linears.safetensors")))
+
+    def test_bundled_model(self):
+        """Pruned by a job, whose result, report and file say the same as the independent figures."""
+        shutil.copytree(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.daemon.models, "tiny-llama"))
+        shutil.copy(os.path.join(ROOT, "demo", "calibration.safetensors"), self.daemon.data)
+        self.daemon.start()
+        job = self.daemon.submit({"model": "tiny-llama", "output": "pruned", "method": "wanda", "sparsity": 0.5, "hardware": {"simulate": True},
+                                  "calibration": {"path": "calibration.safetensors", "samples": 8, "sequence_length": 256}})
+        done = self.daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded", done)
+        self.assertEqual(done["spec"]["hardware"], {"simulate": True})
+        hardware = done["result"]["hardware"]
+        output = os.path.join(self.daemon.output, "pruned")
+        self.check(hardware, expected(os.path.join(output, "model.safetensors")))
+        self.assertEqual(self.daemon.get(f"/v1/jobs/{job}/report").json["hardware"], hardware)
+        with open(os.path.join(output, "besad.json")) as file:
+            self.assertEqual(json.load(file)["result"]["hardware"], hardware)
+        self.assertEqual(self.bench(output), hardware)
+        text = bench(output, "--simulate").stdout
+        self.assertRegex(text, r"q_proj +published +\d+ +\d+ +\d\.\d\d\n +corrected .*\n +memory ")
+        self.assertRegex(text, r"\nall +published +%d +%d +" % (hardware["simulated"]["published"]["dense_cycles"],
+                                                                hardware["simulated"]["published"]["cycles"]))
+
+    def test_experts(self):
+        directory = os.path.join(self.daemon.models, "mixtral")
+        data = os.path.join(ROOT, "tests", "data", "families", "mixtral")
+        os.mkdir(directory)
+        shutil.copy(os.path.join(data, "model.safetensors"), directory)
+        shutil.copy(os.path.join(data, "classic.json"), os.path.join(directory, "config.json"))
+        write_calibration(os.path.join(self.daemon.data, "tokens.safetensors"), 8, 48, vocab=64)
+        self.daemon.start()
+        job = self.daemon.submit({"model": "mixtral", "output": "pruned", "method": "wanda", "sparsity": 0.5, "hardware": {"simulate": True},
+                                  "calibration": {"path": "tokens.safetensors", "samples": 8, "sequence_length": 48}})
+        done = self.daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded", done)
+        wanted = expected(os.path.join(self.daemon.output, "pruned", "model.safetensors"))
+        self.assertIn("experts.w2", wanted)
+        self.check(done["result"]["hardware"], wanted)
+
+    def test_not_asked_for(self):
+        small_model(self.daemon, 2)
+        self.daemon.start()
+        for hardware in (None, {"simulate": False}):
+            job = self.daemon.submit(small_job(output=str(hardware is None), **({"hardware": hardware} if hardware else {})))
+            done = self.daemon.finish(job)
+            self.assertEqual(done["state"], "succeeded", done)
+            self.assertNotIn("hardware", done["spec"])
+            self.assertNotIn("hardware", done["result"])
+            self.assertNotIn("hardware", self.daemon.get(f"/v1/jobs/{job}/report").json)
+
+    def test_model_itself(self):
+        """The method none simulates what is there."""
+        small_model(self.daemon, 2)
+        self.daemon.start()
+        spec = {key: value for key, value in small_job(method="none").items() if key not in ("output", "sparsity")}
+        done = self.daemon.finish(self.daemon.submit({**spec, "hardware": {"simulate": True}}))
+        self.assertEqual(done["state"], "succeeded", done)
+        self.assertEqual(done["result"]["hardware"], self.bench(os.path.join(self.daemon.models, spec["model"])))
+
+    def test_killed(self):
+        """A job that was killed counts the files that it then makes."""
+        small_model(self.daemon, 8)
+        self.daemon.start()
+        plain = self.daemon.finish(self.daemon.submit(small_job(output="plain", hardware={"simulate": True})))
+        job = self.daemon.submit(small_job(output="killed", hardware={"simulate": True}))
+        wait_for("some blocks", lambda: any(event["type"] == "block.finished" for event in self.daemon.events(job)))
+        self.daemon.kill()
+        self.daemon.start()
+        done = self.daemon.finish(job)
+        self.assertEqual((plain["state"], done["state"]), ("succeeded", "succeeded"), done)
+        self.assertEqual(done["result"]["hardware"], plain["result"]["hardware"])
+
+    def test_refused(self):
+        self.assertEqual(bench("anything").returncode, 2)
+        done = bench(os.path.join(self.daemon.models, "gone"), "--simulate")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("gone", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
