@@ -357,6 +357,30 @@ static void test_allocation(void **state)
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"allocation\":\"loss\"}", "/allocation", "must be an object");
 }
 
+/* It is shown where it asks for something: a job of an earlier version, whose spec lacks it, is the same job. */
+static void test_hardware(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *more;
+		bool asks;
+	} cases[] = {{"", false},
+		     {",\"hardware\":{}", false},
+		     {",\"hardware\":{\"simulate\":false}", false},
+		     {",\"hardware\":{\"simulate\":true}", true}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct spec *spec = pruned_by(f, cases[i].more);
+		cJSON *shown = spec_to_json(spec);
+		assert_int_equal(spec->hardware.simulate, cases[i].asks);
+		assert_int_equal(cJSON_HasObjectItem(shown, "hardware"), cases[i].asks);
+		cJSON_Delete(shown);
+		spec_free(spec);
+	}
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"hardware\":{\"simulate\":1}}", "/hardware/simulate",
+		       "must be true or false");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"hardware\":{\"measure\":true}}", "/hardware/measure", "unknown");
+}
+
 static void test_calibration_sources(void **state)
 {
 	struct fixture *f = *state;
@@ -673,7 +697,7 @@ static void test_problems_are_not_cut(void **state)
 	const char *known = "name, model, output, overwrite, preset, method, sparsity, pattern, allocation, besa, one_shot, "
 			    "sparsegpt, admm, refit, "
 			    "quantization, calibration, "
-			    "evaluation, progress, notify, precision, priority, timeout_seconds";
+			    "evaluation, hardware, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }
@@ -690,6 +714,7 @@ int main(void)
 		SPEC_TEST(test_quantization),
 		SPEC_TEST(test_patterns),
 		SPEC_TEST(test_allocation),
+		SPEC_TEST(test_hardware),
 		SPEC_TEST(test_calibration_sources),
 		SPEC_TEST(test_round_trip),
 		SPEC_TEST(test_fields),
