@@ -238,7 +238,7 @@ static void token_rows(int64_t rows, int64_t hidden, int64_t inner)
 /* Tokens to experts and back: bytes of the rows that are moved, and of nothing else. */
 static void experts(int64_t tokens, int64_t hidden, int count, int chosen)
 {
-	const struct routing r = {count, chosen, true};
+	const struct routing r = {count, chosen, true, false};
 	int64_t rows = routing_rows(&r, tokens);
 	struct tensor none = {0}, logits = tensor_random(tokens, count, DTYPE_F32), weights = tensor_new(tokens, chosen, DTYPE_F32);
 	struct tensor x = tensor_random(tokens, hidden, DTYPE_BF16), grouped = tensor_random(rows, hidden, DTYPE_BF16);

@@ -21,20 +21,21 @@ __global__ void __launch_bounds__(BLOCK)
 {
 	int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
 	int lane = (int)threadIdx.x % 32;
+	int others = routing.experts - routing.shared, some = routing.chosen - routing.shared;
 	float x[SLOTS], first = 0, sum = 0;
 	uint32_t taken = 0;
 	if (t >= tokens) return;
 #pragma unroll
 	for (int i = 0; i < SLOTS; i++) {
 		float one[1] = {-INFINITY};
-		if (i * 32 + lane < routing.experts) load<1>(logits, t, i * 32 + lane, one);
+		if (i * 32 + lane < others) load<1>(logits, t, i * 32 + lane, one);
 		x[i] = one[0] == one[0] ? one[0] : -INFINITY;
 	}
-	for (int s = 0; s < routing.chosen; s++) {
+	for (int s = 0; s < some; s++) {
 		candidate best = {-INFINITY, -1};
 #pragma unroll
 		for (int i = 0; i < SLOTS; i++)
-			if (i * 32 + lane < routing.experts && !(taken >> i & 1)) best = better(best, {x[i], i * 32 + lane});
+			if (i * 32 + lane < others && !(taken >> i & 1)) best = better(best, {x[i], i * 32 + lane});
 #pragma unroll
 		for (int offset = 16; offset > 0; offset /= 2)
 			best = better(best, {__shfl_xor_sync(0xffffffffu, best.logit, offset),
@@ -52,12 +53,17 @@ __global__ void __launch_bounds__(BLOCK)
 		sum = 0;
 #pragma unroll
 		for (int i = 0; i < SLOTS; i++)
-			if (i * 32 + lane < routing.experts) sum += expf(x[i] - first);
+			if (i * 32 + lane < others) sum += expf(x[i] - first);
 		sum = warp_reduce(sum, plus());
 	}
 	__syncwarp();
-	for (int s = lane; s < routing.chosen; s += 32)
+	for (int s = lane; s < some; s += 32)
 		weights[t * weights_stride + s] /= sum;
+	if (!routing.shared || lane > 0) return;
+	float logit[1];
+	load<1>(logits, t, others, logit);
+	experts[t * routing.chosen + some] = others;
+	weights[t * weights_stride + some] = 1 / (1 + expf(-logit[0]));
 }
 
 /* A block per expert. */
@@ -153,7 +159,7 @@ __global__ void __launch_bounds__(256) combine_kernel(view to, view from, const 
 }
 
 /* A block per token. With w_s the weights and d_s = ⟨dy, output of choice s⟩: for the chosen ∂l_s = w_s·(d_s − Σ w·d). Where the softmax runs
- * over all experts, the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. */
+ * over all experts, the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. A shared one has w·(1 − w)·d. */
 template <int N>
 __global__ void __launch_bounds__(DOT_BLOCK)
 	route_backward_kernel(struct routing routing, view dlogits, view logits, const float *weights, int64_t weights_stride,
@@ -163,6 +169,7 @@ __global__ void __launch_bounds__(DOT_BLOCK)
 	int64_t t = blockIdx.x;
 	const float *weight = weights + t * weights_stride;
 	const int32_t *chosen = experts + t * routing.chosen, *place = places + t * routing.chosen;
+	int others = routing.experts - routing.shared, some = routing.chosen - routing.shared;
 	float mean = 0, most[1], logit[1];
 	load<1>(logits, t, chosen[0], most);
 	for (int s = 0; s < routing.chosen; s++) {
@@ -177,15 +184,16 @@ __global__ void __launch_bounds__(DOT_BLOCK)
 		}
 		dot = block_reduce(dot, plus());
 		if (threadIdx.x == 0) gradient[s] = dot;
-		mean += weight[s] * dot;
+		if (s < some) mean += weight[s] * dot;
 	}
 	__syncthreads();
 	for (int i = (int)threadIdx.x; i < routing.experts; i += DOT_BLOCK) {
 		float value[1] = {0};
 		load<1>(logits, t, i, logit);
 		if (!routing.normalise) value[0] = -weight[0] * expf(logit[0] - most[0]) * mean;
-		for (int s = 0; s < routing.chosen; s++)
+		for (int s = 0; s < some; s++)
 			if (chosen[s] == i) value[0] = weight[s] * (gradient[s] - mean);
+		if (i == others) value[0] = weight[some] * (1 - weight[some]) * gradient[some];
 		store<1>(dlogits, t, i, value);
 	}
 }

@@ -52,10 +52,11 @@ struct attention {
 };
 
 /* How tokens find their experts: each goes to the `chosen` of `experts` with the largest logits, the lower index first where they tie. Its
- * weight of an expert is the softmax over all experts, or, where `normalise` is set, over the chosen. */
+ * weight of an expert is the softmax over all experts, or, where `normalise` is set, over the chosen. A shared expert is the last of the
+ * experts and the last of every token's chosen, with the sigmoid of its logit as weight; the rest is as if it were not there. */
 struct routing {
-	int experts, chosen; /* up to ROUTE_MAX_EXPERTS, 1 … experts */
-	bool normalise;
+	int experts, chosen; /* up to ROUTE_MAX_EXPERTS, 1 … experts; with a shared one, that is counted in both */
+	bool normalise, shared;
 };
 enum { ROUTE_MAX_EXPERTS = 512 };
 
@@ -234,7 +235,7 @@ struct backend_ops {
 
 	/* ---- experts ---------------------------------------------------------------------------------------------------- */
 
-	/* From logits [T, experts], any float: weights F32 [T, chosen], experts I32 [T, chosen] in order of their logits, counts I32 [experts]
+	/* From logits [T, experts], any float: weights F32 [T, chosen], experts I32 [T, chosen] in order of their logits, a shared one last, counts I32 [experts]
 	 * of the tokens that each expert got, places I32 [T, chosen]: the grouped row of each choice, and sources I32 [routing_rows]: the
 	 * choice t · chosen + s of each grouped row, -1 in the rows between the experts' and after the last. */
 	enum status (*route)(struct backend *, const struct routing *, struct tensor weights, void *experts, void *counts,

@@ -214,7 +214,7 @@ static enum status activation_backward(struct backend *backend, enum activation 
 
 static bool routing_fits(const struct routing *routing, struct tensor weights, struct tensor logits)
 {
-	return routing->experts > 0 && routing->experts <= ROUTE_MAX_EXPERTS && routing->chosen > 0 &&
+	return routing->experts > 0 && routing->experts <= ROUTE_MAX_EXPERTS && routing->chosen > routing->shared &&
 	       routing->chosen <= routing->experts && floats(logits) && logits.cols == routing->experts &&
 	       typed(weights, DTYPE_F32) && sized(weights, logits.rows, routing->chosen);
 }

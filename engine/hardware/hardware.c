@@ -17,7 +17,8 @@ struct tally {
  * BESA's published code cuts down_proj, into squares. */
 static int64_t patch_columns(const struct linear *linear)
 {
-	return linear->fused == FUSED_MLP_OUT && linear->cols > linear->rows ? linear->rows : linear->cols;
+	bool last = linear->fused == FUSED_MLP_OUT || linear->fused == FUSED_SHARED_OUT;
+	return last && linear->cols > linear->rows ? linear->rows : linear->cols;
 }
 
 static enum status simulate_linear(const struct model *model, const struct linear *linear, int block, struct tally *ret,

@@ -130,7 +130,10 @@ static enum status check_block(const struct model *model, const struct block_lay
 	}
 	if (!config->experts) return STATUS_OK;
 	tensor_name(config, name, index, config->names->router, "weight");
-	return model_tensor(model, name, config->experts, config->hidden, &info, err);
+	TRY(model_tensor(model, name, config->experts, config->hidden, &info, err));
+	if (!config->shared_intermediate) return STATUS_OK;
+	tensor_name(config, name, index, config->names->shared_gate, "weight");
+	return model_tensor(model, name, 1, config->hidden, &info, err);
 }
 
 enum status block_check(const struct model *model, struct error *err)
@@ -191,7 +194,7 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 	struct block block = {.config = &model->config, .backend = backend, .compute_type = compute_type};
 	TRY(block_layout_create(block.config, &block.layout, err));
 	enum status status = block_file_type(model, &block.layout, &block.file_type, err);
-	for (int f = 0; status == STATUS_OK && f < FUSED_COUNT; f++) {
+	for (int f = 0; status == STATUS_OK && f < block.layout.n_fused; f++) {
 		int64_t rows = block.layout.fused_rows[f], cols = block.layout.fused_cols[f];
 		status = allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
 		if (status == STATUS_OK) status = allocate_padded(backend, rows, cols, compute_type, &block.active[f], err);
@@ -302,7 +305,7 @@ static enum status load_bias(struct block *block, const struct model *model, con
 
 enum status block_add_spare(struct block *block, struct error *err)
 {
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < block->layout.n_fused; f++)
 		TRY(allocate(block->backend, block->layout.fused_rows[f], block->layout.fused_cols[f], block->file_type,
 			     &block->spare[f], err));
 	block->spare_index = -1;
@@ -339,6 +342,36 @@ static enum status load_linears(struct block *block, const struct model *model, 
 	return STATUS_OK;
 }
 
+/* Rows [first, first + rows) of the router, from a tensor of its own. */
+static enum status load_router_rows(struct block *block, const struct model *model, int index, const char *path, int64_t first,
+				    int64_t rows, struct error *err)
+{
+	struct backend *backend = block->backend;
+	char name[BLOCK_TENSOR_NAME];
+	struct tensor part = {0}, to = tensor_rows(block->router, first, rows);
+	tensor_name(block->config, name, index, path, "weight");
+	TRY(model_upload_matrix(model, backend, name, rows, block->config->hidden, block->compute_type, &part, err));
+	enum status status = backend->ops->copy(backend, to.data, part.data, tensor_bytes(&part));
+	if (status != STATUS_OK) *err = backend->error;
+	backend->ops->release(backend, part.data);
+	return status;
+}
+
+static enum status load_router(struct block *block, const struct model *model, int index, struct error *err)
+{
+	const struct model_config *config = block->config;
+	int64_t experts = config->experts;
+	char name[BLOCK_TENSOR_NAME];
+	release(block->backend, &block->router);
+	if (config->shared_intermediate) {
+		TRY(allocate(block->backend, experts + 1, config->hidden, block->compute_type, &block->router, err));
+		TRY(load_router_rows(block, model, index, config->names->router, 0, experts, err));
+		return load_router_rows(block, model, index, config->names->shared_gate, experts, 1, err);
+	}
+	tensor_name(config, name, index, config->names->router, "weight");
+	return model_upload_matrix(model, block->backend, name, experts, config->hidden, block->compute_type, &block->router, err);
+}
+
 enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
 {
 	char name[BLOCK_TENSOR_NAME];
@@ -354,16 +387,12 @@ enum status block_load(struct block *block, const struct model *model, int index
 		tensor_name(block->config, name, index, norms[i].path, norms[i].kind);
 		TRY(model_upload_vector(model, block->backend, name, norms[i].length, norms[i].place, err));
 	}
-	if (!block->config->experts) return STATUS_OK;
-	release(block->backend, &block->router);
-	tensor_name(block->config, name, index, block->config->names->router, "weight");
-	return model_upload_matrix(model, block->backend, name, block->config->experts, block->config->hidden, block->compute_type,
-				   &block->router, err);
+	return block->config->experts ? load_router(block, model, index, err) : STATUS_OK;
 }
 
 enum status block_activate(struct block *block, const struct tensor weights[FUSED_COUNT])
 {
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < block->layout.n_fused; f++)
 		TRY(block->backend->ops->convert(block->backend, block->active[f], weights[f]));
 	return STATUS_OK;
 }
@@ -436,7 +465,8 @@ enum status activations_create(const struct block *block, int batch, int64_t tok
 	place_activations(block, &a, &arena, backward);
 	void *memory;
 	if (block->config->experts) {
-		a.experts.tokens = calloc((size_t)block->config->experts, sizeof *a.experts.tokens);
+		size_t experts = (size_t)experts_routing(block->config).experts;
+		a.experts.tokens = calloc(experts, sizeof *a.experts.tokens);
 		if (!a.experts.tokens) return error_set(err, STATUS_NO_MEMORY, "no memory for the counts of experts' tokens");
 	}
 	enum status status = block->backend->ops->alloc(block->backend, arena.used, &memory);

@@ -39,14 +39,15 @@ struct block {
 	struct tensor norm1_bias, norm2_bias;   /* F32 [1, H]; no data where there are none */
 	struct tensor q_norm, k_norm;           /* F32 [1, head_dim or all of q or k]; no data where there are none */
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
-	struct tensor router;                   /* compute type [experts, H]; no data where there are no experts */
-	struct tensor rope, local_rope;         /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
-	struct tensor query_rope;               /* the same of queries, which it scales; no data where there is none */
-	struct tensor master[FUSED_COUNT];      /* F32, as weight: see block_add_masters */
-	struct tensor rounding;                 /* device room for the longest vector, with the masters */
-	int64_t window;                         /* of the block that is loaded */
-	bool still;                             /* its q and k do not turn */
-	int64_t zeros, spare_zeros;             /* of the linears of the block that was read into `weight` and into `spare` */
+	struct tensor
+		router; /* compute type [experts, H], with a shared one's gate as the last row; no data where there are no experts */
+	struct tensor rope, local_rope;    /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
+	struct tensor query_rope;          /* the same of queries, which it scales; no data where there is none */
+	struct tensor master[FUSED_COUNT]; /* F32, as weight: see block_add_masters */
+	struct tensor rounding;            /* device room for the longest vector, with the masters */
+	int64_t window;                    /* of the block that is loaded */
+	bool still;                        /* its q and k do not turn */
+	int64_t zeros, spare_zeros;        /* of the linears of the block that was read into `weight` and into `spare` */
 };
 
 enum status block_create(const struct model *, struct backend *, enum dtype compute_type, int64_t sequence_length,
@@ -102,12 +103,12 @@ static inline struct tensor block_product(const struct block *block, const struc
 /* Gate and up of the first linear's outputs; up is without data where there is no gate. */
 static inline struct tensor block_gate(const struct model_config *config, struct tensor gate_up)
 {
-	return tensor_cols(gate_up, 0, config->intermediate);
+	return tensor_cols(gate_up, 0, config->gated_mlp ? gate_up.cols / 2 : gate_up.cols);
 }
 
 static inline struct tensor block_up(const struct model_config *config, struct tensor gate_up)
 {
-	return config->gated_mlp ? tensor_cols(gate_up, config->intermediate, config->intermediate) : (struct tensor){0};
+	return config->gated_mlp ? tensor_cols(gate_up, gate_up.cols / 2, gate_up.cols / 2) : (struct tensor){0};
 }
 
 /* Activations of one batch, kept for the backward. */

@@ -181,7 +181,13 @@ static enum status parse_experts(const cJSON *json, const struct family *family,
 	config->experts_per_token = (int)chosen;
 	config->normalised_routing = family->normalised_routing;
 	if (family->heeds_norm_topk_prob) TRY(json_get_bool(json, path, "norm_topk_prob", &config->normalised_routing, err));
-	return STATUS_OK;
+	if (!family->shared_key) return STATUS_OK;
+	if (experts == ROUTE_MAX_EXPERTS)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: %" PRId64 " experts and a shared one are more than %d", path,
+				 experts, ROUTE_MAX_EXPERTS);
+	if (!member(json, family->shared_key))
+		return error_set(err, STATUS_INVALID, "%s: '%s' is missing", path, family->shared_key);
+	return json_get_int(json, path, family->shared_key, 1, MAX_COLUMNS, &config->shared_intermediate, err);
 }
 
 static enum status parse_activation(const cJSON *json, const struct family *family, const char *path, enum activation *ret,
@@ -323,8 +329,8 @@ static enum status parse_layer_types(const cJSON *types, const struct family *fa
 		set_bit(config->full_layers, layer++, full);
 		full_layers += full;
 	}
-	bool heeded = family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_BY_PATTERN ||
-		      family->window == WINDOW_WHERE_STILL;
+	bool heeded = family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_WHEN_SWITCHED_ON_IN_TURN ||
+		      family->window == WINDOW_BY_PATTERN || family->window == WINDOW_WHERE_STILL;
 	if (!heeded && full_layers != (config->sliding_window ? 0 : config->layers))
 		return error_set(
 			err, STATUS_UNSUPPORTED,
@@ -338,23 +344,23 @@ static enum status parse_window(const cJSON *json, const struct family *family, 
 {
 	int64_t pattern = family->window_pattern;
 	bool on = family->window == WINDOW_WHEN_GIVEN || family->window == WINDOW_BY_PATTERN;
-	int64_t window = given(json, "sliding_window") ? 0 : family->sliding_window, full_layers = 0;
-	TRY(json_get_int(json, path, "sliding_window", 1, MAX_POSITIONS, &window, err));
-	if (family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_WHEN_SWITCHED_ON_IN_ALL ||
-	    family->window == WINDOW_WHERE_STILL)
-		TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
-	if (family->window == WINDOW_WHEN_SWITCHED_ON) {
-		full_layers = 28;
-		TRY(json_get_int(json, path, "max_window_layers", 0, INT32_MAX, &full_layers, err));
-	}
+	int64_t window = given(json, "sliding_window") ? 0 : family->sliding_window, window_layers = 28;
+	/* A Qwen2-MoE is saved with 0 where it is not switched on. */
+	TRY(json_get_int(json, path, "sliding_window", window_is_switched(family->window) ? 0 : 1, MAX_POSITIONS, &window, err));
+	if (window_is_switched(family->window)) TRY(json_get_bool(json, path, "use_sliding_window", &on, err));
+	if (family->window == WINDOW_WHEN_SWITCHED_ON || family->window == WINDOW_WHEN_SWITCHED_ON_IN_TURN)
+		TRY(json_get_int(json, path, "max_window_layers", 0, INT32_MAX, &window_layers, err));
 	if (family->heeds_window_pattern)
 		TRY(json_get_int(json, path, "sliding_window_pattern", 1, MODEL_MAX_LAYERS, &pattern, err));
 	config->sliding_window = on ? window : 0;
-	for (int64_t layer = 0; layer < config->layers; layer++)
-		set_bit(config->full_layers, layer,
-			family->window == WINDOW_BY_PATTERN    ? (layer + 1) % pattern == 0
-			: family->window == WINDOW_WHERE_STILL ? !layer_bit(config->still_layers, layer)
-							       : layer < full_layers);
+	for (int64_t layer = 0; layer < config->layers; layer++) {
+		bool full = false;
+		if (family->window == WINDOW_WHEN_SWITCHED_ON) full = layer < window_layers;
+		if (family->window == WINDOW_WHEN_SWITCHED_ON_IN_TURN) full = layer % 2 == 1 || layer >= window_layers;
+		if (family->window == WINDOW_WHERE_STILL) full = !layer_bit(config->still_layers, layer);
+		if (family->window == WINDOW_BY_PATTERN) full = (layer + 1) % pattern == 0;
+		set_bit(config->full_layers, layer, full);
+	}
 	const cJSON *types = member(json, "layer_types");
 	if (types) TRY(parse_layer_types(types, family, path, config, err));
 	bool slides = false;

@@ -40,6 +40,8 @@ struct weight_names {
 	const char *o, *gate, *up, *down;      /* linears */
 	const char *qkv;                       /* q, k and v head by head in one; NULL: they are self_attn.{q,k,v}_proj */
 	const char *router, *experts;          /* with experts gate, up and down are below "<experts>.<index>." */
+	const char *shared,
+		*shared_gate; /* and those of the one that all tokens take below "<shared>."; the gate gives its weight */
 };
 
 struct model_config {
@@ -62,8 +64,9 @@ struct model_config {
 	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */
 	int experts;         /* MLPs of a block, each of size `intermediate`; 0 where there is one that all tokens take */
 	int experts_per_token;
-	bool stacked_experts;    /* gate and up of all experts are one tensor in the file, down another, as its names say */
-	bool normalised_routing; /* as struct routing's `normalise` */
+	int64_t shared_intermediate; /* the size of one more expert that every token takes; 0 where there is none */
+	bool stacked_experts;        /* gate and up of all experts are one tensor in the file, down another, as its names say */
+	bool normalised_routing;     /* as struct routing's `normalise` */
 	bool tied_embeddings;
 	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */
 	int64_t sliding_window;       /* 0 for none; else of the layers that are not in full_layers */

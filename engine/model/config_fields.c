@@ -259,15 +259,13 @@ static bool is_heeded(const struct family *f, const char *key)
 	if (f->bias_key && strcmp(key, f->bias_key) == 0) return true;
 	if (f->qkv_bias_key && strcmp(key, f->qkv_bias_key) == 0) return true;
 	if (f->window != WINDOW_NEVER && strcmp(key, "sliding_window") == 0) return true;
-	if ((f->window == WINDOW_WHEN_SWITCHED_ON || f->window == WINDOW_WHEN_SWITCHED_ON_IN_ALL ||
-	     f->window == WINDOW_WHERE_STILL) &&
-	    is_one_of(key, switched))
-		return true;
+	if (window_is_switched(f->window) && is_one_of(key, switched)) return true;
 	if (f->partial_rotary && strcmp(key, f->rotary_key ? f->rotary_key : "partial_rotary_factor") == 0) return true;
 	if (f->multipliers && is_one_of(key, multipliers)) return true;
 	if (f->still_interval && is_one_of(key, still)) return true;
 	if (f->heeds_window_pattern && strcmp(key, "sliding_window_pattern") == 0) return true;
 	if (f->experts_key && is_one_of(key, experts)) return true;
+	if (f->shared_key && strcmp(key, f->shared_key) == 0) return true;
 	if (f->logit_scale && strcmp(key, "logit_scale") == 0) return true;
 	if (f->heeds_norm_topk_prob && strcmp(key, "norm_topk_prob") == 0) return true;
 	if (f->query_pre_attn_scalar && is_one_of(key, capping)) return true;

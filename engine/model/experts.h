@@ -4,7 +4,8 @@
  *   l = n·Wrᵀ     w, e = route(l)     x = rows of n, grouped by expert     per expert: g, u = x·Wguᵀ   s = act(g) ⊙ u   o = s·Wdᵀ
  *   y += Σ_s w_s · o[row of token and choice s]
  *
- * T is the number of tokens, P that of the grouped rows (struct backend_ops.route). */
+ * An expert that is shared by all tokens is one more, the last, with a size S of its own, and the sigmoid of its logit as its weight.
+ * T is the number of tokens, P that of the grouped rows (struct backend_ops.route), of which the last R are the shared one's. */
 #ifndef BESAD_ENGINE_EXPERTS_H
 #define BESAD_ENGINE_EXPERTS_H
 
@@ -15,12 +16,14 @@ struct block;
 
 /* What the experts keep of a batch for the backward. */
 struct expert_activations {
-	struct tensor logits, weights;                /* F32 [T, experts], [T, chosen] */
-	struct tensor grouped, gate_up, mlp, outputs; /* compute type [P, H], [P, 2·I], [P, I], [P, H] */
-	struct tensor dmlp, dlogits;                  /* compute type [P, I], [T, experts]; without data unless for a backward */
-	void *chosen, *counts, *places, *sources;     /* device I32, as `route` gives them */
-	int32_t *tokens;                              /* host [experts]: `counts` */
-	int64_t rows;                                 /* P of the last forward */
+	struct tensor logits, weights;                         /* F32 [T, experts], [T, chosen] */
+	struct tensor grouped, outputs;                        /* compute type [P, H] */
+	struct tensor gate_up, mlp, dmlp;                      /* compute type [P − R, 2·I], [P − R, I], [P − R, I] */
+	struct tensor shared_gate_up, shared_mlp, shared_dmlp; /* compute type [R, 2·S], [R, S], [R, S] */
+	struct tensor dlogits; /* compute type [T, experts]; this and the dmlp are without data unless for a backward */
+	void *chosen, *counts, *places, *sources; /* device I32, as `route` gives them */
+	int32_t *tokens;                          /* host [experts]: `counts` */
+	int64_t rows, shared_rows;                /* P and R of the last forward */
 };
 
 struct routing experts_routing(const struct model_config *);

@@ -54,6 +54,14 @@ static const struct weight_names neox_names = {
 static const struct weight_names mixtral_names = {
 	EXPERT_NAMES, .router = "block_sparse_moe.gate", .experts = "block_sparse_moe.experts", .gate = "w1", .up = "w3",
 	.down = "w2"};
+static const struct weight_names qwen2_moe_names = {EXPERT_NAMES,
+						    .router = "mlp.gate",
+						    .experts = "mlp.experts",
+						    .shared = "mlp.shared_expert",
+						    .shared_gate = "mlp.shared_expert_gate",
+						    .gate = "gate_proj",
+						    .up = "up_proj",
+						    .down = "down_proj"};
 static const struct weight_names qwen3_moe_names = {EXPERT_NAMES,        .router = "mlp.gate", .experts = "mlp.experts",
 						    .gate = "gate_proj", .up = "up_proj",      .down = "down_proj"};
 
@@ -217,6 +225,25 @@ const struct family families[] = {
 		.max_positions = 131072,
 		.rms_norm_eps = 1e-5,
 		.rope_theta = 1000000,
+	},
+	{
+		.model_type = "qwen2_moe",
+		.architecture = "Qwen2MoeForCausalLM",
+		.names = &qwen2_moe_names,
+		.intermediate_key = "moe_intermediate_size",
+		.qkv_bias = true,
+		.qkv_bias_key = "qkv_bias",
+		.window = WINDOW_WHEN_SWITCHED_ON_IN_TURN,
+		.experts_key = "num_experts",
+		.experts = 60,
+		.experts_per_token = 4,
+		.shared_key = "shared_expert_intermediate_size",
+		.heeds_norm_topk_prob = true,
+		.kv_heads = 16,
+		.max_positions = 32768,
+		.sliding_window = 4096,
+		.rms_norm_eps = 1e-6,
+		.rope_theta = 10000,
 	},
 	{
 		.model_type = "qwen3_moe",
@@ -468,7 +495,6 @@ const struct missing_family missing_families[] = {
 	{"llama4", "attention in chunks"},
 	{"llama4_text", "attention in chunks"},
 	{"gpt_oss", "attention sinks and biases of experts"},
-	{"qwen2_moe", "shared experts"},
 	{"glm", "gate and up in one tensor beside q, k and v apart"},
 	{"glm4", "gate and up in one tensor beside q, k and v apart"},
 	{"gpt2", "weights that lie transposed"},

@@ -8,16 +8,24 @@
 #include "engine/model/config.h"
 
 /* Where a sliding window holds: nowhere; in all layers, when `sliding_window` is a number; only where `use_sliding_window` is true as well,
- * from `max_window_layers` on; where it is, in all layers; where it is, in the layers that do not turn; in all but every `window_pattern`-th
- * layer. `layer_types` goes before the third and the last two, and must say the same as the others. */
+ * from `max_window_layers` on; where it is, in all layers; where it is, in every other layer up to `max_window_layers`, the first among them;
+ * where it is, in the layers that do not turn; in all but every `window_pattern`-th
+ * layer. `layer_types` goes before the third and the last three, and must say the same as the others. */
 enum window_rule {
 	WINDOW_NEVER,
 	WINDOW_WHEN_GIVEN,
 	WINDOW_WHEN_SWITCHED_ON,
 	WINDOW_WHEN_SWITCHED_ON_IN_ALL,
+	WINDOW_WHEN_SWITCHED_ON_IN_TURN,
 	WINDOW_WHERE_STILL,
 	WINDOW_BY_PATTERN,
 };
+
+/* Whether `use_sliding_window` switches it on. */
+static inline bool window_is_switched(enum window_rule rule)
+{
+	return rule >= WINDOW_WHEN_SWITCHED_ON && rule <= WINDOW_WHERE_STILL;
+}
 
 struct family {
 	const char *model_type;   /* of config.json */
@@ -31,12 +39,13 @@ struct family {
 	bool plain_mlp;           /* without a gate */
 	bool all_biases;          /* on all linears … */
 	const char *bias_key;     /* … unless this field, which is true by default, is false; NULL: always */
-	const char *qkv_bias_key; /* the field that says whether q, k and v have biases, false by default; NULL: none does */
+	const char *
+		qkv_bias_key; /* the field that says whether q, k and v have biases, by default as `qkv_bias` says; NULL: none does */
 	bool head_bias;
 	bool parallel, turns_neighbours; /* as in struct model_config */
 	const char *parallel_key;        /* the field that says whether it is, true by default; NULL: as `parallel` says */
 	const char *intermediate_key;    /* the field that says the intermediate size; NULL: intermediate_size */
-	bool qkv_bias;                   /* always there */
+	bool qkv_bias;                   /* there unless a field says otherwise */
 	bool attention_bias;             /* heeds the field: biases on q, k, v and o */
 	bool mlp_bias;                   /* heeds the field */
 	bool qk_norm;
@@ -45,6 +54,7 @@ struct family {
 	bool output_norms;
 	const char *experts_key; /* the field that says how many experts there are, besides its alias; NULL: there are none */
 	int experts, experts_per_token; /* `num_experts_per_tok` */
+	const char *shared_key;         /* the field that says the size of an expert that every token takes; NULL: there is none */
 	bool normalised_routing;
 	bool heeds_norm_topk_prob;  /* which normalises the routing */
 	bool scaled_embeddings;     /* by the root of the hidden size */

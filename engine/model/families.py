@@ -15,7 +15,7 @@ TRAITS = {
     "all_biases": "biases on all linears", "qkv_bias": "biases on q, k and v", "head_bias": "a bias of the head",
     "parallel": "attention and MLP side by side", "parallel_key": "attention and MLP side by side unless said otherwise", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head",
     "output_norms": "norms behind attention and the MLP", "stored_fused": "q, k, v and gate, up stored as one tensor each",
-    "experts_key": "experts", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
+    "experts_key": "experts", "shared_key": "a shared expert with a gate", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
     "tied_embeddings": "tied embeddings unless said otherwise", "norm_offset": "norm weights stored less 1",
     "gelu_is_tanh": "`gelu` is the tanh form", "multipliers": "multipliers", "still_interval": "layers that do not turn q and k",
     "full_are_still": "layers without a window that do not turn q and k", "logit_scale": "scaled logits",
@@ -30,7 +30,7 @@ HEEDED = {
     "original_positions": ["original_max_position_embeddings"], "rope_local_base_freq": ["rope_local_base_freq"],
     "query_pre_attn_scalar": ["query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"],
 }
-NAMED = ("norm_eps_key", "parallel_key", "rotary_key", "theta_key", "bias_key", "qkv_bias_key", "intermediate_key", "activation_key", "experts_key")
+NAMED = ("norm_eps_key", "parallel_key", "rotary_key", "theta_key", "bias_key", "qkv_bias_key", "intermediate_key", "activation_key", "experts_key", "shared_key")
 
 
 def read(name):

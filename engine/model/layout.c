@@ -4,9 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The expert that every token takes, which is none of those that have a number. */
+enum { NO_EXPERT = -1, SHARED_EXPERT = -2 };
+
 /* A linear that is added to a layout. */
 struct addition {
-	const char *path; /* in weight names; of an expert: below "<experts>.<index>." */
+	const char *path; /* in weight names; of an expert: below "<experts>.<index>.", or "<shared>." */
 	enum fused fused;
 	int64_t rows, cols;
 	bool bias;
@@ -20,10 +23,11 @@ static int kind_of(struct block_layout *layout, const char *name)
 	return layout->n_kinds++;
 }
 
-/* The product that a linear of `expert` (-1 for none) belongs to: the last one, or a new one. */
+/* The product that a linear of `expert` belongs to: the last one, or a new one. */
 static int product_of(struct block_layout *layout, const struct addition *addition, int expert)
 {
 	struct product *last = layout->n_products ? &layout->products[layout->n_products - 1] : NULL;
+	if (expert == SHARED_EXPERT) expert = NO_EXPERT;
 	if (!last || last->fused != addition->fused || last->expert != expert) {
 		last = &layout->products[layout->n_products++];
 		*last = (struct product){.fused = addition->fused,
@@ -49,9 +53,12 @@ static void add_linear(struct block_layout *layout, const struct model_config *c
 				  .cols = addition->cols,
 				  .row = layout->rows,
 				  .bias = addition->bias};
-	if (expert < 0) {
+	if (expert == NO_EXPERT) {
 		snprintf(linear->path, sizeof linear->path, "%s", addition->path);
 		snprintf(kind, sizeof kind, "%s", dot ? dot + 1 : addition->path);
+	} else if (expert == SHARED_EXPERT) {
+		snprintf(linear->path, sizeof linear->path, "%s.%s", config->names->shared, addition->path);
+		snprintf(kind, sizeof kind, "shared_expert.%s", addition->path);
 	} else {
 		snprintf(linear->path, sizeof linear->path, "%s.%d.%s", config->names->experts, expert, addition->path);
 		snprintf(kind, sizeof kind, "experts.%s", addition->path);
@@ -62,6 +69,7 @@ static void add_linear(struct block_layout *layout, const struct model_config *c
 	if (!linear->first) layout->fused_row[fused] = layout->rows;
 	layout->fused_rows[fused] += linear->rows;
 	layout->fused_cols[fused] = linear->cols;
+	if (layout->n_fused <= (int)fused) layout->n_fused = (int)fused + 1;
 	layout->rows += linear->rows;
 	layout->params += linear->rows * linear->cols;
 }
@@ -78,18 +86,30 @@ static void store_fused(struct block_layout *layout, enum fused fused, const cha
 	}
 }
 
-/* Says that the linears of all experts are two tensors of the file. */
+/* Says that the linears of all experts but a shared one are two tensors of the file. */
 static void stack_experts(struct block_layout *layout, const struct model_config *config)
 {
+	const int64_t stored_rows[FUSED_COUNT] = {[FUSED_MLP_IN] =
+							  layout->experts * (config->gated_mlp ? 2 : 1) * config->intermediate,
+						  [FUSED_MLP_OUT] = layout->experts * config->hidden};
 	for (int i = 0; i < layout->n_linears; i++) {
 		struct linear *linear = &layout->linears[i];
 		if (layout->products[linear->product].expert < 0) continue;
 		snprintf(linear->stored, sizeof linear->stored, "%s.%s", config->names->experts,
 			 linear->fused == FUSED_MLP_IN ? "gate_up_proj" : "down_proj");
 		linear->stored_first = linear->first;
-		linear->stored_rows = layout->fused_rows[linear->fused];
+		linear->stored_rows = stored_rows[linear->fused];
 		linear->stacked = layout->experts;
 	}
+}
+
+/* Gate and up. */
+static void add_inputs(struct block_layout *layout, const struct model_config *config, int64_t intermediate, int expert)
+{
+	const struct addition gate = {config->names->gate, FUSED_MLP_IN, intermediate, config->hidden, config->mlp_bias};
+	const struct addition up = {config->names->up, FUSED_MLP_IN, intermediate, config->hidden, config->mlp_bias};
+	add_linear(layout, config, &gate, expert);
+	if (config->gated_mlp) add_linear(layout, config, &up, expert);
 }
 
 enum status block_layout_create(const struct model_config *config, struct block_layout *ret, struct error *err)
@@ -106,32 +126,30 @@ enum status block_layout_create(const struct model_config *config, struct block_
 		{"self_attn.v_proj", FUSED_QKV, key, hidden, config->qkv_bias},
 		{config->names->o, FUSED_O, hidden, query, config->o_bias},
 	};
-	const struct addition gate = {config->names->gate, FUSED_MLP_IN, intermediate, hidden, config->mlp_bias};
-	const struct addition up = {config->names->up, FUSED_MLP_IN, intermediate, hidden, config->mlp_bias};
 	const struct addition down = {config->names->down, FUSED_MLP_OUT, hidden, intermediate, config->mlp_bias};
+	const struct addition shared_down = {config->names->down, FUSED_SHARED_OUT, hidden, config->shared_intermediate, false};
 	size_t mlps = config->experts ? (size_t)config->experts : 1;
 	struct block_layout layout = {.experts = config->experts,
-				      .linears = calloc(4 + 3 * mlps, sizeof *layout.linears),
-				      .products = calloc(2 + 2 * mlps, sizeof *layout.products)};
+				      .linears = calloc(4 + 3 * (mlps + 1), sizeof *layout.linears),
+				      .products = calloc(2 + 2 * (mlps + 1), sizeof *layout.products)};
 	if (!layout.linears || !layout.products) {
 		block_layout_release(&layout);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the list of a block's linears");
 	}
 	if (config->names->qkv) {
-		add_linear(&layout, config, &by_head[0], -1);
+		add_linear(&layout, config, &by_head[0], NO_EXPERT);
 		layout.linears[0].heads = (int)config->heads;
-		add_linear(&layout, config, &by_head[1], -1);
+		add_linear(&layout, config, &by_head[1], NO_EXPERT);
 	} else {
 		for (size_t i = 0; i < sizeof attention / sizeof *attention; i++)
-			add_linear(&layout, config, &attention[i], -1);
-	}
-	for (int i = 0; i < (int)mlps; i++) {
-		int expert = config->experts ? i : -1;
-		add_linear(&layout, config, &gate, expert);
-		if (config->gated_mlp) add_linear(&layout, config, &up, expert);
+			add_linear(&layout, config, &attention[i], NO_EXPERT);
 	}
 	for (int i = 0; i < (int)mlps; i++)
-		add_linear(&layout, config, &down, config->experts ? i : -1);
+		add_inputs(&layout, config, intermediate, config->experts ? i : NO_EXPERT);
+	if (config->shared_intermediate) add_inputs(&layout, config, config->shared_intermediate, SHARED_EXPERT);
+	for (int i = 0; i < (int)mlps; i++)
+		add_linear(&layout, config, &down, config->experts ? i : NO_EXPERT);
+	if (config->shared_intermediate) add_linear(&layout, config, &shared_down, SHARED_EXPERT);
 	if (config->stored_fused) {
 		store_fused(&layout, FUSED_QKV, "self_attn.qkv_proj");
 		store_fused(&layout, FUSED_MLP_IN, "mlp.gate_up_proj");
@@ -163,7 +181,8 @@ void block_layout_release(struct block_layout *layout)
 
 int layout_expert(const struct block_layout *layout, enum fused fused, int expert)
 {
-	return 2 + (fused == FUSED_MLP_OUT ? layout->experts : 0) + expert;
+	int shared = layout->n_fused > FUSED_SHARED_OUT;
+	return 2 + (fused == FUSED_MLP_OUT ? layout->experts + shared : 0) + expert;
 }
 
 int64_t layout_most_columns(const struct block_layout *layout)
@@ -186,6 +205,6 @@ int64_t layout_largest_linear(const struct block_layout *layout)
 int64_t layout_params_per_token(const struct model_config *config)
 {
 	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
-	int64_t mlp = (config->gated_mlp ? 3 : 2) * config->intermediate * config->hidden;
-	return (2 * query + 2 * key) * config->hidden + mlp * (config->experts ? config->experts_per_token : 1);
+	int64_t mlps = (config->experts ? config->experts_per_token : 1) * config->intermediate + config->shared_intermediate;
+	return (2 * query + 2 * key + (config->gated_mlp ? 3 : 2) * mlps) * config->hidden;
 }

@@ -1,8 +1,8 @@
 /* How the prunable linears of a block lie in memory, and under which names in a checkpoint.
  *
  * Linears that read the same input lie one under the other in one "fused" matrix: q, k, v · o · gate, up · down. With experts the latter two
- * hold gate, up of all experts and down of all experts, expert by expert. A product is the part of a fused matrix that multiplies one input:
- * a whole one, or an expert's part. */
+ * hold gate, up of all experts and down of all experts, expert by expert. A shared expert is one more, the last, with a size of its own: its
+ * down is a fused matrix by itself. A product is the part of a fused matrix that multiplies one input: a whole one, or an expert's part. */
 #ifndef BESAD_ENGINE_LAYOUT_H
 #define BESAD_ENGINE_LAYOUT_H
 
@@ -10,15 +10,15 @@
 #include "engine/compute/tensor.h"
 #include "engine/model/config.h"
 
-enum fused { FUSED_QKV, FUSED_O, FUSED_MLP_IN, FUSED_MLP_OUT, FUSED_COUNT };
-enum { LAYOUT_MAX_KINDS = 7, LAYOUT_MAX_PATH = 80 };
+enum fused { FUSED_QKV, FUSED_O, FUSED_MLP_IN, FUSED_MLP_OUT, FUSED_SHARED_OUT, FUSED_COUNT };
+enum { LAYOUT_MAX_KINDS = 10, LAYOUT_MAX_PATH = 80 };
 
 /* Rows [first, first + rows) of a fused matrix. */
 struct product {
 	enum fused fused;
 	int64_t first, rows, cols;
 	int64_t row; /* the first of its rows when the rows of all linears are counted through */
-	int expert;  /* -1 for none */
+	int expert;  /* -1 for none, and for a shared one: every token goes there */
 };
 
 /* One prunable linear of a block: rows [first, first + rows) of a fused matrix. */
@@ -49,7 +49,8 @@ struct block_layout {
 	int n_linears;
 	struct product *products; /* the first four are the fused matrices' where there are no experts; see layout_expert */
 	int n_products;
-	int experts;
+	int n_fused;                                   /* of enum fused, those that there are */
+	int experts;                                   /* without a shared one */
 	char kinds[LAYOUT_MAX_KINDS][LAYOUT_MAX_PATH]; /* the keys in events and reports: "q_proj", "experts.up_proj" */
 	int n_kinds;
 	int64_t fused_rows[FUSED_COUNT], fused_cols[FUSED_COUNT];
@@ -91,7 +92,7 @@ static inline int layout_product(enum fused fused)
 	return (int)fused;
 }
 
-/* The product of an expert's FUSED_MLP_IN or FUSED_MLP_OUT. */
+/* The product of what goes into an expert, FUSED_MLP_IN, or comes out, FUSED_MLP_OUT; the shared one is behind the last. */
 int layout_expert(const struct block_layout *, enum fused, int expert);
 
 /* The most columns, and the most weights, that a linear has. */

@@ -18,7 +18,7 @@ enum status block_add_masters(struct block *block, struct error *err)
 {
 	struct block_vector vector;
 	int64_t longest = 0;
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < block->layout.n_fused; f++)
 		TRY(allocate(block, block->layout.fused_rows[f], block->layout.fused_cols[f], &block->master[f], err));
 	if (block->rounding.data) return STATUS_OK;
 	for (int i = 0; block_vector(block, i, &vector); i++)
@@ -29,7 +29,7 @@ enum status block_add_masters(struct block *block, struct error *err)
 static enum status convert_all(const struct block *block, const struct tensor to[FUSED_COUNT],
 			       const struct tensor from[FUSED_COUNT])
 {
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < block->layout.n_fused; f++)
 		TRY(block->backend->ops->convert(block->backend, to[f], from[f]));
 	return STATUS_OK;
 }

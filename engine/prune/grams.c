@@ -22,7 +22,7 @@ static size_t place(struct grams *grams, enum fused fused, size_t used)
 static size_t place_all(struct grams *grams)
 {
 	size_t most = 0, used = 0;
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < grams->block->layout.n_fused; f++) {
 		used = place(grams, f, grams->all ? used : 0);
 		if (used > most) most = used;
 	}

@@ -10,7 +10,7 @@ static enum status allocate(struct mask *mask, const struct block *block)
 	mask->host_thresholds = malloc(bytes);
 	if (!mask->host_thresholds) return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for the mask of a block");
 	TRY(backend->ops->alloc(backend, bytes, &mask->thresholds));
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < layout->n_fused; f++) {
 		mask->rank[f] = tensor_make(NULL, layout->fused_rows[f], layout->fused_cols[f], DTYPE_U16);
 		TRY(backend->ops->alloc(backend, tensor_bytes(&mask->rank[f]), &mask->rank[f].data));
 	}
@@ -93,7 +93,7 @@ enum status mask_apply_from(const struct mask *mask, const struct block *block, 
 			    const struct tensor to[FUSED_COUNT])
 {
 	struct backend *backend = mask->backend;
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < block->layout.n_fused; f++)
 		TRY(backend->ops->mask_weights(backend, to[f], from[f], mask->rank[f],
 					       (int32_t *)mask->thresholds + block->layout.fused_row[f], false));
 	return STATUS_OK;

@@ -181,7 +181,7 @@ static double part_of_pass(const struct walk *w, const struct observer *observer
 {
 	const struct block_layout *layout = &w->block.layout;
 	int64_t part = 0, all = 0;
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < layout->n_fused; f++) {
 		int64_t params = layout->fused_rows[f] * layout->fused_cols[f];
 		all += params;
 		if (!observer->until || f < (int)observer->last) part += params;

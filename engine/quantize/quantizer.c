@@ -35,7 +35,7 @@ static enum status allocate_all(struct quantizer *q, bool learned)
 	const struct block_layout *layout = &q->block->layout;
 	int64_t panel = (q->backend->unified ? PANEL_BYTES_CPU : PANEL_BYTES_DEVICE) / (int64_t)sizeof(float);
 	int64_t widest = layout_most_columns(layout), largest = layout_largest_linear(layout);
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < layout->n_fused; f++) {
 		int64_t rows = layout->fused_rows[f], groups = layout->fused_cols[f] / grid_of(q, f).group;
 		TRY(allocate(q->backend, rows, groups, &q->steps[f]));
 		TRY(allocate(q->backend, rows, groups, &q->zeros[f]));
@@ -78,7 +78,7 @@ void quantizer_release(struct quantizer *q)
 
 enum status quantizer_apply(struct quantizer *q, const struct tensor from[FUSED_COUNT], const struct tensor to[FUSED_COUNT])
 {
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < q->block->layout.n_fused; f++) {
 		const struct grid grid = grid_of(q, f);
 		TRY(q->backend->ops->quantize(q->backend, &grid, to[f], q->steps[f], q->zeros[f], from[f], q->strength[f]));
 	}
@@ -102,7 +102,7 @@ enum status quantizer_begin(struct quantizer *q)
 {
 	const struct backend_ops *ops = q->backend->ops;
 	q->taken = 0;
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < q->block->layout.n_fused; f++) {
 		TRY(fill(q, q->strength[f], STRENGTH_START));
 		TRY(ops->zero(q->backend, q->m[f].data, tensor_bytes(&q->m[f])));
 		TRY(ops->zero(q->backend, q->v[f].data, tensor_bytes(&q->v[f])));
@@ -157,7 +157,7 @@ enum status quantizer_gradient(struct quantizer *q, int product, const struct pr
 enum status quantizer_step(struct quantizer *q)
 {
 	const struct adamw adamw = {.lr = LEARNING_RATE, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = ++q->taken};
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < q->block->layout.n_fused; f++)
 		TRY(q->backend->ops->adamw_step(q->backend, &adamw, q->strength[f], q->m[f], q->v[f], q->gradient[f],
 						(struct tensor){0}));
 	return STATUS_OK;

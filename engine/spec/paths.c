@@ -76,7 +76,7 @@ static void find_columns(struct spec_parser *parser, const struct model_config *
 		parser->no_memory = true;
 		return;
 	}
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < layout.n_fused; f++)
 		for (int64_t a = layout.fused_cols[f]; a;) {
 			int64_t rest = parser->columns % a;
 			parser->columns = a;

@@ -53,7 +53,7 @@ static enum status allocate_all(struct refit *r)
 	const struct block_layout *layout = &block->layout;
 	int64_t hidden = block->config->hidden, rows = r->batch * r->setup.tokens;
 	struct tensor *const batches[] = {&r->x, &r->wanted, &r->y};
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < layout->n_fused; f++) {
 		struct tensor shape = tensor_make(NULL, layout->fused_rows[f], layout->fused_cols[f], DTYPE_F32);
 		TRY(allocate(backend, shape, &r->m[f]));
 		TRY(allocate(backend, shape, &r->v[f]));
@@ -213,7 +213,7 @@ static enum status take_step(struct refit *r, const struct block_task *task, int
 static enum status zero_moments(struct refit *r)
 {
 	struct backend *backend = r->backend;
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < r->setup.block->layout.n_fused; f++) {
 		TRY(backend->ops->zero(backend, r->m[f].data, tensor_bytes(&r->m[f])));
 		TRY(backend->ops->zero(backend, r->v[f].data, tensor_bytes(&r->v[f])));
 	}

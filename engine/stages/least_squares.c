@@ -73,7 +73,7 @@ static enum status fit_fused(struct fit *fit, enum fused fused)
 static enum status run(void *stage, const struct block_task *task, struct error *err)
 {
 	struct fit *fit = stage;
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < fit->block->layout.n_fused; f++) {
 		TRY(grams_collect(&fit->grams, task, f, err));
 		if (fit_fused(fit, f) == STATUS_OK) continue;
 		*err = fit->block->backend->error;

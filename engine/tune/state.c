@@ -40,7 +40,7 @@ static struct tensor take(struct tensor *tensor)
 static enum status create_moments(struct state *state, struct tuned_block *tuned)
 {
 	struct backend *backend = state->backend;
-	for (int f = 0; f < FUSED_COUNT; f++) {
+	for (int f = 0; f < state->block.layout.n_fused; f++) {
 		TRY(allocate_zeros(state, tuned->master[f], &tuned->m[f]));
 		TRY(allocate_zeros(state, tuned->master[f], &tuned->v[f]));
 	}

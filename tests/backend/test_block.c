@@ -15,7 +15,7 @@
 #include "tests/backend/tiny_model.h"
 
 static const struct tiny_shape SHAPE = {.hidden = 24, .intermediate = 40, .heads = 6, .kv_heads = 2, .layers = 2, .vocab = 11};
-enum { TOKENS = 9, BATCH = 2, ROWS = TOKENS * BATCH };
+enum { TOKENS = 9, BATCH = 2, ROWS = TOKENS * BATCH, PRODUCTS = 4 };
 
 struct fixture {
 	char *directory;
@@ -55,7 +55,7 @@ static int setup(void **state)
 	ok(block_create(&f->model, f->backend, DTYPE_F32, TOKENS, &f->block, &err), &err);
 	ok(block_load(&f->block, &f->model, 1, &err), &err);
 	ok(activations_create(&f->block, BATCH, TOKENS, true, &f->activations, &err), &err);
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		f->weights[i] = download_double(f->backend, f->block.weight[i]);
 	f->norm1 = download_double(f->backend, f->block.norm1);
 	f->norm2 = download_double(f->backend, f->block.norm2);
@@ -77,7 +77,7 @@ static int teardown(void **state)
 	model_close(&f->model);
 	backend_destroy(f->backend);
 	tiny_model_remove(f->directory);
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		free(f->weights[i]);
 	free(f->norm1);
 	free(f->norm2);
@@ -215,7 +215,7 @@ static double plain_part_loss(const struct fixture *f, enum reconstruct reconstr
 		return plain_miss(y, wanted, rows);
 	}
 	bool attention = fused < FUSED_MLP_IN;
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		mixed[i] = attention == (i < FUSED_MLP_IN) ? f->weights[i] : weights[i];
 	plain_block(f, mixed, &dense);
 	return attention ? plain_miss(p.h, dense.h, H) : plain_miss(p.y, dense.y, H);
@@ -291,7 +291,7 @@ static void compute_gradients(struct fixture *f, struct gradients *g)
 static void check_against_differences(const struct fixture *f, const struct gradients *g, double *weights[FUSED_COUNT])
 {
 	const double step = 1e-5;
-	for (int fused = 0; fused < FUSED_COUNT; fused++) {
+	for (int fused = 0; fused < PRODUCTS; fused++) {
 		int64_t count = f->block.layout.fused_rows[fused] * f->block.layout.fused_cols[fused];
 		double error = 0, norm = 0;
 		for (int64_t i = 0; i < count; i += 7) {
@@ -310,7 +310,7 @@ static void check_against_differences(const struct fixture *f, const struct grad
 
 static void free_gradients(struct gradients *g)
 {
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		free(g->of[i]);
 }
 
@@ -320,7 +320,7 @@ static void test_weight_gradients(void **state)
 	struct gradients g;
 	ok(block_activate_dense(&f->block), &f->backend->error);
 	compute_gradients(f, &g);
-	assert_int_equal(g.calls, FUSED_COUNT);
+	assert_int_equal(g.calls, PRODUCTS);
 	check_against_differences(f, &g, f->weights);
 	free_gradients(&g);
 }
@@ -340,12 +340,12 @@ static void test_weight_gradients_of_a_masked_block(void **state)
 			mask.host_thresholds[f->block.layout.linears[i].row + r] = (int32_t)f->block.layout.linears[i].cols / 2;
 	ok(mask_set(&mask, &f->block), &f->backend->error);
 	ok(mask_apply(&mask, &f->block, f->block.active), &f->backend->error);
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		masked[i] = download_double(f->backend, f->block.active[i]);
 	compute_gradients(f, &g);
 	check_against_differences(f, &g, masked);
 	free_gradients(&g);
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		free(masked[i]);
 	mask_release(&mask);
 }
@@ -442,7 +442,7 @@ static void open_learner(struct fixture *f, const struct spec *spec, struct lear
 	ok(backend->ops->upload(backend, values.data, f->wanted, sizeof f->wanted), &backend->error);
 	ok(stream_store(&l->wanted, 0, BATCH, values), &backend->error);
 	backend->ops->release(backend, values.data);
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		ok(backend->ops->bin_ranks(backend, l->besa.bin[i], l->mask.rank[i], spec->besa.candidates, l->besa.rates.below,
 					   l->besa.rates.above),
 		   &backend->error);
@@ -477,7 +477,7 @@ static void compare_with_surrogate(struct fixture *f, const struct spec *spec, s
 		s.groups += (f->block.layout.linears[i].rows + s.per - 1) / s.per; /* the last one may be smaller */
 	}
 	assert_int_equal(l->besa.rates.groups, s.groups);
-	for (int i = 0; i < FUSED_COUNT; i++) {
+	for (int i = 0; i < PRODUCTS; i++) {
 		const struct tensor *rank = &l->mask.rank[i];
 		s.rank[i] = malloc(tensor_bytes(rank));
 		ok(backend->ops->download(backend, s.rank[i], rank->data, tensor_bytes(rank)), &backend->error);
@@ -494,7 +494,7 @@ static void compare_with_surrogate(struct fixture *f, const struct spec *spec, s
 		norm += difference * difference;
 	}
 	if (!(error / norm < 1e-8)) fail_msg("NMSE %g against finite differences of the surrogate", error / norm);
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		free(s.rank[i]);
 	free(gradient);
 }
@@ -519,7 +519,7 @@ static void differences_of_part(struct fixture *f, const struct spec *spec, cons
 	const double step = 1e-5;
 	double *weights[FUSED_COUNT];
 	*g = (struct gradients){.f = f};
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		weights[i] = download_double(f->backend, f->block.active[i]); /* without gaps: the rows are short */
 	for (int fused = (int)part->first; fused <= (int)part->last; fused++) {
 		int64_t count = f->block.layout.fused_rows[fused] * f->block.layout.fused_cols[fused];
@@ -534,7 +534,7 @@ static void differences_of_part(struct fixture *f, const struct spec *spec, cons
 			g->of[fused][i] = (above - below) / (2 * step);
 		}
 	}
-	for (int i = 0; i < FUSED_COUNT; i++)
+	for (int i = 0; i < PRODUCTS; i++)
 		free(weights[i]);
 }
 
@@ -552,14 +552,14 @@ static void check_parts(struct fixture *f, enum reconstruct reconstruct, enum gr
 		l.besa.part = &l.besa.parts[i];
 		ok(besa_gradient(&l.besa, &l.x, NULL, 0, BATCH), &f->backend->error);
 		ok(f->backend->ops->download(f->backend, stats, l.besa.stats, sizeof stats), &f->backend->error);
-		for (int j = 0; j < FUSED_COUNT; j++)
+		for (int j = 0; j < PRODUCTS; j++)
 			weights[j] = download_double(f->backend, f->block.active[j]);
 		double loss = plain_part_loss(f, reconstruct, l.besa.part->first, weights);
 		assert_true(fabs(stats[STEP_RECONSTRUCTION] - loss) < 1e-5 * loss);
 		differences_of_part(f, &spec, l.besa.part, &g);
 		compare_with_surrogate(f, &spec, &l, &g);
 		free_gradients(&g);
-		for (int j = 0; j < FUSED_COUNT; j++)
+		for (int j = 0; j < PRODUCTS; j++)
 			free(weights[j]);
 	}
 	close_learner(&l);

@@ -10,8 +10,10 @@
 
 #include "tests/backend/harness.h"
 
-static const struct routing routings[] = {{1, 1, true},  {2, 1, false},  {5, 2, true},    {5, 5, false},  {8, 2, true},
-					  {33, 3, true}, {128, 8, true}, {128, 8, false}, {512, 17, true}};
+static const struct routing routings[] = {
+	{1, 1, true, false},  {2, 1, false, false},  {5, 2, true, false},    {5, 5, false, false},   {8, 2, true, false},
+	{33, 3, true, false}, {128, 8, true, false}, {128, 8, false, false}, {512, 17, true, false}, {2, 2, true, true},
+	{6, 3, false, true},  {7, 3, true, true},    {61, 5, false, true}};
 static const int64_t token_counts[] = {1, 3, 40, 300};
 
 /* The experts of each token, its weights of them and its shares of all; logits [tokens, experts]. */
@@ -21,9 +23,10 @@ static void ref_route(const struct routing *r, double *experts, double *weights,
 	for (int64_t t = 0; t < tokens; t++) {
 		const double *row = logits + t * r->experts;
 		double *chosen = experts + t * r->chosen, *weight = weights + t * r->chosen, all = 0, some = 0;
-		for (int s = 0; s < r->chosen; s++) {
+		int others = r->experts - r->shared, last = r->chosen - r->shared;
+		for (int s = 0; s < last; s++) {
 			int best = -1;
-			for (int i = 0; i < r->experts; i++) {
+			for (int i = 0; i < others; i++) {
 				bool taken = false;
 				for (int before = 0; before < s; before++)
 					taken = taken || (int)chosen[before] == i;
@@ -32,12 +35,15 @@ static void ref_route(const struct routing *r, double *experts, double *weights,
 			chosen[s] = best;
 			some += exp(row[best] - row[(int)chosen[0]]);
 		}
-		for (int i = 0; i < r->experts; i++)
+		for (int i = 0; i < others; i++)
 			all += exp(row[i] - row[(int)chosen[0]]);
-		for (int i = 0; i < r->experts; i++)
+		for (int i = 0; i < others; i++)
 			shares[t * r->experts + i] = exp(row[i] - row[(int)chosen[0]]) / all;
-		for (int s = 0; s < r->chosen; s++)
+		for (int s = 0; s < last; s++)
 			weight[s] = exp(row[(int)chosen[s]] - row[(int)chosen[0]]) / (r->normalise ? some : all);
+		if (!r->shared) continue;
+		chosen[last] = others;
+		weight[last] = 1 / (1 + exp(-row[others]));
 	}
 }
 
@@ -194,18 +200,22 @@ static void backward_case(const struct routing *r, int64_t tokens, int64_t cols,
 	double *expected = doubles(tokens * r->experts);
 	for (int64_t t = 0; t < tokens; t++) {
 		double mean = 0, *row = expected + t * r->experts;
+		int others = r->experts - r->shared, last = r->chosen - r->shared;
 		for (int s = 0; s < r->chosen; s++) {
 			int64_t c = t * r->chosen + s, expert = (int64_t)x.experts.value[c];
 			double dot = 0;
 			for (int64_t i = 0; i < cols; i++)
 				dot += dy.value[t * cols + i] * outputs.value[(int64_t)x.places.value[c] * cols + i];
 			row[expert] = x.weights.value[c] * dot;
-			mean += x.weights.value[c] * dot;
+			if (s < last)
+				mean += x.weights.value[c] * dot;
+			else
+				row[expert] *= 1 - x.weights.value[c];
 		}
 		/* The weights' sum over what the softmax runs over: of the chosen, or of all. */
-		for (int s = 0; r->normalise && s < r->chosen; s++)
+		for (int s = 0; r->normalise && s < last; s++)
 			row[(int64_t)x.experts.value[t * r->chosen + s]] -= x.weights.value[t * r->chosen + s] * mean;
-		for (int i = 0; !r->normalise && i < r->experts; i++)
+		for (int i = 0; !r->normalise && i < others; i++)
 			row[i] -= x.shares[t * r->experts + i] * mean;
 	}
 	RUN(OPS->route_backward(BACKEND, r, dlogits.tensor, x.logits.tensor, x.weights.tensor, x.experts.tensor.data,
@@ -238,7 +248,7 @@ static void test_route_backward(void **state)
 static void test_no_tokens(void **state)
 {
 	(void)state;
-	const struct routing r = {5, 2, true};
+	const struct routing r = {5, 2, true, false};
 	struct operand counts = operand_output(1, 5, DTYPE_I32, NO_GAP),
 		       sources = operand_output(1, routing_rows(&r, 0), DTYPE_I32, NO_GAP);
 	int32_t place;

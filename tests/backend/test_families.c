@@ -405,6 +405,13 @@ static void test_qwen3_moe(void **state)
 	check(*state, "qwen3_moe", "shares-of-all-newer", &FP32);
 }
 
+static void test_qwen2_moe(void **state)
+{
+	check(*state, "qwen2_moe", "windows-in-turn-classic", &FP32);
+	check(*state, "qwen2_moe", "newer", &FP32);
+	check(*state, "qwen2_moe_stacked", "newer", &FP32);
+}
+
 static void test_ministral(void **state)
 {
 	check(*state, "ministral", "newer", &FP32);
@@ -504,7 +511,7 @@ int main(void)
 					   SCRATCH_TEST(test_phi),        SCRATCH_TEST(test_gemma3_multimodal),
 					   SCRATCH_TEST(test_mistral3),   SCRATCH_TEST(test_qwen3_moe_stacked),
 					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2),
-					   SCRATCH_TEST(test_gpt_neox)};
+					   SCRATCH_TEST(test_gpt_neox),   SCRATCH_TEST(test_qwen2_moe)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

@@ -42,7 +42,7 @@ static const struct family families[] = {
 	{"mixtral", "classic", true},       {"qwen3_moe", "classic", true},
 	{"granite", "classic", false},      {"olmo2", "classic", false},
 	{"ministral3", "newer", false},     {"phi", "classic", false},
-	{"gpt_neox", "classic", false},
+	{"gpt_neox", "classic", false},     {"qwen2_moe", "newer", true},
 };
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------- */

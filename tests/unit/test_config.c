@@ -205,6 +205,30 @@ static void test_experts(void **state)
 	assert_int_equal(config.experts, 0);
 }
 
+static void test_shared_expert(void **state)
+{
+#define QWEN2_MOE "{\"model_type\":\"qwen2_moe\",\"num_key_value_heads\":2,\"moe_intermediate_size\":24," SIZES
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(parse(s, QWEN2_MOE ",\"shared_expert_intermediate_size\":56,\"use_sliding_window\":false,\"sliding_window\":0}",
+		       &config));
+	assert_true(config.experts == 60 && config.experts_per_token == 4 && !config.normalised_routing);
+	assert_true(config.intermediate == 24 && config.shared_intermediate == 56);
+	assert_true(config.qkv_bias && !config.o_bias && config.sliding_window == 0);
+	SUCCEEDS(parse(s,
+		       QWEN2_MOE ",\"shared_expert_intermediate_size\":56,\"qkv_bias\":false,\"use_sliding_window\":true,"
+				 "\"max_window_layers\":2}",
+		       &config));
+	assert_false(config.qkv_bias);
+	assert_true(model_window(&config, 0) == 4096 && model_window(&config, 1) == 0);
+	assert_int_equal(parse(s, QWEN2_MOE "}", &config), STATUS_INVALID);
+	assert_non_null(strstr(s->err.message, "'shared_expert_intermediate_size' is missing"));
+	assert_int_equal(parse(s, QWEN2_MOE ",\"shared_expert_intermediate_size\":56,\"num_experts\":512}", &config),
+			 STATUS_UNSUPPORTED);
+	assert_non_null(strstr(s->err.message, "512 experts and a shared one"));
+#undef QWEN2_MOE
+}
+
 /* Fields that change nothing, as tools write them, and other names of fields. */
 static void test_names(void **state)
 {
@@ -522,9 +546,9 @@ static void test_rope_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),  SCRATCH_TEST(test_families),
-		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_names),       SCRATCH_TEST(test_warnings),
-		SCRATCH_TEST(test_refuses),      SCRATCH_TEST(test_rope_tables),
+		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),    SCRATCH_TEST(test_families),
+		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert), SCRATCH_TEST(test_names),
+		SCRATCH_TEST(test_warnings),     SCRATCH_TEST(test_refuses),       SCRATCH_TEST(test_rope_tables),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,23 +18,27 @@ static void choose(const struct cpu_backend *cpu, const struct routing *routing,
 	float row[ROUTE_MAX_EXPERTS], *weight = (float *)weights->data + t * weights->stride, sum = 0;
 	bool taken[ROUTE_MAX_EXPERTS] = {false};
 	int32_t *chosen = experts + t * routing->chosen;
+	int others = routing->experts - routing->shared, some = routing->chosen - routing->shared;
 	read_logits(cpu, logits, t, row);
-	for (int s = 0; s < routing->chosen; s++) {
+	for (int s = 0; s < some; s++) {
 		int best = -1;
-		for (int i = 0; i < routing->experts; i++)
+		for (int i = 0; i < others; i++)
 			if (!taken[i] && (best < 0 || row[i] > row[best])) best = i;
 		taken[best] = true;
 		chosen[s] = best;
 		weight[s] = expf(row[best] - row[chosen[0]]);
 	}
 	if (routing->normalise)
-		for (int s = 0; s < routing->chosen; s++)
+		for (int s = 0; s < some; s++)
 			sum += weight[s];
 	else
-		for (int i = 0; i < routing->experts; i++)
+		for (int i = 0; i < others; i++)
 			sum += expf(row[i] - row[chosen[0]]);
-	for (int s = 0; s < routing->chosen; s++)
+	for (int s = 0; s < some; s++)
 		weight[s] /= sum;
+	if (!routing->shared) return;
+	chosen[some] = others;
+	weight[some] = 1 / (1 + expf(-row[others]));
 }
 
 static enum status route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
@@ -94,7 +98,7 @@ static enum status combine(struct backend *backend, struct tensor to, struct ten
 }
 
 /* With w_s the weights and d_s = ⟨dy, output of choice s⟩: for the chosen ∂l_s = w_s·(d_s − Σ w·d). Where the softmax runs over all experts,
- * the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. */
+ * the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. A shared one has w·(1 − w)·d. */
 static void token_backward(const struct cpu_backend *cpu, const struct routing *routing, const struct tensor *dlogits,
 			   const struct tensor *logits, const struct tensor *weights, const int32_t *experts, const int32_t *places,
 			   const struct tensor *dy, const struct tensor *outputs, int64_t t)
@@ -102,16 +106,18 @@ static void token_backward(const struct cpu_backend *cpu, const struct routing *
 	float row[ROUTE_MAX_EXPERTS], dots[ROUTE_MAX_EXPERTS], mean = 0;
 	const float *weight = (const float *)weights->data + t * weights->stride;
 	const int32_t *chosen = experts + t * routing->chosen, *place = places + t * routing->chosen;
+	int others = routing->experts - routing->shared, some = routing->chosen - routing->shared;
 	for (int s = 0; s < routing->chosen; s++) {
 		dots[s] = cpu->kernels->route->dot(dy, t, outputs, place[s]);
-		mean += weight[s] * dots[s];
+		if (s < some) mean += weight[s] * dots[s];
 	}
 	read_logits(cpu, logits, t, row);
 	float most = row[chosen[0]];
-	for (int i = 0; i < routing->experts; i++)
+	for (int i = 0; i < others; i++)
 		row[i] = routing->normalise ? 0 : -weight[0] * expf(row[i] - most) * mean;
-	for (int s = 0; s < routing->chosen; s++)
+	for (int s = 0; s < some; s++)
 		row[chosen[s]] = weight[s] * (dots[s] - mean);
+	if (routing->shared) row[others] = weight[some] * (1 - weight[some]) * dots[some];
 	struct tensor to = tensor_rows(*dlogits, t, 1), from = tensor_make(row, 1, routing->experts, DTYPE_F32);
 	cpu->kernels->layer->copy(&to, &from, NULL, 1, 0, 1);
 }

@@ -236,7 +236,7 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	struct admm *a = method;
 	TRY(budgets_find(&a->budgets, task, outcome->rates, err));
 	TRY(failed(a, block_load_masters(block_of(a)), err));
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < block_of(a)->layout.n_fused; f++)
 		TRY(prune_fused(a, task, f, err));
 	return STATUS_OK;
 }

@@ -136,7 +136,7 @@ static enum status allocate_all(struct besa *besa, int64_t tokens)
 	const struct spec *spec = besa->spec;
 	int64_t groups = besa->rates.groups;
 	int candidates = besa->rates.candidates;
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < besa->block->layout.n_fused; f++)
 		TRY(allocate(backend, &besa->bin[f], besa->block->layout.fused_rows[f], besa->block->layout.fused_cols[f],
 			     DTYPE_U8));
 	struct tensor *learnables[] = {&besa->theta, &besa->theta0, &besa->beta, &besa->gradient, &besa->m, &besa->v, &besa->s};
@@ -254,7 +254,7 @@ static enum status reset(struct besa *besa)
 {
 	struct backend *backend = besa->backend;
 	size_t bytes = tensor_bytes(&besa->theta);
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < besa->block->layout.n_fused; f++)
 		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates, besa->rates.below,
 					    besa->rates.above));
 	TRY(backend->ops->zero(backend, besa->stats, STEP_STATS * sizeof(double)));

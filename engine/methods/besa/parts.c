@@ -17,6 +17,14 @@ static int part_of(enum reconstruct reconstruct, enum fused fused)
 	return 0;
 }
 
+static int products_of(const struct block_layout *layout, enum fused fused)
+{
+	int products = 0;
+	for (int i = 0; i < layout->n_products; i++)
+		products += layout->products[i].fused == fused;
+	return products;
+}
+
 int parts_find(const struct spec *spec, const struct block_layout *layout, const struct groups *groups,
 	       struct part ret[FUSED_COUNT])
 {
@@ -27,9 +35,9 @@ int parts_find(const struct spec *spec, const struct block_layout *layout, const
 		int index = part_of(spec->besa.reconstruct, linear->fused);
 		struct part *part = &ret[index];
 		if (index == parts) {
-			bool experts = by_layer && layout->products[linear->product].expert >= 0;
-			*part = (struct part){
-				.first = linear->fused, .group = groups->first[i], .losses = experts ? layout->experts : 1};
+			*part = (struct part){.first = linear->fused,
+					      .group = groups->first[i],
+					      .losses = by_layer ? products_of(layout, linear->fused) : 1};
 			parts++;
 		}
 		part->last = linear->fused;

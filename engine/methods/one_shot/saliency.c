@@ -40,7 +40,7 @@ static enum status allocate_all(struct saliency *s, int64_t tokens, int64_t hidd
 	s->host_squares = malloc((size_t)hidden * (sizeof(double) + sizeof(float)));
 	if (!s->host_squares)
 		return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for the norms of %lld channels", (long long)hidden);
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < layout->n_fused; f++)
 		TRY(allocate(s, &s->score[f], layout->fused_rows[f], layout->fused_cols[f]));
 	TRY(allocate(s, &s->gradient, largest->rows, largest->cols));
 	struct tensor *const states[] = {&s->signs, &s->y, &s->dy};
@@ -107,7 +107,7 @@ static enum status add(void *context, int index, const struct product_gradient *
 static enum status find(struct saliency *s, struct stream *input)
 {
 	struct backend *backend = s->block->backend;
-	for (int f = 0; f < FUSED_COUNT; f++)
+	for (int f = 0; f < s->block->layout.n_fused; f++)
 		TRY(backend->ops->zero(backend, s->score[f].data, tensor_bytes(&s->score[f])));
 	for (int64_t i = 0; i < input->sequences; i++) {
 		struct tensor x;

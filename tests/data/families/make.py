@@ -123,6 +123,7 @@ FAMILIES = {
 
 # Experts: transformers keeps them in one tensor, checkpoints one by one, under these names.
 EXPERTS = {"mixtral": ("mlp.", "block_sparse_moe.", ("w1", "w3"), "w2"),
+           "qwen2_moe": ("mlp.", "mlp.", ("gate_proj", "up_proj"), "down_proj"),
            "qwen3_moe": ("mlp.", "mlp.", ("gate_proj", "up_proj"), "down_proj")}
 FAMILIES["mixtral"] = {
     "classic": classic(model_type="mixtral", architectures=["MixtralForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
@@ -142,6 +143,19 @@ FAMILIES["qwen3_moe"] = {
     "shares-of-all-newer": newer(**QWEN3_MOE, norm_topk_prob=False,
                                  rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
 }
+
+QWEN2_MOE = dict(model_type="qwen2_moe", architectures=["Qwen2MoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6,
+                 max_position_embeddings=512, moe_intermediate_size=24, shared_expert_intermediate_size=56, num_experts=6,
+                 num_experts_per_tok=2, decoder_sparse_step=1, output_router_logits=False, router_aux_loss_coef=0.001,
+                 tie_word_embeddings=False)
+FAMILIES["qwen2_moe"] = {
+    "windows-in-turn-classic": classic(**QWEN2_MOE, norm_topk_prob=False, rope_theta=1000000.0, use_sliding_window=True, sliding_window=7,
+                                       max_window_layers=2),
+    "newer": newer(**QWEN2_MOE, norm_topk_prob=True, qkv_bias=False, use_sliding_window=False, sliding_window=0, max_window_layers=28,
+                   layer_types=["full_attention", "full_attention"], mlp_only_layers=[],
+                   rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
+}
+FAMILIES["qwen2_moe_stacked"] = {"newer": FAMILIES["qwen2_moe"]["newer"]}
 
 FAMILIES["ministral"] = {
     "newer": newer(model_type="ministral", architectures=["MinistralForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, head_dim=12,
@@ -321,7 +335,7 @@ def golden(family, model, seed, linears):
     hook.remove()
     outputs[0][0].backward(output_gradient(TOKENS, config.hidden_size))
     gradients = {name + ".weight": module.weight.grad for name, module in layer.named_modules()
-                 if isinstance(module, torch.nn.Linear)}
+                 if isinstance(module, torch.nn.Linear) and not name.endswith("shared_expert_gate")}
     gradients |= {name: parameter.grad for name, parameter in layer.named_parameters() if "experts." in name}
     for name, gradient in checkpoint_tensors(family, gradients).items():
         name = name.removesuffix(".weight")

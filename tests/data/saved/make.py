@@ -67,6 +67,8 @@ FAMILIES = {
     "cohere": ("CohereConfig", dict(GROUPED, logit_scale=0.5)),
     "cohere2": ("Cohere2Config", dict(GROUPED, logit_scale=0.5, sliding_window=20, layer_types=["sliding_attention", "full_attention"])),
     "gpt_neox": ("GPTNeoXConfig", dict(SIZES, intermediate_size=48)),
+    "qwen2_moe": ("Qwen2MoeConfig", dict(GROUPED, moe_intermediate_size=24, shared_expert_intermediate_size=40, num_experts=6,
+                                         num_experts_per_tok=2)),
 }
 
 
