@@ -12,7 +12,7 @@
 #include "api/assets.h"
 #include "base/buffer.h"
 
-enum { MAX_QUERY = 16, MAX_RESPONSE_HEADERS = 6 };
+enum { MAX_QUERY = 24, MAX_RESPONSE_HEADERS = 6 };
 
 struct context; /* server.c */
 struct route;
@@ -99,7 +99,7 @@ struct route {
 	bool works;            /* reads or computes for a while: likewise, on another one */
 	bool body;             /* takes a JSON body */
 	const char *types[3];  /* what it can answer with, NULL-terminated */
-	const char *params[4]; /* query parameters, NULL-terminated */
+	const char *params[5]; /* query parameters, NULL-terminated; "name[]" stands for name[KEY] with any key */
 };
 
 /* Finds the route and makes every check that needs no body: token, host, origin, Accept, query. False when it failed: the response
@@ -133,6 +133,9 @@ bool body_parse(const struct request *, cJSON **ret, struct response *);
 
 /* Query parameters, after router_check has refused unknown and doubled ones. */
 const char *query_value(const struct request *, const char *key);
+/* The parameters name[KEY]=VALUE as an object, as JSON text that the caller frees; *ret is NULL where there are none, or no memory. What is
+ * wrong with them is in `errors`. */
+void query_map(const struct request *, const char *name, char **ret, cJSON *errors);
 /* A decimal number from `low` to `high`; *ret keeps its value where the parameter is missing or wrong; if wrong, `errors` has one more. */
 void query_number(const struct request *, const char *key, int64_t low, int64_t high, int64_t *ret, cJSON *errors);
 

@@ -138,35 +138,47 @@ void jobs_submit(const struct request *request, struct response *response)
 
 /* ---- read --------------------------------------------------------------------------------------------------------------- */
 
-static bool list_query(const struct request *request, int *state, const char **after, int64_t *limit, struct response *response)
+struct list_query {
+	int state;
+	const char *after;
+	int64_t limit;
+	char *metadata; /* freed by the caller */
+};
+
+static bool list_query(const struct request *request, struct list_query *ret, struct response *response)
 {
+	struct list_query query = {.state = -1, .limit = API_DEFAULT_PAGE};
 	cJSON *errors = cJSON_CreateArray();
 	const char *name = query_value(request, "state");
 	enum job_state wanted;
 	if (name && job_state_parse(name, &wanted))
-		*state = (int)wanted;
+		query.state = (int)wanted;
 	else if (name)
 		problem_add(errors, "parameter", "state", "must be queued, running, cancelling, succeeded, failed or cancelled");
-	*after = query_value(request, "after");
-	if (*after && !job_id_is_valid(*after)) problem_add(errors, "parameter", "after", "must be the id of a job");
-	query_number(request, "limit", 1, API_MAX_PAGE, limit, errors);
+	query.after = query_value(request, "after");
+	if (query.after && !job_id_is_valid(query.after)) problem_add(errors, "parameter", "after", "must be the id of a job");
+	query_number(request, "limit", 1, API_MAX_PAGE, &query.limit, errors);
+	query_map(request, "metadata", &query.metadata, errors);
 	if (cJSON_GetArraySize(errors) == 0) {
 		cJSON_Delete(errors);
+		*ret = query;
 		return true;
 	}
+	free(query.metadata);
 	problem_fields(response, 400, "invalid-query", "the query is not understood", errors);
 	return false;
 }
 
 void jobs_list(const struct request *request, struct response *response)
 {
-	int state = -1;
-	int64_t limit = API_DEFAULT_PAGE;
-	const char *after;
+	struct list_query query;
 	struct job_list list;
 	struct error err;
-	if (!list_query(request, &state, &after, &limit, response)) return;
-	if (db_job_list(request->config->db, state, after, (int)limit, &list, &err)) {
+	if (!list_query(request, &query, response)) return;
+	const struct job_filter filter = {query.state, query.metadata};
+	enum status status = db_job_list(request->config->db, &filter, query.after, (int)query.limit, &list, &err);
+	free(query.metadata);
+	if (status) {
 		problem_failure(response, &err);
 		return;
 	}

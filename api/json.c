@@ -113,6 +113,32 @@ void query_number(const struct request *request, const char *key, int64_t low, i
 		problem_add(errors, "parameter", key, "must be a whole number from %" PRId64 " to %" PRId64, low, high);
 }
 
+/* The KEY of name[KEY]; the caller frees it. NULL where `key` is none such, or without memory. */
+static char *map_key(const char *key, const char *name)
+{
+	size_t before = strlen(name), length = strlen(key);
+	if (strncmp(key, name, before) != 0 || key[before] != '[' || length < before + 2 || key[length - 1] != ']') return NULL;
+	return strndup(key + before + 1, length - before - 2);
+}
+
+void query_map(const struct request *request, const char *name, char **ret, cJSON *errors)
+{
+	cJSON *map = cJSON_CreateObject();
+	*ret = NULL;
+	for (size_t i = 0; i < request->n_query; i++) {
+		char *key = map_key(request->query[i].key, name);
+		const char *value = request->query[i].value;
+		if (!key) continue;
+		if (utf8_valid(key, strlen(key)) && utf8_valid(value, strlen(value)))
+			cJSON_AddStringToObject(map, key, value);
+		else
+			problem_add(errors, "parameter", name, "must be valid UTF-8");
+		free(key);
+	}
+	if (map && map->child) *ret = cJSON_PrintUnformatted(map);
+	cJSON_Delete(map);
+}
+
 /* ---- the body ------------------------------------------------------------------------------------------------------------ */
 
 bool body_parse(const struct request *request, cJSON **ret, struct response *response)

@@ -17,7 +17,7 @@ static const struct route routes[] = {
 	{"GET", "/v1/info", info_show, .types = {JSON}},
 	{"GET", "/v1/models", models_list, .scans = true, .types = {JSON}},
 	{"GET", "/v1/data", data_list, .scans = true, .types = {JSON}},
-	{"GET", "/v1/jobs", jobs_list, .types = {JSON}, .params = {"state", "limit", "after"}},
+	{"GET", "/v1/jobs", jobs_list, .types = {JSON}, .params = {"state", "limit", "after", "metadata[]"}},
 	{"POST", "/v1/jobs", jobs_submit, .slow = true, .body = true, .types = {JSON}},
 	{"POST", "/v1/estimate", estimate_make, .works = true, .body = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}", jobs_show, .types = {JSON}},
@@ -127,8 +127,13 @@ static bool check_accept(const struct request *request, struct response *respons
 
 static bool is_known(const struct route *route, const char *key)
 {
-	for (int i = 0; route->params[i]; i++)
-		if (strcmp(route->params[i], key) == 0) return true;
+	for (int i = 0; route->params[i]; i++) {
+		const char *name = route->params[i], *brackets = strstr(name, "[]");
+		size_t before = brackets ? (size_t)(brackets - name) : 0, length = strlen(key);
+		if (brackets ? length > before + 1 && strncmp(name, key, before + 1) == 0 && key[length - 1] == ']'
+			     : strcmp(name, key) == 0)
+			return true;
+	}
 	return false;
 }
 

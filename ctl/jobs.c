@@ -3,7 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <curl/curl.h>
+
+#include "base/buffer.h"
 #include "ctl/command.h"
+#include "ctl/jobspec.h"
 #include "ctl/table.h"
 #include "ctl/text.h"
 #include "ctl/watch.h"
@@ -16,13 +20,19 @@ static bool is_id(const char *text)
 	return length > 0 && length < JOB_ID_ROOM && !text[length];
 }
 
-/* One page of jobs. *ret_next is empty when it was the last. */
-static enum exit_code get_page(struct client *client, const char *state, int limit, char next[JOB_ID_ROOM], cJSON **ret)
+static enum exit_code no_memory(void)
 {
-	char path[256];
-	snprintf(path, sizeof path, "/v1/jobs?limit=%d%s%s%s%s", limit, state ? "&state=" : "", state ? state : "",
-		 *next ? "&after=" : "", next);
-	enum exit_code code = client_get(client, path, ret);
+	fprintf(stderr, "besactl: no memory\n");
+	return EXIT_USAGE;
+}
+
+/* One page of jobs. *ret_next is empty when it was the last. */
+static enum exit_code get_page(struct client *client, const char *filter, int limit, char next[JOB_ID_ROOM], cJSON **ret)
+{
+	struct buffer path = {0};
+	buffer_printf(&path, "/v1/jobs?limit=%d%s%s%s", limit, filter, *next ? "&after=" : "", next);
+	enum exit_code code = path.failed ? no_memory() : client_get(client, path.data, ret);
+	buffer_free(&path);
 	if (code != EXIT_OK) return code;
 	const char *after = text_member_or(*ret, "next", "");
 	if (*after && !is_id(after)) after = "";
@@ -30,14 +40,15 @@ static enum exit_code get_page(struct client *client, const char *state, int lim
 	return EXIT_OK;
 }
 
-enum exit_code each_job(struct client *client, const char *state, int limit, bool (*take)(void *context, cJSON *job), void *context)
+enum exit_code each_job(struct client *client, const char *filter, int limit, bool (*take)(void *context, cJSON *job),
+			void *context)
 {
 	char next[JOB_ID_ROOM] = "";
 	int left = limit;
 	do {
 		cJSON *page, *job;
 		bool more = true;
-		enum exit_code code = get_page(client, state, limit && left < PAGE ? left : PAGE, next, &page);
+		enum exit_code code = get_page(client, filter, limit && left < PAGE ? left : PAGE, next, &page);
 		if (code != EXIT_OK) return code;
 		cJSON_ArrayForEach(job, cJSON_GetObjectItemCaseSensitive(page, "jobs"))
 		{
@@ -62,7 +73,7 @@ enum exit_code resolve_job(struct client *client, const char *argument, char ret
 		strcpy(ret, argument);
 		return EXIT_OK;
 	}
-	enum exit_code code = get_page(client, NULL, 1, next, &page);
+	enum exit_code code = get_page(client, "", 1, next, &page);
 	if (code != EXIT_OK) return code;
 	const char *id = text_member(cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(page, "jobs"), 0), "id");
 	if (id && is_id(id)) {
@@ -112,16 +123,44 @@ static bool list_row(void *context, cJSON *job)
 	return true;
 }
 
-enum exit_code command_list(struct client *client, const struct options *options)
+/* "&metadata%5BKEY%5D=VALUE" of KEY=VALUE. */
+static enum status append_metadata(struct buffer *filter, const char *text, struct error *err)
 {
-	static const char *const head[] = {"JOB", "STATE", "DONE", "MODEL", "METHOD", "SPARSITY", "CREATED (UTC)", "NAME"};
+	const char *value;
+	char *key;
+	TRY(jobspec_split("metadata", text, &key, &value, err));
+	char *name = curl_easy_escape(NULL, key, 0), *wanted = curl_easy_escape(NULL, value, 0);
+	if (name && wanted) buffer_printf(filter, "&metadata%%5B%s%%5D=%s", name, wanted);
+	bool whole = name && wanted && !filter->failed;
+	curl_free(name);
+	curl_free(wanted);
+	free(key);
+	return whole ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory");
+}
+
+/* The query of `list`, freed by the caller, whatever this returns. */
+static enum exit_code list_filter(const struct options *options, struct buffer *filter)
+{
+	struct error err;
 	if (options->state && !is_id(options->state)) {
 		fprintf(stderr, "besactl: '%s' is not a state\n", options->state);
 		return EXIT_USAGE;
 	}
+	buffer_printf(filter, "%s%s", options->state ? "&state=" : "", options->state ? options->state : "");
+	for (int i = 0; i < options->n_settings; i++) { /* of list, all of them are --metadata */
+		if (append_metadata(filter, options->settings[i].value, &err) == STATUS_OK) continue;
+		fprintf(stderr, "besactl: %s\n", err.message);
+		return EXIT_USAGE;
+	}
+	return filter->failed ? no_memory() : EXIT_OK;
+}
+
+static enum exit_code list_jobs(struct client *client, const struct options *options, const char *filter)
+{
+	static const char *const head[] = {"JOB", "STATE", "DONE", "MODEL", "METHOD", "SPARSITY", "CREATED (UTC)", "NAME"};
 	if (options->json) {
 		cJSON *json = cJSON_CreateObject(), *jobs = cJSON_AddArrayToObject(json, "jobs");
-		enum exit_code code = each_job(client, options->state, options->limit, list_json, jobs);
+		enum exit_code code = each_job(client, filter, options->limit, list_json, jobs);
 		if (code == EXIT_OK) print_json(json);
 		cJSON_Delete(json);
 		return code;
@@ -130,9 +169,18 @@ enum exit_code command_list(struct client *client, const struct options *options
 	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
 		table_add(&table, head[i]);
 	table_end_row(&table);
-	enum exit_code code = each_job(client, options->state, options->limit, list_row, &table);
+	enum exit_code code = each_job(client, filter, options->limit, list_row, &table);
 	if (code == EXIT_OK) table_print(&table, stdout);
 	table_free(&table);
+	return code;
+}
+
+enum exit_code command_list(struct client *client, const struct options *options)
+{
+	struct buffer filter = {0};
+	enum exit_code code = list_filter(options, &filter);
+	if (code == EXIT_OK) code = list_jobs(client, options, filter.data ? filter.data : "");
+	buffer_free(&filter);
 	return code;
 }
 

@@ -111,15 +111,23 @@ static enum status parse_number(const char *option, const char *text, bool perce
 	return STATUS_OK;
 }
 
+enum status jobspec_split(const char *option, const char *text, char **ret_key, const char **ret_value, struct error *err)
+{
+	const char *equals = strchr(text, '=');
+	if (!equals || equals == text) return error_set(err, STATUS_INVALID, "--%s takes KEY=VALUE, not '%s'", option, text);
+	*ret_key = strndup(text, (size_t)(equals - text));
+	if (!*ret_key) return error_set(err, STATUS_NO_MEMORY, "no memory");
+	*ret_value = equals + 1;
+	return STATUS_OK;
+}
+
 /* KEY=VALUE, where a value that is not JSON is a string; but one that begins as a list, an object or a string does in JSON is meant to be
  * that. "{date}" is none. */
 static enum status set_any(cJSON *spec, const char *text, struct error *err)
 {
-	const char *equals = strchr(text, '=');
-	if (!equals || equals == text) return error_set(err, STATUS_INVALID, "--set takes KEY=VALUE, not '%s'", text);
-	char *path = strndup(text, (size_t)(equals - text));
-	if (!path) return error_set(err, STATUS_NO_MEMORY, "no memory");
-	const char *given = equals + 1;
+	const char *given;
+	char *path;
+	TRY(jobspec_split("set", text, &path, &given, err));
 	bool meant = *given == '[' || *given == '"' || (*given == '{' && strspn(given + 1, " \"}") > 0);
 	cJSON *value = NULL;
 	struct error reason;
@@ -133,6 +141,24 @@ static enum status set_any(cJSON *spec, const char *text, struct error *err)
 	if (!status) status = jobspec_set(spec, path, value, err);
 	free(path);
 	return status;
+}
+
+/* A key may have dots in it, and the last of equal ones counts. */
+static enum status add_metadata(cJSON *spec, const char *text, struct error *err)
+{
+	static const char name[] = "metadata";
+	cJSON *metadata = cJSON_GetObjectItemCaseSensitive(spec, name);
+	const char *value;
+	char *key;
+	TRY(jobspec_split(name, text, &key, &value, err));
+	if (!cJSON_IsObject(metadata)) {
+		cJSON_DeleteItemFromObjectCaseSensitive(spec, name);
+		metadata = cJSON_AddObjectToObject(spec, name);
+	}
+	cJSON_DeleteItemFromObjectCaseSensitive(metadata, key);
+	cJSON *added = cJSON_AddStringToObject(metadata, key, value);
+	free(key);
+	return added ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory");
 }
 
 static cJSON *perplexity_list(cJSON *spec)
@@ -191,6 +217,7 @@ static enum status apply(cJSON *spec, const struct setting *setting, struct erro
 		SPEC_OPTIONS(OPTION_FIELD)};
 	const char *value = setting->value;
 	if (setting->option == OPTION_EVAL) return add_evaluation(spec, value, err);
+	if (setting->option == OPTION_METADATA) return add_metadata(spec, value, err);
 	if (setting->option == OPTION_SET) return set_any(spec, value, err);
 	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
 		cJSON *item;

@@ -10,6 +10,9 @@
 /* `file` is NULL for none. Only what concerns the command line and the file's syntax is checked: the rest is the daemon's. */
 enum status jobspec_build(const char *file, const struct setting *settings, int count, cJSON **ret, struct error *err);
 
+/* KEY and VALUE of KEY=VALUE, which `option` takes; the caller frees *ret_key, and *ret_value lies in `text`. */
+enum status jobspec_split(const char *option, const char *text, char **ret_key, const char **ret_value, struct error *err);
+
 /* Sets the member of `spec` that `path` names by keys with dots between ("besa.epochs"), making objects on the way. A number is a place in
  * a list ("evaluation.perplexity.0.path"), at most the one behind its last element, which is added. Takes `value`, which may be NULL: no
  * memory. */

@@ -39,6 +39,8 @@ static const struct {
 	{OPTION_SEQUENCE_LENGTH, 0, "sequence-length", "N", COMMAND_SUBMIT, "tokens in each, and in each window of --eval"},
 	{OPTION_EVAL, 'e', "eval", "[NAME=]FILE", COMMAND_SUBMIT, "measure perplexity on it; may be repeated"},
 	{OPTION_SET, 0, "set", "KEY=VALUE", COMMAND_SUBMIT, "any other field: --set besa.epochs=2, evaluation.perplexity.0.path=F"},
+	{OPTION_METADATA, 0, "metadata", "KEY=VALUE", COMMAND_SUBMIT | COMMAND_LIST,
+	 "a note on the job, and in list only jobs that have it; may be repeated"},
 	{OPTION_DRY_RUN, 0, "dry-run", NULL, COMMAND_SUBMIT, "print the job file that would be sent"},
 	{OPTION_ESTIMATE, 0, "estimate", NULL, COMMAND_SUBMIT, "say what the job would take: memory, disk, time; queue nothing"},
 	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT,
@@ -194,6 +196,7 @@ void options_help(void)
 		const char *group = table[i].commands == COMMAND_ANY      ? "Everywhere:"
 				    : table[i].commands == COMMAND_LIST   ? "For list:"
 				    : table[i].commands == COMMAND_SUBMIT ? "For submit:"
+				    : table[i].commands & COMMAND_LIST    ? "For submit and list:"
 				    : table[i].commands & COMMAND_DATA    ? "For models and data:"
 									  : "For submit and watch:";
 		char left[64], letter[8] = "    ";

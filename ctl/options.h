@@ -25,7 +25,8 @@ enum option_code {
 	SPEC_OPTIONS(OPTION_CODE) /* from here on settings of the spec */
 	OPTION_SEQUENCE_LENGTH,
 	OPTION_EVAL,
-	OPTION_SET, /* to here */
+	OPTION_METADATA, /* also of list: a filter */
+	OPTION_SET,      /* to here */
 	OPTION_DRY_RUN,
 	OPTION_ESTIMATE,
 	OPTION_IDEMPOTENCY_KEY,
@@ -62,7 +63,7 @@ struct options {
 	char **args;          /* what the command works on */
 	int n_args;
 
-	/* submit */
+	/* submit, and list's --metadata */
 	struct setting settings[MAX_SETTINGS];
 	int n_settings;
 	const char *idempotency_key;

@@ -110,6 +110,20 @@ static enum status read_resolved(const char *path, const cJSON *then, const cJSO
 	return status;
 }
 
+/* A kept spec with today's metadata. NULL: no memory. */
+static cJSON *with_metadata(const cJSON *kept, const cJSON *request)
+{
+	static const char key[] = "metadata";
+	cJSON *spec = spec_work(kept), *metadata;
+	const cJSON *given = cJSON_GetObjectItemCaseSensitive(request, key);
+	if (!spec || !given) return spec;
+	metadata = cJSON_Duplicate(given, true);
+	if (cJSON_AddItemToObject(spec, key, metadata)) return spec;
+	cJSON_Delete(metadata);
+	cJSON_Delete(spec);
+	return NULL;
+}
+
 static enum status read_kept(const char *path, const cJSON *kept, const cJSON *request, const struct roots *roots, const char *id,
 			     struct spec **ret, struct error *err)
 {
@@ -121,11 +135,15 @@ static enum status read_kept(const char *path, const cJSON *kept, const cJSON *r
 				 "%s: was written by a newer besad (its format is %d, this one knows %d); go on with that one",
 				 path, (int)format, JOBFILE_FORMAT);
 	if (format == 1) return read_resolved(path, kept, request, roots, id, ret, err);
-	if (json_differ(cJSON_GetObjectItemCaseSensitive(kept, "request"), request, false, &difference))
-		return refuse(path, &difference, err);
-	const cJSON *spec = cJSON_GetObjectItemCaseSensitive(kept, "spec"),
-		    *places = cJSON_GetObjectItemCaseSensitive(kept, "places");
-	return spec_restore(spec, places, roots, ret, err);
+	cJSON *then = spec_work(cJSON_GetObjectItemCaseSensitive(kept, "request")), *now = spec_work(request);
+	cJSON *spec = with_metadata(cJSON_GetObjectItemCaseSensitive(kept, "spec"), request);
+	enum status status = then && now && spec ? STATUS_OK : no_memory(err);
+	if (!status && json_differ(then, now, false, &difference)) status = refuse(path, &difference, err);
+	if (!status) status = spec_restore(spec, cJSON_GetObjectItemCaseSensitive(kept, "places"), roots, ret, err);
+	cJSON_Delete(then);
+	cJSON_Delete(now);
+	cJSON_Delete(spec);
+	return status;
 }
 
 enum status jobfile_read(const char *path, const cJSON *request, const struct roots *roots, const char *id, struct spec **ret,

@@ -67,9 +67,9 @@ static bool agree(const cJSON *a, const cJSON *b, const char *const *keys, size_
  * where other settings of the method will do. */
 static bool prunes_alike(const cJSON *a, const cJSON *b, enum method_id method, bool strictly)
 {
-	const char *const keys[] = {
-		"name",        "model",     "output", "overwrite", "sparsity",        "allocation", "evaluation",
-		"calibration", "precision", "notify", "priority",  "timeout_seconds", "progress",   spec_method_names[method]};
+	const char *const keys[] = {"name",     "metadata",   "model",           "output",      "overwrite",
+				    "sparsity", "allocation", "evaluation",      "calibration", "precision",
+				    "notify",   "priority",   "timeout_seconds", "progress",    spec_method_names[method]};
 	size_t n = sizeof keys / sizeof *keys;
 	return agree(a, b, keys, strictly ? n - 2 : n);
 }

@@ -120,8 +120,14 @@ enum status db_job_find_key(struct db *, const char *key, const char *request, e
 
 enum status db_job_get(struct db *, const char *id, struct job *ret, struct error *err); /* STATUS_NOT_FOUND */
 
-/* Newest first; `state` < 0 for all; `after` NULL or the id of the last job seen (it need not exist any more). */
-enum status db_job_list(struct db *, int state, const char *after, int limit, struct job_list *ret, struct error *err);
+struct job_filter {
+	int state;            /* of enum job_state; < 0 for all */
+	const char *metadata; /* an object of texts, JSON: those that have all of these; or NULL */
+};
+
+/* Newest first; `after` NULL or the id of the last job seen (it need not exist any more). */
+enum status db_job_list(struct db *, const struct job_filter *, const char *after, int limit, struct job_list *ret,
+			struct error *err);
 
 enum status db_job_counts(struct db *, int64_t ret[JOB_STATES], struct error *err);
 

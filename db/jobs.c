@@ -219,18 +219,32 @@ enum status db_job_get(struct db *db, const char *id, struct job *ret, struct er
 	return status;
 }
 
-static enum status read_list(struct connection *reader, int state, const char *after, int limit, struct job_list *list,
-			     struct error *err)
+#define LIST_PAGE " AND id < ?1 ORDER BY id DESC LIMIT ?2"
+#define HAS_METADATA                                                                                                               \
+	"id IN (SELECT m.job_id FROM json_each(?4) wanted JOIN metadata m ON m.key = wanted.key AND m.value = wanted.value"        \
+	" GROUP BY m.job_id HAVING count(*) = (SELECT count(*) FROM json_each(?4)))"
+
+static sqlite3_stmt *list_query(struct connection *reader, const struct job_filter *filter, const char *after, int limit,
+				struct error *err)
+{
+	const char *before = after ? after : "~"; /* larger than any id */
+	const char *state = filter->state < 0 ? NULL : job_state_name((enum job_state)filter->state);
+	if (filter->metadata)
+		return query(reader, err,
+			     "SELECT " JOB_COLUMNS " FROM jobs WHERE (?3 IS NULL OR state = ?3) AND " HAS_METADATA LIST_PAGE,
+			     "siss", before, (int64_t)limit + 1, state, filter->metadata);
+	if (state)
+		return query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE state = ?3" LIST_PAGE, "sis", before,
+			     (int64_t)limit + 1, state);
+	return query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE true" LIST_PAGE, "si", before, (int64_t)limit + 1);
+}
+
+static enum status read_list(struct connection *reader, const struct job_filter *filter, const char *after, int limit,
+			     struct job_list *list, struct error *err)
 {
 	list->jobs = calloc((size_t)limit, sizeof *list->jobs);
 	if (!list->jobs) return error_set(err, STATUS_NO_MEMORY, "no memory for %d jobs", limit);
-	const char *before = after ? after : "~"; /* larger than any id */
-	sqlite3_stmt *statement =
-		state < 0 ? query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE id < ?1 ORDER BY id DESC LIMIT ?2", "si",
-				  before, (int64_t)limit + 1)
-			  : query(reader, err,
-				  "SELECT " JOB_COLUMNS " FROM jobs WHERE state = ?3 AND id < ?1 ORDER BY id DESC LIMIT ?2", "sis",
-				  before, (int64_t)limit + 1, job_state_name((enum job_state)state));
+	sqlite3_stmt *statement = list_query(reader, filter, after, limit, err);
 	if (!statement) return err->status;
 	for (;;) {
 		bool row;
@@ -244,12 +258,13 @@ static enum status read_list(struct connection *reader, int state, const char *a
 	}
 }
 
-enum status db_job_list(struct db *db, int state, const char *after, int limit, struct job_list *ret, struct error *err)
+enum status db_job_list(struct db *db, const struct job_filter *filter, const char *after, int limit, struct job_list *ret,
+			struct error *err)
 {
 	struct connection *reader;
 	struct job_list list = {0};
 	TRY(read_begin(db, &reader, err));
-	enum status status = read_list(reader, state, after, limit, &list, err);
+	enum status status = read_list(reader, filter, after, limit, &list, err);
 	read_end(db, reader);
 	if (status)
 		job_list_clear(&list);

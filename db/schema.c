@@ -74,6 +74,16 @@ static const char *const migrations[] = {
 	"CREATE INDEX jobs_by_device ON jobs (device, id) WHERE device IS NOT NULL;",
 	/* 5: attempts in a row that ended with the process and had finished nothing. */
 	"ALTER TABLE jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0 CHECK (crashes >= 0);",
+	/* 6: what clients noted of their jobs, to find them by. A job's spec has it; whoever inserts one need not think of it. */
+	"CREATE TABLE metadata ("
+	"  key TEXT NOT NULL,"
+	"  value TEXT NOT NULL,"
+	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
+	"  PRIMARY KEY (key, value, job_id)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX metadata_by_job ON metadata (job_id);"
+	"CREATE TRIGGER job_noted AFTER INSERT ON jobs WHEN json_type(NEW.spec, '$.metadata') = 'object'"
+	"  BEGIN INSERT INTO metadata SELECT key, value, NEW.id FROM json_each(NEW.spec, '$.metadata'); END;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -28,6 +28,7 @@
 #include "engine/prune/prune.h"
 #include "engine/prune/rehearsal.h"
 #include "engine/prune/savepoint.h"
+#include "engine/spec/restore.h"
 #include "engine/text/mixture.h"
 #include "engine/tune/tune.h"
 
@@ -326,9 +327,12 @@ static enum status take_published(struct run *run, const cJSON *report, bool pru
 	const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(report, "job"));
 	const cJSON *result = cJSON_GetObjectItemCaseSensitive(report, "result");
 	struct json_difference difference;
-	if (!id || strcmp(id, job->job_id) != 0 || !cJSON_IsObject(result) ||
-	    json_differ(cJSON_GetObjectItemCaseSensitive(report, "spec"), run->spec_json, true, &difference))
-		return STATUS_OK;
+	if (!id || strcmp(id, job->job_id) != 0 || !cJSON_IsObject(result)) return STATUS_OK;
+	cJSON *work = spec_work(run->spec_json);
+	if (!work) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
+	bool other = json_differ(cJSON_GetObjectItemCaseSensitive(report, "spec"), work, true, &difference);
+	cJSON_Delete(work);
+	if (other) return STATUS_OK;
 	/* Ids of `besad run` come again; blocks, with the seconds they took, do not. */
 	if (pruned && !cJSON_Compare(cJSON_GetObjectItemCaseSensitive(report, "blocks"), run->savepoint.blocks, true))
 		return STATUS_OK;

@@ -96,6 +96,7 @@ function factsOf(job) {
 		job.finished_at ? ["Finished", timeElement(job.finished_at)] : null,
 		result ? ["Took", `${duration(result.seconds)}${spec.method === "none" ? "" : `, pruning ${duration(result.pruning_seconds)}`}`] : null,
 		job.attempt > 1 ? ["Attempt", String(job.attempt)] : null,
+		...Object.entries(spec.metadata || {}),
 	].filter(Boolean);
 }
 

@@ -47,7 +47,7 @@ _besactl_field() { # the value of an option that sets a field; false where it is
 _besactl() {
 	local cur prev words cword command= word
 	local everywhere='--url --token-file --json --help --version'
-	local submit="$_besactl_fields --sequence-length --eval --set --dry-run --estimate --idempotency-key --watch --wait --reconnect"
+	local submit="$_besactl_fields --sequence-length --eval --set --metadata --dry-run --estimate --idempotency-key --watch --wait --reconnect"
 	_init_completion -n = 2>/dev/null || {
 		cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 		words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
@@ -75,7 +75,7 @@ _besactl() {
 		return
 		;;
 	--token-file) compopt -o default && COMPREPLY=() && return ;;
-	--url | -u | --sequence-length | --idempotency-key | -k | --reconnect | --limit)
+	--url | -u | --sequence-length | --metadata | --idempotency-key | -k | --reconnect | --limit)
 		COMPREPLY=()
 		return
 		;;
@@ -85,7 +85,7 @@ _besactl() {
 	'') word='submit watch list show report compare cancel retry rm models data info' ;;
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
-	list) word='--state --limit' ;;
+	list) word='--state --metadata --limit' ;;
 	models | data) word=--names ;;
 	*) word= ;;
 	esac

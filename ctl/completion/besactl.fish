@@ -66,6 +66,7 @@ set -l keys \
 complete -c besactl -n $submit -l sequence-length -x -d 'tokens in each'
 complete -c besactl -n $submit -s e -l eval -x -a '(besactl data --names 2>/dev/null)' -d 'measure perplexity on it'
 complete -c besactl -n $submit -l set -x -a "$keys" -d 'any other field'
+complete -c besactl -n $submit -l metadata -x -d 'a note on the job'
 complete -c besactl -n $submit -l dry-run -d 'print the job file that would be sent'
 complete -c besactl -n $submit -l estimate -d 'say what the job would take; queue nothing'
 complete -c besactl -n $submit -s k -l idempotency-key -x -d 'sent twice, queues one job'
@@ -74,6 +75,7 @@ complete -c besactl -n $submit -l wait -d 'then wait for its end'
 
 complete -c besactl -n '__fish_seen_subcommand_from submit watch' -l reconnect -x -d 'how long a silent daemon is tried again'
 complete -c besactl -n '__fish_seen_subcommand_from models data' -l names -d 'only the names of what can be used'
+complete -c besactl -n '__fish_seen_subcommand_from list' -l metadata -x -d 'only jobs that have this note'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l limit -x -d 'at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l state -x \
     -a 'queued running cancelling succeeded failed cancelled' -d 'only these'

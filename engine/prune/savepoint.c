@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "base/place.h"
+#include "engine/spec/restore.h"
 
 enum { MAX_SAVEPOINT = 64 << 20 };
 
@@ -32,7 +33,11 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 		return error_set(err, STATUS_INVALID, "%s: not a savepoint", path);
 	/* What only one of the two has was added to specs by a version in between. */
 	struct json_difference difference;
-	if (json_differ(then, spec, true, &difference))
+	cJSON *work = spec_work(spec);
+	if (!work) return error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
+	bool other = json_differ(then, work, true, &difference);
+	cJSON_Delete(work);
+	if (other)
 		return error_set(err, STATUS_INVALID, "%s: belongs to a job with another spec: %s differs", path,
 				 difference.pointer);
 	ret->threads = (int)threads;

@@ -47,6 +47,11 @@ static int *count_at(const struct spec_row *row, const void *at)
 	return (void *)((char *)at + row->count);
 }
 
+static cJSON **map_at(const struct spec_row *row, const void *at)
+{
+	return value_at(row, at);
+}
+
 static void *element_at(const struct spec_row *row, const void *at, int index)
 {
 	return (char *)value_at(row, at) + (size_t)index * row->section->size;
@@ -114,6 +119,28 @@ static void parse_list(struct spec_parser *parser, const struct fields *fields, 
 	}
 }
 
+/* A map without keys is none. */
+static void parse_map(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
+{
+	struct fields map = fields_section(fields, row->key);
+	int most = (int)row->range.high, size = cJSON_GetArraySize(map.object);
+	const cJSON *value;
+	cJSON *texts = NULL;
+	if (size > most) {
+		fields_problem(fields, row->key, "must have at most %d keys, not %d", most, size);
+		return;
+	}
+	cJSON_ArrayForEach(value, map.object)
+	{
+		fields_key(&map, value->string, row->key_limit);
+		const char *text = fields_string(&map, value->string, row->limit, false, NULL);
+		if (!text) continue;
+		if (!texts) texts = cJSON_CreateObject();
+		if (!cJSON_AddStringToObject(texts, value->string, text)) parser->no_memory = true;
+	}
+	*map_at(row, at) = texts;
+}
+
 /* Settings have a struct where the spec's method is theirs or the client gave them. */
 static void parse_settings(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row)
 {
@@ -167,6 +194,9 @@ static void parse_kind(struct spec_parser *parser, const struct fields *fields, 
 		return;
 	case SPEC_LIST:
 		parse_list(parser, fields, row, at);
+		return;
+	case SPEC_MAP:
+		parse_map(parser, fields, row, at);
 		return;
 	case SPEC_REFUSED:
 		if (fields_get(fields, row->key)) fields_problem(fields, row->key, "is not supported by this version");
@@ -248,6 +278,8 @@ static cJSON *print_value(const struct spec *spec, const struct spec_row *row, c
 		return print_object(spec, row->section, spec_settings(spec, row->section));
 	case SPEC_LIST:
 		return print_list(spec, row, at);
+	case SPEC_MAP:
+		return cJSON_Duplicate(*map_at(row, at), true);
 	case SPEC_REFUSED:
 		break;
 	}
@@ -259,6 +291,7 @@ static bool is_shown(const struct spec *spec, const struct spec_row *row, const 
 	bool is_text = row->kind == SPEC_TEXT || row->kind == SPEC_FILE || row->kind == SPEC_MODEL;
 	if (row->kind == SPEC_REFUSED || row->request || (row->shown && !row->shown(at))) return false;
 	if (row->kind == SPEC_SETTINGS) return spec_settings(spec, row->section) != NULL;
+	if (row->kind == SPEC_MAP) return *map_at(row, at) != NULL;
 	return !is_text || *text_at(row, at);
 }
 
@@ -285,6 +318,7 @@ void spec_section_free(const struct spec_section *section, void *at)
 		if (row->kind == SPEC_TEXT || row->kind == SPEC_FILE || row->kind == SPEC_MODEL) free(*text_at(row, at));
 		if (row->kind == SPEC_FILE || row->kind == SPEC_MODEL) place_free(place_at(row, at));
 		if (row->kind == SPEC_SECTION) spec_section_free(row->section, value_at(row, at));
+		if (row->kind == SPEC_MAP) cJSON_Delete(*map_at(row, at));
 		for (int k = 0; row->kind == SPEC_LIST && k < *count_at(row, at); k++)
 			spec_section_free(row->section, element_at(row, at, k));
 	}

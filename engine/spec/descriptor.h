@@ -30,6 +30,7 @@ enum spec_kind {
 	SPEC_SECTION,  /* an object: a struct within the struct */
 	SPEC_SETTINGS, /* an object of its own (spec_settings): there where `method` has its name, or the client gave it */
 	SPEC_LIST,     /* objects: an array of structs, and an int that counts them */
+	SPEC_MAP,      /* texts under keys of the client's: a cJSON object, NULL where there are none */
 	SPEC_REFUSED,  /* what later versions know */
 };
 
@@ -71,9 +72,10 @@ struct spec_row {
 	const struct spec_section *section;
 
 	struct spec_range
-		range;    /* of a number; `standard` also of a bool (1: true) and a choice. Of a list: how many there may be */
-	int limit;        /* characters of a text */
-	bool multiline;   /* control characters are allowed in it */
+		range;  /* of a number; `standard` also of a bool (1: true) and a choice. Of a list or map: how many there may be */
+	int limit;      /* characters of a text, or of each in a map */
+	int key_limit;  /* characters of a key of a map */
+	bool multiline; /* control characters are allowed in it */
 	const char *text; /* that is left out; NULL: none */
 	const char *noun; /* of what a list holds: "files" */
 

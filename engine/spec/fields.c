@@ -203,6 +203,16 @@ const char *fields_string(const struct fields *fields, const char *key, int limi
 	return fallback;
 }
 
+void fields_key(const struct fields *fields, const char *key, int limit)
+{
+	if (!*key)
+		fields_problem(fields, key, "a key must have a character");
+	else if (characters(key) > limit)
+		fields_problem(fields, key, "a key must be at most %d characters long, not %d", limit, characters(key));
+	else if (has_control(key))
+		fields_problem(fields, key, "a key must not have control characters");
+}
+
 int fields_choice(const struct fields *fields, const char *key, const char *const *names, int fallback)
 {
 	const cJSON *value = fields_get(fields, key);

@@ -122,6 +122,8 @@ def resolved(field):
         return resolved_object(field)
     if "items" in field:
         return {"type": "array", "items": resolved_object(field["items"])}
+    if "propertyNames" in field:  # a map
+        return {"type": "object", "minProperties": 1, "maxProperties": field["maxProperties"], "additionalProperties": {"type": "string"}}
     if "enum" in field:
         return {"enum": names(field)[:use(field, "resolved")]}
     if use(field, "names"):
@@ -240,7 +242,7 @@ def options(schema):
 def keys(schema):
     """What --set may set: the places of lists as numbers."""
     return [".".join(path).replace("<n>", "0") for path, field in fields(schema) if
-            "properties" not in field and "items" not in field and field.get("type") != "null"]
+            not {"properties", "items", "propertyNames"} & set(field) and field.get("type") != "null"]
 
 
 def c_options(schema):

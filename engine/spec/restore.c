@@ -32,6 +32,13 @@ cJSON *spec_places(const struct spec *spec)
 	return NULL;
 }
 
+cJSON *spec_work(const cJSON *json)
+{
+	cJSON *work = json ? cJSON_Duplicate(json, true) : cJSON_CreateNull();
+	cJSON_DeleteItemFromObjectCaseSensitive(work, "metadata");
+	return work;
+}
+
 enum status spec_find_kept(const struct roots *roots, bool model, const char *name, bool *ret_found, struct place *ret,
 			   struct error *err)
 {

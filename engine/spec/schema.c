@@ -183,6 +183,22 @@ static void describe_list(struct schema *schema, cJSON *property, const struct s
 	describe_object(schema, add_object(schema, property, "items"), NULL, row->section);
 }
 
+/* Keys and texts have no control characters. */
+static void describe_map(struct schema *schema, cJSON *property, const struct spec_row *row)
+{
+	static const char plain[] = "^[^\\x00-\\x1f\\x7f-\\x9f]*$";
+	add_type(schema, property, "object", row);
+	add(schema, property, "maxProperties", number(row->range.high));
+	cJSON *key = add_object(schema, property, "propertyNames");
+	add(schema, key, "minLength", number(1));
+	add(schema, key, "maxLength", number(row->key_limit));
+	add_text(schema, key, "pattern", plain);
+	cJSON *value = add_object(schema, property, "additionalProperties");
+	add_type(schema, value, "string", row);
+	add(schema, value, "maxLength", number(row->limit));
+	add_text(schema, value, "pattern", plain);
+}
+
 /* What a schema has no words for. */
 static void describe_use(struct schema *schema, cJSON *property, const struct spec_row *row)
 {
@@ -213,7 +229,7 @@ static void describe_use(struct schema *schema, cJSON *property, const struct sp
 	if (row->kind == SPEC_MODEL || row->kind == SPEC_FILE)
 		add_text(schema, use, "names", row->kind == SPEC_MODEL ? "model" : "data");
 	if (row->request) add(schema, use, "request", cJSON_CreateTrue());
-	if (row->shown || row->kind == SPEC_SETTINGS) add(schema, use, "optional", cJSON_CreateTrue());
+	if (row->shown || row->kind == SPEC_SETTINGS || row->kind == SPEC_MAP) add(schema, use, "optional", cJSON_CreateTrue());
 	if (row->resolved) add(schema, use, "resolved", number(row->resolved));
 	if (use && use->child)
 		add(schema, property, "x-besad", use);
@@ -251,6 +267,9 @@ static void describe_row(struct schema *schema, cJSON *property, const struct sp
 		break;
 	case SPEC_LIST:
 		describe_list(schema, property, row);
+		break;
+	case SPEC_MAP:
+		describe_map(schema, property, row);
 		break;
 	case SPEC_REFUSED:
 		add_text(schema, property, "type", "null");

@@ -120,6 +120,7 @@ struct spec_section; /* descriptor.h */
 /* What a client asks for. A field is a row of engine/spec/, which says where in here its value lies. */
 struct spec {
 	char *name, *model, *output; /* as the client wrote them */
+	cJSON *metadata;             /* texts by which clients find the job; NULL for none */
 	struct place model_place;
 	bool overwrite;
 	int preset; /* that the rest came from, of preset_names (preset.h); PRESET_NONE for none, and in a spec that was stored */

@@ -72,6 +72,15 @@ static const struct spec_row rows[] = {
 		.option = {"name", "NAME", 'n', .help = "a name for people"},
 	},
 	{
+		.key = "metadata",
+		.kind = SPEC_MAP,
+		SPEC_AT(struct spec, metadata),
+		.range = {0, 16},
+		.limit = 512,
+		.key_limit = 64,
+		.help = "what a client notes of the job, and finds it by in lists; besad makes nothing of it",
+	},
+	{
 		.key = "model",
 		.kind = SPEC_MODEL,
 		SPEC_AT(struct spec, model),

@@ -203,6 +203,40 @@ class Contract(unittest.TestCase):
         for job in reversed(jobs):
             self.cancel(job)
 
+    def test_metadata(self):
+        first = self.running(output="noted", metadata={"team": "prune", "k/ä]": "a b&c", "left out": None})
+        self.assertEqual(self.daemon.job(first)["spec"]["metadata"], {"team": "prune", "k/ä]": "a b&c"})
+        second = self.daemon.submit(small_job(output="noted-too", priority=-9, metadata={"team": "prune"}))
+        third = self.daemon.submit(small_job(output="not-noted", priority=-9, metadata={}))
+        self.assertNotIn("metadata", self.daemon.job(third)["spec"])
+
+        def found(query):
+            response = self.daemon.get("/v1/jobs?" + query)
+            self.assertEqual(response.status, 200, response.body)
+            return [job["id"] for job in response.json["jobs"]]
+        self.assertEqual(found("metadata[team]=prune"), [second, first])
+        self.assertEqual(found("metadata%5Bteam%5D=prune&limit=1"), [second])
+        self.assertEqual(found(f"metadata[team]=prune&after={second}"), [first])
+        self.assertEqual(found("state=queued&metadata[team]=prune"), [second])
+        self.assertEqual(found("metadata[team]=prune&metadata[k/%C3%A4]]=a%20b%26c"), [first])
+        self.assertEqual(found("metadata[team]="), [])
+        for query in ("metadata=x", "metadata[team]", "metadata[team=x", "metadata[team]=a&metadata[team]=b", "metadata[%ff]=a", "metadata[a]=%ff"):
+            with self.subTest(query):
+                self.problem(self.daemon.get("/v1/jobs?" + query), 400)
+        many = {f"k{i}": "v" for i in range(16)}
+        self.assertEqual(found("&".join(f"metadata[{key}]={value}" for key, value in many.items())), [])
+        for metadata, pointer in (({**many, "one more": ""}, "/metadata"), ({"k" * 65: ""}, "/metadata/" + "k" * 65), ({"k": "v" * 513}, "/metadata/k"),
+                                  ({"k": 1}, "/metadata/k"), ({"": "v"}, "/metadata/"), ("text", "/metadata")):
+            with self.subTest(metadata=metadata):
+                self.problem(self.post(small_job(metadata=metadata)), 422, pointer)
+        # A key answers for one request, with what it notes.
+        noted = small_job(output="keyed", priority=-9, metadata={"n": "1"})
+        keyed = self.post(noted, Idempotency_Key="noted").json["id"]
+        self.assertEqual(self.post(noted, Idempotency_Key="noted").json["id"], keyed)
+        self.problem(self.post({**noted, "metadata": {"n": "2"}}, Idempotency_Key="noted"), 422)
+        for job in (keyed, third, second, first):
+            self.cancel(job)
+
     def test_priorities(self):
         busy = self.running(output="busy-too")
         low = self.daemon.submit(small_job(output="low", method="magnitude", priority=1))

@@ -208,7 +208,10 @@ class Run(unittest.TestCase):
         self.assertEqual(other.returncode, 1)
         self.assertIn("another spec", other.stderr)
         self.assertIn("/sparsity was 0.5 and is now 0.4", other.stderr)
-        self.assertEqual(self.run_job("stopped").returncode, 0)
+        # What is noted of a job is no other work.
+        self.assertEqual(self.run_job("stopped", metadata={"by": "hand"}).returncode, 0)
+        with open(os.path.join(self.place.output, "stopped", "besad.json")) as file:
+            self.assertEqual(json.load(file)["spec"]["metadata"], {"by": "hand"})
 
     def test_wrong_jobs(self):
         wrong = self.run_job("wrong", sparsity=1.2)

@@ -154,6 +154,15 @@ class Besactl(unittest.TestCase):
         other = self.says("submit", self.job_file(method="wanda")).strip()
         self.says("watch", job)
         self.says("watch", other)
+        noted = self.says("submit", self.job_file(method="wanda", metadata={"team": "old"}), "--metadata", "team=a & b", "--metadata",
+                          "x.y=1=2").strip()
+        self.says("watch", noted)
+        self.assertEqual(json.loads(self.says("show", "--json", noted))["spec"]["metadata"], {"team": "a & b", "x.y": "1=2"})
+        listed = json.loads(self.says("list", "--json", "--metadata", "team=a & b", "--metadata", "x.y=1=2"))["jobs"]
+        self.assertEqual([j["id"] for j in listed], [noted])
+        self.assertEqual(json.loads(self.says("list", "--json", "--metadata", "team=a"))["jobs"], [])
+        self.says("list", "--metadata", "team", status=USAGE)
+        self.says("rm", noted)
         self.assertEqual(json.loads(self.says("show", "--json", job))["state"], "succeeded")
         self.assertIn("by hand", self.says("list"))
         self.assertEqual({j["id"] for j in json.loads(self.says("list", "--json"))["jobs"]}, {job, other})

@@ -146,7 +146,7 @@ static void test_pragmas(void **state)
 {
 	struct fixture *f = *state;
 	assert_int_equal(scalar(f, "SELECT application_id FROM pragma_application_id"), 0x62657361);
-	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 5);
+	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 6);
 	assert_int_equal(scalar(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
 	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name IN"
 				   " ('jobs', 'events', 'blocks') AND strict"),
@@ -520,6 +520,7 @@ static void test_crashes_in_a_row(void **state)
 static void test_list_pages(void **state)
 {
 	struct fixture *f = *state;
+	const struct job_filter all = {.state = -1}, queued = {.state = JOB_QUEUED};
 	char ids[4][JOB_ID_BYTES], output[2] = "a";
 	struct job_list list;
 	struct job job;
@@ -530,18 +531,18 @@ static void test_list_pages(void **state)
 	OK(db_job_cancel(f->db, ids[1], &outcome, &job, &f->err));
 	job_clear(&job);
 
-	OK(db_job_list(f->db, -1, NULL, 3, &list, &f->err));
+	OK(db_job_list(f->db, &all, NULL, 3, &list, &f->err));
 	assert_int_equal(list.count, 3);
 	assert_true(list.more);
 	assert_string_equal(list.jobs[0].id, ids[3]);
 	assert_string_equal(list.jobs[2].id, ids[1]);
 	job_list_clear(&list);
-	OK(db_job_list(f->db, -1, ids[1], 3, &list, &f->err));
+	OK(db_job_list(f->db, &all, ids[1], 3, &list, &f->err));
 	assert_int_equal(list.count, 1);
 	assert_false(list.more);
 	assert_string_equal(list.jobs[0].id, ids[0]);
 	job_list_clear(&list);
-	OK(db_job_list(f->db, JOB_QUEUED, ids[3], 2, &list, &f->err));
+	OK(db_job_list(f->db, &queued, ids[3], 2, &list, &f->err));
 	assert_int_equal(list.count, 2);
 	assert_false(list.more);
 	assert_string_equal(list.jobs[1].id, ids[0]);
@@ -551,6 +552,54 @@ static void test_list_pages(void **state)
 	assert_int_equal(counts[JOB_QUEUED], 3);
 	assert_int_equal(counts[JOB_CANCELLED], 1);
 	assert_int_equal(counts[JOB_RUNNING], 0);
+}
+
+/* The ids of a list, which has no more pages, as the last letters of their outputs. */
+static void expect_list(struct fixture *f, int state, const char *metadata, const char *outputs)
+{
+	struct job_list list;
+	char found[16] = "";
+	OK(db_job_list(f->db, &(struct job_filter){state, metadata}, NULL, 10, &list, &f->err));
+	for (size_t i = 0; i < list.count; i++)
+		strcat(found, list.jobs[i].output);
+	assert_false(list.more);
+	job_list_clear(&list);
+	assert_string_equal(found, outputs);
+}
+
+static void test_list_by_metadata(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const specs[] = {"{\"metadata\":{\"team\":\"a\",\"run\":\"1\"}}",
+					    "{\"metadata\":{\"team\":\"a\",\"run\":\"2\"}}",
+					    "{\"metadata\":{\"team\":\"b\",\"run\":\"1\"}}",
+					    "{\"metadata\":{\"\\\"k\\u00e4\":\"\"}}",
+					    "{\"metadata\":null}",
+					    "{}"};
+	char ids[6][JOB_ID_BYTES], output[2] = "a";
+	struct job job;
+	enum insert_outcome outcome;
+	enum change_outcome changed;
+	for (int i = 0; i < 6; i++, output[0]++) {
+		db_new_id(f->db, ids[i]);
+		OK(db_job_insert(f->db, &(struct submission){.id = ids[i], .spec = specs[i], .output = output}, 9, &outcome, &job,
+				 &f->err));
+		job_clear(&job);
+	}
+	expect_list(f, -1, NULL, "fedcba");
+	expect_list(f, -1, "{\"team\":\"a\"}", "ba");
+	expect_list(f, -1, "{\"run\":\"1\"}", "ca");
+	expect_list(f, -1, "{\"run\":\"1\",\"team\":\"a\"}", "a");
+	expect_list(f, -1, "{\"run\":\"2\",\"team\":\"b\"}", "");
+	expect_list(f, -1, "{\"1\":\"run\"}", "");
+	expect_list(f, -1, "{\"\\\"k\xc3\xa4\":\"\"}", "d");
+	OK(db_job_cancel(f->db, ids[0], &changed, &job, &f->err));
+	job_clear(&job);
+	expect_list(f, JOB_QUEUED, "{\"team\":\"a\"}", "b");
+	expect_list(f, JOB_CANCELLED, "{\"team\":\"a\"}", "a");
+	OK(db_job_delete(f->db, ids[0], &changed, &f->err));
+	assert_int_equal(scalar(f, "SELECT count(*) FROM metadata"), 5);
+	expect_list(f, -1, "{\"team\":\"a\"}", "b");
 }
 
 static void test_event_pages(void **state)
@@ -723,25 +772,16 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_pragmas),
-		TEST(test_refuses_other_files),
-		TEST(test_ids_grow),
-		cmocka_unit_test(test_id_validity),
-		TEST(test_idempotency),
-		TEST(test_output_claims),
-		TEST(test_queue_limit),
-		TEST(test_priority_then_age),
-		TEST(test_life_of_a_job),
-		TEST(test_failure_keeps_every_character),
-		TEST(test_timings),
-		TEST(test_cancel_retry_delete),
-		TEST(test_recovery),
-		TEST(test_crashes_in_a_row),
-		TEST(test_list_pages),
-		TEST(test_event_pages),
-		TEST(test_data_of_a_type),
-		TEST(test_threads),
-		TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_pragmas),       TEST(test_refuses_other_files),
+		TEST(test_ids_grow),      cmocka_unit_test(test_id_validity),
+		TEST(test_idempotency),   TEST(test_output_claims),
+		TEST(test_queue_limit),   TEST(test_priority_then_age),
+		TEST(test_life_of_a_job), TEST(test_failure_keeps_every_character),
+		TEST(test_timings),       TEST(test_cancel_retry_delete),
+		TEST(test_recovery),      TEST(test_crashes_in_a_row),
+		TEST(test_list_pages),    TEST(test_list_by_metadata),
+		TEST(test_event_pages),   TEST(test_data_of_a_type),
+		TEST(test_threads),       TEST(test_kill_loses_nothing_acknowledged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

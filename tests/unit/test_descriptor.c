@@ -21,6 +21,7 @@ struct thing {
 	struct point origin;
 	struct point points[3];
 	int n_points;
+	cJSON *notes;
 	int calls; /* of settle */
 };
 
@@ -72,6 +73,7 @@ static const struct spec_row rows[] = {
 	 .range = {1, 3, 0},
 	 .noun = "points",
 	 .shown = has_points},
+	{.key = "notes", .kind = SPEC_MAP, SPEC_AT(struct thing, notes), .range = {0, 2}, .limit = 3, .key_limit = 2},
 	{.key = "mass", .kind = SPEC_REFUSED},
 };
 static const struct spec_section section = {SPEC_ROWS(rows), .settle = settle, .size = sizeof(struct thing)};
@@ -109,7 +111,7 @@ static void test_defaults(void **state)
 {
 	struct thing thing;
 	char told[2048];
-	parse(*state, "{\"origin\":{\"label\":\"o\"},\"wide\":null}", &thing, told);
+	parse(*state, "{\"origin\":{\"label\":\"o\"},\"wide\":null,\"notes\":{\"k\":null}}", &thing, told);
 	assert_string_equal(told, "");
 	assert_int_equal(thing.calls, 1);
 	assert_true(thing.wide == (int64_t)1 << 40);
@@ -124,7 +126,7 @@ static void test_given(void **state)
 	static const char text[] =
 		"{\"real\":7.5,\"whole\":0,\"wide\":1099511627777,\"every\":3,\"big\":false,\"colour\":\"green\","
 		"\"text\":\"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\",\"origin\":{\"label\":\"\",\"x\":-5},"
-		"\"points\":[{\"label\":\"a\",\"x\":1},{\"label\":\"b\",\"x\":2}]}";
+		"\"points\":[{\"label\":\"a\",\"x\":1},{\"label\":\"b\",\"x\":2}],\"notes\":{\"k\":\"\",\"\xc3\xa4/\":\"abc\"}}";
 	struct thing thing;
 	char told[2048];
 	parse(*state, text, &thing, told);
@@ -155,6 +157,13 @@ static void test_problems(void **state)
 		{"{\"points\":[{\"label\":\"a\"},{\"label\":\"b\",\"x\":6}]}",
 		 "/points/1/x: must be an integer from -5 to 5, not 6\n"},
 		{"{\"points\":[{},2]}", "/points/0/label: is required\n/points/1: must be an object, not 2\n"},
+		{"{\"notes\":[]}", "/notes: must be an object, not []\n"},
+		{"{\"notes\":{\"a\":\"\",\"b\":\"\",\"c\":\"\"}}", "/notes: must have at most 2 keys, not 3\n"},
+		{"{\"notes\":{\"a\":1}}", "/notes/a: must be a string, not 1\n"},
+		{"{\"notes\":{\"a\":\"abcd\"}}", "/notes/a: must be at most 3 characters long, not 4\n"},
+		{"{\"notes\":{\"abc\":\"\"}}", "/notes/abc: a key must be at most 2 characters long, not 3\n"},
+		{"{\"notes\":{\"\":\"\"}}", "/notes/: a key must have a character\n"},
+		{"{\"notes\":{\"\\n\":\"\"}}", "/notes/\n: a key must not have control characters\n"},
 		{"{\"mass\":1}", "/mass: is not supported by this version\n"},
 		{"{\"origin\":{\"y\":1,\"label\":\"a\"}}", "/origin/y: unknown key; the keys here are label, x\n"},
 	};
