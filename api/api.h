@@ -49,7 +49,10 @@ struct api_hooks {
 	enum status (*data)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
 
 	cJSON *(*info)(void *context); /* what the daemon adds to /v1/info; NULL: no memory */
-	bool (*ready)(void *context);
+
+	/* Neither waits for anything. The one: STATUS_OK, or why besad is not ready; the other: STATUS_OK, or why no job can be queued. */
+	enum status (*ready)(void *context, struct error *err);
+	enum status (*accepts)(void *context, struct error *err);
 };
 
 struct api_config {

@@ -66,7 +66,7 @@ void problem_fields(struct response *, unsigned status, const char *slug, const 
 /* One entry of such an array about a query parameter or header. */
 void problem_add(cJSON *errors, const char *kind, const char *name, const char *detail, ...) __attribute__((format(printf, 4, 5)));
 
-/* A failure that is not the client's: 500, 503 for a full disk or lack of memory, 404 for STATUS_NOT_FOUND. */
+/* A failure that is not the client's: 507 for a full disk, 503 for what may be better later, 404 for STATUS_NOT_FOUND, else 500. */
 void problem_failure(struct response *, const struct error *err);
 
 /* A spec that is not accepted: 422 with `errors`, which it takes, for STATUS_INVALID; 409 for STATUS_EXISTS; else a failure. */

@@ -76,10 +76,7 @@ void health_ready(const struct request *request, struct response *response)
 	const struct api_config *config = request->config;
 	static const char body[] = "{\"status\":\"ready\"}\n";
 	struct error err;
-	if (!config->hooks.ready(config->hooks.context)) {
-		problem(response, 503, "not-ready", "the worker is not running");
-		response_header(response, "Retry-After", "5");
-	} else if (db_check(config->db, &err)) {
+	if (config->hooks.ready(config->hooks.context, &err)) {
 		problem(response, 503, "not-ready", "%s", err.message);
 		response_header(response, "Retry-After", "5");
 	} else {

@@ -105,6 +105,10 @@ static void prepare_and_insert(const struct request *request, const cJSON *spec,
 	struct error err;
 	char id[JOB_ID_BYTES];
 	db_new_id(config->db, id);
+	if (config->hooks.accepts(config->hooks.context, &err)) {
+		problem_failure(response, &err);
+		return;
+	}
 	if (config->hooks.prepare(config->hooks.context, spec, id, &prepared, &err)) {
 		problem_spec(response, &err, prepared.errors);
 		prepared.errors = NULL;
@@ -250,7 +254,7 @@ void jobs_retry(const struct request *request, struct response *response)
 	enum change_outcome outcome;
 	struct job job;
 	struct error err;
-	if (db_job_get(config->db, request->id, &job, &err)) {
+	if (config->hooks.accepts(config->hooks.context, &err) || db_job_get(config->db, request->id, &job, &err)) {
 		problem_failure(response, &err);
 		return;
 	}
@@ -265,12 +269,26 @@ void jobs_retry(const struct request *request, struct response *response)
 		answer_retry(request, outcome, &job, response);
 }
 
+/* Where there is no room to write that a finished job goes, its files go first. */
+static enum status delete_job(const struct request *request, enum change_outcome *outcome, struct error *err)
+{
+	const struct api_config *config = request->config;
+	struct job job;
+	enum status status = db_job_delete(config->db, request->id, outcome, err);
+	if (status != STATUS_NO_SPACE) return status;
+	TRY(db_job_get(config->db, request->id, &job, err));
+	bool ended = job_state_is_final(job.state);
+	job_clear(&job);
+	if (ended) config->hooks.deleted(config->hooks.context, request->id);
+	return db_job_delete(config->db, request->id, outcome, err);
+}
+
 void jobs_delete(const struct request *request, struct response *response)
 {
 	const struct api_config *config = request->config;
 	enum change_outcome outcome;
 	struct error err;
-	if (db_job_delete(config->db, request->id, &outcome, &err)) {
+	if (delete_job(request, &outcome, &err)) {
 		problem_failure(response, &err);
 	} else if (outcome == CHANGE_WRONG_STATE) {
 		problem(response, 409, "wrong-state", "the job is not finished; cancel it first");

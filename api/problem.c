@@ -74,6 +74,17 @@ void problem_failure(struct response *response, const struct error *err)
 		problem(response, 404, "not-found", "%s", err->message);
 		break;
 	case STATUS_NO_SPACE:
+		problem(response, 507, "no-space", "%s", err->message);
+		response_header(response, "Retry-After", "60");
+		break;
+	case STATUS_BUSY:
+		problem(response, 503, "busy", "%s", err->message);
+		response_header(response, "Retry-After", "5");
+		break;
+	case STATUS_IO:
+		problem(response, 503, "io", "%s", err->message);
+		response_header(response, "Retry-After", "60");
+		break;
 	case STATUS_NO_MEMORY:
 		problem(response, 503, "out-of-resources", "%s", err->message);
 		response_header(response, "Retry-After", "60");

@@ -96,6 +96,8 @@ const char *status_name(enum status status)
 		return "io";
 	case STATUS_NO_SPACE:
 		return "no_space";
+	case STATUS_BUSY:
+		return "busy";
 	case STATUS_NO_MEMORY:
 		return "no_memory";
 	case STATUS_BACKEND:

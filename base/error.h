@@ -15,6 +15,7 @@ enum status {
 	STATUS_EXISTS,      /* an output that is already there */
 	STATUS_IO,          /* a system call on a file failed */
 	STATUS_NO_SPACE,    /* the disk or a quota is full */
+	STATUS_BUSY,        /* another process has locked what is needed; later it may be free */
 	STATUS_NO_MEMORY,   /* host or device memory ran out */
 	STATUS_BACKEND,     /* the compute library or the device failed */
 	STATUS_NUMERIC,     /* a NaN or infinity where a finite number is needed */

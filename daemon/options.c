@@ -20,7 +20,7 @@ enum {
 	MAX_QUEUE = 1000000,
 	MAX_LIMITS_FILE = 65536
 };
-static const int64_t default_keep_replaced = 86400, max_time = INT64_C(1) << 40;
+static const int64_t default_keep_replaced = 86400, default_min_free = 256 << 20, max_time = INT64_C(1) << 40;
 
 const char options_help[] =
 	"usage: besad [serve] [option]...\n"
@@ -53,6 +53,8 @@ const char options_help[] =
 	"                          ~/.local/state/besad)\n"
 	"  --token-file FILE       requests must bear the token in its first line; read again on SIGHUP\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
+	"  --min-free SIZE         with less room on the disk of the state directory no job is accepted, and a running one waits\n"
+	"                          before its next block; jobs that begin need it in the output root too (default 256M)\n"
 	"  --max-attempts N        a job that besad dies of N times in a row, with no block finished in between, has failed\n"
 	"                          (default 5; 0: it is tried for ever)\n"
 	"  --limits-file FILE      JSON, as in {\"queue\": 50}: goes before --queue-limit; read again on SIGHUP\n"
@@ -85,6 +87,7 @@ enum {
 	OPTION_STATE_DIR,
 	OPTION_TOKEN_FILE,
 	OPTION_QUEUE_LIMIT,
+	OPTION_MIN_FREE,
 	OPTION_MAX_ATTEMPTS,
 	OPTION_LIMITS_FILE,
 	OPTION_PORT_FILE,
@@ -116,6 +119,7 @@ static const struct option serve_options[] = {
 	{"state-dir", required_argument, NULL, OPTION_STATE_DIR},
 	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
 	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
+	{"min-free", required_argument, NULL, OPTION_MIN_FREE},
 	{"max-attempts", required_argument, NULL, OPTION_MAX_ATTEMPTS},
 	{"limits-file", required_argument, NULL, OPTION_LIMITS_FILE},
 	{"port-file", required_argument, NULL, OPTION_PORT_FILE},
@@ -277,6 +281,7 @@ static enum status add_listen(const char *text, struct options *options, struct 
 static enum status parse_option(int option, const char *value, struct options *options, struct error *err)
 {
 	int64_t number = 0;
+	size_t size = 0;
 	switch (option) {
 	case OPTION_MODEL_ROOT:
 		return add_root("--model-root", value, &options->roots.model, err);
@@ -311,6 +316,11 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
 	case OPTION_QUEUE_LIMIT:
 		return parse_number("--queue-limit", value, 1, MAX_QUEUE, &options->queue_limit, err);
+	case OPTION_MIN_FREE:
+		TRY(parse_size("--min-free", value, &size, err));
+		if (size > INT64_MAX) return error_set(err, STATUS_INVALID, "--min-free '%s': is too large", value);
+		options->min_free = (int64_t)size;
+		return STATUS_OK;
 	case OPTION_MAX_ATTEMPTS:
 		return parse_number("--max-attempts", value, 0, MAX_QUEUE, &options->max_attempts, err);
 	case OPTION_NOTIFY_HOST:
@@ -448,6 +458,7 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 	size_t found = find_command(argv[1]);
 	*ret = (struct options){.command = commands[found].command,
 				.queue_limit = DEFAULT_QUEUE_LIMIT,
+				.min_free = default_min_free,
 				.max_attempts = DEFAULT_MAX_ATTEMPTS,
 				.keep_replaced = default_keep_replaced,
 				.save_every = -1};

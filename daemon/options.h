@@ -30,6 +30,7 @@ struct options {
 	char *token_file; /* real path; NULL: none */
 	char *token;      /* its first line */
 	int64_t queue_limit;
+	int64_t min_free;      /* bytes below the state directory and the output root; less, and no job is accepted or goes on */
 	int64_t max_attempts;  /* of a job, that may die with besad in a row; 0: no limit */
 	char *limits_file;     /* real path; NULL: none */
 	const char *port_file; /* or NULL */

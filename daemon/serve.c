@@ -22,12 +22,14 @@
 #include "daemon/device.h"
 #include "daemon/estimate.h"
 #include "daemon/gauge.h"
+#include "daemon/health.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
 #include "daemon/notifier.h"
 #include "daemon/notify.h"
 #include "daemon/prepare.h"
+#include "daemon/recover.h"
 #include "daemon/worker.h"
 #include "engine/spec/restore.h"
 
@@ -37,6 +39,8 @@ struct daemon {
 	char *checkpoints;
 	struct db *db;
 	struct metrics *metrics;
+	struct health *health;
+	bool unsound; /* the queue could not be recovered yet: the worker will */
 	struct gauge *gauge;
 	struct notifier *notifier;
 	struct worker *worker;
@@ -197,9 +201,16 @@ static cJSON *hook_info(void *context)
 	return info;
 }
 
-static bool hook_ready(void *context)
+static enum status hook_ready(void *context, struct error *err)
 {
-	return worker_is_ready(((struct daemon *)context)->worker);
+	struct daemon *daemon = context;
+	if (!worker_is_ready(daemon->worker)) return error_set(err, STATUS_INTERNAL, "the worker is not running");
+	return health_check(daemon->health, err);
+}
+
+static enum status hook_accepts(void *context, struct error *err)
+{
+	return health_accepts(((struct daemon *)context)->health, err);
 }
 
 /* ---- start-up ------------------------------------------------------------------------------------------------------------ */
@@ -233,10 +244,17 @@ static void discard_forgotten(struct daemon *daemon)
 	if (directory) closedir(directory);
 }
 
+/* What an upgrade or the journal's index need, the ballast may make room for. */
+static enum status open_database(struct daemon *daemon, const char *path, struct error *err)
+{
+	enum status status = db_open(path, &daemon->db, err);
+	if (status == STATUS_NO_SPACE && ballast_release(daemon->options->state_dir)) status = db_open(path, &daemon->db, err);
+	return status;
+}
+
 static enum status open_state(struct daemon *daemon, struct error *err)
 {
 	char path[PATH_MAX];
-	struct recovery recovery;
 	TRY(lock_state(daemon, err));
 	if (asprintf(&daemon->checkpoints, "%s/jobs", daemon->options->state_dir) < 0) {
 		daemon->checkpoints = NULL;
@@ -245,13 +263,14 @@ static enum status open_state(struct daemon *daemon, struct error *err)
 	TRY(directory_make(daemon->checkpoints, err));
 	snprintf(path, sizeof path, "%s/besad.db",
 		 daemon->options->state_dir); /* shorter than the lock's path by fitting: checked there */
-	TRY(db_open(path, &daemon->db, err));
-	TRY(db_recover(daemon->db, daemon->options->max_attempts, &recovery, err));
-	if (recovery.requeued) log_info("%d interrupted job%s found", recovery.requeued, recovery.requeued == 1 ? "" : "s");
-	if (recovery.failed)
-		log_error("job=%s failed code=crashed: besad died %lld times in a row while it ran it", recovery.id,
-			  (long long)daemon->options->max_attempts);
-	discard_forgotten(daemon);
+	TRY(open_database(daemon, path, err));
+	TRY(health_start(daemon->options, daemon->db, &daemon->health, err));
+	discard_forgotten(daemon); /* makes room, where there is none */
+	enum status status = recover_queue(daemon->db, daemon->options, err);
+	if (!recover_is_worth_waiting(status)) return status;
+	log_error("the queue can only be read until it can be made sound, trying on: %s", err->message);
+	health_set_queue(daemon->health, err);
+	daemon->unsound = true;
 	return STATUS_OK;
 }
 
@@ -277,6 +296,8 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 	struct worker_config config = {.db = daemon->db,
 				       .metrics = daemon->metrics,
 				       .notifier = daemon->notifier,
+				       .health = daemon->health,
+				       .unsound = daemon->unsound,
 				       .options = daemon->options,
 				       .checkpoints = daemon->checkpoints};
 	enum status status = daemon->info && daemon->metrics && daemon->gauge
@@ -319,7 +340,8 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .models = hook_models,
 			  .data = hook_data,
 			  .info = hook_info,
-			  .ready = hook_ready},
+			  .ready = hook_ready,
+			  .accepts = hook_accepts},
 		.token = daemon->token,
 		.queue_limit = &daemon->queue_limit,
 	};
@@ -459,6 +481,7 @@ static void stop(struct daemon *daemon)
 	notifier_stop(daemon->notifier);
 	estimator_free(daemon->estimator);
 	worker_free(daemon->worker);
+	health_free(daemon->health);
 	gauge_free(daemon->gauge);
 	metrics_free(daemon->metrics);
 	db_close(daemon->db);

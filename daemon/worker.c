@@ -15,14 +15,16 @@
 #include "daemon/device.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
+#include "daemon/recover.h"
 #include "daemon/text.h"
 #include "engine/job/recorder.h"
 #include "engine/spec/restore.h"
 
 enum {
-	TROUBLE_SECONDS = 3, /* before the database is tried again */
-	SWEEP_SECONDS = 600, /* between two looks at replaced outputs */
-	NICENESS = 5,        /* requests come before computing */
+	TROUBLE_SECONDS = 3,    /* before the database is tried again */
+	TRY_MILLISECONDS = 200, /* the same, while a job has something to write */
+	SWEEP_SECONDS = 600,    /* between two looks at replaced outputs */
+	NICENESS = 5,           /* requests come before computing */
 };
 
 static const double PROGRESS_SECONDS = 1; /* between two writes of the progress */
@@ -34,7 +36,9 @@ struct worker {
 	pthread_mutex_t device_lock; /* of the pointer `backend`, which the worker's thread changes and others follow */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool started, stopping, wanted;
+	bool started; /* its owner's */
+	bool stopping, wanted;
+	atomic_bool running;        /* and not told to stop */
 	char current[JOB_ID_BYTES]; /* "" while idle */
 	double deadline;            /* of the current job, in monotonic seconds; 0 for none */
 	bool timed_out;
@@ -53,12 +57,28 @@ struct attempt {
 
 /* ---- where events and progress go ---------------------------------------------------------------------------------------- */
 
+/* For as long as the database is locked, or its disk is full: the pulse goes on, so that the watchdog does not take it for a hang. STATUS_CANCELLED
+ * where the job is to stop. */
+static enum status wait_to_try_on(struct worker *worker, struct error *err)
+{
+	const struct timespec pause = {.tv_nsec = TRY_MILLISECONDS * 1000000};
+	atomic_fetch_add(&worker->pulse, 1);
+	nanosleep(&pause, NULL);
+	return atomic_load(&worker->stop) ? error_set(err, STATUS_CANCELLED, "stopped while it waited: %s", err->message)
+					  : STATUS_OK;
+}
+
 static enum status find_events(void *context, const char *type, cJSON *list, struct error *err)
 {
 	const struct attempt *attempt = context;
 	char **texts;
 	size_t count;
-	TRY(db_event_data(attempt->worker->config.db, attempt->job->id, type, &texts, &count, err));
+	for (;;) {
+		enum status found = db_event_data(attempt->worker->config.db, attempt->job->id, type, &texts, &count, err);
+		if (!found) break;
+		if (!recover_is_worth_waiting(found)) return found;
+		TRY(wait_to_try_on(attempt->worker, err));
+	}
 	enum status status = STATUS_OK;
 	for (size_t i = 0; i < count && !status; i++) {
 		cJSON *data = NULL;
@@ -72,22 +92,65 @@ static enum status find_events(void *context, const char *type, cJSON *list, str
 	return status;
 }
 
-/* Every transaction of the database is durable. */
+static enum status write_event(struct attempt *attempt, const struct record *record, struct error *err)
+{
+	struct db *db = attempt->worker->config.db;
+	const char *id = attempt->job->id;
+	if (record->block < 0) {
+		const struct new_event new = {
+			.type = record->type, .data = record->text, .at = record->at, .optional = record->optional};
+		return db_event_append(db, id, &new, &attempt->progress, err);
+	}
+	TRY(db_block_commit(db, id, record->block, record->text, record->at, &attempt->progress, err));
+	/* cJSON_GetNumberValue is NaN for null. */
+	metrics_count_block(attempt->worker->config.metrics,
+			    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record->data, "reconstruction")),
+			    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record->data, "seconds")));
+	return STATUS_OK;
+}
+
+static void tell_phase(struct attempt *attempt, const char *phase)
+{
+	struct error ignored; /* as in write_progress */
+	snprintf(attempt->progress.phase, sizeof attempt->progress.phase, "%s", phase);
+	db_job_set_progress(attempt->worker->config.db, attempt->job->id, &attempt->progress, &ignored);
+}
+
+/* Before a block: until its files, and what it has to tell, have room. */
+static enum status wait_for_room(struct attempt *attempt, struct error *err)
+{
+	struct worker *worker = attempt->worker;
+	char phase[sizeof attempt->progress.phase];
+	enum status status = STATUS_OK;
+	if (!health_is_low(worker->config.health)) return STATUS_OK;
+	memcpy(phase, attempt->progress.phase, sizeof phase);
+	log_warning("job=%s waits for room on the disk of the state directory", attempt->job->id);
+	tell_phase(attempt, "waiting for space");
+	while (!status && health_is_low(worker->config.health)) {
+		error_set(err, STATUS_NO_SPACE, "the disk of the state directory is full");
+		status = wait_to_try_on(worker, err);
+	}
+	if (!status) tell_phase(attempt, phase);
+	return status;
+}
+
+/* Every transaction of the database is durable. It waits where it cannot be written, unless the event is one that the job can do without. */
 static enum status append_event(void *context, const struct record *record, struct error *err)
 {
 	struct attempt *attempt = context;
-	struct db *db = attempt->worker->config.db;
-	const char *id = attempt->job->id;
-	atomic_fetch_add(&attempt->worker->pulse, 1);
-	if (record->block < 0) {
-		const struct new_event new = {.type = record->type, .data = record->text, .at = record->at};
-		TRY(db_event_append(db, id, &new, &attempt->progress, err));
-	} else {
-		TRY(db_block_commit(db, id, record->block, record->text, record->at, &attempt->progress, err));
-		/* cJSON_GetNumberValue is NaN for null. */
-		metrics_count_block(attempt->worker->config.metrics,
-				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record->data, "reconstruction")),
-				    cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(record->data, "seconds")));
+	struct worker *worker = attempt->worker;
+	bool told = false;
+	atomic_fetch_add(&worker->pulse, 1);
+	if (record->optional && health_is_spent(worker->config.health)) return STATUS_OK;
+	if (strcmp(record->type, event_kinds[EVENT_BLOCK_STARTED].name) == 0) TRY(wait_for_room(attempt, err));
+	for (;;) {
+		enum status status = write_event(attempt, record, err);
+		if (!status) break;
+		if (!recover_is_worth_waiting(status)) return status;
+		if (record->optional) return STATUS_OK;
+		if (!told) log_warning("job=%s what it tells cannot be written, trying on: %s", attempt->job->id, err->message);
+		told = true;
+		TRY(wait_to_try_on(worker, err));
 	}
 	attempt->progress_written = monotonic_seconds();
 	return STATUS_OK;
@@ -107,6 +170,7 @@ static void write_progress(void *context, const char *phase, int block, int bloc
 	progress->eta_seconds = eta_seconds;
 	double now = monotonic_seconds();
 	if (!new_phase && now - attempt->progress_written < PROGRESS_SECONDS) return;
+	if (health_is_spent(attempt->worker->config.health)) return;
 	attempt->progress_written = now;
 	db_job_set_progress(attempt->worker->config.db, attempt->job->id, progress, &ignored);
 }
@@ -170,6 +234,7 @@ static enum status run_attempt(struct worker *worker, const struct job *job, cha
 	cJSON_Delete(places);
 	TRY(status);
 	status = db_job_set_device(worker->config.db, job->id, worker->backend->device, err);
+	if (recover_is_worth_waiting(status)) status = STATUS_OK; /* only estimates want to know it */
 	if (!status) status = run_engine(worker, job, spec, ret_result, err);
 	spec_free(spec);
 	return status;
@@ -199,7 +264,9 @@ static bool keep_writing_outcome(struct worker *worker, const struct outcome *ou
 		if (!told) log_error("job=%s its end cannot be written, trying on: %s", outcome->id, err.message);
 		told = true;
 		if (stopping) return false;
-		sleep(TROUBLE_SECONDS);
+		const struct timespec pause = {.tv_nsec = TRY_MILLISECONDS * 1000000};
+		atomic_fetch_add(&worker->pulse, 1);
+		nanosleep(&pause, NULL);
 		pthread_mutex_lock(&worker->lock);
 		stopping = worker->stopping;
 		pthread_mutex_unlock(&worker->lock);
@@ -282,6 +349,7 @@ static void give_up_device(struct worker *worker, const struct job *job)
 	pthread_mutex_lock(&worker->lock);
 	loss_of(job, worker->lost, sizeof worker->lost);
 	worker->stopping = true;
+	atomic_store(&worker->running, false);
 	pthread_mutex_unlock(&worker->lock);
 }
 
@@ -333,13 +401,27 @@ static void run_job(struct worker *worker, const struct job *job)
 
 /* ---- the thread ---------------------------------------------------------------------------------------------------------- */
 
+/* Under the lock: until there may be a job to claim. */
+static void wait_for_work(struct worker *worker, int seconds)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += seconds;
+	while (!worker->wanted && !worker->stopping)
+		if (pthread_cond_timedwait(&worker->changed, &worker->lock, &until)) break;
+	worker->wanted = false;
+}
+
 /* Claims a job, or waits for one; under the lock, so that a cancellation that follows the claim finds the job's id. False to look
  * again. */
 static bool claim(struct worker *worker, struct job *job, bool *told)
 {
 	struct error err;
 	bool found = false;
-	struct timespec until;
+	if (health_accepts(worker->config.health, &err)) {
+		wait_for_work(worker, TROUBLE_SECONDS);
+		return false;
+	}
 	worker->wanted = false;
 	enum status status = db_job_claim(worker->config.db, &found, job, &err);
 	if (status && !*told) log_error("the queue cannot be read, trying on: %s", err.message);
@@ -350,18 +432,28 @@ static bool claim(struct worker *worker, struct job *job, bool *told)
 		atomic_store(&worker->stop, false);
 		return true;
 	}
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += status ? TROUBLE_SECONDS : SWEEP_SECONDS;
-	while (!worker->wanted && !worker->stopping)
-		if (pthread_cond_timedwait(&worker->changed, &worker->lock, &until)) break;
+	wait_for_work(worker, status ? TROUBLE_SECONDS : SWEEP_SECONDS);
 	return false;
+}
+
+/* The queue of the process before could not be made sound when this one started. */
+static bool make_sound(struct worker *worker)
+{
+	struct error err;
+	if (recover_queue(worker->config.db, worker->config.options, &err)) {
+		health_set_queue(worker->config.health, &err);
+		return false;
+	}
+	log_info("the queue is sound");
+	health_set_queue(worker->config.health, NULL);
+	return true;
 }
 
 static void *work(void *context)
 {
 	struct worker *worker = context;
 	struct job job;
-	bool told = false;
+	bool told = false, sound = !worker->config.unsound;
 	/* Linux keeps the niceness per thread, and the compute threads inherit it. */
 	setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
 	pthread_mutex_lock(&worker->lock);
@@ -369,6 +461,10 @@ static void *work(void *context)
 		pthread_mutex_unlock(&worker->lock);
 		prepare_sweep(&worker->config.options->roots, worker->config.options->keep_replaced);
 		pthread_mutex_lock(&worker->lock);
+		if (!sound && !(sound = make_sound(worker))) {
+			wait_for_work(worker, TROUBLE_SECONDS);
+			continue;
+		}
 		/* It may have been stopped meanwhile: a job that is claimed then would run to its end. */
 		if (worker->stopping || !claim(worker, &job, &told)) continue;
 		pthread_mutex_unlock(&worker->lock);
@@ -377,6 +473,7 @@ static void *work(void *context)
 		pthread_mutex_lock(&worker->lock);
 		worker->current[0] = 0;
 	}
+	atomic_store(&worker->running, false);
 	pthread_mutex_unlock(&worker->lock);
 	return NULL;
 }
@@ -389,19 +486,21 @@ enum status worker_create(const struct worker_config *config, struct backend *ba
 	worker->backend = backend;
 	pthread_mutex_init(&worker->device_lock, NULL);
 	pthread_mutex_init(&worker->lock, NULL);
-	pthread_cond_init(&worker->changed, NULL);
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&worker->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	*ret = worker;
 	return STATUS_OK;
 }
 
 enum status worker_start(struct worker *worker, struct error *err)
 {
-	if (pthread_create(&worker->thread, NULL, work, worker) != 0)
-		return error_set(err, STATUS_NO_MEMORY, "cannot start the worker's thread");
-	pthread_mutex_lock(&worker->lock);
-	worker->started = true;
-	pthread_mutex_unlock(&worker->lock);
-	return STATUS_OK;
+	atomic_store(&worker->running, true);
+	worker->started = pthread_create(&worker->thread, NULL, work, worker) == 0;
+	if (!worker->started) atomic_store(&worker->running, false);
+	return worker->started ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "cannot start the worker's thread");
 }
 
 void worker_wake(struct worker *worker)
@@ -432,10 +531,7 @@ void worker_tick(struct worker *worker)
 
 bool worker_is_ready(struct worker *worker)
 {
-	pthread_mutex_lock(&worker->lock);
-	bool ready = worker->started && !worker->stopping;
-	pthread_mutex_unlock(&worker->lock);
-	return ready;
+	return atomic_load(&worker->running); /* the lock may be held for as long as the database is */
 }
 
 const char *worker_device_lost(struct worker *worker)
@@ -467,12 +563,13 @@ unsigned long worker_pulse(struct worker *worker)
 void worker_stop(struct worker *worker)
 {
 	pthread_mutex_lock(&worker->lock);
-	bool started = worker->started;
 	worker->stopping = true;
+	atomic_store(&worker->running, false);
 	atomic_store(&worker->stop, true);
 	pthread_cond_signal(&worker->changed);
 	pthread_mutex_unlock(&worker->lock);
-	if (started) pthread_join(worker->thread, NULL);
+	if (worker->started) pthread_join(worker->thread, NULL);
+	worker->started = false;
 }
 
 void worker_free(struct worker *worker)

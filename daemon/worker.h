@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "api/metrics.h"
+#include "daemon/health.h"
 #include "daemon/notifier.h"
 #include "daemon/options.h"
 #include "db/db.h"
@@ -16,8 +17,10 @@ struct worker_config {
 	struct db *db;
 	struct metrics *metrics;
 	struct notifier *notifier;
+	struct health *health;
 	const struct options *options;
 	const char *checkpoints; /* the directory with a directory per job */
+	bool unsound;            /* the queue is to be recovered before a job is claimed */
 };
 
 /* Takes the backend when it succeeds. The thread starts with worker_start. */

@@ -5,10 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Who waits for longer says so, and tries again as it sees fit: writers wait for each other, and requests for them. */
+#define BUSY_TIMEOUT "PRAGMA busy_timeout = 2000"
+
 enum status sqlite_error(struct connection *connection, const char *what, struct error *err)
 {
 	const char *message = sqlite3_errmsg(connection->handle);
-	switch (sqlite3_errcode(connection->handle) & 0xff) {
+	int code = sqlite3_extended_errcode(connection->handle);
+	if (code == SQLITE_IOERR_SHMSIZE) code = SQLITE_FULL; /* the index of the journal could not grow */
+	switch (code & 0xff) {
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return error_set(err, STATUS_BUSY, "database: %s: %s", what, message);
 	case SQLITE_FULL:
 		return error_set(err, STATUS_NO_SPACE, "database: %s: %s", what, message);
 	case SQLITE_NOMEM:
@@ -20,8 +28,7 @@ enum status sqlite_error(struct connection *connection, const char *what, struct
 	case SQLITE_NOTADB:
 		return error_set(err, STATUS_INVALID, "database: %s: %s", what, message);
 	default:
-		return error_set(err, STATUS_IO, "database: %s: %s (%d)", what, message,
-				 sqlite3_extended_errcode(connection->handle));
+		return error_set(err, STATUS_IO, "database: %s: %s (%d)", what, message, code);
 	}
 }
 
@@ -166,6 +173,27 @@ static enum status start_writing(struct connection *writer, const char *path, st
 	return STATUS_OK;
 }
 
+/* With `alone`, one connection does all, with the journal's index in its memory: the index's file, which others would share, needs room. */
+static enum status open_as(const char *path, bool alone, struct db *db, struct error *err)
+{
+	struct connection *writer = &db->writer;
+	char *largest = NULL;
+	db->alone = alone;
+	TRY(connection_open(writer, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+			    alone ? "PRAGMA locking_mode = EXCLUSIVE; " BUSY_TIMEOUT : BUSY_TIMEOUT, err));
+	TRY(start_writing(writer, path, err));
+	TRY(schema_migrate(writer, path, err));
+	bool row;
+	sqlite3_stmt *statement = query(writer, err, "SELECT max(id) FROM jobs", "");
+	if (!statement) return err->status;
+	TRY(query_step(writer, statement, &row, err));
+	TRY(column_copy(statement, 0, &largest, err));
+	sqlite3_reset(statement);
+	id_init(db, largest);
+	free(largest);
+	return STATUS_OK;
+}
+
 enum status db_open(const char *path, struct db **ret, struct error *err)
 {
 	struct db *db = calloc(1, sizeof *db);
@@ -173,32 +201,18 @@ enum status db_open(const char *path, struct db **ret, struct error *err)
 	pthread_mutex_init(&db->write_lock, NULL);
 	pthread_mutex_init(&db->pool_lock, NULL);
 	pthread_mutex_init(&db->id_lock, NULL);
-
-	struct connection *writer = &db->writer;
-	char *largest = NULL;
-	enum status status = STATUS_OK;
 	db->path = strdup(path);
-	if (!db->path) status = error_set(err, STATUS_NO_MEMORY, "no memory for the database");
-	if (!status)
-		status = connection_open(writer, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "PRAGMA busy_timeout = 10000",
-					 err);
-	if (!status) status = start_writing(writer, path, err);
-	if (!status) status = schema_migrate(writer, path, err);
-	if (!status) {
-		bool row;
-		sqlite3_stmt *statement = query(writer, err, "SELECT max(id) FROM jobs", "");
-		status = statement ? query_step(writer, statement, &row, err) : err->status;
-		if (!status) status = column_copy(statement, 0, &largest, err);
-		if (!status) sqlite3_reset(statement);
+	enum status status =
+		db->path ? open_as(path, false, db, err) : error_set(err, STATUS_NO_MEMORY, "no memory for the database");
+	if (status == STATUS_NO_SPACE) {
+		connection_close(&db->writer);
+		status = open_as(path, true, db, err);
 	}
-	if (status) {
+	if (status)
 		db_close(db);
-		return status;
-	}
-	id_init(db, largest);
-	free(largest);
-	*ret = db;
-	return STATUS_OK;
+	else
+		*ret = db;
+	return status;
 }
 
 void db_close(struct db *db)
@@ -225,12 +239,26 @@ void db_set_listener(struct db *db, void (*committed)(void *context, const char 
 	db->context = context;
 }
 
+void db_set_relief(struct db *db, bool (*relieve)(void *context), void *context)
+{
+	db->relieve = relieve;
+	db->relief = context;
+}
+
 /* ---- transactions ------------------------------------------------------------------------------------------------------- */
+
+/* Trouble is what another transaction may meet too. */
+static void note_trouble(struct db *db, enum status status)
+{
+	bool lasts = status == STATUS_NO_SPACE || status == STATUS_BUSY || status == STATUS_IO;
+	if (lasts || status == STATUS_OK) atomic_store(&db->trouble, (int)status);
+}
 
 enum status write_begin(struct db *db, struct error *err)
 {
 	pthread_mutex_lock(&db->write_lock);
 	enum status status = execute(&db->writer, err, NULL, "BEGIN IMMEDIATE", "");
+	if (status) note_trouble(db, status);
 	if (status) pthread_mutex_unlock(&db->write_lock);
 	return status;
 }
@@ -241,13 +269,31 @@ enum status write_end(struct db *db, enum status status, const char *job_id, str
 	if (!status) status = execute(&db->writer, err, NULL, "COMMIT", "");
 	/* After some errors (a full disk) SQLite has rolled back by itself. */
 	if (status && !sqlite3_get_autocommit(db->writer.handle)) sqlite3_exec(db->writer.handle, "ROLLBACK", NULL, NULL, NULL);
+	note_trouble(db, status);
 	pthread_mutex_unlock(&db->write_lock);
 	if (!status && job_id && db->committed) db->committed(db->context, job_id);
 	return status;
 }
 
+bool write_again(struct db *db, enum status status)
+{
+	return status == STATUS_NO_SPACE && db->relieve && db->relieve(db->relief);
+}
+
+static enum status read_alone(struct db *db, struct connection **ret, struct error *err)
+{
+	pthread_mutex_lock(&db->write_lock);
+	enum status status = execute(&db->writer, err, NULL, "BEGIN", "");
+	if (status)
+		pthread_mutex_unlock(&db->write_lock);
+	else
+		*ret = &db->writer;
+	return status;
+}
+
 enum status read_begin(struct db *db, struct connection **ret, struct error *err)
 {
+	if (db->alone) return read_alone(db, ret, err);
 	pthread_mutex_lock(&db->pool_lock);
 	struct connection *reader = db->pool;
 	if (reader) db->pool = reader->next;
@@ -257,8 +303,7 @@ enum status read_begin(struct db *db, struct connection **ret, struct error *err
 	if (!reader) {
 		reader = calloc(1, sizeof *reader);
 		if (!reader) return error_set(err, STATUS_NO_MEMORY, "no memory for a database connection");
-		status = connection_open(reader, db->path, SQLITE_OPEN_READONLY,
-					 "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;", err);
+		status = connection_open(reader, db->path, SQLITE_OPEN_READONLY, BUSY_TIMEOUT "; PRAGMA query_only = ON;", err);
 		if (status) {
 			free(reader);
 			return status;
@@ -277,6 +322,10 @@ void read_end(struct db *db, struct connection *reader)
 {
 	reset_statements(reader);
 	if (!sqlite3_get_autocommit(reader->handle)) sqlite3_exec(reader->handle, "COMMIT", NULL, NULL, NULL);
+	if (db->alone) {
+		pthread_mutex_unlock(&db->write_lock);
+		return;
+	}
 	pthread_mutex_lock(&db->pool_lock);
 	reader->next = db->pool;
 	db->pool = reader;
@@ -292,4 +341,15 @@ enum status db_check(struct db *db, struct error *err)
 	enum status status = statement ? query_step(reader, statement, &row, err) : err->status;
 	read_end(db, reader);
 	return status;
+}
+
+enum status db_trouble(struct db *db)
+{
+	return (enum status)atomic_load(&db->trouble);
+}
+
+enum status db_probe(struct db *db, struct error *err)
+{
+	TRY(write_begin(db, err));
+	return write_end(db, schema_touch(&db->writer, err), NULL, err);
 }

@@ -65,13 +65,18 @@ void job_list_clear(struct job_list *);
 
 /* ---- life of the database ----------------------------------------------------------------------------------------------- */
 
-/* Opens or makes the file, brings its schema up to date, and refuses one that is not besad's or is from a newer besad. */
+/* Opens or makes the file, brings its schema up to date, and refuses one that is not besad's or is from a newer besad. On a full disk it is opened so
+ * that nothing need be written, and until it is closed reading waits for writing. */
 enum status db_open(const char *path, struct db **ret, struct error *err);
 void db_close(struct db *); /* takes NULL; no call may be under way */
 
 /* `committed` is called after each commit that appended an event of that job, or removed the job, on the committing thread and with no
  * lock of the database held. Set once, before other threads use `db`; NULL for none. */
 void db_set_listener(struct db *, void (*committed)(void *context, const char *job_id), void *context);
+
+/* `relieve` makes room on a full disk, and says whether it did: then what ends, cancels or forgets a job, and an event that must not be lost, is
+ * tried once more; nothing that a client asks for anew is. Called with no lock held. Set once, before other threads use `db`. */
+void db_set_relief(struct db *, bool (*relieve)(void *context), void *context);
 
 /* After the process has died: cancelling jobs are cancelled, running ones are queued again, but for one whose last `max_attempts` attempts (0: no
  * limit) all died so, without a block finished, an evaluation told or a step of the tune beyond earlier ones: it has failed, code `crashed`. Call before anything else uses the queue, by the one process that holds the state directory. */
@@ -84,6 +89,12 @@ enum status db_recover(struct db *, int64_t max_attempts, struct recovery *ret, 
 
 /* Does a read transaction succeed? */
 enum status db_check(struct db *, struct error *err);
+
+/* How the last transaction that wrote failed, where the next one may fail likewise: STATUS_NO_SPACE, STATUS_BUSY or STATUS_IO. */
+enum status db_trouble(struct db *);
+
+/* Does a transaction that writes, and changes nothing, succeed? */
+enum status db_probe(struct db *, struct error *err);
 
 /* ---- the queue ---------------------------------------------------------------------------------------------------------- */
 
@@ -204,6 +215,7 @@ void event_list_clear(struct event_list *);
 struct new_event {
 	const char *type, *data; /* data is JSON */
 	int64_t at;              /* milliseconds since 1970 */
+	bool optional;           /* not worth the room that is kept for what must be written */
 };
 
 /* Appends one event, and the progress where it is not NULL. STATUS_NOT_FOUND when there is no such job. */

@@ -29,13 +29,23 @@ enum status progress_write(struct connection *writer, const char *id, const stru
 		       progress->eta_seconds);
 }
 
-enum status db_event_append(struct db *db, const char *id, const struct new_event *event, const struct job_progress *progress,
-			    struct error *err)
+static enum status append_once(struct db *db, const char *id, const struct new_event *event, const struct job_progress *progress,
+			       struct error *err)
 {
 	TRY(write_begin(db, err));
 	enum status status = insert(&db->writer, id, event, err);
 	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
 	return write_end(db, status, id, err);
+}
+
+enum status db_event_append(struct db *db, const char *id, const struct new_event *event, const struct job_progress *progress,
+			    struct error *err)
+{
+	enum status status;
+	do
+		status = append_once(db, id, event, progress, err);
+	while (!event->optional && write_again(db, status));
+	return status;
 }
 
 static enum status block_insert(struct connection *writer, const char *id, int block, const char *data, int64_t at,
@@ -50,13 +60,23 @@ static enum status block_insert(struct connection *writer, const char *id, int b
 	return insert(writer, id, &(struct new_event){.type = "block.finished", .data = data, .at = at}, err);
 }
 
-enum status db_block_commit(struct db *db, const char *id, int block, const char *data, int64_t at,
-			    const struct job_progress *progress, struct error *err)
+static enum status commit_once(struct db *db, const char *id, int block, const char *data, int64_t at,
+			       const struct job_progress *progress, struct error *err)
 {
 	TRY(write_begin(db, err));
 	enum status status = block_insert(&db->writer, id, block, data, at, err);
 	if (!status && progress) status = progress_write(&db->writer, id, progress, err);
 	return write_end(db, status, id, err);
+}
+
+enum status db_block_commit(struct db *db, const char *id, int block, const char *data, int64_t at,
+			    const struct job_progress *progress, struct error *err)
+{
+	enum status status;
+	do
+		status = commit_once(db, id, block, data, at, progress, err);
+	while (write_again(db, status));
+	return status;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------- */

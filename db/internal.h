@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 #include "db/db.h"
 
@@ -24,18 +25,25 @@ struct db {
 	char *path;
 	pthread_mutex_t write_lock;
 	struct connection writer;
+	bool alone; /* the writer reads, too, under its lock: there was no room for more connections */
 	pthread_mutex_t pool_lock;
 	struct connection *pool; /* idle readers */
 	pthread_mutex_t id_lock;
 	uint8_t last_id[16]; /* big-endian: 48 bits of milliseconds, 80 random */
 	void (*committed)(void *context, const char *job_id);
 	void *context;
+	bool (*relieve)(void *context);
+	void *relief;
+	atomic_int trouble; /* the status of the last transaction that wrote, where others may fail as it did */
 };
 
 /* A write transaction: holds the write lock from write_begin to write_end, which commits when `status` is STATUS_OK and rolls back
  * otherwise, and returns what the whole came to. After a commit the listener hears of `job_id`, unless it is NULL. */
 enum status write_begin(struct db *, struct error *err);
 enum status write_end(struct db *, enum status status, const char *job_id, struct error *err);
+
+/* Has a transaction that came to `status` failed for want of room, and is there more room now (db_set_relief)? Then it is worth another try. */
+bool write_again(struct db *, enum status status);
 
 /* A read transaction: one snapshot, on a connection of its own. */
 enum status read_begin(struct db *, struct connection **ret, struct error *err);
@@ -60,6 +68,7 @@ enum status column_copy(sqlite3_stmt *, int column, char **ret, struct error *er
 
 /* Is it a database that this besad may write to? STATUS_INVALID, or STATUS_UNSUPPORTED for that of a newer one. Writes nothing. */
 enum status schema_check(struct connection *, const char *path, struct error *err);
+enum status schema_touch(struct connection *, struct error *err); /* in a write transaction: writes a page and changes nothing */
 enum status schema_migrate(struct connection *, const char *path, struct error *err);
 
 /* ---- id.c --------------------------------------------------------------------------------------------------------------- */

@@ -338,8 +338,8 @@ enum status db_job_claim(struct db *db, bool *ret_found, struct job *ret, struct
 typedef enum status change_fn(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *ret_outcome,
 			      bool *ret_event, struct error *err);
 
-static enum status change(struct db *db, const char *id, change_fn *fn, int64_t limit, enum change_outcome *ret_outcome,
-			  struct job *ret, struct error *err)
+static enum status change_once(struct db *db, const char *id, change_fn *fn, int64_t limit, enum change_outcome *ret_outcome,
+			       struct job *ret, struct error *err)
 {
 	struct job job = {0};
 	bool event = false;
@@ -353,6 +353,19 @@ static enum status change(struct db *db, const char *id, change_fn *fn, int64_t 
 		job_clear(&job);
 	else
 		*ret = job;
+	return status;
+}
+
+static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
+			 struct error *err);
+
+static enum status change(struct db *db, const char *id, change_fn *fn, int64_t limit, enum change_outcome *ret_outcome,
+			  struct job *ret, struct error *err)
+{
+	enum status status;
+	do
+		status = change_once(db, id, fn, limit, ret_outcome, ret, err);
+	while (fn != retry && write_again(db, status));
 	return status;
 }
 
@@ -478,8 +491,8 @@ static enum status failure_json(struct connection *writer, const char *code, con
 	return column_copy(statement, 0, ret, err);
 }
 
-enum status db_job_finish(struct db *db, const char *id, enum job_state state, const char *result, const char *code,
-			  const char *message, struct error *err)
+static enum status finish_once(struct db *db, const char *id, enum job_state state, const char *result, const char *code,
+			       const char *message, struct error *err)
 {
 	char *failure = NULL;
 	TRY(write_begin(db, err));
@@ -488,6 +501,16 @@ enum status db_job_finish(struct db *db, const char *id, enum job_state state, c
 	if (!status) status = finish(&db->writer, id, state, result, code, message, data, err);
 	free(failure);
 	return write_end(db, status, id, err);
+}
+
+enum status db_job_finish(struct db *db, const char *id, enum job_state state, const char *result, const char *code,
+			  const char *message, struct error *err)
+{
+	enum status status;
+	do
+		status = finish_once(db, id, state, result, code, message, err);
+	while (write_again(db, status));
+	return status;
 }
 
 /* ---- after the process has died ------------------------------------------------------------------------------------------ */

@@ -126,6 +126,13 @@ enum status schema_check(struct connection *connection, const char *path, struct
 	return read_version(connection, path, &version, err);
 }
 
+enum status schema_touch(struct connection *connection, struct error *err)
+{
+	char sql[64];
+	snprintf(sql, sizeof sql, "PRAGMA application_id = %d", APPLICATION_ID);
+	return run(connection, sql, err);
+}
+
 enum status schema_migrate(struct connection *connection, const char *path, struct error *err)
 {
 	int64_t version;

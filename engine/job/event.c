@@ -16,9 +16,9 @@ const struct event_kind event_kinds[EVENT_TYPES] = {
 	[EVENT_EVAL_FINISHED] = {"eval.finished", .once = true, .durable = true},
 	[EVENT_TASK_FINISHED] = {"task.finished", .once = true, .durable = true},
 	[EVENT_BLOCK_STARTED] = {"block.started"},
-	[EVENT_BLOCK_STEP] = {"block.step"},
+	[EVENT_BLOCK_STEP] = {"block.step", .optional = true},
 	[EVENT_BLOCK_FINISHED] = {"block.finished", .once = true, .durable = true},
-	[EVENT_TUNE_STEP] = {"tune.step"},
+	[EVENT_TUNE_STEP] = {"tune.step", .optional = true},
 };
 
 bool event_is_once(const char *name)

@@ -26,8 +26,9 @@ enum event_type {
 
 struct event_kind {
 	const char *name;
-	bool once;    /* told once in a job: a later attempt that comes to it again with the same data is not heard */
-	bool durable; /* on disk before the job goes on */
+	bool once;     /* told once in a job: a later attempt that comes to it again with the same data is not heard */
+	bool durable;  /* on disk before the job goes on */
+	bool optional; /* where it cannot be kept, the job goes on without */
 };
 extern const struct event_kind event_kinds[EVENT_TYPES];
 

@@ -43,7 +43,13 @@ static enum status append(struct recorder *recorder, const struct event *event, 
 	const struct event_kind *kind = &event_kinds[event->type];
 	char *text = cJSON_PrintUnformatted(event->data);
 	if (!text) return no_memory(err);
-	const struct record record = {kind->name, event->data, text, event->at, kind->durable, block};
+	const struct record record = {.type = kind->name,
+				      .data = event->data,
+				      .text = text,
+				      .at = event->at,
+				      .optional = kind->optional,
+				      .durable = kind->durable,
+				      .block = block};
 	enum status status = recorder->store.append(recorder->store.context, &record, err);
 	free(text);
 	return status;

@@ -11,6 +11,7 @@ struct record {
 	const cJSON *data;
 	const char *text; /* `data`, printed */
 	int64_t at;       /* milliseconds since 1970 */
+	bool optional;    /* worth no waiting where it cannot be kept */
 	bool durable;     /* on disk, with all records before it, when `append` returns */
 	int block;        /* the block that it commits: both or neither are kept; -1 for none */
 };

@@ -68,8 +68,13 @@ class Daemon:
              "--data-root", self.data, "--output-root", self.output, *self.options, *options],
             stderr=log, stdout=log, env={**os.environ, **(environment or {})})
         log.close()
-        if not ready:
-            return self
+        if ready:
+            self.wait_for_port()
+            wait_for("readiness", lambda: self.get("/readyz").status == 200)
+        return self
+
+    def wait_for_port(self):
+        port_file = os.path.join(self.directory, "port")
 
         def bound_port():
             if self.process.poll() is not None:
@@ -79,8 +84,6 @@ class Daemon:
             with open(port_file) as file:
                 return int(file.read() or 0)
         self.port = wait_for("the port file", bound_port)
-        wait_for("readiness", lambda: self.get("/readyz").status == 200)
-        return self
 
     def log(self):
         with open(os.path.join(self.directory, "log")) as file:

@@ -2,6 +2,7 @@
 """What besad does when the machine under it fails: it is killed again and again, its disk is full, its database is locked, descriptors run out."""
 import os
 import signal
+import sqlite3
 import unittest
 
 from support import BESAD, PATIENCE, Daemon, small_job, small_model, wait_for
@@ -27,6 +28,30 @@ class Faults(unittest.TestCase):
         self.assertTrue(os.path.exists(FAULTS), f"{FAULTS} was not built (make tests)")
         return {"LD_PRELOAD": FAULTS, "FAULT_DIR": os.path.realpath(directory), "FAULT_AT": str(at), "FAULT_KIND": kind,
                 "FAULT_LOG": os.path.join(self.daemon.directory, "faults")}
+
+    def full_disk(self, spare=None):
+        """An environment in which the disk of the state directory can be filled (fill), up to the file `spare` there."""
+        environment = {**self.faults(self.daemon.state, 0, ""), "FAULT_FULL": self.path("full"), "FAULT_FREE": self.path("free")}
+        return {**environment, "FAULT_SPARE": os.path.join(self.daemon.state, spare)} if spare else environment
+
+    def path(self, name):
+        return os.path.join(self.daemon.directory, name)
+
+    def fill(self, name, text=""):
+        with open(self.path(name) + ".new", "w") as file:
+            file.write(text)
+        os.rename(self.path(name) + ".new", self.path(name))
+
+    def ready(self):
+        answer = self.daemon.get("/readyz")
+        return answer.status, answer.json.get("detail", "")
+
+    def refused(self, response, status, slug):
+        self.assertEqual((response.status, response.json["type"]), (status, "urn:besad:problem:" + slug), response.body)
+        self.assertGreater(int(response.headers["Retry-After"]), 0)
+
+    def wait_for_block(self, job):
+        wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in self.daemon.events(job)))
 
     def wait_for_death(self):
         self.assertEqual(self.daemon.process.wait(PATIENCE), -signal.SIGKILL)
@@ -55,6 +80,138 @@ class Faults(unittest.TestCase):
         other = daemon.submit(small_job(output="other"))
         self.assertEqual(daemon.finish(other)["state"], "succeeded")
         self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/retry").status, 200)
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+
+    def test_below_the_watermark_jobs_wait(self):
+        daemon = self.daemon.start(environment=self.full_disk())
+        small_model(daemon, 40)
+        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        self.fill("free", "1000000")
+        wait_for("a job that waits", lambda: daemon.job(job)["progress"]["phase"] == "waiting for space")
+        status, why = wait_for("it to be told", lambda: (r := self.ready())[0] == 503 and r)
+        self.assertRegex(why, "free for the state directory.*--min-free")
+        self.assertNotIn(daemon.directory, why)
+        self.assertEqual(daemon.get("/healthz").status, 200)
+        self.refused(daemon.request("POST", "/v1/jobs", small_job(output="more")), 507, "no-space")
+        os.unlink(self.path("free"))
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+        self.assertEqual(wait_for("readiness", lambda: (r := self.ready())[0] == 200 and r), (200, ""))
+
+    def test_a_job_that_waits_for_room_is_stopped_and_cancelled(self):
+        daemon = self.daemon.start(environment=self.full_disk())
+        small_model(daemon, 40)
+        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        self.fill("free", "1000000")
+        wait_for("a job that waits", lambda: daemon.job(job)["progress"]["phase"] == "waiting for space")
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start(environment=self.full_disk(), ready=False)
+        self.daemon.wait_for_port()
+        wait_for("it to be told", lambda: self.ready()[0] == 503)
+        self.assertEqual(daemon.job(job)["state"], "queued")
+        self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/cancel").json["state"], "cancelled")
+        self.refused(daemon.request("POST", f"/v1/jobs/{job}/retry"), 507, "no-space")
+        self.assertEqual(daemon.request("DELETE", f"/v1/jobs/{job}").status, 204)
+
+    def test_on_a_full_disk_the_ballast_lets_jobs_end(self):
+        daemon = self.daemon.start(environment=self.full_disk("ballast"))
+        small_model(daemon, 40)
+        ended = daemon.submit(small_job(output="ended", model="small", method="magnitude"))
+        self.assertEqual(daemon.finish(ended)["state"], "succeeded")
+        job = daemon.submit(small_job(output="cancelled", progress={"perplexity_every": 0}))
+        waits = daemon.submit(small_job(output="waits"))
+        self.wait_for_block(job)
+        self.fill("free", "0")
+        wait_for("it to be seen", lambda: self.ready()[0] == 503)
+        self.fill("full")
+        self.assertIn(daemon.request("POST", f"/v1/jobs/{job}/cancel").json["state"], ("cancelling", "cancelled"))
+        self.assertEqual(daemon.finish(job)["state"], "cancelled")
+        self.assertFalse(os.path.exists(os.path.join(daemon.state, "ballast")))
+        self.assertEqual(daemon.request("POST", f"/v1/jobs/{waits}/cancel").json["state"], "cancelled")
+        self.assertEqual(daemon.request("DELETE", f"/v1/jobs/{ended}").status, 204)
+        os.unlink(self.path("full")), os.unlink(self.path("free"))
+        wait_for("the ballast", lambda: os.path.exists(os.path.join(daemon.state, "ballast")))
+
+    def test_with_no_room_at_all_a_job_waits_and_goes_on(self):
+        daemon = self.daemon.start(environment=self.full_disk())
+        small_model(daemon, 40)
+        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        self.fill("full")
+        wait_for("a job that cannot tell", lambda: "trying on" in daemon.log() or daemon.job(job)["state"] == "failed")
+        wait_for("it to be told", lambda: self.ready()[0] == 503)
+        self.refused(daemon.request("POST", "/v1/jobs", small_job(output="more")), 507, "no-space")
+        self.assertEqual(daemon.get("/healthz").status, 200)
+        os.unlink(self.path("full"))
+        done = daemon.finish(job)
+        if done["state"] == "failed":  # the block's files met it first
+            self.assertEqual(done["error"]["code"], "no_space")
+            self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/retry").status, 200)
+            done = daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded")
+        blocks = [e["data"]["block"] for e in daemon.events(job) if e["type"] == "block.finished"]
+        self.assertEqual(blocks, list(range(40)))
+
+    def test_with_no_room_to_recover_it_can_be_read(self):
+        daemon = self.daemon.start(environment=self.full_disk())
+        small_model(daemon, 40)
+        job = daemon.submit(small_job(output="killed", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        daemon.kill()
+        self.fill("full")
+        daemon.start(environment=self.full_disk(), ready=False)
+        self.daemon.wait_for_port()
+        self.assertEqual((daemon.job(job)["state"], self.ready()[0]), ("running", 503))
+        self.assertEqual(daemon.get("/v1/jobs").status, 200)
+        self.refused(daemon.request("POST", "/v1/jobs", small_job(output="more")), 507, "no-space")
+        os.unlink(self.path("full"))
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+        self.assertEqual(wait_for("readiness", lambda: (r := self.ready())[0] == 200 and r), (200, ""))
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        self.assertEqual(daemon.job(job)["state"], "succeeded")
+
+    def test_a_root_that_is_gone_is_told(self):
+        daemon = self.daemon.start()
+        os.rename(daemon.output, daemon.output + ".gone")
+        status, why = wait_for("it to be told", lambda: (r := self.ready())[0] == 503 and r)
+        self.assertIn("the output root cannot be written to", why)
+        os.rename(daemon.output + ".gone", daemon.output)
+        wait_for("readiness", lambda: self.ready()[0] == 200)
+
+    # ---- the database ----
+
+    def lock(self, mode):
+        connection = sqlite3.connect(os.path.join(self.daemon.state, "besad.db"), isolation_level=None)
+        connection.execute(f"BEGIN {mode}")
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_a_locked_database_holds_up_and_fails_nothing(self):
+        daemon = self.daemon.start()
+        small_model(daemon, 40)
+        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        lock = self.lock("IMMEDIATE")
+        self.refused(daemon.request("POST", "/v1/jobs", small_job(output="more")), 503, "busy")
+        wait_for("a job that cannot tell", lambda: "trying on" in daemon.log())
+        wait_for("it to be told", lambda: "locked" in self.ready()[1])
+        lock.execute("ROLLBACK")
+        done = daemon.finish(job)
+        self.assertEqual((done["state"], done["attempt"]), ("succeeded", 1))
+        wait_for("readiness", lambda: self.ready()[0] == 200)
+
+    def test_a_stop_while_the_database_is_locked(self):
+        daemon = self.daemon.start()
+        small_model(daemon, 40)
+        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        lock = self.lock("IMMEDIATE")
+        wait_for("a job that cannot tell", lambda: "trying on" in daemon.log())
+        self.assertEqual(daemon.stop(), 0)
+        lock.execute("ROLLBACK")
+        daemon.start()
         self.assertEqual(daemon.finish(job)["state"], "succeeded")
 
 

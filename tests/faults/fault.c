@@ -4,6 +4,9 @@
  *   FAULT_DIR    the directories, real paths, with colons between; without them nothing is counted
  *   FAULT_AT     n, from 1 on; 0 only counts
  *   FAULT_KIND   kill: the process is killed instead of the call; EIO: the call fails; ENOSPC: it fails, and from then on each that takes room
+ *   FAULT_FULL   a file elsewhere: while it is there, each call that takes room fails with ENOSPC ...
+ *   FAULT_SPARE  ... but only while this one is there too
+ *   FAULT_FREE   a file elsewhere: while it is there, it says how many bytes are free
  *   FAULT_LOG    a file elsewhere that gets a line for each call: its number, its name, the path */
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -41,6 +45,17 @@ static bool is_below(const char *path)
 	return false;
 }
 
+static bool is_there(const char *path)
+{
+	return *path && syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+}
+
+static bool is_full(void)
+{
+	const char *spare = setting("FAULT_SPARE");
+	return is_there(setting("FAULT_FULL")) && (!*spare || is_there(spare));
+}
+
 static void log_call(long number, const char *name, const char *path)
 {
 	char line[4400];
@@ -62,7 +77,7 @@ static int fault(const char *name, const char *path, enum room room)
 	if (here && strcmp(kind, "kill") == 0) kill(getpid(), SIGKILL);
 	if (here && strcmp(kind, "EIO") == 0) return EIO;
 	if (here && strcmp(kind, "ENOSPC") == 0) atomic_store(&full, true);
-	return here || (room == TAKES_ROOM && atomic_load(&full)) ? ENOSPC : 0;
+	return here || (room == TAKES_ROOM && (atomic_load(&full) || is_full())) ? ENOSPC : 0;
 }
 
 static void path_of(int fd, char path[4096])
@@ -135,9 +150,10 @@ int posix_fallocate64(int fd, off64_t offset, off64_t bytes)
 
 /* ---- calls with a path --------------------------------------------------------------------------------------------------------- */
 
-static enum room room_of(int flags)
+/* A file that is there already takes none. */
+static enum room room_of(int directory, const char *path, int flags)
 {
-	return flags & O_CREAT ? TAKES_ROOM : NO_ROOM;
+	return flags & O_CREAT && syscall(SYS_faccessat, directory, path, F_OK) != 0 ? TAKES_ROOM : NO_ROOM;
 }
 
 #define OPEN_MODE(flags)                                                                                                           \
@@ -154,7 +170,7 @@ static enum room room_of(int flags)
 	{                                                                                                                          \
 		REAL(name);                                                                                                        \
 		OPEN_MODE(flags)                                                                                                   \
-		return fault_at(#name, AT_FDCWD, path, room_of(flags)) ? -1 : real(path, flags, mode);                             \
+		return fault_at(#name, AT_FDCWD, path, room_of(AT_FDCWD, path, flags)) ? -1 : real(path, flags, mode);             \
 	}
 
 #define OPENAT_CALL(name)                                                                                                          \
@@ -162,7 +178,8 @@ static enum room room_of(int flags)
 	{                                                                                                                          \
 		REAL(name);                                                                                                        \
 		OPEN_MODE(flags)                                                                                                   \
-		return fault_at(#name, directory, path, room_of(flags)) ? -1 : real(directory, path, flags, mode);                 \
+		return fault_at(#name, directory, path, room_of(directory, path, flags)) ? -1                                      \
+											 : real(directory, path, flags, mode);     \
 	}
 
 OPEN_CALL(open)
@@ -183,7 +200,8 @@ long syscall(long number, ...)
 	if (number == SYS_openat2) {
 		unsigned long long flags;
 		memcpy(&flags, (const void *)a[2], sizeof flags); /* the first field of struct open_how */
-		if (fault_at("openat2", (int)a[0], (const char *)a[1], room_of((int)flags))) return -1;
+		if (fault_at("openat2", (int)a[0], (const char *)a[1], room_of((int)a[0], (const char *)a[1], (int)flags)))
+			return -1;
 	}
 	return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -203,5 +221,22 @@ PATH_CALL(unlink, AT_FDCWD, path, NO_ROOM, int, (const char *path), path)
 PATH_CALL(unlinkat, fd, path, NO_ROOM, int, (int fd, const char *path, int flags), fd, path, flags)
 PATH_CALL(rmdir, AT_FDCWD, path, NO_ROOM, int, (const char *path), path)
 PATH_CALL(remove, AT_FDCWD, path, NO_ROOM, int, (const char *path), path)
-PATH_CALL(mkdir, AT_FDCWD, path, TAKES_ROOM, int, (const char *path, mode_t mode), path, mode)
-PATH_CALL(mkdirat, fd, path, TAKES_ROOM, int, (int fd, const char *path, mode_t mode), fd, path, mode)
+PATH_CALL(mkdir, AT_FDCWD, path, room_of(AT_FDCWD, path, O_CREAT), int, (const char *path, mode_t mode), path, mode)
+PATH_CALL(mkdirat, fd, path, room_of(fd, path, O_CREAT), int, (int fd, const char *path, mode_t mode), fd, path, mode)
+
+/* ---- how much is free ----------------------------------------------------------------------------------------------------------- */
+
+#define FREE_CALL(name, type)                                                                                                      \
+	int name(const char *path, struct type *info)                                                                              \
+	{                                                                                                                          \
+		REAL(name);                                                                                                        \
+		int result = real(path, info);                                                                                     \
+		FILE *file = result == 0 && is_below(path) ? fopen(setting("FAULT_FREE"), "r") : NULL;                             \
+		unsigned long long bytes;                                                                                          \
+		if (file && fscanf(file, "%llu", &bytes) == 1) info->f_bavail = bytes / info->f_frsize;                            \
+		if (file) fclose(file);                                                                                            \
+		return result;                                                                                                     \
+	}
+
+FREE_CALL(statvfs, statvfs)
+FREE_CALL(statvfs64, statvfs64)

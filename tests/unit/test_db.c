@@ -297,7 +297,7 @@ static void test_life_of_a_job(void **state)
 	struct job_progress progress = {.phase = "pruning", .block = 1, .blocks = 2, .fraction = 0.5, .eta_seconds = 3};
 	submit(f, "a", 0, false, NULL, NULL, id);
 	claim(f, id);
-	OK(db_event_append(f->db, id, &(struct new_event){"block.started", "{\"block\":0}", 1}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"block.started", "{\"block\":0}", 1, false}, NULL, &f->err));
 	OK(db_block_commit(f->db, id, 0, "{\"block\":0}", 1, NULL, &f->err));
 	assert_int_equal(db_block_commit(f->db, id, 0, "{\"block\":0}", 1, NULL, &f->err), STATUS_INTERNAL);
 	assert_int_equal(db_block_commit(f->db, id, 2, "{\"block\":2}", 1, NULL, &f->err), STATUS_INTERNAL);
@@ -609,11 +609,11 @@ static void test_event_pages(void **state)
 	struct event_list list;
 	submit(f, "a", 0, false, NULL, NULL, id);
 	for (int i = 0; i < 5; i++)
-		OK(db_event_append(f->db, id, &(struct new_event){"warning", "{}", 1}, NULL, &f->err));
+		OK(db_event_append(f->db, id, &(struct new_event){"warning", "{}", 1, false}, NULL, &f->err));
 	assert_int_equal(
-		db_event_append(f->db, "01hzzzzzzz0123456789abcdef", &(struct new_event){"warning", "{}", 1}, NULL, &f->err),
+		db_event_append(f->db, "01hzzzzzzz0123456789abcdef", &(struct new_event){"warning", "{}", 1, false}, NULL, &f->err),
 		STATUS_NOT_FOUND);
-	assert_int_equal(db_event_append(f->db, id, &(struct new_event){"warning", "{", 1}, NULL, &f->err), STATUS_INTERNAL);
+	assert_int_equal(db_event_append(f->db, id, &(struct new_event){"warning", "{", 1, false}, NULL, &f->err), STATUS_INTERNAL);
 	OK(db_event_list(f->db, id, 2, 3, &list, &f->err));
 	assert_int_equal(list.count, 3);
 	assert_int_equal(list.events[0].id, 3);
@@ -638,10 +638,10 @@ static void test_data_of_a_type(void **state)
 	size_t count;
 	submit(f, "a", 0, false, NULL, NULL, id);
 	submit(f, "b", 0, false, NULL, NULL, other);
-	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":1}", 1}, NULL, &f->err));
-	OK(db_event_append(f->db, id, &(struct new_event){"warning", "{\"x\":2}", 1}, NULL, &f->err));
-	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":3}", 1}, NULL, &f->err));
-	OK(db_event_append(f->db, other, &(struct new_event){"eval.finished", "{\"x\":4}", 1}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":1}", 1, false}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"warning", "{\"x\":2}", 1, false}, NULL, &f->err));
+	OK(db_event_append(f->db, id, &(struct new_event){"eval.finished", "{\"x\":3}", 1, false}, NULL, &f->err));
+	OK(db_event_append(f->db, other, &(struct new_event){"eval.finished", "{\"x\":4}", 1, false}, NULL, &f->err));
 	OK(db_event_data(f->db, id, "eval.finished", &texts, &count, &f->err));
 	assert_int_equal(count, 2);
 	assert_string_equal(texts[0], "{\"x\":1}");
@@ -683,8 +683,8 @@ static void *write_and_read(void *context)
 	struct error err;
 	for (int i = 0; i < WRITES; i++) {
 		struct event_list list;
-		writer->failures +=
-			db_event_append(writer->db, writer->id, &(struct new_event){"warning", "{}", 1}, NULL, &err) != STATUS_OK;
+		writer->failures += db_event_append(writer->db, writer->id, &(struct new_event){"warning", "{}", 1, false}, NULL,
+						    &err) != STATUS_OK;
 		if (db_event_list(writer->db, writer->id, 0, 1000, &list, &err) != STATUS_OK) {
 			writer->failures++;
 			continue;
@@ -727,7 +727,8 @@ static void write_until_killed(const char *path, const char *id, int fd)
 	struct job job;
 	if (db_job_get(db, id, &job, &err) != STATUS_OK) _exit(1);
 	for (int block = job.blocks_done;; block++) {
-		if (db_event_append(db, id, &(struct new_event){"block.started", "{}", 1}, NULL, &err) != STATUS_OK) _exit(1);
+		if (db_event_append(db, id, &(struct new_event){"block.started", "{}", 1, false}, NULL, &err) != STATUS_OK)
+			_exit(1);
 		if (db_block_commit(db, id, block, "{}", 1, NULL, &err) != STATUS_OK) _exit(1);
 		if (write(fd, "", 1) != 1) _exit(1);
 	}
