@@ -6,11 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include <gnutls/crypto.h>
-
+#include "base/sha256.h"
 #include "engine/model/safetensors.h"
-
-enum { HASH_BYTES = 32, CHUNK = 1 << 18 };
 
 static const char *const hashed_files[] = {
 	"config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
@@ -41,26 +38,8 @@ static enum status add_identity(cJSON *entry, const struct file *file, struct er
 /* Of the first `bytes` bytes. */
 static enum status add_hash(cJSON *entry, const struct file *file, int64_t bytes, struct error *err)
 {
-	gnutls_hash_hd_t hash;
-	unsigned char digest[HASH_BYTES];
-	char text[2 * HASH_BYTES + 1];
-	char *chunk = malloc(CHUNK);
-	if (!chunk) return no_memory(err);
-	if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) != 0) {
-		free(chunk);
-		return no_memory(err);
-	}
-	enum status status = STATUS_OK;
-	for (int64_t at = 0; at < bytes && status == STATUS_OK; at += CHUNK) {
-		size_t n = bytes - at < CHUNK ? (size_t)(bytes - at) : CHUNK;
-		status = file_read(file, chunk, n, at, err);
-		if (status == STATUS_OK) gnutls_hash(hash, chunk, n);
-	}
-	gnutls_hash_deinit(hash, digest);
-	free(chunk);
-	TRY(status);
-	for (int i = 0; i < HASH_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", digest[i]);
+	char text[SHA256_TEXT];
+	TRY(sha256_file(file, bytes, text, err));
 	return cJSON_AddStringToObject(entry, "sha256", text) ? STATUS_OK : no_memory(err);
 }
 
