@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "daemon/archive.h"
 #include "daemon/bench.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
@@ -67,6 +68,8 @@ int main(int argc, char **argv)
 		result = run(&options);
 	} else if (options.command == COMMAND_BENCH) {
 		result = bench(&options);
+	} else if (options.from) {
+		result = archive(&options);
 	} else {
 		result = serve(&options);
 	}

@@ -11,7 +11,17 @@
 
 enum { MAX_LISTEN = 4, MAX_NOTIFY_HOSTS = 16 };
 
-enum command { COMMAND_SERVE, COMMAND_RUN, COMMAND_BENCH, COMMAND_SCHEMA, COMMAND_HELP, COMMAND_VERSION };
+enum command {
+	COMMAND_SERVE,
+	COMMAND_RUN,
+	COMMAND_BENCH,
+	COMMAND_PACK,
+	COMMAND_UNPACK,
+	COMMAND_VERIFY,
+	COMMAND_SCHEMA,
+	COMMAND_HELP,
+	COMMAND_VERSION
+};
 enum backend_choice { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 struct options {
@@ -47,6 +57,10 @@ struct options {
 	/* bench */
 	const char *model_dir;
 	bool simulate;
+
+	/* pack, unpack, verify */
+	const char *from, *to; /* directories; `to` is NULL for verify */
+	bool coded;
 };
 
 /* STATUS_INVALID for a command line that makes no sense. *ret is freed with options_free, also after a failure. */

@@ -8,6 +8,7 @@
 static const struct format {
 	const char *pattern, *what, *advice;
 } formats[] = {
+	{"besad-archive.json", "an archive of besad's", "restore the model with `besad unpack`, and use that"},
 	{"adapter_model.*", "a LoRA adapter",
 	 "merge it into its base model with peft (merge_and_unload) and write that with save_pretrained"},
 	{"model-*-of-*.safetensors", "shards without model.safetensors.index.json", "fetch the index from where they came from"},

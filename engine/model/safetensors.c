@@ -42,6 +42,17 @@ static const struct stored_type *type_of(const struct tensor_info *info)
 	return NULL;
 }
 
+const char *stored_type_name(const struct tensor_info *info)
+{
+	return type_of(info)->name;
+}
+
+size_t stored_width(const struct tensor_info *info)
+{
+	int bits = type_of(info)->bits;
+	return bits < 8 ? 1 : (size_t)bits / 8;
+}
+
 enum status stored_bytes(const struct tensor_info *info, int64_t *ret, struct error *err)
 {
 	const struct stored_type *stored = type_of(info);
@@ -325,15 +336,61 @@ enum status safetensors_parse(const void *head, size_t head_bytes, int64_t file_
 	return read_tensors(&s, length, file_size, path, ret_infos, ret_count, err);
 }
 
-enum status safetensors_read(const struct file *file, struct tensor_info **ret_infos, size_t *ret_count, struct error *err)
+/* A stream at the start of a file's header, and its length. */
+static enum status start_header(const struct file *file, struct json_stream *ret, uint64_t *ret_length, struct error *err)
 {
 	char first[64];
-	uint64_t length;
-	struct json_stream s;
 	size_t bytes = file->size < (int64_t)sizeof first ? (size_t)file->size : sizeof first;
 	TRY(file_read(file, first, bytes, 0, err));
-	TRY(check_length(first, bytes, file->size, file->path, &length, err));
-	json_stream_file(&s, file, SAFETENSORS_LENGTH_BYTES, SAFETENSORS_LENGTH_BYTES + (int64_t)length);
+	TRY(check_length(first, bytes, file->size, file->path, ret_length, err));
+	json_stream_file(ret, file, SAFETENSORS_LENGTH_BYTES, SAFETENSORS_LENGTH_BYTES + (int64_t)*ret_length);
+	return STATUS_OK;
+}
+
+/* Behind the key. */
+static enum status use_metadata(struct json_stream *s, safetensors_metadata_fn use, void *context, struct error *err)
+{
+	enum json_token token;
+	char key[JSON_STREAM_TEXT + 1];
+	TRY(json_next(s, &token, err));
+	if (token != JSON_OBJECT) return error_set(err, STATUS_INVALID, "%s: its __metadata__ is not an object", s->what);
+	for (;;) {
+		TRY(json_next(s, &token, err));
+		if (token == JSON_OBJECT_END) return STATUS_OK;
+		bool cut = s->cut;
+		memcpy(key, s->text, strlen(s->text) + 1);
+		TRY(json_next(s, &token, err));
+		if (token != JSON_STRING || cut || s->cut)
+			return error_set(err, STATUS_INVALID, "%s: '%.100s' in its __metadata__ is not text, or too long", s->what,
+					 key);
+		TRY(use(context, key, s->text, err));
+	}
+}
+
+enum status safetensors_metadata(const struct file *file, safetensors_metadata_fn use, void *context, struct error *err)
+{
+	struct json_stream s;
+	enum json_token token;
+	uint64_t length;
+	TRY(start_header(file, &s, &length, err));
+	TRY(json_next(&s, &token, err));
+	if (token != JSON_OBJECT) return error_set(err, STATUS_INVALID, "%s: the header is not a JSON object", file->path);
+	for (;;) {
+		TRY(json_next(&s, &token, err));
+		if (token == JSON_OBJECT_END) return STATUS_OK;
+		bool metadata = strcmp(s.text, "__metadata__") == 0;
+		if (metadata) TRY(use_metadata(&s, use, context, err));
+		if (metadata) continue;
+		TRY(json_next(&s, &token, err));
+		TRY(json_skip(&s, token, err));
+	}
+}
+
+enum status safetensors_read(const struct file *file, struct tensor_info **ret_infos, size_t *ret_count, struct error *err)
+{
+	uint64_t length;
+	struct json_stream s;
+	TRY(start_header(file, &s, &length, err));
 	return read_tensors(&s, length, file->size, file->path, ret_infos, ret_count, err);
 }
 
@@ -350,9 +407,8 @@ static int by_layout(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-static void append_entry(struct buffer *head, const struct tensor_info *info)
+void safetensors_print_entry(struct buffer *head, const struct tensor_info *info)
 {
-	buffer_append(head, ",", 1);
 	buffer_json_string(head, info->name);
 	buffer_printf(head, ":{\"dtype\":\"%s\",\"shape\":[", type_of(info)->name);
 	for (int i = 0; i < info->rank; i++)
@@ -372,7 +428,8 @@ static enum status make_head(struct tensor_info **infos, size_t count, const cha
 		infos[i]->offset = *data;
 		if (__builtin_add_overflow(*data, infos[i]->bytes, data))
 			return error_set(err, STATUS_INVALID, "%s: its tensors are impossibly large", path);
-		append_entry(head, infos[i]);
+		buffer_append(head, ",", 1);
+		safetensors_print_entry(head, infos[i]);
 	}
 	buffer_append(head, "}", 1);
 	buffer_append(head, padding, -head->size % 8);

@@ -39,6 +39,18 @@ uint64_t safetensors_header_length(const unsigned char head[SAFETENSORS_LENGTH_B
 /* The bytes that a tensor of that type and shape takes. */
 enum status stored_bytes(const struct tensor_info *, int64_t *ret, struct error *err);
 
+/* The name of its type in a file, and the bytes of one element (1 where it has fewer bits). */
+const char *stored_type_name(const struct tensor_info *);
+size_t stored_width(const struct tensor_info *);
+
+/* A tensor as a header has it: "name":{...}, with offset and bytes as they are given. */
+void safetensors_print_entry(struct buffer *, const struct tensor_info *);
+
+/* Calls `use` with each text of a file's __metadata__, in order. STATUS_INVALID for what is no text there, and for keys and texts beyond
+ * JSON_STREAM_TEXT bytes. */
+typedef enum status (*safetensors_metadata_fn)(void *context, const char *key, const char *text, struct error *err);
+enum status safetensors_metadata(const struct file *, safetensors_metadata_fn use, void *context, struct error *err);
+
 /* Lays a file out as the safetensors library does: the widest types first, in one type by name, without holes. Of each tensor name, type and
  * shape are given, offset and bytes are set, and `infos` is sorted. *ret_head is what the file begins with, its header padded to a multiple
  * of 8 bytes; the caller frees it with buffer_free. `path` names the file in errors: STATUS_INVALID for what safetensors_read would refuse. */

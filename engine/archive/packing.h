@@ -1,0 +1,89 @@
+/* How a tensor lies in an archive (docs/format.md): its shape as rows and columns, cut into blocks of rows, and what the blocks are made of. */
+#ifndef BESAD_ENGINE_PACKING_H
+#define BESAD_ENGINE_PACKING_H
+
+#include <stdbool.h>
+
+#include "base/buffer.h"
+#include "engine/archive/huffman.h"
+#include "engine/model/safetensors.h"
+
+enum {
+	ARCHIVE_VERSION = 1,
+	ARCHIVE_ALIGNMENT = 64,
+	ARCHIVE_BLOCK_ROWS = 16,      /* of the blocks that besad writes */
+	ARCHIVE_MIN_COLUMNS = 64,     /* a tensor with fewer stays as it is */
+	ARCHIVE_MAX_COLUMNS = 1 << 20 /* and one with more */
+};
+
+/* Whether what is not zero is told by a bitmap, and whether the exponents are coded. */
+enum archive_encoding { ARCHIVE_PLAIN, ARCHIVE_MASK, ARCHIVE_MASK_CODED, ARCHIVE_CODED, ARCHIVE_ENCODINGS };
+
+static inline bool encoding_has_mask(enum archive_encoding encoding)
+{
+	return encoding == ARCHIVE_MASK || encoding == ARCHIVE_MASK_CODED;
+}
+
+static inline bool encoding_is_coded(enum archive_encoding encoding)
+{
+	return encoding == ARCHIVE_MASK_CODED || encoding == ARCHIVE_CODED;
+}
+
+struct packing {
+	enum archive_encoding encoding;
+	int64_t rows, cols; /* all dimensions but the last are rows */
+	int64_t block_rows; /* of every block but the last, which may have fewer */
+	int64_t blocks;
+	int64_t stride; /* bytes of a row of the bitmap */
+	size_t width;   /* bytes of a value: 2 or 4 */
+};
+
+/* Whether a tensor of that type and shape can be anything but plain. */
+bool packing_fits(const struct tensor_info *);
+
+/* For a tensor that packing_fits, in blocks of `block_rows`. */
+struct packing packing_of(const struct tensor_info *, enum archive_encoding, int64_t block_rows);
+
+static inline int64_t packing_rows(const struct packing *p, int64_t block)
+{
+	int64_t left = p->rows - block * p->block_rows;
+	return left < p->block_rows ? left : p->block_rows;
+}
+
+static inline int64_t archive_align(int64_t bytes)
+{
+	return (bytes + ARCHIVE_ALIGNMENT - 1) / ARCHIVE_ALIGNMENT * ARCHIVE_ALIGNMENT;
+}
+
+/* Bytes of the tensors beside a packed one's values: the bitmap of all blocks, the blocks' offsets, the lengths of the codes. */
+int64_t packing_mask_bytes(const struct packing *);
+int64_t packing_offsets_bytes(const struct packing *);
+int64_t packing_lengths_bytes(const struct packing *);
+
+/* ---- what an archive's header says of a tensor ----------------------------------------------------------------------------- */
+
+#define ARCHIVE_HEAD ":head"
+#define ARCHIVE_MASK_SUFFIX ":mask"
+#define ARCHIVE_OFFSETS_SUFFIX ":offsets"
+#define ARCHIVE_VALUES_SUFFIX ":values"
+#define ARCHIVE_LENGTHS_SUFFIX ":lengths"
+#define ARCHIVE_TENSOR_PREFIX "tensor:"
+
+struct packing_entry {
+	enum archive_encoding encoding;
+	int64_t block_rows; /* 0 where it is plain */
+	int64_t nonzeros;   /* values kept, where there is a bitmap */
+	uint32_t crc32;     /* of the tensor's bytes */
+};
+
+/* The text of an entry, JSON. `info` is of the tensor as it was. */
+void packing_print(const struct packing_entry *, const struct tensor_info *info, struct buffer *ret);
+
+/* The 8 digits of a checksum; false for other text. `text` may be NULL. */
+bool packing_parse_crc32(const char *text, uint32_t *ret);
+
+/* Reads one back, and compares it with the tensor that it is to be. `path` names the archive in errors. */
+enum status packing_parse(const char *text, const struct tensor_info *info, const char *path, struct packing_entry *ret,
+			  struct error *err);
+
+#endif

@@ -1,0 +1,515 @@
+/* Archives: every kind of tensor there and back, the smallest form of each, sizes, thousands of damaged archives, and what is refused. */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <omp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/unit/scratch.h"
+
+#include "engine/archive/archive.h"
+#include "engine/archive/archive_file.h"
+
+/* ---- a file with everything ---------------------------------------------------------------------------------------------- */
+
+static uint64_t generator;
+
+static uint32_t draw(void)
+{
+	generator = generator * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (uint32_t)(generator >> 33);
+}
+
+static uint16_t any_bits(int64_t i)
+{
+	(void)i;
+	return (uint16_t)(draw() | 1);
+}
+
+/* A bf16 whose exponents are those of weights. */
+static uint16_t normal(int64_t i)
+{
+	float sum = 0;
+	uint32_t bits;
+	(void)i;
+	for (int j = 0; j < 12; j++)
+		sum += (float)draw() / (float)(UINT32_C(1) << 31);
+	sum = (sum - 6) * 0.02f;
+	memcpy(&bits, &sum, sizeof bits);
+	return (uint16_t)(bits >> 16 | 1); /* not zero */
+}
+
+static uint16_t half_of_normals(int64_t i)
+{
+	uint16_t value = normal(i);
+	return draw() & 1 ? value : 0;
+}
+
+static uint16_t half_of_any(int64_t i)
+{
+	uint16_t value = any_bits(i);
+	return draw() & 1 ? value : 0;
+}
+
+static uint16_t zero(int64_t i)
+{
+	(void)i;
+	return 0;
+}
+
+/* Minus zero, infinities and NaNs of several kinds, with zeros between. */
+static uint16_t special(int64_t i)
+{
+	static const uint16_t values[] = {0x8000, 0, 0x7f80, 0, 0xff80, 0, 0x7fc0, 0, 0xffff, 0, 0x7f81, 0, 0x0001, 0, 0, 0};
+	return values[i % 16];
+}
+
+/* Rows of 150 that are empty, and rows that are full, and a row in between. */
+static uint16_t by_rows(int64_t i)
+{
+	int64_t row = i / 150;
+	return row % 3 == 0 ? 0 : row % 3 == 1 ? normal(i) : half_of_normals(i);
+}
+
+/* In the order of the file, which is another than that of the types' widths. Values are drawn in pieces of 16 bits. */
+static const struct given {
+	const char *name, *dtype, *shape;
+	int64_t bytes;
+	uint16_t (*value)(int64_t);
+	enum archive_encoding plain, coded; /* how it is to be kept without codes and with */
+} all_given[] = {
+	{"flags", "BOOL", "[3]", 3, zero, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"odd \\\"name\\\"", "BF16", "[37,131]", 2 * 37 * 131, half_of_normals, ARCHIVE_MASK, ARCHIVE_MASK_CODED},
+	{"rows", "BF16", "[60,150]", 2 * 60 * 150, by_rows, ARCHIVE_MASK, ARCHIVE_MASK_CODED},
+	{"zeros", "BF16", "[33,64]", 2 * 33 * 64, zero, ARCHIVE_MASK, ARCHIVE_MASK},
+	{"specials", "BF16", "[40,96]", 2 * 40 * 96, special, ARCHIVE_MASK, ARCHIVE_MASK_CODED},
+	{"noise", "BF16", "[48,100]", 2 * 48 * 100, any_bits, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"dense", "BF16", "[50,128]", 2 * 50 * 128, normal, ARCHIVE_PLAIN, ARCHIVE_CODED},
+	{"wide", "F32", "[20,100]", 4 * 20 * 100, zero, ARCHIVE_MASK, ARCHIVE_MASK},
+	{"halves", "F16", "[40,70]", 2 * 40 * 70, half_of_any, ARCHIVE_MASK, ARCHIVE_MASK},
+	{"stacked", "BF16", "[3,17,65]", 2 * 3 * 17 * 65, half_of_normals, ARCHIVE_MASK, ARCHIVE_MASK_CODED},
+	{"narrow", "BF16", "[900,3]", 2 * 900 * 3, zero, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"vector", "F32", "[5]", 20, any_bits, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"nothing", "BF16", "[0,64]", 0, zero, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"scalar", "I64", "[]", 8, any_bits, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+};
+enum { GIVEN = sizeof all_given / sizeof *all_given };
+
+struct bytes {
+	unsigned char *data;
+	size_t size;
+};
+
+/* A safetensors file of the tensors given. */
+static struct bytes make_file(const struct given *given, size_t count)
+{
+	char header[8192];
+	size_t length = (size_t)snprintf(header, sizeof header, "{ \"__metadata__\": {\"format\": \"pt\"}");
+	int64_t at = 0;
+	for (size_t i = 0; i < count; at += given[i++].bytes)
+		length += (size_t)snprintf(header + length, sizeof header - length,
+					   ",\n\"%s\":{\"shape\":%s,\"dtype\":\"%s\",\"data_offsets\":[%lld,%lld]}", given[i].name,
+					   given[i].shape, given[i].dtype, (long long)at, (long long)(at + given[i].bytes));
+	length += (size_t)snprintf(header + length, sizeof header - length, " }  ");
+	struct bytes file = {calloc(1, 8 + length + (size_t)at), 8 + length + (size_t)at};
+	assert_non_null(file.data);
+	for (int i = 0; i < 8; i++)
+		file.data[i] = (unsigned char)(length >> (8 * i));
+	memcpy(file.data + 8, header, length);
+	unsigned char *to = file.data + 8 + length;
+	generator = 1;
+	for (size_t i = 0; i < count; to += given[i++].bytes)
+		for (int64_t j = 0; 2 * j + 2 <= given[i].bytes; j++) {
+			uint16_t value = given[i].value(j);
+			memcpy(to + 2 * j, &value, 2);
+		}
+	return file;
+}
+
+/* model/ with that file, and others. */
+static struct bytes make_model(struct scratch *s)
+{
+	struct bytes file = make_file(all_given, GIVEN);
+	assert_int_equal(mkdir(scratch_path(s, "model"), 0700), 0);
+	assert_int_equal(mkdir(scratch_path(s, "model/sub"), 0700), 0);
+	scratch_write(s, "model/model.safetensors", file.data, file.size);
+	scratch_text(s, "model/config.json", "{\"a\": 1.0}\n");
+	scratch_text(s, "model/sub/empty", "");
+	scratch_text(s, "model/.hidden", "not packed");
+	return file;
+}
+
+static struct place below(struct scratch *s, const char *name)
+{
+	struct place place;
+	SUCCEEDS(place_below(&PLACE(s->directory), name, &place, &s->err));
+	return place;
+}
+
+static void pack(struct scratch *s, bool coded)
+{
+	struct place model = below(s, "model"), archive = below(s, "archive");
+	const struct archive_options options = {.coded = coded};
+	SUCCEEDS(archive_pack(&model, &archive, &options, &s->err));
+	place_free(&model);
+	place_free(&archive);
+}
+
+static enum status unpack(struct scratch *s)
+{
+	struct place archive = below(s, "archive"), restored = below(s, "restored");
+	enum status status = archive_unpack(&archive, &restored, NULL, &s->err);
+	place_free(&archive);
+	place_free(&restored);
+	return status;
+}
+
+static enum status verify(struct scratch *s)
+{
+	struct place archive = below(s, "archive");
+	enum status status = archive_verify(&archive, NULL, &s->err);
+	place_free(&archive);
+	return status;
+}
+
+static void expect_file(struct scratch *s, const char *name, const void *bytes, size_t size)
+{
+	char *text;
+	size_t found;
+	SUCCEEDS(file_slurp(scratch_path(s, name), size + 1, &text, &found, &s->err));
+	assert_int_equal(found, size);
+	assert_memory_equal(text, bytes, size);
+	free(text);
+}
+
+static void expect_encodings(struct scratch *s, bool coded)
+{
+	struct file file;
+	struct archive_file archive;
+	SUCCEEDS(file_open_read(scratch_path(s, "archive/model.besad.safetensors"), &file, &s->err));
+	SUCCEEDS(archive_file_open(&file, &archive, &s->err));
+	assert_int_equal(archive.count, GIVEN);
+	for (size_t i = 0; i < GIVEN; i++)
+		for (size_t j = 0; j < GIVEN; j++) {
+			const struct archived_tensor *tensor = &archive.tensors[j];
+			if (strncmp(all_given[i].name, tensor->info.name, 3) != 0) continue;
+			if (tensor->entry.encoding != (coded ? all_given[i].coded : all_given[i].plain))
+				fail_msg("%s: encoding %d", tensor->info.name, tensor->entry.encoding);
+			assert_int_equal(tensor->values_at % (int64_t)stored_width(&tensor->info), 0);
+		}
+	archive_file_close(&archive);
+	file_close(&file);
+}
+
+static void there_and_back(void **state)
+{
+	struct scratch *s = *state;
+	struct bytes model = make_model(s);
+	for (int coded = 0; coded < 2; coded++) {
+		pack(s, coded);
+		expect_encodings(s, coded);
+		SUCCEEDS(verify(s));
+		SUCCEEDS(unpack(s));
+		expect_file(s, "restored/model.safetensors", model.data, model.size);
+		expect_file(s, "restored/config.json", "{\"a\": 1.0}\n", 11);
+		expect_file(s, "restored/sub/empty", "", 0);
+		assert_false(path_exists(scratch_path(s, "restored/.hidden")));
+	}
+	free(model.data);
+}
+
+static void the_bytes_depend_on_no_threads(void **state)
+{
+	struct scratch *s = *state;
+	struct bytes model = make_model(s);
+	char *one;
+	size_t size;
+	int before = omp_get_max_threads();
+	omp_set_num_threads(1);
+	pack(s, true);
+	SUCCEEDS(file_slurp(scratch_path(s, "archive/model.besad.safetensors"), 1 << 24, &one, &size, &s->err));
+	omp_set_num_threads(5);
+	pack(s, true);
+	omp_set_num_threads(before);
+	expect_file(s, "archive/model.besad.safetensors", one, size);
+	free(one);
+	free(model.data);
+}
+
+/* Large enough that headers and alignment are little beside it, and in several pieces. */
+static void sizes(void **state)
+{
+	struct scratch *s = *state;
+	const struct given given = {"w", "BF16", "[1536,576]", 2 * 1536 * 576, half_of_normals, ARCHIVE_MASK, ARCHIVE_MASK_CODED};
+	struct bytes file = make_file(&given, 1);
+	struct stat st;
+	assert_int_equal(mkdir(scratch_path(s, "model"), 0700), 0);
+	scratch_write(s, "model/model.safetensors", file.data, file.size);
+	pack(s, false);
+	assert_int_equal(stat(scratch_path(s, "archive/model.besad.safetensors"), &st), 0);
+	assert_true((double)st.st_size < 0.567 * (double)file.size);
+	pack(s, true);
+	assert_int_equal(stat(scratch_path(s, "archive/model.besad.safetensors"), &st), 0);
+	assert_true((double)st.st_size < 0.42 * (double)file.size);
+	SUCCEEDS(unpack(s));
+	expect_file(s, "restored/model.safetensors", file.data, file.size);
+	free(file.data);
+}
+
+/* ---- damage -------------------------------------------------------------------------------------------------------------- */
+
+enum { DAMAGED = 3000 };
+
+/* Restores the file of an archive alone, without the manifest: whether that failed, or gave what was packed. */
+static bool is_safe(struct scratch *s, const struct bytes *model)
+{
+	struct file file, restored;
+	struct archive_file archive;
+	SUCCEEDS(file_open_read(scratch_path(s, "archive/model.besad.safetensors"), &file, &s->err));
+	if (archive_file_open(&file, &archive, &s->err) != STATUS_OK) {
+		file_close(&file);
+		return true;
+	}
+	bool safe = true;
+	if (archive.file_bytes == (int64_t)model->size) {
+		SUCCEEDS(file_create(scratch_path(s, "alone"), archive.file_bytes, &restored, &s->err));
+		if (archive_file_restore(&archive, &restored, NULL, &s->err) == STATUS_OK) {
+			char *bytes;
+			size_t size;
+			SUCCEEDS(file_slurp(scratch_path(s, "alone"), 1 << 24, &bytes, &size, &s->err));
+			safe = memcmp(bytes, model->data, model->size) == 0;
+			free(bytes);
+		}
+		file_close(&restored);
+	} else {
+		safe = archive_file_restore(&archive, NULL, NULL, &s->err) != STATUS_OK;
+	}
+	archive_file_close(&archive);
+	file_close(&file);
+	return safe;
+}
+
+/* Writes over the byte at `at` in the archive's file; returns what was there. */
+static unsigned char poke(struct scratch *s, size_t at, unsigned char byte)
+{
+	unsigned char before;
+	int fd = open(scratch_path(s, "archive/model.besad.safetensors"), O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &before, 1, (off_t)at), 1);
+	assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+	close(fd);
+	return before;
+}
+
+static void damage(struct scratch *s, bool coded)
+{
+	struct bytes model = make_model(s);
+	char *bytes;
+	size_t size;
+	int before = omp_get_max_threads();
+	omp_set_num_threads(1);
+	pack(s, coded);
+	SUCCEEDS(file_slurp(scratch_path(s, "archive/model.besad.safetensors"), 1 << 24, &bytes, &size, &s->err));
+	uint64_t header = 0;
+	memcpy(&header, bytes, 8);
+	generator = 7;
+	for (int i = 0; i < DAMAGED; i++) {
+		/* Every other one in the header, where a byte says more. */
+		size_t at = i % 2 ? draw() % size : draw() % (8 + header);
+		unsigned char byte = (unsigned char)(bytes[at] ^ (i % 3 ? 1u << draw() % 8 : 1 + draw() % 255));
+		poke(s, at, byte);
+		if (verify(s) == STATUS_OK)
+			fail_msg("byte %zu was %02x, is %02x, and the archive passes", at, bytes[at] & 0xff, byte);
+		if (!is_safe(s, &model))
+			fail_msg("byte %zu was %02x, is %02x, and another file comes out", at, bytes[at] & 0xff, byte);
+		poke(s, at, (unsigned char)bytes[at]);
+	}
+	SUCCEEDS(verify(s));
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(truncate(scratch_path(s, "archive/model.besad.safetensors"), draw() % (off_t)size), 0);
+		if (verify(s) == STATUS_OK) fail_msg("an archive that is cut short passes");
+		scratch_write(s, "archive/model.besad.safetensors", bytes, size);
+	}
+	omp_set_num_threads(before);
+	free(bytes);
+	free(model.data);
+}
+
+static void damaged(void **state)
+{
+	damage(*state, false);
+}
+
+static void damaged_coded(void **state)
+{
+	damage(*state, true);
+}
+
+static void damaged_beside(void **state)
+{
+	struct scratch *s = *state;
+	struct bytes model = make_model(s);
+	char *manifest;
+	size_t size;
+	pack(s, false);
+	SUCCEEDS(file_slurp(scratch_path(s, "archive/besad-archive.json"), 1 << 20, &manifest, &size, &s->err));
+	scratch_text(s, "archive/config.json", "{\"a\": 2.0}\n");
+	FAILS(STATUS_INVALID, "config.json: damaged: its checksum", verify(s));
+	FAILS(STATUS_INVALID, "config.json: damaged: its checksum", unpack(s));
+	scratch_text(s, "archive/config.json", "{\"a\": 1.0}");
+	FAILS(STATUS_INVALID, "config.json: damaged: has 10 bytes, and had 11", verify(s));
+	assert_int_equal(unlink(scratch_path(s, "archive/config.json")), 0);
+	FAILS(STATUS_NOT_FOUND, "config.json", verify(s));
+	scratch_text(s, "archive/config.json", "{\"a\": 1.0}\n");
+	SUCCEEDS(verify(s));
+	/* Names that lead elsewhere. */
+	const char *names[] = {"../config.jn", "/config.json", "a//nfig.json", "a/../ig.json", "config.jso/"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char *copy = strdup(manifest), *at = copy ? strstr(copy, "config.json\"") : NULL;
+		assert_non_null(at);
+		/* Over the quote where the name is longer. */
+		memcpy(at, names[i], strlen(names[i]));
+		if (strlen(names[i]) == 12) memmove(at + 12, at + 11, strlen(at + 11) - 1), at[12] = '"';
+		scratch_write(s, "archive/besad-archive.json", copy, size);
+		assert_int_not_equal(verify(s), STATUS_OK);
+		assert_int_equal(s->err.status, STATUS_INVALID);
+		free(copy);
+	}
+	scratch_text(s, "archive/besad-archive.json", "{\"format\":\"besad-archive\",\"version\":2,\"files\":[]}");
+	FAILS(STATUS_UNSUPPORTED, "version 2", verify(s));
+	free(manifest);
+	free(model.data);
+}
+
+/* ---- what is refused ----------------------------------------------------------------------------------------------------- */
+
+static enum status try_pack(struct scratch *s, const char *from, const struct archive_options *options)
+{
+	struct place model = below(s, from), archive = below(s, "archive");
+	enum status status = archive_pack(&model, &archive, options, &s->err);
+	place_free(&model);
+	place_free(&archive);
+	return status;
+}
+
+static ssize_t full_disk(int fd, const void *buffer, size_t bytes, off_t offset)
+{
+	(void)fd, (void)buffer, (void)bytes, (void)offset;
+	errno = ENOSPC;
+	return -1;
+}
+
+static void refused(void **state)
+{
+	struct scratch *s = *state;
+	const struct archive_options options = {0};
+	const struct given taken[] = {{"w", "BF16", "[64,64]", 8192, zero, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+				      {"w:mask", "U8", "[2]", 2, zero, ARCHIVE_PLAIN, ARCHIVE_PLAIN}};
+	struct bytes model = make_model(s);
+	atomic_bool stop = true;
+	const struct archive_options stopped = {.stop = &stop};
+	FAILS(STATUS_CANCELLED, "stopped", try_pack(s, "model", &stopped));
+	struct file_calls real = file_calls;
+	file_calls.pwrite = full_disk;
+	enum status status = try_pack(s, "model", &options);
+	file_calls = real;
+	FAILS(STATUS_NO_SPACE, "cannot write", status);
+	pack(s, false);
+	FAILS(STATUS_EXISTS, "an archive already", try_pack(s, "archive", &options));
+	FAILS(STATUS_NOT_FOUND, "nowhere", try_pack(s, "nowhere", &options));
+	scratch_write(s, "model/model.safetensors", model.data, model.size - 1);
+	FAILS(STATUS_INVALID, "model.safetensors", try_pack(s, "model", &options));
+	free(model.data);
+	model = make_file(taken, 2);
+	scratch_write(s, "model/model.safetensors", model.data, model.size);
+	FAILS(STATUS_INVALID, "'w:mask' is there twice", try_pack(s, "model", &options));
+	free(model.data);
+	model = make_file(taken, 1);
+	scratch_write(s, "model/model.safetensors", model.data, model.size);
+	scratch_write(s, "model/model.besad.safetensors", model.data, model.size);
+	FAILS(STATUS_INVALID, "lies where", try_pack(s, "model", &options));
+	assert_int_equal(unlink(scratch_path(s, "model/model.besad.safetensors")), 0);
+	assert_int_equal(unlink(scratch_path(s, "model/model.safetensors")), 0);
+	assert_int_equal(symlink("sub", scratch_path(s, "model/link")), 0);
+	FAILS(STATUS_INVALID, "a link to a directory", try_pack(s, "model", &options));
+	free(model.data);
+}
+
+/* ---- Huffman codes ------------------------------------------------------------------------------------------------------- */
+
+static void codes(void **state)
+{
+	uint64_t counts[HUFFMAN_SYMBOLS] = {0};
+	uint8_t lengths[HUFFMAN_SYMBOLS];
+	uint16_t bits[HUFFMAN_SYMBOLS], table[HUFFMAN_TABLE];
+	(void)state;
+	huffman_lengths(counts, lengths);
+	assert_true(huffman_table(lengths, table));
+	counts[9] = 5;
+	huffman_lengths(counts, lengths);
+	assert_int_equal(lengths[9], 1);
+	assert_true(huffman_table(lengths, table));
+	counts[3] = counts[200] = 1;
+	counts[7] = 2;
+	huffman_lengths(counts, lengths);
+	assert_int_equal(lengths[9], 1);
+	assert_int_equal(lengths[7], 2);
+	assert_int_equal(lengths[3], 3);
+	assert_int_equal(lengths[200], 3);
+	huffman_codes(lengths, bits);
+	/* 0, 10, 110, 111, the first bit lowest */
+	assert_int_equal(bits[9], 0);
+	assert_int_equal(bits[7], 1);
+	assert_int_equal(bits[3], 3);
+	assert_int_equal(bits[200], 7);
+	lengths[200] = 2;
+	assert_false(huffman_table(lengths, table));
+	lengths[200] = 13;
+	assert_false(huffman_table(lengths, table));
+}
+
+/* Counts for which the best code without a limit has words of 29 bits. */
+static void long_codes(void **state)
+{
+	enum { USED = 30, COUNT = 5000 };
+	uint64_t counts[HUFFMAN_SYMBOLS] = {0}, a = 1, b = 1, sum = 0;
+	uint8_t lengths[HUFFMAN_SYMBOLS], symbols[COUNT], again[COUNT], stream[2 * COUNT];
+	uint16_t bits[HUFFMAN_SYMBOLS], table[HUFFMAN_TABLE];
+	size_t used;
+	(void)state;
+	for (int i = 0; i < USED; i++) {
+		counts[3 * i] = a;
+		b += a;
+		a = b - a;
+	}
+	huffman_lengths(counts, lengths);
+	for (int i = 0; i < USED; i++) {
+		assert_in_range(lengths[3 * i], 1, HUFFMAN_MAX_BITS);
+		sum += HUFFMAN_TABLE >> lengths[3 * i];
+	}
+	assert_int_equal(sum, HUFFMAN_TABLE);
+	generator = 3;
+	for (int i = 0; i < COUNT; i++)
+		symbols[i] = (uint8_t)(3 * (draw() % USED));
+	huffman_codes(lengths, bits);
+	assert_true(huffman_table(lengths, table));
+	size_t bytes = huffman_encode(bits, lengths, symbols, COUNT, stream);
+	assert_true(huffman_decode(table, stream, bytes, COUNT, again, &used));
+	assert_int_equal(used, bytes);
+	assert_memory_equal(again, symbols, COUNT);
+	for (size_t less = 1; less < 20; less++)
+		assert_false(huffman_decode(table, stream, bytes - less, COUNT, again, &used));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SCRATCH_TEST(there_and_back), SCRATCH_TEST(the_bytes_depend_on_no_threads),
+		SCRATCH_TEST(sizes),          SCRATCH_TEST(damaged),
+		SCRATCH_TEST(damaged_coded),  SCRATCH_TEST(damaged_beside),
+		SCRATCH_TEST(refused),        cmocka_unit_test(codes),
+		cmocka_unit_test(long_codes),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
