@@ -104,10 +104,11 @@ static cJSON *info(void *context)
 	return cJSON_CreateObject();
 }
 
-static bool ready(void *context)
+static enum status ready(void *context, struct error *err)
 {
 	(void)context;
-	return true;
+	(void)err;
+	return STATUS_OK;
 }
 
 static int setup(void **state)
@@ -130,7 +131,7 @@ static int setup(void **state)
 		.db = f->db,
 		.metrics = f->metrics,
 		.queue_limit = &queue_limit,
-		.hooks = {f, prepare, estimate, prepare_retry, queued, cancelled, deleted, models, models, info, ready},
+		.hooks = {f, prepare, estimate, prepare_retry, queued, cancelled, deleted, models, models, info, ready, ready},
 	};
 	assert_int_equal(api_start(&config, &fd, 1, &f->api, &f->err), STATUS_OK);
 	*state = f;
@@ -225,7 +226,7 @@ static void test_estimate(void **state)
 		const char *body;
 		int status;
 	} cases[] = {{"{\"output\":\"a\"}", 200},     {"{\"output\":1}", 422},          {"{\"output\":", 400},
-		     {"{\"output\":\"there\"}", 409}, {"{\"output\":\"broken\"}", 500}, {"{\"output\":\"stop\"}", 503}};
+		     {"{\"output\":\"there\"}", 409}, {"{\"output\":\"broken\"}", 503}, {"{\"output\":\"stop\"}", 503}};
 	struct fixture *f = *state;
 	char *text;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -285,7 +286,7 @@ static void test_refusals(void **state)
 	assert_non_null(strstr(text, "\"errors\":[{\"pointer\":\"/output\",\"detail\":\"is bad\"}]"));
 	free(text);
 	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":\"there\"}", NULL), 409);
-	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":\"broken\"}", NULL), 500);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", "", "{\"output\":\"broken\"}", NULL), 503);
 	assert_int_equal(ask(f, "GET", "/v1/jobs?limit=0", "", NULL, NULL), 400);
 	assert_int_equal(ask(f, "GET", "/v1/jobs?after=%00", "", NULL, NULL), 400);
 	assert_int_equal(ask(f, "GET", "/v1/jobs?%6cimit=5", "", NULL, NULL), 200);
@@ -417,9 +418,10 @@ static void append(struct fixture *f, const char *id, int count)
 {
 	for (int i = 0; i < count; i++)
 		assert_int_equal(
-			db_event_append(f->db, id,
-					&(struct new_event){"warning", "{\"message\":\"a longer text that fills the buffer\"}", 1},
-					NULL, &f->err),
+			db_event_append(
+				f->db, id,
+				&(struct new_event){"warning", "{\"message\":\"a longer text that fills the buffer\"}", 1, false},
+				NULL, &f->err),
 			STATUS_OK);
 }
 
