@@ -24,7 +24,7 @@ struct request {
 		const char *key, *value; /* value is NULL where there is no '=' */
 	} query[MAX_QUERY];
 	size_t n_query; /* may be MAX_QUERY + 1: there were more */
-	const char *accept, *authorization, *content_type, *content_encoding, *host, *origin, *idempotency_key,
+	const char *accept, *authorization, *content_type, *content_encoding, *host, *origin, *fetch_site, *idempotency_key,
 		*last_event_id; /* or NULL */
 	struct buffer body;
 

@@ -28,6 +28,7 @@ void problem_fields(struct response *response, unsigned status, const char *slug
 	cJSON_AddStringToObject(json, "detail", detail);
 	if (errors) cJSON_AddItemToObject(json, "errors", errors);
 	response_json(response, status, json);
+	if (!response->fixed) utf8_mask(response->body); /* names of parameters, and paths, are whatever was sent */
 	response->type = "application/problem+json";
 }
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -87,6 +88,7 @@ static void read_headers(struct exchange *exchange, const char *url, const char 
 		{"Content-Encoding", &request->content_encoding},
 		{"Host", &request->host},
 		{"Origin", &request->origin},
+		{"Sec-Fetch-Site", &request->fetch_site},
 		{"Idempotency-Key", &request->idempotency_key},
 		{"Last-Event-ID", &request->last_event_id},
 	};
@@ -96,6 +98,42 @@ static void read_headers(struct exchange *exchange, const char *url, const char 
 	request->path = url;
 	request->method = method;
 	MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, add_parameter, request);
+}
+
+/* What two readers of a request may read differently, so that one of them is led by the nose (RFC 9112, 11.2): the library lets some of it pass. */
+struct framing {
+	int hosts, lengths, encodings;
+	bool crooked; /* a name that is no token, or a value that ends early */
+};
+
+static enum MHD_Result look_at_header(void *context, enum MHD_ValueKind kind, const char *key, size_t key_size, const char *value,
+				      size_t value_size)
+{
+	static const char token[] = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+	struct framing *framing = context;
+	(void)kind;
+	framing->hosts += strcasecmp(key, "Host") == 0;
+	framing->lengths += strcasecmp(key, "Content-Length") == 0;
+	framing->encodings += strcasecmp(key, "Transfer-Encoding") == 0;
+	framing->crooked |= !key_size || strspn(key, token) != key_size || (value && strlen(value) != value_size);
+	return MHD_YES;
+}
+
+static bool check_framing(struct exchange *exchange, const char *version)
+{
+	struct framing framing = {0};
+	MHD_get_connection_values_n(exchange->connection, MHD_HEADER_KIND, look_at_header, &framing);
+	const char *wrong = framing.crooked                                                    ? "a header is malformed"
+			    : framing.hosts > 1                                                ? "there is more than one Host"
+			    : framing.hosts == 0 && strcmp(version, MHD_HTTP_VERSION_1_0) != 0 ? "there is no Host"
+			    : framing.lengths > 1                  ? "there is more than one Content-Length"
+			    : framing.encodings > 1                ? "there is more than one Transfer-Encoding"
+			    : framing.lengths && framing.encodings ? "there are both Content-Length and Transfer-Encoding"
+								   : NULL;
+	if (!wrong) return true;
+	problem(&exchange->response, 400, "invalid-header", "%s", wrong);
+	response_header(&exchange->response, "Connection", "close");
+	return false;
 }
 
 static bool check_sizes(struct exchange *exchange)
@@ -143,7 +181,8 @@ static struct peer *peer_of(struct MHD_Connection *connection)
 	return info ? info->socket_context : NULL;
 }
 
-static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *connection, const char *url, const char *method)
+static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *connection, const char *url, const char *method,
+				       const char *version)
 {
 	struct exchange *exchange = calloc(1, sizeof *exchange);
 	if (!exchange) return NULL;
@@ -154,7 +193,8 @@ static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *c
 	api->exchanges++;
 	pthread_mutex_unlock(&api->lock);
 	read_headers(exchange, url, method);
-	exchange->refused = !check_sizes(exchange) || !router_check(&exchange->request, &exchange->response);
+	exchange->refused = !check_framing(exchange, version) || !check_sizes(exchange) ||
+			    !router_check(&exchange->request, &exchange->response);
 	return exchange;
 }
 
@@ -274,9 +314,8 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
 			      const char *version, const char *data, size_t *size, void **state)
 {
 	struct exchange *exchange = *state;
-	(void)version;
 	if (!exchange) {
-		*state = exchange_begin(context, connection, url, method);
+		*state = exchange_begin(context, connection, url, method, version);
 		return *state ? MHD_YES : MHD_NO;
 	}
 	if (*size) {
@@ -319,13 +358,13 @@ static void connected(void *context, struct MHD_Connection *connection, void **s
 
 static struct MHD_Daemon *listen_on(struct api *api, int fd, unsigned share)
 {
-	return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, api,
-				MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, completed, api,
-				MHD_OPTION_NOTIFY_CONNECTION, connected, api, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
-				MHD_OPTION_CONNECTION_LIMIT, (unsigned)API_MAX_CONNECTIONS / share,
-				MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)API_MAX_CONNECTIONS_PER_ADDRESS / share,
-				MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)INACTIVE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-				(size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+	return MHD_start_daemon(
+		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, api, MHD_OPTION_LISTEN_SOCKET, fd,
+		MHD_OPTION_NOTIFY_COMPLETED, completed, api, MHD_OPTION_NOTIFY_CONNECTION, connected, api,
+		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
+		(unsigned)API_MAX_CONNECTIONS / share, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		(unsigned)API_MAX_CONNECTIONS_PER_ADDRESS / share, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)INACTIVE_SECONDS,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
 }
 
 enum status api_start(const struct api_config *config, const int *sockets, size_t n, struct api **ret, struct error *err)

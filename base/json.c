@@ -391,3 +391,34 @@ enum status json_get_string(const cJSON *object, const char *what, const char *k
 	*ret = value->valuestring;
 	return STATUS_OK;
 }
+
+static int compare_members(const void *a, const void *b)
+{
+	return strcmp((*(cJSON *const *)a)->string, (*(cJSON *const *)b)->string);
+}
+
+/* The children of an object, in order of their keys. cJSON keeps the last one as the first one's `prev`. */
+static bool sort_children(cJSON *object, size_t count)
+{
+	cJSON **items = malloc(count * sizeof(cJSON *));
+	if (!items) return false;
+	size_t n = 0;
+	for (cJSON *item = object->child; item; item = item->next)
+		items[n++] = item;
+	qsort(items, n, sizeof *items, compare_members);
+	for (size_t i = 0; i < n; i++) {
+		items[i]->prev = items[i ? i - 1 : n - 1];
+		items[i]->next = i + 1 < n ? items[i + 1] : NULL;
+	}
+	object->child = items[0];
+	free(items);
+	return true;
+}
+
+bool json_sort(cJSON *json)
+{
+	size_t count = 0;
+	for (cJSON *item = json->child; item; item = item->next, count++)
+		if (!json_sort(item)) return false;
+	return !cJSON_IsObject(json) || count < 2 || sort_children(json, count);
+}

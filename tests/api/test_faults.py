@@ -2,6 +2,7 @@
 """What besad does when the machine under it fails: it is killed again and again, its disk is full, its database is locked, descriptors run out."""
 import os
 import signal
+import socket
 import sqlite3
 import unittest
 
@@ -179,6 +180,67 @@ class Faults(unittest.TestCase):
         self.assertIn("the output root cannot be written to", why)
         os.rename(daemon.output + ".gone", daemon.output)
         wait_for("readiness", lambda: self.ready()[0] == 200)
+
+    # ---- requests ----
+
+    def raw(self, text):
+        """The status of what is answered to these bytes."""
+        with socket.create_connection(("127.0.0.1", self.daemon.port), timeout=PATIENCE) as connection:
+            connection.sendall(text)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+        return int(answer.split()[1]) if answer else 0
+
+    def test_requests_that_can_be_read_in_two_ways(self):
+        self.daemon.start()
+        host = f"127.0.0.1:{self.daemon.port}".encode()
+
+        def post(*headers, version=b"1.1", body=b"{}"):
+            return self.raw(b"POST /v1/jobs HTTP/" + version + b"\r\n" + b"".join(h + b"\r\n" for h in headers) + b"\r\n" + body)
+        self.assertEqual(post(b"Host: " + host, b"Content-Length: 2"), 422)
+        chunked = b"2\r\n{}\r\n0\r\n\r\n"
+        self.assertEqual(post(b"Host: " + host, b"Transfer-Encoding: chunked", body=chunked), 422)
+        for headers in ([b"Host: " + host, b"Host: " + host, b"Content-Length: 2"], [b"Content-Length: 2"],
+                        [b"Host: " + host, b"Content-Length: 2", b"Content-Length: 2"],
+                        [b"Host: " + host, b"Content-Length: 2", b"Content-Length: 3"],
+                        [b"Host: " + host, b"Content-Length : 2"],
+                        [b"Host : " + host, b"Content-Length: 2"], [b"Host: " + host, b"Content-Length: 2", b"X(): a"],
+                        [b"Host: " + host, b"Content-Length: 2", b"Transfer-Encoding: chunked"]):
+            body = chunked if headers[-1].startswith(b"Transfer") else b"{}"
+            with self.subTest(headers):
+                self.assertIn(post(*headers, body=body), (0, 400))
+        self.assertEqual(post(b"Content-Length: 2", version=b"1.0"), 422)
+
+    def test_pages_of_other_sites(self):
+        daemon = self.daemon.start()
+        answer = daemon.request("POST", "/v1/jobs", {}, {"Sec-Fetch-Site": "cross-site"})
+        self.assertEqual((answer.status, answer.json["type"]), (403, "urn:besad:problem:forbidden-origin"))
+        self.assertEqual(daemon.request("POST", "/v1/jobs", {}, {"Sec-Fetch-Site": "same-origin"}).status, 422)
+        self.assertEqual(daemon.get("/v1/jobs", Sec_Fetch_Site="cross-site").status, 200)
+
+    def test_problems_are_utf8(self):
+        daemon = self.daemon.start()
+        for path in ("/v1/jobs?%ff=1", "/v1/jobs?state=%ff", "/%ff%fe", "/v1/jobs/%ff/events", "/v1/jobs?after=%c3"):
+            with self.subTest(path):
+                answer = daemon.get(path)
+                self.assertIn(answer.status, (400, 404))
+                answer.body.decode()
+        answer = daemon.request("POST", "/v1/jobs", b'{"mod\xffel": 1}', {"Content-Type": "application/json"})
+        self.assertIn(answer.status, (400, 422))
+        answer.body.decode()
+
+    def test_keys_in_another_order_are_the_same_request(self):
+        daemon = self.daemon.start()
+        small_model(daemon)
+        spec = small_job(output="once", method="magnitude", progress={"perplexity_every": 0})
+        turned = {k: dict(reversed(v.items())) if isinstance(v, dict) else v for k, v in reversed(spec.items())}
+        first, again = (daemon.request("POST", "/v1/jobs", s, {"Idempotency-Key": "one"}) for s in (spec, turned))
+        self.assertEqual((first.status, again.status, first.json["id"]), (201, 201, again.json["id"]))
+        other = daemon.request("POST", "/v1/jobs", dict(spec, sparsity=0.6), {"Idempotency-Key": "one"})
+        self.assertEqual(other.status, 422)
+        self.assertEqual(daemon.finish(first.json["id"])["state"], "succeeded")
 
     # ---- the database ----
 
