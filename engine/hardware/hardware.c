@@ -27,8 +27,7 @@ static enum status simulate_linear(const struct model *model, const struct linea
 	struct tensor_info info;
 	struct nonzeros nonzeros;
 	void *data;
-	TRY(block_linear_tensor(model, linear, block, &info, err));
-	TRY(model_read(model, &info, &data, err));
+	TRY(block_read_linear(model, linear, block, &info, &data, err));
 	*ret = (struct tally){.linears = 1, .params = linear->rows * linear->cols};
 	ret->zeros = count_zero_weights(data, info.dtype, ret->params);
 	enum status status = nonzeros_find(data, info.dtype, linear->rows, linear->cols, &nonzeros, err);

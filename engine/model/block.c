@@ -14,29 +14,6 @@ static void tensor_name(const struct model_config *config, char name[BLOCK_TENSO
 	snprintf(name, BLOCK_TENSOR_NAME, "%s.%d.%s.%s", config->names->blocks, index, path, kind);
 }
 
-enum status block_linear_tensor(const struct model *model, const struct linear *linear, int index, struct tensor_info *ret,
-				struct error *err)
-{
-	char name[BLOCK_TENSOR_NAME];
-	const struct tensor_info *whole;
-	if (linear->stacked) {
-		int64_t rows = linear->stored_rows / linear->stacked;
-		snprintf(name, sizeof name, "%s.%d.%s", model->config.names->blocks, index, linear->stored);
-		TRY(model_stack(model, name, linear->stacked, rows, linear->cols, &whole, err));
-	} else {
-		tensor_name(&model->config, name, index, linear->stored, "weight");
-		TRY(model_tensor(model, name, linear->stored_rows, linear->cols, &whole, err));
-	}
-	int64_t row_bytes = linear->cols * (int64_t)dtype_size(whole->dtype);
-	*ret = *whole;
-	ret->rank = 2;
-	ret->shape[0] = linear->rows;
-	ret->shape[1] = linear->cols;
-	ret->offset += linear->stored_first * row_bytes;
-	ret->bytes = linear->rows * row_bytes;
-	return STATUS_OK;
-}
-
 /* A vector [length] of a block's norms: the last parts of its name, and where it lies on the device. */
 struct norm_vector {
 	const char *path, *kind;
@@ -258,13 +235,14 @@ static enum status read_linear(struct block *block, const struct model *model, c
 	const struct backend_ops *ops = block->backend->ops;
 	struct tensor_info info;
 	void *host = NULL;
-	TRY(block_linear_tensor(model, linear, index, &info, err));
 	if (block->backend->dry) {
-		dry_host(block->backend, info.bytes);
-		dry_host(block->backend, -info.bytes);
+		TRY(block_linear_tensor(model, linear, index, &info, err));
+		int64_t bytes = linear->transposed ? 2 * info.bytes : info.bytes;
+		dry_host(block->backend, bytes);
+		dry_host(block->backend, -bytes);
 		return STATUS_OK;
 	}
-	TRY(model_read(model, &info, &host, err));
+	TRY(block_read_linear(model, linear, index, &info, &host, err));
 	*(beside ? &block->spare_zeros : &block->zeros) += count_zero_weights(host, info.dtype, linear->rows * linear->cols);
 	struct tensor weight = (beside ? block->spare : block->weight)[linear->fused];
 	enum status status = STATUS_OK;

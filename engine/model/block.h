@@ -70,9 +70,13 @@ enum status block_fetch(struct block *, const struct model *, int index, struct 
  * there change places with it. */
 enum status block_load(struct block *, const struct model *, int index, struct error *err);
 
-/* Where the file holds `linear` of block `index`: its rows of a tensor, described as a tensor of their own. The name is that of the
- * whole tensor and stays the checkpoint's. */
+/* Where the file holds `linear` of block `index`: its rows of a tensor, described as a tensor of their own, also where they lie transposed. The
+ * name is that of the whole tensor and stays the checkpoint's. */
 enum status block_linear_tensor(const struct model *, const struct linear *, int index, struct tensor_info *ret, struct error *err);
+
+/* Reads them as they lie in memory, checked as by model_read. The caller frees *ret. */
+enum status block_read_linear(const struct model *, const struct linear *, int index, struct tensor_info *ret_info, void **ret,
+			      struct error *err);
 
 /* A vector of a block: a norm's weight or bias, or a linear's bias. */
 struct block_vector {

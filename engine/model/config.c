@@ -104,15 +104,16 @@ static enum status text_config(const cJSON *json, const struct wrapper *wrapper,
 static enum status parse_sizes(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
 			       struct error *err)
 {
+	const struct size_names *names = family_sizes(family);
 	const struct {
 		const char *key;
 		int64_t high;
 		int64_t *to;
 	} required[] = {
-		{"hidden_size", MAX_COLUMNS, &config->hidden},
+		{names->hidden, MAX_COLUMNS, &config->hidden},
 		{family->intermediate_key ? family->intermediate_key : "intermediate_size", MAX_COLUMNS, &config->intermediate},
-		{"num_hidden_layers", MODEL_MAX_LAYERS, &config->layers},
-		{"num_attention_heads", MAX_COLUMNS, &config->heads},
+		{names->layers, MODEL_MAX_LAYERS, &config->layers},
+		{names->heads, MAX_COLUMNS, &config->heads},
 		{"vocab_size", MAX_VOCAB, &config->vocab},
 	};
 	config->heads = family->heads;
@@ -121,24 +122,26 @@ static enum status parse_sizes(const cJSON *json, const struct family *family, c
 		if (!member(json, required[i].key) && !*required[i].to)
 			return error_set(err, STATUS_INVALID, "%s: '%s' is missing", path, required[i].key);
 		TRY(json_get_int(json, path, required[i].key, 1, required[i].high, required[i].to, err));
+		if (i == 0) config->intermediate = family->times_hidden * config->hidden;
 	}
+	if (config->intermediate > MAX_COLUMNS)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: an MLP of %" PRId64 " times '%s' is wider than %d columns", path,
+				 family->times_hidden, names->hidden, MAX_COLUMNS);
 	/* A null is as good as no field but for num_key_value_heads, where transformers takes it for "as many as heads". */
 	config->kv_heads = family->kv_heads && !given(json, "num_key_value_heads") ? family->kv_heads : config->heads;
 	config->max_positions = family->max_positions;
 	bool heads_alike = family->learned_positions || family->names->qkv; /* and the hidden size is theirs together */
 	if (!heads_alike) TRY(json_get_int(json, path, "num_key_value_heads", 1, MAX_COLUMNS, &config->kv_heads, err));
-	TRY(json_get_int(json, path, "max_position_embeddings", 1, MAX_POSITIONS, &config->max_positions, err));
+	TRY(json_get_int(json, path, names->positions, 1, MAX_POSITIONS, &config->max_positions, err));
 	if (!given(json, "head_dim")) config->head_dim = family->head_dim;
 	if (!heads_alike) TRY(json_get_int(json, path, "head_dim", 1, MAX_COLUMNS, &config->head_dim, err));
 	if (config->heads % config->kv_heads != 0)
-		return error_set(err, STATUS_INVALID,
-				 "%s: 'num_attention_heads' %" PRId64 " is no multiple of 'num_key_value_heads' %" PRId64, path,
-				 config->heads, config->kv_heads);
+		return error_set(err, STATUS_INVALID, "%s: '%s' %" PRId64 " is no multiple of 'num_key_value_heads' %" PRId64, path,
+				 names->heads, config->heads, config->kv_heads);
 	if (config->head_dim == 0) {
 		if (config->hidden % config->heads != 0)
-			return error_set(err, STATUS_INVALID,
-					 "%s: 'hidden_size' %" PRId64 " is no multiple of 'num_attention_heads' %" PRId64, path,
-					 config->hidden, config->heads);
+			return error_set(err, STATUS_INVALID, "%s: '%s' %" PRId64 " is no multiple of '%s' %" PRId64, path,
+					 names->hidden, config->hidden, names->heads, config->heads);
 		config->head_dim = config->hidden / config->heads;
 	}
 	if (config->head_dim % 2 != 0)
@@ -419,7 +422,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	TRY(parse_still_layers(json, family, path, &config, err));
 	TRY(parse_window(json, family, path, &config, err));
 	if (family->learned_positions)
-		config.position_offset = 2;
+		config.position_offset = family->first_position;
 	else
 		TRY(rope_parse(json, family, path, &config, err));
 	TRY(parse_norm(json, family, path, &config.norm, err));
@@ -449,6 +452,8 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	config.qk_norm = family->qk_norm;
 	config.qk_norm_whole = family->qk_norm_whole;
 	config.stored_fused = family->stored_fused;
+	config.qkv_by_head = family->qkv_by_head;
+	config.transposed = family->transposed;
 	TRY(json_get_int(json, path, "bos_token_id", INT32_MIN, MAX_VOCAB - 1, &config.bos_token, err));
 	if (config.bos_token < 0) config.bos_token = -1;
 	*ret = config;

@@ -38,7 +38,7 @@ struct weight_names {
 	const char *norm1, *norm2;             /* before attention and before the MLP; NULL for none */
 	const char *attention_norm, *mlp_norm; /* output norms */
 	const char *o, *gate, *up, *down;      /* linears */
-	const char *qkv;                       /* q, k and v head by head in one; NULL: they are self_attn.{q,k,v}_proj */
+	const char *qkv;                       /* q, k and v in one; NULL: they are self_attn.{q,k,v}_proj */
 	const char *router, *experts;          /* with experts gate, up and down are below "<experts>.<index>." */
 	const char *shared,
 		*shared_gate; /* and those of the one that all tokens take below "<shared>."; the gate gives its weight */
@@ -59,6 +59,8 @@ struct model_config {
 	bool turns_neighbours; /* as struct rotation's `neighbours` */
 	bool qk_norm;          /* q and k are normalised before they turn, head by head … */
 	bool qk_norm_whole;    /* … or all of it */
+	bool qkv_by_head;      /* that one tensor has q, k and v of the first head first; else all of q */
+	bool transposed;       /* linears lie transposed in the file */
 	bool stored_fused;     /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
 	bool output_norms;     /* what attention and the MLP give is normalised before it is added */
 	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */

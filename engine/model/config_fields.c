@@ -123,6 +123,7 @@ static const char *const harmless[] = {
 	"max_seq_length",
 	"seq_length",
 	"n_ctx",
+	"reorder_and_upcast_attn", /* in which order fp32 is rounded */
 	"original_max_position_embeddings",
 	"training_seq_len",
 	"seq_len",
@@ -209,9 +210,16 @@ static const char *const harmless[] = {
 };
 
 /* The same by how a name begins or ends. */
-static const char *const harmless_starts[] = {
-	"unsloth", "_unsloth", "_attn_implementation", "_experts_implementation", "transformers.js", "use_fused_", "wandb",
-	"trl_",    "_dynamic_"};
+static const char *const harmless_starts[] = {"unsloth",
+					      "_unsloth",
+					      "_attn_implementation",
+					      "_experts_implementation",
+					      "transformers.js",
+					      "use_fused_",
+					      "wandb",
+					      "trl_",
+					      "_dynamic_",
+					      "summary_"};
 static const char *const harmless_ends[] = {"dropout",   "_pdrop",     "dropout_prob", "dropout_rate", "dropout_p",
 					    "_token_id", "_token_ids", "_token_index", "_drop_rate",   "_pdropout"};
 
@@ -237,8 +245,9 @@ static bool is_one_of(const char *key, const char *const *keys)
 
 static bool is_heeded(const struct family *f, const char *key)
 {
-	static const char *const all[] = {"hidden_size", "num_hidden_layers",   "num_attention_heads",     "vocab_size",
-					  "layer_types", "tie_word_embeddings", "max_position_embeddings", NULL};
+	const struct size_names *sizes = family_sizes(f);
+	const char *const all[] = {sizes->hidden, sizes->layers, sizes->heads,          sizes->positions,
+				   "vocab_size",  "layer_types", "tie_word_embeddings", NULL};
 	static const char *const turning[] = {"rope_scaling", "rope_parameters", NULL};
 	static const char *const heads[] = {"num_key_value_heads", "head_dim", NULL};
 	static const char *const switched[] = {"use_sliding_window", "max_window_layers", NULL};
@@ -322,6 +331,7 @@ static const struct feature {
 	{"use_qk_norm", 0, "norms of queries and keys"},
 	{"qk_norm", 0, "norms of queries and keys"},
 	{"qk_layernorm", 0, "norms of queries and keys"},
+	{"scale_attn_by_inverse_layer_idx", 0, "another scale of attention in each layer"},
 	{"clip_qkv", 0, "clipped queries, keys and values"},
 	{"attention_chunk_size", 0, "attention in chunks"},
 	{"attention_multiplier", 0, "another scale of attention"},
@@ -364,6 +374,7 @@ static const char *const always_on[] = {"do_layer_norm_before",
 					"is_causal",
 					"causal",
 					"use_rope",
+					"scale_attn_weights",
 					"use_rms_norm",
 					"learned_embeddings",
 					NULL};

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/text.h"
+
 #define TRUNK .embeddings = "model.embed_tokens", .final_norm = "model.norm", .blocks = "model.layers", .o = "self_attn.o_proj"
 #define TRUNK_NAMES TRUNK, .norm1 = "input_layernorm"
 #define MLP_NAMES .gate = "mlp.gate_proj", .up = "mlp.up_proj", .down = "mlp.down_proj"
@@ -64,6 +66,22 @@ static const struct weight_names qwen2_moe_names = {EXPERT_NAMES,
 						    .down = "down_proj"};
 static const struct weight_names qwen3_moe_names = {EXPERT_NAMES,        .router = "mlp.gate", .experts = "mlp.experts",
 						    .gate = "gate_proj", .up = "up_proj",      .down = "down_proj"};
+
+static const struct weight_names gpt2_names = {
+	.embeddings = "transformer.wte",
+	.positions = "transformer.wpe",
+	.final_norm = "transformer.ln_f",
+	.blocks = "transformer.h",
+	.norm1 = "ln_1",
+	.norm2 = "ln_2",
+	.qkv = "attn.c_attn",
+	.o = "attn.c_proj",
+	.gate = "mlp.c_fc",
+	.down = "mlp.c_proj",
+};
+
+static const struct size_names usual_sizes = {"hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"};
+static const struct size_names gpt2_sizes = {"n_embd", "n_layer", "n_head", "n_positions"};
 
 const struct family families[] = {
 	{
@@ -203,6 +221,7 @@ const struct family families[] = {
 		.names = &opt_names,
 		.layer_norm = true,
 		.learned_positions = true,
+		.first_position = 2,
 		.plain_mlp = true,
 		.all_biases = true,
 		.bias_key = "enable_bias",
@@ -443,6 +462,7 @@ const struct family families[] = {
 		.model_type = "gpt_neox",
 		.architecture = "GPTNeoXForCausalLM",
 		.names = &neox_names,
+		.qkv_by_head = true,
 		.layer_norm = true,
 		.norm_eps_key = "layer_norm_eps",
 		.parallel_key = "use_parallel_residual",
@@ -456,6 +476,25 @@ const struct family families[] = {
 		.theta_key = "rotary_emb_base",
 		.rms_norm_eps = 1e-5,
 		.rope_theta = 10000,
+	},
+	{
+		.model_type = "gpt2",
+		.architecture = "GPT2LMHeadModel",
+		.names = &gpt2_names,
+		.sizes = &gpt2_sizes,
+		.layer_norm = true,
+		.norm_eps_key = "layer_norm_epsilon",
+		.learned_positions = true,
+		.plain_mlp = true,
+		.all_biases = true,
+		.transposed = true,
+		.intermediate_key = "n_inner",
+		.times_hidden = 4,
+		.tied_embeddings = true,
+		.activation_key = "activation_function",
+		.activation = "gelu_new",
+		.max_positions = 1024,
+		.rms_norm_eps = 1e-5,
 	},
 	{0},
 };
@@ -497,11 +536,15 @@ const struct missing_family missing_families[] = {
 	{"gpt_oss", "attention sinks and biases of experts"},
 	{"glm", "gate and up in one tensor beside q, k and v apart"},
 	{"glm4", "gate and up in one tensor beside q, k and v apart"},
-	{"gpt2", "weights that lie transposed"},
 	{"bloom", "ALiBi"},
 	{"mpt", "ALiBi"},
 	{0},
 };
+
+const struct size_names *family_sizes(const struct family *family)
+{
+	return family->sizes ? family->sizes : &usual_sizes;
+}
 
 const struct family *family_of_type(const char *model_type)
 {
@@ -512,7 +555,9 @@ const struct family *family_of_type(const char *model_type)
 
 bool family_has_architecture(const struct family *family, const char *architecture)
 {
-	static const char causal[] = "ForCausalLM", model[] = "Model", sharded[] = "FSDP";
+	static const char *const heads[] = {"ForCausalLM", "LMHeadModel"};
+	static const char model[] = "Model", sharded[] = "FSDP";
+	const char *causal = heads[!text_ends_with(family->architecture, heads[0])];
 	size_t stem = strlen(family->architecture) - strlen(causal);
 	if (strncmp(architecture, sharded, strlen(sharded)) == 0) architecture += strlen(sharded);
 	if (strcasecmp(architecture, family->architecture) == 0) return true;

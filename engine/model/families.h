@@ -27,18 +27,25 @@ static inline bool window_is_switched(enum window_rule rule)
 	return rule >= WINDOW_WHEN_SWITCHED_ON && rule <= WINDOW_WHERE_STILL;
 }
 
+/* What fields are called. */
+struct size_names {
+	const char *hidden, *layers, *heads, *positions;
+};
+
 struct family {
 	const char *model_type;   /* of config.json */
 	const char *architecture; /* the class in its `architectures` */
 	bool text_model;          /* whose class without the head is called "...TextModel" */
 	const struct weight_names *names;
-	bool layer_norm;          /* with a bias … */
-	bool unbiased_norm;       /* … or without; else RMS */
-	const char *norm_eps_key; /* the field of the norms' eps; NULL: rms_norm_eps, and of layer norms none: it is 1e-5 */
-	bool learned_positions;   /* added to the embeddings, from row 2 on; no rope */
-	bool plain_mlp;           /* without a gate */
-	bool all_biases;          /* on all linears … */
-	const char *bias_key;     /* … unless this field, which is true by default, is false; NULL: always */
+	const struct size_names *sizes; /* NULL: as most have them */
+	bool layer_norm;                /* with a bias … */
+	bool unbiased_norm;             /* … or without; else RMS */
+	const char *norm_eps_key;       /* the field of the norms' eps; NULL: rms_norm_eps, and of layer norms none: it is 1e-5 */
+	bool learned_positions;         /* added to the embeddings; no rope */
+	int first_position;             /* the row of the first */
+	bool plain_mlp;                 /* without a gate */
+	bool all_biases;                /* on all linears … */
+	const char *bias_key;           /* … unless this field, which is true by default, is false; NULL: always */
 	const char *
 		qkv_bias_key; /* the field that says whether q, k and v have biases, by default as `qkv_bias` says; NULL: none does */
 	bool head_bias;
@@ -49,8 +56,9 @@ struct family {
 	bool attention_bias;             /* heeds the field: biases on q, k, v and o */
 	bool mlp_bias;                   /* heeds the field */
 	bool qk_norm;
-	bool qk_norm_whole; /* not head by head */
-	bool stored_fused;  /* qkv_proj and gate_up_proj */
+	bool qk_norm_whole;           /* not head by head */
+	bool stored_fused;            /* qkv_proj and gate_up_proj */
+	bool qkv_by_head, transposed; /* as in struct model_config */
 	bool output_norms;
 	const char *experts_key; /* the field that says how many experts there are, besides its alias; NULL: there are none */
 	int experts, experts_per_token; /* `num_experts_per_tok` */
@@ -69,6 +77,7 @@ struct family {
 	int64_t heads, vocab; /* 0: must be there */
 	int64_t kv_heads;     /* 0: as many as heads */
 	int64_t head_dim;     /* 0: hidden_size / heads */
+	int64_t times_hidden; /* the intermediate size, where it is not said; 0: must be there */
 	int64_t max_positions;
 	int64_t sliding_window; /* 0 for none */
 	int64_t window_pattern;
@@ -104,6 +113,8 @@ struct missing_family {
 extern const struct family families[];
 extern const struct wrapper wrappers[];
 extern const struct missing_family missing_families[];
+
+const struct size_names *family_sizes(const struct family *);
 
 /* NULL when there is none. */
 const struct family *family_of_type(const char *model_type);

@@ -14,7 +14,7 @@ TRAITS = {
     "layer_norm": "layer norms", "unbiased_norm": "without a bias", "learned_positions": "learned positions", "plain_mlp": "an MLP without a gate",
     "all_biases": "biases on all linears", "qkv_bias": "biases on q, k and v", "head_bias": "a bias of the head",
     "parallel": "attention and MLP side by side", "parallel_key": "attention and MLP side by side unless said otherwise", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head",
-    "output_norms": "norms behind attention and the MLP", "stored_fused": "q, k, v and gate, up stored as one tensor each",
+    "output_norms": "norms behind attention and the MLP", "stored_fused": "q, k, v and gate, up stored as one tensor each", "qkv_by_head": "q, k and v stored as one tensor, head by head", "transposed": "weights that lie transposed, q, k and v in one tensor",
     "experts_key": "experts", "shared_key": "a shared expert with a gate", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
     "tied_embeddings": "tied embeddings unless said otherwise", "norm_offset": "norm weights stored less 1",
     "gelu_is_tanh": "`gelu` is the tanh form", "multipliers": "multipliers", "still_interval": "layers that do not turn q and k",
@@ -48,11 +48,17 @@ def rows():
             for row in re.findall(r"\n\t\{\n(.*?)\n\t\},", between(read("families.c"), "const struct family families[] = {"), re.S)]
 
 
+def sizes(name):
+    return strings(between(read("families.c"), f"static const struct size_names {name} = {{", "};"))
+
+
 def row_line(row):
     traits = ", ".join(words for member, words in TRAITS.items() if member in row)
     if row.get("window", "WINDOW_NEVER") != "WINDOW_NEVER":
         traits += (", " if traits else "") + "windows"
     heeded = [row[key].strip('"') for key in NAMED if key in row]
+    if "sizes" in row:
+        heeded = sizes(row["sizes"].lstrip("&")) + heeded
     if "partial_rotary" in row and "rotary_key" not in row:
         heeded.append("partial_rotary_factor")
     heeded += [key for member, keys in HEEDED.items() if member in row for key in keys]
@@ -77,7 +83,8 @@ def document():
              "Every family takes `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `vocab_size`, `layer_types`,",
              "`tie_word_embeddings` and `max_position_embeddings`, and all with rotary embeddings `num_key_value_heads`, `head_dim`,",
              "`rope_theta`, `rope_scaling` and `rope_parameters` (default, linear, dynamic, llama3, yarn, longrope); of these `gpt_neox` has",
-             "its own names, and as many key-value heads as heads, of the hidden size divided by their number.", "",
+             "its own names, and as many key-value heads as heads, of the hidden size divided by their number. `gpt2` has names of its",
+             "own for `hidden_size`, `num_hidden_layers`, `num_attention_heads` and `max_position_embeddings`.", "",
              "| model_type | class | what it has besides a llama | fields it heeds besides |", "| --- | --- | --- | --- |",
              *map(row_line, rows()), "",
              "A class may be spelled in any letters' case, begin with `FSDP`, and be the model without its head.", "",

@@ -47,6 +47,7 @@ static void add_linear(struct block_layout *layout, const struct model_config *c
 	const char *dot = strchr(addition->path, '.');
 	char kind[LAYOUT_MAX_PATH];
 	*linear = (struct linear){.stored_rows = addition->rows,
+				  .transposed = config->transposed,
 				  .fused = fused,
 				  .first = layout->fused_rows[fused],
 				  .rows = addition->rows,
@@ -138,7 +139,7 @@ enum status block_layout_create(const struct model_config *config, struct block_
 	}
 	if (config->names->qkv) {
 		add_linear(&layout, config, &by_head[0], NO_EXPERT);
-		layout.linears[0].heads = (int)config->heads;
+		layout.linears[0].heads = config->qkv_by_head ? (int)config->heads : 0;
 		add_linear(&layout, config, &by_head[1], NO_EXPERT);
 	} else {
 		for (size_t i = 0; i < sizeof attention / sizeof *attention; i++)
@@ -200,6 +201,32 @@ int64_t layout_largest_linear(const struct block_layout *layout)
 		if (layout->linears[i].rows * layout->linears[i].cols > most)
 			most = layout->linears[i].rows * layout->linears[i].cols;
 	return most;
+}
+
+int64_t layout_room(const struct block_layout *layout, enum dtype type)
+{
+	return layout_largest_linear(layout) * (int64_t)dtype_size(type) * (layout->linears[0].transposed ? 2 : 1);
+}
+
+void *layout_file_order(const struct linear *linear, void *room, enum dtype type)
+{
+	if (!linear->transposed) return room;
+	char *turned = (char *)room + linear->rows * linear->cols * (int64_t)dtype_size(type);
+	layout_transpose(turned, room, linear->rows, linear->cols, dtype_size(type));
+	return turned;
+}
+
+void layout_transpose(void *to, const void *from, int64_t rows, int64_t cols, size_t size)
+{
+	enum { TILE = 32 }; /* of what is read and of what is written a few cache lines at a time */
+	for (int64_t top = 0; top < rows; top += TILE)
+		for (int64_t left = 0; left < cols; left += TILE)
+			for (int64_t i = top; i < rows && i < top + TILE; i++)
+				for (int64_t j = left; j < cols && j < left + TILE; j++)
+					if (size == 2)
+						((uint16_t *)to)[j * rows + i] = ((const uint16_t *)from)[i * cols + j];
+					else
+						((uint32_t *)to)[j * rows + i] = ((const uint32_t *)from)[i * cols + j];
 }
 
 int64_t layout_params_per_token(const struct model_config *config)

@@ -28,6 +28,7 @@ struct linear {
 		[LAYOUT_MAX_PATH]; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of
 					 stored_rows */
 	int64_t stored_first, stored_rows;
+	bool transposed; /* that tensor has a row for each column */
 	int heads; /* of q, k and v that lie head by head in the file, and one behind the other in memory; 0 where the order is the same */
 	int stacked; /* so many matrices are in that tensor, one under the other; 0 where it is a matrix, and its name ends in ".weight" */
 	enum fused fused;
@@ -98,6 +99,16 @@ int layout_expert(const struct block_layout *, enum fused, int expert);
 /* The most columns, and the most weights, that a linear has. */
 int64_t layout_most_columns(const struct block_layout *);
 int64_t layout_largest_linear(const struct block_layout *);
+
+/* Host memory for layout_file_order of any linear, in the file's type. */
+int64_t layout_room(const struct block_layout *, enum dtype);
+
+/* The weights of a linear as the file has them. `room`, of layout_room's size, begins with its rows, one behind the other; what comes back lies
+ * in there too. */
+void *layout_file_order(const struct linear *, void *room, enum dtype);
+
+/* to [cols, rows] = from [rows, cols], of elements of so many bytes, 2 or 4. */
+void layout_transpose(void *to, const void *from, int64_t rows, int64_t cols, size_t size);
 
 /* The weights of a block that one token multiplies: of all linears, but of the experts that it is sent to only. */
 int64_t layout_params_per_token(const struct model_config *);

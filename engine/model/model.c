@@ -93,10 +93,10 @@ static const struct tensor_info *find_text_tensor(const struct model *model, con
 
 const struct tensor_info *model_find(const struct model *model, const char *name)
 {
-	static const char prefix[] = "model.";
+	size_t base = strcspn(model->config.names->embeddings, ".") + 1;
 	const struct tensor_info *info = checkpoint_find(&model->checkpoint, name);
-	if (!info && strncmp(name, prefix, sizeof prefix - 1) == 0)
-		info = checkpoint_find(&model->checkpoint, name + sizeof prefix - 1);
+	if (!info && strncmp(name, model->config.names->embeddings, base) == 0)
+		info = checkpoint_find(&model->checkpoint, name + base);
 	if (!info && model->config.multimodal) info = find_text_tensor(model, name);
 	if (info && model->seen) model->seen[info - model->checkpoint.tensors] = true;
 	return info;

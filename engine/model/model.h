@@ -21,7 +21,7 @@ void model_close(struct model *);
 /* Which tensors are embeddings and head, as far as config.json and their names tell; model_open looks into them besides. */
 void model_name_ends(struct model *);
 
-/* The tensor of that name, or of the name without its "model.": models that were saved without their head lack it. NULL when there is none. */
+/* The tensor of that name, or of the name without the first of its parts, as "model.", where that is the embeddings' too: models that were saved without their head lack it. NULL when there is none. */
 const struct tensor_info *model_find(const struct model *, const char *name);
 
 /* The tensor of that name, as model_find finds it; its shape must be [rows, cols], or [cols] where rows is 0, and its type F32, BF16 or F16. */

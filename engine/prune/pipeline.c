@@ -27,7 +27,7 @@ static enum status write_linear(struct pipeline *pl, const struct linear *linear
 		TRY(backend->ops->side_download(backend, to, rows.data, tensor_bytes(&rows), err));
 	}
 	int64_t at = linear->stored_first * (info.bytes / linear->rows);
-	TRY(writer_write(pl->p->writer, info.name, at, pl->room, (size_t)info.bytes, err));
+	TRY(writer_write(pl->p->writer, info.name, at, layout_file_order(linear, pl->room, info.dtype), (size_t)info.bytes, err));
 	int64_t params = linear->rows * linear->cols, zeros = count_zero_weights(pl->room, info.dtype, params);
 	int expert = pl->block->layout.products[linear->product].expert;
 	struct part_result *kind = &result->kinds[linear->kind];
@@ -270,7 +270,7 @@ enum status pipeline_create(const struct pruning *p, struct block *block, struct
 	double every = p->job->save_every >= 0 ? p->job->save_every : p->backend->unified ? 0 : DEVICE_SECONDS;
 	*ret = (struct pipeline){
 		.p = p, .block = block, .every = every, .last_save = monotonic_seconds(), .done = saved, .saved = saved};
-	ret->room_bytes = layout_largest_linear(&block->layout) * (int64_t)dtype_size(block->file_type);
+	ret->room_bytes = layout_room(&block->layout, block->file_type);
 	ret->room = malloc((size_t)ret->room_bytes);
 	if (!ret->room) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
 	dry_host(p->backend, ret->room_bytes);

@@ -59,7 +59,7 @@ struct outputs {
 struct pipeline {
 	const struct pruning *p;
 	struct block *block; /* the walk's */
-	void *room;          /* host room for the largest linear, in the file's type: */
+	void *room;          /* host room for a linear, layout_room: */
 	int64_t room_bytes;
 
 	/* NULL where the device's memory is the host's: there the processor has its hands full, and copies beside it hold up its threads

@@ -278,8 +278,8 @@ static enum status write_linear(struct tune *t, const struct linear *linear, int
 		char *to = (char *)room + stretch.stored * (info.bytes / linear->rows);
 		TRY(backend_failed(t, t->backend->ops->download(t->backend, to, rows.data, tensor_bytes(&rows)), err));
 	}
-	return writer_write(t->p->writer, info.name, linear->stored_first * (info.bytes / linear->rows), room, (size_t)info.bytes,
-			    err);
+	return writer_write(t->p->writer, info.name, linear->stored_first * (info.bytes / linear->rows),
+			    layout_file_order(linear, room, info.dtype), (size_t)info.bytes, err);
 }
 
 static enum status write_vectors(struct tune *t, int index, struct error *err)
@@ -320,9 +320,8 @@ static enum status write_norm(struct tune *t, void *room, struct error *err)
 /* From the state to the output (3). */
 static enum status write_output(struct tune *t, struct error *err)
 {
-	int64_t largest = layout_largest_linear(&t->state.block.layout), hidden = t->p->model->config.hidden; /* or a norm */
-	if (hidden > largest) largest = hidden;
-	void *room = malloc((size_t)largest * sizeof(float));
+	int64_t bytes = layout_room(&t->state.block.layout, DTYPE_F32), norm = t->p->model->config.hidden * (int64_t)sizeof(float);
+	void *room = malloc((size_t)(norm > bytes ? norm : bytes));
 	if (!room) return error_set(err, STATUS_NO_MEMORY, "no memory for the weights of a linear");
 	enum status status = STATUS_OK;
 	for (int i = 0; status == STATUS_OK && i < t->p->model->config.layers; i++)

@@ -278,7 +278,8 @@ static void compare_differences(struct subject *t, struct tensor values, struct 
 		squares += expected * expected;
 	}
 	print_message("gradient of %s: off by %.2g, %d left out\n", of, sqrt(miss / squares), left_out);
-	assert_true(compared > left_out || !BACKEND->unified);
+	/* What is added to all keys alike changes nothing where they do not turn: a third of a bias of q, k and v has no gradient. */
+	assert_true(2 * compared > left_out || !BACKEND->unified);
 	if (compared > 0 && !(sqrt(miss / squares) < 2e-2))
 		fail_msg("the gradient of %s is off by %g of its norm", of, sqrt(miss / squares));
 	free(got);
@@ -481,6 +482,17 @@ static void test_gpt_neox(void **state)
 	check(*state, "gpt_neox", "one-by-one-newer", &FP32);
 }
 
+static void test_gpt2(void **state)
+{
+	check(*state, "gpt2", "classic", &FP32);
+	check(*state, "gpt2", "newer", &FP32);
+}
+
+static void test_falcon3(void **state)
+{
+	check(*state, "falcon3", "classic", &FP32);
+}
+
 static void test_gemma3_multimodal(void **state)
 {
 	check(*state, "gemma3_multimodal", "newer", &FP32);
@@ -511,7 +523,8 @@ int main(void)
 					   SCRATCH_TEST(test_phi),        SCRATCH_TEST(test_gemma3_multimodal),
 					   SCRATCH_TEST(test_mistral3),   SCRATCH_TEST(test_qwen3_moe_stacked),
 					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2),
-					   SCRATCH_TEST(test_gpt_neox),   SCRATCH_TEST(test_qwen2_moe)};
+					   SCRATCH_TEST(test_gpt_neox),   SCRATCH_TEST(test_qwen2_moe),
+					   SCRATCH_TEST(test_gpt2),       SCRATCH_TEST(test_falcon3)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

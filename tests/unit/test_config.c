@@ -205,6 +205,30 @@ static void test_experts(void **state)
 	assert_int_equal(config.experts, 0);
 }
 
+static void test_gpt2(void **state)
+{
+#define GPT2 "{\"model_type\":\"gpt2\",\"n_embd\":64,\"n_layer\":2,\"n_head\":4,\"vocab_size\":100"
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(parse(s, GPT2 ",\"architectures\":[\"GPT2Model\"],\"n_inner\":null,\"n_ctx\":512,\"summary_type\":\"cls_index\"}",
+		       &config));
+	assert_true(config.hidden == 64 && config.layers == 2 && config.heads == 4 && config.intermediate == 256);
+	assert_true(config.max_positions == 1024 && config.position_offset == 0 && config.transposed && config.tied_embeddings);
+	SUCCEEDS(parse(s, GPT2 ",\"architectures\":[\"GPT2LMHeadModel\"],\"n_inner\":96,\"n_positions\":32}", &config));
+	assert_true(config.intermediate == 96 && config.max_positions == 32);
+	assert_int_equal(parse(s, "{\"model_type\":\"gpt2\",\"n_layer\":2,\"n_head\":4,\"vocab_size\":100}", &config),
+			 STATUS_INVALID);
+	assert_non_null(strstr(s->err.message, "'n_embd' is missing"));
+	assert_int_equal(parse(s, GPT2 ",\"hidden_size\":64}", &config), STATUS_UNSUPPORTED);
+	assert_int_equal(parse(s, GPT2 ",\"scale_attn_weights\":false}", &config), STATUS_UNSUPPORTED);
+	assert_int_equal(parse(s, GPT2 ",\"architectures\":[\"GPT2ForSequenceClassification\"]}", &config), STATUS_UNSUPPORTED);
+	assert_int_equal(
+		parse(s, "{\"model_type\":\"gpt2\",\"n_embd\":32768,\"n_layer\":2,\"n_head\":4,\"vocab_size\":100}", &config),
+		STATUS_UNSUPPORTED);
+	assert_non_null(strstr(s->err.message, "an MLP of 4 times 'n_embd' is wider"));
+#undef GPT2
+}
+
 static void test_shared_expert(void **state)
 {
 #define QWEN2_MOE "{\"model_type\":\"qwen2_moe\",\"num_key_value_heads\":2,\"moe_intermediate_size\":24," SIZES
@@ -547,8 +571,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),    SCRATCH_TEST(test_families),
-		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert), SCRATCH_TEST(test_names),
-		SCRATCH_TEST(test_warnings),     SCRATCH_TEST(test_refuses),       SCRATCH_TEST(test_rope_tables),
+		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert), SCRATCH_TEST(test_gpt2),
+		SCRATCH_TEST(test_names),        SCRATCH_TEST(test_warnings),      SCRATCH_TEST(test_refuses),
+		SCRATCH_TEST(test_rope_tables),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

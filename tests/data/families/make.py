@@ -178,6 +178,12 @@ FAMILIES["smollm3"] = {
                           rope_parameters=dict(rope_type="default", rope_theta=30000.0)),
 }
 
+FAMILIES["falcon3"] = {
+    "classic": classic(**dict(LLAMA, tie_word_embeddings=False, rms_norm_eps=1e-6), head_dim=12, max_position_embeddings=512,
+                       rope_theta=1000042, rope_scaling=None, attention_bias=False, mlp_bias=False, attention_dropout=0.0,
+                       pretraining_tp=1),
+}
+
 FAMILIES["granite"] = {
     "classic": classic(model_type="granite", architectures=["GraniteForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5,
                        max_position_embeddings=512, rope_theta=10000.0, rope_scaling=None, attention_bias=False, mlp_bias=False,
@@ -245,6 +251,16 @@ FAMILIES["gpt_neox"] = {
                              rope_parameters=dict(rope_type="default", rope_theta=10000, partial_rotary_factor=0.5)),
 }
 
+GPT2 = dict(model_type="gpt2", architectures=["GPT2LMHeadModel"], n_embd=32, n_layer=2, n_head=4, n_positions=48, n_ctx=48, vocab_size=64,
+            activation_function="gelu_new", layer_norm_epsilon=1e-5, attn_pdrop=0.1, embd_pdrop=0.1, resid_pdrop=0.1, initializer_range=0.02,
+            bos_token_id=1, eos_token_id=2, summary_type="cls_index", summary_use_proj=True, summary_activation=None,
+            summary_first_dropout=0.1, summary_proj_to_labels=True)
+FAMILIES["gpt2"] = {
+    "classic": GPT2,
+    "newer": dict(GPT2, dtype="bfloat16", n_inner=None, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
+                  reorder_and_upcast_attn=False, add_cross_attention=False, use_cache=True, tie_word_embeddings=True),
+}
+
 TEXT_SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64)
 VISION = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
 FAMILIES["gemma3_multimodal"] = {
@@ -294,11 +310,11 @@ def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         value = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name:
+        if "norm" in name or ".ln_" in name:
             value = parameter.detach() + 0.3 * value
         elif parameter.dim() == 1:
             value = 0.3 * value
-        elif "embed" not in name:
+        elif "embed" not in name and ".wte." not in name and ".wpe." not in name:
             value = value * 1.5 / parameter.shape[-1] ** 0.5
         parameter.data = value.bfloat16().float()
 
@@ -326,7 +342,8 @@ def golden(family, model, seed, linears):
     kept = {"ids": ids.int()}
     kept["logits"] = model(ids[None], use_cache=False).logits[0].detach().float().contiguous()
     trunk = getattr(model.base_model, "language_model", model.base_model)
-    layer = getattr(trunk, "decoder", trunk).layers[-1]
+    decoder = getattr(trunk, "decoder", trunk)
+    layer = (decoder.h if hasattr(decoder, "h") else decoder.layers)[-1]
     outputs = []
     model.double()
     hook = layer.register_forward_hook(
@@ -336,6 +353,8 @@ def golden(family, model, seed, linears):
     outputs[0][0].backward(output_gradient(TOKENS, config.hidden_size))
     gradients = {name + ".weight": module.weight.grad for name, module in layer.named_modules()
                  if isinstance(module, torch.nn.Linear) and not name.endswith("shared_expert_gate")}
+    gradients |= {name + ".weight": module.weight.grad.T.contiguous() for name, module in layer.named_modules()
+                  if isinstance(module, transformers.pytorch_utils.Conv1D)}
     gradients |= {name: parameter.grad for name, parameter in layer.named_parameters() if "experts." in name}
     for name, gradient in checkpoint_tensors(family, gradients).items():
         name = name.removesuffix(".weight")
@@ -368,7 +387,7 @@ def make(family, cases, check):
         else:
             model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
             model.tie_weights()
-        kept = golden(family, model, number, None if number == 0 else ("q_proj", "k_proj", "qkv_proj", "query_key_value"))
+        kept = golden(family, model, number, None if number == 0 else ("q_proj", "k_proj", "qkv_proj", "query_key_value", "c_attn"))
         write(HERE / family / f"{case}.golden.safetensors", kept, check)
         text = json.dumps(fields, indent=1) + "\n"
         if check:

@@ -69,6 +69,9 @@ FAMILIES = {
     "gpt_neox": ("GPTNeoXConfig", dict(SIZES, intermediate_size=48)),
     "qwen2_moe": ("Qwen2MoeConfig", dict(GROUPED, moe_intermediate_size=24, shared_expert_intermediate_size=40, num_experts=6,
                                          num_experts_per_tok=2)),
+    "gpt2": ("GPT2Config", dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=0, eos_token_id=1,
+                                initializer_range=0.1)),
+    "falcon3": ("LlamaConfig", dict(GROUPED, head_dim=12, rope_parameters=dict(rope_type="default", rope_theta=1000042.0))),
 }
 
 
