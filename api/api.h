@@ -24,6 +24,16 @@ struct api_submission {
 };
 void api_submission_clear(struct api_submission *);
 
+/* A file for a client. */
+struct api_file {
+	int fd; /* the receiver's to close */
+	int64_t bytes;
+	const char *type; /* static storage */
+	char etag[72];    /* in quotes: another content has another one */
+};
+
+void api_file_close(struct api_file *);
+
 /* Called on threads of the API; each may block. */
 struct api_hooks {
 	void *context;
@@ -43,6 +53,11 @@ struct api_hooks {
 	void (*queued)(void *context);                        /* there is a job to claim */
 	void (*cancelled)(void *context, const char *job_id); /* that job is cancelling, or was cancelled */
 	void (*deleted)(void *context, const char *job_id);   /* its files may go */
+
+	/* The files of a job's output: an array of the contract; and one of them, by its name there. STATUS_NOT_FOUND for no such name, STATUS_EXISTS
+	 * where the output, or the file, is not the job's any more. */
+	enum status (*artifacts)(void *context, const struct job *job, cJSON **ret, struct error *err);
+	enum status (*artifact)(void *context, const struct job *job, const char *name, struct api_file *ret, struct error *err);
 
 	/* What lies below the roots for models and for data: an array, and whether it is not the whole list. */
 	enum status (*models)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
@@ -75,7 +90,8 @@ enum {
 	API_DEFAULT_PAGE = 100,
 	API_HEARTBEAT_SECONDS = 15,
 	API_RECEIVE_SECONDS = 60, /* for a request, from its first byte or the end of the last one; idle connections end so too */
-	API_SEND_SECONDS = 120,   /* for a response that is not a stream */
+	API_SEND_SECONDS = 120,   /* for a response that is not a stream; and for a file, as long as these bytes a second take */
+	API_SEND_BYTES = 64 << 10,
 };
 
 /* Serves on `n` listening sockets, which are the API's from then on, also when this fails. */

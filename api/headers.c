@@ -96,6 +96,36 @@ bool host_is_loopback(const char *host)
 	return dots == 3;
 }
 
+static bool digits(const char *text, size_t length, int64_t *ret)
+{
+	char number[20] = "";
+	if (length >= sizeof number) return false;
+	memcpy(number, text, length);
+	return number_parse(number, INT64_MAX, ret);
+}
+
+enum range range_find(const char *range, int64_t size, int64_t *ret_first, int64_t *ret_bytes)
+{
+	static const char unit[] = "bytes=";
+	int64_t first, last = size - 1, given;
+	if (!range || strncasecmp(range, unit, strlen(unit)) != 0) return RANGE_WHOLE;
+	const char *from = range + strlen(unit), *dash = strchr(from, '-');
+	if (!dash) return RANGE_WHOLE;
+	if (dash == from) { /* the last so many */
+		if (!digits(dash + 1, strlen(dash + 1), &given)) return RANGE_WHOLE;
+		if (given == 0 || size == 0) return RANGE_OUTSIDE;
+		first = given < size ? size - given : 0;
+	} else {
+		if (!digits(from, (size_t)(dash - from), &first)) return RANGE_WHOLE;
+		if (dash[1] && (!digits(dash + 1, strlen(dash + 1), &given) || given < first)) return RANGE_WHOLE;
+		if (first >= size) return RANGE_OUTSIDE;
+		if (dash[1] && given < last) last = given;
+	}
+	*ret_first = first;
+	*ret_bytes = last - first + 1;
+	return RANGE_PART;
+}
+
 bool origin_is_host(const char *origin, const char *host)
 {
 	const char *authority = NULL;

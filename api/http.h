@@ -25,12 +25,13 @@ struct request {
 	} query[MAX_QUERY];
 	size_t n_query; /* may be MAX_QUERY + 1: there were more */
 	const char *accept, *authorization, *content_type, *content_encoding, *host, *origin, *fetch_site, *idempotency_key,
-		*last_event_id; /* or NULL */
+		*last_event_id, *range, *if_range, *if_none_match; /* or NULL */
 	struct buffer body;
 
 	/* Filled by router_find. */
 	const struct route *route;
 	char id[JOB_ID_BYTES]; /* of paths with {id}; "" when it is not of an id's form */
+	const char *name;      /* of paths with {name}: all that follows, slashes included */
 };
 
 struct response {
@@ -40,6 +41,11 @@ struct response {
 	size_t size;
 	bool fixed; /* the body has static storage */
 	bool page;  /* the dashboard: gets its content security policy */
+	struct {
+		bool open; /* instead of a body: `size` bytes of this file, which the response closes */
+		int fd;
+		int64_t at;
+	} file;
 	struct {
 		const char *name; /* static storage */
 		char value[160];
@@ -52,8 +58,9 @@ struct response {
 void response_clear(struct response *);
 void response_header(struct response *, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void response_static(struct response *, const char *type, const void *body, size_t size);
-void response_text(struct response *, const char *type, struct buffer *body); /* takes the buffer */
-void response_json(struct response *, unsigned status, cJSON *json);          /* takes `json`; NULL is a failed allocation */
+void response_file(struct response *, int fd, int64_t at, int64_t size, const char *type); /* takes the descriptor */
+void response_text(struct response *, const char *type, struct buffer *body);              /* takes the buffer */
+void response_json(struct response *, unsigned status, cJSON *json); /* takes `json`; NULL is a failed allocation */
 
 /* ---- problem.c: RFC 9457 ------------------------------------------------------------------------------------------------- */
 
@@ -83,6 +90,11 @@ bool media_type_is(const char *header, const char *type);
 /* Is `host`, a Host header or an origin's authority, one of localhost, 127.0.0.0/8 or [::1], with or without a port? */
 bool host_is_loopback(const char *host);
 
+/* Which part of a file of `size` bytes a Range header (or NULL) asks for: *ret_bytes bytes from *ret_first on. What is not understood, or asks for
+ * several parts, asks for the whole. */
+enum range { RANGE_WHOLE, RANGE_PART, RANGE_OUTSIDE };
+enum range range_find(const char *range, int64_t size, int64_t *ret_first, int64_t *ret_bytes);
+
 /* Does `origin` name the site that `host` names? Never for "null". */
 bool origin_is_host(const char *origin, const char *host);
 
@@ -91,14 +103,14 @@ bool origin_is_host(const char *origin, const char *host);
 typedef void handler_fn(const struct request *, struct response *);
 
 struct route {
-	const char *method, *path; /* the path may hold {id} */
+	const char *method, *path; /* the path may hold {id}, and behind that end with {name} */
 	handler_fn *handler;
 	bool open;             /* needs no token */
 	bool slow;             /* writes or reads files: not on the thread that serves every connection */
 	bool scans;            /* looks through directories: on a thread of its own, so that nothing else waits for it */
 	bool works;            /* reads or computes for a while: likewise, on another one */
 	bool body;             /* takes a JSON body */
-	const char *types[3];  /* what it can answer with, NULL-terminated */
+	const char *types[4];  /* what it can answer with, NULL-terminated */
 	const char *params[5]; /* query parameters, NULL-terminated; "name[]" stands for name[KEY] with any key */
 };
 
@@ -112,6 +124,7 @@ void router_run(struct request *, struct response *);
 /* ---- handlers ------------------------------------------------------------------------------------------------------------ */
 
 handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_retry, jobs_delete; /* jobs.c */
+handler_fn artifacts_index, artifacts_send;                                         /* artifacts.c */
 handler_fn estimate_make;                                                           /* estimate.c */
 handler_fn events_list;                                                             /* events.c */
 handler_fn report_show, models_list, data_list, info_show, metrics_show, health_live, health_ready;

@@ -2,12 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/http.h"
 
 void response_clear(struct response *response)
 {
 	if (!response->fixed) free(response->body);
+	if (response->file.open) close(response->file.fd);
 	*response = (struct response){0};
 }
 
@@ -29,6 +31,23 @@ void response_static(struct response *response, const char *type, const void *bo
 	response->body = (char *)body;
 	response->size = size;
 	response->fixed = true;
+}
+
+void response_file(struct response *response, int fd, int64_t at, int64_t size, const char *type)
+{
+	response_clear(response);
+	response->status = 200;
+	response->type = type;
+	response->size = (size_t)size;
+	response->file.open = true;
+	response->file.fd = fd;
+	response->file.at = at;
+}
+
+void api_file_close(struct api_file *file)
+{
+	if (file->fd >= 0) close(file->fd);
+	file->fd = -1;
 }
 
 static void out_of_memory(struct response *response)

@@ -26,19 +26,26 @@ static const struct route routes[] = {
 	{"POST", "/v1/jobs/{id}/retry", jobs_retry, .slow = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/events", events_list, .types = {JSON, "text/event-stream"}, .params = {"after", "limit"}},
 	{"GET", "/v1/jobs/{id}/report", report_show, .types = {JSON}},
+	{"GET", "/v1/jobs/{id}/artifacts", artifacts_index, .works = true, .types = {JSON}},
+	{"GET", "/v1/jobs/{id}/artifacts/{name}", artifacts_send, .works = true,
+	 .types = {"application/octet-stream", JSON, "text/plain"}},
 	DASHBOARD_FILES(DASHBOARD_ROUTE)};
 enum { ROUTES = sizeof routes / sizeof *routes };
 
-/* Does `path` fit `pattern`? What stands for {id} goes to `id`, "" where it cannot be an id. */
-static bool path_fits(const char *pattern, const char *path, char id[JOB_ID_BYTES])
+/* Does `path` fit `pattern`? What stands for {id} goes to `id`, "" where it cannot be an id, and for {name} to *ret_name. */
+static bool path_fits(const char *pattern, const char *path, char id[JOB_ID_BYTES], const char **ret_name)
 {
 	const char *hole = strchr(pattern, '{');
 	id[0] = 0;
+	*ret_name = NULL;
 	if (!hole) return strcmp(pattern, path) == 0;
 	size_t before = (size_t)(hole - pattern);
 	if (strncmp(pattern, path, before) != 0) return false;
 	size_t length = strcspn(path + before, "/");
-	if (length == 0 || strcmp(path + before + length, hole + strlen("{id}")) != 0) return false;
+	const char *rest = path + before + length, *tail = hole + strlen("{id}"), *name = strstr(tail, "{name}");
+	size_t until = name ? (size_t)(name - tail) : 0;
+	if (length == 0 || (name ? strncmp(rest, tail, until) != 0 || !rest[until] : strcmp(rest, tail) != 0)) return false;
+	if (name) *ret_name = rest + until;
 	if (length == JOB_ID_BYTES - 1) {
 		memcpy(id, path + before, length);
 		id[length] = 0;
@@ -58,11 +65,13 @@ static bool find(struct request *request, struct response *response)
 	struct buffer allow = {0};
 	for (size_t i = 0; i < ROUTES; i++) {
 		char id[JOB_ID_BYTES];
-		if (!path_fits(routes[i].path, request->path, id)) continue;
+		const char *name;
+		if (!path_fits(routes[i].path, request->path, id, &name)) continue;
 		if (method_fits(routes[i].method, request->method)) {
 			buffer_free(&allow);
 			request->route = &routes[i];
 			memcpy(request->id, id, sizeof id);
+			request->name = name;
 			return true;
 		}
 		buffer_printf(&allow, "%s%s", allow.size ? ", " : "", routes[i].method);

@@ -3,6 +3,7 @@
  * One thread per listening socket serves every connection, so it must never wait: handlers that write, or read files, run on the
  * executor's threads while their connection is suspended. The library aborts the process when it is stopped with a suspended
  * connection, hence the order in api_stop: no new connections, the executors run dry, the streams end, then the library stops. */
+#include <limits.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -91,6 +92,9 @@ static void read_headers(struct exchange *exchange, const char *url, const char 
 		{"Sec-Fetch-Site", &request->fetch_site},
 		{"Idempotency-Key", &request->idempotency_key},
 		{"Last-Event-ID", &request->last_event_id},
+		{"Range", &request->range},
+		{"If-Range", &request->if_range},
+		{"If-None-Match", &request->if_none_match},
 	};
 	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
 		*wanted[i].value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, wanted[i].name);
@@ -235,6 +239,12 @@ static struct MHD_Response *make_response(struct exchange *exchange)
 		problem(response, 503, "too-many-streams", "%d event streams are open already", API_MAX_STREAMS);
 		response_header(response, "Retry-After", "30");
 	}
+	if (response->file.open) {
+		struct MHD_Response *file =
+			MHD_create_response_from_fd_at_offset64(response->size, response->file.fd, (uint64_t)response->file.at);
+		if (file) response->file.open = false; /* the library closes it */
+		return file;
+	}
 	struct MHD_Response *made = MHD_create_response_from_buffer(
 		response->size, response->body, response->fixed ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
 	if (made && !response->fixed) response->body = NULL;
@@ -258,17 +268,20 @@ static void count_request(const struct exchange *exchange)
 static enum MHD_Result answer(struct exchange *exchange)
 {
 	struct response *response = &exchange->response;
+	bool file = response->file.open;
+	int64_t seconds = API_SEND_SECONDS + (file ? (int64_t)response->size / API_SEND_BYTES : 0);
 	struct MHD_Response *made = make_response(exchange);
 	if (!made) return MHD_NO;
 	if (response->type) MHD_add_response_header(made, "Content-Type", response->type);
-	MHD_add_response_header(made, "Cache-Control", response->page ? "no-cache" : "no-store");
+	MHD_add_response_header(made, "Cache-Control", response->page || file ? "no-cache" : "no-store");
 	MHD_add_response_header(made, "X-Content-Type-Options", "nosniff");
 	MHD_add_response_header(made, "Referrer-Policy", "no-referrer");
 	MHD_add_response_header(made, "Content-Security-Policy", security_policy(response->page));
 	if (response->stream) MHD_add_response_header(made, "X-Accel-Buffering", "no");
 	for (size_t i = 0; i < response->n_headers; i++)
 		MHD_add_response_header(made, response->headers[i].name, response->headers[i].value);
-	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), response->stream ? 0 : API_SEND_SECONDS);
+	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection),
+			  response->stream ? 0 : (int)(seconds < INT_MAX ? seconds : INT_MAX));
 	exchange->phase = ANSWERED;
 	count_request(exchange);
 	enum MHD_Result result = MHD_queue_response(exchange->connection, response->status, made);

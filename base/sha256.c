@@ -28,7 +28,8 @@ enum status sha256_bytes(const void *bytes, size_t count, char ret[SHA256_TEXT],
 	return STATUS_OK;
 }
 
-enum status sha256_file(const struct file *file, int64_t bytes, char ret[SHA256_TEXT], struct error *err)
+enum status sha256_file_stoppable(const struct file *file, int64_t bytes, const atomic_bool *stop, char ret[SHA256_TEXT],
+				  struct error *err)
 {
 	unsigned char digest[DIGEST];
 	gnutls_hash_hd_t hash = NULL;
@@ -38,7 +39,8 @@ enum status sha256_file(const struct file *file, int64_t bytes, char ret[SHA256_
 	enum status status = code ? failed(code, err) : STATUS_OK;
 	for (int64_t at = 0; status == STATUS_OK && at < bytes; at += CHUNK) {
 		size_t n = bytes - at < CHUNK ? (size_t)(bytes - at) : CHUNK;
-		status = file_read(file, chunk, n, at, err);
+		if (stop && atomic_load(stop)) status = error_set(err, STATUS_CANCELLED, "stopped");
+		if (status == STATUS_OK) status = file_read(file, chunk, n, at, err);
 		if (status == STATUS_OK && (code = gnutls_hash(hash, chunk, n))) status = failed(code, err);
 	}
 	free(chunk);
@@ -46,4 +48,9 @@ enum status sha256_file(const struct file *file, int64_t bytes, char ret[SHA256_
 	TRY(status);
 	print(digest, ret);
 	return STATUS_OK;
+}
+
+enum status sha256_file(const struct file *file, int64_t bytes, char ret[SHA256_TEXT], struct error *err)
+{
+	return sha256_file_stoppable(file, bytes, NULL, ret, err);
 }

@@ -52,7 +52,8 @@ enum command {
 	COMMAND_MODELS = 1 << 9,
 	COMMAND_INFO = 1 << 10,
 	COMMAND_DATA = 1 << 11,
-	COMMAND_ANY = (1 << 12) - 1,
+	COMMAND_ARTIFACTS = 1 << 12,
+	COMMAND_ANY = (1 << 13) - 1,
 };
 
 struct options {

@@ -18,6 +18,7 @@
 #include "api/api.h"
 #include "base/clock.h"
 #include "base/place.h"
+#include "daemon/artifacts.h"
 #include "daemon/data.h"
 #include "daemon/device.h"
 #include "daemon/estimate.h"
@@ -183,6 +184,16 @@ static void hook_deleted(void *context, const char *job_id)
 	discard(context, job_id);
 }
 
+static enum status hook_artifacts(void *context, const struct job *job, cJSON **ret, struct error *err)
+{
+	return artifacts_list(&((struct daemon *)context)->options->roots, job, ret, err);
+}
+
+static enum status hook_artifact(void *context, const struct job *job, const char *name, struct api_file *ret, struct error *err)
+{
+	return artifacts_open(&((struct daemon *)context)->options->roots, job, name, ret, err);
+}
+
 static enum status hook_models(void *context, cJSON **ret, bool *ret_truncated, struct error *err)
 {
 	return catalog_list(((struct daemon *)context)->models, ret, ret_truncated, err);
@@ -337,6 +348,8 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .queued = hook_queued,
 			  .cancelled = hook_cancelled,
 			  .deleted = hook_deleted,
+			  .artifacts = hook_artifacts,
+			  .artifact = hook_artifact,
 			  .models = hook_models,
 			  .data = hook_data,
 			  .info = hook_info,

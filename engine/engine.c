@@ -21,6 +21,7 @@
 #include "engine/model/block.h"
 #include "engine/model/check.h"
 #include "engine/model/model.h"
+#include "engine/output/artifacts.h"
 #include "engine/output/in_place.h"
 #include "engine/output/publish.h"
 #include "engine/prune/allocate.h"
@@ -489,8 +490,11 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	enum status status = STATUS_OK;
 	if (prunes(run)) {
 		bool replaced;
-		status = report_write(&report, result, &job->work, err);
-		if (status == STATUS_OK) status = writer_finish(run->writer, err);
+		cJSON *artifacts = NULL;
+		status = writer_finish(run->writer, err);
+		if (status == STATUS_OK) status = artifacts_describe(&job->work, job->stop, &artifacts, err);
+		if (status == STATUS_OK) status = report_write(&report, result, artifacts, &job->work, err);
+		cJSON_Delete(artifacts);
 		if (status == STATUS_OK)
 			status = publish(&job->work, &job->output, &job->aside, run->spec->overwrite, &replaced, err);
 	}

@@ -1,9 +1,9 @@
 // One job, live.
-import { get, post, remove } from "./api.js";
+import { get, hasToken, post, remove } from "./api.js";
 import { chart, short } from "./charts.js";
 import { alive, forget, lost } from "./connection.js";
 import { copyButton, curlSubmit, specAgain } from "./curl.js";
-import { announce, decimal, duration, element, isFinished, jobName, make, percent, score, setText, timeElement } from "./dom.js";
+import { announce, bytes, decimal, duration, element, isFinished, jobName, make, percent, score, setText, timeElement } from "./dom.js";
 import { heatmap, layerNames } from "./heatmap.js";
 import { stateBadge } from "./jobs.js";
 import { WHOLE_MODEL, apply, currentBlock, newProgress, spoken } from "./progress.js";
@@ -273,6 +273,35 @@ function hardwarePart() {
 	return { node, update };
 }
 
+// A link cannot send a token, so where there is one the files are only listed.
+function artifactsPart(id, signal) {
+	const place = make("div");
+	const { node } = card("Files of the output", place);
+	node.hidden = true;
+	let shown = null;
+
+	function name(file) {
+		const path = file.name.split("/").map(encodeURIComponent).join("/");
+		return hasToken() ? file.name : make("a", { href: `v1/jobs/${id}/artifacts/${path}`, download: "" }, file.name);
+	}
+
+	async function update(progress, job) {
+		if (job.state !== "succeeded" || !job.result.output) node.hidden = true;
+		if (job.state !== "succeeded" || !job.result.output || shown === job.finished_at) return;
+		shown = job.finished_at;
+		try {
+			const { artifacts } = await get(`v1/jobs/${id}/artifacts`, signal);
+			place.replaceChildren(scroll("Table of files", table("Files of the output", ["File", "Size", "SHA-256"],
+				artifacts.map((file) => [name(file), bytes(file.bytes), file.sha256]))));
+		} catch (problem) {
+			if (signal.aborted) return;
+			place.replaceChildren(make("p", { class: "nothing" }, problem.message));
+		}
+		node.hidden = false;
+	}
+	return { node, update };
+}
+
 function warningsPart() {
 	const list = make("ul", { class: "warnings" });
 	const { node } = card("Warnings", list);
@@ -293,10 +322,12 @@ export function jobView(id) {
 	const ended = new AbortController();
 	const progress = newProgress();
 	const state = statePart(id, (problem) => setText(state.error, problem.message));
-	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(), hardwarePart(), warningsPart()];
-	const [curve, heat, blocks, perplexity, tasks, hardware, warnings] = parts;
+	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(), hardwarePart(), warningsPart(),
+		artifactsPart(id, ended.signal)];
+	const [curve, heat, blocks, perplexity, tasks, hardware, warnings, artifacts] = parts;
 	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node, tasks.node, hardware.node);
-	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), state.node, warnings.node, grid, heat.node);
+	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), state.node, warnings.node, grid, heat.node,
+		artifacts.node);
 	let job = null;
 	let drawing = false;
 	let streaming = false;

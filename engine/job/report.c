@@ -88,7 +88,8 @@ static enum status list_directories(const struct place *work, cJSON *list, struc
 	return status;
 }
 
-enum status report_write(const struct report *report, const cJSON *result, const struct place *work, struct error *err)
+enum status report_write(const struct report *report, const cJSON *result, const cJSON *artifacts, const struct place *work,
+			 struct error *err)
 {
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddStringToObject(json, "besad_version", BESAD_VERSION);
@@ -110,6 +111,7 @@ enum status report_write(const struct report *report, const cJSON *result, const
 	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
 	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
 	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
+	cJSON_AddItemReferenceToObject(json, "artifacts", (cJSON *)artifacts);
 	enum status status = list_directories(work, cJSON_AddArrayToObject(json, "directories"), err);
 	char *text = status ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);

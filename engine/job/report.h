@@ -24,7 +24,9 @@ struct report {
 /* {"output", "sparsity", "zeros", "params", "perplexity": {name: {"dense", "pruned", "sequence_length"}}, "seconds", …}; the caller frees it. */
 cJSON *report_result(const struct report *);
 
-/* Writes besad.json into the directory `work`: the spec, the result, the blocks and what they were computed with. */
-enum status report_write(const struct report *, const cJSON *result, const struct place *work, struct error *err);
+/* Writes besad.json into the directory `work`: the spec, the result, the blocks and what they were computed with, and `artifacts`
+ * (engine/output/artifacts.h). */
+enum status report_write(const struct report *, const cJSON *result, const cJSON *artifacts, const struct place *work,
+			 struct error *err);
 
 #endif

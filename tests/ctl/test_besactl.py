@@ -172,6 +172,8 @@ class Besactl(unittest.TestCase):
         compared = self.says("compare", job, other)
         self.assertIn("admm", compared)
         self.assertIn("wanda", compared)
+        self.assertRegex(self.says("artifacts", job), r"(?m)^model\.safetensors +\S+ [kM]B  [0-9a-f]{64}$")
+        self.assertIn("besad.json", [entry["name"] for entry in json.loads(self.says("artifacts", "--json", job))["artifacts"]])
         self.says("retry", job, status=REFUSED)
         self.says("rm", job, other)
         self.assertEqual(json.loads(self.says("list", "--json"))["jobs"], [])

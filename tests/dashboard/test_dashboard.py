@@ -224,6 +224,7 @@ class Dashboard(unittest.TestCase):
         self.see("the end", "succeeded")
         wait_for("all columns", lambda: self.finished_blocks() == BLOCKS)
         self.see("the perplexity", r"tiny-llama\.wikitext2-64k|wikitext2", "section[aria-label='Perplexity']")
+        self.see("the files", r"besad\.json \S+ kB [0-9a-f]{64}", "section[aria-label='Files of the output']")
         self.assertEqual(self.text("#connection"), "Live")
         self.check_access()
         self.picture("job-done")

@@ -257,6 +257,61 @@ static void test_negotiation_and_query(void **state)
 	response_clear(&response);
 }
 
+static void test_ranges(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *header;
+		int64_t size;
+		enum range range;
+		int64_t first, bytes;
+	} cases[] = {
+		{NULL, 10, RANGE_WHOLE, 0, 0},
+		{"bytes=0-3", 10, RANGE_PART, 0, 4},
+		{"Bytes=9-9", 10, RANGE_PART, 9, 1},
+		{"bytes=4-", 10, RANGE_PART, 4, 6},
+		{"bytes=4-99", 10, RANGE_PART, 4, 6},
+		{"bytes=-3", 10, RANGE_PART, 7, 3},
+		{"bytes=-99", 10, RANGE_PART, 0, 10},
+		{"bytes=10-", 10, RANGE_OUTSIDE, 0, 0},
+		{"bytes=-0", 10, RANGE_OUTSIDE, 0, 0},
+		{"bytes=0-", 0, RANGE_OUTSIDE, 0, 0},
+		{"bytes=-1", 0, RANGE_OUTSIDE, 0, 0},
+		{"bytes=3-2", 10, RANGE_WHOLE, 0, 0},
+		{"bytes=0-1,4-5", 10, RANGE_WHOLE, 0, 0},
+		{"bytes=-", 10, RANGE_WHOLE, 0, 0},
+		{"bytes=", 10, RANGE_WHOLE, 0, 0},
+		{"bytes=a-b", 10, RANGE_WHOLE, 0, 0},
+		{"bytes= 0-1", 10, RANGE_WHOLE, 0, 0},
+		{"bytes=0-99999999999999999999", 10, RANGE_WHOLE, 0, 0},
+		{"lines=0-1", 10, RANGE_WHOLE, 0, 0},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		int64_t first = 0, bytes = 0;
+		if (range_find(cases[i].header, cases[i].size, &first, &bytes) != cases[i].range || first != cases[i].first ||
+		    bytes != cases[i].bytes)
+			fail_msg("%s of %d: from %d, %d bytes", cases[i].header, (int)cases[i].size, (int)first, (int)bytes);
+	}
+}
+
+static void test_names_in_paths(void **state)
+{
+	(void)state;
+	struct api_config config = {0};
+	struct response response;
+	struct request request = {
+		.config = &config, .method = "GET", .path = "/v1/jobs/01hzzzzzzz0123456789abcdef/artifacts/a/b.json"};
+	assert_int_equal(check(&request, &response), 0);
+	assert_string_equal(request.id, "01hzzzzzzz0123456789abcdef");
+	assert_string_equal(request.name, "a/b.json");
+	request.path = "/v1/jobs/01hzzzzzzz0123456789abcdef/artifacts";
+	assert_int_equal(check(&request, &response), 0);
+	assert_null(request.name);
+	request.path = "/v1/jobs/01hzzzzzzz0123456789abcdef/artifacts/";
+	assert_int_equal(check(&request, &response), 404);
+	response_clear(&response);
+}
+
 static void test_body_types(void **state)
 {
 	(void)state;
@@ -306,6 +361,8 @@ int main(void)
 		cmocka_unit_test(test_authentication),
 		cmocka_unit_test(test_hosts_and_origins),
 		cmocka_unit_test(test_negotiation_and_query),
+		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_names_in_paths),
 		cmocka_unit_test(test_body_types),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

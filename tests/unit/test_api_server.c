@@ -131,7 +131,18 @@ static int setup(void **state)
 		.db = f->db,
 		.metrics = f->metrics,
 		.queue_limit = &queue_limit,
-		.hooks = {f, prepare, estimate, prepare_retry, queued, cancelled, deleted, models, models, info, ready, ready},
+		.hooks = {.context = f,
+			  .prepare = prepare,
+			  .estimate = estimate,
+			  .prepare_retry = prepare_retry,
+			  .queued = queued,
+			  .cancelled = cancelled,
+			  .deleted = deleted,
+			  .models = models,
+			  .data = models,
+			  .info = info,
+			  .ready = ready,
+			  .accepts = ready},
 	};
 	assert_int_equal(api_start(&config, &fd, 1, &f->api, &f->err), STATUS_OK);
 	*state = f;
