@@ -27,7 +27,6 @@ enum {
 	REQUEST_SECONDS = 10,
 	PROGRAM_SECONDS = 60,
 	TROUBLE_MILLISECONDS = 5000, /* before the database is tried again */
-	MAX_ENDED = 1024,            /* ended jobs that wait for the program */
 };
 
 struct notifier {
@@ -38,8 +37,6 @@ struct notifier {
 	pthread_cond_t changed;
 	bool woken, stopping;
 	atomic_bool stop;
-	char ended[MAX_ENDED][JOB_ID_BYTES]; /* for the program, the oldest first */
-	size_t n_ended;
 };
 
 /* {"event", "job"} of a job that has ended; NULL where there is none, or where it runs again. */
@@ -144,54 +141,8 @@ static bool send_one(struct notifier *notifier, const struct notification *notif
 	return code == CURLE_OK && status >= 200 && status < 300;
 }
 
-static int64_t delay_after(int attempts)
-{
-	int64_t delay = FIRST_DELAY;
-	for (int i = 0; i < attempts && delay < LONGEST_DELAY; i++)
-		delay *= 2;
-	return delay < LONGEST_DELAY ? delay : LONGEST_DELAY;
-}
-
-static enum status deliver(struct notifier *notifier, const struct notification *notification, struct error *err)
-{
-	enum job_state state;
-	char why[256];
-	char *body = body_of(notifier, notification->job_id, &state);
-	if (!body) return db_notification_done(notifier->db, notification->job_id, err);
-	bool sent = send_one(notifier, notification, body, why);
-	free(body);
-	if (sent) {
-		log_info("job=%s told %s", notification->job_id, notification->url);
-		return db_notification_done(notifier->db, notification->job_id, err);
-	}
-	if (atomic_load(&notifier->stop)) return STATUS_OK;
-	if (notification->attempts + 1 >= MOST_ATTEMPTS) {
-		log_error("job=%s %s could not be told, and is given up: %s", notification->job_id, notification->url, why);
-		return db_notification_done(notifier->db, notification->job_id, err);
-	}
-	int64_t delay = delay_after(notification->attempts);
-	log_warning("job=%s %s could not be told, again in %lld s: %s", notification->job_id, notification->url,
-		    (long long)delay / 1000, why);
-	return db_notification_delay(notifier->db, notification->job_id, unix_milliseconds() + delay, err);
-}
-
-/* Delivers what is due; *ret_next is when the next one is, 0 for never. */
-static enum status deliver_due(struct notifier *notifier, int64_t *ret_next, struct error *err)
-{
-	*ret_next = 0;
-	while (!atomic_load(&notifier->stop)) {
-		struct notification notification;
-		bool found;
-		TRY(db_notification_next(notifier->db, &found, &notification, err));
-		if (!found) return STATUS_OK;
-		bool due = notification.due_at <= unix_milliseconds();
-		*ret_next = notification.due_at;
-		enum status status = due ? deliver(notifier, &notification, err) : STATUS_OK;
-		notification_clear(&notification);
-		if (!due || status) return status;
-	}
-	return STATUS_OK;
-}
+/* What came of telling one. */
+enum outcome { TOLD, NOT_TOLD, BROKEN_OFF };
 
 /* ---- the operator's program ------------------------------------------------------------------------------------------------ */
 
@@ -218,55 +169,108 @@ static int await(struct notifier *notifier, pid_t pid)
 	return status;
 }
 
-static void run_program(struct notifier *notifier, const char *job_id)
+/* BROKEN_OFF where besad stopped meanwhile: it is run again then. How it ends is its own affair. */
+static enum outcome run_program(struct notifier *notifier, const char *job_id, enum job_state state, const char *body,
+				char why[256])
 {
 	extern char **environ;
-	enum job_state state;
-	char *program = notifier->options->on_finish, *body = body_of(notifier, job_id, &state), id[JOB_ID_BYTES], state_name[16];
-	int input = body ? input_file(body) : -1;
+	char *program = notifier->options->on_finish, id[JOB_ID_BYTES], state_name[16];
+	int input = input_file(body);
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
-	sigset_t none;
+	sigset_t none, all;
 	pid_t pid;
-	free(body);
-	if (input < 0) return;
+	snprintf(why, 256, "%s", "no memory");
+	if (input < 0) return NOT_TOLD;
 	snprintf(id, sizeof id, "%s", job_id);
 	snprintf(state_name, sizeof state_name, "%s", job_state_name(state));
 	char *arguments[] = {program, id, state_name, NULL};
 	sigemptyset(&none);
+	sigfillset(&all);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
 	posix_spawnattr_init(&attributes);
 	posix_spawnattr_setsigmask(&attributes, &none);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setsigdefault(&attributes, &all); /* besad ignores some, and what is ignored stays so */
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	int failed = posix_spawn(&pid, program, &actions, &attributes, arguments, environ);
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	close(input);
 	if (failed) {
-		log_error("job=%s %s cannot be run: %s", job_id, program, strerror(failed));
-		return;
+		snprintf(why, 256, "it cannot be run: %s", strerror(failed));
+		return NOT_TOLD;
 	}
 	int status = await(notifier, pid);
+	if (!WIFEXITED(status) && atomic_load(&notifier->stop)) return BROKEN_OFF;
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		log_warning("job=%s %s ended with %s %d", job_id, program, WIFEXITED(status) ? "status" : "signal",
 			    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+	return TOLD;
+}
+
+/* ---- both ---------------------------------------------------------------------------------------------------------------- */
+
+static int64_t delay_after(int attempts)
+{
+	int64_t delay = FIRST_DELAY;
+	for (int i = 0; i < attempts && delay < LONGEST_DELAY; i++)
+		delay *= 2;
+	return delay < LONGEST_DELAY ? delay : LONGEST_DELAY;
+}
+
+static enum status settle(struct notifier *notifier, const struct notification *notification, enum outcome outcome, const char *why,
+			  struct error *err)
+{
+	const char *whom = *notification->url ? notification->url : notifier->options->on_finish;
+	if (outcome == BROKEN_OFF) return STATUS_OK;
+	if (outcome == TOLD) {
+		log_info("job=%s told %s", notification->job_id, whom);
+		return db_notification_done(notifier->db, notification, err);
+	}
+	if (notification->attempts + 1 >= MOST_ATTEMPTS) {
+		log_error("job=%s %s could not be told, and is given up: %s", notification->job_id, whom, why);
+		return db_notification_done(notifier->db, notification, err);
+	}
+	int64_t delay = delay_after(notification->attempts);
+	log_warning("job=%s %s could not be told, again in %lld s: %s", notification->job_id, whom, (long long)delay / 1000, why);
+	return db_notification_delay(notifier->db, notification, unix_milliseconds() + delay, err);
+}
+
+static enum status deliver(struct notifier *notifier, const struct notification *notification, struct error *err)
+{
+	enum job_state state;
+	char why[256];
+	bool program = !*notification->url;
+	char *body = program && !notifier->options->on_finish ? NULL : body_of(notifier, notification->job_id, &state);
+	if (!body) return db_notification_done(notifier->db, notification, err);
+	enum outcome outcome = program ? run_program(notifier, notification->job_id, state, body, why)
+			       : send_one(notifier, notification, body, why) ? TOLD
+			       : atomic_load(&notifier->stop)                ? BROKEN_OFF
+									     : NOT_TOLD;
+	free(body);
+	return settle(notifier, notification, outcome, why, err);
+}
+
+/* Delivers what is due; *ret_next is when the next one is, 0 for never. */
+static enum status deliver_due(struct notifier *notifier, int64_t *ret_next, struct error *err)
+{
+	*ret_next = 0;
+	while (!atomic_load(&notifier->stop)) {
+		struct notification notification;
+		bool found;
+		TRY(db_notification_next(notifier->db, &found, &notification, err));
+		if (!found) return STATUS_OK;
+		bool due = notification.due_at <= unix_milliseconds();
+		*ret_next = notification.due_at;
+		enum status status = due ? deliver(notifier, &notification, err) : STATUS_OK;
+		notification_clear(&notification);
+		if (!due || status) return status;
+	}
+	return STATUS_OK;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------------ */
-
-static bool take_ended(struct notifier *notifier, char job_id[JOB_ID_BYTES])
-{
-	pthread_mutex_lock(&notifier->lock);
-	bool found = notifier->n_ended > 0 && !notifier->stopping;
-	if (found) {
-		memcpy(job_id, notifier->ended[0], JOB_ID_BYTES);
-		notifier->n_ended--;
-		memmove(notifier->ended[0], notifier->ended[1], notifier->n_ended * sizeof notifier->ended[0]);
-	}
-	pthread_mutex_unlock(&notifier->lock);
-	return found;
-}
 
 /* Until `until`, in milliseconds of the epoch, 0 for ever, or until there is news. False when besad stops. */
 static bool wait_for_news(struct notifier *notifier, int64_t until)
@@ -290,9 +294,6 @@ static void *work(void *context)
 	int64_t next;
 	do {
 		struct error err;
-		char job_id[JOB_ID_BYTES];
-		while (take_ended(notifier, job_id))
-			run_program(notifier, job_id);
 		if (deliver_due(notifier, &next, &err)) {
 			log_error("notifications wait: %s", err.message);
 			next = unix_milliseconds() + TROUBLE_MILLISECONDS;
@@ -318,11 +319,9 @@ enum status notifier_start(const struct options *options, struct db *db, struct 
 	return STATUS_OK;
 }
 
-void notifier_job_ended(struct notifier *notifier, const char *job_id)
+void notifier_job_ended(struct notifier *notifier)
 {
 	pthread_mutex_lock(&notifier->lock);
-	if (notifier->options->on_finish && notifier->n_ended < MAX_ENDED)
-		snprintf(notifier->ended[notifier->n_ended++], JOB_ID_BYTES, "%s", job_id);
 	notifier->woken = true;
 	pthread_cond_signal(&notifier->changed);
 	pthread_mutex_unlock(&notifier->lock);

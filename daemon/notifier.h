@@ -10,8 +10,8 @@ struct notifier;
 /* Starts its thread. `options` and `db` must outlive it. */
 enum status notifier_start(const struct options *, struct db *, struct notifier **ret, struct error *err);
 
-/* A job has ended: its web address, if it has one, is in the database; the program gets this job. */
-void notifier_job_ended(struct notifier *, const char *job_id);
+/* A job has ended; whom to tell is in the database. */
+void notifier_job_ended(struct notifier *);
 
 /* Breaks off what is under way; what is left in the database is sent after the next start. Takes NULL. */
 void notifier_stop(struct notifier *);

@@ -155,14 +155,8 @@ static void hook_queued(void *context)
 static void hook_cancelled(void *context, const char *job_id)
 {
 	struct daemon *daemon = context;
-	struct job job;
-	struct error err;
-	/* A job that was only queued has ended with that; the running one ends in the worker. */
-	if (db_job_get(daemon->db, job_id, &job, &err) == STATUS_OK) {
-		if (job.state == JOB_CANCELLED) notifier_job_ended(daemon->notifier, job_id);
-		job_clear(&job);
-	}
-	worker_cancel(((struct daemon *)context)->worker, job_id);
+	notifier_job_ended(daemon->notifier); /* one that was only queued */
+	worker_cancel(daemon->worker, job_id);
 }
 
 /* Removes the unfinished output and, last, because start-up finds forgotten jobs by it, the checkpoint. */

@@ -381,7 +381,7 @@ static void run_job(struct worker *worker, const struct job *job)
 	if (keep_writing_outcome(worker, &outcome) && !outcome.requeue) {
 		metrics_count_job(worker->config.metrics, outcome.state, seconds);
 		if (outcome.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
-		notifier_job_ended(worker->config.notifier, job->id);
+		notifier_job_ended(worker->config.notifier);
 	}
 	if (outcome.requeue && backend_cuda_lost())
 		log_error("job=%s lost the device, queued again seconds=%.1f: %s", job->id, seconds, err.message);

@@ -176,11 +176,11 @@ enum status db_job_finish(struct db *, const char *id, enum job_state state, con
 
 enum status db_job_set_progress(struct db *, const char *id, const struct job_progress *, struct error *err);
 
-/* ---- notifications: whom to tell of a job's end (`notify.url` of its spec); noted in the transaction that ends the job --------- */
+/* ---- notifications: whom to tell of a job's end: the operator's program, and `notify.url` of its spec; noted in the transaction that ends the job --------- */
 
 struct notification {
 	char job_id[JOB_ID_BYTES];
-	char *url;
+	char *url;      /* "" for the program */
 	int attempts;   /* that failed */
 	int64_t due_at; /* in milliseconds of the epoch */
 };
@@ -189,9 +189,9 @@ void notification_clear(struct notification *);
 /* The one that is due first, whether or not its time has come; *ret_found says whether there is any. */
 enum status db_notification_next(struct db *, bool *ret_found, struct notification *ret, struct error *err);
 /* It was delivered, or is given up. */
-enum status db_notification_done(struct db *, const char *job_id, struct error *err);
+enum status db_notification_done(struct db *, const struct notification *, struct error *err);
 /* It failed once more, and is due again at that time. */
-enum status db_notification_delay(struct db *, const char *job_id, int64_t due_at, struct error *err);
+enum status db_notification_delay(struct db *, const struct notification *, int64_t due_at, struct error *err);
 
 /* ---- events and blocks -------------------------------------------------------------------------------------------------- */
 

@@ -34,18 +34,19 @@ enum status db_notification_next(struct db *db, bool *ret_found, struct notifica
 	return status;
 }
 
-enum status db_notification_done(struct db *db, const char *job_id, struct error *err)
+enum status db_notification_done(struct db *db, const struct notification *notification, struct error *err)
 {
 	TRY(write_begin(db, err));
-	enum status status = execute(&db->writer, err, NULL, "DELETE FROM notifications WHERE job_id = ?1", "s", job_id);
+	enum status status = execute(&db->writer, err, NULL, "DELETE FROM notifications WHERE job_id = ?1 AND url = ?2", "ss",
+				     notification->job_id, notification->url);
 	return write_end(db, status, NULL, err);
 }
 
-enum status db_notification_delay(struct db *db, const char *job_id, int64_t due_at, struct error *err)
+enum status db_notification_delay(struct db *db, const struct notification *notification, int64_t due_at, struct error *err)
 {
 	TRY(write_begin(db, err));
-	enum status status =
-		execute(&db->writer, err, NULL, "UPDATE notifications SET attempts = attempts + 1, due_at = ?2 WHERE job_id = ?1",
-			"si", job_id, due_at);
+	enum status status = execute(&db->writer, err, NULL,
+				     "UPDATE notifications SET attempts = attempts + 1, due_at = ?3 WHERE job_id = ?1 AND url = ?2",
+				     "ssi", notification->job_id, notification->url, due_at);
 	return write_end(db, status, NULL, err);
 }

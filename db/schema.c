@@ -84,6 +84,29 @@ static const char *const migrations[] = {
 	"CREATE INDEX metadata_by_job ON metadata (job_id);"
 	"CREATE TRIGGER job_noted AFTER INSERT ON jobs WHEN json_type(NEW.spec, '$.metadata') = 'object'"
 	"  BEGIN INSERT INTO metadata SELECT key, value, NEW.id FROM json_each(NEW.spec, '$.metadata'); END;",
+	/* 7: the operator's program is told like a web address, which '' stands for. */
+	"DROP TRIGGER job_ended;"
+	"DROP TRIGGER job_retried;"
+	"DROP INDEX notifications_by_time;"
+	"ALTER TABLE notifications RENAME TO notifications_of_6;"
+	"CREATE TABLE notifications ("
+	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
+	"  url TEXT NOT NULL,"
+	"  attempts INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),"
+	"  due_at INTEGER NOT NULL DEFAULT 0,"
+	"  PRIMARY KEY (job_id, url)"
+	") STRICT;"
+	"INSERT INTO notifications SELECT job_id, url, attempts, due_at FROM notifications_of_6;"
+	"DROP TABLE notifications_of_6;"
+	"CREATE INDEX notifications_by_time ON notifications (due_at);"
+	"CREATE TRIGGER job_ended AFTER UPDATE OF state ON jobs WHEN NEW.finished_at <> 0 AND OLD.finished_at = 0"
+	"  BEGIN"
+	"    INSERT OR REPLACE INTO notifications (job_id, url) VALUES (NEW.id, '');"
+	"    INSERT OR REPLACE INTO notifications (job_id, url) SELECT NEW.id, json_extract(NEW.spec, '$.notify.url')"
+	"      WHERE json_extract(NEW.spec, '$.notify.url') <> '';"
+	"  END;"
+	"CREATE TRIGGER job_retried AFTER UPDATE OF state ON jobs WHEN NEW.finished_at = 0"
+	"  BEGIN DELETE FROM notifications WHERE job_id = NEW.id; END;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

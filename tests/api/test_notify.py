@@ -117,6 +117,30 @@ class Notify(unittest.TestCase):
             self.assertEqual(file.readline(), f"2 {job} succeeded\n")
             self.assertEqual(json.load(file)["job"], self.daemon.job(job))
 
+    def test_program_is_run_after_a_kill(self):
+        """The program outlives besad, which was killed while it ran, and is run again for that job and for those behind it."""
+        seen, program, go = (os.path.join(self.daemon.directory, n) for n in ("seen", "program", "go"))
+        with open(program, "w") as file:
+            file.write(f'#!/bin/sh\necho "$1" >>{seen}\nwhile [ ! -e {go} ]; do sleep 0.1; done\n'
+                       f'grep -q "^SigIgn:.*0000000$" /proc/$$/status || echo ignored >>{seen}\n')
+        os.chmod(program, 0o700)
+        self.start("--on-finish", program)
+        jobs = [self.daemon.submit(small_job(method="magnitude", output=f"job-{n}")) for n in range(3)]
+        for job in jobs:
+            self.daemon.finish(job)
+
+        def told():
+            with open(seen) as file:
+                return file.read().split()
+        wait_for("the program", lambda: os.path.exists(seen) and told())
+        self.daemon.kill()
+        with open(go, "w"):
+            pass
+        self.start("--on-finish", program)
+        wait_for("the program for each job", lambda: set(jobs) <= set(told()[1:]))
+        self.assertEqual(told()[0], jobs[0])
+        self.assertNotIn("ignored", told())
+
 
 if __name__ == "__main__":
     unittest.main()
