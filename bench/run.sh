@@ -5,6 +5,7 @@
 #   memory        peak memory of 4 and of 16 blocks
 #   estimate      what POST /v1/estimate says of memory against what jobs take; MODEL=DIR CALIBRATION=FILE: of that model too
 #   ops           each operation of the CPU backend
+#   matvec        products with one vector, dense and sparse, by one thread
 #   progress      what the perplexity after each block costs
 #   watchers      what 500 event streams cost
 #   save          hidden states of 4 GiB to the disk of BUILD, by 1 to 8 threads; only where it is named
@@ -13,7 +14,7 @@ set -u
 cd "$(dirname "$0")/.."
 build=$1
 shift
-names=${*:-tiny block memory estimate ops progress watchers${MODEL:+ model}}
+names=${*:-tiny block memory estimate ops matvec progress watchers${MODEL:+ model}}
 failed=
 mkdir -p "$build/bench"
 
@@ -29,6 +30,7 @@ for name in $names; do
 			${MODEL:+--model "$MODEL" --calibration "$CALIBRATION"}
 		;;
 	ops) set -- "$build/bench/cpu_ops" ;;
+	matvec) set -- "$build/bench/matvec" ;;
 	progress) set -- bench/progress.py --besad "$build/besad" ;;
 	save) set -- "$build/bench/stream_save" "$build/bench" ;;
 	watchers) set -- env BESAD="$build/besad" bench/watchers.py ;;

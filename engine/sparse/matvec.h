@@ -1,0 +1,66 @@
+/* Products of a matrix and one vector, as decoding makes them: y = W·x, with W [rows, cols] in bf16, dense, or as a bitmap and what is not zero.
+ * Both read W once, so that what counts is how many bytes it has.
+ *
+ * x is bf16 too, products are exact in fp32, and sums are fp32, in an order that depends on the kernel: sparse and dense products of the same
+ * numbers differ by the rounding of sums alone. Subnormal numbers may count as zeros. */
+#ifndef BESAD_ENGINE_SPARSE_MATVEC_H
+#define BESAD_ENGINE_SPARSE_MATVEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	SPARSE_WORD = 64,       /* columns that a word of the bitmap tells of */
+	SPARSE_BLOCK_ROWS = 16, /* of what sparse_pack makes */
+	SPARSE_ALIGNMENT = 64,
+	SPARSE_SLACK = 64 /* bytes behind the last value that can be read, whatever they hold */
+};
+
+/* Rows in blocks of block_rows, the last of which may have fewer. The values of a block begin at a multiple of SPARSE_ALIGNMENT bytes. */
+struct sparse_matrix {
+	int64_t rows, cols;
+	int64_t words; /* of a row of the bitmap: ⌈cols / 64⌉ */
+	int64_t block_rows, blocks;
+	const uint64_t *mask;   /* [rows, words]: bit j of word w is column 64·w + j's; bits beyond the last column are 0 */
+	const uint16_t *values; /* bf16: those of each row's set bits, in their order, row behind row */
+	const int64_t *offsets; /* [blocks + 1]: where the values of each block begin, and the last ones end, in bytes */
+};
+
+/* Memory for matrices, aligned to SPARSE_ALIGNMENT and in large pages where there are some: a product waits for fewer translations of addresses
+ * then, and reads at nearly twice the rate. Many small matrices should share it. NULL without memory; freed with free. */
+void *matvec_allocate(size_t bytes);
+
+/* Packs a dense matrix, row by row, into `memory`, which is aligned to SPARSE_ALIGNMENT, has sparse_memory bytes (a multiple of it, with slack), and must
+ * stay while *ret is used. What is zero, of either sign, is left out. */
+int64_t sparse_memory(const uint16_t *dense, int64_t rows, int64_t cols);
+struct sparse_matrix sparse_pack(const uint16_t *dense, int64_t rows, int64_t cols, void *memory);
+
+/* Bytes that a product reads of the matrix. */
+int64_t sparse_bytes(const struct sparse_matrix *);
+
+/* Elements that x must have for `cols` columns: up to the next multiple of SPARSE_WORD. */
+static inline int64_t matvec_length(int64_t cols)
+{
+	return (cols + SPARSE_WORD - 1) / SPARSE_WORD * SPARSE_WORD;
+}
+
+/* Rounds a vector to bf16, to the nearest, ties to even, and adds zeros behind it: ret [matvec_length(cols)]. */
+void matvec_input(const float *x, int64_t cols, uint16_t *ret);
+
+/* The kernels of an instruction set, on one thread. x is as matvec_input makes it. */
+struct matvec_kernels {
+	const char *name;
+	/* The rows of the blocks [first, last). */
+	void (*sparse)(const struct sparse_matrix *, const uint16_t *x, float *y, int64_t first, int64_t last);
+	/* The rows [first, last) of a dense matrix with `cols` columns. */
+	void (*dense)(const uint16_t *weights, int64_t cols, const uint16_t *x, float *y, int64_t first, int64_t last);
+};
+
+/* The i-th kernels that this processor runs, the fastest first; NULL behind the last. "avx512" wants VBMI2 and bf16, "avx2" also FMA. */
+const struct matvec_kernels *matvec_kernels(int i);
+
+/* y [rows] by the fastest kernels and `threads` threads, to which blocks are dealt by the bytes that they have. */
+void sparse_matvec(const struct sparse_matrix *, const uint16_t *x, float *y, int threads);
+void dense_matvec(const uint16_t *weights, int64_t rows, int64_t cols, const uint16_t *x, float *y, int threads);
+
+#endif
