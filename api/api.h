@@ -75,14 +75,13 @@ struct api_config {
 	struct metrics *metrics;
 	struct api_hooks hooks;
 	struct token *token; /* the caller's; NULL: no authentication; then only loopback names are answered as Host */
+	size_t connections;  /* at most; 0: API_MAX_CONNECTIONS, which it may not exceed */
 	const _Atomic int64_t *queue_limit; /* jobs that may wait; the caller's, who may change it at any time */
 };
 
 /* What every server keeps to; /v1/info shows them. */
 enum {
 	API_MAX_CONNECTIONS = 1024,
-	API_MAX_CONNECTIONS_PER_ADDRESS = 960,
-	API_MAX_STREAMS = 896,
 	API_MAX_BODY = 1 << 20,
 	API_MAX_HEADERS = 16 << 10,
 	API_MAX_TARGET = 8 << 10,
@@ -93,6 +92,16 @@ enum {
 	API_SEND_SECONDS = 120,   /* for a response that is not a stream; and for a file, as long as these bytes a second take */
 	API_SEND_BYTES = 64 << 10,
 };
+
+/* Of the connections, so many may come from one address, and so many be streams. */
+static inline size_t api_connections_per_address(size_t connections)
+{
+	return connections * 15 / 16;
+}
+static inline size_t api_streams(size_t connections)
+{
+	return connections * 7 / 8;
+}
 
 /* Serves on `n` listening sockets, which are the API's from then on, also when this fails. */
 enum status api_start(const struct api_config *, const int *sockets, size_t n, struct api **ret, struct error *err);

@@ -107,6 +107,7 @@ struct route {
 	handler_fn *handler;
 	bool open;             /* needs no token */
 	bool slow;             /* writes or reads files: not on the thread that serves every connection */
+	bool reads;            /* the database: likewise, on threads that do not wait for those that write */
 	bool scans;            /* looks through directories: on a thread of its own, so that nothing else waits for it */
 	bool works;            /* reads or computes for a while: likewise, on another one */
 	bool body;             /* takes a JSON body */

@@ -26,8 +26,8 @@ void info_show(const struct request *request, struct response *response)
 	cJSON_AddNumberToObject(limits, "body_bytes", API_MAX_BODY);
 	cJSON_AddNumberToObject(limits, "header_bytes", API_MAX_HEADERS);
 	cJSON_AddNumberToObject(limits, "page", API_MAX_PAGE);
-	cJSON_AddNumberToObject(limits, "connections", API_MAX_CONNECTIONS);
-	cJSON_AddNumberToObject(limits, "streams", API_MAX_STREAMS);
+	cJSON_AddNumberToObject(limits, "connections", (double)config->connections);
+	cJSON_AddNumberToObject(limits, "streams", (double)api_streams(config->connections));
 	response_json(response, 200, json);
 }
 

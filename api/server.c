@@ -31,8 +31,9 @@ struct api {
 	struct api_config config;
 	struct hub *hub;
 	struct peers *peers;
-	/* Of requests that write or read a file, of those that look through directories, and of those that take their time. */
-	struct executor *executor, *scanner, *plodder;
+	/* Of requests that write or read a file, of those that read the database, of those that look through directories, and of those that take their
+	 * time. */
+	struct executor *executor, *reader, *scanner, *plodder;
 	struct MHD_Daemon *daemons[MAX_SOCKETS];
 	int sockets[MAX_SOCKETS];
 	size_t n;
@@ -236,7 +237,8 @@ static struct MHD_Response *make_response(struct exchange *exchange)
 						       response->stream_after, response->stream_last);
 		if (stream) return stream;
 		response_clear(response);
-		problem(response, 503, "too-many-streams", "%d event streams are open already", API_MAX_STREAMS);
+		problem(response, 503, "too-many-streams", "%zu event streams are open already",
+			api_streams(exchange->api->config.connections));
 		response_header(response, "Retry-After", "30");
 	}
 	if (response->file.open) {
@@ -299,7 +301,7 @@ static void run_slowly(struct task *task)
 
 static struct executor *executor_of(const struct api *api, const struct route *route)
 {
-	return route->scans ? api->scanner : route->works ? api->plodder : api->executor;
+	return route->scans ? api->scanner : route->works ? api->plodder : route->reads ? api->reader : api->executor;
 }
 
 static enum MHD_Result run(struct exchange *exchange)
@@ -307,7 +309,7 @@ static enum MHD_Result run(struct exchange *exchange)
 	if (exchange->refused) return answer(exchange);
 	exchange->phase = RUNNING;
 	const struct route *route = exchange->request.route;
-	if (!route->slow && !route->scans && !route->works) {
+	if (!route->slow && !route->reads && !route->scans && !route->works) {
 		router_run(&exchange->request, &exchange->response);
 		return answer(exchange);
 	}
@@ -371,13 +373,14 @@ static void connected(void *context, struct MHD_Connection *connection, void **s
 
 static struct MHD_Daemon *listen_on(struct api *api, int fd, unsigned share)
 {
+	size_t connections = api->config.connections;
 	return MHD_start_daemon(
 		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, api, MHD_OPTION_LISTEN_SOCKET, fd,
 		MHD_OPTION_NOTIFY_COMPLETED, completed, api, MHD_OPTION_NOTIFY_CONNECTION, connected, api,
 		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
-		(unsigned)API_MAX_CONNECTIONS / share, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-		(unsigned)API_MAX_CONNECTIONS_PER_ADDRESS / share, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)INACTIVE_SECONDS,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+		(unsigned)connections / share, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		(unsigned)api_connections_per_address(connections) / share, MHD_OPTION_CONNECTION_TIMEOUT,
+		(unsigned)INACTIVE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
 }
 
 enum status api_start(const struct api_config *config, const int *sockets, size_t n, struct api **ret, struct error *err)
@@ -392,13 +395,15 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 		return status;
 	}
 	api->config = *config;
+	if (!config->connections) api->config.connections = API_MAX_CONNECTIONS;
 	api->n = n;
 	memcpy(api->sockets, sockets, n * sizeof *sockets);
 	pthread_mutex_init(&api->lock, NULL);
 	pthread_cond_init(&api->idle, NULL);
-	status = hub_create(config->db, config->metrics, &api->hub, err);
+	status = hub_create(config->db, config->metrics, api_streams(api->config.connections), &api->hub, err);
 	if (!status) status = peers_create(&api->peers, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->executor, err);
+	if (!status) status = executor_create(EXECUTOR_THREADS, &api->reader, err);
 	if (!status) status = executor_create(1, &api->scanner, err);
 	if (!status) status = executor_create(1, &api->plodder, err);
 	if (!status) db_set_listener(config->db, hub_notify, api->hub);
@@ -432,6 +437,7 @@ void api_stop(struct api *api)
 	for (size_t i = 0; i < api->n; i++)
 		if (api->daemons[i]) MHD_quiesce_daemon(api->daemons[i]);
 	if (api->executor) executor_stop(api->executor);
+	if (api->reader) executor_stop(api->reader);
 	if (api->scanner) executor_stop(api->scanner);
 	if (api->plodder) executor_stop(api->plodder);
 	if (api->hub) hub_stop(api->hub);
@@ -441,6 +447,7 @@ void api_stop(struct api *api)
 		close(api->sockets[i]); /* a quiesced server leaves it to us */
 	}
 	executor_free(api->executor);
+	executor_free(api->reader);
 	executor_free(api->scanner);
 	executor_free(api->plodder);
 	peers_free(api->peers);

@@ -1,10 +1,13 @@
 /* Event streams.
  *
  * The server calls `read_stream` whenever it can send. When there is nothing to send, the connection is suspended, because returning
- * nothing would make the server ask again at once, and on one core for ever. The hub's thread resumes it when events were committed,
+ * nothing would make the server ask again at once, and on one core for ever. The hub's thread resumes it when there are events to send,
  * and every API_HEARTBEAT_SECONDS to send a comment: that is how a client that went away is noticed, since nobody looks at a
  * suspended connection. A connection is suspended and resumed under the hub's lock, with `suspended` saying which it is, so that no
- * wake-up is lost and none reaches a connection that is gone. */
+ * wake-up is lost and none reaches a connection that is gone.
+ *
+ * Only the hub's thread reads the database, and without the lock: the thread that serves every connection never waits for it. What a stream or
+ * a channel is read for cannot go away meanwhile, since a suspended connection is not closed. */
 #include "api/stream.h"
 
 #include <pthread.h>
@@ -16,9 +19,10 @@
 #include "base/clock.h"
 
 enum {
-	RECENT = 64,       /* formatted events that a channel keeps */
-	BATCH = 64,        /* events read at once */
-	ENOUGH = 16 << 10, /* bytes gathered before they are sent */
+	RECENT = 64,             /* formatted events that a channel keeps */
+	BATCH = 64,              /* events read at once ... */
+	BATCH_BYTES = 256 << 10, /* ... for all streams of a job, as far as they have not more data than that */
+	ENOUGH = 16 << 10,       /* bytes gathered before they are sent */
 	RETRY_MILLISECONDS = 2000,
 };
 
@@ -30,6 +34,7 @@ struct channel {
 	struct buffer recent[RECENT];
 	enum job_state state; /* as of `last` */
 	bool stale;           /* there may be events behind `last` */
+	bool loading;         /* the database is being read for it */
 	bool broken;          /* the job is gone or cannot be read */
 };
 
@@ -38,10 +43,11 @@ struct stream {
 	struct channel *channel;
 	struct MHD_Connection *connection;
 	struct stream *next;
-	int64_t sent;          /* id of the last event that went into `pending` */
-	struct buffer pending; /* what is to be sent */
-	size_t offset;         /* how much of it has been */
-	double active;         /* when something was sent last */
+	struct stream *next_behind; /* in the hub's list */
+	int64_t sent;               /* id of the last event that went into `pending` */
+	struct buffer pending;      /* what is to be sent */
+	size_t offset;              /* how much of it has been */
+	double active;              /* when something was sent last */
 	bool suspended, heartbeat, ended;
 };
 
@@ -52,7 +58,9 @@ struct hub {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct channel *channels;
-	int n_streams;
+	struct stream *behind, **last_behind; /* streams whose next event their channel no longer has; each is suspended */
+	size_t n_streams, most_streams;
+	double looked; /* when heartbeats were due last */
 	bool stopping;
 };
 
@@ -78,25 +86,36 @@ static void channel_forget(struct channel *channel)
 	channel->first = channel->last + 1;
 }
 
-/* Reads the next batch behind `last`. */
+static void channel_add(struct channel *channel, const struct stored_event *event)
+{
+	struct buffer *slot = &channel->recent[event->id % RECENT];
+	buffer_free(slot);
+	format_event(slot, event);
+	channel->broken |= slot->failed;
+	channel->last = event->id;
+	if (channel->last - channel->first >= RECENT) channel->first = channel->last - RECENT + 1;
+}
+
+/* Reads the next batch behind `last`; without the lock while it reads. */
 static void channel_load(struct hub *hub, struct channel *channel)
 {
 	struct event_list list;
 	struct error err;
-	if (db_event_list(hub->db, channel->job_id, channel->last, BATCH, &list, &err)) {
+	int64_t after = channel->last;
+	channel->stale = false; /* what is committed from here on makes it so again */
+	channel->loading = true;
+	pthread_mutex_unlock(&hub->lock);
+	enum status status = db_event_batch(hub->db, channel->job_id, after, BATCH, BATCH_BYTES, &list, &err);
+	pthread_mutex_lock(&hub->lock);
+	channel->loading = false;
+	if (status) {
 		channel->broken = true;
 		return;
 	}
-	for (size_t i = 0; i < list.count; i++) {
-		struct buffer *slot = &channel->recent[list.events[i].id % RECENT];
-		buffer_free(slot);
-		format_event(slot, &list.events[i]);
-		channel->broken |= slot->failed;
-		channel->last = list.events[i].id;
-		if (channel->last - channel->first >= RECENT) channel->first = channel->last - RECENT + 1;
-	}
+	for (size_t i = 0; i < list.count; i++)
+		channel_add(channel, &list.events[i]);
 	channel->state = list.state;
-	channel->stale = list.more;
+	channel->stale |= list.more;
 	event_list_clear(&list);
 }
 
@@ -135,46 +154,59 @@ static void channel_drop(struct hub *hub, struct channel *channel)
 
 /* ---- one stream --------------------------------------------------------------------------------------------------------- */
 
-/* Events that the channel no longer keeps. */
-static void gather_old(struct stream *stream)
+/* Reads events that the channel no longer keeps; without the lock while it reads. */
+static void load_old(struct hub *hub, struct stream *stream)
 {
-	struct event_list list;
+	struct event_list list = {0};
 	struct error err;
-	if (db_event_list(stream->hub->db, stream->channel->job_id, stream->sent, BATCH, &list, &err)) {
-		stream->channel->broken = true;
-		return;
-	}
-	stream->channel->broken |= list.count == 0;
-	for (size_t i = 0; i < list.count; i++) {
-		format_event(&stream->pending, &list.events[i]);
-		stream->sent = list.events[i].id;
-	}
+	struct buffer text = {0};
+	pthread_mutex_unlock(&hub->lock);
+	enum status status = db_event_batch(hub->db, stream->channel->job_id, stream->sent, BATCH, ENOUGH, &list, &err);
+	for (size_t i = 0; i < list.count; i++)
+		format_event(&text, &list.events[i]);
+	pthread_mutex_lock(&hub->lock);
+	stream->channel->broken |= status || list.count == 0;
+	buffer_free(&stream->pending);
+	stream->pending = text;
+	if (list.count) stream->sent = list.events[list.count - 1].id;
 	event_list_clear(&list);
 }
 
-/* Fills `pending` with what there is to send, if anything. */
+static bool is_behind(const struct stream *stream)
+{
+	return stream->sent < stream->channel->last && stream->sent + 1 < stream->channel->first;
+}
+
+/* Fills `pending` with what there is to send, if anything, of what the channel has. */
 static void gather(struct stream *stream)
 {
 	struct channel *channel = stream->channel;
-	while (!channel->broken && !stream->pending.failed && stream->pending.size < ENOUGH) {
-		if (stream->sent >= channel->last && channel->stale) {
-			channel_load(stream->hub, channel);
-		} else if (stream->sent >= channel->last) {
-			break;
-		} else if (stream->sent + 1 < channel->first) {
-			gather_old(stream);
-		} else {
-			const struct buffer *event = &channel->recent[++stream->sent % RECENT];
-			buffer_append(&stream->pending, event->data, event->size);
-		}
+	while (!channel->broken && !stream->pending.failed && stream->pending.size < ENOUGH && stream->sent < channel->last &&
+	       !is_behind(stream)) {
+		const struct buffer *event = &channel->recent[++stream->sent % RECENT];
+		buffer_append(&stream->pending, event->data, event->size);
 	}
 	if (channel->broken || stream->pending.size) return;
-	if (job_state_is_final(channel->state)) {
+	if (stream->sent >= channel->last && !channel->stale && !channel->loading && job_state_is_final(channel->state)) {
 		buffer_printf(&stream->pending, "event: end\ndata: {\"state\":\"%s\"}\n\n", job_state_name(channel->state));
 		stream->ended = true;
 	} else if (stream->heartbeat) {
 		buffer_printf(&stream->pending, ": heartbeat\n\n");
 	}
+}
+
+/* Until the hub's thread has something for it. */
+static void suspend(struct stream *stream)
+{
+	struct hub *hub = stream->hub;
+	stream->suspended = true;
+	MHD_suspend_connection(stream->connection);
+	if (is_behind(stream)) {
+		stream->next_behind = NULL;
+		*hub->last_behind = stream;
+		hub->last_behind = &stream->next_behind;
+	}
+	if (is_behind(stream) || stream->channel->stale) pthread_cond_signal(&hub->changed);
 }
 
 static ssize_t read_stream(void *context, uint64_t position, char *to, size_t room)
@@ -199,8 +231,7 @@ static ssize_t read_stream(void *context, uint64_t position, char *to, size_t ro
 	} else if (stream->channel->broken || stream->pending.failed || hub->stopping || stream->ended) {
 		result = MHD_CONTENT_READER_END_OF_STREAM;
 	} else {
-		stream->suspended = true;
-		MHD_suspend_connection(stream->connection);
+		suspend(stream);
 		result = 0;
 	}
 	pthread_mutex_unlock(&hub->lock);
@@ -234,7 +265,7 @@ struct MHD_Response *hub_open(struct hub *hub, struct MHD_Connection *connection
 	stream->active = monotonic_seconds();
 	buffer_printf(&stream->pending, "retry: %d\n\n", RETRY_MILLISECONDS);
 	pthread_mutex_lock(&hub->lock);
-	if (!hub->stopping && hub->n_streams < API_MAX_STREAMS)
+	if (!hub->stopping && hub->n_streams < hub->most_streams)
 		stream->channel = channel_get(hub, job_id, after < last ? after : last);
 	if (stream->channel) {
 		stream->next = stream->channel->streams;
@@ -256,17 +287,66 @@ struct MHD_Response *hub_open(struct hub *hub, struct MHD_Connection *connection
 
 /* ---- the hub ------------------------------------------------------------------------------------------------------------ */
 
-static void resume_streams(struct hub *hub)
+static void resume(struct stream *stream)
+{
+	stream->suspended = false;
+	MHD_resume_connection(stream->connection);
+}
+
+/* Those of the channel's streams that have something to send, or have ended; not those that are in the list of who is behind. */
+static void resume_channel(struct hub *hub, struct channel *channel)
+{
+	bool over = channel->broken || hub->stopping || (!channel->stale && job_state_is_final(channel->state));
+	for (struct stream *stream = channel->streams; stream; stream = stream->next)
+		if (stream->suspended && !is_behind(stream) && (over || stream->sent < channel->last)) resume(stream);
+}
+
+static void resume_for_heartbeats(struct hub *hub)
 {
 	double now = monotonic_seconds();
+	if (now - hub->looked < 1) return;
+	hub->looked = now;
 	for (struct channel *channel = hub->channels; channel; channel = channel->next)
 		for (struct stream *stream = channel->streams; stream; stream = stream->next) {
-			if (!stream->suspended) continue;
-			if (now - stream->active >= API_HEARTBEAT_SECONDS) stream->heartbeat = true;
-			if (!channel->stale && !stream->heartbeat && !hub->stopping) continue;
-			stream->suspended = false;
-			MHD_resume_connection(stream->connection);
+			if (!stream->suspended || is_behind(stream) || now - stream->active < API_HEARTBEAT_SECONDS) continue;
+			stream->heartbeat = true;
+			resume(stream);
 		}
+}
+
+static void resume_all(struct hub *hub)
+{
+	for (struct channel *channel = hub->channels; channel; channel = channel->next)
+		for (struct stream *stream = channel->streams; stream; stream = stream->next)
+			if (stream->suspended) resume(stream);
+}
+
+/* A channel whose streams can go on only with what is read for it. Where none is suspended, it may be closed while it is read. */
+static struct channel *stale_channel(struct hub *hub)
+{
+	for (struct channel *channel = hub->channels; channel; channel = channel->next) {
+		if (!channel->stale || channel->broken) continue;
+		for (struct stream *stream = channel->streams; stream; stream = stream->next)
+			if (stream->suspended && stream->sent >= channel->last) return channel;
+	}
+	return NULL;
+}
+
+/* Reads for one channel, and for one stream that is behind. False where there is nothing to read. */
+static bool load(struct hub *hub)
+{
+	struct channel *channel = stale_channel(hub);
+	if (channel) {
+		channel_load(hub, channel);
+		resume_channel(hub, channel);
+	}
+	struct stream *stream = hub->behind;
+	if (!stream) return channel;
+	hub->behind = stream->next_behind;
+	if (!hub->behind) hub->last_behind = &hub->behind;
+	load_old(hub, stream);
+	resume(stream);
+	return true;
 }
 
 static void *run_hub(void *context)
@@ -275,12 +355,13 @@ static void *run_hub(void *context)
 	pthread_mutex_lock(&hub->lock);
 	while (!hub->stopping) {
 		struct timespec until;
-		resume_streams(hub);
+		resume_for_heartbeats(hub);
+		if (load(hub)) continue;
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec++;
 		pthread_cond_timedwait(&hub->changed, &hub->lock, &until);
 	}
-	resume_streams(hub);
+	resume_all(hub);
 	pthread_mutex_unlock(&hub->lock);
 	return NULL;
 }
@@ -297,7 +378,7 @@ void hub_notify(void *context, const char *job_id)
 	pthread_mutex_unlock(&hub->lock);
 }
 
-enum status hub_create(struct db *db, struct metrics *metrics, struct hub **ret, struct error *err)
+enum status hub_create(struct db *db, struct metrics *metrics, size_t most_streams, struct hub **ret, struct error *err)
 {
 	struct hub *hub = calloc(1, sizeof *hub);
 	if (!hub) return error_set(err, STATUS_NO_MEMORY, "no memory for the event streams");
@@ -306,6 +387,8 @@ enum status hub_create(struct db *db, struct metrics *metrics, struct hub **ret,
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	hub->db = db;
 	hub->metrics = metrics;
+	hub->most_streams = most_streams;
+	hub->last_behind = &hub->behind;
 	pthread_mutex_init(&hub->lock, NULL);
 	pthread_cond_init(&hub->changed, &monotonic);
 	pthread_condattr_destroy(&monotonic);

@@ -10,7 +10,7 @@
 
 struct hub;
 
-enum status hub_create(struct db *, struct metrics *, struct hub **ret, struct error *err);
+enum status hub_create(struct db *, struct metrics *, size_t most_streams, struct hub **ret, struct error *err);
 
 /* There are new events of that job, or it is gone. Quick; for db_set_listener, with the hub as context. */
 void hub_notify(void *hub, const char *job_id);

@@ -47,6 +47,7 @@ struct daemon {
 	struct worker *worker;
 	struct estimator *estimator;
 	struct token *token;
+	size_t connections; /* that the API may have */
 	_Atomic int64_t queue_limit;
 	struct catalog *models, *data;
 	struct api *api;
@@ -350,6 +351,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .ready = hook_ready,
 			  .accepts = hook_accepts},
 		.token = daemon->token,
+		.connections = daemon->connections,
 		.queue_limit = &daemon->queue_limit,
 	};
 	size_t n = daemon->listening = daemon->sockets.n;
@@ -365,20 +367,27 @@ static enum status write_port(const struct daemon *daemon, struct error *err)
 	return place_replace(&PLACE(daemon->options->port_file), NULL, text, (size_t)length, err);
 }
 
-/* Each stream is a descriptor. */
-static void raise_descriptor_limit(void)
+/* Each connection is a descriptor, and so are the files of a job, of the database and of besad itself: these come first. */
+static size_t connection_limit(void)
 {
+	enum { KEPT_DESCRIPTORS = 64, FEWEST = 8 };
 	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return API_MAX_CONNECTIONS;
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_cur >= API_MAX_CONNECTIONS + KEPT_DESCRIPTORS) return API_MAX_CONNECTIONS;
+	size_t rest = limit.rlim_cur > KEPT_DESCRIPTORS ? (size_t)limit.rlim_cur - KEPT_DESCRIPTORS : 0;
+	rest = rest > FEWEST ? rest : FEWEST;
+	log_warning("at most %zu connections at once: only %llu descriptors may be open (RLIMIT_NOFILE), and %d are kept for files",
+		    rest, (unsigned long long)limit.rlim_cur, KEPT_DESCRIPTORS);
+	return rest;
 }
 
 /* Clients that connect early wait until the queue is sound; nothing computes before they can watch it. */
 static enum status start(struct daemon *daemon, struct error *err)
 {
 	daemon->started = monotonic_seconds();
-	raise_descriptor_limit();
+	daemon->connections = connection_limit();
 	TRY(open_sockets(daemon, err));
 	TRY(open_state(daemon, err));
 	TRY(notifier_start(daemon->options, daemon->db, &daemon->notifier, err));

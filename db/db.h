@@ -17,6 +17,8 @@
 
 struct db;
 
+enum { DB_PAGE_BYTES = 4 << 20 }; /* a list of jobs or events ends, with `more`, once its texts have more */
+
 enum { JOB_ID_BYTES = 27 }; /* 26 characters and the 0: a ULID in lower case, so ids sort by age */
 
 enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_CANCELLING, JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_STATES };
@@ -226,8 +228,10 @@ enum status db_event_append(struct db *, const char *id, const struct new_event 
 enum status db_block_commit(struct db *, const char *id, int block, const char *data, int64_t at, const struct job_progress *,
 			    struct error *err);
 
-/* Up to `limit` events with ids above `after`, in order. STATUS_NOT_FOUND. */
+/* Up to `limit` events with ids above `after`, in order, and no more once they have more data than `bytes`, or DB_PAGE_BYTES. STATUS_NOT_FOUND. */
 enum status db_event_list(struct db *, const char *id, int64_t after, int limit, struct event_list *ret, struct error *err);
+enum status db_event_batch(struct db *, const char *id, int64_t after, int limit, size_t bytes, struct event_list *ret,
+			   struct error *err);
 
 /* The data of the finished blocks, or of the job's events of that type, in order, as *ret_count strings of JSON; freed with
  * text_list_free. STATUS_NOT_FOUND. */

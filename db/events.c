@@ -104,8 +104,8 @@ static enum status read_state(struct connection *reader, const char *id, enum jo
 	return STATUS_OK;
 }
 
-static enum status read_events(struct connection *reader, const char *id, int64_t after, int limit, struct event_list *list,
-			       struct error *err)
+static enum status read_events(struct connection *reader, const char *id, int64_t after, int limit, size_t bytes,
+			       struct event_list *list, struct error *err)
 {
 	TRY(read_state(reader, id, &list->state, &list->last, err));
 	list->events = calloc((size_t)limit, sizeof *list->events);
@@ -114,11 +114,11 @@ static enum status read_events(struct connection *reader, const char *id, int64_
 		reader, err, "SELECT id, type, created_at, data FROM events WHERE job_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
 		"sii", id, after, (int64_t)limit + 1);
 	if (!statement) return err->status;
-	for (;;) {
+	for (size_t read = 0;; read += strlen(list->events[list->count - 1].data)) {
 		bool row;
 		TRY(query_step(reader, statement, &row, err));
 		if (!row) return STATUS_OK;
-		if (list->count == (size_t)limit) {
+		if (list->count == (size_t)limit || read > bytes) {
 			list->more = true;
 			return STATUS_OK;
 		}
@@ -132,10 +132,16 @@ static enum status read_events(struct connection *reader, const char *id, int64_
 
 enum status db_event_list(struct db *db, const char *id, int64_t after, int limit, struct event_list *ret, struct error *err)
 {
+	return db_event_batch(db, id, after, limit, DB_PAGE_BYTES, ret, err);
+}
+
+enum status db_event_batch(struct db *db, const char *id, int64_t after, int limit, size_t bytes, struct event_list *ret,
+			   struct error *err)
+{
 	struct connection *reader;
 	struct event_list list = {0};
 	TRY(read_begin(db, &reader, err));
-	enum status status = read_events(reader, id, after, limit, &list, err);
+	enum status status = read_events(reader, id, after, limit, bytes, &list, err);
 	read_end(db, reader);
 	if (status)
 		event_list_clear(&list);

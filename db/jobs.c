@@ -246,15 +246,17 @@ static enum status read_list(struct connection *reader, const struct job_filter 
 	if (!list->jobs) return error_set(err, STATUS_NO_MEMORY, "no memory for %d jobs", limit);
 	sqlite3_stmt *statement = list_query(reader, filter, after, limit, err);
 	if (!statement) return err->status;
-	for (;;) {
+	for (size_t bytes = 0;;) {
 		bool row;
 		TRY(query_step(reader, statement, &row, err));
 		if (!row) return STATUS_OK;
-		if (list->count == (size_t)limit) {
+		if (list->count == (size_t)limit || bytes > DB_PAGE_BYTES) {
 			list->more = true;
 			return STATUS_OK;
 		}
-		TRY(job_from_row(statement, &list->jobs[list->count++], err));
+		struct job *job = &list->jobs[list->count++];
+		TRY(job_from_row(statement, job, err));
+		bytes += strlen(job->spec) + (job->result ? strlen(job->result) : 0);
 	}
 }
 

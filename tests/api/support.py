@@ -3,6 +3,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -57,8 +58,8 @@ class Daemon:
             os.mkdir(path)
         self.process, self.port, self.token = None, None, None
 
-    def start(self, *options, port=0, environment=None, ready=True):
-        """ready: waits until it answers and says that it is ready."""
+    def start(self, *options, port=0, environment=None, ready=True, descriptors=None):
+        """ready: waits until it answers and says that it is ready. descriptors: how many it may have open."""
         port_file = os.path.join(self.directory, "port")
         if os.path.exists(port_file):
             os.unlink(port_file)
@@ -66,7 +67,8 @@ class Daemon:
         self.process = subprocess.Popen(
             [BESAD, "--listen", f"127.0.0.1:{port}", "--port-file", port_file, "--state-dir", self.state, "--model-root", self.models,
              "--data-root", self.data, "--output-root", self.output, *self.options, *options],
-            stderr=log, stdout=log, env={**os.environ, **(environment or {})})
+            stderr=log, stdout=log, env={**os.environ, **(environment or {})},
+            preexec_fn=descriptors and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))))
         log.close()
         if ready:
             self.wait_for_port()

@@ -181,6 +181,77 @@ class Faults(unittest.TestCase):
         os.rename(daemon.output + ".gone", daemon.output)
         wait_for("readiness", lambda: self.ready()[0] == 200)
 
+    # ---- load ----
+
+    def test_idle_connections_leave_descriptors_for_a_job(self):
+        daemon = self.daemon.start(descriptors=256)
+        self.assertRegex(daemon.log(), "at most 192 connections at once: only 256 descriptors")
+        small_model(daemon)
+        limits = daemon.get("/v1/info").json["limits"]
+        self.assertEqual((limits["connections"], limits["streams"]), (192, 168))
+        job = daemon.submit(small_job(output="beside", progress={"perplexity_every": 0}))
+        idle = [socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) for _ in range(300)]
+        opened = os.path.join("/proc", str(daemon.process.pid), "fd")
+        wait_for("the connections", lambda: len(os.listdir(opened)) > 150)
+        wait_for("the output", lambda: os.path.exists(os.path.join(daemon.output, "beside")))
+        for connection in idle:
+            connection.close()
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+
+    def test_many_streams_of_large_events_leave_others_alone(self):
+        """Each stream is behind by all events; what besad takes for them is bounded by the stream."""
+        daemon = self.daemon.start()
+        small_model(daemon)
+        job = daemon.submit(small_job(output="told", method="magnitude"))
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+        daemon.stop()
+        events = 200
+        database = sqlite3.connect(os.path.join(daemon.state, "besad.db"))
+        with database:
+            [last] = database.execute("SELECT last_event FROM jobs").fetchone()
+            for n in range(events):
+                database.execute("INSERT INTO events VALUES (?, ?, 'warning', 1, json_object('message', ?))", (job, last + 1 + n, "x" * 10000))
+            database.execute("UPDATE jobs SET last_event = last_event + ?", (events,))
+        database.close()
+        daemon.start()
+
+        def memory():
+            with open(f"/proc/{daemon.process.pid}/status") as file:
+                return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) / 1024
+        before, streams = memory(), []
+        request = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode()
+        for _ in range(300):
+            streams.append(socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE))
+            streams[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            streams[-1].sendall(request)
+        wait_for("the streams", lambda: "besad_sse_clients 300" in daemon.get("/metrics").body.decode())
+        self.assertLess(memory() - before, 100)
+        for stream in streams[1:]:
+            stream.close()
+        whole = b""
+        while b"event: end" not in whole[-200:]:
+            whole += streams[0].recv(1 << 20)
+        self.assertEqual(whole.count(b"\nid: ") + whole.startswith(b"id: "), last + events)
+        streams[0].close()
+
+    def test_pages_are_bounded_in_bytes(self):
+        daemon = self.daemon.start()
+        small_model(daemon)
+        job = daemon.submit(small_job(output="told", method="magnitude"))
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+        daemon.stop()
+        database = sqlite3.connect(os.path.join(daemon.state, "besad.db"))
+        with database:
+            [last] = database.execute("SELECT last_event FROM jobs").fetchone()
+            for n in range(12):
+                database.execute("INSERT INTO events VALUES (?, ?, 'warning', 1, json_object('message', ?))", (job, last + 1 + n, "x" * 1000000))
+            database.execute("UPDATE jobs SET last_event = last_event + 12")
+        database.close()
+        daemon.start()
+        page = daemon.get(f"/v1/jobs/{job}/events?limit=1000")
+        self.assertLess(len(page.body), 8 << 20)
+        self.assertEqual([e["id"] for e in daemon.events(job)], list(range(1, last + 13)))
+
     # ---- requests ----
 
     def raw(self, text):
