@@ -442,7 +442,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 		TRY(json_get_bool(json, path, family->bias_key, &attention_bias, err));
 		config.mlp_bias = attention_bias;
 	}
-	TRY(json_get_bool(json, path, "attention_bias", &attention_bias, err));
+	if (family->attention_bias) TRY(json_get_bool(json, path, "attention_bias", &attention_bias, err));
 	TRY(json_get_bool(json, path, "mlp_bias", &config.mlp_bias, err));
 	if (wrapper) config.tied_embeddings = true;
 	TRY(json_get_bool(whole, path, "tie_word_embeddings", &config.tied_embeddings, err));
@@ -451,7 +451,8 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	config.o_bias = attention_bias;
 	config.qk_norm = family->qk_norm;
 	config.qk_norm_whole = family->qk_norm_whole;
-	config.stored_fused = family->stored_fused;
+	config.stored_qkv = family->stored_qkv;
+	config.stored_gate_up = family->stored_gate_up;
 	config.qkv_by_head = family->qkv_by_head;
 	config.transposed = family->transposed;
 	TRY(json_get_int(json, path, "bos_token_id", INT32_MIN, MAX_VOCAB - 1, &config.bos_token, err));

@@ -61,7 +61,8 @@ struct model_config {
 	bool qk_norm_whole;    /* … or all of it */
 	bool qkv_by_head;      /* that one tensor has q, k and v of the first head first; else all of q */
 	bool transposed;       /* linears lie transposed in the file */
-	bool stored_fused;     /* q, k and v are one tensor in the file (qkv_proj), gate and up another (gate_up_proj) */
+	bool stored_qkv;       /* q, k and v are one tensor in the file (qkv_proj) */
+	bool stored_gate_up;   /* gate and up are (gate_up_proj) */
 	bool output_norms;     /* what attention and the MLP give is normalised before it is added */
 	int position_offset; /* the row of the position table that the first token of a sequence adds; -1 where there is no table */
 	int experts;         /* MLPs of a block, each of size `intermediate`; 0 where there is one that all tokens take */

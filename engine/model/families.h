@@ -56,9 +56,9 @@ struct family {
 	bool attention_bias;             /* heeds the field: biases on q, k, v and o */
 	bool mlp_bias;                   /* heeds the field */
 	bool qk_norm;
-	bool qk_norm_whole;           /* not head by head */
-	bool stored_fused;            /* qkv_proj and gate_up_proj */
-	bool qkv_by_head, transposed; /* as in struct model_config */
+	bool qk_norm_whole;              /* not head by head */
+	bool stored_qkv, stored_gate_up; /* as in struct model_config */
+	bool qkv_by_head, transposed;    /* as in struct model_config */
 	bool output_norms;
 	const char *experts_key; /* the field that says how many experts there are, besides its alias; NULL: there are none */
 	int experts, experts_per_token; /* `num_experts_per_tok` */

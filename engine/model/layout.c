@@ -151,10 +151,8 @@ enum status block_layout_create(const struct model_config *config, struct block_
 	for (int i = 0; i < (int)mlps; i++)
 		add_linear(&layout, config, &down, config->experts ? i : NO_EXPERT);
 	if (config->shared_intermediate) add_linear(&layout, config, &shared_down, SHARED_EXPERT);
-	if (config->stored_fused) {
-		store_fused(&layout, FUSED_QKV, "self_attn.qkv_proj");
-		store_fused(&layout, FUSED_MLP_IN, "mlp.gate_up_proj");
-	}
+	if (config->stored_qkv) store_fused(&layout, FUSED_QKV, "self_attn.qkv_proj");
+	if (config->stored_gate_up) store_fused(&layout, FUSED_MLP_IN, "mlp.gate_up_proj");
 	if (config->stacked_experts) stack_experts(&layout, config);
 	*ret = layout;
 	return STATUS_OK;

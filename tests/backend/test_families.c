@@ -488,6 +488,13 @@ static void test_gpt2(void **state)
 	check(*state, "gpt2", "newer", &FP32);
 }
 
+static void test_glm(void **state)
+{
+	check(*state, "glm", "classic", &FP32);
+	check(*state, "glm", "newer", &FP32);
+	check(*state, "glm4", "newer", &FP32);
+}
+
 static void test_falcon3(void **state)
 {
 	check(*state, "falcon3", "classic", &FP32);
@@ -524,7 +531,8 @@ int main(void)
 					   SCRATCH_TEST(test_mistral3),   SCRATCH_TEST(test_qwen3_moe_stacked),
 					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2),
 					   SCRATCH_TEST(test_gpt_neox),   SCRATCH_TEST(test_qwen2_moe),
-					   SCRATCH_TEST(test_gpt2),       SCRATCH_TEST(test_falcon3)};
+					   SCRATCH_TEST(test_gpt2),       SCRATCH_TEST(test_falcon3),
+					   SCRATCH_TEST(test_glm)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

@@ -43,7 +43,7 @@ static const struct family families[] = {
 	{"granite", "classic", false},      {"olmo2", "classic", false},
 	{"ministral3", "newer", false},     {"phi", "classic", false},
 	{"gpt_neox", "classic", false},     {"qwen2_moe", "newer", true},
-	{"gpt2", "classic", false},
+	{"gpt2", "classic", false},         {"glm4", "newer", false},
 };
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------- */

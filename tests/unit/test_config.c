@@ -106,7 +106,7 @@ static void test_families(void **state)
 	SUCCEEDS(parse(s,
 		       "{\"model_type\":\"phi3\"," SIZES ",\"sliding_window\":2047,\"attention_bias\":false,\"rope_scaling\":null}",
 		       &config));
-	assert_true(config.stored_fused && config.norm.eps == 1e-5f);
+	assert_true(config.stored_qkv && config.stored_gate_up && config.norm.eps == 1e-5f);
 	assert_int_equal(config.kv_heads, 4);
 	assert_int_equal(config.max_positions, 4096);
 	assert_int_equal(config.sliding_window, 2047);
@@ -227,6 +227,18 @@ static void test_gpt2(void **state)
 		STATUS_UNSUPPORTED);
 	assert_non_null(strstr(s->err.message, "an MLP of 4 times 'n_embd' is wider"));
 #undef GPT2
+}
+
+/* Whose field of attention's biases does not reach o. */
+static void test_glm(void **state)
+{
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(parse(s, "{\"model_type\":\"glm4\",\"num_key_value_heads\":2," SIZES "}", &config));
+	assert_true(config.qkv_bias && !config.o_bias && !config.mlp_bias && config.turns_neighbours && config.output_norms);
+	assert_true(config.stored_gate_up && !config.stored_qkv && config.head_dim == 128 && config.rope.rotary == 64);
+	SUCCEEDS(parse(s, "{\"model_type\":\"glm\",\"num_key_value_heads\":2," SIZES ",\"attention_bias\":false}", &config));
+	assert_false(config.qkv_bias || config.o_bias || config.output_norms);
 }
 
 static void test_shared_expert(void **state)
@@ -572,8 +584,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),    SCRATCH_TEST(test_families),
 		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert), SCRATCH_TEST(test_gpt2),
-		SCRATCH_TEST(test_names),        SCRATCH_TEST(test_warnings),      SCRATCH_TEST(test_refuses),
-		SCRATCH_TEST(test_rope_tables),
+		SCRATCH_TEST(test_glm),          SCRATCH_TEST(test_names),         SCRATCH_TEST(test_warnings),
+		SCRATCH_TEST(test_refuses),      SCRATCH_TEST(test_rope_tables),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

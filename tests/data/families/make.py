@@ -261,6 +261,18 @@ FAMILIES["gpt2"] = {
                   reorder_and_upcast_attn=False, add_cross_attention=False, use_cache=True, tie_word_embeddings=True),
 }
 
+GLM = dict(hidden_act="silu", rms_norm_eps=1.5625e-7, head_dim=12, max_position_embeddings=512, attention_dropout=0.0, tie_word_embeddings=False)
+FAMILIES["glm"] = {
+    "classic": classic(model_type="glm", architectures=["GlmForCausalLM"], **GLM, attention_bias=True, partial_rotary_factor=0.5,
+                       rope_theta=10000.0),
+    "newer": newer(model_type="glm", architectures=["GlmForCausalLM"], **GLM, attention_bias=False,
+                   rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
+}
+FAMILIES["glm4"] = {
+    "newer": newer(model_type="glm4", architectures=["Glm4ForCausalLM"], **GLM, attention_bias=True,
+                   rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
+}
+
 TEXT_SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64)
 VISION = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
 FAMILIES["gemma3_multimodal"] = {

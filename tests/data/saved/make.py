@@ -72,6 +72,8 @@ FAMILIES = {
     "gpt2": ("GPT2Config", dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=0, eos_token_id=1,
                                 initializer_range=0.1)),
     "falcon3": ("LlamaConfig", dict(GROUPED, head_dim=12, rope_parameters=dict(rope_type="default", rope_theta=1000042.0))),
+    "glm": ("GlmConfig", dict(GROUPED, head_dim=12)),
+    "glm4": ("Glm4Config", dict(GROUPED, head_dim=12)),
 }
 
 
