@@ -198,7 +198,7 @@ FUZZ_fuzz_shard_index := base/json_stream.c engine/model/shard_index.c
 CHECKPOINT_SOURCES := $(FUZZ_fuzz_safetensors) engine/model/checkpoint.c engine/model/shard_index.c engine/model/other_formats.c
 FUZZ_fuzz_config := $(patsubst %,engine/model/%.c,config config_fields families rope)
 FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) engine/compute/dry.c engine/stages/settings.c $(FUZZ_fuzz_config) $(wildcard engine/spec/*.c engine/methods/*/settings.c) engine/output/files.c \
-	$(patsubst %,engine/model/%.c,vet check model block stored layout experts) engine/eval/tasks.c $(DATA_SOURCES)
+	$(patsubst %,engine/model/%.c,vet check model block stored norms qk_norm layout experts) engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_archive := $(FUZZ_fuzz_safetensors) $(patsubst %,engine/archive/%.c,archive_file block huffman packing parallel restore_file)
 FUZZ_fuzz_reader := engine/text/reader.c engine/text/unpack.c
 FUZZ_fuzz_kind := $(DATA_SOURCES)

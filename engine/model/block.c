@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "engine/compute/dry.h"
+#include "engine/model/norms.h"
+#include "engine/model/qk_norm.h"
 #include "engine/model/rope.h"
 
 /* ---- weights ---------------------------------------------------------------------------------------------------------------- */
@@ -12,65 +14,6 @@ static void tensor_name(const struct model_config *config, char name[BLOCK_TENSO
 			const char *kind)
 {
 	snprintf(name, BLOCK_TENSOR_NAME, "%s.%d.%s.%s", config->names->blocks, index, path, kind);
-}
-
-/* A vector [length] of a block's norms: the last parts of its name, and where it lies on the device. */
-struct norm_vector {
-	const char *path, *kind;
-	int64_t length;
-	struct tensor *place;
-};
-enum { MAX_NORM_VECTORS = 8 };
-
-/* The norms that the family has; their number. `block` may be NULL: then there are no places. */
-static int norm_vectors(const struct model_config *config, struct block *block, struct norm_vector ret[MAX_NORM_VECTORS])
-{
-	static struct block nowhere;
-	struct block *b = block ? block : &nowhere;
-	const struct weight_names *names = config->names;
-	const struct {
-		bool there;
-		struct norm_vector vector;
-	} all[MAX_NORM_VECTORS] = {
-		{names->norm1, {names->norm1, "weight", config->hidden, &b->norm1}},
-		{names->norm2, {names->norm2, "weight", config->hidden, &b->norm2}},
-		{config->norm_bias && names->norm1, {names->norm1, "bias", config->hidden, &b->norm1_bias}},
-		{config->norm_bias && names->norm2, {names->norm2, "bias", config->hidden, &b->norm2_bias}},
-		{config->qk_norm, {"self_attn.q_norm", "weight", config_qk_norm(config, config->heads), &b->q_norm}},
-		{config->qk_norm, {"self_attn.k_norm", "weight", config_qk_norm(config, config->kv_heads), &b->k_norm}},
-		{config->output_norms, {names->attention_norm, "weight", config->hidden, &b->attention_norm}},
-		{config->output_norms, {names->mlp_norm, "weight", config->hidden, &b->mlp_norm}},
-	};
-	int n = 0;
-	for (int i = 0; i < MAX_NORM_VECTORS; i++)
-		if (all[i].there) ret[n++] = all[i].vector;
-	return n;
-}
-
-bool block_vector(const struct block *block, int i, struct block_vector *ret)
-{
-	struct norm_vector norms[MAX_NORM_VECTORS];
-	/* What lies in the block is only looked at. */
-	int n_norms = norm_vectors(block->config, (struct block *)block, norms);
-	if (i < n_norms) {
-		*ret = (struct block_vector){norms[i].path, norms[i].kind, norms[i].length, *norms[i].place, NULL};
-		return true;
-	}
-	i -= n_norms;
-	for (int l = 0; l < block->layout.n_linears; l++) {
-		const struct linear *linear = &block->layout.linears[l];
-		if (!linear->bias || i-- > 0) continue;
-		*ret = (struct block_vector){linear->path, "bias", linear->rows,
-					     tensor_cols(block->bias[linear->fused], linear->first, linear->rows), linear};
-		return true;
-	}
-	return false;
-}
-
-void block_vector_name(const struct model_config *config, const struct block_vector *vector, int index,
-		       char name[BLOCK_TENSOR_NAME])
-{
-	tensor_name(config, name, index, vector->path, vector->kind);
 }
 
 enum status block_file_type(const struct model *model, const struct block_layout *layout, enum dtype *ret, struct error *err)
@@ -101,10 +44,11 @@ static enum status check_block(const struct model *model, const struct block_lay
 		tensor_name(config, name, index, linear->path, "bias");
 		TRY(model_tensor(model, name, 0, linear->rows, &info, err));
 	}
-	for (int i = 0; i < n_norms; i++) {
-		tensor_name(config, name, index, norms[i].path, norms[i].kind);
-		TRY(model_tensor(model, name, 0, norms[i].length, &info, err));
-	}
+	for (int n = 0; n < n_norms; n++)
+		for (int64_t i = 0; i < norm_tensors(&norms[n]); i++) {
+			struct block_vector vector = norm_tensor(&norms[n], i);
+			TRY(block_vector_tensor(model, &vector, index, &info, err));
+		}
 	if (!config->experts) return STATUS_OK;
 	tensor_name(config, name, index, config->names->router, "weight");
 	TRY(model_tensor(model, name, config->experts, config->hidden, &info, err));
@@ -320,6 +264,30 @@ static enum status load_linears(struct block *block, const struct model *model, 
 	return STATUS_OK;
 }
 
+static enum status load_norm(struct block *block, const struct model *model, int index, const struct norm_vector *norm,
+			     struct error *err)
+{
+	struct backend *backend = block->backend;
+	const struct tensor_info *info;
+	struct tensor part;
+	if (norm_tensors(norm) == 1) {
+		struct block_vector vector = norm_tensor(norm, 0);
+		TRY(block_vector_tensor(model, &vector, index, &info, err));
+		return model_upload_flat(model, backend, info, norm->length, norm->place, err);
+	}
+	TRY(allocate(backend, 1, norm->length, DTYPE_F32, norm->place, err));
+	for (int64_t i = 0; i < norm_tensors(norm); i++) {
+		struct block_vector vector = norm_tensor(norm, i);
+		TRY(block_vector_tensor(model, &vector, index, &info, err));
+		TRY(model_upload_flat(model, backend, info, vector.length, &part, err));
+		enum status status = backend->ops->copy(backend, vector.values.data, part.data, tensor_bytes(&part));
+		if (status != STATUS_OK) *err = backend->error;
+		backend->ops->release(backend, part.data);
+		if (status != STATUS_OK) return status;
+	}
+	return STATUS_OK;
+}
+
 /* Rows [first, first + rows) of the router, from a tensor of its own. */
 static enum status load_router_rows(struct block *block, const struct model *model, int index, const char *path, int64_t first,
 				    int64_t rows, struct error *err)
@@ -352,7 +320,6 @@ static enum status load_router(struct block *block, const struct model *model, i
 
 enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
 {
-	char name[BLOCK_TENSOR_NAME];
 	struct norm_vector norms[MAX_NORM_VECTORS];
 	TRY(load_linears(block, model, index, err));
 	for (int i = 0; i < block->layout.n_linears; i++)
@@ -361,10 +328,8 @@ enum status block_load(struct block *block, const struct model *model, int index
 	block->still = layer_bit(block->config->still_layers, index);
 	release_norms(block);
 	int n_norms = norm_vectors(block->config, block, norms);
-	for (int i = 0; i < n_norms; i++) {
-		tensor_name(block->config, name, index, norms[i].path, norms[i].kind);
-		TRY(model_upload_vector(model, block->backend, name, norms[i].length, norms[i].place, err));
-	}
+	for (int i = 0; i < n_norms; i++)
+		TRY(load_norm(block, model, index, &norms[i], err));
 	return block->config->experts ? load_router(block, model, index, err) : STATUS_OK;
 }
 
@@ -381,12 +346,6 @@ enum status block_activate_dense(struct block *block)
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------------------ */
-
-/* How many vectors of q or k, which has `heads` heads, are normalised each. */
-static int64_t qk_groups(const struct model_config *config, int64_t heads)
-{
-	return config->qk_norm_whole ? 1 : heads;
-}
 
 static void place_activations(const struct block *block, struct activations *a, struct arena *arena, bool backward)
 {
@@ -411,8 +370,8 @@ static void place_activations(const struct block *block, struct activations *a, 
 	a->lse = arena_place_whole(arena, a->batch * config->heads, a->tokens, DTYPE_F32);
 	if (config->qk_norm) {
 		a->qk = arena_place(arena, rows, rotated, type);
-		a->stats_q = arena_place_whole(arena, rows, 2 * qk_groups(config, config->heads), DTYPE_F32);
-		a->stats_k = arena_place_whole(arena, rows, 2 * qk_groups(config, config->kv_heads), DTYPE_F32);
+		a->stats_q = arena_place_whole(arena, rows, 2 * qk_norm_groups(config, config->heads), DTYPE_F32);
+		a->stats_k = arena_place_whole(arena, rows, 2 * qk_norm_groups(config, config->kv_heads), DTYPE_F32);
 	}
 	bool outputs = config->output_norms || config->residual_scale != 1;
 	if (outputs) {
@@ -487,14 +446,6 @@ static struct qkv with_qk(struct qkv qkv, struct tensor qk)
 	return (struct qkv){tensor_cols(qk, 0, qkv.q.cols), tensor_cols(qk, qkv.q.cols, qkv.k.cols), qkv.v, qk};
 }
 
-/* The norm of the `heads` heads of q or k. */
-static struct norm head_norm(const struct model_config *config, int64_t heads)
-{
-	struct norm norm = config->norm;
-	norm.groups = (int)qk_groups(config, heads);
-	return norm;
-}
-
 /* q and k of the loaded block, rotated in place. */
 static enum status turn(const struct block *block, const struct qkv *heads, bool back)
 {
@@ -510,18 +461,13 @@ static enum status turn(const struct block *block, const struct qkv *heads, bool
 /* *heads: in, the outputs of the q, k and v products; out, what attention reads. */
 static enum status rotate_heads(const struct block *block, const struct activations *a, struct qkv *heads)
 {
-	const struct backend_ops *ops = block->backend->ops;
 	const struct model_config *config = block->config;
 	int64_t rows = heads->q.rows;
 	if (config->qk_norm) {
-		struct norm q_norm = head_norm(config, config->heads), k_norm = head_norm(config, config->kv_heads);
 		struct qkv raw = *heads;
-		struct tensor none = {0};
 		*heads = with_qk(raw, tensor_rows(a->qk, 0, rows));
-		TRY(ops->norm_forward(block->backend, &q_norm, heads->q, tensor_rows(a->stats_q, 0, rows), raw.q, block->q_norm,
-				      none));
-		TRY(ops->norm_forward(block->backend, &k_norm, heads->k, tensor_rows(a->stats_k, 0, rows), raw.k, block->k_norm,
-				      none));
+		TRY(qk_norm_forward(block, config->heads, heads->q, tensor_rows(a->stats_q, 0, rows), raw.q, block->q_norm));
+		TRY(qk_norm_forward(block, config->kv_heads, heads->k, tensor_rows(a->stats_k, 0, rows), raw.k, block->k_norm));
 	}
 	return turn(block, heads, false);
 }
@@ -547,14 +493,15 @@ static enum status rotate_heads_back(const struct block *block, const struct act
 	int64_t rows = to.q.rows;
 	TRY(turn(block, &gradients, true));
 	if (!config->qk_norm) return STATUS_OK;
-	struct norm q_norm = head_norm(config, config->heads), k_norm = head_norm(config, config->kv_heads);
-	TRY(norm_gradient(block, vectors, VECTOR_Q_NORM, &q_norm, gradients.q, raw.q, tensor_rows(a->stats_q, 0, rows)));
-	TRY(norm_gradient(block, vectors, VECTOR_K_NORM, &k_norm, gradients.k, raw.k, tensor_rows(a->stats_k, 0, rows)));
+	struct tensor stats_q = tensor_rows(a->stats_q, 0, rows), stats_k = tensor_rows(a->stats_k, 0, rows);
+	if (vectors) {
+		const struct tensor *of = vectors->vectors.of;
+		TRY(qk_norm_gradient(block, config->heads, of[VECTOR_Q_NORM], gradients.q, raw.q, stats_q));
+		TRY(qk_norm_gradient(block, config->kv_heads, of[VECTOR_K_NORM], gradients.k, raw.k, stats_k));
+	}
 	struct qkv wide = a->dqk_wide.data ? with_qk(to, tensor_rows(a->dqk_wide, 0, rows)) : to;
-	TRY(ops->norm_backward(block->backend, &q_norm, wide.q, gradients.q, raw.q, tensor_rows(a->stats_q, 0, rows), block->q_norm,
-			       false));
-	TRY(ops->norm_backward(block->backend, &k_norm, wide.k, gradients.k, raw.k, tensor_rows(a->stats_k, 0, rows), block->k_norm,
-			       false));
+	TRY(qk_norm_backward(block, config->heads, wide.q, gradients.q, raw.q, stats_q, block->q_norm));
+	TRY(qk_norm_backward(block, config->kv_heads, wide.k, gradients.k, raw.k, stats_k, block->k_norm));
 	return a->dqk_wide.data ? ops->convert(block->backend, to.qk, wide.qk) : STATUS_OK;
 }
 

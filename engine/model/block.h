@@ -80,7 +80,9 @@ enum status block_read_linear(const struct model *, const struct linear *, int i
 
 /* A vector of a block: a norm's weight or bias, or a linear's bias. */
 struct block_vector {
-	const char *path, *kind; /* the last parts of its name */
+	const char *path, *kind; /* the last parts of its name … */
+	int head;                /* … with the head's number between, of a norm whose heads have a tensor each; else -1 */
+	int64_t rows;            /* of the matrix that it is in the file; 0 where it is a vector there */
 	int64_t length;
 	struct tensor values;        /* F32 [1, length]; without data while no block is loaded */
 	const struct linear *linear; /* whose bias it is; NULL of a norm */
@@ -90,8 +92,9 @@ enum { BLOCK_TENSOR_NAME = 160 };
 /* The i-th of them, the norms' first; false where there are no more. */
 bool block_vector(const struct block *, int i, struct block_vector *ret);
 
-/* Its whole name in block `index`. */
-void block_vector_name(const struct model_config *, const struct block_vector *, int index, char name[BLOCK_TENSOR_NAME]);
+/* The file's tensor of it in block `index`. */
+enum status block_vector_tensor(const struct model *, const struct block_vector *, int index, const struct tensor_info **ret,
+				struct error *err);
 
 /* active = weight, or what is given as weights. The operations of the rest of this header fill block->backend->error. */
 enum status block_activate_dense(struct block *);

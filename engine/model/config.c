@@ -429,8 +429,9 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	config.names = family->names;
 	config.norm_bias = family->layer_norm && !family->unbiased_norm;
 	config.head_bias = family->head_bias;
-	config.parallel = family->parallel || family->parallel_key;
+	config.parallel = family->parallel;
 	if (family->parallel_key) TRY(json_get_bool(json, path, family->parallel_key, &config.parallel, err));
+	if (config.parallel && family->parallel_names) config.names = family->parallel_names;
 	config.turns_neighbours = family->turns_neighbours;
 	config.gated_mlp = !family->plain_mlp;
 	config.output_norms = family->output_norms;
@@ -451,6 +452,8 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	config.o_bias = attention_bias;
 	config.qk_norm = family->qk_norm;
 	config.qk_norm_whole = family->qk_norm_whole;
+	if (family->qk_norm_key) TRY(json_get_bool(json, path, family->qk_norm_key, &config.qk_norm, err));
+	config.qk_norm_apart = family->qk_norm_key && config.qk_norm;
 	config.stored_qkv = family->stored_qkv;
 	config.stored_gate_up = family->stored_gate_up;
 	config.qkv_by_head = family->qkv_by_head;

@@ -39,7 +39,8 @@ struct weight_names {
 	const char *attention_norm, *mlp_norm; /* output norms */
 	const char *o, *gate, *up, *down;      /* linears */
 	const char *qkv;                       /* q, k and v in one; NULL: they are self_attn.{q,k,v}_proj */
-	const char *router, *experts;          /* with experts gate, up and down are below "<experts>.<index>." */
+	const char *q_norms, *k_norms; /* with norms apart, those of the heads are "<q_norms>.<head>"; NULL: they are matrices */
+	const char *router, *experts;  /* with experts gate, up and down are below "<experts>.<index>." */
 	const char *shared,
 		*shared_gate; /* and those of the one that all tokens take below "<shared>."; the gate gives its weight */
 };
@@ -59,6 +60,7 @@ struct model_config {
 	bool turns_neighbours; /* as struct rotation's `neighbours` */
 	bool qk_norm;          /* q and k are normalised before they turn, head by head … */
 	bool qk_norm_whole;    /* … or all of it */
+	bool qk_norm_apart;    /* head by head, each by weights of its own */
 	bool qkv_by_head;      /* that one tensor has q, k and v of the first head first; else all of q */
 	bool transposed;       /* linears lie transposed in the file */
 	bool stored_qkv;       /* q, k and v are one tensor in the file (qkv_proj) */
@@ -97,7 +99,7 @@ static inline bool layer_bit(const uint8_t bits[MODEL_MAX_LAYERS / 8], int64_t l
 /* The length of the weight of the norm of q or k, which has `heads` heads. */
 static inline int64_t config_qk_norm(const struct model_config *config, int64_t heads)
 {
-	return config->qk_norm_whole ? heads * config->head_dim : config->head_dim;
+	return config->qk_norm_whole || config->qk_norm_apart ? heads * config->head_dim : config->head_dim;
 }
 
 /* The attention window of a layer, 0 for none. */

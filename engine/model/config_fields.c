@@ -263,6 +263,7 @@ static bool is_heeded(const struct family *f, const char *key)
 	if (!f->learned_positions && strcmp(key, f->theta_key ? f->theta_key : "rope_theta") == 0) return true;
 	if (!f->learned_positions && !f->names->qkv && is_one_of(key, heads)) return true;
 	if (f->parallel_key && strcmp(key, f->parallel_key) == 0) return true;
+	if (f->qk_norm_key && strcmp(key, f->qk_norm_key) == 0) return true;
 	if (f->learned_positions && strcmp(key, "word_embed_proj_dim") == 0) return true;
 	if (f->norm_eps_key ? strcmp(key, f->norm_eps_key) == 0 : !f->layer_norm && strcmp(key, "rms_norm_eps") == 0) return true;
 	if (f->bias_key && strcmp(key, f->bias_key) == 0) return true;

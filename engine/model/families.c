@@ -14,6 +14,9 @@
 
 static const struct weight_names llama_names = {DECODER_NAMES, .norm2 = "post_attention_layernorm"};
 static const struct weight_names cohere_names = {DECODER_NAMES};
+#define STABLELM_NAMES DECODER_NAMES, .q_norms = "self_attn.q_layernorm.norms", .k_norms = "self_attn.k_layernorm.norms"
+static const struct weight_names stablelm_names = {STABLELM_NAMES, .norm2 = "post_attention_layernorm"};
+static const struct weight_names stablelm_parallel_names = {STABLELM_NAMES};
 static const struct weight_names gemma_names = {DECODER_NAMES, .norm2 = "pre_feedforward_layernorm",
 						.attention_norm = "post_attention_layernorm",
 						.mlp_norm = "post_feedforward_layernorm"};
@@ -398,7 +401,10 @@ const struct family families[] = {
 	{
 		.model_type = "stablelm",
 		.architecture = "StableLmForCausalLM",
-		.names = &llama_names,
+		.names = &stablelm_names,
+		.parallel_key = "use_parallel_residual",
+		.parallel_names = &stablelm_parallel_names,
+		.qk_norm_key = "qk_layernorm",
 		.layer_norm = true,
 		.norm_eps_key = "layer_norm_eps",
 		.qkv_bias_key = "use_qkv_bias",
@@ -428,6 +434,7 @@ const struct family families[] = {
 		.model_type = "cohere",
 		.architecture = "CohereForCausalLM",
 		.names = &cohere_names,
+		.qk_norm_key = "use_qk_norm",
 		.layer_norm = true,
 		.unbiased_norm = true,
 		.norm_eps_key = "layer_norm_eps",
@@ -468,6 +475,7 @@ const struct family families[] = {
 		.qkv_by_head = true,
 		.layer_norm = true,
 		.norm_eps_key = "layer_norm_eps",
+		.parallel = true,
 		.parallel_key = "use_parallel_residual",
 		.plain_mlp = true,
 		.all_biases = true,

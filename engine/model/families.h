@@ -50,13 +50,16 @@ struct family {
 		qkv_bias_key; /* the field that says whether q, k and v have biases, by default as `qkv_bias` says; NULL: none does */
 	bool head_bias;
 	bool parallel, turns_neighbours; /* as in struct model_config */
-	const char *parallel_key;        /* the field that says whether it is, true by default; NULL: as `parallel` says */
-	const char *intermediate_key;    /* the field that says the intermediate size; NULL: intermediate_size */
-	bool qkv_bias;                   /* there unless a field says otherwise */
-	bool attention_bias;             /* heeds the field: biases on q, k, v and o */
-	bool mlp_bias;                   /* heeds the field */
+	const char *parallel_key; /* the field that says whether it is, by default as `parallel` says; NULL: it is as that says */
+	const struct weight_names *parallel_names; /* of where it is; NULL: the same */
+	const char *intermediate_key;              /* the field that says the intermediate size; NULL: intermediate_size */
+	bool qkv_bias;                             /* there unless a field says otherwise */
+	bool attention_bias;                       /* heeds the field: biases on q, k, v and o */
+	bool mlp_bias;                             /* heeds the field */
 	bool qk_norm;
-	bool qk_norm_whole;              /* not head by head */
+	bool qk_norm_whole; /* not head by head */
+	const char
+		*qk_norm_key; /* the field that says whether they are normalised, each head apart, false by default; NULL: none */
 	bool stored_qkv, stored_gate_up; /* as in struct model_config */
 	bool qkv_by_head, transposed;    /* as in struct model_config */
 	bool output_norms;

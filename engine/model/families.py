@@ -13,7 +13,7 @@ DOCUMENT = os.path.join(HERE, "..", "..", "docs", "families.md")
 TRAITS = {
     "layer_norm": "layer norms", "unbiased_norm": "without a bias", "learned_positions": "learned positions", "plain_mlp": "an MLP without a gate",
     "all_biases": "biases on all linears", "qkv_bias": "biases on q, k and v", "head_bias": "a bias of the head",
-    "parallel": "attention and MLP side by side", "parallel_key": "attention and MLP side by side unless said otherwise", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head",
+    "parallel": "attention and MLP side by side", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head", "qk_norm_key": "norms of q and k where said so, of each head by weights of its own",
     "output_norms": "norms behind attention and the MLP", "stored_qkv": "q, k and v stored as one tensor", "stored_gate_up": "gate and up stored as one tensor", "qkv_by_head": "q, k and v stored as one tensor, head by head", "transposed": "weights that lie transposed, q, k and v in one tensor",
     "experts_key": "experts", "shared_key": "a shared expert with a gate", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
     "tied_embeddings": "tied embeddings unless said otherwise", "norm_offset": "norm weights stored less 1",
@@ -30,7 +30,7 @@ HEEDED = {
     "original_positions": ["original_max_position_embeddings"], "rope_local_base_freq": ["rope_local_base_freq"],
     "query_pre_attn_scalar": ["query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"],
 }
-NAMED = ("norm_eps_key", "parallel_key", "rotary_key", "theta_key", "bias_key", "qkv_bias_key", "intermediate_key", "activation_key", "experts_key", "shared_key")
+NAMED = ("norm_eps_key", "parallel_key", "qk_norm_key", "rotary_key", "theta_key", "bias_key", "qkv_bias_key", "intermediate_key", "activation_key", "experts_key", "shared_key")
 
 
 def read(name):
@@ -53,7 +53,12 @@ def sizes(name):
 
 
 def row_line(row):
-    traits = ", ".join(words for member, words in TRAITS.items() if member in row)
+    row = dict(row)
+    said = {"parallel": TRAITS["parallel"]}
+    if "parallel_key" in row:
+        said["parallel"] += " unless said otherwise" if "parallel" in row else " where said so"
+        row["parallel"] = "true"
+    traits = ", ".join(said.get(member, words) for member, words in TRAITS.items() if member in row)
     if row.get("window", "WINDOW_NEVER") != "WINDOW_NEVER":
         traits += (", " if traits else "") + "windows"
     heeded = [row[key].strip('"') for key in NAMED if key in row]

@@ -63,10 +63,8 @@ static enum status store_vector(struct block *block, const struct block_vector *
 static enum status add_vector(struct block *block, const struct model *model, int index, const struct block_vector *vector,
 			      struct stored_vectors *to, struct error *err)
 {
-	char name[BLOCK_TENSOR_NAME];
 	const struct tensor_info *info;
-	block_vector_name(block->config, vector, index, name);
-	TRY(model_tensor(model, name, 0, vector->length, &info, err));
+	TRY(block_vector_tensor(model, vector, index, &info, err));
 	struct stored_vector *item = &to->items[to->count];
 	*item = (struct stored_vector){info->name, malloc((size_t)info->bytes), (size_t)info->bytes};
 	if (!item->data) return error_set(err, STATUS_NO_MEMORY, "no memory for tensor '%s'", info->name);

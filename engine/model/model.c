@@ -301,6 +301,12 @@ enum status model_upload_vector(const struct model *model, struct backend *backe
 	return upload_as(model, backend, info, 1, cols, DTYPE_F32, ret, err);
 }
 
+enum status model_upload_flat(const struct model *model, struct backend *backend, const struct tensor_info *info, int64_t length,
+			      struct tensor *ret, struct error *err)
+{
+	return upload_as(model, backend, info, 1, length, DTYPE_F32, ret, err);
+}
+
 enum status model_upload_matrix(const struct model *model, struct backend *backend, const char *name, int64_t rows, int64_t cols,
 				enum dtype type, struct tensor *ret, struct error *err)
 {

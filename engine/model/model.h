@@ -38,7 +38,11 @@ int64_t count_zero_weights(const void *data, enum dtype dtype, int64_t count);
 enum status model_upload_vector(const struct model *, struct backend *, const char *name, int64_t cols, struct tensor *ret,
 				struct error *err);
 
-/* The same of `count` matrices in one tensor. */
+/* The same of a tensor that was found, of `length` elements, whatever its shape. */
+enum status model_upload_flat(const struct model *, struct backend *, const struct tensor_info *, int64_t length,
+			      struct tensor *ret, struct error *err);
+
+/* model_tensor, of `count` matrices in one tensor. */
 enum status model_stack(const struct model *, const char *name, int64_t count, int64_t rows, int64_t cols,
 			const struct tensor_info **ret, struct error *err);
 

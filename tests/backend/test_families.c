@@ -495,6 +495,13 @@ static void test_glm(void **state)
 	check(*state, "glm4", "newer", &FP32);
 }
 
+static void test_norms_of_heads(void **state)
+{
+	check(*state, "cohere_qk_norm", "classic", &FP32);
+	check(*state, "cohere_qk_norm", "classic", &BF16);
+	check(*state, "stablelm_parallel", "classic", &FP32);
+}
+
 static void test_falcon3(void **state)
 {
 	check(*state, "falcon3", "classic", &FP32);
@@ -532,7 +539,7 @@ int main(void)
 					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2),
 					   SCRATCH_TEST(test_gpt_neox),   SCRATCH_TEST(test_qwen2_moe),
 					   SCRATCH_TEST(test_gpt2),       SCRATCH_TEST(test_falcon3),
-					   SCRATCH_TEST(test_glm)};
+					   SCRATCH_TEST(test_glm),        SCRATCH_TEST(test_norms_of_heads)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

@@ -35,15 +35,16 @@ struct family {
 	bool experts;
 };
 static const struct family families[] = {
-	{"llama", "llama3-classic", false}, {"mistral", "window-classic", false},
-	{"qwen2", "biases-newer", false},   {"qwen3", "newer", false},
-	{"phi3", "fused-classic", false},   {"gemma2", "newer", false},
-	{"gemma3", "newer", false},         {"opt", "classic", false},
-	{"mixtral", "classic", true},       {"qwen3_moe", "classic", true},
-	{"granite", "classic", false},      {"olmo2", "classic", false},
-	{"ministral3", "newer", false},     {"phi", "classic", false},
-	{"gpt_neox", "classic", false},     {"qwen2_moe", "newer", true},
-	{"gpt2", "classic", false},         {"glm4", "newer", false},
+	{"llama", "llama3-classic", false},   {"mistral", "window-classic", false},
+	{"qwen2", "biases-newer", false},     {"qwen3", "newer", false},
+	{"phi3", "fused-classic", false},     {"gemma2", "newer", false},
+	{"gemma3", "newer", false},           {"opt", "classic", false},
+	{"mixtral", "classic", true},         {"qwen3_moe", "classic", true},
+	{"granite", "classic", false},        {"olmo2", "classic", false},
+	{"ministral3", "newer", false},       {"phi", "classic", false},
+	{"gpt_neox", "classic", false},       {"qwen2_moe", "newer", true},
+	{"gpt2", "classic", false},           {"glm4", "newer", false},
+	{"cohere_qk_norm", "classic", false}, {"stablelm_parallel", "classic", false},
 };
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------- */

@@ -241,6 +241,23 @@ static void test_glm(void **state)
 	assert_false(config.qkv_bias || config.o_bias || config.output_norms);
 }
 
+/* Where fields say so: norms of each head by its own weights, and no second norm where attention and the MLP read the same. */
+static void test_norms_of_heads(void **state)
+{
+	struct scratch *s = *state;
+	struct model_config config;
+	SUCCEEDS(parse(s,
+		       "{\"model_type\":\"stablelm\",\"num_key_value_heads\":2," SIZES
+		       ",\"use_parallel_residual\":true,\"qk_layernorm\":true}",
+		       &config));
+	assert_true(config.parallel && !config.names->norm2 && config.qk_norm && config.qk_norm_apart && config.names->q_norms);
+	assert_int_equal(config_qk_norm(&config, config.kv_heads), 32);
+	SUCCEEDS(parse(s, "{\"model_type\":\"stablelm\",\"num_key_value_heads\":2," SIZES "}", &config));
+	assert_true(!config.parallel && config.names->norm2 && !config.qk_norm && !config.qk_norm_apart);
+	SUCCEEDS(parse(s, "{\"model_type\":\"cohere\"," SIZES ",\"use_qk_norm\":true}", &config));
+	assert_true(config.qk_norm_apart && !config.names->q_norms);
+}
+
 static void test_shared_expert(void **state)
 {
 #define QWEN2_MOE "{\"model_type\":\"qwen2_moe\",\"num_key_value_heads\":2,\"moe_intermediate_size\":24," SIZES
@@ -465,11 +482,11 @@ static void test_refuses(void **state)
 		 STATUS_INVALID},
 		{"{\"model_type\":\"smollm3\"," SIZES ",\"no_rope_layers\":[1,2]}", "'no_rope_layers' must be a list of 0 and 1",
 		 STATUS_INVALID},
-		{"{\"model_type\":\"stablelm\",\"num_key_value_heads\":4," SIZES ",\"use_parallel_residual\":true}",
+		{"{\"model_type\":\"llama\"," SIZES ",\"use_parallel_residual\":true}",
 		 "'use_parallel_residual' is true: attention and MLP side by side", STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"phi\"," SIZES ",\"layer_norm_eps\":0}", "'layer_norm_eps' must be above 0", STATUS_INVALID},
-		{"{\"model_type\":\"cohere\"," SIZES ",\"use_qk_norm\":true}",
-		 "'use_qk_norm' is true: norms of queries and keys; this is not supported for model_type 'cohere'",
+		{"{\"model_type\":\"cohere2\"," SIZES ",\"use_qk_norm\":true}",
+		 "'use_qk_norm' is true: norms of queries and keys; this is not supported for model_type 'cohere2'",
 		 STATUS_UNSUPPORTED},
 		{"{\"model_type\":\"gpt_neox\"," SIZES ",\"rotary_pct\":2}", "'rotary_pct' must be above 0", STATUS_INVALID},
 		{"{\"model_type\":\"gpt_neox\"," SIZES ",\"rotary_emb_base\":5,\"rope_parameters\":{\"rope_theta\":7}}",
@@ -582,10 +599,10 @@ static void test_rope_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),    SCRATCH_TEST(test_families),
-		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert), SCRATCH_TEST(test_gpt2),
-		SCRATCH_TEST(test_glm),          SCRATCH_TEST(test_names),         SCRATCH_TEST(test_warnings),
-		SCRATCH_TEST(test_refuses),      SCRATCH_TEST(test_rope_tables),
+		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),     SCRATCH_TEST(test_families),
+		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert),  SCRATCH_TEST(test_gpt2),
+		SCRATCH_TEST(test_glm),          SCRATCH_TEST(test_norms_of_heads), SCRATCH_TEST(test_names),
+		SCRATCH_TEST(test_warnings),     SCRATCH_TEST(test_refuses),        SCRATCH_TEST(test_rope_tables),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -261,6 +261,14 @@ FAMILIES["gpt2"] = {
                   reorder_and_upcast_attn=False, add_cross_attention=False, use_cache=True, tie_word_embeddings=True),
 }
 
+FAMILIES["cohere_qk_norm"] = {
+    "classic": classic(model_type="cohere", **COHERE, rope_theta=75000000.0, logit_scale=0.8333, use_qk_norm=True),
+}
+FAMILIES["stablelm_parallel"] = {
+    "classic": classic(model_type="stablelm", architectures=["StableLmForCausalLM"], hidden_act="silu", layer_norm_eps=1e-5,
+                       max_position_embeddings=512, rope_theta=10000.0, partial_rotary_factor=0.25, use_qkv_bias=False,
+                       qk_layernorm=True, use_parallel_residual=True, tie_word_embeddings=False),
+}
 GLM = dict(hidden_act="silu", rms_norm_eps=1.5625e-7, head_dim=12, max_position_embeddings=512, attention_dropout=0.0, tie_word_embeddings=False)
 FAMILIES["glm"] = {
     "classic": classic(model_type="glm", architectures=["GlmForCausalLM"], **GLM, attention_bias=True, partial_rotary_factor=0.5,

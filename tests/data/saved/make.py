@@ -74,6 +74,8 @@ FAMILIES = {
     "falcon3": ("LlamaConfig", dict(GROUPED, head_dim=12, rope_parameters=dict(rope_type="default", rope_theta=1000042.0))),
     "glm": ("GlmConfig", dict(GROUPED, head_dim=12)),
     "glm4": ("Glm4Config", dict(GROUPED, head_dim=12)),
+    "command_r_plus": ("CohereConfig", dict(GROUPED, logit_scale=0.5, use_qk_norm=True)),
+    "stablelm_2_12b": ("StableLmConfig", dict(GROUPED, qk_layernorm=True, use_parallel_residual=True)),
 }
 
 
