@@ -104,6 +104,8 @@ const char *status_name(enum status status)
 		return "backend";
 	case STATUS_NUMERIC:
 		return "numeric";
+	case STATUS_SELF_CHECK:
+		return "self_check";
 	case STATUS_INTERNAL:
 		break;
 	}

@@ -19,6 +19,7 @@ enum status {
 	STATUS_NO_MEMORY,   /* host or device memory ran out */
 	STATUS_BACKEND,     /* the compute library or the device failed */
 	STATUS_NUMERIC,     /* a NaN or infinity where a finite number is needed */
+	STATUS_SELF_CHECK,  /* an output on disk is not what was computed (engine/job/self_check.h) */
 	STATUS_INTERNAL,    /* a broken invariant of our own */
 };
 

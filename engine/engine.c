@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "engine/job/inputs.h"
 #include "engine/job/progress.h"
 #include "engine/job/report.h"
+#include "engine/job/self_check.h"
 #include "engine/methods/method.h"
 #include "engine/model/block.h"
 #include "engine/model/check.h"
@@ -25,6 +27,7 @@
 #include "engine/output/in_place.h"
 #include "engine/output/publish.h"
 #include "engine/prune/allocate.h"
+#include "engine/prune/end_loss.h"
 #include "engine/prune/pipeline.h"
 #include "engine/prune/prune.h"
 #include "engine/prune/rehearsal.h"
@@ -32,6 +35,12 @@
 #include "engine/spec/restore.h"
 #include "engine/text/mixture.h"
 #include "engine/tune/tune.h"
+
+/* What the self-check takes a loss of (engine/prune/end_loss.h). */
+struct checked {
+	struct sequences windows; /* of the calibration; count 0 for none */
+	double loss;              /* that the output's files give; NaN before it is known */
+};
 
 struct run {
 	const struct engine_job *job;
@@ -56,6 +65,7 @@ struct run {
 	cJSON *pruned;       /* {dataset: perplexity} */
 	cJSON *pruned_tasks; /* {task: score} */
 	cJSON *hardware;     /* what hardware_simulate says; NULL where the spec does not ask for it */
+	struct checked checked;
 	double started;
 };
 
@@ -200,19 +210,26 @@ static enum status load_evaluation(struct run *run, struct error *err)
 	return load_tasks(run, err);
 }
 
+static void choose_checked(struct run *run)
+{
+	int64_t count = run->calibration.count ? end_loss_sequences(run->spec) : 0;
+	run->checked = (struct checked){{.ids = run->calibration.ids, .count = count, .length = run->calibration.length}, NAN};
+}
+
 static enum status load_data(struct run *run, struct error *err)
 {
 	const struct spec *spec = run->spec;
 	TRY(load_evaluation(run, err));
 	if (!prunes(run)) return STATUS_OK;
-	/* Later blocks go on from the hidden states; only the probe and the global tune may need the tokens again. */
-	bool needed = !savepoint_blocks(&run->savepoint) || (!probes_evaluation(run) && spec->probe_every != PROBE_NEVER) ||
-		      (tune_wanted(spec) && !run->savepoint.tuned);
+	/* Later blocks go on from the hidden states; behind the last one the tokens may be needed again. */
+	bool needed = savepoint_blocks(&run->savepoint) < run->model.config.layers || !isnan(run->savepoint.end_loss) ||
+		      (!probes_evaluation(run) && spec->probe_every != PROBE_NEVER) || (tune_wanted(spec) && !run->savepoint.tuned);
 	if (spec->calibration.n_sources && needed) {
 		TRY(load_calibration(run, err));
 		snprintf(run->savepoint.calibration_hash, sizeof run->savepoint.calibration_hash, "%016" PRIx64,
 			 run->calibration.hash);
 	}
+	choose_checked(run);
 	return choose_probe(run, err);
 }
 
@@ -238,19 +255,32 @@ static void start_progress(struct run *run)
 		done += (run->savepoint.allocation ? allocation : 0) + block * savepoint_blocks(&run->savepoint) +
 			(run->savepoint.tuned ? tune : 0);
 		evaluation *= 2;
+		evaluation += (double)(run->checked.windows.count * run->checked.windows.length) * layers;
 	}
 	progress_start(&run->progress, run->sink, (int)run->model.config.layers, evaluation + pruning, done);
 }
 
+/* Of one data set; beside it the loss of the self-check, where that is given, and not known yet, and can be taken in the same way. */
+static enum status measure(struct run *run, const struct model *model, struct backend *backend, const struct sequences *windows,
+			   struct checked *beside, double *ret, struct error *err)
+{
+	enum dtype type = run->evaluation_type;
+	bool both = beside && beside->windows.count && isnan(beside->loss) && beside->windows.length == windows->length &&
+		    type == run->compute_type;
+	if (!both) return perplexity(model, backend, type, windows, run->job->stop, &run->progress, ret, err);
+	return perplexity_beside(model, backend, type, windows, &beside->windows, run->job->stop, &run->progress, ret,
+				 &beside->loss, err);
+}
+
 /* Perplexity of `model` on every dataset that `results` does not have yet; each is added to it and told as eval.finished. */
-static enum status evaluate(struct run *run, const struct model *model, const char *which, cJSON *results, struct error *err)
+static enum status evaluate(struct run *run, const struct model *model, const char *which, struct checked *beside, cJSON *results,
+			    struct error *err)
 {
 	for (int i = 0; i < run->spec->n_perplexity; i++) {
 		const char *name = run->spec->perplexity[i].name;
 		double value;
 		if (cJSON_GetObjectItemCaseSensitive(results, name)) continue;
-		enum status status = perplexity(model, run->backend, run->evaluation_type, &run->datasets[i], run->job->stop,
-						&run->progress, &value, err);
+		enum status status = measure(run, model, run->backend, &run->datasets[i], beside, &value, err);
 		if (status != STATUS_OK)
 			return status == STATUS_CANCELLED ? status : error_prefix(err, "perplexity on '%s', %s model", name, which);
 		struct event event = event_evaluation(name, which, value);
@@ -299,15 +329,36 @@ static enum status simulate(struct run *run, const struct model *model, struct e
 	return run->spec->hardware.simulate ? hardware_simulate(model, run->job->stop, &run->hardware, err) : STATUS_OK;
 }
 
-static enum status evaluate_pruned(struct run *run, struct error *err)
+/* The loss of the self-check, where no evaluation took it. */
+static enum status take_loss(struct run *run, const struct model *model, struct backend *backend, struct error *err)
+{
+	struct checked *checked = &run->checked;
+	if (!checked->windows.count || !isnan(checked->loss)) return STATUS_OK;
+	return mean_loss(model, backend, run->compute_type, &checked->windows, run->job->stop, &run->progress, &checked->loss, err);
+}
+
+/* What the output's files give. */
+static enum status evaluate_pruned(struct run *run, const struct self_check *check, struct error *err)
 {
 	struct model pruned;
 	TRY(model_open(writer_place(run->writer), NULL, &pruned, err));
-	enum status status = evaluate(run, &pruned, "pruned", run->pruned, err);
+	enum status status = evaluate(run, &pruned, "pruned", &run->checked, run->pruned, err);
+	if (!status) status = take_loss(run, &pruned, run->backend, err);
+	if (!status && run->checked.windows.count) status = self_check_loss(check, run->checked.loss, err);
 	if (!status) status = evaluate_tasks(run, &pruned, "pruned", run->pruned_tasks, err);
 	if (!status) status = simulate(run, &pruned, err);
 	model_close(&pruned);
 	return status;
+}
+
+/* The output, as it lies on disk. */
+static enum status check_output(struct run *run, struct error *err)
+{
+	const struct self_check check = {run->spec, &run->model, run->writer, &run->savepoint, run->job->stop};
+	progress_phase(&run->progress, "checking");
+	TRY(self_check_files(&check, err));
+	progress_phase(&run->progress, "evaluating");
+	return evaluate_pruned(run, &check, err);
 }
 
 /* Is it made of the inputs that are there now? */
@@ -458,13 +509,14 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	start_progress(run);
 
 	progress_phase(&run->progress, "evaluating dense");
-	TRY(evaluate(run, &run->model, "dense", run->savepoint.dense, err));
+	TRY(evaluate(run, &run->model, "dense", NULL, run->savepoint.dense, err));
 	TRY(evaluate_tasks(run, &run->model, "dense", run->savepoint.dense_tasks, err));
 	struct report report = {.job = job,
 				.savepoint = &run->savepoint,
 				.spec = run->spec_json,
 				.pruned = run->pruned,
 				.pruned_tasks = run->pruned_tasks,
+				.checked_loss = NAN,
 				.probe = &run->probe,
 				.probe_source = run->probe_source,
 				.device = run->backend->device};
@@ -474,8 +526,9 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		TRY(prune_blocks(&pruning, &run->calibration, err));
 		if (tune_wanted(run->spec)) TRY(tune_model(&pruning, &run->calibration, err));
 		malloc_trim(0);
-		progress_phase(&run->progress, "evaluating");
-		TRY(evaluate_pruned(run, err));
+		TRY(check_inputs(run, err));
+		TRY(check_output(run, err));
+		report.checked_loss = run->checked.loss;
 		progress_phase(&run->progress, "writing");
 		report.output = run->spec->output;
 		/* The last look at what the weights were read from; what was only opened by name may have been replaced meanwhile. */
@@ -564,6 +617,7 @@ static enum status measure_data(struct run *run, struct error *err)
 		if (!tokens.ids) return error_set(err, STATUS_NO_MEMORY, "no memory for the calibration's tokens");
 		run->calibration = tokens;
 	}
+	choose_checked(run);
 	return choose_probe(run, err);
 }
 
@@ -584,8 +638,8 @@ static enum status rehearse_evaluation(void *context, struct backend *dry, struc
 	struct run *run = context;
 	double ignored;
 	for (int i = 0; i < run->spec->n_perplexity; i++)
-		TRY(perplexity(&run->model, dry, run->evaluation_type, &run->datasets[i], run->job->stop, &run->progress, &ignored,
-			       err));
+		TRY(measure(run, &run->model, dry, &run->datasets[i], &run->checked, &ignored, err));
+	TRY(take_loss(run, &run->model, dry, err));
 	for (int i = 0; i < run->spec->n_tasks; i++) {
 		struct score score;
 		TRY(choices_score(&run->model, dry, run->evaluation_type, &run->questions[i], &run->requests[i], run->job->stop,

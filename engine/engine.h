@@ -28,7 +28,8 @@ struct engine_sink {
 	 * committed is done again: what is told of it now must agree with what was told then (event_check_block), and is not kept. */
 	enum status (*commit_block)(void *context, int block, const struct event *event, struct error *err);
 
-	/* Phase and progress, often; cheap. phase: "loading", "evaluating dense", "allocating", "pruning", "tuning", "evaluating", "writing". eta_seconds
+	/* Phase and progress, often; cheap. phase: "loading", "evaluating dense", "allocating", "pruning", "tuning",
+	 * "checking", "evaluating", "writing". eta_seconds
 	 * < 0 where it is not known yet. */
 	void (*progress)(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds);
 };

@@ -159,7 +159,8 @@ static enum status score_group(const struct model *model, struct backend *backen
 	if (!windows.ids) return error_set(err, STATUS_NO_MEMORY, "no memory for %" PRId64 " requests", count);
 	for (int64_t i = 0; i < count; i++)
 		memcpy(windows.ids + i * length, taker->group[i].ids, (size_t)taker->group[i].length * sizeof *windows.ids);
-	enum status status = windows_evaluate(model, backend, type, &windows, stop, progress, take, taker, err);
+	const struct window_set set = {&windows, take, taker};
+	enum status status = windows_evaluate(model, backend, type, &set, 1, stop, progress, err);
 	sequences_free(&windows);
 	return status;
 }

@@ -14,4 +14,13 @@
 enum status perplexity(const struct model *, struct backend *, enum dtype type, const struct sequences *windows,
 		       const atomic_bool *stop, struct progress *, double *ret, struct error *err);
 
+/* The same, and in the same go through the model *ret_loss, minus the mean log-probability over the windows `beside`, of the same length. */
+enum status perplexity_beside(const struct model *, struct backend *, enum dtype type, const struct sequences *windows,
+			      const struct sequences *beside, const atomic_bool *stop, struct progress *, double *ret,
+			      double *ret_loss, struct error *err);
+
+/* That alone. */
+enum status mean_loss(const struct model *, struct backend *, enum dtype type, const struct sequences *windows,
+		      const atomic_bool *stop, struct progress *, double *ret, struct error *err);
+
 #endif

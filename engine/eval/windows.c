@@ -25,9 +25,23 @@ struct evaluation {
 	double *logprobs; /* [length] */
 	struct tensor y;  /* F32 [batch·length, H] */
 	struct stream stream;
-	window_fn take;
-	void *context;
 };
+
+/* The windows of one set in a turn: where they begin in the stream, and in the set. */
+struct part {
+	const struct window_set *set;
+	int64_t at, first, count;
+};
+
+struct turn {
+	struct part parts[WINDOWS_MOST_SETS];
+	int n;
+};
+
+static const int32_t *ids_of(const struct evaluation *e, const struct part *part, int64_t i)
+{
+	return part->set->windows->ids + (part->first + i) * e->length;
+}
 
 static enum status check_stop(const struct evaluation *e, struct error *err)
 {
@@ -46,63 +60,88 @@ static int64_t batch_at(const struct evaluation *e, int64_t first, int64_t count
 	return count - first < e->batch ? count - first : e->batch;
 }
 
-static enum status run_embeddings(struct evaluation *e, const int32_t *ids, int64_t count, struct error *err)
+static enum status run_embeddings(struct evaluation *e, const struct part *part, struct error *err)
 {
-	for (int64_t i = 0; i < count; i += e->batch) {
-		int64_t n = batch_at(e, i, count);
+	for (int64_t i = 0; i < part->count; i += e->batch) {
+		int64_t n = batch_at(e, i, part->count);
 		struct tensor x;
 		TRY(check_stop(e, err));
-		TRY(backend_failed(e, stream_batch(&e->stream, i, n, false, &x), err));
-		TRY(model_embed(e->model, e->backend, ids + i * e->length, n * e->length, e->length, x, err));
-		TRY(backend_failed(e, stream_store(&e->stream, i, n, x), err));
+		TRY(backend_failed(e, stream_batch(&e->stream, part->at + i, n, false, &x), err));
+		TRY(model_embed(e->model, e->backend, ids_of(e, part, i), n * e->length, e->length, x, err));
+		TRY(backend_failed(e, stream_store(&e->stream, part->at + i, n, x), err));
 	}
 	return STATUS_OK;
 }
 
-static enum status run_block(struct evaluation *e, int index, int64_t count, struct error *err)
+/* Through the block that is loaded. */
+static enum status run_part(struct evaluation *e, const struct part *part, struct error *err)
 {
-	TRY(block_load(&e->block, e->model, index, err));
-	TRY(backend_failed(e, block_activate_dense(&e->block), err));
-	for (int64_t i = 0; i < count; i += e->batch) {
-		int64_t n = batch_at(e, i, count);
+	for (int64_t i = 0; i < part->count; i += e->batch) {
+		int64_t n = batch_at(e, i, part->count);
 		struct tensor x, y = tensor_rows(e->y, 0, n * e->length);
 		TRY(check_stop(e, err));
-		TRY(backend_failed(e, stream_batch(&e->stream, i, n, true, &x), err));
+		TRY(backend_failed(e, stream_batch(&e->stream, part->at + i, n, true, &x), err));
 		TRY(backend_failed(e, block_forward(&e->block, &e->activations, (int)n, x, y, NULL), err));
-		TRY(backend_failed(e, stream_store(&e->stream, i, n, y), err));
+		TRY(backend_failed(e, stream_store(&e->stream, part->at + i, n, y), err));
 		progress_add(e->progress, (double)(n * e->length));
 	}
 	return STATUS_OK;
 }
 
-static enum status run_head(struct evaluation *e, const int32_t *ids, int64_t first, int64_t count, struct error *err)
+static enum status run_block(struct evaluation *e, int index, const struct turn *turn, struct error *err)
+{
+	TRY(block_load(&e->block, e->model, index, err));
+	TRY(backend_failed(e, block_activate_dense(&e->block), err));
+	for (int i = 0; i < turn->n; i++)
+		TRY(run_part(e, &turn->parts[i], err));
+	return STATUS_OK;
+}
+
+static enum status run_head(struct evaluation *e, const struct part *part, struct error *err)
 {
 	enum status status = STATUS_OK;
-	for (int64_t i = 0; status == STATUS_OK && i < count; i++) {
+	for (int64_t i = 0; status == STATUS_OK && i < part->count; i++) {
 		struct tensor x;
 		status = check_stop(e, err);
-		if (status == STATUS_OK) status = backend_failed(e, stream_batch(&e->stream, i, 1, true, &x), err);
+		if (status == STATUS_OK) status = backend_failed(e, stream_batch(&e->stream, part->at + i, 1, true, &x), err);
 		if (status == STATUS_OK)
-			status = scorer_logprobs(&e->scorer, tensor_rows(x, 0, e->length - 1), ids + i * e->length + 1, e->logprobs,
+			status = scorer_logprobs(&e->scorer, tensor_rows(x, 0, e->length - 1), ids_of(e, part, i) + 1, e->logprobs,
 						 err);
-		if (status == STATUS_OK) e->take(e->context, first + i, e->logprobs, e->length - 1);
+		if (status == STATUS_OK) part->set->take(part->set->context, part->first + i, e->logprobs, e->length - 1);
 	}
 	return status;
 }
 
 /* A dry run takes all memory with one batch and two blocks. */
-static enum status run_turn(struct evaluation *e, const struct sequences *windows, int64_t first, int64_t count, struct error *err)
+static enum status run_turn(struct evaluation *e, struct turn *turn, struct error *err)
 {
-	const int32_t *ids = windows->ids + first * e->length;
 	int64_t blocks = e->model->config.layers;
 	if (e->backend->dry) {
-		count = batch_at(e, 0, count);
+		turn->n = 1;
+		turn->parts[0].count = batch_at(e, 0, turn->parts[0].count);
 		blocks = blocks < 2 ? blocks : 2;
 	}
-	TRY(run_embeddings(e, ids, count, err));
+	for (int i = 0; i < turn->n; i++)
+		TRY(run_embeddings(e, &turn->parts[i], err));
 	for (int index = 0; index < blocks; index++)
-		TRY(run_block(e, index, count, err));
-	return run_head(e, ids, first, count, err);
+		TRY(run_block(e, index, turn, err));
+	for (int i = 0; i < turn->n; i++)
+		TRY(run_head(e, &turn->parts[i], err));
+	return STATUS_OK;
+}
+
+/* The windows [first, first + count) of all sets, one behind the other. */
+static struct turn turn_of(const struct window_set *sets, int n_sets, int64_t first, int64_t count)
+{
+	struct turn turn = {0};
+	int64_t begin = 0;
+	for (int i = 0; i < n_sets; i++) {
+		int64_t end = begin + sets[i].windows->count;
+		int64_t from = first > begin ? first : begin, to = first + count < end ? first + count : end;
+		if (to > from) turn.parts[turn.n++] = (struct part){&sets[i], from - first, from - begin, to - from};
+		begin = end;
+	}
+	return turn;
 }
 
 static enum status create(struct evaluation *e, int64_t turn, struct error *err)
@@ -130,24 +169,26 @@ static void destroy(struct evaluation *e)
 	stream_release(&e->stream);
 }
 
-enum status windows_evaluate(const struct model *model, struct backend *backend, enum dtype type, const struct sequences *windows,
-			     const atomic_bool *stop, struct progress *progress, window_fn take, void *context, struct error *err)
+enum status windows_evaluate(const struct model *model, struct backend *backend, enum dtype type, const struct window_set *sets,
+			     int n_sets, const atomic_bool *stop, struct progress *progress, struct error *err)
 {
-	struct evaluation e = {.model = model,
-			       .backend = backend,
-			       .type = type,
-			       .stop = stop,
-			       .progress = progress,
-			       .length = windows->length,
-			       .take = take,
-			       .context = context};
-	int64_t turn = MAX_STREAM_BYTES / (windows->length * model->config.hidden * (int64_t)sizeof(float));
-	turn = turn < 1 ? 1 : turn > windows->count ? windows->count : turn;
-	e.batch = windows->length >= BATCH_TOKENS ? 1 : (int)(BATCH_TOKENS / windows->length);
-	if (e.batch > turn) e.batch = (int)turn;
-	enum status status = create(&e, turn, err);
-	for (int64_t i = 0; status == STATUS_OK && i < windows->count; i += turn)
-		status = run_turn(&e, windows, i, windows->count - i < turn ? windows->count - i : turn, err);
+	int64_t length = sets[0].windows->length, windows = 0, most = 0;
+	struct evaluation e = {
+		.model = model, .backend = backend, .type = type, .stop = stop, .progress = progress, .length = length};
+	for (int i = 0; i < n_sets; i++) {
+		windows += sets[i].windows->count;
+		most = sets[i].windows->count > most ? sets[i].windows->count : most;
+	}
+	int64_t at_once = MAX_STREAM_BYTES / (length * model->config.hidden * (int64_t)sizeof(float));
+	at_once = at_once < 1 ? 1 : at_once > windows ? windows : at_once;
+	e.batch = length >= BATCH_TOKENS ? 1 : (int)(BATCH_TOKENS / length);
+	if (e.batch > most) e.batch = (int)most;
+	if (e.batch > at_once) e.batch = (int)at_once;
+	enum status status = create(&e, at_once, err);
+	for (int64_t i = 0; status == STATUS_OK && i < windows; i += at_once) {
+		struct turn turn = turn_of(sets, n_sets, i, windows - i < at_once ? windows - i : at_once);
+		status = run_turn(&e, &turn, err);
+	}
 	destroy(&e);
 	return status;
 }

@@ -1,10 +1,12 @@
 #include "engine/job/report.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/output/publish.h"
+#include "engine/prune/end_loss.h"
 
 /* Adds up zeros and weights over the layers of all blocks. */
 static void count_weights(const cJSON *blocks, double *zeros, double *params, double *seconds)
@@ -105,6 +107,12 @@ enum status report_write(const struct report *report, const cJSON *result, const
 		cJSON_AddStringToObject(probe, "dataset", report->probe_source);
 		cJSON_AddNumberToObject(probe, "sequences", (double)report->probe->count);
 		cJSON_AddNumberToObject(probe, "sequence_length", (double)report->probe->length);
+	}
+	if (!isnan(report->checked_loss)) {
+		cJSON *check = cJSON_AddObjectToObject(json, "self_check");
+		cJSON_AddNumberToObject(check, "sequences", (double)end_loss_sequences(report->job->spec));
+		cJSON_AddNumberToObject(check, "perplexity_of_files", exp(report->checked_loss));
+		cJSON_AddNumberToObject(check, "perplexity_of_walk", exp(report->savepoint->end_loss));
 	}
 	cJSON_AddNumberToObject(json, "savepoint_format", savepoint_format(report->savepoint));
 	cJSON_AddItemReferenceToObject(json, "inputs", report->savepoint->inputs);

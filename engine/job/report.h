@@ -13,6 +13,7 @@ struct report {
 	const cJSON *pruned;           /* {dataset: perplexity} */
 	const cJSON *pruned_tasks;     /* {task: score} */
 	const cJSON *hardware;         /* of hardware_simulate; NULL for nothing */
+	double checked_loss;           /* that the output's files give (engine/job/self_check.h); NaN for none */
 	const struct sequences *probe; /* of the progress perplexity; count 0 where there was none */
 	const char *probe_source;      /* the name of its data set, or "calibration" */
 	const char *output;            /* its name, as in the result; NULL when the job made none */

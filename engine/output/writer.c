@@ -1,8 +1,19 @@
 #include "engine/output/writer.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <zlib.h>
+
+/* What was written of a tensor. */
+struct part {
+	const struct tensor_info *info;
+	int64_t at;
+	size_t bytes;
+	unsigned long sum;
+};
 
 struct writer {
 	struct place work;
@@ -10,6 +21,8 @@ struct writer {
 	struct checkpoint made; /* the layout, where it is the shards' own */
 	struct file *shards;    /* those of the layout, in the work directory, for writing */
 	int n_shards;
+	struct part *parts; /* since they were taken */
+	size_t n_parts, room_parts;
 };
 
 static enum status open_shard(struct writer *writer, int i, struct error *err)
@@ -51,6 +64,11 @@ enum status writer_open(const struct place *work, const struct checkpoint *layou
 	return STATUS_OK;
 }
 
+const struct checkpoint *writer_layout(const struct writer *writer)
+{
+	return writer->layout;
+}
+
 const struct place *writer_place(const struct writer *writer)
 {
 	return &writer->work;
@@ -67,6 +85,38 @@ static enum status write_part(struct writer *writer, const struct tensor_info *i
 	return file_write(shard, data, bytes, info->offset + at, err);
 }
 
+static enum status note(struct writer *writer, const struct part *part, struct error *err)
+{
+	if (writer->n_parts == writer->room_parts) {
+		size_t room = 2 * writer->room_parts + 16;
+		struct part *grown = realloc(writer->parts, room * sizeof *grown);
+		if (!grown) return error_set(err, STATUS_NO_MEMORY, "no memory for the checksum of '%s'", part->info->name);
+		writer->parts = grown;
+		writer->room_parts = room;
+	}
+	writer->parts[writer->n_parts++] = *part;
+	return STATUS_OK;
+}
+
+enum status writer_take_sums(struct writer *writer, cJSON *list, struct error *err)
+{
+	for (size_t i = 0; i < writer->n_parts; i++) {
+		const struct part *part = &writer->parts[i];
+		char sum[16];
+		snprintf(sum, sizeof sum, "%08lx", part->sum);
+		cJSON *item = cJSON_CreateArray();
+		bool whole = item && cJSON_AddItemToArray(item, cJSON_CreateString(part->info->name)) &&
+			     cJSON_AddItemToArray(item, cJSON_CreateNumber((double)part->at)) &&
+			     cJSON_AddItemToArray(item, cJSON_CreateNumber((double)part->bytes)) &&
+			     cJSON_AddItemToArray(item, cJSON_CreateString(sum)) && cJSON_AddItemToArray(list, item);
+		if (whole) continue;
+		cJSON_Delete(item);
+		return error_set(err, STATUS_NO_MEMORY, "no memory for the checksums of an output");
+	}
+	writer->n_parts = 0;
+	return STATUS_OK;
+}
+
 enum status writer_write(struct writer *writer, const char *tensor, int64_t at, const void *data, size_t bytes, struct error *err)
 {
 	size_t repeats;
@@ -77,7 +127,7 @@ enum status writer_write(struct writer *writer, const char *tensor, int64_t at, 
 	/* What is in several shards must be the same in all of them. */
 	for (size_t i = 0; i < repeats; i++)
 		TRY(write_part(writer, &others[i], at, data, bytes, err));
-	return STATUS_OK;
+	return note(writer, &(struct part){info, at, bytes, crc32_z(0, data, bytes)}, err);
 }
 
 enum status writer_sync(struct writer *writer, struct error *err)
@@ -106,6 +156,7 @@ void writer_close(struct writer *writer)
 	if (!writer) return;
 	close_shards(writer);
 	free(writer->shards);
+	free(writer->parts);
 	checkpoint_close(&writer->made);
 	place_free(&writer->work);
 	free(writer);

@@ -11,6 +11,8 @@
 #ifndef BESAD_ENGINE_WRITER_H
 #define BESAD_ENGINE_WRITER_H
 
+#include <cjson/cJSON.h>
+
 #include "engine/model/checkpoint.h"
 
 struct writer;
@@ -19,11 +21,18 @@ struct writer;
  * NULL: what the shards themselves say. Shards of other sizes than it has are STATUS_INVALID. */
 enum status writer_open(const struct place *work, const struct checkpoint *layout, struct writer **ret, struct error *err);
 
+/* Where the tensors lie in the shards. */
+const struct checkpoint *writer_layout(const struct writer *);
+
 /* A model that can be opened, at any time; what is not written yet is as it was in the input, or zeros where that lacks it. */
 const struct place *writer_place(const struct writer *);
 
 /* Writes `bytes` of the output's tensor of that name from its byte `at` on, in the type it has there. Not yet durable. */
 enum status writer_write(struct writer *, const char *tensor, int64_t at, const void *data, size_t bytes, struct error *err);
+
+/* Moves what is known of each part that was written since the last call to the array `list`: ["tensor", its first byte, bytes, "CRC-32 in hex"]. Not
+ * beside a writer_write. */
+enum status writer_take_sums(struct writer *, cJSON *list, struct error *err);
 
 /* All that was written is on disk: a block may be committed. */
 enum status writer_sync(struct writer *, struct error *err);

@@ -98,6 +98,11 @@ static enum status commit(struct pipeline *pl, struct error *err)
 		cJSON_Delete(data);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the result of a block");
 	}
+	if (p->savepoint->written) {
+		enum status taken = writer_take_sums(p->writer, p->savepoint->written, err);
+		if (taken != STATUS_OK) cJSON_Delete(data);
+		TRY(taken);
+	}
 	struct event event = event_block_finished(data);
 	bool again = result->index < p->job->blocks_done;
 	enum status status = again ? p->sink->commit_block(p->sink->context, result->index, &event, err) : STATUS_OK;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "engine/prune/allocate.h"
+#include "engine/prune/end_loss.h"
 #include "engine/prune/walk.h"
 
 /* Tokens that go through a block at once in the passes that learn nothing. */
@@ -362,6 +363,7 @@ static enum status finish(struct walk *w, struct block_result *result, double st
 		pipeline_forget(&w->pipeline);
 		TRY(probe_advance(&w->probe, result->index, &result->perplexity, err));
 	}
+	if (result->index + 1 == w->p->model->config.layers) TRY(end_loss(w, &w->p->savepoint->end_loss, err));
 	TRY(end_phase(w, result, PHASE_PROBE, err));
 	result->seconds = monotonic_seconds() - started;
 	struct outputs outputs = {.hidden = w->input, .probe = w->probe.behind};
@@ -583,6 +585,7 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 {
 	struct walk w = walk_of(p);
 	int first = savepoint_blocks(p->savepoint);
+	w.calibration = calibration;
 	TRY(pipeline_catch_up(p, err));
 	if (first >= p->model->config.layers) return STATUS_OK;
 	TRY(allocate_blocks(p, calibration, err));
@@ -614,6 +617,7 @@ static enum status rehearse_block(struct walk *w, struct block_result *result, s
 	if (walk_probes(w)) TRY(probe_dense(&w->probe, &ignored, err));
 	TRY(block_load(&w->block, w->p->model, result->index, err));
 	TRY(prune_loaded(w, result, err));
+	TRY(end_loss(w, &ignored, err));
 	if (walk_probes(w)) TRY(probe_dense(&w->probe, &ignored, err));
 	return w->p->model->config.layers > 1 ? block_load(&w->block, w->p->model, 1, err) : STATUS_OK;
 }

@@ -51,6 +51,9 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	ret->dense_tasks = cJSON_IsObject(tasks) ? cJSON_Duplicate(tasks, true) : cJSON_CreateObject();
 	ret->blocks = cJSON_Duplicate(blocks, true);
 	ret->allocation = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "allocation"), true);
+	ret->written = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "written"), true);
+	if (!ret->written && !cJSON_GetArraySize(blocks)) ret->written = cJSON_CreateArray();
+	ret->end_loss = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "end_loss")); /* likewise */
 	ret->tuned = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "tuned"));
 	ret->inputs = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "inputs"), true);
 	ret->found = true;
@@ -60,7 +63,7 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err)
 {
 	char path[4096];
-	struct savepoint savepoint = {.directory = directory, .probe_dense = NAN};
+	struct savepoint savepoint = {.directory = directory, .probe_dense = NAN, .end_loss = NAN};
 	if (snprintf(path, sizeof path, "%s/savepoint.json", directory) >= (int)sizeof path - 64)
 		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
 	if (path_exists(path)) {
@@ -77,8 +80,10 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 		savepoint.dense = cJSON_CreateObject();
 		savepoint.dense_tasks = cJSON_CreateObject();
 		savepoint.blocks = cJSON_CreateArray();
+		savepoint.written = cJSON_CreateArray();
 	}
-	if (!savepoint.dense || !savepoint.dense_tasks || !savepoint.blocks) {
+	bool whole = savepoint.blocks && (savepoint.written || savepoint_blocks(&savepoint));
+	if (!savepoint.dense || !savepoint.dense_tasks || !whole) {
 		savepoint_free(&savepoint);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
 	}
@@ -107,6 +112,8 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 		     cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks) &&
 		     (isnan(savepoint->probe_dense) || cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense)) &&
 		     (!savepoint->allocation || cJSON_AddItemReferenceToObject(json, "allocation", savepoint->allocation)) &&
+		     (!savepoint->written || cJSON_AddItemReferenceToObject(json, "written", savepoint->written)) &&
+		     (isnan(savepoint->end_loss) || cJSON_AddNumberToObject(json, "end_loss", savepoint->end_loss)) &&
 		     (!savepoint->tuned || cJSON_AddTrueToObject(json, "tuned")) &&
 		     cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
 	char *text = whole ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
@@ -122,6 +129,7 @@ void savepoint_free(struct savepoint *savepoint)
 	cJSON_Delete(savepoint->dense);
 	cJSON_Delete(savepoint->dense_tasks);
 	cJSON_Delete(savepoint->allocation);
+	cJSON_Delete(savepoint->written);
 	cJSON_Delete(savepoint->blocks);
 	cJSON_Delete(savepoint->inputs);
 	*savepoint = (struct savepoint){0};

@@ -33,8 +33,11 @@ struct savepoint {
 	double probe_dense;        /* the dense model's perplexity on the sequences of the progress perplexity; NaN for none */
 	cJSON *allocation;         /* [zeros of each block]; NULL for none (engine/prune/allocate.h) */
 	cJSON *blocks;             /* [block.finished data] */
-	bool tuned;                /* the global tune is over, and the output has what it came to (engine/tune/tune.h) */
-	cJSON *inputs; /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */
+	cJSON *written; /* what is known of each part of the output that blocks, or the tune, have written (writer_take_sums); NULL where an
+			   earlier besad began the job, which did not note it */
+	double end_loss; /* of the pruned model, by the walk's own end (engine/prune/end_loss.h); NaN for none */
+	bool tuned;      /* the global tune is over, and the output has what it came to (engine/tune/tune.h) */
+	cJSON *inputs;   /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */
 };
 
 /* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another

@@ -14,6 +14,7 @@
 struct walk {
 	const struct pruning *p;
 	const struct spec *spec;
+	const struct sequences *calibration; /* its tokens; NULL in a rehearsal */
 	struct backend *backend;
 	bool dense_stream; /* the reference comes from the dense model's own activations */
 	struct block block;

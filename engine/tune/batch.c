@@ -81,10 +81,18 @@ static enum status end_step(struct batch *b, struct tensor out)
 	return STATUS_OK;
 }
 
-enum status batch_loss(struct batch *b)
+enum status batch_output(struct batch *b, struct tensor *ret)
 {
 	TRY(forward(b));
-	return end_backward(&b->state->end, b->dy, input_of(b, (int)b->state->block.config->layers), b->wanted);
+	*ret = input_of(b, (int)b->state->block.config->layers);
+	return STATUS_OK;
+}
+
+enum status batch_loss(struct batch *b)
+{
+	struct tensor out;
+	TRY(batch_output(b, &out));
+	return end_backward(&b->state->end, b->dy, out, b->wanted);
 }
 
 /* The activations must be those of the block. */

@@ -26,6 +26,9 @@ void batch_release(struct batch *);
 /* What goes into the first block of a batch, to be filled. */
 struct tensor batch_input(const struct batch *);
 
+/* What comes out of the last block for what was filled there, F32 [T,H], valid until the next call. Fills the backend's error. */
+enum status batch_output(struct batch *, struct tensor *ret);
+
 /* The loss of what was filled there, as it is now: into state->end.loss, on the device. Fills the backend's error. */
 enum status batch_loss(struct batch *);
 

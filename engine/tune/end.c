@@ -44,6 +44,8 @@ static enum status allocate_all(struct end *end, enum dtype type, int64_t tokens
 	if (type != DTYPE_F32) TRY(allocate(end, rows, vocab, type, &end->dlogits));
 	TRY(allocate(end, tokens, hidden, DTYPE_F32, &end->dnormed));
 	TRY(allocate(end, tokens, 2, DTYPE_F32, &end->stats));
+	TRY(end->backend->ops->alloc(end->backend, (size_t)rows * sizeof(int32_t), &end->targets));
+	TRY(end->backend->ops->alloc(end->backend, (size_t)rows * sizeof(double), &end->logprobs));
 	return end->backend->ops->alloc(end->backend, STEP_STATS * sizeof(double), &end->loss);
 }
 
@@ -79,7 +81,9 @@ void end_release(struct end *end)
 	}
 	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
 		backend->ops->release(backend, tensors[i]->data);
-	backend->ops->release(backend, end->loss);
+	void *const others[] = {end->loss, end->targets, end->logprobs};
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		backend->ops->release(backend, others[i]);
 	model_head_release(&end->dense, backend);
 	*end = (struct end){0};
 }
@@ -92,6 +96,21 @@ static enum status forward(struct end *end, struct tensor logits, struct tensor 
 	struct tensor normed = tensor_rows(end->normed, 0, x.rows);
 	TRY(backend->ops->norm_forward(backend, &end->config->norm, normed, stats, x, weight, bias));
 	return model_logits(end->config, &end->dense, backend, logits, normed);
+}
+
+enum status end_logprobs(struct end *end, struct tensor x, const int32_t *targets, double *ret)
+{
+	struct backend *backend = end->backend;
+	for (int64_t t = 0; t < x.rows; t += end->rows) {
+		int64_t n = x.rows - t < end->rows ? x.rows - t : end->rows;
+		struct tensor logits = tensor_rows(end->logits, 0, n);
+		TRY(backend->ops->upload(backend, end->targets, targets + t, (size_t)n * sizeof *targets));
+		TRY(forward(end, logits, tensor_rows(end->stats, 0, n), tensor_rows(x, t, n), end->norm[0].values,
+			    end->norm[1].values));
+		TRY(backend->ops->token_logprobs(backend, end->logprobs, logits, end->targets, end->config->logit_softcap));
+		TRY(backend->ops->download(backend, ret + t, end->logprobs, (size_t)n * sizeof *ret));
+	}
+	return STATUS_OK;
 }
 
 /* Adds the loss of some tokens, `factor` of each; the gradient of what their norm gave. */

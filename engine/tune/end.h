@@ -27,6 +27,7 @@ struct end {
 	struct tensor dnormed;        /* F32 [T, H] */
 	struct tensor stats;          /* F32 [T, 2] */
 	void *loss;                   /* F64 [STEP_STATS] */
+	void *targets, *logprobs;     /* I32 [rows], F64 [rows] */
 };
 
 /* For batches of up to `tokens` tokens. The head is the model's, and the norm that of `stored`. */
@@ -37,5 +38,8 @@ void end_release(struct end *);
 /* The loss of hidden states x F32 [T,H] behind the last block, those of the dense model being `wanted`: into end->loss, on the device; dx F32 [T,H],
  * and the norm's gradients. Fills the backend's error. */
 enum status end_backward(struct end *, struct tensor dx, struct tensor x, struct tensor wanted);
+
+/* ret[t] = log p(targets[t] | hidden row t), T targets on the host, with the norm as it is tuned. Fills the backend's error. */
+enum status end_logprobs(struct end *, struct tensor x, const int32_t *targets, double *ret);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/place.h"
+#include "engine/prune/end_loss.h"
 #include "engine/stages/schedule.h"
 #include "engine/tune/batch.h"
 
@@ -286,7 +287,7 @@ static enum status write_vectors(struct tune *t, int index, struct error *err)
 {
 	struct stored_vectors vectors;
 	TRY(block_store_vectors(&t->state.block, t->p->model, index, &vectors, err));
-	enum status status = STATUS_OK;
+	enum status status = backend_failed(t, vectors_keep(&t->state.block, &t->state.blocks[index].vectors), err);
 	for (int i = 0; status == STATUS_OK && i < vectors.count; i++)
 		status = writer_write(t->p->writer, vectors.items[i].tensor, 0, vectors.items[i].data, vectors.items[i].bytes, err);
 	stored_vectors_release(&vectors);
@@ -312,12 +313,47 @@ static enum status write_norm(struct tune *t, void *room, struct error *err)
 		rounded = tensor_make(rounded.data, 1, values.cols, info->dtype);
 		TRY(backend_failed(t, t->backend->ops->convert(t->backend, rounded, values), err));
 		TRY(backend_failed(t, t->backend->ops->download(t->backend, room, rounded.data, tensor_bytes(&rounded)), err));
+		TRY(backend_failed(t, t->backend->ops->convert(t->backend, values, rounded), err));
 		TRY(writer_write(t->p->writer, info->name, 0, room, tensor_bytes(&rounded), err));
 	}
 	return STATUS_OK;
 }
 
-/* From the state to the output (3). */
+/* The outputs of the batch that begins with sequence `first`; behind the last one come others. */
+static enum status run_batch(struct tune *t, int64_t *chosen, int64_t first, struct tensor *ret, struct error *err)
+{
+	for (int64_t i = 0; i < t->batch.sequences; i++)
+		chosen[i] = first + i < t->dense.sequences ? first + i : 0;
+	TRY(check_stop(t, err));
+	TRY(fill_batch(t, chosen, err));
+	return backend_failed(t, batch_output(&t->batch, ret), err);
+}
+
+/* What the self-check will compare the files with, of the first sequences of the calibration: as engine/prune/end_loss.h has it of the walk. */
+static enum status find_end_loss(struct tune *t, double *ret, struct error *err)
+{
+	int64_t batch = t->batch.sequences, length = t->dense.tokens, n = end_loss_sequences(t->p->job->spec);
+	int64_t *chosen = malloc((size_t)batch * sizeof *chosen);
+	double sum = 0, *room = malloc((size_t)length * sizeof *room);
+	struct tensor out;
+	enum status status = chosen && room ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for log-probabilities");
+	for (int64_t i = 0; status == STATUS_OK && i < n; i++) {
+		if (i % batch == 0) status = run_batch(t, chosen, i, &out, err);
+		const int32_t *ids = t->calibration->ids + i * length;
+		if (status == STATUS_OK)
+			status = backend_failed(
+				t, end_logprobs(&t->state.end, tensor_rows(out, i % batch * length, length - 1), ids + 1, room),
+				err);
+		for (int64_t k = 0; status == STATUS_OK && k < length - 1; k++)
+			sum -= room[k];
+	}
+	free(chosen);
+	free(room);
+	*ret = n && isfinite(sum) ? sum / (double)(n * (length - 1)) : NAN;
+	return status;
+}
+
+/* From the state to the output (3); what is rounded there is in the state too. */
 static enum status write_output(struct tune *t, struct error *err)
 {
 	int64_t bytes = layout_room(&t->state.block.layout, DTYPE_F32), norm = t->p->model->config.hidden * (int64_t)sizeof(float);
@@ -330,6 +366,21 @@ static enum status write_output(struct tune *t, struct error *err)
 	if (status == STATUS_OK) status = writer_sync(t->p->writer, err);
 	free(room);
 	return status;
+}
+
+/* What was written is all that blocks have written before. */
+static enum status note_written(struct tune *t, struct error *err)
+{
+	cJSON **written = &t->p->savepoint->written, *list = cJSON_CreateArray();
+	enum status status = list ? writer_take_sums(t->p->writer, list, err)
+				  : error_set(err, STATUS_NO_MEMORY, "no memory for the checksums of an output");
+	if (status != STATUS_OK) {
+		cJSON_Delete(list);
+		return status;
+	}
+	cJSON_Delete(*written);
+	*written = list;
+	return STATUS_OK;
 }
 
 /* Whether the tuned model is the better one; if not, people are told. */
@@ -381,7 +432,11 @@ static enum status run(struct tune *t, struct error *err)
 	}
 	bool better;
 	TRY(judge(t, &better, err));
-	if (better) TRY(write_output(t, err));
+	if (better) {
+		TRY(write_output(t, err));
+		TRY(note_written(t, err));
+		TRY(find_end_loss(t, &p->savepoint->end_loss, err));
+	}
 	p->savepoint->tuned = true;
 	return savepoint_save(p->savepoint, p->spec_json, err);
 }
