@@ -88,7 +88,7 @@ SERVER_SOURCES := $(wildcard db/*.c api/*.c)
 SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard daemon/*.c))
 CTL_OBJECTS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard ctl/*.c)) \
-                  $(patsubst %,$(BUILD)/base/%.o,buffer clock error file json place)
+                  $(patsubst %,$(BUILD)/base/%.o,buffer clock error file json place watch)
 CTL_LIBS       := $(shell pkg-config --libs libcurl libcjson 2>/dev/null) -lm
 UNIT_TESTS     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 BACKEND_TESTS  := $(patsubst tests/backend/%.c,$(BUILD)/tests/%,$(wildcard tests/backend/test_*.c))
@@ -207,7 +207,7 @@ FUZZ_fuzz_tasks := engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
 
 .SECONDEXPANSION:
-$(BUILD)/fuzz/%: tests/fuzz/%.c base/buffer.c base/error.c base/file.c base/json.c base/place.c base/warnings.c $$(FUZZ_$$*) $(COMPILE)
+$(BUILD)/fuzz/%: tests/fuzz/%.c base/buffer.c base/error.c base/file.c base/json.c base/place.c base/warnings.c base/watch.c $$(FUZZ_$$*) $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^) \

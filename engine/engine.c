@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/warnings.h"
+#include "base/watch.h"
 #include "engine/eval/choices.h"
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
@@ -581,17 +582,30 @@ static void release(struct run *run)
 	cJSON_Delete(run->hardware);
 }
 
+/* A copy gets on: before progress is reckoned, and in between. */
+static void beat(void *context)
+{
+	struct run *run = context;
+	if (run->progress.sink)
+		progress_add(&run->progress, 0);
+	else
+		run->sink->progress(run->sink->context, "loading", 0, 0, 0, -1);
+}
+
 enum status engine_run(const struct engine_job *job, struct backend *backend, const struct engine_sink *sink, cJSON **ret_result,
 		       struct error *err)
 {
 	struct run run = {.job = job, .spec = job->spec, .sink = sink, .backend = backend, .started = monotonic_seconds()};
 	cJSON *result = NULL;
+	const struct watch watch = {.stop = job->stop, .beat = beat, .context = &run};
 	run.spec_json = spec_to_json(job->spec);
 	run.pruned = cJSON_CreateObject();
 	run.pruned_tasks = cJSON_CreateObject();
+	watch_set(&watch);
 	enum status status = run.spec_json && run.pruned && run.pruned_tasks
 				     ? run_all(&run, &result, err)
 				     : error_set(err, STATUS_NO_MEMORY, "no memory for the job");
+	watch_set(NULL);
 	release(&run);
 	if (status == STATUS_OK) *ret_result = result;
 	return status;

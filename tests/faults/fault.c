@@ -129,6 +129,8 @@ static int fault_at(const char *name, int directory, const char *path, enum room
 FD_CALL(write, TAKES_ROOM, ssize_t, (int fd, const void *buffer, size_t bytes), fd, buffer, bytes)
 FD_CALL(pwrite, TAKES_ROOM, ssize_t, (int fd, const void *buffer, size_t bytes, off_t offset), fd, buffer, bytes, offset)
 FD_CALL(pwrite64, TAKES_ROOM, ssize_t, (int fd, const void *buffer, size_t bytes, off64_t offset), fd, buffer, bytes, offset)
+FD_CALL(copy_file_range, TAKES_ROOM, ssize_t, (int from, off64_t *at, int fd, off64_t *to, size_t bytes, unsigned flags), from, at,
+	fd, to, bytes, flags)
 FD_CALL(fsync, NO_ROOM, int, (int fd), fd)
 FD_CALL(fdatasync, NO_ROOM, int, (int fd), fd)
 FD_CALL(ftruncate, NO_ROOM, int, (int fd, off_t size), fd, size)

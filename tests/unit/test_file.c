@@ -1,11 +1,13 @@
 /* Files: whole transfers over short and interrupted ones, durable replacement, and what each failing system call leaves behind. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/unit/scratch.h"
 
 #include "base/place.h"
+#include "base/watch.h"
 
 static int calls_left; /* of the faulty call, before it fails */
 static int fault;      /* the error number it fails with */
@@ -163,6 +165,38 @@ static void test_replace(void **state)
 	assert_content(s, "r", "2nd");
 }
 
+static void stop_at_second(void *context)
+{
+	atomic_bool *stop = context;
+	static int beats;
+	if (++beats == 2) atomic_store(stop, true);
+}
+
+/* A copy of a large file ends soon after it is told to stop, and tells that it gets on. */
+static void test_copy_is_stopped(void **state)
+{
+	struct scratch *s = *state;
+	const int64_t size = 200 << 20, much = 64 << 20;
+	char from[96], to[96];
+	atomic_bool stop = false;
+	const struct watch watch = {.stop = &stop, .beat = stop_at_second, .context = &stop};
+	struct file source, target;
+	struct stat info;
+	snprintf(from, sizeof from, "%s/from", s->directory);
+	snprintf(to, sizeof to, "%s/to", s->directory);
+	SUCCEEDS(file_create(from, 0, &source, &s->err));
+	assert_int_equal(ftruncate(source.fd, size), 0);
+	SUCCEEDS(file_create(to, 0, &target, &s->err));
+	watch_set(&watch);
+	FAILS(STATUS_CANCELLED, "to", file_copy_bytes(&source, 0, &target, 0, size, &s->err));
+	watch_set(NULL);
+	assert_int_equal(fstat(target.fd, &info), 0);
+	assert_true(info.st_size > 0 && info.st_size <= much);
+	SUCCEEDS(file_copy_bytes(&source, 0, &target, 0, much, &s->err));
+	file_close(&source);
+	file_close(&target);
+}
+
 static void test_copy(void **state)
 {
 	struct scratch *s = *state;
@@ -236,8 +270,9 @@ static void test_directories(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		FILE_TEST(test_read_and_write), FILE_TEST(test_open_refuses), FILE_TEST(test_full_disk),   FILE_TEST(test_replace),
-		FILE_TEST(test_copy),           FILE_TEST(test_renames),      FILE_TEST(test_directories),
+		FILE_TEST(test_read_and_write), FILE_TEST(test_open_refuses), FILE_TEST(test_full_disk),
+		FILE_TEST(test_replace),        FILE_TEST(test_copy),         FILE_TEST(test_copy_is_stopped),
+		FILE_TEST(test_renames),        FILE_TEST(test_directories),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
