@@ -189,7 +189,8 @@ class Place:
             shutil.copyfile(path, os.path.join(place, file))
         with open(os.path.join(place, "config.json")) as file:
             config = json.load(file)
-            self.specs[name] = (config.get("text_config", config)["num_hidden_layers"], spec)
+            text = config.get("text_config", config)
+            self.specs[name] = (text.get("num_hidden_layers") or text["n_layer"], spec)
         return place
 
     def add_saved(self):
@@ -210,7 +211,8 @@ class Place:
             for name in sorted(name for name in os.listdir(source) if name.endswith(".json")):
                 with open(os.path.join(source, name)) as file:
                     config = json.load(file)
-                short = config.get("text_config", config).get("max_position_embeddings", TOKENS) < TOKENS
+                text = config.get("text_config", config)
+                short = text.get("max_position_embeddings", text.get("n_positions", TOKENS)) < TOKENS
                 self.add(f"{family}-{name[:-5]}", {"config.json": os.path.join(source, name),
                                                    "model.safetensors": os.path.join(source, "model.safetensors")},
                          ids_spec("device.safetensors", DEVICE_SAMPLES, DEVICE_TOKENS) if short else

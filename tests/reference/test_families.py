@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(ROOT, "bench"))
 from random_models import read_safetensors, write_calibration, write_safetensors  # noqa: E402
 
 LINEARS = ("w1", "w2", "w3", "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
-           "out_proj", "fc1", "fc2", "dense", "c_fc", "c_proj", "query_key_value", "dense_h_to_4h", "dense_4h_to_h")
+           "out_proj", "fc1", "fc2", "dense", "c_attn", "c_fc", "c_proj", "query_key_value", "dense_h_to_4h", "dense_4h_to_h")
 
 
 def is_linear(name):
@@ -70,7 +70,7 @@ class Families(unittest.TestCase):
         for block in report["blocks"]:
             weights = zeros = 0
             for name in dense:
-                inside = f".layers.{block['block']}." in name
+                inside = any(f".{blocks}.{block['block']}." in name for blocks in ("layers", "h"))
                 if inside and is_linear(name):
                     before, after = values(dense[name]), values(pruned.pop(name))
                     self.assertTrue(all(new in (0, old) for old, new in zip(before, after)), name)
