@@ -9,6 +9,8 @@
 	OPTION(NAME, 'n', "name", "NAME", "name", TEXT, "a name for people") \
 	OPTION(OUTPUT, 'o', "output", "DIR", "output", TEXT, "the result, below the daemon's output root; {date}, {id}") \
 	OPTION(OVERWRITE, 0, "overwrite", NULL, "overwrite", FLAG, "replace an output that is there, once the new one is whole") \
+	OPTION(ARCHIVE, 0, "archive", NULL, "archive", FLAG, "make an archive of the output too, in which zeros take no room") \
+	OPTION(ARCHIVE_CODED, 0, "archive-coded", NULL, "archive_coded", FLAG, "code the exponents of the archive's values") \
 	OPTION(PRESET, 0, "preset", "PRESET", "preset", TEXT, "fast, balanced, best, paper") \
 	OPTION(METHOD, 0, "method", "METHOD", "method", TEXT, "besa, wanda, magnitude, one_shot, sparsegpt, admm, none") \
 	OPTION(SPARSITY, 's', "sparsity", "S", "sparsity", PERCENT, "what part of the weights becomes zero: 0.5 or 50%") \

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/warnings.h"
 #include "base/watch.h"
+#include "engine/archive/archive.h"
 #include "engine/eval/choices.h"
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
@@ -470,6 +471,31 @@ static enum status open_writer(struct run *run, struct error *err)
 	return in_place_open(&run->spec->model_place, &run->model.checkpoint, &run->job->work, &run->writer, err);
 }
 
+static void still_writing(void *context)
+{
+	progress_phase(context, "writing");
+}
+
+/* Packs the output, which is whole but for besad.json, into a directory of its own in it. An attempt that was cut short here is done again from
+ * the start, with the same bytes. */
+static enum status make_archive(struct run *run, struct error *err)
+{
+	static const char directory[] = "archive";
+	static const char *const except[] = {directory, REPORT_NAME, NULL};
+	const struct place *work = &run->job->work;
+	struct place archive;
+	struct archive_options options = {.coded = run->spec->archive_coded,
+					  .except = except,
+					  .stop = run->job->stop,
+					  .progress = still_writing,
+					  .context = &run->progress};
+	TRY(writer_sync(run->writer, err));
+	TRY(place_below(work, directory, &archive, err));
+	enum status status = archive_pack(work, &archive, &options, err);
+	place_free(&archive);
+	return status;
+}
+
 static struct pruning pruning_of(struct run *run)
 {
 	return (struct pruning){.job = run->job,
@@ -534,6 +560,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		report.output = run->spec->output;
 		/* The last look at what the weights were read from; what was only opened by name may have been replaced meanwhile. */
 		TRY(check_inputs(run, err));
+		if (run->spec->archive) TRY(make_archive(run, err));
 	} else {
 		TRY(simulate(run, &run->model, err));
 	}
@@ -616,7 +643,9 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 /* The writer's own size; chosen where open_writer chooses. */
 static enum status output_bytes(const struct run *run, int64_t *ret, struct error *err)
 {
-	return in_place_bytes(&run->spec->model_place, &run->model.checkpoint, ret, err);
+	TRY(in_place_bytes(&run->spec->model_place, &run->model.checkpoint, ret, err));
+	if (run->spec->archive) *ret *= 2; /* an archive takes at most what the files in it take */
+	return STATUS_OK;
 }
 
 /* Data whose length is what matters: the calibration's is known, that of the evaluation is not. */

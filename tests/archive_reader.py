@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Restores an archive, from docs/format.md alone: archive_reader.py ARCHIVE_DIR MODEL_DIR. Slow, and of Python 3 alone: what besad writes is
-read by something that shares no code with it."""
+"""Restores an archive, from docs/format.md alone: archive_reader.py ARCHIVE_DIR MODEL_DIR. Slow, and of Python 3 alone: what besad
+writes is read by something that shares no code with it."""
 import hashlib
 import json
 import os

@@ -65,6 +65,8 @@ ROWS = [
     ("wanda-70", SAVED, None, dict(WANDA, sparsity=0.7)),
     ("wanda-bf16", SAVED, ONE, dict(WANDA, precision="bf16")),
     ("wanda-probed", SAVED, ONE, dict(WANDA, progress={"perplexity_every": 1})),
+    ("wanda-archive", "^(saved-llama-sharded|tiny-llama)$", None, dict(WANDA, archive=True)),
+    ("wanda-archive-coded", ONE, ONE, dict(WANDA, archive=True, archive_coded=True)),
     ("wanda-mixed", ONE, None, dict(WANDA, calibration={"samples": 6, "sequence_length": 24, "sources": [
         {"path": "text.txt", "weight": 1}, {"path": "ids.safetensors", "weight": 2}]})),
     ("wanda-tasks", ONE, None, dict(WANDA, evaluation={"tasks": [

@@ -6,6 +6,8 @@ export const GROUPS = [
 		{ pointer: "/name", label: "Name", hint: "A name for people; any text." },
 		{ pointer: "/output", label: "Output", placeholder: "<model>-<preset or method>-{id}", hint: "A directory below the output root. {id} and {date} are filled in." },
 		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
+		{ pointer: "/archive", label: "Make an archive too", kind: "flag", hint: "The output in less room, in its directory archive." },
+		{ pointer: "/archive_coded", label: "Code its exponents", kind: "flag", hint: "About a third smaller still." },
 	] },
 	{ title: "Pruning", fields: [
 		{ pointer: "/preset", label: "Preset", kind: "choice", choices: ["", "fast", "balanced", "best", "paper"], hint: "What it may cost: fast, balanced (the default) or best." },

@@ -168,7 +168,7 @@ class Form {
 	adapt() {
 		const method = this.input("/method").value;
 		for (const node of this.node.querySelectorAll("[data-only]")) node.hidden = node.dataset.only !== method;
-		for (const pointer of ["/sparsity", "/output", "/overwrite"]) this.fixed.get(pointer).node.hidden = method === "none";
+		for (const pointer of ["/sparsity", "/output", "/overwrite", "/archive", "/archive_coded"]) this.fixed.get(pointer).node.hidden = method === "none";
 	}
 
 	setModels(models) {

@@ -16,13 +16,13 @@ _besactl_names() {
 }
 
 # made by `make generate` of the rows in engine/spec/
-_besactl_fields='--model --name --output --overwrite --preset --method --sparsity --pattern --bits --calibration --samples --seed --simulate --precision --priority --timeout'
+_besactl_fields='--model --name --output --overwrite --archive --archive-coded --preset --method --sparsity --pattern --bits --calibration --samples --seed --simulate --precision --priority --timeout'
 _besactl_keys='
-	name model output overwrite preset method sparsity pattern allocation.method allocation.deviation allocation.threshold
-	besa.granularity besa.rows_per_group besa.reconstruct besa.importance besa.candidates besa.lambda besa.epochs besa.batch_size
-	besa.optimizer besa.d_coef besa.learning_rate besa.target besa.parameterization besa.safeguards one_shot.importance
-	sparsegpt.dampening admm.rates admm.iterations admm.ramp admm.damping admm.rho admm.cg_steps admm.cg_damping refit.method
-	refit.epochs refit.batch_size refit.learning_rate refit.norms refit.cg_steps refit.cg_damping refit.global_epochs
+	name model output overwrite archive archive_coded preset method sparsity pattern allocation.method allocation.deviation
+	allocation.threshold besa.granularity besa.rows_per_group besa.reconstruct besa.importance besa.candidates besa.lambda
+	besa.epochs besa.batch_size besa.optimizer besa.d_coef besa.learning_rate besa.target besa.parameterization besa.safeguards
+	one_shot.importance sparsegpt.dampening admm.rates admm.iterations admm.ramp admm.damping admm.rho admm.cg_steps admm.cg_damping
+	refit.method refit.epochs refit.batch_size refit.learning_rate refit.norms refit.cg_steps refit.cg_damping refit.global_epochs
 	refit.global_learning_rate quantization.bits quantization.group_size quantization.symmetric quantization.order calibration.path
 	calibration.sources.0.path calibration.sources.0.weight calibration.sources.0.field calibration.field calibration.samples
 	calibration.sequence_length calibration.seed evaluation.perplexity.0.name evaluation.perplexity.0.path

@@ -38,6 +38,8 @@ complete -c besactl -n $submit -s m -l model -x -a '(besactl models --names 2>/d
 complete -c besactl -n $submit -s n -l name -x -d 'a name for people'
 complete -c besactl -n $submit -s o -l output -x -d 'the result, below the daemon\'s output root'
 complete -c besactl -n $submit -l overwrite -d 'replace an output that is there, once the new one is whole'
+complete -c besactl -n $submit -l archive -d 'make an archive of the output too, in which zeros take no room'
+complete -c besactl -n $submit -l archive-coded -d 'code the exponents of the archive\'s values'
 complete -c besactl -n $submit -l preset -x -a 'fast balanced best paper' -d 'a method and what goes with it, by what it costs'
 complete -c besactl -n $submit -l method -x -a 'besa wanda magnitude one_shot sparsegpt admm none' -d 'how weights are chosen, in place of a preset'
 complete -c besactl -n $submit -s s -l sparsity -x -d 'what part of the weights becomes zero'
@@ -51,9 +53,9 @@ complete -c besactl -n $submit -l precision -x -a 'auto f32 bf16' -d 'of the mat
 complete -c besactl -n $submit -l priority -x -d 'higher ones run first'
 complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
 set -l keys \
-    name= model= output= overwrite= preset= method= sparsity= pattern= allocation.method= allocation.deviation= \
-    allocation.threshold= besa.granularity= besa.rows_per_group= besa.reconstruct= besa.importance= besa.candidates= \
-    besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= besa.learning_rate= besa.target= \
+    name= model= output= overwrite= archive= archive_coded= preset= method= sparsity= pattern= allocation.method= \
+    allocation.deviation= allocation.threshold= besa.granularity= besa.rows_per_group= besa.reconstruct= besa.importance= \
+    besa.candidates= besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= besa.learning_rate= besa.target= \
     besa.parameterization= besa.safeguards= one_shot.importance= sparsegpt.dampening= admm.rates= admm.iterations= admm.ramp= \
     admm.damping= admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= refit.batch_size= refit.learning_rate= \
     refit.norms= refit.cg_steps= refit.cg_damping= refit.global_epochs= refit.global_learning_rate= quantization.bits= \

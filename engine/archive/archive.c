@@ -107,6 +107,7 @@ static enum status pack_one(struct packer *packer, const char *name, struct erro
 	struct file from;
 	char sha256[SHA256_TEXT];
 	if (is_stopped(packer->options->stop)) return stopped(err);
+	if (packer->options->progress) packer->options->progress(packer->options->context);
 	if (packer->manifest.count == MANIFEST_MAX_FILES)
 		return error_set(err, STATUS_INVALID, "%s: holds more than %d files", packer->model->path, MANIFEST_MAX_FILES);
 	TRY(place_open(packer->model, name, &from, err));
@@ -143,6 +144,13 @@ static enum status pack_entry(struct packer *packer, const char *directory, cons
 	return status;
 }
 
+static bool is_excepted(const struct archive_options *options, const char *name)
+{
+	for (const char *const *except = options->except; except && *except; except++)
+		if (strcmp(*except, name) == 0) return true;
+	return false;
+}
+
 static enum status pack_directory(struct packer *packer, const char *directory, int depth, struct error *err)
 {
 	DIR *stream;
@@ -158,8 +166,8 @@ static enum status pack_directory(struct packer *packer, const char *directory, 
 			if (errno) status = error_errno(err, "%s", packer->model->path);
 			break;
 		}
-		const char *name = entry->d_name, *except = packer->options->except;
-		if (*name != '.' && !(except && !directory && strcmp(name, except) == 0))
+		const char *name = entry->d_name;
+		if (*name != '.' && (directory || !is_excepted(packer->options, name)))
 			status = pack_entry(packer, directory, name, depth, err);
 	}
 	closedir(stream);

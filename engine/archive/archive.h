@@ -9,9 +9,11 @@
 #include "engine/archive/manifest.h"
 
 struct archive_options {
-	bool coded;              /* exponents are coded, where that is smaller */
-	const char *except;      /* a file of the model's directory that is left out, or NULL */
-	const atomic_bool *stop; /* once it is true, STATUS_CANCELLED; or NULL */
+	bool coded;                      /* exponents are coded, where that is smaller */
+	const char *const *except;       /* what of the model's directory is left out, NULL-terminated; or NULL */
+	const atomic_bool *stop;         /* once it is true, STATUS_CANCELLED; or NULL */
+	void (*progress)(void *context); /* called before each file, or NULL */
+	void *context;
 };
 
 /* Packs every file below `model` that is not hidden into the new directory `to`, durably. What `to` held is removed before. STATUS_INVALID for a

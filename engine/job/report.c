@@ -73,18 +73,27 @@ cJSON *report_result(const struct report *report)
 	return result;
 }
 
-/* The directories of the output: what may be replaced later holds no others (engine/output/publish.h). */
-static enum status list_directories(const struct place *work, cJSON *list, struct error *err)
+/* The directories below the output, or below one of them: what may be replaced later holds no others (engine/output/publish.h). */
+static enum status list_directories(const struct place *work, const char *directory, cJSON *list, struct error *err)
 {
 	DIR *stream;
 	const struct dirent *entry;
 	enum status status = STATUS_OK;
-	TRY(place_list(work, NULL, &stream, err));
+	TRY(place_list(work, directory, &stream, err));
 	while (status == STATUS_OK && (entry = readdir(stream))) {
 		struct stat st;
+		char *name;
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-		status = place_lstat(work, entry->d_name, &st, err);
-		if (status == STATUS_OK && S_ISDIR(st.st_mode)) cJSON_AddItemToArray(list, cJSON_CreateString(entry->d_name));
+		if (asprintf(&name, "%s%s%s", directory ? directory : "", directory ? "/" : "", entry->d_name) < 0) {
+			status = error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
+			break;
+		}
+		status = place_lstat(work, name, &st, err);
+		if (status == STATUS_OK && S_ISDIR(st.st_mode)) {
+			cJSON_AddItemToArray(list, cJSON_CreateString(name));
+			status = list_directories(work, name, list, err);
+		}
+		free(name);
 	}
 	closedir(stream);
 	return status;
@@ -120,7 +129,7 @@ enum status report_write(const struct report *report, const cJSON *result, const
 	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
 	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
 	cJSON_AddItemReferenceToObject(json, "artifacts", (cJSON *)artifacts);
-	enum status status = list_directories(work, cJSON_AddArrayToObject(json, "directories"), err);
+	enum status status = list_directories(work, NULL, cJSON_AddArrayToObject(json, "directories"), err);
 	char *text = status ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);
 	TRY(status);

@@ -49,7 +49,7 @@ static enum status take_entry(const struct place *work, const char *directory, c
 	if (asprintf(&name, "%s%s%s", directory ? directory : "", directory ? "/" : "", entry) < 0) return no_memory(err);
 	enum status status = place_lstat(work, name, &st, err);
 	if (!status && S_ISREG(st.st_mode)) return add_name(names, name, err);
-	if (!status && S_ISDIR(st.st_mode) && !directory) status = find_files(work, name, names, err);
+	if (!status && S_ISDIR(st.st_mode)) status = find_files(work, name, names, err);
 	free(name);
 	return status;
 }

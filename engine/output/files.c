@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "engine/archive/manifest.h"
 #include "engine/output/publish.h"
 
 /* ---- the list ------------------------------------------------------------------------------------------------------------ */
@@ -53,7 +54,7 @@ static bool is_wanted(const struct checkpoint *checkpoint, bool weights, const c
 	static const char *const suffixes[] = {".json", ".model", ".txt", ".py", ".jinja", ".md", ".tiktoken", ".spm"};
 	static const char *const prefixes[] = {"LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"};
 	static const char versioned[] = "tokenizer.model."; /* tokenizer.model.v3 of the Mistral models */
-	if (*name == '.' || strcmp(name, REPORT_NAME) == 0) return false;
+	if (*name == '.' || strcmp(name, REPORT_NAME) == 0 || strcmp(name, MANIFEST_NAME) == 0) return false;
 	if (is_shard(checkpoint, name)) return weights;
 	/* Of the indexes only the one whose shards are copied. */
 	if (text_ends_with(name, ".index.json"))

@@ -23,29 +23,36 @@ static bool is_ours(const cJSON *directories, const char *name)
 	return false;
 }
 
-/* Refuses a directory, or one in it, that holds directories which the report does not list. */
-static enum status check_directories(const struct place *output, const char *name, const cJSON *known, struct error *err)
+static enum status check_directories(const struct place *output, const char *directory, const cJSON *known, struct error *err);
+
+/* What lies in the output as `name`: refused where it is a directory that the report does not list, or holds one. */
+static enum status check_entry(const struct place *output, const char *name, const cJSON *known, struct error *err)
+{
+	struct stat st;
+	TRY(place_lstat(output, name, &st, err));
+	if (!S_ISDIR(st.st_mode)) return STATUS_OK;
+	if (is_ours(known, name)) return check_directories(output, name, known, err);
+	return error_set(err, STATUS_EXISTS,
+			 "the output '%s' exists and is not replaced: it holds the directory '%s', which besad did not make; "
+			 "move it away, or choose another output",
+			 output->path, name);
+}
+
+static enum status check_directories(const struct place *output, const char *directory, const cJSON *known, struct error *err)
 {
 	DIR *stream;
-	TRY(place_list(output, name, &stream, err));
+	TRY(place_list(output, directory, &stream, err));
 	enum status status = STATUS_OK;
 	const struct dirent *entry;
 	while (status == STATUS_OK && (entry = readdir(stream))) {
-		struct stat st;
-		struct place inner = {0};
+		char *name;
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-		status = place_below(output, name, &inner, err);
-		if (status == STATUS_OK) status = place_lstat(&inner, entry->d_name, &st, err);
-		place_free(&inner);
-		if (status != STATUS_OK || !S_ISDIR(st.st_mode)) continue;
-		if (name || !is_ours(known, entry->d_name))
-			status = error_set(err, STATUS_EXISTS,
-					   "the output '%s' exists and is not replaced: it holds the directory '%s', which besad "
-					   "did not make; "
-					   "move it away, or choose another output",
-					   output->path, entry->d_name);
-		else
-			status = check_directories(output, entry->d_name, known, err);
+		if (asprintf(&name, "%s%s%s", directory ? directory : "", directory ? "/" : "", entry->d_name) < 0) {
+			status = error_set(err, STATUS_NO_MEMORY, "no memory to look at the output that is there");
+			break;
+		}
+		status = check_entry(output, name, known, err);
+		free(name);
 	}
 	closedir(stream);
 	return status;

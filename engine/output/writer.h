@@ -7,7 +7,7 @@
  * They differ in how the files are made. What follows is the same for both: the shards are there at their full size with their headers, so
  * tensors are written in any order and in parts, and whoever opens the work directory of an earlier attempt again finds all that was synced.
  *
- * An archive, once there is one, wraps either: writer_finish is where it packs the shards that the blocks went into. */
+ * An archive (engine/archive/) is made of either once all is written: what it takes depends on the values, so it cannot be laid out before. */
 #ifndef BESAD_ENGINE_WRITER_H
 #define BESAD_ENGINE_WRITER_H
 

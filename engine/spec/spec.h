@@ -123,6 +123,7 @@ struct spec {
 	cJSON *metadata;             /* texts by which clients find the job; NULL for none */
 	struct place model_place;
 	bool overwrite;
+	bool archive, archive_coded;
 	int preset; /* that the rest came from, of preset_names (preset.h); PRESET_NONE for none, and in a spec that was stored */
 	enum method_id method;
 	double sparsity;

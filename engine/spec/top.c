@@ -20,11 +20,14 @@ static void parse_output(struct spec_parser *parser, const struct fields *fields
 	spec->output = spec_copy(parser, text);
 }
 
-/* An output that the client did not name. */
+/* What hangs on there being an output; and the name of one that the client did not name. */
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
 	struct spec *spec = at;
-	(void)fields;
+	if (spec->archive && spec->method == METHOD_NONE)
+		fields_problem(fields, "archive", "the method 'none' makes no output to archive");
+	if (spec->archive_coded && !spec->archive)
+		fields_problem(fields, "archive_coded", "says how an archive is made, and 'archive' asks for none");
 	if (spec->output || !spec->model_place.path) return;
 	/* As the client wrote the model where that can name an output, else the directory's own name. */
 	char *whole = place_text(&spec->model_place, NULL);
@@ -42,6 +45,11 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 static bool is_notified(const void *at)
 {
 	return ((const struct spec *)at)->notify_url;
+}
+
+static bool is_archived(const void *at)
+{
+	return ((const struct spec *)at)->archive;
 }
 
 static bool is_quantized(const void *at)
@@ -120,6 +128,28 @@ static const struct spec_row rows[] = {
 		.label = "Replace the output if it exists",
 		.hint = "",
 		.option = {"overwrite", .help = "replace an output that is there, once the new one is whole"},
+	},
+	{
+		.key = "archive",
+		.kind = SPEC_BOOL,
+		SPEC_AT(struct spec, archive),
+		.shown = is_archived,
+		.help = "also make an archive of the output, in which zeros take no room, as its directory `archive`",
+		.more = "`besad unpack` restores the output's files from it bit for bit; docs/format.md specifies it. The "
+			"job's artifacts list its files.",
+		.label = "Make an archive too",
+		.hint = "The output in less room, in its directory archive.",
+		.option = {"archive", .help = "make an archive of the output too, in which zeros take no room"},
+	},
+	{
+		.key = "archive_coded",
+		.kind = SPEC_BOOL,
+		SPEC_AT(struct spec, archive_coded),
+		.shown = is_archived,
+		.help = "code the exponents of the archive's values, which makes it about a third smaller still",
+		.label = "Code its exponents",
+		.hint = "About a third smaller still.",
+		.option = {"archive-coded", .help = "code the exponents of the archive's values"},
 	},
 	{
 		.key = "preset",

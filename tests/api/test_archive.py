@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""`besad pack`, `unpack` and `verify`: what comes back, also by a reader that shares no code with besad, and what the programs refuse."""
+"""`besad pack`, `unpack` and `verify`: what comes back, also by a reader that shares no code with besad, and what the programs
+refuse; and archives that jobs make."""
+import glob
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -9,7 +13,7 @@ import sys
 import tempfile
 import unittest
 
-from support import BESAD, PATIENCE, ROOT
+from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model
 
 sys.path[:0] = [os.path.join(ROOT, "bench"), os.path.join(ROOT, "tests")]
 import archive_reader  # noqa: E402
@@ -125,7 +129,73 @@ class Archives(unittest.TestCase):
         job = os.path.join(self.top, "job.json")
         with open(job, "w") as file:
             file.write('{"model": "archive", "method": "magnitude", "sparsity": 0.5}')
-        self.expect_refusal("besad unpack", "run", "--model-root", self.top, "--data-root", self.top, "--output-root", self.top, job, status=2)
+        self.expect_refusal("besad unpack", "run", "--model-root", self.top, "--data-root", self.top, "--output-root", self.top, job,
+                            status=2)
+
+
+class Jobs(unittest.TestCase):
+    """`"archive": true`."""
+
+    def setUp(self):
+        self.place = Daemon()  # for its directories; it is not started
+        self.addCleanup(self.place.remove)
+        self.model = small_model(self.place, 2)
+        templates = os.path.join(self.place.models, "small", "additional_chat_templates")
+        os.makedirs(templates)
+        with open(os.path.join(templates, "tool.jinja"), "w") as file:
+            file.write("{{ tools }}")
+
+    def command(self, name, **spec):
+        path = os.path.join(self.place.directory, name + ".json")
+        with open(path, "w") as file:
+            json.dump(small_job(**{"output": name, "method": "wanda", "archive": True, **spec}), file)
+        return [BESAD, "run", "--threads", os.environ.get("OMP_NUM_THREADS", "2"), "--model-root", self.place.models, "--data-root",
+                self.place.data, "--output-root", self.place.output, path]
+
+    def run_job(self, name, **spec):
+        done = subprocess.run(self.command(name, **spec), capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return os.path.join(self.place.output, name)
+
+    def expect_archive(self, output):
+        """It restores all of the output but what was written behind it."""
+        restored = output + "-restored"
+        done = besad("unpack", os.path.join(output, "archive"), restored)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        own = {name: content for name, content in contents(output).items()
+               if name != "besad.json" and not name.startswith("archive/")}
+        self.assertIn("additional_chat_templates/tool.jinja", own)
+        self.assertEqual(contents(restored), own)
+
+    def test_an_archive_beside_the_output(self):
+        output = self.run_job("whole", archive_coded=True)
+        self.expect_archive(output)
+        with open(os.path.join(output, "besad.json")) as file:
+            report = json.load(file)
+        listed = {entry["name"]: (entry["bytes"], entry["sha256"]) for entry in report["artifacts"]}
+        found = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in contents(output).items()
+                 if name != "besad.json"}
+        self.assertEqual(listed, found)
+        self.assertIn("archive/model.besad.safetensors", listed)
+        self.assertIn("archive/additional_chat_templates/tool.jinja", listed)
+        # It is besad's own, all of it: so it may be replaced, and a job without an archive leaves none.
+        self.run_job("again", output="whole", archive=False, overwrite=True)
+        self.assertFalse(os.path.exists(os.path.join(output, "archive")))
+
+    def test_killed_while_it_archives(self):
+        expected = contents(os.path.join(self.run_job("whole"), "archive"))
+        for attempt in range(5):
+            name = f"killed-{attempt}"
+            # Slow enough to be met: the archive begins with directories and small files.
+            with subprocess.Popen(self.command(name), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                while process.poll() is None and not glob.glob(os.path.join(self.place.output, ".besad-*", "archive")):
+                    pass
+                process.kill()
+            output = self.run_job(name) if not os.path.exists(os.path.join(self.place.output, name)) else \
+                os.path.join(self.place.output, name)
+            self.assertEqual(contents(os.path.join(output, "archive")), expected)
+            self.expect_archive(output)
+        self.assertEqual([name for name in os.listdir(self.place.output) if name.startswith(".")], [])
 
 
 if __name__ == "__main__":

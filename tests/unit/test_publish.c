@@ -49,8 +49,10 @@ static void make_old(struct fixture *f)
 	struct scratch *s = &f->scratch;
 	SUCCEEDS(directory_make(scratch_path(s, "root/team/out/additional_chat_templates"), &s->err));
 	scratch_text(s, "root/team/out/additional_chat_templates/rag.jinja", "");
+	SUCCEEDS(directory_make(scratch_path(s, "root/team/out/archive/additional_chat_templates"), &s->err));
 	scratch_text(s, "root/team/out/besad.json",
-		     "{\"besad_version\": \"0.1.0\", \"directories\": [\"additional_chat_templates\"]}");
+		     "{\"besad_version\": \"0.1.0\", \"directories\": [\"additional_chat_templates\", \"archive\", "
+		     "\"archive/additional_chat_templates\"]}");
 	scratch_text(s, "root/team/out/old", "old");
 }
 
@@ -100,7 +102,7 @@ static void test_leaves_what_is_not_its_own(void **state)
 	FAILS(STATUS_EXISTS, "directory 'other-job'", publish(&f->work, &f->out, &f->aside, true, &replaced, &s->err));
 	SUCCEEDS(place_remove(&f->out, "other-job", &s->err));
 	SUCCEEDS(directory_make(scratch_path(s, "root/team/out/additional_chat_templates/mine"), &s->err));
-	FAILS(STATUS_EXISTS, "directory 'mine'", publish_check(&f->out, &s->err));
+	FAILS(STATUS_EXISTS, "directory 'additional_chat_templates/mine'", publish_check(&f->out, &s->err));
 	SUCCEEDS(place_remove(&f->out, "additional_chat_templates/mine", &s->err));
 	SUCCEEDS(publish_check(&f->out, &s->err));
 	for (const char **report = (const char *[]){"{}", "not JSON", "{\"job\": \"x\"}", NULL}; *report; report++) {

@@ -381,6 +381,29 @@ static void test_hardware(void **state)
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"hardware\":{\"measure\":true}}", "/hardware/measure", "unknown");
 }
 
+static void test_archive(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *more;
+		bool archive, coded;
+	} cases[] = {{"", false, false},
+		     {",\"archive\":false", false, false},
+		     {",\"archive\":true", true, false},
+		     {",\"archive\":true,\"archive_coded\":true", true, true}};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct spec *spec = pruned_by(f, cases[i].more);
+		cJSON *shown = spec_to_json(spec);
+		assert_int_equal(spec->archive, cases[i].archive);
+		assert_int_equal(spec->archive_coded, cases[i].coded);
+		assert_int_equal(cJSON_HasObjectItem(shown, "archive"), cases[i].archive);
+		cJSON_Delete(shown);
+		spec_free(spec);
+	}
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"archive\":true}", "/archive", "makes no output");
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"archive_coded\":true}", "/archive_coded", "asks for none");
+}
+
 static void test_calibration_sources(void **state)
 {
 	struct fixture *f = *state;
@@ -694,10 +717,11 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
-	const char *known = "name, metadata, model, output, overwrite, preset, method, sparsity, pattern, allocation, besa, one_shot, "
-			    "sparsegpt, admm, refit, "
-			    "quantization, calibration, "
-			    "evaluation, hardware, progress, notify, precision, priority, timeout_seconds";
+	const char *known =
+		"name, metadata, model, output, overwrite, archive, archive_coded, preset, method, sparsity, pattern, allocation, besa, one_shot, "
+		"sparsegpt, admm, refit, "
+		"quantization, calibration, "
+		"evaluation, hardware, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }
@@ -715,6 +739,7 @@ int main(void)
 		SPEC_TEST(test_patterns),
 		SPEC_TEST(test_allocation),
 		SPEC_TEST(test_hardware),
+		SPEC_TEST(test_archive),
 		SPEC_TEST(test_calibration_sources),
 		SPEC_TEST(test_round_trip),
 		SPEC_TEST(test_fields),
