@@ -60,6 +60,9 @@ const char options_help[] =
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
 	"  --min-free SIZE         with less room on the disk of the state directory no job is accepted, and a running one waits\n"
 	"                          before its next block; jobs that begin need it in the output root too (default 256M)\n"
+	"  --keep-succeeded TIME   forget jobs that succeeded longer ago, as in 30d; outputs stay (default: never)\n"
+	"  --keep-failed TIME      forget jobs that failed or were cancelled longer ago, with their checkpoints and unfinished\n"
+	"                          outputs, as in 7d (default: never)\n"
 	"  --max-attempts N        a job that besad dies of N times in a row, with no block finished in between, has failed\n"
 	"                          (default 5; 0: it is tried for ever)\n"
 	"  --limits-file FILE      JSON, as in {\"queue\": 50}: goes before --queue-limit; read again on SIGHUP\n"
@@ -97,6 +100,8 @@ enum {
 	OPTION_TOKEN_FILE,
 	OPTION_QUEUE_LIMIT,
 	OPTION_MIN_FREE,
+	OPTION_KEEP_SUCCEEDED,
+	OPTION_KEEP_FAILED,
 	OPTION_MAX_ATTEMPTS,
 	OPTION_LIMITS_FILE,
 	OPTION_PORT_FILE,
@@ -129,6 +134,8 @@ static const struct option serve_options[] = {
 	{"state-dir", required_argument, NULL, OPTION_STATE_DIR},
 	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
 	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
+	{"keep-succeeded", required_argument, NULL, OPTION_KEEP_SUCCEEDED},
+	{"keep-failed", required_argument, NULL, OPTION_KEEP_FAILED},
 	{"min-free", required_argument, NULL, OPTION_MIN_FREE},
 	{"max-attempts", required_argument, NULL, OPTION_MAX_ATTEMPTS},
 	{"limits-file", required_argument, NULL, OPTION_LIMITS_FILE},
@@ -335,6 +342,10 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
 	case OPTION_QUEUE_LIMIT:
 		return parse_number("--queue-limit", value, 1, MAX_QUEUE, &options->queue_limit, err);
+	case OPTION_KEEP_SUCCEEDED:
+		return parse_time("--keep-succeeded", value, &options->keep_succeeded, err);
+	case OPTION_KEEP_FAILED:
+		return parse_time("--keep-failed", value, &options->keep_failed, err);
 	case OPTION_MIN_FREE:
 		TRY(parse_size("--min-free", value, &size, err));
 		if (size > INT64_MAX) return error_set(err, STATUS_INVALID, "--min-free '%s': is too large", value);
@@ -490,6 +501,8 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 	*ret = (struct options){.command = commands[found].command,
 				.queue_limit = DEFAULT_QUEUE_LIMIT,
 				.min_free = default_min_free,
+				.keep_succeeded = -1,
+				.keep_failed = -1,
 				.max_attempts = DEFAULT_MAX_ATTEMPTS,
 				.keep_replaced = default_keep_replaced,
 				.save_every = -1};

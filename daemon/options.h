@@ -28,10 +28,11 @@ struct options {
 	enum command command;
 	struct roots roots; /* real paths */
 	enum backend_choice backend;
-	int threads;           /* 0: all that the process may use */
-	size_t device_memory;  /* bytes; 0: all there is */
-	int64_t keep_replaced; /* seconds that an output which was overwritten is kept */
-	int64_t save_every;    /* seconds between two checkpoints, 0 for each block; -1: as the backend asks for */
+	int threads;                         /* 0: all that the process may use */
+	size_t device_memory;                /* bytes; 0: all there is */
+	int64_t keep_replaced;               /* seconds that an output which was overwritten is kept */
+	int64_t keep_succeeded, keep_failed; /* seconds that a job which ended so is remembered; -1: for ever */
+	int64_t save_every;                  /* seconds between two checkpoints, 0 for each block; -1: as the backend asks for */
 
 	/* serve */
 	const char *listen[MAX_LISTEN];

@@ -1,7 +1,6 @@
 /* Start-up, shutdown, and what the API asks of the daemon. */
 #include "daemon/serve.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -31,6 +30,7 @@
 #include "daemon/notify.h"
 #include "daemon/prepare.h"
 #include "daemon/recover.h"
+#include "daemon/sweep.h"
 #include "daemon/worker.h"
 #include "engine/spec/restore.h"
 
@@ -160,23 +160,10 @@ static void hook_cancelled(void *context, const char *job_id)
 	worker_cancel(daemon->worker, job_id);
 }
 
-/* Removes the unfinished output and, last, because start-up finds forgotten jobs by it, the checkpoint. */
-static void discard(struct daemon *daemon, const char *job_id)
-{
-	struct job_paths paths;
-	struct error err;
-	enum status status = prepare_paths(&daemon->options->roots, daemon->checkpoints, job_id, NULL, &paths, &err);
-	if (!status) {
-		struct engine_job job = {.work = paths.work, .checkpoint_dir = paths.checkpoint_dir};
-		status = engine_discard(&job, &err);
-		prepare_paths_free(&paths);
-	}
-	if (status) log_warning("job=%s some of its files stay behind: %s", job_id, err.message);
-}
-
 static void hook_deleted(void *context, const char *job_id)
 {
-	discard(context, job_id);
+	struct daemon *daemon = context;
+	sweep_files(daemon->options, daemon->checkpoints, job_id);
 }
 
 static enum status hook_artifacts(void *context, const struct job *job, cJSON **ret, struct error *err)
@@ -233,23 +220,6 @@ static enum status lock_state(struct daemon *daemon, struct error *err)
 	return error_set(err, STATUS_EXISTS, "another besad uses %s", daemon->options->state_dir);
 }
 
-/* Jobs that were deleted, or succeeded, just before a crash may have left files. */
-static void discard_forgotten(struct daemon *daemon)
-{
-	DIR *directory = opendir(daemon->checkpoints);
-	struct dirent *entry;
-	while (directory && (entry = readdir(directory))) {
-		struct job job;
-		struct error err;
-		if (!job_id_is_valid(entry->d_name)) continue;
-		enum status status = db_job_get(daemon->db, entry->d_name, &job, &err);
-		if (status == STATUS_NOT_FOUND || (status == STATUS_OK && job.state == JOB_SUCCEEDED))
-			discard(daemon, entry->d_name);
-		if (status == STATUS_OK) job_clear(&job);
-	}
-	if (directory) closedir(directory);
-}
-
 /* What an upgrade or the journal's index need, the ballast may make room for. */
 static enum status open_database(struct daemon *daemon, const char *path, struct error *err)
 {
@@ -271,7 +241,7 @@ static enum status open_state(struct daemon *daemon, struct error *err)
 		 daemon->options->state_dir); /* shorter than the lock's path by fitting: checked there */
 	TRY(open_database(daemon, path, err));
 	TRY(health_start(daemon->options, daemon->db, &daemon->health, err));
-	discard_forgotten(daemon); /* makes room, where there is none */
+	sweep_forgotten(daemon->options, daemon->db, daemon->checkpoints); /* makes room, where there is none */
 	enum status status = recover_queue(daemon->db, daemon->options, err);
 	if (!recover_is_worth_waiting(status)) return status;
 	log_error("the queue can only be read until it can be made sound, trying on: %s", err->message);

@@ -16,6 +16,7 @@
 #include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "daemon/recover.h"
+#include "daemon/sweep.h"
 #include "daemon/text.h"
 #include "engine/job/recorder.h"
 #include "engine/spec/restore.h"
@@ -460,6 +461,7 @@ static void *work(void *context)
 	while (!worker->stopping) {
 		pthread_mutex_unlock(&worker->lock);
 		prepare_sweep(&worker->config.options->roots, worker->config.options->keep_replaced);
+		if (sound) sweep_jobs(worker->config.options, worker->config.db, worker->config.checkpoints);
 		pthread_mutex_lock(&worker->lock);
 		if (!sound && !(sound = make_sound(worker))) {
 			wait_for_work(worker, TROUBLE_SECONDS);

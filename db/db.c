@@ -166,6 +166,7 @@ static enum status start_writing(struct connection *writer, const char *path, st
 	TRY(schema_check(writer, path, err));
 	sqlite3_db_config(writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
 	if (sqlite3_exec(writer->handle,
+			 "PRAGMA auto_vacuum = INCREMENTAL;" /* of a file that is only made now */
 			 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
 			 "PRAGMA journal_size_limit = 16777216;",
 			 NULL, NULL, NULL) != SQLITE_OK)
@@ -352,4 +353,15 @@ enum status db_probe(struct db *db, struct error *err)
 {
 	TRY(write_begin(db, err));
 	return write_end(db, schema_touch(&db->writer, err), NULL, err);
+}
+
+enum status db_shrink(struct db *db, struct error *err)
+{
+	bool row = true;
+	TRY(write_begin(db, err));
+	sqlite3_stmt *statement = query(&db->writer, err, "PRAGMA incremental_vacuum", "");
+	enum status status = statement ? STATUS_OK : err->status;
+	while (!status && row) /* a step for each page */
+		status = query_step(&db->writer, statement, &row, err);
+	return write_end(db, status, NULL, err);
 }

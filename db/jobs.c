@@ -290,6 +290,33 @@ static enum status read_counts(struct connection *reader, int64_t counts[JOB_STA
 	}
 }
 
+static enum status read_ended(struct connection *reader, bool succeeded, int64_t before, bool *ret_found, char ret[JOB_ID_BYTES],
+			      struct error *err)
+{
+	sqlite3_stmt *statement =
+		succeeded
+			? query(reader, err,
+				"SELECT id FROM jobs WHERE state = 'succeeded' AND finished_at <= ?1 ORDER BY finished_at LIMIT 1",
+				"i", before)
+			: query(reader, err,
+				"SELECT id FROM jobs WHERE state IN ('failed', 'cancelled') AND finished_at <= ?1"
+				" ORDER BY finished_at LIMIT 1",
+				"i", before);
+	if (!statement) return err->status;
+	TRY(query_step(reader, statement, ret_found, err));
+	if (*ret_found) copy_text(statement, 0, ret, JOB_ID_BYTES);
+	return STATUS_OK;
+}
+
+enum status db_job_ended(struct db *db, bool succeeded, int64_t before, bool *ret_found, char ret[JOB_ID_BYTES], struct error *err)
+{
+	struct connection *reader;
+	TRY(read_begin(db, &reader, err));
+	enum status status = read_ended(reader, succeeded, before, ret_found, ret, err);
+	read_end(db, reader);
+	return status;
+}
+
 enum status db_job_counts(struct db *db, int64_t ret[JOB_STATES], struct error *err)
 {
 	struct connection *reader;

@@ -181,6 +181,35 @@ class Faults(unittest.TestCase):
         os.rename(daemon.output + ".gone", daemon.output)
         wait_for("readiness", lambda: self.ready()[0] == 200)
 
+    # ---- growth ----
+
+    def test_jobs_that_ended_are_forgotten_by_the_rule(self):
+        daemon = self.daemon.start()
+        small_model(daemon, 40)
+        done = daemon.submit(small_job(output="done", method="magnitude"))
+        self.assertEqual(daemon.finish(done)["state"], "succeeded")
+        job = daemon.submit(small_job(output="cancelled", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        daemon.request("POST", f"/v1/jobs/{job}/cancel")
+        self.assertEqual(daemon.finish(job)["state"], "cancelled")
+        held = [os.path.join(daemon.state, "jobs", job), os.path.join(daemon.output, f".besad-{job}")]
+        self.assertTrue(all(map(os.path.exists, held)))
+        daemon.stop()
+
+        daemon.start("--keep-failed", "1000d", "--keep-succeeded", "1000d")
+        last = daemon.submit(small_job(output="last", method="magnitude"))  # the rule has been heeded before it begins
+        self.assertEqual(daemon.finish(last)["state"], "succeeded")
+        self.assertEqual({j["id"] for j in daemon.get("/v1/jobs").json["jobs"]}, {done, job, last})
+        daemon.stop()
+        daemon.start("--keep-failed", "0")
+        wait_for("the end of what failed", lambda: not any(map(os.path.exists, held)))
+        self.assertEqual(daemon.get(f"/v1/jobs/{job}").status, 404)
+        self.assertEqual(daemon.job(done)["state"], "succeeded")
+        daemon.stop()
+        daemon.start("--keep-succeeded", "0")
+        wait_for("the end of the rest", lambda: not daemon.get("/v1/jobs").json["jobs"])
+        self.assertEqual(sorted(os.listdir(daemon.output)), ["done", "last"])
+
     # ---- load ----
 
     def test_idle_connections_leave_descriptors_for_a_job(self):

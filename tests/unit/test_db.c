@@ -602,6 +602,34 @@ static void test_list_by_metadata(void **state)
 	expect_list(f, -1, "{\"team\":\"a\"}", "b");
 }
 
+static void test_deleted_rows_give_room_back(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES], found_id[JOB_ID_BYTES], text[20000];
+	struct job job;
+	enum change_outcome outcome;
+	bool found;
+	snprintf(text, sizeof text, "{\"x\":\"%*s\"}", 19000, "");
+	submit(f, "a", 0, false, NULL, NULL, id);
+	for (int i = 0; i < 50; i++)
+		OK(db_event_append(f->db, id, &(struct new_event){"warning", text, 1, false}, NULL, &f->err));
+	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+	job_clear(&job);
+	OK(db_job_ended(f->db, true, INT64_MAX, &found, found_id, &f->err));
+	assert_false(found);
+	OK(db_job_ended(f->db, false, 1, &found, found_id, &f->err));
+	assert_false(found);
+	OK(db_job_ended(f->db, false, INT64_MAX, &found, found_id, &f->err));
+	assert_true(found);
+	assert_string_equal(found_id, id);
+	int64_t pages = scalar(f, "SELECT page_count FROM pragma_page_count");
+	OK(db_job_delete(f->db, id, &outcome, &f->err));
+	assert_true(scalar(f, "SELECT freelist_count FROM pragma_freelist_count") > 100);
+	OK(db_shrink(f->db, &f->err));
+	assert_int_equal(scalar(f, "SELECT freelist_count FROM pragma_freelist_count"), 0);
+	assert_true(scalar(f, "SELECT page_count FROM pragma_page_count") < pages - 100);
+}
+
 static void test_event_pages(void **state)
 {
 	struct fixture *f = *state;
@@ -773,16 +801,27 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_pragmas),       TEST(test_refuses_other_files),
-		TEST(test_ids_grow),      cmocka_unit_test(test_id_validity),
-		TEST(test_idempotency),   TEST(test_output_claims),
-		TEST(test_queue_limit),   TEST(test_priority_then_age),
-		TEST(test_life_of_a_job), TEST(test_failure_keeps_every_character),
-		TEST(test_timings),       TEST(test_cancel_retry_delete),
-		TEST(test_recovery),      TEST(test_crashes_in_a_row),
-		TEST(test_list_pages),    TEST(test_list_by_metadata),
-		TEST(test_event_pages),   TEST(test_data_of_a_type),
-		TEST(test_threads),       TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_pragmas),
+		TEST(test_refuses_other_files),
+		TEST(test_ids_grow),
+		cmocka_unit_test(test_id_validity),
+		TEST(test_idempotency),
+		TEST(test_output_claims),
+		TEST(test_queue_limit),
+		TEST(test_priority_then_age),
+		TEST(test_life_of_a_job),
+		TEST(test_failure_keeps_every_character),
+		TEST(test_timings),
+		TEST(test_cancel_retry_delete),
+		TEST(test_recovery),
+		TEST(test_crashes_in_a_row),
+		TEST(test_list_pages),
+		TEST(test_list_by_metadata),
+		TEST(test_deleted_rows_give_room_back),
+		TEST(test_event_pages),
+		TEST(test_data_of_a_type),
+		TEST(test_threads),
+		TEST(test_kill_loses_nothing_acknowledged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
