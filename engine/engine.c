@@ -66,7 +66,7 @@ struct run {
 	struct requests requests[SPEC_MAX_TASKS];
 	cJSON *pruned;       /* {dataset: perplexity} */
 	cJSON *pruned_tasks; /* {task: score} */
-	cJSON *hardware;     /* what hardware_simulate says; NULL where the spec does not ask for it */
+	cJSON *hardware;     /* what hardware_report says; NULL where the spec does not ask for it */
 	struct checked checked;
 	double started;
 };
@@ -328,7 +328,8 @@ static enum status evaluate_tasks(struct run *run, const struct model *model, co
 
 static enum status simulate(struct run *run, const struct model *model, struct error *err)
 {
-	return run->spec->hardware.simulate ? hardware_simulate(model, run->job->stop, &run->hardware, err) : STATUS_OK;
+	const struct hardware_wishes wishes = {.simulate = true};
+	return run->spec->hardware.simulate ? hardware_report(model, &wishes, run->job->stop, &run->hardware, err) : STATUS_OK;
 }
 
 /* The loss of the self-check, where no evaluation took it. */

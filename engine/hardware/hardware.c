@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "engine/hardware/measure.h"
 #include "engine/hardware/vitcod.h"
 #include "engine/model/block.h"
 
@@ -21,20 +22,44 @@ static int64_t patch_columns(const struct linear *linear)
 	return last && linear->cols > linear->rows ? linear->rows : linear->cols;
 }
 
-static enum status simulate_linear(const struct model *model, const struct linear *linear, int block, struct tally *ret,
-				   struct error *err)
+struct look {
+	const struct model *model;
+	const struct hardware_wishes *wishes;
+	const atomic_bool *stop;
+	struct block_layout layout;
+	struct tally tallies[LAYOUT_MAX_KINDS];
+	struct measure *measure;
+};
+
+/* Whether a token goes through it; through as many experts as it is sent to, the first. */
+static bool is_on_the_way(const struct look *look, const struct linear *linear)
+{
+	return look->layout.products[linear->product].expert < look->model->config.experts_per_token;
+}
+
+static enum status simulate(const struct linear *linear, const void *data, enum dtype dtype, struct vitcod_cost *ret,
+			    struct error *err)
+{
+	struct nonzeros nonzeros;
+	TRY(nonzeros_find(data, dtype, linear->rows, linear->cols, &nonzeros, err));
+	enum status status = vitcod_simulate(&nonzeros, patch_columns(linear), (int)dtype_size(dtype), ret, err);
+	nonzeros_free(&nonzeros);
+	return status;
+}
+
+static enum status look_at_linear(struct look *look, const struct linear *linear, int block, struct tally *ret, struct error *err)
 {
 	struct tensor_info info;
-	struct nonzeros nonzeros;
 	void *data;
-	TRY(block_read_linear(model, linear, block, &info, &data, err));
+	enum status status = STATUS_OK;
+	TRY(block_linear_tensor(look->model, linear, block, &info, err));
+	TRY(model_read(look->model, &info, &data, err));
 	*ret = (struct tally){.linears = 1, .params = linear->rows * linear->cols};
 	ret->zeros = count_zero_weights(data, info.dtype, ret->params);
-	enum status status = nonzeros_find(data, info.dtype, linear->rows, linear->cols, &nonzeros, err);
+	if (look->wishes->simulate) status = simulate(linear, data, info.dtype, &ret->cost, err);
+	if (look->measure && is_on_the_way(look, linear))
+		measure_add(look->measure, data, info.dtype, linear->rows, linear->cols, linear->kind);
 	free(data);
-	TRY(status);
-	status = vitcod_simulate(&nonzeros, patch_columns(linear), (int)dtype_size(info.dtype), &ret->cost, err);
-	nonzeros_free(&nonzeros);
 	return status;
 }
 
@@ -70,58 +95,106 @@ static void add_cost(cJSON *object, const struct vitcod_cost *cost)
 		cJSON_AddItemToObject(simulated, variant_names[v], variant_json(cost, (enum vitcod_variant)v));
 }
 
-static cJSON *layer_json(const struct block_layout *layout, int kind, const struct tally *tally)
+static void add_speedup(cJSON *object, const struct measured *measured)
 {
-	const struct linear *linear = layout->linears;
+	cJSON_AddNumberToObject(object, "dense_us", measured->dense * 1e6);
+	cJSON_AddNumberToObject(object, "sparse_us", measured->sparse * 1e6);
+	cJSON_AddNumberToObject(object, "speedup", measured->dense / measured->sparse);
+}
+
+static void add_measured(cJSON *object, const struct measured *measured)
+{
+	cJSON *json = cJSON_AddObjectToObject(object, "measured");
+	cJSON_AddNumberToObject(json, "linears", (double)measured->linears);
+	add_speedup(json, measured);
+	cJSON_AddNumberToObject(json, "bytes_per_weight", (double)measured->sparse_bytes / (double)measured->weights);
+}
+
+static void add_decode(cJSON *object, const struct look *look)
+{
+	const struct measured all = measure_sum(look->measure, -1);
+	cJSON *json = cJSON_AddObjectToObject(object, "decode");
+	cJSON_AddNumberToObject(json, "threads", look->wishes->threads);
+	add_speedup(json, &all);
+	cJSON_AddNumberToObject(json, "dense_gbps", (double)all.dense_bytes / all.dense * 1e-9);
+	cJSON_AddNumberToObject(json, "sparse_gbps", (double)all.sparse_bytes / all.sparse * 1e-9);
+	cJSON_AddNumberToObject(json, "copy_gbps", measure_copy_rate(look->measure) * 1e-9);
+}
+
+static cJSON *layer_json(const struct look *look, int kind)
+{
+	const struct linear *linear = look->layout.linears;
+	const struct tally *tally = &look->tallies[kind];
 	while (linear->kind != kind)
 		linear++;
 	cJSON *json = cJSON_CreateObject();
-	cJSON_AddStringToObject(json, "layer", layout->kinds[kind]);
+	cJSON_AddStringToObject(json, "layer", look->layout.kinds[kind]);
 	cJSON_AddNumberToObject(json, "linears", (double)tally->linears);
 	cJSON_AddNumberToObject(json, "rows", (double)linear->rows);
 	cJSON_AddNumberToObject(json, "cols", (double)linear->cols);
 	cJSON_AddNumberToObject(json, "params", (double)tally->params);
 	cJSON_AddNumberToObject(json, "zeros", (double)tally->zeros);
-	add_cost(json, &tally->cost);
+	if (look->wishes->simulate) add_cost(json, &tally->cost);
+	if (look->measure) {
+		const struct measured measured = measure_sum(look->measure, kind);
+		add_measured(json, &measured);
+	}
 	return json;
 }
 
-static cJSON *report_json(const struct block_layout *layout, const struct tally tallies[LAYOUT_MAX_KINDS])
+static cJSON *report_json(const struct look *look)
 {
 	struct vitcod_cost all = {0};
 	cJSON *json = cJSON_CreateObject(), *layers = cJSON_AddArrayToObject(json, "layers");
-	for (int kind = 0; kind < layout->n_kinds; kind++) {
-		cJSON_AddItemToArray(layers, layer_json(layout, kind, &tallies[kind]));
-		vitcod_add(&all, &tallies[kind].cost);
+	for (int kind = 0; kind < look->layout.n_kinds; kind++) {
+		cJSON_AddItemToArray(layers, layer_json(look, kind));
+		vitcod_add(&all, &look->tallies[kind].cost);
 	}
-	add_cost(json, &all);
+	if (look->wishes->simulate) add_cost(json, &all);
+	if (look->measure) add_decode(json, look);
 	return json;
 }
 
-static enum status simulate_blocks(const struct model *model, const struct block_layout *layout, const atomic_bool *stop,
-				   struct tally ret[LAYOUT_MAX_KINDS], struct error *err)
+static enum status make_room(struct look *look, struct error *err)
 {
-	for (int block = 0; block < (int)model->config.layers; block++)
-		for (int i = 0; i < layout->n_linears; i++) {
-			struct tally tally;
-			if (stop && atomic_load(stop))
-				return error_set(err, STATUS_CANCELLED, "stopped while hardware was simulated");
-			TRY(simulate_linear(model, &layout->linears[i], block, &tally, err));
-			tally_add(&ret[layout->linears[i].kind], &tally);
-		}
-	return STATUS_OK;
+	struct measure_size size = {.most_cols = layout_most_columns(&look->layout)};
+	for (int i = 0; i < look->layout.n_linears; i++) {
+		const struct linear *linear = &look->layout.linears[i];
+		if (!is_on_the_way(look, linear)) continue;
+		size.linears += look->model->config.layers;
+		size.weights += look->model->config.layers * linear->rows * linear->cols;
+		size.rows += look->model->config.layers * linear->rows;
+		size.words += look->model->config.layers * linear->rows * ((linear->cols + 63) / 64);
+		if (linear->rows > size.most_rows) size.most_rows = linear->rows;
+	}
+	return measure_create(&size, &look->measure, err);
 }
 
-enum status hardware_simulate(const struct model *model, const atomic_bool *stop, cJSON **ret, struct error *err)
+static enum status look_at_blocks(struct look *look, struct error *err)
 {
-	struct block_layout layout;
-	struct tally tallies[LAYOUT_MAX_KINDS] = {0};
-	TRY(block_layout_create(&model->config, &layout, err));
-	enum status status = simulate_blocks(model, &layout, stop, tallies, err);
+	if (look->wishes->measure) TRY(make_room(look, err));
+	for (int block = 0; block < (int)look->model->config.layers; block++)
+		for (int i = 0; i < look->layout.n_linears; i++) {
+			struct tally tally;
+			if (look->stop && atomic_load(look->stop))
+				return error_set(err, STATUS_CANCELLED, "stopped while hardware was looked at");
+			TRY(look_at_linear(look, &look->layout.linears[i], block, &tally, err));
+			tally_add(&look->tallies[look->layout.linears[i].kind], &tally);
+		}
+	return look->measure ? measure_run(look->measure, look->wishes->threads, look->stop, err) : STATUS_OK;
+}
+
+enum status hardware_report(const struct model *model, const struct hardware_wishes *wishes, const atomic_bool *stop, cJSON **ret,
+			    struct error *err)
+{
+	struct look look = {.model = model, .wishes = wishes, .stop = stop};
+	TRY(block_layout_create(&model->config, &look.layout, err));
+	enum status status = look_at_blocks(&look, err);
 	if (!status) {
-		*ret = report_json(&layout, tallies);
-		if (!*ret) status = error_set(err, STATUS_NO_MEMORY, "no memory for the simulation's figures");
+		*ret = report_json(&look);
+		if (!*ret) status = error_set(err, STATUS_NO_MEMORY, "no memory for the figures of the hardware");
 	}
-	block_layout_release(&layout);
+	measure_free(look.measure);
+	block_layout_release(&look.layout);
 	return status;
 }

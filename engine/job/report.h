@@ -12,7 +12,7 @@ struct report {
 	const cJSON *spec;
 	const cJSON *pruned;           /* {dataset: perplexity} */
 	const cJSON *pruned_tasks;     /* {task: score} */
-	const cJSON *hardware;         /* of hardware_simulate; NULL for nothing */
+	const cJSON *hardware;         /* of hardware_report; NULL for nothing */
 	double checked_loss;           /* that the output's files give (engine/job/self_check.h); NaN for none */
 	const struct sequences *probe; /* of the progress perplexity; count 0 where there was none */
 	const char *probe_source;      /* the name of its data set, or "calibration" */

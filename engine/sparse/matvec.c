@@ -39,15 +39,19 @@ const struct matvec_kernels *matvec_kernels(int i)
 	return i < MOST_KERNELS ? known[i] : NULL;
 }
 
+uint16_t matvec_round(float value)
+{
+	uint32_t bits;
+	memcpy(&bits, &value, sizeof bits);
+	/* Rounding could carry a NaN to infinity, or to zero. */
+	bool nan = (bits & 0x7fffffff) > 0x7f800000;
+	return (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 void matvec_input(const float *x, int64_t cols, uint16_t *ret)
 {
-	for (int64_t i = 0; i < matvec_length(cols); i++) {
-		uint32_t bits = 0;
-		if (i < cols) memcpy(&bits, &x[i], sizeof bits);
-		/* A NaN stays one: rounding could carry it to infinity, or to zero. */
-		bool nan = (bits & 0x7fffffff) > 0x7f800000;
-		ret[i] = (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-	}
+	for (int64_t i = 0; i < matvec_length(cols); i++)
+		ret[i] = i < cols ? matvec_round(x[i]) : 0;
 }
 
 /* What of the work lies before the block: bytes of values, and of the bitmap. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the zeros are worth on ViTCoD's accelerator: `besad bench --simulate` and the `hardware` of a job against an implementation of
 its own, of random masks and of pruned models. That one is written from the published rules (docs/hardware.md), row by row and weight by
-weight, and shares nothing with besad's."""
+weight, and shares nothing with besad's. And what `besad bench` says of products that it times, but for the times."""
 import json
 import math
 import os
@@ -112,19 +112,19 @@ def row_sets(kind, height, width, data):
 
 
 def linears(tensors):
-    """(kind, type, rows as sets of columns, columns) of each linear of the blocks, whose names are LLaMA's or Mixtral's."""
+    """(kind, type, rows as sets of columns, columns, expert or None) of each linear of the blocks, whose names are LLaMA's or Mixtral's."""
     for name, (kind, shape, data) in tensors.items():
         parts = name.split(".")
         if "layers" not in parts or parts[-1] != "weight" or len(shape) != 2 or parts[-2] == "gate":
             continue
         layer = "experts." + parts[-2] if "experts" in parts else parts[-2]
-        yield layer, kind, row_sets(kind, *shape, data), shape[1]
+        yield layer, kind, row_sets(kind, *shape, data), shape[1], int(parts[parts.index("experts") + 1]) if "experts" in parts else None
 
 
 def expected(path):
     """{layer: {"linears", "params", "zeros", "pruned", "dense"}} of a model file."""
     found = {}
-    for layer, kind, rows, cols in linears(read_tensors(path)):
+    for layer, kind, rows, cols, _ in linears(read_tensors(path)):
         squares = layer in ("down_proj", "experts.w2") and cols > len(rows)
         pruned, dense = simulate(rows, cols, len(rows) if squares else cols, SIZES[kind])
         sums = found.setdefault(layer, {"linears": 0, "params": 0, "zeros": 0, "pruned": [0] * 5, "dense": [0] * 3})
@@ -300,8 +300,51 @@ class Hardware(unittest.TestCase):
         self.assertEqual((plain["state"], done["state"]), ("succeeded", "succeeded"), done)
         self.assertEqual(done["result"]["hardware"], plain["result"]["hardware"])
 
+    def check_measured(self, report, threads, weights):
+        """Times add up; {layer: (linears of a token, bytes that are read of them packed)} is `weights`."""
+        decode = report["decode"]
+        self.assertEqual(decode["threads"], threads)
+        self.assertEqual({layer["layer"]: layer["measured"]["linears"] for layer in report["layers"]},
+                         {name: count for name, (count, _) in weights.items()})
+        for key in ("dense_us", "sparse_us"):
+            self.assertAlmostEqual(decode[key], sum(layer["measured"][key] for layer in report["layers"]), delta=1e-6 * decode[key])
+        read = dense = 0
+        for layer in report["layers"]:
+            count, own = weights[layer["layer"]]
+            params = layer["rows"] * layer["cols"] * count
+            self.assertAlmostEqual(layer["measured"]["bytes_per_weight"], own / params)
+            self.assertAlmostEqual(layer["measured"]["speedup"], layer["measured"]["dense_us"] / layer["measured"]["sparse_us"])
+            read, dense = read + own, dense + 2 * params
+        self.assertAlmostEqual(decode["speedup"], decode["dense_us"] / decode["sparse_us"])
+        self.assertAlmostEqual(decode["dense_gbps"], dense / decode["dense_us"] / 1e3, delta=1e-6 * decode["dense_gbps"])
+        self.assertAlmostEqual(decode["sparse_gbps"], read / decode["sparse_us"] / 1e3, delta=1e-6 * decode["sparse_gbps"])
+        self.assertGreater(decode["copy_gbps"], 0)
+
+    def test_measured(self):
+        """A bitmap of whole words, and the values of 16 rows at a time up to a multiple of 64 bytes; of experts those that a token is sent to."""
+        llama = os.path.join(self.daemon.models, "llama")
+        random_model(llama, 72, 200, 6, 2, "F32", random.Random(3))
+        mixtral = os.path.join(self.daemon.models, "mixtral")
+        os.mkdir(mixtral)
+        shutil.copy(os.path.join(ROOT, "tests", "data", "families", "mixtral", "model.safetensors"), mixtral)
+        shutil.copy(os.path.join(ROOT, "tests", "data", "families", "mixtral", "classic.json"), os.path.join(mixtral, "config.json"))
+        with open(os.path.join(mixtral, "config.json")) as file:
+            chosen = json.load(file)["num_experts_per_tok"]
+        for directory, name, threads in ((llama, "linears.safetensors", 1), (mixtral, "model.safetensors", 2)):
+            weights = {}
+            for layer, _, rows, cols, expert in linears(read_tensors(os.path.join(directory, name))):
+                if expert is not None and expert >= chosen:
+                    continue
+                values = sum(ceil(Fraction(2 * sum(map(len, rows[i:i + 16])), 64)) * 64 for i in range(0, len(rows), 16))
+                count, read = weights.get(layer, (0, 0))
+                weights[layer] = count + 1, read + len(rows) * ceil(Fraction(cols, 64)) * 8 + values
+            done = bench(directory, "--json", "--threads", str(threads))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.check_measured(json.loads(done.stdout), threads, weights)
+        self.assertRegex(bench(llama).stdout, r"\ndown_proj +\d+\.\d % +\d+\.\d +\d+\.\d +\d+\.\d\d\none token ")
+
     def test_refused(self):
-        self.assertEqual(bench("anything").returncode, 2)
+        self.assertEqual(bench("one", "other").returncode, 2)
         done = bench(os.path.join(self.daemon.models, "gone"), "--simulate")
         self.assertEqual(done.returncode, 1)
         self.assertIn("gone", done.stderr)
