@@ -1,7 +1,6 @@
 #include "engine/hardware/measure.h"
 
 #include <inttypes.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,10 +108,10 @@ static void keep_least(double *best, double start, int round)
 static void copy(struct measure *measure, int piece, int threads)
 {
 	char *from = measure->copied + (size_t)piece * PIECE, *to = from + COPIED;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-	{
-		size_t part = (size_t)omp_get_thread_num(), parts = (size_t)omp_get_num_threads();
-		size_t first = PIECE / parts * part, last = part + 1 < parts ? PIECE / parts * (part + 1) : PIECE;
+#pragma omp parallel for num_threads(threads)
+	for (int part = 0; part < threads; part++) {
+		size_t first = (size_t)PIECE * (size_t)part / (size_t)threads,
+		       last = (size_t)PIECE * (size_t)(part + 1) / (size_t)threads;
 		memcpy(to + first, from + first, last - first);
 	}
 }
