@@ -641,6 +641,12 @@ static enum status rename_failed(const struct place *from, const char *from_name
 	return status;
 }
 
+static bool same_directory(int a, int b)
+{
+	struct stat of_a, of_b;
+	return fstat(a, &of_a) == 0 && fstat(b, &of_b) == 0 && of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
+}
+
 enum status place_rename(const struct place *from, const char *from_name, const struct place *to, const char *to_name,
 			 enum place_rename how, struct error *err)
 {
@@ -656,11 +662,14 @@ enum status place_rename(const struct place *from, const char *from_name, const 
 		return status;
 	}
 	int result = rename_at(from_parent, from_last, to_parent, to_last, how), number = errno;
+	bool same = same_directory(from_parent, to_parent);
 	close(from_parent);
 	close(to_parent);
 	free(from_path);
 	free(to_path);
 	errno = number;
 	if (result != 0) return rename_failed(from, from_name, to, to_name, how, err);
-	return sync_parent(to, to_name, err);
+	/* The new name first: after a power cut there may be both, but never none. */
+	TRY(sync_parent(to, to_name, err));
+	return same ? STATUS_OK : sync_parent(from, from_name, err);
 }

@@ -247,6 +247,41 @@ static void test_renames(void **state)
 	assert_content(s, "b", "A");
 }
 
+static ino_t synced[8];
+static int n_synced;
+
+static int noting_fsync(int fd)
+{
+	struct stat info;
+	if (fstat(fd, &info) == 0 && n_synced < 8) synced[n_synced++] = info.st_ino;
+	return fsync(fd);
+}
+
+/* A name that has moved is durable when both directories are: where it is now, then where it was. */
+static void test_renames_between_directories(void **state)
+{
+	struct scratch *s = *state;
+	char a[96], b[96];
+	struct stat from, to;
+	snprintf(a, sizeof a, "%s/from", s->directory);
+	snprintf(b, sizeof b, "%s/to", s->directory);
+	assert_int_equal(mkdir(a, 0700), 0);
+	assert_int_equal(mkdir(b, 0700), 0);
+	assert_int_equal(stat(a, &from), 0);
+	assert_int_equal(stat(b, &to), 0);
+	scratch_text(s, "from/x", "X");
+	file_calls.fsync = noting_fsync;
+	n_synced = 0;
+	SUCCEEDS(place_rename(&PLACE(a), "x", &PLACE(b), "y", PLACE_NEW, &s->err));
+	assert_int_equal(n_synced, 2);
+	assert_int_equal(synced[0], to.st_ino);
+	assert_int_equal(synced[1], from.st_ino);
+	n_synced = 0;
+	SUCCEEDS(place_rename(&PLACE(b), "y", &PLACE(b), "z", PLACE_NEW, &s->err));
+	assert_int_equal(n_synced, 1);
+	file_calls.fsync = real_calls.fsync;
+}
+
 static void test_directories(void **state)
 {
 	struct scratch *s = *state;
@@ -270,9 +305,11 @@ static void test_directories(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		FILE_TEST(test_read_and_write), FILE_TEST(test_open_refuses), FILE_TEST(test_full_disk),
-		FILE_TEST(test_replace),        FILE_TEST(test_copy),         FILE_TEST(test_copy_is_stopped),
-		FILE_TEST(test_renames),        FILE_TEST(test_directories),
+		FILE_TEST(test_read_and_write), FILE_TEST(test_open_refuses),
+		FILE_TEST(test_full_disk),      FILE_TEST(test_replace),
+		FILE_TEST(test_copy),           FILE_TEST(test_copy_is_stopped),
+		FILE_TEST(test_renames),        FILE_TEST(test_renames_between_directories),
+		FILE_TEST(test_directories),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
