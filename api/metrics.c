@@ -35,6 +35,7 @@ struct metrics {
 	double block_seconds, reconstruction;
 	int streams;
 	struct device_reading device;
+	double held;
 };
 
 struct metrics *metrics_create(const char *backend)
@@ -115,6 +116,13 @@ void metrics_set_device(struct metrics *metrics, const struct device_reading *de
 {
 	pthread_mutex_lock(&metrics->lock);
 	metrics->device = *device;
+	pthread_mutex_unlock(&metrics->lock);
+}
+
+void metrics_set_held(struct metrics *metrics, double bytes)
+{
+	pthread_mutex_lock(&metrics->lock);
+	metrics->held = bytes;
 	pthread_mutex_unlock(&metrics->lock);
 }
 
@@ -219,6 +227,9 @@ void metrics_write(struct metrics *metrics, const int64_t jobs[JOB_STATES], stru
 	write_histogram(to, "besad_http_request_duration_seconds", &metrics->request_seconds);
 	describe(to, "besad_sse_clients", "gauge", "Open event streams.");
 	buffer_printf(to, "besad_sse_clients %d\n", metrics->streams);
+	describe(to, "besad_ended_jobs_held_bytes", "gauge",
+		 "Checkpoints and unfinished outputs of jobs that failed or were cancelled.");
+	buffer_printf(to, "besad_ended_jobs_held_bytes %.17g\n", metrics->held);
 	write_device(&metrics->device, to);
 	pthread_mutex_unlock(&metrics->lock);
 	write_process(to);

@@ -31,6 +31,9 @@ struct device_reading {
 void metrics_set_device(struct metrics *, const struct device_reading *);
 void metrics_get_device(struct metrics *, struct device_reading *ret); /* the last one set; at first all is unknown */
 
+/* What jobs that failed or were cancelled hold on the disks. */
+void metrics_set_held(struct metrics *, double bytes);
+
 /* Appends everything in Prometheus' text format, with the jobs by state. */
 void metrics_write(struct metrics *, const int64_t jobs[JOB_STATES], struct buffer *to);
 

@@ -262,6 +262,14 @@ static enum status make_directory(const char *option, const char *path, char **f
 	return set_directory(option, path, field, err);
 }
 
+/* Specs, events and checkpoints are nobody else's. One that is there already is as its owner wants it. */
+static enum status make_state_dir(const char *path, struct options *options, struct error *err)
+{
+	bool made = !path_exists(path);
+	TRY(make_directory("--state-dir", path, &options->state_dir, err));
+	return made && chmod(options->state_dir, 0700) != 0 ? error_errno(err, "--state-dir %s", path) : STATUS_OK;
+}
+
 enum status options_read_token(const char *path, char **field, struct error *err)
 {
 	char *text;
@@ -332,7 +340,7 @@ static enum status parse_option(int option, const char *value, struct options *o
 	case OPTION_LISTEN:
 		return add_listen(value, options, err);
 	case OPTION_STATE_DIR:
-		return make_directory("--state-dir", value, &options->state_dir, err);
+		return make_state_dir(value, options, err);
 	case OPTION_TOKEN_FILE:
 		TRY(options_read_token(value, &options->token, err));
 		free(options->token_file);
@@ -402,7 +410,7 @@ static enum status default_state_dir(struct options *options, struct error *err)
 		snprintf(path, sizeof path, "%s/.local/state/besad", home);
 	else
 		return error_set(err, STATUS_INVALID, "--state-dir is needed");
-	return make_directory("--state-dir", path, &options->state_dir, err);
+	return make_state_dir(path, options, err);
 }
 
 enum status options_read_limits(const char *path, int64_t *queue_limit, struct error *err)

@@ -1,6 +1,8 @@
 #include "daemon/sweep.h"
 
 #include <dirent.h>
+#include <fts.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "daemon/log.h"
@@ -35,6 +37,45 @@ void sweep_forgotten(const struct options *options, struct db *db, const char *c
 		if (status == STATUS_OK) job_clear(&job);
 	}
 	if (directory) closedir(directory);
+}
+
+static double bytes_below(const char *path)
+{
+	char *const paths[] = {(char *)path, NULL};
+	double bytes = 0;
+	FTS *walk = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	for (const FTSENT *entry; walk && (entry = fts_read(walk));)
+		if (entry->fts_info == FTS_F) bytes += 512.0 * (double)entry->fts_statp->st_blocks;
+	if (walk) fts_close(walk);
+	return bytes;
+}
+
+static double held_by(const struct options *options, const char *checkpoints, const char *job_id)
+{
+	struct job_paths paths;
+	struct error ignored;
+	if (prepare_paths(&options->roots, checkpoints, job_id, NULL, &paths, &ignored)) return 0;
+	char *work = place_text(&paths.work, NULL);
+	double bytes = bytes_below(paths.checkpoint_dir) + (work ? bytes_below(work) : 0);
+	free(work);
+	prepare_paths_free(&paths);
+	return bytes;
+}
+
+double sweep_held(const struct options *options, struct db *db, const char *checkpoints)
+{
+	double bytes = 0;
+	DIR *directory = opendir(checkpoints);
+	struct dirent *entry;
+	while (directory && (entry = readdir(directory))) {
+		struct job job;
+		struct error ignored;
+		if (!job_id_is_valid(entry->d_name) || db_job_get(db, entry->d_name, &job, &ignored)) continue;
+		if (job_state_is_final(job.state)) bytes += held_by(options, checkpoints, job.id);
+		job_clear(&job);
+	}
+	if (directory) closedir(directory);
+	return bytes;
 }
 
 /* Of those that succeeded, or of those that did not; `seconds` < 0 keeps all. */

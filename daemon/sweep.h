@@ -11,6 +11,9 @@ void sweep_files(const struct options *, const char *checkpoints, const char *jo
 /* The files of jobs that were deleted, or succeeded, just before a crash. */
 void sweep_forgotten(const struct options *, struct db *, const char *checkpoints);
 
+/* The bytes of checkpoints and unfinished outputs of jobs that have ended. */
+double sweep_held(const struct options *, struct db *, const char *checkpoints);
+
 /* Forgets jobs that ended longer ago than they are kept, as if each had been deleted; outputs stay. Gives back what the database does not need. */
 void sweep_jobs(const struct options *, struct db *, const char *checkpoints);
 

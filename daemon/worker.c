@@ -450,6 +450,13 @@ static bool make_sound(struct worker *worker)
 	return true;
 }
 
+static void sweep(struct worker *worker)
+{
+	const struct worker_config *config = &worker->config;
+	sweep_jobs(config->options, config->db, config->checkpoints);
+	metrics_set_held(config->metrics, sweep_held(config->options, config->db, config->checkpoints));
+}
+
 static void *work(void *context)
 {
 	struct worker *worker = context;
@@ -461,7 +468,7 @@ static void *work(void *context)
 	while (!worker->stopping) {
 		pthread_mutex_unlock(&worker->lock);
 		prepare_sweep(&worker->config.options->roots, worker->config.options->keep_replaced);
-		if (sound) sweep_jobs(worker->config.options, worker->config.db, worker->config.checkpoints);
+		if (sound) sweep(worker);
 		pthread_mutex_lock(&worker->lock);
 		if (!sound && !(sound = make_sound(worker))) {
 			wait_for_work(worker, TROUBLE_SECONDS);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What besad does when the machine under it fails: it is killed again and again, its disk is full, its database is locked, descriptors run out."""
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -183,6 +184,19 @@ class Faults(unittest.TestCase):
 
     # ---- growth ----
 
+    def held(self):
+        return float(re.search(r"(?m)^besad_ended_jobs_held_bytes (.*)$", self.daemon.get("/metrics").body.decode())[1])
+
+    def test_the_state_is_nobody_elses(self):
+        old = os.umask(0)
+        self.addCleanup(os.umask, old)
+        self.daemon.start()
+        self.assertEqual(os.stat(self.daemon.state).st_mode & 0o777, 0o700)
+        self.daemon.stop()
+        os.chmod(self.daemon.state, 0o750)
+        self.daemon.start()
+        self.assertEqual(os.stat(self.daemon.state).st_mode & 0o777, 0o750)
+
     def test_jobs_that_ended_are_forgotten_by_the_rule(self):
         daemon = self.daemon.start()
         small_model(daemon, 40)
@@ -200,9 +214,11 @@ class Faults(unittest.TestCase):
         last = daemon.submit(small_job(output="last", method="magnitude"))  # the rule has been heeded before it begins
         self.assertEqual(daemon.finish(last)["state"], "succeeded")
         self.assertEqual({j["id"] for j in daemon.get("/v1/jobs").json["jobs"]}, {done, job, last})
+        self.assertGreater(wait_for("what is held", self.held), 10000)
         daemon.stop()
         daemon.start("--keep-failed", "0")
         wait_for("the end of what failed", lambda: not any(map(os.path.exists, held)))
+        wait_for("nothing held", lambda: self.held() == 0)
         self.assertEqual(daemon.get(f"/v1/jobs/{job}").status, 404)
         self.assertEqual(daemon.job(done)["state"], "succeeded")
         daemon.stop()
