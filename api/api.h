@@ -51,7 +51,7 @@ struct api_hooks {
 	enum status (*prepare_retry)(void *context, const struct job *job, struct error *err);
 
 	void (*queued)(void *context);                        /* there is a job to claim */
-	void (*cancelled)(void *context, const char *job_id); /* that job is cancelling, or was cancelled */
+	void (*cancelled)(void *context, const char *job_id); /* that job is cancelling or pausing, or was cancelled */
 	void (*deleted)(void *context, const char *job_id);   /* its files may go */
 
 	/* The files of a job's output: an array of the contract; and one of them, by its name there. STATUS_NOT_FOUND for no such name, STATUS_EXISTS

@@ -167,7 +167,8 @@ static bool list_query(const struct request *request, struct list_query *ret, st
 	if (name && job_state_parse(name, &wanted))
 		query.state = (int)wanted;
 	else if (name)
-		problem_add(errors, "parameter", "state", "must be queued, running, cancelling, succeeded, failed or cancelled");
+		problem_add(errors, "parameter", "state",
+			    "must be queued, running, cancelling, pausing, paused, succeeded, failed or cancelled");
 	query.after = query_value(request, "after");
 	if (query.after && !job_id_is_valid(query.after)) problem_add(errors, "parameter", "after", "must be the id of a job");
 	query_number(request, "limit", 1, API_MAX_PAGE, &query.limit, errors);
@@ -235,6 +236,48 @@ void jobs_cancel(const struct request *request, struct response *response)
 		config->hooks.cancelled(config->hooks.context, request->id);
 		answer_job(response, 200, &job);
 	}
+}
+
+void jobs_pause(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	enum change_outcome outcome;
+	struct job job;
+	struct error err;
+	if (db_job_pause(config->db, request->id, &outcome, &job, &err)) {
+		problem_failure(response, &err);
+	} else if (outcome == CHANGE_WRONG_STATE) {
+		problem(response, 409, "wrong-state", "the job is %s; only a queued or running one can be paused",
+			job_state_name(job.state));
+		job_clear(&job);
+	} else {
+		if (job.state == JOB_PAUSING) config->hooks.cancelled(config->hooks.context, request->id);
+		answer_job(response, 200, &job);
+	}
+}
+
+void jobs_resume(const struct request *request, struct response *response)
+{
+	const struct api_config *config = request->config;
+	enum change_outcome outcome;
+	struct job job;
+	struct error err;
+	if (db_job_resume(config->db, request->id, *config->queue_limit, &outcome, &job, &err)) {
+		problem_failure(response, &err);
+		return;
+	}
+	if (outcome == CHANGE_DONE) {
+		config->hooks.queued(config->hooks.context);
+		answer_job(response, 200, &job);
+		return;
+	}
+	if (outcome == CHANGE_QUEUE_FULL)
+		queue_full(request, response);
+	else
+		problem(response, 409, "wrong-state", "the job is %s; only a paused one can be resumed%s",
+			job_state_name(job.state),
+			job.state == JOB_FAILED || job.state == JOB_CANCELLED ? ", and this one retried" : "");
+	job_clear(&job);
 }
 
 static void answer_retry(const struct request *request, enum change_outcome outcome, struct job *job, struct response *response)

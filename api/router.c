@@ -23,6 +23,8 @@ static const struct route routes[] = {
 	{"GET", "/v1/jobs/{id}", jobs_show, .reads = true, .types = {JSON}},
 	{"DELETE", "/v1/jobs/{id}", jobs_delete, .slow = true, .types = {JSON}},
 	{"POST", "/v1/jobs/{id}/cancel", jobs_cancel, .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/pause", jobs_pause, .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/resume", jobs_resume, .slow = true, .types = {JSON}},
 	{"POST", "/v1/jobs/{id}/retry", jobs_retry, .slow = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/events", events_list, .reads = true, .types = {JSON, "text/event-stream"},
 	 .params = {"after", "limit"}},

@@ -1,4 +1,4 @@
-/* Commands that change jobs: cancel, retry, rm. Each takes several jobs, goes on after a refusal, and ends with the first failure. */
+/* Commands that change jobs: cancel, pause, resume, retry, rm. Each takes several jobs, goes on after a refusal, and ends with the first failure. */
 #include <stdio.h>
 #include <string.h>
 
@@ -37,6 +37,16 @@ static enum exit_code act_on_all(struct client *client, const struct options *op
 enum exit_code command_cancel(struct client *client, const struct options *options)
 {
 	return act_on_all(client, options, "cancel");
+}
+
+enum exit_code command_pause(struct client *client, const struct options *options)
+{
+	return act_on_all(client, options, "pause");
+}
+
+enum exit_code command_resume(struct client *client, const struct options *options)
+{
+	return act_on_all(client, options, "resume");
 }
 
 enum exit_code command_retry(struct client *client, const struct options *options)

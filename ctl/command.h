@@ -7,12 +7,12 @@
 
 typedef enum exit_code command_fn(struct client *, const struct options *);
 
-command_fn command_submit;                             /* submit.c */
-command_fn command_list, command_show, command_watch;  /* jobs.c */
-command_fn command_cancel, command_retry, command_rm;  /* change.c */
-command_fn command_report, command_compare;            /* report.c */
-command_fn command_artifacts;                          /* artifacts.c */
-command_fn command_models, command_data, command_info; /* daemon.c */
+command_fn command_submit;                                                           /* submit.c */
+command_fn command_list, command_show, command_watch;                                /* jobs.c */
+command_fn command_cancel, command_pause, command_resume, command_retry, command_rm; /* change.c */
+command_fn command_report, command_compare;                                          /* report.c */
+command_fn command_artifacts;                                                        /* artifacts.c */
+command_fn command_models, command_data, command_info;                               /* daemon.c */
 
 /* ---- show.c: what several of them print ---------------------------------------------------------------------------------- */
 

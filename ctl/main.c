@@ -14,7 +14,7 @@ static enum exit_code run(const struct options *options)
 		{COMMAND_SHOW, command_show},           {COMMAND_REPORT, command_report}, {COMMAND_COMPARE, command_compare},
 		{COMMAND_CANCEL, command_cancel},       {COMMAND_RETRY, command_retry},   {COMMAND_RM, command_rm},
 		{COMMAND_MODELS, command_models},       {COMMAND_DATA, command_data},     {COMMAND_INFO, command_info},
-		{COMMAND_ARTIFACTS, command_artifacts},
+		{COMMAND_ARTIFACTS, command_artifacts}, {COMMAND_PAUSE, command_pause},   {COMMAND_RESUME, command_resume},
 	};
 	struct client *client;
 	struct error err;

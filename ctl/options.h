@@ -53,7 +53,9 @@ enum command {
 	COMMAND_INFO = 1 << 10,
 	COMMAND_DATA = 1 << 11,
 	COMMAND_ARTIFACTS = 1 << 12,
-	COMMAND_ANY = (1 << 13) - 1,
+	COMMAND_PAUSE = 1 << 13,
+	COMMAND_RESUME = 1 << 14,
+	COMMAND_ANY = (1 << 15) - 1,
 };
 
 struct options {

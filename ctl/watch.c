@@ -243,8 +243,11 @@ enum exit_code job_exit_code(const cJSON *job)
 
 static bool is_final(const cJSON *job)
 {
+	static const char *const unfinished[] = {"queued", "running", "cancelling", "pausing", "paused"};
 	const char *state = text_member_or(job, "state", "");
-	return strcmp(state, "queued") != 0 && strcmp(state, "running") != 0 && strcmp(state, "cancelling") != 0;
+	for (size_t i = 0; i < sizeof unfinished / sizeof *unfinished; i++)
+		if (strcmp(state, unfinished[i]) == 0) return false;
+	return true;
 }
 
 enum exit_code watch_job(struct client *client, const char *id, enum watch_style style, double patience, cJSON **ret_job)

@@ -243,7 +243,7 @@ static enum status run_attempt(struct worker *worker, const struct job *job, cha
 
 struct outcome {
 	const char *id;
-	bool requeue;
+	bool requeue, pause; /* pause: the job's row says that it is no longer to run, but paused */
 	enum job_state state;
 	const char *result, *code;
 	char *message;
@@ -296,12 +296,13 @@ static void decide_outcome(struct worker *worker, const struct job *job, enum st
 {
 	struct job now;
 	struct error ignored;
-	bool cancelling = false;
+	bool cancelling = false, pausing = false;
 	pthread_mutex_lock(&worker->lock);
 	bool timed_out = worker->timed_out;
 	pthread_mutex_unlock(&worker->lock);
 	if (db_job_get(worker->config.db, job->id, &now, &ignored) == STATUS_OK) {
 		cancelling = now.state == JOB_CANCELLING;
+		pausing = now.state == JOB_PAUSING;
 		job_clear(&now);
 	}
 	outcome->id = job->id;
@@ -315,6 +316,8 @@ static void decide_outcome(struct worker *worker, const struct job *job, enum st
 		outcome->message = text_valid_utf8(err->message);
 	} else if (cancelling) {
 		outcome->state = JOB_CANCELLED;
+	} else if (pausing) {
+		outcome->requeue = outcome->pause = true;
 	} else if (timed_out) {
 		outcome->state = JOB_FAILED;
 		outcome->code = "timeout";
@@ -386,6 +389,8 @@ static void run_job(struct worker *worker, const struct job *job)
 	}
 	if (outcome.requeue && backend_cuda_lost())
 		log_error("job=%s lost the device, queued again seconds=%.1f: %s", job->id, seconds, err.message);
+	else if (outcome.pause)
+		log_info("job=%s paused seconds=%.1f", job->id, seconds);
 	else if (outcome.requeue)
 		log_info("job=%s interrupted, queued again seconds=%.1f", job->id, seconds);
 	else if (outcome.state == JOB_FAILED)

@@ -21,7 +21,17 @@ enum { DB_PAGE_BYTES = 4 << 20 }; /* a list of jobs or events ends, with `more`,
 
 enum { JOB_ID_BYTES = 27 }; /* 26 characters and the 0: a ULID in lower case, so ids sort by age */
 
-enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_CANCELLING, JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_STATES };
+enum job_state {
+	JOB_QUEUED,
+	JOB_RUNNING,
+	JOB_CANCELLING,
+	JOB_PAUSING,
+	JOB_PAUSED,
+	JOB_SUCCEEDED,
+	JOB_FAILED,
+	JOB_CANCELLED,
+	JOB_STATES
+};
 
 const char *job_state_name(enum job_state);
 bool job_state_parse(const char *name, enum job_state *ret);
@@ -80,10 +90,10 @@ void db_set_listener(struct db *, void (*committed)(void *context, const char *j
  * tried once more; nothing that a client asks for anew is. Called with no lock held. Set once, before other threads use `db`. */
 void db_set_relief(struct db *, bool (*relieve)(void *context), void *context);
 
-/* After the process has died: cancelling jobs are cancelled, running ones are queued again, but for one whose last `max_attempts` attempts (0: no
+/* After the process has died: cancelling jobs are cancelled, pausing ones paused, running ones are queued again, but for one whose last `max_attempts` attempts (0: no
  * limit) all died so, without a block finished, an evaluation told or a step of the tune beyond earlier ones: it has failed, code `crashed`. Call before anything else uses the queue, by the one process that holds the state directory. */
 struct recovery {
-	int requeued; /* or cancelled */
+	int requeued; /* or cancelled, or paused */
 	int failed;
 	char id[JOB_ID_BYTES]; /* of the last job that failed so; "" */
 };
@@ -161,11 +171,18 @@ enum change_outcome {
 	CHANGE_DONE,
 	CHANGE_WRONG_STATE,
 	CHANGE_OUTPUT_CLAIMED, /* retry only */
-	CHANGE_QUEUE_FULL,     /* retry only */
+	CHANGE_QUEUE_FULL,     /* retry and resume only */
 };
 
-/* queued -> cancelled, running -> cancelling; cancelling and cancelled stay. *ret is the job as it is then. STATUS_NOT_FOUND. */
+/* queued, paused -> cancelled, running, pausing -> cancelling; cancelling and cancelled stay. *ret is the job as it is then. STATUS_NOT_FOUND. */
 enum status db_job_cancel(struct db *, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err);
+
+/* queued -> paused, running -> pausing; pausing and paused stay. */
+enum status db_job_pause(struct db *, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err);
+
+/* paused -> queued, pausing -> running, whose attempt ends all the same and is followed by another; queued and running stay. */
+enum status db_job_resume(struct db *, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
+			  struct error *err);
 
 /* failed or cancelled -> queued; committed blocks are kept. */
 enum status db_job_retry(struct db *, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
@@ -174,10 +191,10 @@ enum status db_job_retry(struct db *, const char *id, int64_t queue_limit, enum 
 /* Forgets a finished job with its events and blocks. */
 enum status db_job_delete(struct db *, const char *id, enum change_outcome *ret_outcome, struct error *err);
 
-/* running -> queued, because the daemon stops; cancelling -> cancelled. */
+/* running -> queued, because the daemon stops; cancelling -> cancelled; pausing -> paused. */
 enum status db_job_requeue(struct db *, const char *id, struct error *err);
 
-/* running or cancelling -> `state`, which is final, with the event that says so. `result` is JSON for JOB_SUCCEEDED; `code` and
+/* running, cancelling or pausing -> `state`, which is final, with the event that says so. `result` is JSON for JOB_SUCCEEDED; `code` and
  * `message` are set for JOB_FAILED. */
 enum status db_job_finish(struct db *, const char *id, enum job_state state, const char *result, const char *code,
 			  const char *message, struct error *err);

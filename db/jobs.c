@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const state_names[JOB_STATES] = {"queued", "running", "cancelling", "succeeded", "failed", "cancelled"};
+static const char *const state_names[JOB_STATES] = {"queued", "running",   "cancelling", "pausing",
+						    "paused", "succeeded", "failed",     "cancelled"};
 
 const char *job_state_name(enum job_state state)
 {
@@ -131,7 +132,8 @@ static enum status output_is_claimed(struct connection *connection, const char *
 	int64_t found = 0;
 	TRY(read_integer(connection,
 			 query(connection, err,
-			       "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running', 'cancelling') AND (output = ?1"
+			       "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running', 'cancelling', 'pausing', 'paused') "
+			       "AND (output = ?1"
 			       " OR substr(output, 1, length(?1) + 1) = ?1 || '/'"
 			       " OR substr(?1, 1, length(output) + 1) = output || '/')",
 			       "s", output),
@@ -387,6 +389,8 @@ static enum status change_once(struct db *db, const char *id, change_fn *fn, int
 
 static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
 			 struct error *err);
+static enum status resume(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
+			  bool *event, struct error *err);
 
 static enum status change(struct db *db, const char *id, change_fn *fn, int64_t limit, enum change_outcome *ret_outcome,
 			  struct job *ret, struct error *err)
@@ -394,7 +398,7 @@ static enum status change(struct db *db, const char *id, change_fn *fn, int64_t 
 	enum status status;
 	do
 		status = change_once(db, id, fn, limit, ret_outcome, ret, err);
-	while (fn != retry && write_again(db, status));
+	while (fn != retry && fn != resume && write_again(db, status));
 	return status;
 }
 
@@ -420,9 +424,11 @@ static enum status cancel(struct connection *writer, const struct job *job, int6
 	*outcome = CHANGE_DONE;
 	switch (job->state) {
 	case JOB_QUEUED:
+	case JOB_PAUSED:
 		*event = true;
 		return set_cancelled(writer, job->id, err);
 	case JOB_RUNNING:
+	case JOB_PAUSING:
 		return execute(writer, err, NULL, "UPDATE jobs SET state = 'cancelling' WHERE id = ?1", "s", job->id);
 	case JOB_CANCELLING:
 	case JOB_CANCELLED:
@@ -436,6 +442,68 @@ static enum status cancel(struct connection *writer, const struct job *job, int6
 enum status db_job_cancel(struct db *db, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err)
 {
 	return change(db, id, cancel, 0, ret_outcome, ret, err);
+}
+
+static enum status set_paused(struct connection *writer, const char *id, struct error *err)
+{
+	TRY(execute(writer, err, NULL, "UPDATE jobs SET state = 'paused' WHERE id = ?1", "s", id));
+	return event_insert(writer, id, "job.paused", "{}", err);
+}
+
+static enum status pause_job(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
+			     bool *event, struct error *err)
+{
+	(void)limit;
+	*outcome = CHANGE_DONE;
+	switch (job->state) {
+	case JOB_QUEUED:
+		*event = true;
+		return set_paused(writer, job->id, err);
+	case JOB_RUNNING:
+		return execute(writer, err, NULL, "UPDATE jobs SET state = 'pausing' WHERE id = ?1", "s", job->id);
+	case JOB_PAUSING:
+	case JOB_PAUSED:
+		return STATUS_OK;
+	default:
+		*outcome = CHANGE_WRONG_STATE;
+		return STATUS_OK;
+	}
+}
+
+enum status db_job_pause(struct db *db, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err)
+{
+	return change(db, id, pause_job, 0, ret_outcome, ret, err);
+}
+
+static enum status resume(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
+			  bool *event, struct error *err)
+{
+	int64_t queued = 0;
+	*outcome = CHANGE_DONE;
+	switch (job->state) {
+	case JOB_PAUSED:
+		TRY(queue_length(writer, &queued, err));
+		if (queued >= limit) {
+			*outcome = CHANGE_QUEUE_FULL;
+			return STATUS_OK;
+		}
+		*event = true;
+		return set_queued(writer, job->id, "{\"reason\":\"resumed\"}", err);
+	case JOB_PAUSING:
+		return execute(writer, err, NULL, "UPDATE jobs SET state = 'running' WHERE id = ?1", "s", job->id);
+	case JOB_QUEUED:
+	case JOB_RUNNING:
+		return STATUS_OK;
+	default:
+		*outcome = CHANGE_WRONG_STATE;
+		return STATUS_OK;
+	}
+}
+
+enum status db_job_resume(struct db *db, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
+			  struct error *err)
+{
+	return change(db, id, resume, queue_limit, ret_outcome, ret, err);
 }
 
 static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
@@ -484,6 +552,7 @@ static enum status interrupt(struct connection *writer, const struct job *job, i
 	*outcome = CHANGE_DONE;
 	*event = true;
 	if (job->state == JOB_CANCELLING) return set_cancelled(writer, job->id, err);
+	if (job->state == JOB_PAUSING) return set_paused(writer, job->id, err);
 	if (job->state == JOB_RUNNING) return set_queued(writer, job->id, "{\"reason\":\"interrupted\"}", err);
 	return error_set(err, STATUS_INTERNAL, "job %s is %s, not running", job->id, job_state_name(job->state));
 }
@@ -501,7 +570,7 @@ static enum status finish(struct connection *writer, const char *id, enum job_st
 	int changes;
 	TRY(execute(writer, err, &changes,
 		    "UPDATE jobs SET state = ?2, result = ?3, error_code = ?4, error_message = ?5, finished_at = ?6"
-		    " WHERE id = ?1 AND state IN ('running', 'cancelling')",
+		    " WHERE id = ?1 AND state IN ('running', 'cancelling', 'pausing')",
 		    "sssssi", id, job_state_name(state), result, code, message, unix_milliseconds()));
 	if (changes == 0) return error_set(err, STATUS_INTERNAL, "job %s is not running", id);
 	if (state == JOB_SUCCEEDED)
@@ -615,7 +684,8 @@ enum status db_recover(struct db *db, int64_t max_attempts, struct recovery *ret
 		TRY(read_begin(db, &reader, err));
 		enum status status = job_step(
 			reader,
-			query(reader, err, "SELECT " JOB_COLUMNS " FROM jobs WHERE state IN ('running', 'cancelling') LIMIT 1", ""),
+			query(reader, err,
+			      "SELECT " JOB_COLUMNS " FROM jobs WHERE state IN ('running', 'cancelling', 'pausing') LIMIT 1", ""),
 			&found, &job, err);
 		read_end(db, reader);
 		TRY(status);

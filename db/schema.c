@@ -107,6 +107,11 @@ static const char *const migrations[] = {
 	"  END;"
 	"CREATE TRIGGER job_retried AFTER UPDATE OF state ON jobs WHEN NEW.finished_at = 0"
 	"  BEGIN DELETE FROM notifications WHERE job_id = NEW.id; END;",
+	/* 8: two states more. A CHECK cannot be altered, and the rows stay as they are (https://www.sqlite.org/lang_altertable.html, section 7). */
+	"PRAGMA writable_schema = ON;"
+	"UPDATE sqlite_schema SET sql = replace(sql, '''cancelling''', '''cancelling'', ''pausing'', ''paused''')"
+	"  WHERE type = 'table' AND name = 'jobs';"
+	"PRAGMA writable_schema = RESET;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -48,6 +48,8 @@ function statePart(id, failed) {
 	};
 	const button = (text, change, look) => make("button", { type: "button", class: look, hidden: true, onclick: () => act(change) }, text);
 	const cancel = button("Cancel", () => post(`v1/jobs/${id}/cancel`), "danger");
+	const pause = button("Pause", () => post(`v1/jobs/${id}/pause`), "quiet");
+	const resume = button("Resume", () => post(`v1/jobs/${id}/resume`), "primary");
 	const retry = button("Retry", () => post(`v1/jobs/${id}/retry`), "primary");
 	const forgetJob = button("Delete", async () => {
 		if (!(await confirmDelete())) return;
@@ -56,7 +58,7 @@ function statePart(id, failed) {
 	}, "danger");
 	const again = make("a", { class: "button quiet", href: `#/new/${id}` }, "Use as a template");
 	let current = null;
-	const buttons = make("p", { class: "buttons" }, cancel, retry, again, copyButton(() => current && curlSubmit(specAgain(current))), forgetJob);
+	const buttons = make("p", { class: "buttons" }, cancel, pause, resume, retry, again, copyButton(() => current && curlSubmit(specAgain(current))), forgetJob);
 	const spec = make("pre", { tabindex: 0, "aria-label": "Spec as JSON" });
 	const node = make("section", { class: "card", "aria-label": "State" }, make("div", { class: "bar" }, heading, badge), bar, line, error,
 		buttons, facts, make("details", null, make("summary", null, "Spec with every default"), spec));
@@ -69,11 +71,13 @@ function statePart(id, failed) {
 		bar.value = job.progress.fraction;
 		bar.hidden = isFinished(job.state);
 		const { phase, block, blocks, fraction, eta_seconds: eta } = job.progress;
-		const running = job.state === "running" || job.state === "cancelling";
+		const running = ["running", "cancelling", "pausing"].includes(job.state);
 		setText(line, !running ? "" : [percent(fraction, 0), phase, blocks && phase === "pruning" ? `block ${Math.min(block + 1, blocks)} of ${blocks}` : null,
 			eta === null ? null : `about ${duration(eta)} left`].filter(Boolean).join(" · "));
 		setText(error, job.error ? `${job.error.code}: ${job.error.message}` : "");
 		cancel.hidden = isFinished(job.state) || job.state === "cancelling";
+		pause.hidden = !["queued", "running"].includes(job.state);
+		resume.hidden = !["paused", "pausing"].includes(job.state);
 		retry.hidden = !["failed", "cancelled"].includes(job.state);
 		forgetJob.hidden = !isFinished(job.state);
 		if (focused?.hidden && buttons.contains(focused)) heading.focus();

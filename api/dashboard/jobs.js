@@ -98,9 +98,9 @@ class List {
 	}
 }
 
-const RANK = { running: 0, cancelling: 0, queued: 1 };
+const RANK = { running: 0, cancelling: 0, pausing: 0, queued: 1, paused: 2 };
 
-// As the worker takes them: running ones, then by priority and age.
+// As the worker takes them: running ones, then by priority and age; those that it does not take last.
 function queueOrder(a, b) {
 	return RANK[a.state] - RANK[b.state] || b.spec.priority - a.spec.priority || (a.id < b.id ? -1 : 1);
 }
@@ -132,10 +132,10 @@ export function jobsView() {
 
 	async function poll(signal) {
 		const ask = async (query) => get(`v1/jobs?${query}`, signal);
-		const [running, cancelling, queued, newest] = await Promise.all([ask("state=running"), ask("state=cancelling"),
-			ask(`state=queued&limit=${LARGEST_PAGE}`), ask(`limit=${size}`)]);
+		const [running, cancelling, pausing, queued, paused, newest] = await Promise.all([ask("state=running"), ask("state=cancelling"),
+			ask("state=pausing"), ask(`state=queued&limit=${LARGEST_PAGE}`), ask(`state=paused&limit=${LARGEST_PAGE}`), ask(`limit=${size}`)]);
 		const active = new Map();
-		for (const job of [...queued.jobs, ...running.jobs, ...cancelling.jobs]) active.set(job.id, job);
+		for (const job of [...queued.jobs, ...paused.jobs, ...running.jobs, ...cancelling.jobs, ...pausing.jobs]) active.set(job.id, job);
 		for (const job of newest.jobs) if (isFinished(job.state)) active.delete(job.id); // it finished between the answers
 		queue.update([...active.values()].sort(queueOrder));
 		history.update(newest.jobs.filter((job) => isFinished(job.state)));

@@ -47,6 +47,7 @@ const handlers = {
 		scores[data.model] = data;
 		progress.tasks.set(data.task, scores);
 	},
+	"job.paused": (progress) => (progress.running = null),
 	"job.cancelled": (progress) => (progress.running = null),
 	"job.failed": (progress) => (progress.running = null),
 	warning: (progress, data) => progress.warnings.set(data.message, (progress.warnings.get(data.message) || 0) + 1),
@@ -70,6 +71,7 @@ export function spoken(event) {
 	if (type === "job.started") return "The job is running";
 	if (type === "job.succeeded") return "The job has succeeded";
 	if (type === "job.failed") return `The job has failed: ${data.message}`;
+	if (type === "job.paused") return "The job is paused";
 	if (type === "job.cancelled") return "The job is cancelled";
 	return null;
 }

@@ -54,7 +54,7 @@ _besactl() {
 	}
 	for word in "${words[@]:1:cword-1}"; do
 		case $word in
-		submit | watch | list | show | report | artifacts | compare | cancel | retry | rm | models | data | info)
+		submit | watch | list | show | report | artifacts | compare | cancel | pause | resume | retry | rm | models | data | info)
 			command=$word && break
 			;;
 		esac
@@ -62,7 +62,7 @@ _besactl() {
 
 	_besactl_field "$prev" && return
 	case $prev in
-	--state) COMPREPLY=($(compgen -W 'queued running cancelling succeeded failed cancelled' -- "$cur")) && return ;;
+	--state) COMPREPLY=($(compgen -W 'queued running cancelling pausing paused succeeded failed cancelled' -- "$cur")) && return ;;
 	--eval | -e) COMPREPLY=() && _besactl_names data "$([[ $cur == *=* ]] && echo "${cur%%=*}=")" && return ;;
 	--set)
 		COMPREPLY=()
@@ -82,7 +82,7 @@ _besactl() {
 	esac
 
 	case $command in
-	'') word='submit watch list show report artifacts compare cancel retry rm models data info' ;;
+	'') word='submit watch list show report artifacts compare cancel pause resume retry rm models data info' ;;
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
 	list) word='--state --metadata --limit' ;;
@@ -96,7 +96,7 @@ _besactl() {
 	case $command in
 	'') COMPREPLY=($(compgen -W "$word" -- "$cur")) ;;
 	submit) compopt -o default && COMPREPLY=() ;;
-	watch | show | report | artifacts | compare | cancel | retry | rm)
+	watch | show | report | artifacts | compare | cancel | pause | resume | retry | rm)
 		COMPREPLY=($(compgen -W "last $(_besactl_column list --limit 50)" -- "$cur"))
 		;;
 	esac

@@ -1,6 +1,6 @@
 # fish completion for besactl(1)
 
-set -l commands submit watch list show report artifacts compare cancel retry rm models data info
+set -l commands submit watch list show report artifacts compare cancel pause resume retry rm models data info
 
 function __besactl_jobs
     echo last
@@ -23,13 +23,15 @@ complete -c besactl -n $none -a report -d 'one job\'s blocks'
 complete -c besactl -n $none -a artifacts -d 'the files of one job\'s output'
 complete -c besactl -n $none -a compare -d 'jobs side by side'
 complete -c besactl -n $none -a cancel -d 'stop jobs that are not finished'
+complete -c besactl -n $none -a pause -d 'have jobs wait'
+complete -c besactl -n $none -a resume -d 'queue paused jobs again'
 complete -c besactl -n $none -a retry -d 'queue failed or cancelled jobs again'
 complete -c besactl -n $none -a rm -d 'forget finished jobs'
 complete -c besactl -n $none -a models -d 'models, and why some cannot be pruned'
 complete -c besactl -n $none -a data -d 'data files, and why some cannot be read'
 complete -c besactl -n $none -a info -d 'the daemon'
 
-complete -c besactl -n '__fish_seen_subcommand_from watch show report artifacts compare cancel retry rm' -a '(__besactl_jobs)'
+complete -c besactl -n '__fish_seen_subcommand_from watch show report artifacts compare cancel pause resume retry rm' -a '(__besactl_jobs)'
 
 set -l submit '__fish_seen_subcommand_from submit'
 complete -c besactl -n $submit -F
@@ -81,4 +83,4 @@ complete -c besactl -n '__fish_seen_subcommand_from models data' -l names -d 'on
 complete -c besactl -n '__fish_seen_subcommand_from list' -l metadata -x -d 'only jobs that have this note'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l limit -x -d 'at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l state -x \
-    -a 'queued running cancelling succeeded failed cancelled' -d 'only these'
+    -a 'queued running cancelling pausing paused succeeded failed cancelled' -d 'only these'

@@ -6,7 +6,7 @@ import re
 import socket
 import unittest
 
-from support import Daemon, small_job, small_model, wait_for, write_calibration
+from support import Daemon, digests, small_job, small_model, wait_for, write_calibration
 
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 
@@ -268,6 +268,42 @@ class Contract(unittest.TestCase):
         self.assertNotIn("block.finished", types)
         self.assertEqual(types.count("job.cancelled"), 1)
         self.assertFalse(os.path.exists(os.path.join(self.daemon.output, "interrupted")))
+
+    def test_pause_and_resume(self):
+        def act(job, action, status=200):
+            response = self.daemon.request("POST", f"/v1/jobs/{job}/{action}")
+            self.assertEqual(response.status, status, response.body)
+            return response.json
+        spec = {"model": "half", "besa": {"epochs": 4}}
+        small_model(self.daemon, 12, "half")
+        plain = self.daemon.submit(small_job(output="never-paused", **spec))
+        self.assertEqual(self.daemon.finish(plain)["state"], "succeeded")
+        job = self.daemon.submit(small_job(output="paused", **spec))
+        wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in self.daemon.events(job)))
+        other = self.daemon.submit(small_job(output="meanwhile", method="wanda"))
+        self.assertIn(act(job, "pause")["state"], ("pausing", "paused"))
+        self.assertIn(act(job, "pause")["state"], ("pausing", "paused"))
+        self.assertEqual(self.daemon.finish(other)["state"], "succeeded")  # the worker is free for the next one
+        shown = self.daemon.job(job)
+        self.assertEqual((shown["state"], shown["finished_at"], shown["error"]), ("paused", None, None))
+        self.assertEqual([j["id"] for j in self.daemon.get("/v1/jobs?state=paused").json["jobs"]], [job])
+        self.problem(self.post(small_job(output="paused")), 409)
+        self.assertEqual(act(job, "retry", 409)["type"], "urn:besad:problem:wrong-state")
+        self.assertEqual(self.daemon.request("DELETE", f"/v1/jobs/{job}").status, 409)
+        before = [e for e in self.daemon.events(job) if e["type"] == "block.finished"]
+        self.assertLess(len(before), 12)
+        self.assertEqual(act(job, "resume")["state"], "queued")
+        done = self.daemon.finish(job)
+        self.assertEqual((done["state"], done["attempt"]), ("succeeded", 2), done["error"])
+        events = self.daemon.events(job)
+        self.assertEqual([e["data"]["block"] for e in events if e["type"] == "block.finished"], list(range(12)))
+        self.assertEqual([(e["type"], e["data"].get("reason")) for e in events if e["type"] in ("job.paused", "job.queued")],
+                         [("job.queued", "submitted"), ("job.paused", None), ("job.queued", "resumed")])
+        outputs = (digests(os.path.join(self.daemon.output, name)) for name in ("paused", "never-paused"))
+        self.assertEqual(next(outputs), next(outputs))
+        for action in ("pause", "resume"):
+            self.assertEqual(act(job, action, 409)["type"], "urn:besad:problem:wrong-state")
+            self.problem(self.daemon.request("POST", f"/v1/jobs/01hzzzzzzz0123456789abcdef/{action}"), 404)
 
     def test_timeout(self):
         job = self.daemon.submit(small_job(model="long", output="slow", besa={"epochs": 20}, timeout_seconds=1))

@@ -181,6 +181,19 @@ class Besactl(unittest.TestCase):
         self.assertRegex(self.says("data"), r"(?m)^tokens\.safetensors +tokens +none +\d")
         self.assertEqual(json.loads(self.says("info", "--json"))["version"], json.loads(self.daemon.get("/v1/info").body)["version"])
 
+    def test_pause_and_resume(self):
+        job = self.says("submit", self.long_job()).strip()
+        wait_for("the job to run", lambda: self.daemon.job(job)["state"] == "running")
+        self.assertRegex(self.says("pause", job), rf"^{job} paus(ing|ed)$")
+        terminal = Terminal(self, [BESACTL, "watch", job], self.environment())
+        wait_for("the pause", lambda: self.daemon.job(job)["state"] == "paused")
+        self.assertIn(job, self.says("list", "--state", "paused"))
+        wait_for("the watcher to hear of it", lambda: b"paused" in terminal.text)
+        self.assertIn("queued", self.says("resume", job))
+        wait_for("the job to run", lambda: self.daemon.job(job)["state"] == "running")
+        self.says("cancel", job)
+        self.assertEqual(terminal.end(), CANCELLED, terminal.text[-500:])
+
     def complete(self, *words):
         """What bash offers for the last word."""
         script = f"""source {shlex.quote(COMPLETION)}

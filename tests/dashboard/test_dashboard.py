@@ -233,6 +233,10 @@ class Dashboard(unittest.TestCase):
     def test_cancel_and_retry(self):
         job = self.daemon.submit(self.spec(besa={"epochs": 60}))
         self.go(f"#/job/{job}")
+        self.click("Pause")
+        self.see("the pause", "paused")
+        self.click("Resume")
+        self.see("it running again", "running")
         self.click("Cancel")
         self.see("the cancellation", "cancelled")
         self.assertEqual(self.daemon.finish(job)["state"], "cancelled")

@@ -146,7 +146,7 @@ static void test_pragmas(void **state)
 {
 	struct fixture *f = *state;
 	assert_int_equal(scalar(f, "SELECT application_id FROM pragma_application_id"), 0x62657361);
-	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 7);
+	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 8);
 	assert_int_equal(scalar(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
 	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name IN"
 				   " ('jobs', 'events', 'blocks') AND strict"),
@@ -517,6 +517,88 @@ static void test_crashes_in_a_row(void **state)
 	assert_int_equal(state_of(f, id), JOB_FAILED);
 }
 
+static enum job_state pause_it(struct fixture *f, const char *id, enum change_outcome wanted)
+{
+	struct job job;
+	enum change_outcome outcome;
+	OK(db_job_pause(f->db, id, &outcome, &job, &f->err));
+	assert_int_equal(outcome, wanted);
+	enum job_state state = job.state;
+	job_clear(&job);
+	return state;
+}
+
+static enum job_state resume_it(struct fixture *f, const char *id, int64_t limit, enum change_outcome wanted)
+{
+	struct job job;
+	enum change_outcome outcome;
+	OK(db_job_resume(f->db, id, limit, &outcome, &job, &f->err));
+	assert_int_equal(outcome, wanted);
+	enum job_state state = job.state;
+	job_clear(&job);
+	return state;
+}
+
+static void test_pause_and_resume(void **state)
+{
+	struct fixture *f = *state;
+	char first[JOB_ID_BYTES], second[JOB_ID_BYTES];
+	struct job job;
+	struct recovery recovery;
+	enum change_outcome outcome;
+	submit(f, "a", 0, false, NULL, NULL, first);
+	submit(f, "b", 0, false, NULL, NULL, second);
+
+	/* One that waits is not claimed, and keeps its output. */
+	assert_int_equal(pause_it(f, first, CHANGE_DONE), JOB_PAUSED);
+	assert_int_equal(pause_it(f, first, CHANGE_DONE), JOB_PAUSED);
+	assert_int_equal(submit(f, "a", 0, false, NULL, NULL, NULL), INSERT_OUTPUT_CLAIMED);
+	claim(f, second);
+	claim(f, NULL);
+	assert_int_equal(resume_it(f, first, 0, CHANGE_QUEUE_FULL), JOB_PAUSED);
+	assert_int_equal(resume_it(f, first, 1, CHANGE_DONE), JOB_QUEUED);
+	assert_int_equal(resume_it(f, first, 1, CHANGE_DONE), JOB_QUEUED);
+	expect_events(f, first, "job.queued job.paused job.queued");
+
+	/* One that runs ends first; also by a crash. */
+	assert_int_equal(pause_it(f, second, CHANGE_DONE), JOB_PAUSING);
+	assert_int_equal(pause_it(f, second, CHANGE_DONE), JOB_PAUSING);
+	OK(db_job_requeue(f->db, second, &f->err));
+	assert_int_equal(state_of(f, second), JOB_PAUSED);
+	claim(f, first);
+	assert_int_equal(pause_it(f, first, CHANGE_DONE), JOB_PAUSING);
+	reopen(f);
+	OK(db_recover(f->db, 1, &recovery, &f->err));
+	assert_int_equal(recovery.requeued, 1);
+	assert_int_equal(state_of(f, first), JOB_PAUSED);
+	claim(f, NULL);
+	expect_events(f, first, "job.queued job.paused job.queued job.started job.paused");
+
+	/* Resumed too early, it runs on in another attempt. */
+	assert_int_equal(resume_it(f, first, 9, CHANGE_DONE), JOB_QUEUED);
+	claim(f, first);
+	assert_int_equal(pause_it(f, first, CHANGE_DONE), JOB_PAUSING);
+	assert_int_equal(resume_it(f, first, 0, CHANGE_DONE), JOB_RUNNING);
+	OK(db_job_requeue(f->db, first, &f->err));
+	claim(f, first);
+
+	/* What has just succeeded is not paused, and a paused one can be cancelled, not retried or deleted. */
+	assert_int_equal(pause_it(f, first, CHANGE_DONE), JOB_PAUSING);
+	OK(db_job_finish(f->db, first, JOB_SUCCEEDED, "{}", NULL, NULL, &f->err));
+	assert_int_equal(pause_it(f, first, CHANGE_WRONG_STATE), JOB_SUCCEEDED);
+	assert_int_equal(resume_it(f, first, 9, CHANGE_WRONG_STATE), JOB_SUCCEEDED);
+	OK(db_job_retry(f->db, second, 9, &outcome, &job, &f->err));
+	assert_int_equal(outcome, CHANGE_WRONG_STATE);
+	job_clear(&job);
+	OK(db_job_delete(f->db, second, &outcome, &f->err));
+	assert_int_equal(outcome, CHANGE_WRONG_STATE);
+	OK(db_job_cancel(f->db, second, &outcome, &job, &f->err));
+	assert_int_equal(job.state, JOB_CANCELLED);
+	job_clear(&job);
+	expect_events(f, second, "job.queued job.started job.paused job.cancelled");
+	expect_sound(f);
+}
+
 static void test_list_pages(void **state)
 {
 	struct fixture *f = *state;
@@ -801,27 +883,17 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_pragmas),
-		TEST(test_refuses_other_files),
-		TEST(test_ids_grow),
-		cmocka_unit_test(test_id_validity),
-		TEST(test_idempotency),
-		TEST(test_output_claims),
-		TEST(test_queue_limit),
-		TEST(test_priority_then_age),
-		TEST(test_life_of_a_job),
-		TEST(test_failure_keeps_every_character),
-		TEST(test_timings),
-		TEST(test_cancel_retry_delete),
-		TEST(test_recovery),
-		TEST(test_crashes_in_a_row),
-		TEST(test_list_pages),
-		TEST(test_list_by_metadata),
-		TEST(test_deleted_rows_give_room_back),
-		TEST(test_event_pages),
-		TEST(test_data_of_a_type),
-		TEST(test_threads),
-		TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_pragmas),          TEST(test_refuses_other_files),
+		TEST(test_ids_grow),         cmocka_unit_test(test_id_validity),
+		TEST(test_idempotency),      TEST(test_output_claims),
+		TEST(test_queue_limit),      TEST(test_priority_then_age),
+		TEST(test_life_of_a_job),    TEST(test_failure_keeps_every_character),
+		TEST(test_timings),          TEST(test_cancel_retry_delete),
+		TEST(test_recovery),         TEST(test_crashes_in_a_row),
+		TEST(test_pause_and_resume), TEST(test_list_pages),
+		TEST(test_list_by_metadata), TEST(test_deleted_rows_give_room_back),
+		TEST(test_event_pages),      TEST(test_data_of_a_type),
+		TEST(test_threads),          TEST(test_kill_loses_nothing_acknowledged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
