@@ -36,8 +36,10 @@ def before_call(context, case, kwargs):
     if case.body.get("method"):
         case.body.pop("preset", None)  # one of the two
     if case.body.get("method") == "none":
-        for section in ("refit", "allocation", "quantization"):
+        for section in ("refit", "allocation", "quantization", "archive"):
             case.body.pop(section, None)
+    if not case.body.get("archive"):
+        case.body.pop("archive_coded", None)  # how an archive is made
     refit, quantization = case.body.get("refit"), case.body.get("quantization")
     if isinstance(quantization, dict):
         quantization.pop("order", None)  # which there is, the method and its settings say
