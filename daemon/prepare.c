@@ -65,6 +65,7 @@ static enum status try_place(const struct roots *roots, const char *output, cons
 {
 	struct place root = {roots->output, "."}, place = {roots->output, (char *)output};
 	enum status status = publish_try(&root, &place, id, err);
+	if (status) place_hide(&PLACE(roots->output), err);
 	if (!status || status == STATUS_NO_MEMORY || status == STATUS_NO_SPACE) return status;
 	char *detail = strdup(err->message);
 	if (!detail) return no_memory(err);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/place.h"
 #include "daemon/device.h"
 #include "daemon/log.h"
 #include "daemon/prepare.h"
@@ -290,6 +291,19 @@ static bool goes_on(const struct job *job)
 	return backend_cuda_lost() && !(before && strcmp(before, now) == 0);
 }
 
+/* The message for clients, who know names below the roots and a job's files, and nothing of where the operator has them. */
+static char *shown_message(const struct options *options, const struct error *err)
+{
+	struct error shown = *err;
+	place_hide(&PLACE(options->state_dir), &shown);
+	place_hide(&PLACE(options->roots.output), &shown);
+	for (char **root = options->roots.model; root && *root; root++)
+		place_hide(&PLACE(*root), &shown);
+	for (char **root = options->roots.data; root && *root; root++)
+		place_hide(&PLACE(*root), &shown);
+	return text_valid_utf8(shown.message);
+}
+
 /* What the status of an attempt means for its job. */
 static void decide_outcome(struct worker *worker, const struct job *job, enum status status, const struct error *err,
 			   struct outcome *outcome)
@@ -313,7 +327,7 @@ static void decide_outcome(struct worker *worker, const struct job *job, enum st
 	} else if (status != STATUS_CANCELLED) {
 		outcome->state = JOB_FAILED;
 		outcome->code = status_name(status);
-		outcome->message = text_valid_utf8(err->message);
+		outcome->message = shown_message(worker->config.options, err);
 	} else if (cancelling) {
 		outcome->state = JOB_CANCELLED;
 	} else if (pausing) {
@@ -394,7 +408,8 @@ static void run_job(struct worker *worker, const struct job *job)
 	else if (outcome.requeue)
 		log_info("job=%s interrupted, queued again seconds=%.1f", job->id, seconds);
 	else if (outcome.state == JOB_FAILED)
-		log_error("job=%s failed code=%s seconds=%.1f: %s", job->id, outcome.code, seconds, outcome.message);
+		log_error("job=%s failed code=%s seconds=%.1f: %s", job->id, outcome.code, seconds,
+			  status == STATUS_CANCELLED ? outcome.message : err.message);
 	else
 		log_info("job=%s %s seconds=%.1f", job->id, job_state_name(outcome.state), seconds);
 	if (backend_cuda_lost())

@@ -358,6 +358,22 @@ class Faults(unittest.TestCase):
         self.assertEqual(other.status, 422)
         self.assertEqual(daemon.finish(first.json["id"])["state"], "succeeded")
 
+    def test_errors_do_not_tell_where_things_are(self):
+        daemon = self.daemon.start()
+        small_model(daemon)
+        daemon.stop()
+        daemon.start(environment=self.faults(os.path.join(daemon.state, "jobs"), 3, "EIO"))
+        error = daemon.finish(daemon.submit(small_job(output="broken")))["error"]
+        self.assertEqual(error["code"], "io")
+        self.assertNotIn(daemon.directory, error["message"])
+        self.assertIn(os.path.join(daemon.state, "jobs"), daemon.log())
+        daemon.stop()
+        daemon.start(environment={**self.faults(daemon.output, 0, ""), "FAULT_FULL": self.path("full")})
+        self.fill("full")
+        refused = daemon.request("POST", "/v1/jobs", small_job(output="refused"))
+        self.refused(refused, 507, "no-space")
+        self.assertNotIn(daemon.directory.encode(), refused.body)
+
     # ---- the database ----
 
     def lock(self, mode):
