@@ -84,7 +84,13 @@ static void add_model(struct table *table, const cJSON *model)
 	table_add(table, text_member_or(model, "family", "-"));
 	table_add_format(table, isfinite(blocks) ? "%.0f" : "-", blocks);
 	table_add(table, format_bytes(number_member(model, "bytes"), text));
-	table_add(table, objection(model));
+	const cJSON *lineage = cJSON_GetObjectItemCaseSensitive(model, "lineage");
+	const char *base = text_member(lineage, "model");
+	if (base && !*objection(model))
+		table_add_format(table, "from %s by %s, %s", base, text_member_or(lineage, "method", "?"),
+				 format_percent(number_member(lineage, "sparsity"), text));
+	else
+		table_add(table, objection(model));
 	table_end_row(table);
 }
 

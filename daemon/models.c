@@ -8,11 +8,13 @@
 #include "base/text.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/vet.h"
+#include "engine/output/publish.h"
 
 enum {
-	MAX_FILES = 4096,           /* of one model that are looked at */
-	MAX_HEADERS = 64 << 20,     /* bytes of one model's headers and index that are read for the list */
-	MAX_INDEX_HEADER = 64 << 20 /* what the engine reads of an index */
+	MAX_FILES = 4096,            /* of one model that are looked at */
+	MAX_HEADERS = 64 << 20,      /* bytes of one model's headers and index that are read for the list */
+	MAX_INDEX_HEADER = 64 << 20, /* what the engine reads of an index */
+	MAX_REPORT = 4 << 20,        /* of a besad.json that is read for the list */
 };
 
 static const char config_name[] = "config.json";
@@ -94,6 +96,50 @@ static const char *reading_objection(struct catalog *catalog, const struct candi
 	return NULL;
 }
 
+static const struct tree_entry *find_report(const struct candidate *candidate)
+{
+	for (size_t i = 0; i < candidate->count; i++)
+		if (strcmp(candidate->files[i]->name, REPORT_NAME) == 0) return candidate->files[i];
+	return NULL;
+}
+
+/* What a report says of where its model comes from; NULL where it does not. An absolute path is the operator's, and only its end is told. */
+static cJSON *lineage_of(const cJSON *report)
+{
+	const cJSON *spec = cJSON_GetObjectItemCaseSensitive(report, "spec");
+	const char *job = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(report, "job"));
+	const char *model = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(spec, "model"));
+	const char *method = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(spec, "method"));
+	const cJSON *sparsity = cJSON_GetObjectItemCaseSensitive(spec, "sparsity");
+	if (!job || !model || !method || !cJSON_IsNumber(sparsity)) return NULL;
+	if (*model == '/') model = strrchr(model, '/') + 1;
+	cJSON *lineage = cJSON_CreateObject();
+	cJSON_AddStringToObject(lineage, "model", model);
+	cJSON_AddStringToObject(lineage, "job", job);
+	cJSON_AddStringToObject(lineage, "method", method);
+	cJSON_AddNumberToObject(lineage, "sparsity", sparsity->valuedouble);
+	return lineage;
+}
+
+/* Where a model comes from that besad has made; null for others. *ret_later as above. */
+static cJSON *read_lineage(struct catalog *catalog, const struct candidate *candidate, bool *ret_later)
+{
+	const struct tree_entry *entry = find_report(candidate);
+	size_t *budget = catalog_budget(catalog);
+	cJSON *report = NULL, *lineage;
+	struct error ignored;
+	if (!entry || entry->info.st_size > MAX_REPORT) return cJSON_CreateNull();
+	if ((size_t)entry->info.st_size > *budget) {
+		*ret_later = true;
+		return cJSON_CreateNull();
+	}
+	*budget -= (size_t)entry->info.st_size;
+	if (json_read_place(&candidate->directory->place, REPORT_NAME, MAX_REPORT, &report, &ignored)) return cJSON_CreateNull();
+	lineage = lineage_of(report);
+	cJSON_Delete(report);
+	return lineage ? lineage : cJSON_CreateNull();
+}
+
 static bool read_model(struct catalog *catalog, const void *context, cJSON *object)
 {
 	const struct candidate *candidate = context;
@@ -121,6 +167,7 @@ static bool read_model(struct catalog *catalog, const void *context, cJSON *obje
 	cJSON_AddItemToObject(object, "bytes", bytes ? cJSON_CreateNumber((double)bytes) : cJSON_CreateNull());
 	cJSON_AddBoolToObject(object, "supported", status == STATUS_OK);
 	catalog_add_text(object, "reason", told);
+	cJSON_AddItemToObject(object, "lineage", read_lineage(catalog, candidate, &later));
 	free(title);
 	free(told);
 	return !later &&

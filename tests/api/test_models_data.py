@@ -67,7 +67,26 @@ class Lists(unittest.TestCase):
         model = self.models()["small"]
         size = os.path.getsize(os.path.join(self.daemon.models, "small", "model.safetensors"))
         self.assertEqual(model, {"name": "small", "title": None, "family": "llama", "blocks": 2, "bytes": size, "supported": True,
-                                 "reason": None})
+                                 "reason": None, "lineage": None})
+
+    def test_a_model_knows_where_it_comes_from(self):
+        self.assertIsNone(self.models()["small"]["lineage"])
+        job = self.daemon.submit(small_job(method="wanda", sparsity=0.4, output="made"))
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+        directory = os.path.join(self.daemon.models, "made")
+        shutil.copytree(os.path.join(self.daemon.output, "made"), directory)
+        made = self.models()["made"]
+        self.assertTrue(made["supported"], made)
+        self.assertEqual(made["lineage"], {"model": "small", "job": job, "method": "wanda", "sparsity": 0.4})
+        with open(os.path.join(directory, "besad.json")) as file:
+            report = json.load(file)
+        report["spec"]["model"] = os.path.join(self.daemon.models, "small")  # as `besad run` may have it
+        self.write(directory, "besad.json", content=json.dumps(report).encode())
+        self.assertEqual(self.models()["made"]["lineage"]["model"], "small")
+        for other in (b"{", b"[]", json.dumps({"spec": 1, "job": job}).encode(), json.dumps({**report, "job": 7}).encode()):
+            self.write(directory, "besad.json", content=other)
+            made = self.models()["made"]
+            self.assertEqual((made["lineage"], made["supported"]), (None, True))
 
     def test_models_that_cannot_be_pruned(self):
         def without_weights(name, **files):
