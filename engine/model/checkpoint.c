@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/model/other_formats.h"
+#include "engine/model/packed.h"
 #include "engine/model/shard_index.h"
 
 static const char single_name[] = CHECKPOINT_SINGLE_NAME, index_name[] = CHECKPOINT_INDEX_NAME;
@@ -62,6 +63,7 @@ enum status checkpoint_same(const struct checkpoint *c, const struct tensor_info
 			    struct error *err)
 {
 	*ret = false;
+	if (a->packed || b->packed) return STATUS_OK;
 	if (a->dtype != b->dtype || a->bytes != b->bytes || a->opaque != b->opaque) return STATUS_OK;
 	char *bytes = malloc(2 * COMPARED_BYTES);
 	if (!bytes) return error_set(err, STATUS_NO_MEMORY, "no memory to compare '%s' with '%s'", a->name, b->name);
@@ -296,6 +298,7 @@ void checkpoint_close(struct checkpoint *c)
 	free_names(c->shard_names);
 	tensor_infos_free(c->tensors, c->n_tensors);
 	tensor_infos_free(c->repeated, c->n_repeated);
+	packed_free(c->packed, c->n_packed);
 	*c = (struct checkpoint){0};
 }
 
@@ -328,5 +331,6 @@ enum status checkpoint_read(const struct checkpoint *c, const struct tensor_info
 	if (info->opaque)
 		return error_set(err, STATUS_UNSUPPORTED, "%s: tensor '%s' has dtype %s, which is not supported", file->path,
 				 info->name, info->opaque);
+	if (info->packed) return packed_read(c, info, buffer, err);
 	return file_read(file, buffer, (size_t)info->bytes, info->offset, err);
 }

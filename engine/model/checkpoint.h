@@ -24,6 +24,8 @@ struct checkpoint {
 	size_t n_tensors;
 	struct tensor_info *repeated; /* the same tensors in shards before the one that is read, sorted by name */
 	size_t n_repeated;
+	struct packed *packed; /* what packed_find put into `tensors` (packed.h) */
+	size_t n_packed;
 };
 
 /* Opens model.safetensors, or else all shards that model.safetensors.index.json names. `warnings` may be NULL. */
@@ -37,10 +39,10 @@ const struct tensor_info *checkpoint_find(const struct checkpoint *, const char 
 /* Those of `repeated` that have the name, *ret_count of them. */
 const struct tensor_info *checkpoint_repeats(const struct checkpoint *, const char *name, size_t *ret_count);
 
-/* The whole tensor, in the file's dtype, into `buffer` of info->bytes. */
+/* The whole tensor, in the file's dtype, into `buffer` of info->bytes; of a packed one its weights. */
 enum status checkpoint_read(const struct checkpoint *, const struct tensor_info *, void *buffer, struct error *err);
 
-/* Whether two tensors have the same type and bytes. */
+/* Whether two tensors have the same type and bytes; a packed one has not. */
 enum status checkpoint_same(const struct checkpoint *, const struct tensor_info *a, const struct tensor_info *b, bool *ret,
 			    struct error *err);
 

@@ -406,13 +406,13 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	const struct wrapper *wrapper = find_wrapper(json);
 	const cJSON *whole = json;
 	if (wrapper) {
-		TRY(config_fields_check_quantization(json, path, err));
+		TRY(config_fields_check_quantization(json, path, &config.packing, err));
 		TRY(text_config(json, wrapper, path, &json, err));
 	}
 	config.multimodal = wrapper != NULL;
 	TRY(find_family(json, path, &family, err));
 	snprintf(config.family, sizeof config.family, "%s", family->model_type);
-	TRY(config_fields_check(json, family, path, warnings, err));
+	TRY(config_fields_check(json, family, path, wrapper ? NULL : &config.packing, warnings, err));
 	TRY(parse_sizes(json, family, path, &config, err));
 	TRY(parse_experts(json, family, path, &config, err));
 	TRY(parse_activation(json, family, path, &config.activation, err));

@@ -12,6 +12,7 @@
 #include "base/place.h"
 #include "base/warnings.h"
 #include "engine/compute/backend.h"
+#include "engine/model/packed_form.h"
 
 enum { MODEL_MAX_LAYERS = 4096 };
 
@@ -46,8 +47,9 @@ struct weight_names {
 };
 
 struct model_config {
-	char family[32]; /* model_type: "llama" */
-	bool multimodal; /* the language model in a model of texts and images */
+	struct packed_form packing; /* of the weights of linears in the file */
+	char family[32];            /* model_type: "llama" */
+	bool multimodal;            /* the language model in a model of texts and images */
 	int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
 	struct norm norm; /* groups is 1 */
 	bool norm_bias;   /* the norms have a bias beside their weight */

@@ -440,9 +440,11 @@ static bool is_plain(const cJSON *quantization)
 	return (!format || is_text(format, "dense")) && (!sparsity || !sparse_format || is_text(sparse_format, "dense"));
 }
 
-static enum status check_quantization(const cJSON *field, const char *path, struct error *err)
+/* ret_packing: as in config_fields_check. */
+static enum status check_quantization(const cJSON *field, const char *path, struct packed_form *ret_packing, struct error *err)
 {
 	if (is_empty(field) || (cJSON_IsObject(field) && is_plain(field))) return STATUS_OK;
+	if (ret_packing && packed_form_is_meant(field)) return packed_form_parse(field, path, field->string, ret_packing, err);
 	const cJSON *method = member(field, "quant_method"), *format = member(field, "format");
 	return error_set(err, STATUS_UNSUPPORTED,
 			 "%s: '%s' says that the weights are quantized or compressed (%.60s%s%.60s); weights in F32, BF16 or F16 "
@@ -456,12 +458,12 @@ static enum status check_quantization(const cJSON *field, const char *path, stru
 
 static const char *const quantizations[] = {"quantization_config", "compression_config", "quantization", NULL};
 
-static enum status check_field(const cJSON *field, const struct family *family, const char *path, struct warnings *warnings,
-			       struct error *err)
+static enum status check_field(const cJSON *field, const struct family *family, const char *path, struct packed_form *ret_packing,
+			       struct warnings *warnings, struct error *err)
 {
 	const char *key = field->string;
 	bool usual;
-	if (is_one_of(key, quantizations)) return check_quantization(field, path, err);
+	if (is_one_of(key, quantizations)) return check_quantization(field, path, ret_packing, err);
 	if (is_one_of(key, always_on)) return cJSON_IsFalse(field) ? refuse(field, "this is not supported", path, err) : STATUS_OK;
 	if (is_heeded(family, key) || is_harmless(key) || is_empty(field)) return STATUS_OK;
 	if (family->window_pattern && strcmp(key, "sliding_window_pattern") == 0 &&
@@ -486,17 +488,19 @@ static enum status check_field(const cJSON *field, const struct family *family, 
 		path, err);
 }
 
-enum status config_fields_check(const cJSON *json, const struct family *family, const char *path, struct warnings *warnings,
-				struct error *err)
+enum status config_fields_check(const cJSON *json, const struct family *family, const char *path, struct packed_form *ret_packing,
+				struct warnings *warnings, struct error *err)
 {
 	const cJSON *field;
-	cJSON_ArrayForEach(field, json) TRY(check_field(field, family, path, warnings, err));
+	cJSON_ArrayForEach(field, json) TRY(check_field(field, family, path, ret_packing, warnings, err));
 	return STATUS_OK;
 }
 
-enum status config_fields_check_quantization(const cJSON *json, const char *path, struct error *err)
+enum status config_fields_check_quantization(const cJSON *json, const char *path, struct packed_form *ret_packing,
+					     struct error *err)
 {
 	const cJSON *field;
-	cJSON_ArrayForEach(field, json) if (is_one_of(field->string, quantizations)) TRY(check_quantization(field, path, err));
+	cJSON_ArrayForEach(field, json) if (is_one_of(field->string, quantizations))
+		TRY(check_quantization(field, path, ret_packing, err));
 	return STATUS_OK;
 }

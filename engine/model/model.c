@@ -9,6 +9,7 @@
 #include "engine/compute/dry.h"
 #include "engine/compute/half.h"
 #include "engine/model/families.h"
+#include "engine/model/packed.h"
 
 static const char *tensor_name(char room[128], const char *name, const char *kind);
 static enum status missing_tensor(const struct model *model, const char *name, struct error *err);
@@ -59,7 +60,8 @@ enum status model_open(const struct place *place, struct warnings *warnings, str
 	struct model model = {0};
 	TRY(model_config_read(place, warnings, &model.config, err));
 	TRY(checkpoint_open(place, warnings, &model.checkpoint, err));
-	enum status status = find_ends(&model, warnings, err);
+	enum status status = packed_find(&model.checkpoint, &model.config.packing, err);
+	if (status == STATUS_OK) status = find_ends(&model, warnings, err);
 	if (status != STATUS_OK) {
 		model_close(&model);
 		return status;
@@ -322,6 +324,16 @@ static const char *tensor_name(char room[128], const char *name, const char *kin
 	return room;
 }
 
+/* A table whose rows are read one by one. */
+static enum status table_tensor(const struct model *model, const char *name, int64_t rows, const struct tensor_info **ret,
+				struct error *err)
+{
+	TRY(model_tensor(model, name, rows, model->config.hidden, ret, err));
+	if (!(*ret)->packed) return STATUS_OK;
+	return error_set(err, STATUS_UNSUPPORTED, "%s: the table '%s' is packed; only linears may be", shard_path(model, *ret),
+			 name);
+}
+
 /* The position table: one row for each position behind `position_offset` others. */
 static enum status position_table(const struct model *model, const struct tensor_info **ret, struct error *err)
 {
@@ -329,8 +341,8 @@ static enum status position_table(const struct model *model, const struct tensor
 	const struct model_config *config = &model->config;
 	*ret = NULL;
 	if (config->position_offset < 0) return STATUS_OK;
-	return model_tensor(model, tensor_name(name, config->names->positions, "weight"),
-			    config->max_positions + config->position_offset, config->hidden, ret, err);
+	return table_tensor(model, tensor_name(name, config->names->positions, "weight"),
+			    config->max_positions + config->position_offset, ret, err);
 }
 
 enum status model_check(const struct model *model, struct error *err)
@@ -338,7 +350,7 @@ enum status model_check(const struct model *model, struct error *err)
 	char name[128];
 	const struct tensor_info *info;
 	const struct model_config *config = &model->config;
-	TRY(model_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, config->hidden, &info, err));
+	TRY(table_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, &info, err));
 	TRY(model_tensor(model, tensor_name(name, model->head, "weight"), config->vocab, config->hidden, &info, err));
 	TRY(model_tensor(model, tensor_name(name, config->names->final_norm, "weight"), 0, config->hidden, &info, err));
 	if (config->head_bias) TRY(model_tensor(model, "lm_head.bias", 0, config->vocab, &info, err));
@@ -368,7 +380,7 @@ enum status model_embed(const struct model *model, struct backend *backend, cons
 	char name[128];
 	const struct model_config *config = &model->config;
 	const struct tensor_info *table, *positions;
-	TRY(model_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, config->hidden, &table, err));
+	TRY(table_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, &table, err));
 	TRY(position_table(model, &positions, err));
 	if (positions && length > config->max_positions)
 		return error_set(err, STATUS_INVALID,

@@ -15,6 +15,8 @@ enum {
 	SAFETENSORS_LENGTH_BYTES = 8
 };
 
+struct packed;
+
 struct tensor_info {
 	char *name;
 	enum dtype dtype;
@@ -24,6 +26,8 @@ struct tensor_info {
 	int64_t shape[SAFETENSORS_MAX_RANK];
 	int64_t offset, bytes; /* in the file, from its start */
 	int shard;
+	const struct packed
+		*packed; /* how it is stored where it is packed (packed.h): then `offset` counts from its own start; else NULL */
 };
 
 /* Parses the head of one file, given as a buffer: the first 8 bytes and the header behind them. Checks that offsets are in order of

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "engine/model/check.h"
+#include "engine/model/packed.h"
 #include "engine/output/files.h"
 #include "engine/text/foreign.h"
 
@@ -98,16 +99,21 @@ static enum status check(const struct place *model, struct warnings *warnings, s
 	if (status == STATUS_OK) {
 		file = place_has(model, "model.safetensors") ? "model.safetensors" : "model.safetensors.index.json";
 		status = checkpoint_open(model, warnings, &opened.checkpoint, err);
+		if (status == STATUS_OK) status = packed_find(&opened.checkpoint, &ret_config->packing, err);
 	}
 	if (status == STATUS_NOT_FOUND) tell_what_is_there(model, has_config, err);
 	if (status == STATUS_INVALID) tell_what_it_is(model, file, err);
-	if (status != STATUS_OK) return err->status;
+	if (status != STATUS_OK) {
+		model_close(&opened);
+		return err->status;
+	}
 	int64_t bytes = 0;
 	for (int i = 0; i < opened.checkpoint.n_shards; i++)
 		bytes += opened.checkpoint.shards[i].size;
 	status = output_check_inputs(model, &opened.checkpoint, err);
 	opened.config = *ret_config;
 	model_name_ends(&opened); /* a head beside tied embeddings is compared when the job reads it */
+	ret_config->stacked_experts = opened.config.stacked_experts;
 	if (status == STATUS_OK) status = model_check_all(&opened, warnings, err);
 	model_close(&opened);
 	if (status == STATUS_OK) *ret_bytes = bytes;
