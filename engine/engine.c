@@ -26,7 +26,7 @@
 #include "engine/model/check.h"
 #include "engine/model/model.h"
 #include "engine/output/artifacts.h"
-#include "engine/output/in_place.h"
+#include "engine/output/format.h"
 #include "engine/output/publish.h"
 #include "engine/prune/allocate.h"
 #include "engine/prune/end_loss.h"
@@ -466,12 +466,6 @@ static enum status check_memory(const struct run *run, struct pruning *pruning, 
 		    need.device_streams ? "one of two streams" : "both streams", stream / (1 << 20), available >> 20);
 }
 
-/* The writer of a job's output. All methods leave every tensor its type and shape. */
-static enum status open_writer(struct run *run, struct error *err)
-{
-	return in_place_open(&run->spec->model_place, &run->model.checkpoint, &run->job->work, &run->writer, err);
-}
-
 static void still_writing(void *context)
 {
 	progress_phase(context, "writing");
@@ -531,7 +525,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	TRY(load_data(run, err));
 	heed_method(run);
 	TRY(tell_warnings(run, err));
-	if (prunes(run)) TRY(open_writer(run, err));
+	if (prunes(run)) TRY(format_open(run->spec, &run->model, &job->work, &run->writer, err));
 	pruning.writer = run->writer;
 	TRY(savepoint_save(&run->savepoint, run->spec_json, err));
 	start_progress(run);
@@ -641,10 +635,9 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 
 /* ---- estimates ------------------------------------------------------------------------------------------------------------------- */
 
-/* The writer's own size; chosen where open_writer chooses. */
 static enum status output_bytes(const struct run *run, int64_t *ret, struct error *err)
 {
-	TRY(in_place_bytes(&run->spec->model_place, &run->model.checkpoint, ret, err));
+	TRY(format_bytes(run->spec, &run->model, ret, err));
 	if (run->spec->archive) *ret *= 2; /* an archive takes at most what the files in it take */
 	return STATUS_OK;
 }

@@ -49,6 +49,9 @@ cJSON *report_result(const struct report *report)
 	cJSON_AddNumberToObject(result, "sparsity", params > 0 ? zeros / params : 0);
 	cJSON_AddNumberToObject(result, "zeros", zeros);
 	cJSON_AddNumberToObject(result, "params", params);
+	if (spec->quantization.bits)
+		cJSON_AddStringToObject(result, "format",
+					spec->quantization.format == QUANTIZATION_PACKED ? "packed" : "dequantized");
 	cJSON *perplexity = cJSON_AddObjectToObject(result, "perplexity");
 	for (int i = 0; i < spec->n_perplexity; i++) {
 		const struct dataset *dataset = &spec->perplexity[i];

@@ -237,18 +237,39 @@ static int by_tensor(const void *a, const void *b)
 	return strcmp(((const struct written *)a)->tensor, ((const struct written *)b)->tensor);
 }
 
+static enum status copy_differs(const struct reading *r, const struct tensor_info *to, struct error *err)
+{
+	return error_set(err, STATUS_INVALID, "%s: the tensor '%s', which is copied, differs from the model's",
+			 r->files.shards[to->shard].path, to->name);
+}
+
+/* Of a linear that the model has packed, and the output not: row by row. */
+static enum status check_unpacked(struct reading *r, const struct tensor_info *from, const struct tensor_info *to,
+				  struct error *err)
+{
+	struct tensor_info row = *from;
+	row.bytes = from->bytes / from->shape[0];
+	TRY(find_room(r, 2 * row.bytes, err));
+	for (row.offset = 0; row.offset < from->bytes; row.offset += row.bytes) {
+		TRY(check_stop(r, err));
+		TRY(checkpoint_read(&r->check->model->checkpoint, &row, r->room, err));
+		TRY(file_read(&r->files.shards[to->shard], r->room + row.bytes, (size_t)row.bytes, to->offset + row.offset, err));
+		if (memcmp(r->room, r->room + row.bytes, (size_t)row.bytes) != 0) return copy_differs(r, to, err);
+	}
+	return STATUS_OK;
+}
+
 static enum status check_copy(struct reading *r, const struct tensor_info *from, const struct tensor_info *to, struct error *err)
 {
 	const struct file *source = &r->check->model->checkpoint.shards[from->shard], *copy = &r->files.shards[to->shard];
+	if (from->packed) return check_unpacked(r, from, to, err);
 	TRY(find_room(r, 2 * CHUNK, err));
 	for (int64_t at = 0; at < to->bytes; at += CHUNK) {
 		int64_t n = to->bytes - at < CHUNK ? to->bytes - at : CHUNK;
 		TRY(check_stop(r, err));
 		TRY(file_read(source, r->room, (size_t)n, from->offset + at, err));
 		TRY(file_read(copy, r->room + CHUNK, (size_t)n, to->offset + at, err));
-		if (memcmp(r->room, r->room + CHUNK, (size_t)n) != 0)
-			return error_set(err, STATUS_INVALID, "%s: the tensor '%s', which is copied, differs from the model's",
-					 copy->path, to->name);
+		if (memcmp(r->room, r->room + CHUNK, (size_t)n) != 0) return copy_differs(r, to, err);
 	}
 	return STATUS_OK;
 }

@@ -63,6 +63,7 @@ static enum status add_members(const cJSON *members, struct buffer *text, struct
 	const cJSON *member;
 	cJSON_ArrayForEach(member, members)
 	{
+		if (cJSON_IsNull(member)) continue;
 		char *value = cJSON_Print(member);
 		if (!value) return error_set(err, STATUS_NO_MEMORY, "no memory to write a config");
 		append_member(text, "", 0);

@@ -9,7 +9,7 @@
 #include "base/place.h"
 
 /* The text of the model's `name` with the members of the object `members`, which take the place of those of the same name or come behind the
- * others. The caller frees *ret with buffer_free. STATUS_INVALID when there is no JSON object, as Python reads it, in the file. */
+ * others; null takes a place and leaves nothing there. The caller frees *ret with buffer_free. STATUS_INVALID when there is no JSON object, as Python reads it, in the file. */
 enum status config_json_complete(const struct place *model, const char *name, const cJSON *members, struct buffer *ret,
 				 struct error *err);
 

@@ -132,6 +132,14 @@ enum status output_files_copy(struct output_files *files, const struct place *mo
 	return STATUS_OK;
 }
 
+int64_t output_files_bytes(const struct output_files *files)
+{
+	int64_t bytes = 0;
+	for (size_t i = 0; i < files->count; i++)
+		bytes += files->items[i].size;
+	return bytes;
+}
+
 enum status output_check_inputs(const struct place *model, const struct checkpoint *checkpoint, struct error *err)
 {
 	struct output_files files = {0};

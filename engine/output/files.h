@@ -40,6 +40,9 @@ enum status output_files_copy(struct output_files *, const struct place *model, 
 enum status output_files_make(const struct output_files *, const struct place *model, const struct place *work, struct error *err);
 void output_files_free(struct output_files *);
 
+/* Of all of them. */
+int64_t output_files_bytes(const struct output_files *);
+
 /* Whether the copies can be made. */
 enum status output_check_inputs(const struct place *model, const struct checkpoint *, struct error *err);
 

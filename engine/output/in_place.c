@@ -16,10 +16,7 @@ enum status in_place_bytes(const struct place *model, const struct checkpoint *c
 {
 	struct output_files files = {0};
 	enum status status = output_files_copy(&files, model, checkpoint, true, err);
-	int64_t bytes = 0;
-	for (size_t i = 0; i < files.count; i++)
-		bytes += files.items[i].size;
+	*ret = output_files_bytes(&files);
 	output_files_free(&files);
-	*ret = bytes;
 	return status;
 }

@@ -6,10 +6,32 @@
 #include "engine/output/config_json.h"
 #include "engine/output/files.h"
 
+enum { FILLED_BYTES = 1 << 20 };
+
 static enum status fill_text(const struct output_file *file, const struct file *part, struct error *err)
 {
 	const struct buffer *text = file->context;
 	return file_write(part, text->data, text->size, 0, err);
+}
+
+/* The weights of a packed tensor, some rows at a time. */
+static enum status fill_packed(const struct checkpoint *input, const struct planned_tensor *tensor, const struct file *part,
+			       struct error *err)
+{
+	struct tensor_info rows = *tensor->place;
+	int64_t row_bytes = rows.bytes / rows.shape[0], left = rows.bytes, at_once = FILLED_BYTES / row_bytes * row_bytes;
+	if (at_once < row_bytes) at_once = row_bytes;
+	char *data = malloc((size_t)at_once);
+	enum status status = data ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory to copy tensor '%s'", rows.name);
+	for (; left > 0 && status == STATUS_OK; left -= rows.bytes) {
+		rows.bytes = left < at_once ? left : at_once;
+		status = checkpoint_read(input, &rows, data, err);
+		if (status == STATUS_OK)
+			status = file_write(part, data, (size_t)rows.bytes, tensor->info.offset + rows.offset, err);
+		rows.offset += rows.bytes;
+	}
+	free(data);
+	return status;
 }
 
 static enum status fill_shard(const struct output_file *file, const struct file *part, struct error *err)
@@ -20,6 +42,10 @@ static enum status fill_shard(const struct output_file *file, const struct file 
 		const struct planned_tensor *tensor = shard->tensors[i];
 		const struct tensor_info *from = tensor->place, *to = &tensor->info;
 		if (!tensor->copied) continue;
+		if (from->packed) {
+			TRY(fill_packed(shard->plan->input, tensor, part, err));
+			continue;
+		}
 		TRY(file_copy_bytes(&shard->plan->input->shards[from->shard], from->offset, part, to->offset, to->bytes, err));
 	}
 	return STATUS_OK;
@@ -71,6 +97,14 @@ static enum status check_shard(const struct place *work, const struct planned_sh
 	return status;
 }
 
+static void release(struct rewriting *r)
+{
+	output_files_free(&r->files);
+	buffer_free(&r->config);
+	buffer_free(&r->index);
+	planned_shards_free(&r->shards);
+}
+
 enum status rewrite_open(const struct place *model, const struct plan *plan, const struct place *work, struct writer **ret,
 			 struct error *err)
 {
@@ -80,9 +114,15 @@ enum status rewrite_open(const struct place *model, const struct plan *plan, con
 	for (int i = 0; i < r.shards.count && status == STATUS_OK; i++)
 		status = check_shard(work, &r.shards.shards[i], err);
 	if (status == STATUS_OK) status = writer_open(work, NULL, ret, err);
-	output_files_free(&r.files);
-	buffer_free(&r.config);
-	buffer_free(&r.index);
-	planned_shards_free(&r.shards);
+	release(&r);
+	return status;
+}
+
+enum status rewrite_bytes(const struct place *model, const struct plan *plan, int64_t *ret, struct error *err)
+{
+	struct rewriting r = {0};
+	enum status status = list_files(&r, model, plan, err);
+	*ret = output_files_bytes(&r.files);
+	release(&r);
 	return status;
 }

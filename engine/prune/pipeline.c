@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "engine/compute/dry.h"
 #include "engine/methods/method.h"
+#include "engine/output/pack.h"
 
 enum {
 	DEVICE_SECONDS = 60, /* between two saves, where a device computes: by default */
@@ -13,6 +14,17 @@ enum {
 };
 
 /* ---- on disk ------------------------------------------------------------------------------------------------------------- */
+
+/* What is in `room`, to the output. */
+static enum status put_linear(const struct pipeline *pl, const struct linear *linear, const struct tensor_info *info,
+			      const struct block_result *result, struct error *err)
+{
+	int64_t at = linear->stored_first * (info->bytes / linear->rows);
+	if (!result->grids.bits)
+		return writer_write(pl->p->writer, info->name, at, layout_file_order(linear, pl->room, info->dtype),
+				    (size_t)info->bytes, err);
+	return pack_write_linear(pl->p->model, pl->p->writer, linear, result->index, &result->grids, pl->room, err);
+}
 
 static enum status write_linear(struct pipeline *pl, const struct linear *linear, const struct tensor weights[FUSED_COUNT],
 				struct block_result *result, struct error *err)
@@ -26,8 +38,7 @@ static enum status write_linear(struct pipeline *pl, const struct linear *linear
 		char *to = (char *)pl->room + stretch.stored * (info.bytes / linear->rows);
 		TRY(backend->ops->side_download(backend, to, rows.data, tensor_bytes(&rows), err));
 	}
-	int64_t at = linear->stored_first * (info.bytes / linear->rows);
-	TRY(writer_write(pl->p->writer, info.name, at, layout_file_order(linear, pl->room, info.dtype), (size_t)info.bytes, err));
+	TRY(put_linear(pl, linear, &info, result, err));
 	int64_t params = linear->rows * linear->cols, zeros = count_zero_weights(pl->room, info.dtype, params);
 	int expert = pl->block->layout.products[linear->product].expert;
 	struct part_result *kind = &result->kinds[linear->kind];
@@ -47,6 +58,7 @@ static enum status write_weights(struct pipeline *pl, struct block_result *resul
 	const struct block_layout *layout = &pl->block->layout;
 	for (int i = 0; i < layout->n_linears; i++)
 		TRY(write_linear(pl, &layout->linears[i], weights, result, err));
+	TRY(pack_write_zeros(pl->p->model, pl->p->writer, layout, result->index, &result->grids, err));
 	for (int i = 0; i < result->vectors.count; i++) {
 		const struct stored_vector *vector = &result->vectors.items[i];
 		TRY(writer_write(pl->p->writer, vector->tensor, 0, vector->data, vector->bytes, err));

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "engine/output/format.h"
 #include "engine/prune/allocate.h"
 #include "engine/prune/end_loss.h"
 #include "engine/prune/walk.h"
@@ -396,6 +397,7 @@ static enum status prune_loaded(struct walk *w, struct block_result *result, str
 	TRY(run_method(w, result, &outcome, err));
 	TRY(end_phase(w, result, PHASE_LEARN, err));
 	if (walk_changes(w)) TRY(run_stages(w, result, &outcome, err));
+	if (format_packing(w->spec).bits) TRY(grids_take(&w->quantizer, &result->grids, err));
 	const struct mask *mask = walk_changes(w) ? NULL : outcome.mask;
 	TRY(backend_failed(w, mask ? mask_apply(mask, &w->block, w->block.active) : block_activate_dense(&w->block), err));
 	if (calibrated) TRY(final_pass(w, &result->reconstruction, err));

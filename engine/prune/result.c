@@ -25,6 +25,7 @@ void block_result_release(struct block_result *result)
 	free(result->experts);
 	free(result->seen);
 	stored_vectors_release(&result->vectors);
+	grids_release(&result->grids);
 	*result = (struct block_result){0};
 }
 

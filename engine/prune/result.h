@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "engine/model/masters.h"
+#include "engine/quantize/grids.h"
 #include "engine/spec/spec.h"
 
 /* Where the time of a block goes. */
@@ -40,6 +41,7 @@ struct block_result {
 	struct part_result *experts;   /* [layout.experts] */
 	int64_t *seen;                 /* the calibration tokens of each expert, [layout.experts] */
 	struct stored_vectors vectors; /* those that are to be written too; none where they stay as they were */
+	struct grids grids;            /* of weights that are written packed; none where they are not */
 };
 
 enum status block_result_create(const struct block_layout *, int index, struct block_result *ret, struct error *err);

@@ -45,6 +45,7 @@ struct spec_parser {
 		int64_t rows, cols;
 	} linears[LAYOUT_MAX_KINDS]; /* of its first block, one of each kind: n_linears; none while it is unknown */
 	int n_linears;
+	const char *unpackable; /* why its linears cannot be packed (engine/model/packed.h); NULL: they can */
 	bool no_memory;
 };
 

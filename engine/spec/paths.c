@@ -107,6 +107,9 @@ void path_parse_model(struct spec_parser *parser, const struct fields *fields, c
 		fields_problem(fields, key, "%s", err.message);
 	} else {
 		parser->max_positions = config.max_positions;
+		if (config.stacked_experts) parser->unpackable = "the model's experts are stacked in one tensor";
+		if (config.transposed) parser->unpackable = "the model's linears lie transposed in its file";
+		if (config.multimodal) parser->unpackable = "the model is a part of one of texts and images";
 		find_columns(parser, &config);
 	}
 }

@@ -2,10 +2,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "engine/model/packed_form.h"
 #include "engine/spec/sections.h"
 
 static const char *const order_names[] = {"joint", "prune_first", "quantize_first", "auto", NULL};
 enum { ORDER_AUTO = QUANTIZE_BEFORE + 1 };
+
+static const char *const format_names[] = {"packed", "dequantized", "auto", NULL};
+enum { FORMAT_AUTO = QUANTIZATION_DEQUANTIZED + 1 };
 
 /* What a client may let besad choose of, the first that fits. */
 static const int usual_groups[] = {128, 64, 32, 16};
@@ -66,6 +70,17 @@ static void settle_order(const struct spec *spec, const struct fields *fields, s
 			       objection);
 }
 
+/* A stored spec without the field is older than it is, and wrote weights. */
+static void settle_format(const struct spec_parser *parser, const struct fields *fields, struct quantization_settings *settings)
+{
+	const char *objection = packed_form_has_bits(settings->bits) ? parser->unpackable : "only 4 and 8 bits can be";
+	if (settings->format == QUANTIZATION_PACKED && objection)
+		fields_problem(fields, "format", "\"packed\": %s; give \"dequantized\", or leave it out", objection);
+	if ((int)settings->format != FORMAT_AUTO) return;
+	bool stored = parser->n_linears == 0;
+	settings->format = objection || stored ? QUANTIZATION_DEQUANTIZED : QUANTIZATION_PACKED;
+}
+
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
 	struct quantization_settings *settings = at;
@@ -84,6 +99,7 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 			"the refit \"global\" would take the weights from their grids again: a 'refit.method' of \"block\" comes "
 			"before quantization");
 	settle_order(spec, fields, settings);
+	settle_format(parser, fields, settings);
 }
 
 static const struct spec_row rows[] = {
@@ -94,9 +110,7 @@ static const struct spec_row rows[] = {
 		.range = {2, 8, 0},
 		.required = "is required: 2, 3, 4 or 8",
 		.depends = true,
-		.help = "of a weight: 2, 3, 4 or 8. The output holds the weights that the codes stand for, rounded to the type "
-			"that "
-			"the model has",
+		.help = "of a weight: 2, 3, 4 or 8. `format` says how the output holds them",
 		.label = "Bits",
 		.hint = "2, 3, 4 or 8; without it weights are not quantized.",
 		.placeholder = "none",
@@ -135,6 +149,19 @@ static const struct spec_row rows[] = {
 			"when "
 			"they are pruned and refitted. `auto` is `joint` where that can be",
 		.label = "Order",
+	},
+	{
+		.key = "format",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct quantization_settings, format),
+		.names = format_names,
+		.resolved = FORMAT_AUTO,
+		.range = {.standard = FORMAT_AUTO},
+		.help = "of the output: `packed` codes, the form pack-quantized of compressed-tensors, with 4 and 8 bits; or "
+			"`dequantized`: "
+			"the weights that the codes stand for, in the model's type, and no smaller. `auto` is `packed` where that "
+			"can be",
+		.label = "Format",
 	},
 };
 

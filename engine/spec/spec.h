@@ -93,13 +93,15 @@ struct refit_settings {
 
 /* Weight-only quantization (engine/quantize/). */
 enum quantization_order { QUANTIZE_JOINTLY, QUANTIZE_AFTER, QUANTIZE_BEFORE };
+enum quantization_format { QUANTIZATION_PACKED, QUANTIZATION_DEQUANTIZED };
 enum { GROUP_IS_CHANNEL = -1 };
 
 struct quantization_settings {
 	int bits;       /* 0: none, and the rest means nothing */
 	int group_size; /* weights of a row that have a grid of their own; GROUP_IS_CHANNEL: all */
 	bool symmetric;
-	enum quantization_order order; /* auto is resolved */
+	enum quantization_order order;   /* auto is resolved … */
+	enum quantization_format format; /* … here too */
 };
 
 /* How the zeros of a model are divided among its blocks (engine/prune/allotment.h). */

@@ -90,6 +90,18 @@ class Durability(unittest.TestCase):
             self.daemon.start()
         return kills
 
+    def test_a_packed_output_is_the_same_behind_a_kill(self):
+        daemon = self.daemon.start()
+        jobs = {name: daemon.submit(small_job(method="wanda", output=name, quantization={"bits": 4, "symmetric": False}))
+                for name in ("plain", "killed")}
+        self.assertEqual(daemon.finish(jobs["plain"])["state"], "succeeded")
+        wait_for("two finished blocks", lambda: len(self.finished(jobs["killed"])) >= 2)
+        daemon.kill()
+        daemon.start()
+        done = daemon.finish(jobs["killed"])
+        self.assertEqual((done["state"], done["result"]["format"]), ("succeeded", "packed"))
+        self.assertEqual(digests(os.path.join(daemon.output, "killed")), digests(os.path.join(daemon.output, "plain")))
+
     def test_stopped_politely_goes_on(self):
         daemon = self.daemon.start()
         job = daemon.submit(self.spec("stopped"))

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import unittest
@@ -71,6 +72,19 @@ class EstimateTest(unittest.TestCase):
             "perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]}})
         self.assertGreater(none["memory"]["device"]["peak_bytes"], 0)
         self.assertEqual((none["disk"]["output"]["bytes"], none["disk"]["checkpoint"]["bytes"]), (0, 0))
+
+    def test_a_packed_output_takes_less(self):
+        plain = self.estimate(small_job(method="wanda", quantization={"bits": 4, "format": "dequantized"}))
+        packed = self.estimate(small_job(method="wanda", quantization={"bits": 4}))
+        self.assertLess(packed["disk"]["output"]["bytes"], plain["disk"]["output"]["bytes"])
+        done = self.daemon.finish(self.daemon.submit(packed["spec"] | {"output": "made"}))
+        self.assertEqual(done["state"], "succeeded", done["error"])
+        self.assertEqual(disk_bytes(os.path.join(self.daemon.output, "made")), packed["disk"]["output"]["bytes"])
+        shutil.copytree(os.path.join(self.daemon.output, "made"), os.path.join(self.daemon.models, "packed"))
+        listed = {model["name"]: model for model in self.daemon.get("/v1/models").json["models"]}
+        self.assertEqual(set(listed["packed"]), set(listed["small"]))
+        again = self.estimate(small_job(method="wanda", model="packed"))
+        self.assertGreater(again["disk"]["output"]["bytes"], packed["disk"]["output"]["bytes"])
 
     def test_seconds(self):
         first = small_job(method="wanda", output="first", progress={"perplexity_every": 0})

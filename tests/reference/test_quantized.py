@@ -44,8 +44,9 @@ class Quantized(BundledModel):
     def test_rounding_behind_a_method(self):
         """What magnitude pruning leaves, weight for weight; and norms and embeddings stay."""
         plain = self.run_job("magnitude-half", method="magnitude", sparsity=0.5)
-        report = self.run_job("magnitude-4", method="magnitude", sparsity=0.5, quantization={"bits": 4, "group_size": 32})
-        self.assertEqual(report["spec"]["quantization"], {"bits": 4, "group_size": 32, "symmetric": True, "order": "prune_first"})
+        report = self.run_job("magnitude-4", method="magnitude", sparsity=0.5, quantization={"bits": 4, "group_size": 32, "format": "dequantized"})
+        self.assertEqual(report["spec"]["quantization"], {
+            "bits": 4, "group_size": 32, "symmetric": True, "order": "prune_first", "format": "dequantized"})
         self.assertGreaterEqual(report["result"]["zeros"], plain["result"]["zeros"])
         got = self.weights("magnitude-4")
         for tensor, rows in self.weights("magnitude-half").items():
@@ -60,7 +61,7 @@ class Quantized(BundledModel):
 
     def test_pruning_of_rounded_weights(self):
         """What stays is what rounding alone gives."""
-        asked = {"bits": 4, "group_size": 32}
+        asked = {"bits": 4, "group_size": 32, "format": "dequantized"}
         self.run_job("rounded", method="magnitude", sparsity=0, quantization=asked)
         report = self.run_job("rounded-half", method="wanda", sparsity=0.5, calibration=FEW,
                               quantization=dict(asked, order="quantize_first"))

@@ -275,7 +275,8 @@ static void test_quantization(void **state)
 	json = spec_to_json(spec);
 	cJSON *places = spec_places(spec);
 	char *shown = cJSON_PrintUnformatted(cJSON_GetObjectItem(json, "quantization"));
-	assert_string_equal(shown, "{\"bits\":3,\"group_size\":32,\"symmetric\":true,\"order\":\"joint\"}");
+	assert_string_equal(shown,
+			    "{\"bits\":3,\"group_size\":32,\"symmetric\":true,\"order\":\"joint\",\"format\":\"dequantized\"}");
 	spec_free(spec);
 	assert_int_equal(spec_restore(json, places, &f->roots, &spec, &f->scratch.err), STATUS_OK);
 	assert_int_equal(spec->quantization.group_size, 32);
@@ -289,7 +290,25 @@ static void test_quantization(void **state)
 	assert_int_equal(spec->quantization.group_size, GROUP_IS_CHANNEL);
 	assert_int_equal(spec->quantization.order, QUANTIZE_AFTER);
 	assert_false(spec->quantization.symmetric);
+	assert_int_equal(spec->quantization.format, QUANTIZATION_PACKED);
+	json = spec_to_json(spec);
+	places = spec_places(spec);
 	spec_free(spec);
+	assert_int_equal(spec_restore(json, places, &f->roots, &spec, &f->scratch.err), STATUS_OK);
+	assert_int_equal(spec->quantization.format, QUANTIZATION_PACKED);
+	spec_free(spec);
+	/* As a besad stored it that did not pack. */
+	cJSON_DeleteItemFromObject(cJSON_GetObjectItem(json, "quantization"), "format");
+	assert_int_equal(spec_restore(json, places, &f->roots, &spec, &f->scratch.err), STATUS_OK);
+	assert_int_equal(spec->quantization.format, QUANTIZATION_DEQUANTIZED);
+	spec_free(spec);
+	cJSON_Delete(places);
+	cJSON_Delete(json);
+	spec = parsed(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"quantization\":{\"bits\":4,\"format\":\"dequantized\"}}");
+	assert_int_equal(spec->quantization.format, QUANTIZATION_DEQUANTIZED);
+	spec_free(spec);
+	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"quantization\":{\"bits\":3,\"format\":\"packed\"}}",
+		       "/quantization/format", "only 4 and 8 bits can be");
 	assert_problem(f,
 		       "{\"model\":\"tiny\",\"method\":\"wanda\",\"sparsity\":0.5,\"quantization\":{\"bits\":4,\"group_size\":64}}",
 		       "/quantization/group_size", "64 does not divide the columns of 'mlp.down_proj' [64, 160]");
