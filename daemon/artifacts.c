@@ -86,8 +86,12 @@ static enum status find_list(const struct place *output, const struct job *job, 
 	TRY(read_report(output, job, &report, err));
 	list = cJSON_DetachItemFromObjectCaseSensitive(report, "artifacts");
 	cJSON_Delete(report);
-	/* An earlier besad did not list them: they are hashed now. */
-	enum status status = cJSON_IsArray(list) ? STATUS_OK : artifacts_describe(output, NULL, &list, err);
+	enum status status = STATUS_OK;
+	if (!cJSON_IsArray(list)) { /* an earlier besad did not list them: they are hashed now */
+		cJSON_Delete(list);
+		list = NULL;
+		status = artifacts_describe(output, NULL, &list, err);
+	}
 	if (!status) status = add_report(output, list, err);
 	cJSON_ArrayForEach(entry, list)
 	{
@@ -110,7 +114,7 @@ static bool has_output(const struct job *job, cJSON **ret_result)
 	return cJSON_IsString(cJSON_GetObjectItemCaseSensitive(*ret_result, "output"));
 }
 
-enum status artifacts_list(const struct roots *roots, const struct job *job, cJSON **ret, struct error *err)
+static enum status list_files(const struct roots *roots, const struct job *job, cJSON **ret, struct error *err)
 {
 	const struct place output = {roots->output, job->output};
 	cJSON *result;
@@ -123,14 +127,14 @@ enum status artifacts_list(const struct roots *roots, const struct job *job, cJS
 	return status;
 }
 
-enum status artifacts_open(const struct roots *roots, const struct job *job, const char *name, struct api_file *ret,
-			   struct error *err)
+static enum status open_listed(const struct roots *roots, const struct job *job, const char *name, struct api_file *ret,
+			       struct error *err)
 {
 	const struct place output = {roots->output, job->output};
 	cJSON *list;
 	const cJSON *entry = NULL;
 	struct file file;
-	TRY(artifacts_list(roots, job, &list, err));
+	TRY(list_files(roots, job, &list, err));
 	cJSON_ArrayForEach(entry, list)
 	{
 		const char *listed = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "name"));
@@ -154,4 +158,23 @@ enum status artifacts_open(const struct roots *roots, const struct job *job, con
 	}
 	cJSON_Delete(list);
 	return status;
+}
+
+/* What clients are told says nothing of the operator's directories. */
+static enum status hide(const struct roots *roots, const struct job *job, enum status status, struct error *err)
+{
+	const struct place output = {roots->output, job->output};
+	if (status) place_hide(&output, err);
+	return status;
+}
+
+enum status artifacts_list(const struct roots *roots, const struct job *job, cJSON **ret, struct error *err)
+{
+	return hide(roots, job, list_files(roots, job, ret, err), err);
+}
+
+enum status artifacts_open(const struct roots *roots, const struct job *job, const char *name, struct api_file *ret,
+			   struct error *err)
+{
+	return hide(roots, job, open_listed(roots, job, name, ret, err), err);
 }

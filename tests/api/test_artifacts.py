@@ -112,6 +112,10 @@ class Artifacts(unittest.TestCase):
         os.rename(templates, templates + "-kept")
         os.symlink("additional_chat_templates-kept", templates)
         self.assertEqual(self.read(job, "additional_chat_templates/tools.jinja").status, 410)
+        os.unlink(os.path.join(output, "README.md"))
+        missing = self.read(job, "README.md")
+        self.assertEqual(missing.status, 404, missing.body)
+        self.assertNotIn(self.daemon.directory, missing.body.decode())  # where the output is, is the operator's business
 
     def test_replaced_and_removed(self):
         first, output = self.made("again")
