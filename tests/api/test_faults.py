@@ -241,6 +241,7 @@ class Faults(unittest.TestCase):
         wait_for("the output", lambda: os.path.exists(os.path.join(daemon.output, "beside")))
         for connection in idle:
             connection.close()
+        wait_for("their end", lambda: len(os.listdir(opened)) < 100)
         self.assertEqual(daemon.finish(job)["state"], "succeeded")
 
     def test_many_streams_of_large_events_leave_others_alone(self):
