@@ -23,6 +23,16 @@ static __device__ __forceinline__ void activate(int kind, float x, float *ret_a,
 	}
 }
 
+/* The clamped SwiGLU of a gate and an up, and its slopes by both: 0 where a clamp holds. */
+static __device__ __forceinline__ float clamped(float gate, float up, float *ret_by_gate, float *ret_by_up)
+{
+	float g = fminf(gate, CLAMPED_SWIGLU_LIMIT), u = fminf(fmaxf(up, -CLAMPED_SWIGLU_LIMIT), CLAMPED_SWIGLU_LIMIT);
+	float s = 1 / (1 + expf(-CLAMPED_SWIGLU_ALPHA * g));
+	*ret_by_gate = g == gate ? (u + 1) * (s + CLAMPED_SWIGLU_ALPHA * g * s * (1 - s)) : 0;
+	*ret_by_up = u == up ? g * s : 0;
+	return (u + 1) * g * s;
+}
+
 template <int N>
 __global__ void __launch_bounds__(256) forward_kernel(int kind, view y, view gate, view up, int64_t rows, int64_t cols)
 {
@@ -43,6 +53,11 @@ __global__ void __launch_bounds__(256) forward_kernel(int kind, view y, view gat
 		if (up.data) unpack<N>(u[i], up, factor);
 #pragma unroll
 		for (int j = 0; j < N; j++) {
+			float other;
+			if (kind == ACTIVATION_CLAMPED_SWIGLU) {
+				x[j] = clamped(x[j], factor[j], &slope, &other);
+				continue;
+			}
 			activate(kind, x[j], &x[j], &slope);
 			if (up.data) x[j] *= factor[j];
 		}
@@ -71,6 +86,12 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
 		for (int j = 0; j < N; j++) {
 			float a, slope;
+			if (kind == ACTIVATION_CLAMPED_SWIGLU) {
+				clamped(g[j], u[j], &slope, &a);
+				dg[j] = d[j] * slope;
+				d[j] *= a;
+				continue;
+			}
 			activate(kind, g[j], &a, &slope);
 			dg[j] = d[j] * slope * (up.data ? u[j] : 1);
 			d[j] *= a;

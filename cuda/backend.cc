@@ -137,6 +137,7 @@ static void set_operations(struct backend_ops *ops)
 	cuda_recording_operations(ops);
 	cuda_rope_operations(ops);
 	cuda_route_operations(ops);
+	cuda_sinks_operations(ops);
 	cuda_solve_operations(ops);
 	cuda_vector_gradient_operations(ops);
 }

@@ -136,6 +136,7 @@ void cuda_reconstruction_operations(struct backend_ops *);
 void cuda_recording_operations(struct backend_ops *);
 void cuda_rope_operations(struct backend_ops *);
 void cuda_route_operations(struct backend_ops *);
+void cuda_sinks_operations(struct backend_ops *);
 void cuda_solve_operations(struct backend_ops *);
 void cuda_vector_gradient_operations(struct backend_ops *);
 

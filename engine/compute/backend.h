@@ -32,7 +32,10 @@ struct norm {
 	int groups;          /* a row is `groups` vectors of cols/groups, normalised each; 1 but for q/k norms (= heads) */
 };
 
-enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU, ACTIVATION_RELU };
+/* The last is gpt-oss's: with g = min(gate, LIMIT) and u = up clamped to ±LIMIT, y = (u + 1)·g·sigmoid(ALPHA·g) instead of a product with up. */
+enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU, ACTIVATION_RELU, ACTIVATION_CLAMPED_SWIGLU };
+#define CLAMPED_SWIGLU_ALPHA 1.702f
+#define CLAMPED_SWIGLU_LIMIT 7.0f
 
 /* Rotary embeddings: the first `rotary` of every `head_dim` columns turn in pairs, column i with i + rotary/2, or, where they are neighbours,
  * 2i with 2i + 1. */
@@ -227,7 +230,13 @@ struct backend_ops {
 					  struct tensor dv, struct tensor q, struct tensor k, struct tensor v, struct tensor out,
 					  struct tensor lse, struct tensor dout);
 
-	/* y = activation(gate) · up, or activation(gate) where up.data is NULL. Any float. */
+	/* A sink is one more logit of each head, that every query sees, whose value is 0 (gpt-oss): makes of what attention_forward gave what it gives
+	 * with sinks, F32 [1, heads]: out ·= sigmoid(lse − sink), lse = log(exp(lse) + exp(sink)). attention_backward takes both as they
+	 * are then. */
+	enum status (*attention_sinks)(struct backend *, const struct attention *, struct tensor out, struct tensor lse,
+				       struct tensor sinks);
+
+	/* y = activation(gate) · up, or activation(gate) where up.data is NULL, which it is not with CLAMPED_SWIGLU. Any float. */
 	enum status (*activation_forward)(struct backend *, enum activation, struct tensor y, struct tensor gate, struct tensor up);
 	/* May run in place: dgate over gate, dup over up. */
 	enum status (*activation_backward)(struct backend *, enum activation, struct tensor dgate, struct tensor dup,

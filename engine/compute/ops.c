@@ -195,10 +195,28 @@ static enum status attention_backward(struct backend *backend, const struct atte
 	return backend->unchecked.attention_backward(backend, shape, dq, dk, dv, q, k, v, out, lse, dout);
 }
 
+static enum status attention_sinks(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
+				   struct tensor sinks)
+{
+	bool fits = shape->batch > 0 && shape->tokens > 0 && shape->heads > 0 && floats(out) && typed(lse, DTYPE_F32) &&
+		    sized(out, (int64_t)shape->batch * shape->tokens, (int64_t)shape->heads * shape->head_dim) &&
+		    sized(lse, (int64_t)shape->batch * shape->heads, shape->tokens) && typed(sinks, DTYPE_F32) &&
+		    sized(sinks, 1, shape->heads);
+	CHECK(backend, "attention_sinks", fits, {"out", out}, {"lse", lse}, {"sinks", sinks});
+	return backend->unchecked.attention_sinks(backend, shape, out, lse, sinks);
+}
+
+/* Whether the kind takes what it is given: one of them has no product with up to leave out. */
+static bool activation_takes(enum activation kind, struct tensor up)
+{
+	return kind != ACTIVATION_CLAMPED_SWIGLU || up.data;
+}
+
 static enum status activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
 				      struct tensor up)
 {
-	bool fits = floats(y) && floats(gate) && same(y, gate) && (!up.data || (floats(up) && same(up, gate)));
+	bool fits = activation_takes(kind, up) && floats(y) && floats(gate) && same(y, gate) &&
+		    (!up.data || (floats(up) && same(up, gate)));
 	CHECK(backend, "activation_forward", fits, {"y", y}, {"gate", gate}, {"up", up});
 	return backend->unchecked.activation_forward(backend, kind, y, gate, up);
 }
@@ -206,8 +224,8 @@ static enum status activation_forward(struct backend *backend, enum activation k
 static enum status activation_backward(struct backend *backend, enum activation kind, struct tensor dgate, struct tensor dup,
 				       struct tensor dy, struct tensor gate, struct tensor up)
 {
-	bool fits = floats(dgate) && floats(dy) && floats(gate) && same(dgate, gate) && same(dy, gate) &&
-		    (!up.data || (floats(up) && same(up, gate) && floats(dup) && same(dup, gate)));
+	bool fits = activation_takes(kind, up) && floats(dgate) && floats(dy) && floats(gate) && same(dgate, gate) &&
+		    same(dy, gate) && (!up.data || (floats(up) && same(up, gate) && floats(dup) && same(dup, gate)));
 	CHECK(backend, "activation_backward", fits, {"dgate", dgate}, {"dup", dup}, {"dy", dy}, {"gate", gate}, {"up", up});
 	return backend->unchecked.activation_backward(backend, kind, dgate, dup, dy, gate, up);
 }
@@ -599,6 +617,7 @@ void backend_check_operations(struct backend *backend)
 	PUT(column_sums);
 	PUT(rope);
 	PUT(attention_forward);
+	PUT(attention_sinks);
 	PUT(attention_backward);
 	PUT(activation_forward);
 	PUT(activation_backward);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "engine/compute/dry.h"
+#include "engine/model/fixed.h"
 #include "engine/model/norms.h"
 #include "engine/model/qk_norm.h"
 #include "engine/model/rope.h"
@@ -49,12 +50,7 @@ static enum status check_block(const struct model *model, const struct block_lay
 			struct block_vector vector = norm_tensor(&norms[n], i);
 			TRY(block_vector_tensor(model, &vector, index, &info, err));
 		}
-	if (!config->experts) return STATUS_OK;
-	tensor_name(config, name, index, config->names->router, "weight");
-	TRY(model_tensor(model, name, config->experts, config->hidden, &info, err));
-	if (!config->shared_intermediate) return STATUS_OK;
-	tensor_name(config, name, index, config->names->shared_gate, "weight");
-	return model_tensor(model, name, 1, config->hidden, &info, err);
+	return fixed_check(model, index, err);
 }
 
 enum status block_check(const struct model *model, struct error *err)
@@ -164,7 +160,7 @@ void block_release(struct block *block)
 	}
 	release(block->backend, &block->rounding);
 	release_norms(block);
-	release(block->backend, &block->router);
+	fixed_release(block->backend, &block->fixed);
 	release(block->backend, &block->rope);
 	release(block->backend, &block->local_rope);
 	release(block->backend, &block->query_rope);
@@ -288,36 +284,6 @@ static enum status load_norm(struct block *block, const struct model *model, int
 	return STATUS_OK;
 }
 
-/* Rows [first, first + rows) of the router, from a tensor of its own. */
-static enum status load_router_rows(struct block *block, const struct model *model, int index, const char *path, int64_t first,
-				    int64_t rows, struct error *err)
-{
-	struct backend *backend = block->backend;
-	char name[BLOCK_TENSOR_NAME];
-	struct tensor part = {0}, to = tensor_rows(block->router, first, rows);
-	tensor_name(block->config, name, index, path, "weight");
-	TRY(model_upload_matrix(model, backend, name, rows, block->config->hidden, block->compute_type, &part, err));
-	enum status status = backend->ops->copy(backend, to.data, part.data, tensor_bytes(&part));
-	if (status != STATUS_OK) *err = backend->error;
-	backend->ops->release(backend, part.data);
-	return status;
-}
-
-static enum status load_router(struct block *block, const struct model *model, int index, struct error *err)
-{
-	const struct model_config *config = block->config;
-	int64_t experts = config->experts;
-	char name[BLOCK_TENSOR_NAME];
-	release(block->backend, &block->router);
-	if (config->shared_intermediate) {
-		TRY(allocate(block->backend, experts + 1, config->hidden, block->compute_type, &block->router, err));
-		TRY(load_router_rows(block, model, index, config->names->router, 0, experts, err));
-		return load_router_rows(block, model, index, config->names->shared_gate, experts, 1, err);
-	}
-	tensor_name(config, name, index, config->names->router, "weight");
-	return model_upload_matrix(model, block->backend, name, experts, config->hidden, block->compute_type, &block->router, err);
-}
-
 enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
 {
 	struct norm_vector norms[MAX_NORM_VECTORS];
@@ -330,7 +296,7 @@ enum status block_load(struct block *block, const struct model *model, int index
 	int n_norms = norm_vectors(block->config, block, norms);
 	for (int i = 0; i < n_norms; i++)
 		TRY(load_norm(block, model, index, &norms[i], err));
-	return block->config->experts ? load_router(block, model, index, err) : STATUS_OK;
+	return fixed_load(block, model, index, err);
 }
 
 enum status block_activate(struct block *block, const struct tensor weights[FUSED_COUNT])
@@ -628,6 +594,7 @@ enum status block_forward_attention(const struct block *block, struct activation
 	struct attention attention = attention_of(block, a, batch);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
+	if (block->fixed.sinks.data) TRY(ops->attention_sinks(backend, &attention, out, lse, block->fixed.sinks));
 	return residual_forward(block, attention_residual(block, a), ROWS(a->h), x, out, observer);
 }
 

@@ -24,6 +24,14 @@
 #include "engine/model/model.h"
 #include "engine/model/vectors.h"
 
+/* What of a block nothing changes. Those that the family lacks are without data. */
+struct fixed_weights {
+	struct tensor router;                        /* compute type [experts, H], with a shared one's gate as the last row */
+	struct tensor router_bias;                   /* F32 [1, experts] */
+	struct tensor sinks;                         /* F32 [1, heads] */
+	struct tensor gate_bias, up_bias, down_bias; /* of the experts, F32 [experts, I], the last [experts, H] */
+};
+
 /* Device memory of one block, used again for each block. */
 struct block {
 	const struct model_config *config;
@@ -39,8 +47,7 @@ struct block {
 	struct tensor norm1_bias, norm2_bias;   /* F32 [1, H]; no data where there are none */
 	struct tensor q_norm, k_norm;           /* F32 [1, head_dim or all of q or k]; no data where there are none */
 	struct tensor attention_norm, mlp_norm; /* output norms, F32 [1, H]; no data where there are none */
-	struct tensor
-		router; /* compute type [experts, H], with a shared one's gate as the last row; no data where there are no experts */
+	struct fixed_weights fixed;
 	struct tensor rope, local_rope;    /* F32 [positions, rotary]; the latter, where it has data, of sliding layers */
 	struct tensor query_rope;          /* the same of queries, which it scales; no data where there is none */
 	struct tensor master[FUSED_COUNT]; /* F32, as weight: see block_add_masters */

@@ -416,6 +416,14 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	TRY(parse_sizes(json, family, path, &config, err));
 	TRY(parse_experts(json, family, path, &config, err));
 	TRY(parse_activation(json, family, path, &config.activation, err));
+	if (family->paired_experts) {
+		if (config.activation != ACTIVATION_SILU)
+			return error_set(err, STATUS_UNSUPPORTED, "%s: 'hidden_act' must be silu for model_type '%s'", path,
+					 family->model_type);
+		config.activation = ACTIVATION_CLAMPED_SWIGLU;
+	}
+	if (family->says_rope && !member(json, "rope_parameters") && !member(json, "rope_scaling"))
+		return error_set(err, STATUS_INVALID, "%s: has neither 'rope_parameters' nor 'rope_scaling'", path);
 	TRY(parse_capping(json, family, path, &config, err));
 	TRY(parse_multipliers(json, family, path, &config, err));
 	TRY(parse_logit_scale(json, family, path, &config, err));
@@ -438,7 +446,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	if (family->scaled_embeddings) config.embedding_scale = (float)sqrt((double)config.hidden);
 	config.tied_embeddings = family->tied_embeddings;
 	bool attention_bias = family->all_biases;
-	config.mlp_bias = family->all_biases;
+	config.mlp_bias = family->all_biases && !family->paired_experts;
 	if (family->bias_key) {
 		TRY(json_get_bool(json, path, family->bias_key, &attention_bias, err));
 		config.mlp_bias = attention_bias;
@@ -454,6 +462,7 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	config.qk_norm_whole = family->qk_norm_whole;
 	if (family->qk_norm_key) TRY(json_get_bool(json, path, family->qk_norm_key, &config.qk_norm, err));
 	config.qk_norm_apart = family->qk_norm_key && config.qk_norm;
+	config.paired_experts = family->paired_experts;
 	config.stored_qkv = family->stored_qkv;
 	config.stored_gate_up = family->stored_gate_up;
 	config.qkv_by_head = family->qkv_by_head;

@@ -42,6 +42,7 @@ struct weight_names {
 	const char *qkv;                       /* q, k and v in one; NULL: they are self_attn.{q,k,v}_proj */
 	const char *q_norms, *k_norms; /* with norms apart, those of the heads are "<q_norms>.<head>"; NULL: they are matrices */
 	const char *router, *experts;  /* with experts gate, up and down are below "<experts>.<index>." */
+	const char *sinks;             /* a vector of attention's, with one for each head */
 	const char *shared,
 		*shared_gate; /* and those of the one that all tokens take below "<shared>."; the gate gives its weight */
 };
@@ -72,8 +73,9 @@ struct model_config {
 	int experts;         /* MLPs of a block, each of size `intermediate`; 0 where there is one that all tokens take */
 	int experts_per_token;
 	int64_t shared_intermediate; /* the size of one more expert that every token takes; 0 where there is none */
-	bool stacked_experts;        /* gate and up of all experts are one tensor in the file, down another, as its names say */
-	bool normalised_routing;     /* as struct routing's `normalise` */
+	bool paired_experts; /* stacked, each transposed, with gate and up row by row in turn; and with biases, as the router has one */
+	bool stacked_experts;    /* gate and up of all experts are one tensor in the file, down another, as its names say */
+	bool normalised_routing; /* as struct routing's `normalise` */
 	bool tied_embeddings;
 	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */
 	int64_t sliding_window;       /* 0 for none; else of the layers that are not in full_layers */

@@ -300,6 +300,8 @@ static bool is_ignored(const struct family *f, const char *key, bool *ret_usual)
 					     "rope_theta",
 					     "num_experts_per_tok",
 					     "sliding_window_size",
+					     "experts_per_token",
+					     "initial_context_length",
 					     "dual_chunk_attention_config",
 					     NULL};
 	static const char *const cohere[] = {
@@ -333,6 +335,8 @@ static const struct feature {
 	{"qk_norm", 0, "norms of queries and keys"},
 	{"qk_layernorm", 0, "norms of queries and keys"},
 	{"scale_attn_by_inverse_layer_idx", 0, "another scale of attention in each layer"},
+	{"swiglu_alpha", 1.702, "another SwiGLU"},
+	{"swiglu_limit", 7, "another SwiGLU"},
 	{"clip_qkv", 0, "clipped queries, keys and values"},
 	{"attention_chunk_size", 0, "attention in chunks"},
 	{"attention_multiplier", 0, "another scale of attention"},

@@ -84,7 +84,8 @@ static enum status route(const struct block *block, struct expert_activations *e
 	struct routing routing = experts_routing(block->config);
 	struct tensor logits = tensor_rows(e->logits, 0, x.rows), weights = tensor_rows(e->weights, 0, x.rows);
 	struct span span = {0, 0};
-	TRY(backend->ops->matmul(backend, logits, x, false, block->router, true, false));
+	TRY(backend->ops->matmul(backend, logits, x, false, block->fixed.router, true, false));
+	if (block->fixed.router_bias.data) TRY(backend->ops->add_bias(backend, logits, block->fixed.router_bias));
 	TRY(backend->ops->route(backend, &routing, weights, e->chosen, e->counts, e->places, e->sources, logits));
 	TRY(backend->ops->download(backend, e->tokens, e->counts, (size_t)routing.experts * sizeof *e->tokens));
 	if (backend->dry) route_worst(&routing, x.rows, e->tokens);
@@ -101,6 +102,17 @@ static bool ends(const struct observer *observer, enum fused fused)
 	return observer_ends(observer, fused) || (fused == FUSED_MLP_OUT && observer_ends(observer, FUSED_SHARED_OUT));
 }
 
+/* Adds the biases of an expert to what its product gave, but in the empty rows: these stay zero, so that nobody sees them. */
+static enum status add_biases(const struct block *block, enum fused fused, struct tensor y, int expert)
+{
+	const struct backend_ops *ops = block->backend->ops;
+	const struct fixed_weights *fixed = &block->fixed;
+	if (!fixed->down_bias.data) return STATUS_OK;
+	if (fused == FUSED_MLP_OUT) return ops->add_bias(block->backend, y, tensor_rows(fixed->down_bias, expert, 1));
+	TRY(ops->add_bias(block->backend, block_gate(block->config, y), tensor_rows(fixed->gate_bias, expert, 1)));
+	return ops->add_bias(block->backend, block_up(block->config, y), tensor_rows(fixed->up_bias, expert, 1));
+}
+
 /* y = x · the expert's part of what goes into the experts, FUSED_MLP_IN, or comes out, FUSED_MLP_OUT, for the rows of every expert. */
 static enum status multiply(const struct block *block, const struct expert_activations *e, enum fused fused, struct grouped y,
 			    struct grouped x, const struct observer *observer)
@@ -115,8 +127,9 @@ static enum status multiply(const struct block *block, const struct expert_activ
 		struct tensor input = rows_of(block, x, i, span);
 		if (observer) TRY(observer->observe(observer->context, product, input));
 		if (ends(observer, fused)) continue;
-		TRY(backend->ops->matmul(backend, rows_of(block, y, i, span), input, false,
-					 block_product(block, block->active, product), true, false));
+		struct tensor output = rows_of(block, y, i, span);
+		TRY(backend->ops->matmul(backend, output, input, false, block_product(block, block->active, product), true, false));
+		TRY(add_biases(block, fused, tensor_rows(output, 0, e->tokens[i]), i));
 	}
 	return STATUS_OK;
 }
@@ -195,5 +208,5 @@ enum status experts_backward(const struct block *block, struct expert_activation
 	TRY(activate_back(block, gate_up.shared, dmlp.shared));
 	TRY(multiply_back(block, e, FUSED_MLP_IN, gradients, gate_up, together(e, inputs), use, context));
 	TRY(backend->ops->combine(backend, dx, outputs, e->places, routing.chosen, none, false));
-	return backend->ops->matmul(backend, dx, dlogits, false, block->router, false, true);
+	return backend->ops->matmul(backend, dx, dlogits, false, block->fixed.router, false, true);
 }

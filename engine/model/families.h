@@ -65,6 +65,7 @@ struct family {
 	bool output_norms;
 	const char *experts_key; /* the field that says how many experts there are, besides its alias; NULL: there are none */
 	int experts, experts_per_token; /* `num_experts_per_tok` */
+	bool paired_experts;            /* as in struct model_config; and the activation is the clamped SwiGLU */
 	const char *shared_key;         /* the field that says the size of an expert that every token takes; NULL: there is none */
 	bool normalised_routing;
 	bool heeds_norm_topk_prob;  /* which normalises the routing */
@@ -92,6 +93,7 @@ struct family {
 	const char *rotary_key,
 		*theta_key; /* what `partial_rotary_factor` and `rope_theta` are called beside the rope's object; NULL: that */
 	int64_t original_positions;  /* heeds `original_max_position_embeddings` beside the rope's object, not in it; 0: does not */
+	bool says_rope;              /* where nothing is said of rotary embeddings, transformers takes others than the default */
 	bool scaled_queries;         /* heeds `llama_4_scaling_beta` of `rope_parameters`, which must be there */
 	double rope_local_base_freq; /* 0: sliding layers turn as the others do */
 	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */

@@ -101,6 +101,8 @@ static void stack_experts(struct block_layout *layout, const struct model_config
 		linear->stored_first = linear->first;
 		linear->stored_rows = stored_rows[linear->fused];
 		linear->stacked = layout->experts;
+		linear->transposed = config->paired_experts;
+		linear->paired = config->paired_experts && linear->fused == FUSED_MLP_IN;
 	}
 }
 
@@ -109,8 +111,9 @@ static void add_inputs(struct block_layout *layout, const struct model_config *c
 {
 	const struct addition gate = {config->names->gate, FUSED_MLP_IN, intermediate, config->hidden, config->mlp_bias};
 	const struct addition up = {config->names->up, FUSED_MLP_IN, intermediate, config->hidden, config->mlp_bias};
-	add_linear(layout, config, &gate, expert);
-	if (config->gated_mlp) add_linear(layout, config, &up, expert);
+	const struct addition both = {config->names->gate, FUSED_MLP_IN, 2 * intermediate, config->hidden, false};
+	add_linear(layout, config, config->paired_experts ? &both : &gate, expert);
+	if (config->gated_mlp && !config->paired_experts) add_linear(layout, config, &up, expert);
 }
 
 enum status block_layout_create(const struct model_config *config, struct block_layout *ret, struct error *err)
@@ -203,28 +206,41 @@ int64_t layout_largest_linear(const struct block_layout *layout)
 
 int64_t layout_room(const struct block_layout *layout, enum dtype type)
 {
-	return layout_largest_linear(layout) * (int64_t)dtype_size(type) * (layout->linears[0].transposed ? 2 : 1);
+	bool transposed = layout->linears[layout->n_linears - 1].transposed;
+	return layout_largest_linear(layout) * (int64_t)dtype_size(type) * (transposed ? 2 : 1);
+}
+
+/* Copies between a linear's rows and the transposed form that the file has, in tiles: of what is read and of what is written a few cache lines at
+ * a time. Elements have 2 bytes or 4. */
+static void turn(const struct linear *linear, void *to, const void *from, size_t size, bool to_file)
+{
+	enum { TILE = 32 };
+	int64_t rows = linear->rows, cols = linear->cols, half = rows / 2;
+	for (int64_t top = 0; top < rows; top += TILE)
+		for (int64_t left = 0; left < cols; left += TILE)
+			for (int64_t i = top; i < rows && i < top + TILE; i++)
+				for (int64_t j = left; j < cols && j < left + TILE; j++) {
+					int64_t column = !linear->paired ? i : i < half ? 2 * i : 2 * (i - half) + 1;
+					int64_t here = i * cols + j, there = j * rows + column;
+					int64_t source = to_file ? here : there, target = to_file ? there : here;
+					if (size == 2)
+						((uint16_t *)to)[target] = ((const uint16_t *)from)[source];
+					else
+						((uint32_t *)to)[target] = ((const uint32_t *)from)[source];
+				}
 }
 
 void *layout_file_order(const struct linear *linear, void *room, enum dtype type)
 {
 	if (!linear->transposed) return room;
 	char *turned = (char *)room + linear->rows * linear->cols * (int64_t)dtype_size(type);
-	layout_transpose(turned, room, linear->rows, linear->cols, dtype_size(type));
+	turn(linear, turned, room, dtype_size(type), true);
 	return turned;
 }
 
-void layout_transpose(void *to, const void *from, int64_t rows, int64_t cols, size_t size)
+void layout_memory_order(const struct linear *linear, void *to, const void *stored, enum dtype type)
 {
-	enum { TILE = 32 }; /* of what is read and of what is written a few cache lines at a time */
-	for (int64_t top = 0; top < rows; top += TILE)
-		for (int64_t left = 0; left < cols; left += TILE)
-			for (int64_t i = top; i < rows && i < top + TILE; i++)
-				for (int64_t j = left; j < cols && j < left + TILE; j++)
-					if (size == 2)
-						((uint16_t *)to)[j * rows + i] = ((const uint16_t *)from)[i * cols + j];
-					else
-						((uint32_t *)to)[j * rows + i] = ((const uint32_t *)from)[i * cols + j];
+	turn(linear, to, stored, dtype_size(type), false);
 }
 
 int64_t layout_params_per_token(const struct model_config *config)

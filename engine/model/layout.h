@@ -28,7 +28,8 @@ struct linear {
 		[LAYOUT_MAX_PATH]; /* the place of the file's tensor that holds it, as rows [stored_first, stored_first + rows) of
 					 stored_rows */
 	int64_t stored_first, stored_rows;
-	bool transposed; /* that tensor has a row for each column */
+	bool transposed; /* that tensor has a row for each column … */
+	bool paired;     /* … and in each row the first two of gate and up first, then the second two, and so on */
 	int heads; /* of q, k and v that lie head by head in the file, and one behind the other in memory; 0 where the order is the same */
 	int stacked; /* so many matrices are in that tensor, one under the other; 0 where it is a matrix, and its name ends in ".weight" */
 	enum fused fused;
@@ -107,8 +108,8 @@ int64_t layout_room(const struct block_layout *, enum dtype);
  * in there too. */
 void *layout_file_order(const struct linear *, void *room, enum dtype);
 
-/* to [cols, rows] = from [rows, cols], of elements of so many bytes, 2 or 4. */
-void layout_transpose(void *to, const void *from, int64_t rows, int64_t cols, size_t size);
+/* The reverse, for a linear that is not as the file has it: `to` gets its rows. */
+void layout_memory_order(const struct linear *, void *to, const void *stored, enum dtype);
 
 /* The weights of a block that one token multiplies: of all linears, but of the experts that it is sent to only. */
 int64_t layout_params_per_token(const struct model_config *);

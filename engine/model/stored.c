@@ -12,7 +12,9 @@ enum status block_linear_tensor(const struct model *model, const struct linear *
 	if (linear->stacked) {
 		int64_t rows = linear->stored_rows / linear->stacked;
 		snprintf(name, sizeof name, "%s.%d.%s", model->config.names->blocks, index, linear->stored);
-		TRY(model_stack(model, name, linear->stacked, rows, linear->cols, &whole, err));
+		int64_t cols = linear->cols;
+		TRY(model_stack(model, name, linear->stacked, linear->transposed ? cols : rows, linear->transposed ? rows : cols,
+				&whole, err));
 	} else {
 		int64_t rows = linear->stored_rows, cols = linear->cols;
 		snprintf(name, sizeof name, "%s.%d.%s.weight", model->config.names->blocks, index, linear->stored);
@@ -37,7 +39,7 @@ enum status block_read_linear(const struct model *model, const struct linear *li
 	if (linear->transposed) {
 		void *stored = data;
 		data = malloc((size_t)ret_info->bytes);
-		if (data) layout_transpose(data, stored, linear->cols, linear->rows, dtype_size(ret_info->dtype));
+		if (data) layout_memory_order(linear, data, stored, ret_info->dtype);
 		free(stored);
 		if (!data)
 			return error_set(err, STATUS_NO_MEMORY, "no memory for tensor '%s', which lies transposed", ret_info->name);

@@ -1,6 +1,7 @@
 /* File format: "BESATUN1", then I64 step, steps, bytes, F64 before, after in host byte order, padding to 64 bytes, then the parts one behind the other: F32 of the
  * machine that reads it again. */
 #include "engine/tune/state.h"
+#include "engine/model/fixed.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -64,7 +65,8 @@ static enum status create_block(struct state *state, const struct model *from, i
 		TRY(vectors_create(block, vectors[i], err));
 	TRY(failed(state, create_moments(state, tuned), err));
 	TRY(failed(state, vectors_keep(block, &tuned->vectors), err));
-	tuned->router = take(&block->router);
+	tuned->fixed = block->fixed;
+	block->fixed = (struct fixed_weights){0};
 	return STATUS_OK;
 }
 
@@ -92,14 +94,14 @@ static void release_block(struct state *state, struct tuned_block *tuned)
 	}
 	for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
 		vectors_release(vectors[i], backend);
-	backend->ops->release(backend, tuned->router.data);
+	fixed_release(backend, &tuned->fixed);
 }
 
 /* What state_enter has lent the block is the state's again. */
 static void leave(struct state *state)
 {
 	memset(state->block.master, 0, sizeof state->block.master);
-	state->block.router = (struct tensor){0};
+	state->block.fixed = (struct fixed_weights){0};
 }
 
 void state_release(struct state *state)
@@ -120,9 +122,9 @@ enum status state_enter(struct state *state, int index)
 {
 	const struct tuned_block *tuned = &state->blocks[index];
 	struct block *block = &state->block;
-	if (!state->entered) state->backend->ops->release(state->backend, block->router.data); /* of a block that was loaded */
+	if (!state->entered) fixed_release(state->backend, &block->fixed); /* of a block that was loaded */
 	memcpy(block->master, tuned->master, sizeof block->master);
-	block->router = tuned->router;
+	block->fixed = tuned->fixed;
 	block->window = model_window(block->config, index);
 	state->entered = true;
 	TRY(vectors_restore(block, &tuned->vectors));

@@ -9,7 +9,7 @@
 struct tuned_block {
 	struct tensor master[FUSED_COUNT], m[FUSED_COUNT], v[FUSED_COUNT]; /* F32, as block->weight */
 	struct vectors vectors, vector_m, vector_v;
-	struct tensor router; /* which stays as it is */
+	struct fixed_weights fixed;
 };
 
 struct state {

@@ -210,6 +210,27 @@ void ref_attention_backward(const struct attention *a, double *dq, double *dk, d
 	free(slope);
 }
 
+void ref_attention_sinks(const struct attention *a, double *out, double *lse, const double *sinks)
+{
+	for (int64_t t = 0; t < (int64_t)a->batch * a->tokens; t++)
+		for (int head = 0; head < a->heads; head++) {
+			double *sum = lse + (t / a->tokens * a->heads + head) * a->tokens + t % a->tokens;
+			double most = fmax(*sum, sinks[head]), all = most + log(exp(*sum - most) + exp(sinks[head] - most));
+			for (int i = 0; i < a->head_dim; i++)
+				out[(t * a->heads + head) * a->head_dim + i] *= exp(*sum - all);
+			*sum = all;
+		}
+}
+
+double ref_clamped_swiglu(double gate, double up, double *ret_by_gate, double *ret_by_up)
+{
+	const double alpha = (double)CLAMPED_SWIGLU_ALPHA, limit = (double)CLAMPED_SWIGLU_LIMIT;
+	double g = fmin(gate, limit), u = fmax(-limit, fmin(up, limit)), s = 1 / (1 + exp(-alpha * g));
+	*ret_by_gate = gate > limit ? 0 : (u + 1) * s * (1 + alpha * g * (1 - s));
+	*ret_by_up = fabs(up) > limit ? 0 : g * s;
+	return (u + 1) * g * s;
+}
+
 double ref_activation(enum activation kind, double x)
 {
 	switch (kind) {
@@ -220,6 +241,7 @@ double ref_activation(enum activation kind, double x)
 	case ACTIVATION_GELU:
 		return 0.5 * x * erfc(-x / sqrt(2));
 	case ACTIVATION_RELU:
+	case ACTIVATION_CLAMPED_SWIGLU: /* ref_clamped_swiglu */
 		break;
 	}
 	return x > 0 ? x : 0;
@@ -239,6 +261,7 @@ double ref_activation_slope(enum activation kind, double x)
 	case ACTIVATION_GELU:
 		return 0.5 * erfc(-x / sqrt(2)) + x * exp(-0.5 * x * x) / sqrt(2 * M_PI);
 	case ACTIVATION_RELU:
+	case ACTIVATION_CLAMPED_SWIGLU:
 		break;
 	}
 	return x > 0 ? 1 : 0;

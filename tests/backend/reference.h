@@ -15,6 +15,10 @@ void ref_norm_backward(const struct norm *, double *dx, const double *dy, const 
 void ref_norm_gradient(const struct norm *, double *dweight, double *dbias, const double *dy, const double *x, int64_t rows,
 		       int64_t cols);
 void ref_rope(const struct rotation *, double *x, const double *table, int64_t rows, int64_t cols, int64_t positions);
+/* As backend_ops.attention_sinks. */
+void ref_attention_sinks(const struct attention *, double *out, double *lse, const double *sinks);
+/* y of the clamped SwiGLU, and its slopes by gate and up. */
+double ref_clamped_swiglu(double gate, double up, double *ret_by_gate, double *ret_by_up);
 void ref_attention_forward(const struct attention *, double *out, double *lse, const double *q, const double *k, const double *v);
 void ref_attention_backward(const struct attention *, double *dq, double *dk, double *dv, const double *q, const double *k,
 			    const double *v, const double *dout);

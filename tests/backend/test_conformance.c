@@ -336,6 +336,36 @@ static void test_attention(void **state)
 			attention_case(cases[i], float_types[type], i % 2 ? GAP : NO_GAP);
 }
 
+/* Sinks below, among and above the sums. */
+static void test_attention_sinks(void **state)
+{
+	(void)state;
+	static const struct attention cases[] = {
+		{1, 1, 1, 1, 32, 1, 0, 0}, {3, 33, 5, 5, 20, 1, 0, 0}, {2, 40, 2, 2, 160, 1, 0, 0}};
+	for (size_t i = 0; i < COUNT(cases); i++)
+		for (int type = 0; type < 3; type++) {
+			const struct attention *a = &cases[i];
+			int64_t rows = (int64_t)a->batch * a->tokens, cols = (int64_t)a->heads * a->head_dim;
+			int64_t sums = (int64_t)a->batch * a->heads;
+			int gap = i % 2 ? GAP : NO_GAP;
+			struct operand out = operand_inout(rows, cols, float_types[type], gap);
+			struct operand lse = operand_input(uniform(sums * a->tokens, -2, 6), sums, a->tokens, DTYPE_F32, gap);
+			struct operand sinks = operand_input(uniform(a->heads, -4, 4), 1, a->heads, DTYPE_F32, NO_GAP);
+			double *expected = copy_of(out.value, rows * cols), *expected_lse = copy_of(lse.value, sums * a->tokens);
+			lse.input = false;
+			ref_attention_sinks(a, expected, expected_lse, sinks.value);
+			RUN(OPS->attention_sinks(BACKEND, a, out.tensor, lse.tensor, sinks.tensor));
+			operand_fetch(&out);
+			operand_fetch(&lse);
+			expect_close(out.value, expected, rows * cols, bound_of(float_types[type]), "attention_sinks %s",
+				     float_names[type]);
+			expect_close(lse.value, expected_lse, sums * a->tokens, 1e-12, "attention_sinks lse %s", float_names[type]);
+			free(expected);
+			free(expected_lse);
+			operand_free(&out, &lse, &sinks, NULL);
+		}
+}
+
 /* Logits far beyond what exp can hold, ahead of and behind the rest. */
 static void test_attention_large_logits(void **state)
 {
@@ -347,15 +377,21 @@ static void test_attention_large_logits(void **state)
 static void activation_case(enum activation kind, int64_t rows, int64_t cols, enum dtype type, enum dtype out_type, int gap,
 			    bool gated)
 {
-	static const char *const names[] = {"silu", "gelu_tanh", "gelu", "relu"};
+	static const char *const names[] = {"silu", "gelu_tanh", "gelu", "relu", "clamped_swiglu"};
 	double range = rows * cols < 16 ? 2 : 9; /* far out the results fall below half's range: no few of them alone */
 	struct operand gate = operand_input(uniform(rows * cols, -range, range), rows, cols, type, gap);
-	struct operand up = gated ? operand_random(rows, cols, type, gap) : operand_none();
+	struct operand up = gated ? operand_input(uniform(rows * cols, -range, range), rows, cols, type, gap) : operand_none();
 	struct operand dy = operand_random(rows, cols, out_type, gap), y = operand_output(rows, cols, out_type, gap);
 	struct operand dgate = operand_output(rows, cols, out_type, gap), dup = operand_output(rows, cols, out_type, gap);
 	double *expected = doubles(rows * cols), *expected_dgate = doubles(rows * cols), *expected_dup = doubles(rows * cols);
 	for (int64_t i = 0; i < rows * cols; i++) {
 		double factor = gated ? up.value[i] : 1;
+		if (kind == ACTIVATION_CLAMPED_SWIGLU) {
+			expected[i] = ref_clamped_swiglu(gate.value[i], factor, &expected_dgate[i], &expected_dup[i]);
+			expected_dgate[i] *= dy.value[i];
+			expected_dup[i] *= dy.value[i];
+			continue;
+		}
 		expected[i] = ref_activation(kind, gate.value[i]) * factor;
 		expected_dup[i] = dy.value[i] * ref_activation(kind, gate.value[i]);
 		expected_dgate[i] = dy.value[i] * factor * ref_activation_slope(kind, gate.value[i]);
@@ -395,11 +431,11 @@ static void test_activation(void **state)
 {
 	(void)state;
 	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
-		for (int kind = 0; kind < 4; kind++)
+		for (int kind = 0; kind < 5; kind++)
 			for (int type = 0; type < 3; type++)
 				activation_case((enum activation)kind, row_shapes[shape][0], row_shapes[shape][1],
 						float_types[type], float_types[shape % 2 ? 0 : type], shape % 2 ? GAP : NO_GAP,
-						(shape + (size_t)kind) % 3 != 0);
+						kind == ACTIVATION_CLAMPED_SWIGLU || (shape + (size_t)kind) % 3 != 0);
 }
 
 /* ---- evaluation -------------------------------------------------------------------------------------------------------------------- */
@@ -646,14 +682,23 @@ static void test_repeatable(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_recording),   cmocka_unit_test(test_memory),
-		cmocka_unit_test(test_host_memory), cmocka_unit_test(test_convert),
-		cmocka_unit_test(test_matmul),      cmocka_unit_test(test_matmul_views),
-		cmocka_unit_test(test_add),         cmocka_unit_test(test_embed),
-		cmocka_unit_test(test_norm),        cmocka_unit_test(test_rope),
-		cmocka_unit_test(test_attention),   cmocka_unit_test(test_attention_large_logits),
-		cmocka_unit_test(test_activation),  cmocka_unit_test(test_token_logprobs),
-		cmocka_unit_test(test_repeatable),  cmocka_unit_test(test_side_transfers),
+		cmocka_unit_test(test_recording),
+		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_host_memory),
+		cmocka_unit_test(test_convert),
+		cmocka_unit_test(test_matmul),
+		cmocka_unit_test(test_matmul_views),
+		cmocka_unit_test(test_add),
+		cmocka_unit_test(test_embed),
+		cmocka_unit_test(test_norm),
+		cmocka_unit_test(test_rope),
+		cmocka_unit_test(test_attention),
+		cmocka_unit_test(test_attention_large_logits),
+		cmocka_unit_test(test_attention_sinks),
+		cmocka_unit_test(test_activation),
+		cmocka_unit_test(test_token_logprobs),
+		cmocka_unit_test(test_repeatable),
+		cmocka_unit_test(test_side_transfers),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

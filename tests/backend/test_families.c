@@ -502,6 +502,12 @@ static void test_norms_of_heads(void **state)
 	check(*state, "stablelm_parallel", "classic", &FP32);
 }
 
+static void test_gpt_oss(void **state)
+{
+	check(*state, "gpt_oss", "classic", &FP32);
+	check(*state, "gpt_oss", "newer", &FP32);
+}
+
 static void test_falcon3(void **state)
 {
 	check(*state, "falcon3", "classic", &FP32);
@@ -539,7 +545,8 @@ int main(void)
 					   SCRATCH_TEST(test_cohere),     SCRATCH_TEST(test_cohere2),
 					   SCRATCH_TEST(test_gpt_neox),   SCRATCH_TEST(test_qwen2_moe),
 					   SCRATCH_TEST(test_gpt2),       SCRATCH_TEST(test_falcon3),
-					   SCRATCH_TEST(test_glm),        SCRATCH_TEST(test_norms_of_heads)};
+					   SCRATCH_TEST(test_glm),        SCRATCH_TEST(test_norms_of_heads),
+					   SCRATCH_TEST(test_gpt_oss)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	test_backend_end();
 	return failed;

@@ -66,6 +66,7 @@ static void test_shapes(void **state)
 		       "attention_forward", "6");
 	expect_refusal(OPS->attention_forward(BACKEND, &ungrouped, a.tensor, stats.tensor, a.tensor, out.tensor, out.tensor),
 		       "attention_forward", "6");
+	expect_refusal(OPS->attention_sinks(BACKEND, &attention, a.tensor, stats.tensor, row.tensor), "attention_sinks", "6");
 	expect_refusal(OPS->attention_backward(BACKEND, &attention, a.tensor, a.tensor, a.tensor, a.tensor, a.tensor, a.tensor,
 					       a.tensor, stats.tensor, a.tensor),
 		       "attention_backward", "6");

@@ -45,6 +45,7 @@ static const struct family families[] = {
 	{"gpt_neox", "classic", false},       {"qwen2_moe", "newer", true},
 	{"gpt2", "classic", false},           {"glm4", "newer", false},
 	{"cohere_qk_norm", "classic", false}, {"stablelm_parallel", "classic", false},
+	{"gpt_oss", "newer", true},
 };
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------- */

@@ -20,6 +20,8 @@ struct layer_kernels {
 			      const struct tensor *stats, int64_t first, int64_t last);        /* by columns of dweight */
 	void (*column_sums)(float *sums, const struct tensor *x, int64_t first, int64_t last); /* by columns */
 	void (*rope)(const struct rotation *, const struct tensor *x, const struct tensor *table, int64_t first, int64_t last);
+	void (*attention_sinks)(const struct attention *, const struct tensor *out, const struct tensor *lse, const float *sinks,
+				int64_t first, int64_t last);
 	void (*activation_forward)(enum activation, const struct tensor *y, const struct tensor *gate, const struct tensor *up,
 				   int64_t first, int64_t last);
 	void (*activation_backward)(enum activation, const struct tensor *dgate, const struct tensor *dup, const struct tensor *dy,

@@ -111,6 +111,19 @@ static enum status rope(struct backend *backend, const struct rotation *rotation
 	return STATUS_OK;
 }
 
+static enum status attention_sinks(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
+				   struct tensor sinks)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
+#pragma omp parallel num_threads(cpu_threads(cpu, out.rows *out.cols))
+	{
+		struct share rows = cpu_share(out.rows, 1);
+		cpu->kernels->layer->attention_sinks(shape, &out, &lse, sinks.data, rows.first, rows.last);
+	}
+	return STATUS_OK;
+}
+
 static enum status activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
 				      struct tensor up)
 {
@@ -180,6 +193,7 @@ void cpu_layer_operations(struct backend_ops *ops)
 	ops->norm_gradient = norm_gradient;
 	ops->column_sums = column_sums;
 	ops->rope = rope;
+	ops->attention_sinks = attention_sinks;
 	ops->activation_forward = activation_forward;
 	ops->activation_backward = activation_backward;
 	ops->token_logprobs = token_logprobs;

@@ -144,6 +144,15 @@ FAMILIES["qwen3_moe"] = {
                                  rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
 }
 
+GPT_OSS = dict(model_type="gpt_oss", architectures=["GptOssForCausalLM"], hidden_act="silu", rms_norm_eps=1e-5, head_dim=12,
+               max_position_embeddings=64, sliding_window=9, num_local_experts=6, num_experts_per_tok=2, attention_bias=True,
+               swiglu_limit=7.0, attention_dropout=0.0, output_router_logits=False, router_aux_loss_coef=0.9, tie_word_embeddings=False)
+FAMILIES["gpt_oss"] = {
+    "classic": classic(**GPT_OSS, rope_theta=150000, rope_scaling=dict(YARN, beta_fast=32.0, beta_slow=1.0, truncate=False),
+                       layer_types=["full_attention", "sliding_attention"]),
+    "newer": newer(**GPT_OSS, swiglu_alpha=1.702, layer_types=["sliding_attention", "full_attention"],
+                   rope_parameters=dict(YARN, rope_theta=150000, beta_fast=32.0, beta_slow=1.0, truncate=False)),
+}
 QWEN2_MOE = dict(model_type="qwen2_moe", architectures=["Qwen2MoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6,
                  max_position_embeddings=512, moe_intermediate_size=24, shared_expert_intermediate_size=56, num_experts=6,
                  num_experts_per_tok=2, decoder_sparse_step=1, output_router_logits=False, router_aux_loss_coef=0.001,
@@ -355,6 +364,12 @@ def build(fields, seed):
     return model
 
 
+def as_in_memory(name, gradient):
+    """A gpt-oss' experts lie transposed, and gate and up column by column in turn: turned around, and gate first."""
+    turned = gradient.transpose(1, 2)
+    return torch.cat([turned[:, ::2], turned[:, 1::2]], 1) if name.endswith("gate_up_proj") else turned.contiguous()
+
+
 def golden(family, model, seed, linears):
     """linears: parts of names of the gradients to keep, or None for all."""
     config = model.config.get_text_config()
@@ -375,7 +390,8 @@ def golden(family, model, seed, linears):
                  if isinstance(module, torch.nn.Linear) and not name.endswith("shared_expert_gate")}
     gradients |= {name + ".weight": module.weight.grad.T.contiguous() for name, module in layer.named_modules()
                   if isinstance(module, transformers.pytorch_utils.Conv1D)}
-    gradients |= {name: parameter.grad for name, parameter in layer.named_parameters() if "experts." in name}
+    gradients |= {name: as_in_memory(name, parameter.grad) if family == "gpt_oss" else parameter.grad for name, parameter in layer.named_parameters()
+                  if "experts." in name and not name.endswith("_bias")}
     for name, gradient in checkpoint_tensors(family, gradients).items():
         name = name.removesuffix(".weight")
         if linears is None or name.split(".")[-1] in linears:

@@ -76,6 +76,7 @@ FAMILIES = {
     "glm4": ("Glm4Config", dict(GROUPED, head_dim=12)),
     "command_r_plus": ("CohereConfig", dict(GROUPED, logit_scale=0.5, use_qk_norm=True)),
     "stablelm_2_12b": ("StableLmConfig", dict(GROUPED, qk_layernorm=True, use_parallel_residual=True)),
+    "gpt_oss": ("GptOssConfig", dict(GROUPED, head_dim=12, sliding_window=20, num_local_experts=6, num_experts_per_tok=2)),
 }
 
 

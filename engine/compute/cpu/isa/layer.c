@@ -243,6 +243,31 @@ static void rope(const struct rotation *rotation, const struct tensor *x_tensor,
 	}
 }
 
+/* ---- attention's sinks ---------------------------------------------------------------------------------------------------------- */
+
+static void attention_sinks(const struct attention *shape, const struct tensor *out, const struct tensor *lse, const float *sinks,
+			    int64_t first, int64_t last)
+{
+	float buffer[PIECE];
+	for (int64_t row = first; row < last; row++) {
+		for (int64_t head = 0; head < shape->heads; head++) {
+			float *sum = (float *)lse->data + (row / shape->tokens * shape->heads + head) * lse->stride +
+				     row % shape->tokens;
+			float above = *sum - sinks[head], share = 1 / (1 + expf(-above));
+			*sum = above > 0 ? *sum + log1pf(expf(-above)) : sinks[head] + log1pf(expf(above));
+			for (int64_t col = 0; col < shape->head_dim; col += PIECE) {
+				int64_t n = least(PIECE, shape->head_dim - col), start = head * shape->head_dim + col;
+				const float *x = row_read(out, row, start, n, buffer);
+				float *y = row_target(out, row, start, buffer);
+#pragma omp simd
+				for (int64_t i = 0; i < n; i++)
+					y[i] = share * x[i];
+				row_finish(out, row, start, n, y);
+			}
+		}
+	}
+}
+
 /* ---- activations --------------------------------------------------------------------------------------------------------------- */
 
 #define GELU_SCALE 0.7978845608f /* sqrt(2/π) */
@@ -258,6 +283,7 @@ INLINE float activate(enum activation kind, float x)
 	case ACTIVATION_GELU:
 		return 0.5f * x * erfcf(x * -0.70710678f);
 	case ACTIVATION_RELU:
+	case ACTIVATION_CLAMPED_SWIGLU: /* has a piece of its own */
 		break;
 	}
 	return x < 0 ? 0 : x;
@@ -277,9 +303,38 @@ INLINE float slope(enum activation kind, float x)
 	case ACTIVATION_GELU:
 		return 0.5f * erfcf(x * -0.70710678f) + x * 0.39894228f * exp_fast(-0.5f * x * x);
 	case ACTIVATION_RELU:
+	case ACTIVATION_CLAMPED_SWIGLU:
 		break;
 	}
 	return x > 0 ? 1 : 0;
+}
+
+INLINE float clamp_up(float u)
+{
+	u = u > CLAMPED_SWIGLU_LIMIT ? CLAMPED_SWIGLU_LIMIT : u;
+	return u < -CLAMPED_SWIGLU_LIMIT ? -CLAMPED_SWIGLU_LIMIT : u;
+}
+
+INLINE void clamped_forward_piece(float *y, const float *gate, const float *up, int64_t n)
+{
+#pragma omp simd
+	for (int64_t i = 0; i < n; i++) {
+		float g = gate[i] > CLAMPED_SWIGLU_LIMIT ? CLAMPED_SWIGLU_LIMIT : gate[i];
+		y[i] = (clamp_up(up[i]) + 1) * g * sigmoid_fast(CLAMPED_SWIGLU_ALPHA * g);
+	}
+}
+
+/* Where a clamp holds there is no slope. The results may lie over the operands. */
+INLINE void clamped_backward_piece(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t n)
+{
+#pragma omp simd
+	for (int64_t i = 0; i < n; i++) {
+		float d = dy[i], u = up[i], x = gate[i], g = x > CLAMPED_SWIGLU_LIMIT ? CLAMPED_SWIGLU_LIMIT : x,
+		      held = clamp_up(u);
+		float s = sigmoid_fast(CLAMPED_SWIGLU_ALPHA * g), by_gate = s + CLAMPED_SWIGLU_ALPHA * g * s * (1 - s);
+		dup[i] = held == u ? d * g * s : 0;
+		dgate[i] = g == x ? d * (held + 1) * by_gate : 0;
+	}
 }
 
 INLINE void forward_piece(enum activation kind, float *y, const float *gate, const float *up, int64_t n)
@@ -336,6 +391,9 @@ static void activation_forward(enum activation kind, const struct tensor *y_tens
 			case ACTIVATION_RELU:
 				forward_piece(ACTIVATION_RELU, y, gate, up, n);
 				break;
+			case ACTIVATION_CLAMPED_SWIGLU:
+				clamped_forward_piece(y, gate, up, n);
+				break;
 			}
 			row_finish(y_tensor, row, col, n, y);
 		}
@@ -367,6 +425,9 @@ static void activation_backward(enum activation kind, const struct tensor *dgate
 				break;
 			case ACTIVATION_RELU:
 				backward_piece(ACTIVATION_RELU, dgate, dup, dy, gate, up, n);
+				break;
+			case ACTIVATION_CLAMPED_SWIGLU:
+				clamped_backward_piece(dgate, dup, dy, gate, up, n);
 				break;
 			}
 			row_finish(dgate_tensor, row, col, n, dgate);
@@ -468,6 +529,7 @@ const struct layer_kernels ISA_NAME(layer_kernels) = {
 	.norm_gradient = norm_gradient,
 	.column_sums = column_sums,
 	.rope = rope,
+	.attention_sinks = attention_sinks,
 	.activation_forward = activation_forward,
 	.activation_backward = activation_backward,
 	.token_logprobs = token_logprobs,
