@@ -258,6 +258,32 @@ static void test_norms_of_heads(void **state)
 	assert_true(config.qk_norm_apart && !config.names->q_norms);
 }
 
+static void test_gpt_oss(void **state)
+{
+#define GPT_OSS "{\"model_type\":\"gpt_oss\",\"num_key_value_heads\":2," SIZES
+	static const char rope[] = ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,\"truncate\":false,"
+				   "\"original_max_position_embeddings\":4096}";
+	struct scratch *s = *state;
+	struct model_config config;
+	char text[600];
+	snprintf(text, sizeof text, GPT_OSS "%s,\"swiglu_limit\":7.0,\"experts_per_token\":4}", rope);
+	SUCCEEDS(parse(s, text, &config));
+	assert_true(config.experts == 128 && config.experts_per_token == 4 && config.normalised_routing && config.paired_experts);
+	assert_true(config.activation == ACTIVATION_CLAMPED_SWIGLU && config.qkv_bias && config.o_bias && !config.mlp_bias);
+	assert_true(model_window(&config, 0) == 128 && model_window(&config, 1) == 0 && config.head_dim == 64);
+	assert_int_equal(parse(s, GPT_OSS "}", &config), STATUS_INVALID);
+	assert_non_null(strstr(s->err.message, "neither 'rope_parameters' nor 'rope_scaling'"));
+	snprintf(text, sizeof text, GPT_OSS "%s,\"swiglu_limit\":5.0}", rope);
+	assert_int_equal(parse(s, text, &config), STATUS_UNSUPPORTED);
+	assert_non_null(strstr(s->err.message, "'swiglu_limit'"));
+	snprintf(text, sizeof text, GPT_OSS "%s,\"hidden_act\":\"gelu\"}", rope);
+	assert_int_equal(parse(s, text, &config), STATUS_UNSUPPORTED);
+	snprintf(text, sizeof text, GPT_OSS "%s,\"quantization_config\":{\"quant_method\":\"mxfp4\"}}", rope);
+	assert_int_equal(parse(s, text, &config), STATUS_UNSUPPORTED);
+	assert_non_null(strstr(s->err.message, "mxfp4"));
+#undef GPT_OSS
+}
+
 static void test_shared_expert(void **state)
 {
 #define QWEN2_MOE "{\"model_type\":\"qwen2_moe\",\"num_key_value_heads\":2,\"moe_intermediate_size\":24," SIZES
@@ -599,10 +625,11 @@ static void test_rope_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),     SCRATCH_TEST(test_families),
-		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert),  SCRATCH_TEST(test_gpt2),
-		SCRATCH_TEST(test_glm),          SCRATCH_TEST(test_norms_of_heads), SCRATCH_TEST(test_names),
-		SCRATCH_TEST(test_warnings),     SCRATCH_TEST(test_refuses),        SCRATCH_TEST(test_rope_tables),
+		SCRATCH_TEST(test_classic_form), SCRATCH_TEST(test_newer_form),    SCRATCH_TEST(test_families),
+		SCRATCH_TEST(test_experts),      SCRATCH_TEST(test_shared_expert), SCRATCH_TEST(test_gpt2),
+		SCRATCH_TEST(test_glm),          SCRATCH_TEST(test_gpt_oss),       SCRATCH_TEST(test_norms_of_heads),
+		SCRATCH_TEST(test_names),        SCRATCH_TEST(test_warnings),      SCRATCH_TEST(test_refuses),
+		SCRATCH_TEST(test_rope_tables),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
