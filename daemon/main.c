@@ -5,6 +5,7 @@
 
 #include "daemon/archive.h"
 #include "daemon/bench.h"
+#include "daemon/export.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
 #include "daemon/run.h"
@@ -68,6 +69,8 @@ int main(int argc, char **argv)
 		result = run(&options);
 	} else if (options.command == COMMAND_BENCH) {
 		result = bench(&options);
+	} else if (options.command == COMMAND_EXPORT) {
+		result = export_model(&options);
 	} else if (options.from) {
 		result = archive(&options);
 	} else {

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "engine/export/export.h"
 
 enum {
 	MIN_TOKEN = 16,
@@ -29,13 +30,15 @@ const char options_help[] =
 	"       besad pack [--coded] [--threads N] MODEL_DIR ARCHIVE_DIR\n"
 	"       besad unpack [--threads N] ARCHIVE_DIR MODEL_DIR\n"
 	"       besad verify [--threads N] ARCHIVE_DIR\n"
+	"       besad export [--type TYPE] MODEL_DIR FILE.gguf\n"
 	"       besad schema\n"
 	"\n"
 	"besad makes large language models sparse. `serve` answers HTTP and works through a queue of jobs;\n"
 	"`run` does one job without HTTP and, killed and started again, goes on where it was;\n"
 	"`bench` says what the zeros of a model are worth; `schema` prints what a job may say, as a JSON schema;\n"
 	"`pack` makes an archive of a model directory, in which zeros take no room, `unpack` restores every\n"
-	"file of it bit for bit, and `verify` compares its checksums.\n"
+	"file of it bit for bit, and `verify` compares its checksums;\n"
+	"`export` writes a model directory as one GGUF file, for llama.cpp.\n"
 	"\n"
 	"  --model-root DIR        where models lie; may be repeated, searched in order\n"
 	"  --data-root DIR         where calibration and evaluation data lie; may be repeated\n"
@@ -82,8 +85,11 @@ const char options_help[] =
 	"pack, unpack (the directory that is made must not be there yet):\n"
 	"  --coded                 exponents are coded too: about a third smaller still\n"
 	"\n"
+	"export (the file must not be there yet):\n"
+	"  --type TYPE             of the weights: f16 (the default), q8_0, q4_0 or q4_1\n"
+	"\n"
 	"Exit status of run and bench: 0 done, 1 failed, 2 the job or the command line is wrong, 128 + n stopped by signal n.\n"
-	"Exit status of pack, unpack and verify: 0 done, 1 failed or damaged, 2 the command line is wrong.\n";
+	"Exit status of pack, unpack, verify and export: 0 done, 1 failed or damaged, 2 the command line is wrong.\n";
 
 enum {
 	OPTION_MODEL_ROOT = 256,
@@ -112,6 +118,7 @@ enum {
 	OPTION_JSON,
 	OPTION_SIMULATE,
 	OPTION_CODED,
+	OPTION_TYPE,
 	OPTION_HELP,
 	OPTION_VERSION,
 };
@@ -167,6 +174,13 @@ static const struct option pack_options[] = {
 	{0},
 };
 static const struct option *const unpack_options = pack_options + 1;
+
+static const struct option export_options[] = {
+	{"type", required_argument, NULL, OPTION_TYPE},
+	{"help", no_argument, NULL, OPTION_HELP},
+	{"version", no_argument, NULL, OPTION_VERSION},
+	{0},
+};
 
 /* ---- values --------------------------------------------------------------------------------------------------------------- */
 
@@ -310,6 +324,16 @@ static enum status add_listen(const char *text, struct options *options, struct 
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------------ */
 
+static enum status parse_export_type(const char *text, enum export_type *ret, struct error *err)
+{
+	for (int i = 0; export_type_names[i]; i++)
+		if (strcmp(text, export_type_names[i]) == 0) {
+			*ret = (enum export_type)i;
+			return STATUS_OK;
+		}
+	return error_set(err, STATUS_INVALID, "--type must be f16, q8_0, q4_0 or q4_1, not '%s'", text);
+}
+
 static enum status parse_option(int option, const char *value, struct options *options, struct error *err)
 {
 	int64_t number = 0;
@@ -383,6 +407,8 @@ static enum status parse_option(int option, const char *value, struct options *o
 	case OPTION_CODED:
 		options->coded = true;
 		return STATUS_OK;
+	case OPTION_TYPE:
+		return parse_export_type(value, &options->export_type, err);
 	case OPTION_JSON:
 		options->json = true;
 		return STATUS_OK;
@@ -466,6 +492,7 @@ static const struct {
 	{"pack", COMMAND_PACK, pack_options, {"a model directory", "the archive's directory"}},
 	{"unpack", COMMAND_UNPACK, unpack_options, {"an archive's directory", "the model's directory"}},
 	{"verify", COMMAND_VERIFY, unpack_options, {"an archive's directory"}},
+	{"export", COMMAND_EXPORT, export_options, {"a model directory", "the file's name"}},
 };
 
 static size_t find_command(const char *name)
@@ -487,6 +514,7 @@ static enum status complete(struct options *options, char *const *operands, stru
 	case COMMAND_PACK:
 	case COMMAND_UNPACK:
 	case COMMAND_VERIFY:
+	case COMMAND_EXPORT:
 		options->from = operands[0];
 		options->to = operands[1]; /* NULL behind the last one */
 		return STATUS_OK;

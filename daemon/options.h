@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "engine/export/type.h"
 #include "engine/spec/spec.h"
 
 enum { MAX_LISTEN = 4, MAX_NOTIFY_HOSTS = 16 };
@@ -18,6 +19,7 @@ enum command {
 	COMMAND_PACK,
 	COMMAND_UNPACK,
 	COMMAND_VERIFY,
+	COMMAND_EXPORT,
 	COMMAND_SCHEMA,
 	COMMAND_HELP,
 	COMMAND_VERSION
@@ -59,9 +61,10 @@ struct options {
 	const char *model_dir;
 	bool simulate;
 
-	/* pack, unpack, verify */
-	const char *from, *to; /* directories; `to` is NULL for verify */
+	/* pack, unpack, verify, export */
+	const char *from, *to; /* directories; `to` is NULL for verify, and a file for export */
 	bool coded;
+	enum export_type export_type;
 };
 
 /* STATUS_INVALID for a command line that makes no sense. *ret is freed with options_free, also after a failure. */

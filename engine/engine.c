@@ -16,6 +16,7 @@
 #include "engine/eval/choices.h"
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
+#include "engine/export/exports.h"
 #include "engine/hardware/hardware.h"
 #include "engine/job/inputs.h"
 #include "engine/job/progress.h"
@@ -476,7 +477,7 @@ static void still_writing(void *context)
 static enum status make_archive(struct run *run, struct error *err)
 {
 	static const char directory[] = "archive";
-	static const char *const except[] = {directory, REPORT_NAME, NULL};
+	static const char *const except[] = {directory, REPORT_NAME, EXPORT_TYPES(EXPORT_FILE_OF) NULL};
 	const struct place *work = &run->job->work;
 	struct place archive;
 	struct archive_options options = {.coded = run->spec->archive_coded,
@@ -489,6 +490,15 @@ static enum status make_archive(struct run *run, struct error *err)
 	enum status status = archive_pack(work, &archive, &options, err);
 	place_free(&archive);
 	return status;
+}
+
+/* What cannot be exported fails before anything is computed. */
+static enum status check_exports(struct run *run, int64_t *ret_bytes, struct error *err)
+{
+	const struct spec *spec = run->spec;
+	*ret_bytes = 0;
+	if (!spec->exports) return STATUS_OK;
+	return exports_check(&run->model, &spec->model_place, spec->exports, &run->warnings, ret_bytes, err);
 }
 
 static struct pruning pruning_of(struct run *run)
@@ -524,6 +534,8 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	if (prunes(run)) TRY(check_memory(run, &pruning, err));
 	TRY(load_data(run, err));
 	heed_method(run);
+	int64_t ignored;
+	TRY(check_exports(run, &ignored, err));
 	TRY(tell_warnings(run, err));
 	if (prunes(run)) TRY(format_open(run->spec, &run->model, &job->work, &run->writer, err));
 	pruning.writer = run->writer;
@@ -556,6 +568,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		/* The last look at what the weights were read from; what was only opened by name may have been replaced meanwhile. */
 		TRY(check_inputs(run, err));
 		if (run->spec->archive) TRY(make_archive(run, err));
+		TRY(exports_write(&job->work, &job->output, run->spec->exports, job->stop, err));
 	} else {
 		TRY(simulate(run, &run->model, err));
 	}
@@ -635,10 +648,13 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 
 /* ---- estimates ------------------------------------------------------------------------------------------------------------------- */
 
-static enum status output_bytes(const struct run *run, int64_t *ret, struct error *err)
+static enum status output_bytes(struct run *run, int64_t *ret, struct error *err)
 {
+	int64_t exports;
+	TRY(check_exports(run, &exports, err));
 	TRY(format_bytes(run->spec, &run->model, ret, err));
 	if (run->spec->archive) *ret *= 2; /* an archive takes at most what the files in it take */
+	*ret += exports;
 	return STATUS_OK;
 }
 

@@ -18,7 +18,7 @@ _besactl_names() {
 # made by `make generate` of the rows in engine/spec/
 _besactl_fields='--model --name --output --overwrite --archive --archive-coded --preset --method --sparsity --pattern --bits --calibration --samples --seed --simulate --precision --priority --timeout'
 _besactl_keys='
-	name model output overwrite archive archive_coded preset method sparsity pattern allocation.method allocation.deviation
+	name model output overwrite archive archive_coded export preset method sparsity pattern allocation.method allocation.deviation
 	allocation.threshold besa.granularity besa.rows_per_group besa.reconstruct besa.importance besa.candidates besa.lambda
 	besa.epochs besa.batch_size besa.optimizer besa.d_coef besa.learning_rate besa.target besa.parameterization besa.safeguards
 	one_shot.importance sparsegpt.dampening admm.rates admm.iterations admm.ramp admm.damping admm.rho admm.cg_steps admm.cg_damping

@@ -55,7 +55,7 @@ complete -c besactl -n $submit -l precision -x -a 'auto f32 bf16' -d 'of the mat
 complete -c besactl -n $submit -l priority -x -d 'higher ones run first'
 complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
 set -l keys \
-    name= model= output= overwrite= archive= archive_coded= preset= method= sparsity= pattern= allocation.method= \
+    name= model= output= overwrite= archive= archive_coded= export= preset= method= sparsity= pattern= allocation.method= \
     allocation.deviation= allocation.threshold= besa.granularity= besa.rows_per_group= besa.reconstruct= besa.importance= \
     besa.candidates= besa.lambda= besa.epochs= besa.batch_size= besa.optimizer= besa.d_coef= besa.learning_rate= besa.target= \
     besa.parameterization= besa.safeguards= one_shot.importance= sparsegpt.dampening= admm.rates= admm.iterations= admm.ramp= \

@@ -158,19 +158,28 @@ static int64_t turned_row(int64_t i, int64_t rows, int heads)
 	return head * size + within % 2 * (size / 2) + within / 2;
 }
 
+/* `count` rows of a tensor's, of `row_bytes`, from row `first` on. */
+static enum status read_stored(const struct writing *writing, const struct part *part, int64_t first, int64_t count,
+			       int64_t row_bytes, void *buffer, struct error *err)
+{
+	struct tensor_info piece = *part->info;
+	piece.offset += first * row_bytes;
+	piece.bytes = count * row_bytes;
+	return checkpoint_read(&writing->export->model->checkpoint, &piece, buffer, err);
+}
+
 /* Reads `rows` rows of `cols` weights from row `first` on as floats; those of a vector are single weights. */
 static enum status read_rows(const struct writing *writing, const struct part *part, int64_t first, int64_t rows, int64_t cols,
 			     struct error *err)
 {
-	const struct tensor_info *info = part->info;
-	const struct file *shard = &writing->export->model->checkpoint.shards[info->shard];
-	int64_t all = part->tensor.rows * part->tensor.cols / cols, row_bytes = cols * (int64_t)dtype_size(info->dtype);
-	if (!part->heads) TRY(file_read(shard, writing->stored, (size_t)(rows * row_bytes), info->offset + first * row_bytes, err));
+	enum dtype dtype = part->info->dtype;
+	int64_t all = part->tensor.rows * part->tensor.cols / cols, row_bytes = cols * (int64_t)dtype_size(dtype);
+	if (!part->heads) TRY(read_stored(writing, part, first, rows, row_bytes, writing->stored, err));
 	for (int64_t i = 0; i < rows && part->heads; i++)
-		TRY(file_read(shard, (char *)writing->stored + i * row_bytes, (size_t)row_bytes,
-			      info->offset + turned_row(first + i, all, part->heads) * row_bytes, err));
+		TRY(read_stored(writing, part, turned_row(first + i, all, part->heads), 1, row_bytes,
+				(char *)writing->stored + i * row_bytes, err));
 	for (int64_t i = 0; i < rows * cols; i++)
-		writing->weights[i] = half_load(writing->stored, info->dtype, i) + part->added;
+		writing->weights[i] = half_load(writing->stored, dtype, i) + part->added;
 	return STATUS_OK;
 }
 

@@ -1,7 +1,8 @@
 #include "engine/export/exports.h"
 
-#include <stdio.h>
 #include <string.h>
+
+static const char *const file_names[] = {EXPORT_TYPES(EXPORT_FILE_OF)};
 
 static bool has(unsigned set, int type)
 {
@@ -27,10 +28,9 @@ static enum status write_one(const struct model *model, const struct place *work
 			     const atomic_bool *stop, struct error *err)
 {
 	struct export *export;
-	char name[32], sha256[SHA256_TEXT];
-	snprintf(name, sizeof name, "model-%s.gguf", export_type_names[type]);
+	char sha256[SHA256_TEXT];
 	TRY(export_open(model, work, called, type, NULL, &export, err));
-	enum status status = export_write(export, work, name, stop, sha256, err);
+	enum status status = export_write(export, work, file_names[type], stop, sha256, err);
 	export_free(export);
 	return status;
 }

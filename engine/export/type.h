@@ -10,4 +10,7 @@
 #define EXPORT_ENUMERATOR(enumerator, ...) EXPORT_##enumerator,
 enum export_type { EXPORT_TYPES(EXPORT_ENUMERATOR) EXPORT_COUNT };
 
+/* What a job calls the file of a type. */
+#define EXPORT_FILE_OF(enumerator, name, ...) "model-" name ".gguf",
+
 #endif

@@ -52,6 +52,11 @@ static cJSON **map_at(const struct spec_row *row, const void *at)
 	return value_at(row, at);
 }
 
+static unsigned *set_at(const struct spec_row *row, const void *at)
+{
+	return value_at(row, at);
+}
+
 static void *element_at(const struct spec_row *row, const void *at, int index)
 {
 	return (char *)value_at(row, at) + (size_t)index * row->section->size;
@@ -91,6 +96,35 @@ static int parse_choice(const struct fields *fields, const struct spec_row *row)
 		return fields_choice(fields, row->key, row->names, (int)row->range.standard);
 	fields_problem(fields, row->key, "'%s' is not supported by this version", text);
 	return (int)row->range.standard;
+}
+
+static int find_name(const char *const *names, const char *text)
+{
+	for (int i = 0; text && names[i]; i++)
+		if (strcmp(names[i], text) == 0) return i;
+	return -1;
+}
+
+static void parse_set(const struct fields *fields, const struct spec_row *row, void *at)
+{
+	const cJSON *list = fields_get(fields, row->key), *entry;
+	unsigned set = 0;
+	if (list && !cJSON_IsArray(list)) {
+		fields_problem(fields, row->key, "must be a list, of %s", row->noun);
+		list = NULL;
+	}
+	cJSON_ArrayForEach(entry, list)
+	{
+		const char *text = cJSON_GetStringValue(entry);
+		int found = find_name(row->names, text);
+		if (found < 0)
+			fields_problem(fields, row->key, "'%.64s' is none of %s", text ? text : "what is no text", row->noun);
+		else if (set & 1u << found)
+			fields_problem(fields, row->key, "'%s' is there twice", text);
+		else
+			set |= 1u << found;
+	}
+	*set_at(row, at) = set;
 }
 
 static void parse_text(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
@@ -176,6 +210,9 @@ static void parse_kind(struct spec_parser *parser, const struct fields *fields, 
 	case SPEC_CHOICE:
 		set_int(row, at, parse_choice(fields, row));
 		return;
+	case SPEC_SET:
+		parse_set(fields, row, at);
+		return;
 	case SPEC_TEXT:
 		parse_text(parser, fields, row, at);
 		return;
@@ -256,6 +293,17 @@ static cJSON *print_list(const struct spec *spec, const struct spec_row *row, co
 	return list;
 }
 
+static cJSON *print_set(const struct spec_row *row, const void *at)
+{
+	cJSON *list = cJSON_CreateArray();
+	for (int i = 0; row->names[i] && list; i++)
+		if (*set_at(row, at) & 1u << i && !cJSON_AddItemToArray(list, cJSON_CreateString(row->names[i]))) {
+			cJSON_Delete(list);
+			list = NULL;
+		}
+	return list;
+}
+
 static cJSON *print_value(const struct spec *spec, const struct spec_row *row, const void *at)
 {
 	switch (row->kind) {
@@ -268,6 +316,8 @@ static cJSON *print_value(const struct spec *spec, const struct spec_row *row, c
 		return cJSON_CreateNumber(*(double *)value_at(row, at));
 	case SPEC_CHOICE:
 		return cJSON_CreateString(row->names[get_int(row, at)]);
+	case SPEC_SET:
+		return print_set(row, at);
 	case SPEC_TEXT:
 	case SPEC_FILE:
 	case SPEC_MODEL:
@@ -292,6 +342,7 @@ static bool is_shown(const struct spec *spec, const struct spec_row *row, const 
 	if (row->kind == SPEC_REFUSED || row->request || (row->shown && !row->shown(at))) return false;
 	if (row->kind == SPEC_SETTINGS) return spec_settings(spec, row->section) != NULL;
 	if (row->kind == SPEC_MAP) return *map_at(row, at) != NULL;
+	if (row->kind == SPEC_SET) return *set_at(row, at) != 0;
 	return !is_text || *text_at(row, at);
 }
 

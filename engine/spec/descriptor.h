@@ -24,6 +24,7 @@ enum spec_kind {
 	SPEC_INT,      /* int or int64_t */
 	SPEC_NUMBER,   /* double */
 	SPEC_CHOICE,   /* an enum: the index of the value in `names` */
+	SPEC_SET,      /* several of `names`: bits of an unsigned int, by their index */
 	SPEC_TEXT,     /* char * */
 	SPEC_FILE,     /* char * as the client wrote it, and a struct place below the data roots */
 	SPEC_MODEL,    /* the same for a directory below the model roots */
@@ -46,6 +47,7 @@ struct spec_parser {
 	} linears[LAYOUT_MAX_KINDS]; /* of its first block, one of each kind: n_linears; none while it is unknown */
 	int n_linears;
 	const char *unpackable; /* why its linears cannot be packed (engine/model/packed.h); NULL: they can */
+	char no_gguf[256];      /* why the model cannot be exported; "" where it can, or is unknown */
 	bool no_memory;
 };
 

@@ -33,7 +33,7 @@ def fields(schema, path=()):
         yield here, field
         if "properties" in field:
             yield from fields(field, here)
-        if "items" in field:
+        if "properties" in field.get("items", ()):
             yield from fields(field["items"], (*here, "<n>"))
 
 
@@ -120,6 +120,8 @@ def resolved(field):
     """What a spec shows of a field when every default is filled in."""
     if "properties" in field:
         return resolved_object(field)
+    if "enum" in field.get("items", ()):  # a set
+        return {"type": "array", "minItems": 1, "uniqueItems": True, "items": field["items"]}
     if "items" in field:
         return {"type": "array", "items": resolved_object(field["items"])}
     if "propertyNames" in field:  # a map
@@ -242,7 +244,8 @@ def options(schema):
 def keys(schema):
     """What --set may set: the places of lists as numbers."""
     return [".".join(path).replace("<n>", "0") for path, field in fields(schema) if
-            not {"properties", "items", "propertyNames"} & set(field) and field.get("type") != "null"]
+            not {"properties", "propertyNames"} & set(field) and "properties" not in field.get("items", ()) and
+            field.get("type") != "null"]
 
 
 def c_options(schema):

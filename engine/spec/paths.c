@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/export/architecture.h"
 #include "engine/model/layout.h"
 #include "engine/model/vet.h"
 #include "engine/spec/restore.h"
@@ -96,6 +97,7 @@ void path_parse_model(struct spec_parser *parser, const struct fields *fields, c
 {
 	struct error err;
 	struct model_config config;
+	const struct architecture *architecture;
 	int64_t bytes;
 	if (!find(parser, fields, key, true, ret_text, ret)) return;
 	if (!has_mode(ret, S_IFDIR)) {
@@ -111,6 +113,8 @@ void path_parse_model(struct spec_parser *parser, const struct fields *fields, c
 		if (config.transposed) parser->unpackable = "the model's linears lie transposed in its file";
 		if (config.multimodal) parser->unpackable = "the model is a part of one of texts and images";
 		find_columns(parser, &config);
+		if (architecture_find(&config, NULL, &architecture, &err) != STATUS_OK)
+			snprintf(parser->no_gguf, sizeof parser->no_gguf, "%.250s", err.message);
 	}
 }
 

@@ -183,6 +183,15 @@ static void describe_list(struct schema *schema, cJSON *property, const struct s
 	describe_object(schema, add_object(schema, property, "items"), NULL, row->section);
 }
 
+static void describe_set(struct schema *schema, cJSON *property, const struct spec_row *row)
+{
+	add_type(schema, property, "array", row);
+	add(schema, property, "uniqueItems", cJSON_CreateTrue());
+	cJSON *names = add_array(schema, add_object(schema, property, "items"), "enum");
+	for (int i = 0; row->names[i]; i++)
+		append(schema, names, cJSON_CreateString(row->names[i]));
+}
+
 /* Keys and texts have no control characters. */
 static void describe_map(struct schema *schema, cJSON *property, const struct spec_row *row)
 {
@@ -229,7 +238,8 @@ static void describe_use(struct schema *schema, cJSON *property, const struct sp
 	if (row->kind == SPEC_MODEL || row->kind == SPEC_FILE)
 		add_text(schema, use, "names", row->kind == SPEC_MODEL ? "model" : "data");
 	if (row->request) add(schema, use, "request", cJSON_CreateTrue());
-	if (row->shown || row->kind == SPEC_SETTINGS || row->kind == SPEC_MAP) add(schema, use, "optional", cJSON_CreateTrue());
+	if (row->shown || row->kind == SPEC_SETTINGS || row->kind == SPEC_MAP || row->kind == SPEC_SET)
+		add(schema, use, "optional", cJSON_CreateTrue());
 	if (row->resolved) add(schema, use, "resolved", number(row->resolved));
 	if (use && use->child)
 		add(schema, property, "x-besad", use);
@@ -267,6 +277,9 @@ static void describe_row(struct schema *schema, cJSON *property, const struct sp
 		break;
 	case SPEC_LIST:
 		describe_list(schema, property, row);
+		break;
+	case SPEC_SET:
+		describe_set(schema, property, row);
 		break;
 	case SPEC_MAP:
 		describe_map(schema, property, row);

@@ -11,6 +11,7 @@
 #include "base/place.h"
 #include "engine/compute/backend.h"
 #include "engine/eval/tasks.h"
+#include "engine/export/type.h"
 #include "engine/methods/list.h"
 
 #define METHOD_ENUMERATOR(enumerator, ...) METHOD_##enumerator,
@@ -126,6 +127,7 @@ struct spec {
 	struct place model_place;
 	bool overwrite;
 	bool archive, archive_coded;
+	unsigned exports; /* a bit for each enum export_type */
 	int preset; /* that the rest came from, of preset_names (preset.h); PRESET_NONE for none, and in a spec that was stored */
 	enum method_id method;
 	double sparsity;

@@ -9,6 +9,8 @@
 
 #define METHOD_NAME(enumerator, name, ...) #name,
 const char *const spec_method_names[] = {METHODS(METHOD_NAME) "none", NULL};
+#define GGUF_NAME(enumerator, name, ...) "gguf-" name,
+static const char *const export_names[] = {EXPORT_TYPES(GGUF_NAME) NULL};
 static const char *const precision_names[] = {"auto", "f32", "bf16", NULL};
 
 static void parse_output(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
@@ -28,6 +30,10 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 		fields_problem(fields, "archive", "the method 'none' makes no output to archive");
 	if (spec->archive_coded && !spec->archive)
 		fields_problem(fields, "archive_coded", "says how an archive is made, and 'archive' asks for none");
+	if (spec->exports && *parser->no_gguf) fields_problem(fields, "export", "%s", parser->no_gguf);
+	if (spec->exports && spec->method == METHOD_NONE)
+		fields_problem(fields, "export",
+			       "the method 'none' makes no output that could be exported; besad export writes any model");
 	if (spec->output || !spec->model_place.path) return;
 	/* As the client wrote the model where that can name an output, else the directory's own name. */
 	char *whole = place_text(&spec->model_place, NULL);
@@ -150,6 +156,16 @@ static const struct spec_row rows[] = {
 		.label = "Code its exponents",
 		.hint = "About a third smaller still.",
 		.option = {"archive-coded", .help = "code the exponents of the archive's values"},
+	},
+	{
+		.key = "export",
+		.kind = SPEC_SET,
+		SPEC_AT(struct spec, exports),
+		.names = export_names,
+		.noun = "gguf-f16, gguf-q8_0, gguf-q4_0 and gguf-q4_1",
+		.help = "also write the output as GGUF files for llama.cpp, `model-f16.gguf` for `gguf-f16` and so on, beside its "
+			"safetensors",
+		.more = "Zeros stay zero in all types. docs/gguf.md says which families can be written, and how.",
 	},
 	{
 		.key = "preset",

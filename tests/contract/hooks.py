@@ -32,11 +32,13 @@ def before_call(context, case, kwargs):
         case.body["output"] = None  # what a file may be called is counted in bytes
     if case.body.pop("pattern", None) and case.body.get("method") != "none":  # what N:M there is, and for which methods, no schema says
         case.body["sparsity"] = case.body.get("sparsity") or 0.5
+    if case.operation.definition.raw["operationId"] == "estimateJob":
+        case.body.pop("export", None)  # the model has no tokenizer
     case.body.pop("notify", None)  # which hosts may be told is the operator's to say
     if case.body.get("method"):
         case.body.pop("preset", None)  # one of the two
     if case.body.get("method") == "none":
-        for section in ("refit", "allocation", "quantization", "archive"):
+        for section in ("refit", "allocation", "quantization", "archive", "export"):
             case.body.pop(section, None)
     if not case.body.get("archive"):
         case.body.pop("archive_coded", None)  # how an archive is made
