@@ -31,6 +31,26 @@ static enum status add_hardware(const struct request *request, cJSON *report, st
 	return status;
 }
 
+/* Adds the warnings that are of a rule (engine/job/diagnosis.h). */
+static enum status add_diagnosis(const struct request *request, cJSON *report, struct error *err)
+{
+	char **texts;
+	size_t count;
+	TRY(db_event_data(request->config->db, request->id, "warning", &texts, &count, err));
+	cJSON *diagnosis = cJSON_AddArrayToObject(report, "diagnosis");
+	enum status status = STATUS_OK;
+	for (size_t i = 0; i < count && !status; i++) {
+		cJSON *data = NULL;
+		status = json_parse(texts[i], strlen(texts[i]), "a warning", &data, err);
+		if (!status && cJSON_HasObjectItem(data, "rule"))
+			cJSON_AddItemToArray(diagnosis, data);
+		else
+			cJSON_Delete(data);
+	}
+	text_list_free(texts, count);
+	return status;
+}
+
 void report_show(const struct request *request, struct response *response)
 {
 	char **blocks;
@@ -51,6 +71,7 @@ void report_show(const struct request *request, struct response *response)
 		cJSON_Delete(data);
 	}
 	text_list_free(blocks, count);
+	if (!status) status = add_diagnosis(request, json, &err);
 	if (!status) status = add_hardware(request, json, &err);
 	if (!status) {
 		response_json(response, 200, json);

@@ -49,6 +49,7 @@ struct run {
 	const struct engine_job *job;
 	const struct spec *spec;
 	const struct engine_sink *sink;
+	const struct engine_sink *caller; /* what `sink` passes all on to */
 	struct backend *backend;
 	struct backend *own_backend; /* made here, for a resumed job that ran with another number of threads */
 	cJSON *spec_json;
@@ -275,6 +276,18 @@ static enum status measure(struct run *run, const struct model *model, struct ba
 				 &beside->loss, err);
 }
 
+/* Tells of a pruned model that is far worse than the dense one. */
+static enum status judge(const struct run *run, const char *dataset, double pruned, struct error *err)
+{
+	double dense = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(run->savepoint.dense, dataset));
+	char message[400];
+	if (!(pruned / dense > diagnosis_rules[DIAGNOSIS_PERPLEXITY].threshold)) return STATUS_OK;
+	snprintf(message, sizeof message, "the pruned model's perplexity on '%s' is %.2f, %.1f times the dense model's %.2f",
+		 dataset, pruned, pruned / dense, dense);
+	struct event event = event_finding(&(struct finding){DIAGNOSIS_PERPLEXITY, pruned / dense, message});
+	return event_tell(run->sink, &event, err);
+}
+
 /* Perplexity of `model` on every dataset that `results` does not have yet; each is added to it and told as eval.finished. */
 static enum status evaluate(struct run *run, const struct model *model, const char *which, struct checked *beside, cJSON *results,
 			    struct error *err)
@@ -289,6 +302,7 @@ static enum status evaluate(struct run *run, const struct model *model, const ch
 		struct event event = event_evaluation(name, which, value);
 		TRY(event_tell(run->sink, &event, err));
 		cJSON_AddNumberToObject(results, name, value);
+		if (beside) TRY(judge(run, name, value, err));
 		TRY(savepoint_save(&run->savepoint, run->spec_json, err));
 	}
 	return STATUS_OK;
@@ -627,10 +641,45 @@ static void beat(void *context)
 		run->sink->progress(run->sink->context, "loading", 0, 0, 0, -1);
 }
 
+/* ---- findings: on their way to the caller, they are kept for the report ---------------------------------------------------------- */
+
+static enum status keep_event(void *context, const struct event *event, struct error *err)
+{
+	struct run *run = context;
+	cJSON *findings = run->savepoint.findings, *copy;
+	if (findings && cJSON_HasObjectItem(event->data, "rule")) {
+		bool known = false;
+		const cJSON *finding;
+		cJSON_ArrayForEach(finding, findings) known = known || cJSON_Compare(finding, event->data, true);
+		copy = known ? NULL : cJSON_Duplicate(event->data, true);
+		if (!known && !(copy && cJSON_AddItemToArray(findings, copy)))
+			return error_set(err, STATUS_NO_MEMORY, "no memory for what was found");
+	}
+	return run->caller->event(run->caller->context, event, err);
+}
+
+static enum status pass_block(void *context, int block, const struct event *event, struct error *err)
+{
+	const struct run *run = context;
+	return run->caller->commit_block(run->caller->context, block, event, err);
+}
+
+static void pass_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
+{
+	const struct run *run = context;
+	run->caller->progress(run->caller->context, phase, block, blocks, fraction, eta_seconds);
+}
+
 enum status engine_run(const struct engine_job *job, struct backend *backend, const struct engine_sink *sink, cJSON **ret_result,
 		       struct error *err)
 {
-	struct run run = {.job = job, .spec = job->spec, .sink = sink, .backend = backend, .started = monotonic_seconds()};
+	struct run run = {.job = job, .spec = job->spec, .caller = sink, .backend = backend, .started = monotonic_seconds()};
+	struct engine_sink through = *sink;
+	through.context = &run;
+	through.event = keep_event;
+	through.commit_block = pass_block;
+	through.progress = pass_progress;
+	run.sink = &through;
 	cJSON *result = NULL;
 	const struct watch watch = {.stop = job->stop, .beat = beat, .context = &run};
 	run.spec_json = spec_to_json(job->spec);

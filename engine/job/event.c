@@ -53,6 +53,18 @@ struct event event_warning(const char *message)
 	return event_of(EVENT_WARNING, data);
 }
 
+struct event event_finding(const struct finding *finding)
+{
+	const struct diagnosis_rule *rule = &diagnosis_rules[finding->rule];
+	struct event event = event_warning(finding->message);
+	cJSON_AddStringToObject(event.data, "rule", rule->name);
+	cJSON_AddNumberToObject(event.data, "value", finding->value);
+	cJSON_AddNumberToObject(event.data, "threshold", rule->threshold);
+	cJSON_AddStringToObject(event.data, "meaning", rule->meaning);
+	cJSON_AddStringToObject(event.data, "change", rule->change);
+	return event;
+}
+
 struct event event_evaluation(const char *dataset, const char *model, double perplexity)
 {
 	cJSON *data = cJSON_CreateObject();

@@ -8,6 +8,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/error.h"
+#include "engine/job/diagnosis.h"
 
 struct engine_sink;
 
@@ -46,6 +47,7 @@ struct event {
 struct event event_job_started(int attempt, int blocks_done);
 struct event event_job_succeeded(const cJSON *result); /* copies `result` */
 struct event event_warning(const char *message);
+struct event event_finding(const struct finding *); /* a warning too */
 struct event event_evaluation(const char *dataset, const char *model, double perplexity);
 struct event event_task(const char *task, const char *model, const cJSON *score); /* copies `score` */
 struct event event_block_started(int block, int blocks, int attempt);

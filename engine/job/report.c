@@ -130,6 +130,7 @@ enum status report_write(const struct report *report, const cJSON *result, const
 	cJSON_AddItemReferenceToObject(json, "inputs", report->savepoint->inputs);
 	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
 	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
+	cJSON_AddItemReferenceToObject(json, "diagnosis", report->savepoint->findings);
 	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
 	cJSON_AddItemReferenceToObject(json, "artifacts", (cJSON *)artifacts);
 	enum status status = list_directories(work, NULL, cJSON_AddArrayToObject(json, "directories"), err);

@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/job/diagnosis.h"
 #include "engine/model/block.h"
 #include "engine/prune/mask.h"
 #include "engine/prune/stream.h"
@@ -39,6 +40,7 @@ struct block_task {
 	enum status (*step)(void *context, const struct method_step *, struct error *err);
 	/* Tells people of something about this block; the block's number is put before it. */
 	enum status (*warn)(void *context, const char *message, struct error *err);
+	enum status (*find)(void *context, const struct finding *, struct error *err); /* the same, of a rule of diagnosis.h */
 	/* Runs the block, with what is in block->active now, over all of `input`, for the observer. */
 	enum status (*pass)(void *context, const struct observer *, struct error *err);
 	/* Runs the block, with what is in block->active now, over all of `input`: ret [sequences] receives the reconstruction loss of each. */

@@ -170,7 +170,7 @@ enum status grams_settle(struct grams *grams, const struct block_task *task, int
 		 "only %" PRId64 " tokens of the calibration reach %s, which has %" PRId64
 		 " inputs: how these go together is known in part, and counts less; more samples make a better model",
 		 tokens, path_of(&grams->block->layout, product), cols);
-	return task->warn(task->context, message, err);
+	return task->find(task->context, &(struct finding){DIAGNOSIS_FEW_TOKENS, (double)tokens / (double)cols, message}, err);
 }
 
 enum status grams_warn(const struct block_layout *layout, const struct block_task *task, int product, const struct damping *damping,
@@ -188,5 +188,6 @@ enum status grams_warn(const struct block_layout *layout, const struct block_tas
 	snprintf(message, sizeof message,
 		 "the inputs of %s are nearly dependent on each other: pruned with a damping of %g, not %g", path, damping->used,
 		 damping->asked);
-	return task->warn(task->context, message, err);
+	return task->find(task->context, &(struct finding){DIAGNOSIS_DEPENDENT_INPUTS, damping->used / damping->asked, message},
+			  err);
 }

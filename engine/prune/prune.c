@@ -178,6 +178,15 @@ static enum status report_warning(void *context, const char *message, struct err
 	return pipeline_tell(&c->w->pipeline, event_warning(whole), err);
 }
 
+static enum status report_finding(void *context, const struct finding *finding, struct error *err)
+{
+	struct task_context *c = context;
+	char whole[600];
+	snprintf(whole, sizeof whole, "block %d: %s", c->result->index, finding->message);
+	const struct finding placed = {finding->rule, finding->value, whole};
+	return pipeline_tell(&c->w->pipeline, event_finding(&placed), err);
+}
+
 /* The part of a block's products that a pass computes, about. */
 static double part_of_pass(const struct walk *w, const struct observer *observer)
 {
@@ -248,6 +257,7 @@ static struct block_task task_of(struct task_context *context)
 				   .ranked = end_ranking,
 				   .step = report_step,
 				   .warn = report_warning,
+				   .find = report_finding,
 				   .pass = observe_pass,
 				   .losses = find_losses,
 				   .context = context};

@@ -51,6 +51,8 @@ static enum status read_fields(const cJSON *json, const char *path, const cJSON 
 	ret->dense_tasks = cJSON_IsObject(tasks) ? cJSON_Duplicate(tasks, true) : cJSON_CreateObject();
 	ret->blocks = cJSON_Duplicate(blocks, true);
 	ret->allocation = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "allocation"), true);
+	const cJSON *findings = cJSON_GetObjectItemCaseSensitive(json, "findings");
+	ret->findings = findings ? cJSON_Duplicate(findings, true) : cJSON_CreateArray();
 	ret->written = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(json, "written"), true);
 	if (!ret->written && !cJSON_GetArraySize(blocks)) ret->written = cJSON_CreateArray();
 	ret->end_loss = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "end_loss")); /* likewise */
@@ -81,9 +83,10 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 		savepoint.dense_tasks = cJSON_CreateObject();
 		savepoint.blocks = cJSON_CreateArray();
 		savepoint.written = cJSON_CreateArray();
+		savepoint.findings = cJSON_CreateArray();
 	}
 	bool whole = savepoint.blocks && (savepoint.written || savepoint_blocks(&savepoint));
-	if (!savepoint.dense || !savepoint.dense_tasks || !whole) {
+	if (!savepoint.dense || !savepoint.dense_tasks || !savepoint.findings || !whole) {
 		savepoint_free(&savepoint);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
 	}
@@ -112,6 +115,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 		     cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks) &&
 		     (isnan(savepoint->probe_dense) || cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense)) &&
 		     (!savepoint->allocation || cJSON_AddItemReferenceToObject(json, "allocation", savepoint->allocation)) &&
+		     cJSON_AddItemReferenceToObject(json, "findings", savepoint->findings) &&
 		     (!savepoint->written || cJSON_AddItemReferenceToObject(json, "written", savepoint->written)) &&
 		     (isnan(savepoint->end_loss) || cJSON_AddNumberToObject(json, "end_loss", savepoint->end_loss)) &&
 		     (!savepoint->tuned || cJSON_AddTrueToObject(json, "tuned")) &&
@@ -130,6 +134,7 @@ void savepoint_free(struct savepoint *savepoint)
 	cJSON_Delete(savepoint->dense_tasks);
 	cJSON_Delete(savepoint->allocation);
 	cJSON_Delete(savepoint->written);
+	cJSON_Delete(savepoint->findings);
 	cJSON_Delete(savepoint->blocks);
 	cJSON_Delete(savepoint->inputs);
 	*savepoint = (struct savepoint){0};

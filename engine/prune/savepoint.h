@@ -33,6 +33,7 @@ struct savepoint {
 	double probe_dense;        /* the dense model's perplexity on the sequences of the progress perplexity; NaN for none */
 	cJSON *allocation;         /* [zeros of each block]; NULL for none (engine/prune/allocate.h) */
 	cJSON *blocks;             /* [block.finished data] */
+	cJSON *findings;           /* [data of warnings that are of a rule of engine/job/diagnosis.h] */
 	cJSON *written; /* what is known of each part of the output that blocks, or the tune, have written (writer_take_sums); NULL where an
 			   earlier besad began the job, which did not note it */
 	double end_loss; /* of the pruned model, by the walk's own end (engine/prune/end_loss.h); NaN for none */

@@ -109,7 +109,7 @@ static enum status warn_of_divergence(const struct comparison *c, const struct b
 		 "step %d, with %s %g instead of %g, and the block ends with %.6f",
 		 w->first, steps, w->began, w->loss, times, w->back, prodigy ? "besa.d_coef" : "besa.learning_rate",
 		 prodigy ? c->besa->d_coef : c->besa->learning_rate, prodigy ? settings->d_coef : settings->learning_rate, c->kept);
-	return c->task->warn(c->task->context, message, err);
+	return c->task->find(c->task->context, &(struct finding){DIAGNOSIS_UNSTABLE, w->loss / w->began - 1, message}, err);
 }
 
 static enum status warn_of_choice(const struct comparison *c, const struct besa_watch *w, struct error *err)
@@ -133,7 +133,7 @@ static enum status warn_of_choice(const struct comparison *c, const struct besa_
 /* Rates that hardly moved. */
 static enum status warn_of_plateau(const struct comparison *c, const float *rates, int steps, struct error *err)
 {
-	const double moved = 1e-4;
+	const double moved = diagnosis_rules[DIAGNOSIS_PLATEAU].threshold;
 	const int few = 32; /* steps in which little is to be expected */
 	double most = 0;
 	char message[400];
@@ -145,7 +145,7 @@ static enum status warn_of_plateau(const struct comparison *c, const float *rate
 		 "takes more "
 		 "steps (calibration.samples, besa.epochs) or larger ones",
 		 steps, most);
-	return c->task->warn(c->task->context, message, err);
+	return c->task->find(c->task->context, &(struct finding){DIAGNOSIS_PLATEAU, most, message}, err);
 }
 
 /* Most weights are in rows that would go further than their candidates reach. */
@@ -154,7 +154,7 @@ static enum status warn_of_edge(const struct comparison *c, const float *rates, 
 	const struct rates *r = &c->besa->rates;
 	const struct block_layout *layout = &c->besa->block->layout;
 	double below = (double)r->below / CANDIDATES_WHOLE, above = 1 - (double)r->above / CANDIDATES_WHOLE;
-	const double most = 0.5;
+	const double most = diagnosis_rules[DIAGNOSIS_EDGE].threshold;
 	/* The mixtures under the sigmoid: β is at most e times as large for one half of the candidates as for the other. */
 	double reach = r->parameterization == PARAM_SIGMOID ? (M_E - 1) / (M_E + 1) / 4 : 0.5;
 	double middle = (below + above) / 2, far = 0.98 * reach * (above - below), count = 0;
@@ -168,13 +168,13 @@ static enum status warn_of_edge(const struct comparison *c, const float *rates, 
 	snprintf(message, sizeof message,
 		 "%.0f %% of the weights have rates at the edge of what the candidates reach, %.4f to %.4f",
 		 100 * count / (double)layout->params, middle - reach * (above - below), middle + reach * (above - below));
-	return c->task->warn(c->task->context, message, err);
+	return c->task->find(c->task->context, &(struct finding){DIAGNOSIS_EDGE, count / (double)layout->params, message}, err);
 }
 
 static enum status warn_of_target(const struct comparison *c, const float *rates, struct error *err)
 {
 	const struct block_layout *layout = &c->besa->block->layout;
-	const double far = 0.1;
+	const double far = diagnosis_rules[DIAGNOSIS_OFF_TARGET].threshold;
 	double target = c->besa->target, sparsity = 0;
 	char message[400];
 	for (int i = 0; i < layout->n_linears; i++) {
@@ -188,7 +188,8 @@ static enum status warn_of_target(const struct comparison *c, const float *rates
 		 "besa.lambda keeps "
 		 "them nearer",
 		 sparsity, target);
-	return c->task->warn(c->task->context, message, err);
+	return c->task->find(c->task->context, &(struct finding){DIAGNOSIS_OFF_TARGET, fabs(sparsity - target) / target, message},
+			     err);
 }
 
 /* One warning of what went wrong in learning, if something did; else of what it came to. */

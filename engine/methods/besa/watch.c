@@ -2,8 +2,8 @@
 
 #include <math.h>
 
-/* A window is over few sequences, and some are easier to make up for than others: less than this is noise. */
-static const double MARGIN = 0.25;
+#include "engine/job/diagnosis.h"
+
 /* Where learning stays above its start it is stuck there, and the noise of two windows is less than this. */
 static const double ABOVE = 0.02;
 enum { MOST_ABOVE = 2 };
@@ -26,11 +26,13 @@ void watch_step(struct watch *watch, int64_t first, int64_t count, double loss)
 
 enum watch_verdict watch_judge(struct watch *watch)
 {
+	/* A window is over few sequences, and some are easier to make up for than others: less than this is noise. */
+	const double margin = diagnosis_rules[DIAGNOSIS_UNSTABLE].threshold;
 	double ratio = watch->began > 0 ? watch->loss / watch->began : 1;
 	watch->steps = 0;
 	watch->last = ratio;
 	watch->above = ratio > 1 + ABOVE ? watch->above + 1 : 0;
-	if (!(ratio <= watch->best * (1 + MARGIN)) || watch->above == MOST_ABOVE) { /* not less, or not a number */
+	if (!(ratio <= watch->best * (1 + margin)) || watch->above == MOST_ABOVE) { /* not less, or not a number */
 		watch->above = 0;
 		return WATCH_DIVERGES;
 	}
