@@ -120,6 +120,8 @@ ROWS = [
         "bits": 4, "group_size": "channel"})),
     ("besa-4-first", FEW, ONE, dict(BESA, quantization={"bits": 4, "group_size": "channel", "order": "quantize_first"})),
     ("wanda-4", SAVED, ONE, dict(WANDA, quantization={"bits": 4, "group_size": "channel"})),
+    ("wanda-4-dequantized", FEW, None, dict(WANDA, quantization={"bits": 4, "group_size": "channel", "format": "dequantized"})),
+    ("besa-8", SAVED, DEVICE, dict(BESA, quantization={"bits": 8, "group_size": "channel", "symmetric": False})),
     ("wanda-by-outliers", SAVED, DEVICE, dict(WANDA, allocation={"method": "outlier", "threshold": 3})),
     ("besa-by-loss-60", FEW, ONE, dict(BESA, sparsity=0.6, allocation={"method": "loss"})),
     ("admm-by-loss-refit", FEW, ONE, {"method": "admm", "sparsity": 0.5, "allocation": {"method": "loss"}, "refit": {"method": "block"}}),

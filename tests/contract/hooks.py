@@ -49,6 +49,8 @@ def before_call(context, case, kwargs):
             quantization["group_size"] = 16  # it divides the model's columns
         if quantization.get("bits") in (5, 6, 7):
             quantization["bits"] = 4
+        if quantization.get("bits") not in (4, 8) and quantization.get("format") == "packed":
+            quantization.pop("format")
         if isinstance(refit, dict) and refit.get("method") == "global" or case.body.get("preset") == "best":
             case.body.pop("quantization")
     besa = case.body.get("besa")
