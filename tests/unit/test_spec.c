@@ -736,11 +736,11 @@ static void test_problems_are_not_cut(void **state)
 	assert_int_equal(parse(f, text, &spec), STATUS_INVALID);
 	assert_int_equal(f->problems.count, 1);
 	assert_string_equal(f->problems.items[0].pointer, pointer);
-	const char *known =
-		"name, metadata, model, output, overwrite, archive, archive_coded, export, preset, method, sparsity, pattern, allocation, besa, one_shot, "
-		"sparsegpt, admm, refit, "
-		"quantization, calibration, "
-		"evaluation, hardware, progress, notify, precision, priority, timeout_seconds";
+	const char *known = "name, metadata, model, output, overwrite, archive, archive_coded, export, preset, method, sparsity, "
+			    "pattern, allocation, besa, one_shot, "
+			    "sparsegpt, admm, refit, "
+			    "quantization, calibration, "
+			    "evaluation, hardware, progress, notify, precision, priority, timeout_seconds";
 	assert_non_null(strstr(f->problems.items[0].detail, known));
 	assert_null(spec);
 }
