@@ -143,7 +143,8 @@ static const struct spec_row rows[] = {
 		.parse = parse_path,
 		.shown = is_one_file,
 		.depends = true,
-		.help = "default is the daemon's `--calibration`; needed by besa and wanda",
+		.help = "default is the daemon's `--calibration`; needed by all methods but magnitude and none, by every refit, "
+			"and by an allocation that is not uniform",
 		.label = "Calibration data",
 		.hint = "A file below the data roots; empty for the daemon's own.",
 		.option = {"calibration", "FILE", 'c', .help = "text or tokens, below the daemon's data roots"},

@@ -146,8 +146,9 @@ static const struct spec_row rows[] = {
 		.resolved = ORDER_AUTO,
 		.range = {.standard = ORDER_AUTO},
 		.help = "`joint`: besa learns how to clip the weights together with its rates; `prune_first`: weights are rounded "
-			"when "
-			"they are pruned and refitted. `auto` is `joint` where that can be",
+			"when they are pruned and refitted; `quantize_first`: before they are pruned. `auto` is `joint` where that "
+			"can "
+			"be, else `prune_first`",
 		.label = "Order",
 	},
 	{
