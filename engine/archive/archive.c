@@ -112,7 +112,8 @@ static enum status pack_one(struct packer *packer, const char *name, struct erro
 		return error_set(err, STATUS_INVALID, "%s: holds more than %d files", packer->model->path, MANIFEST_MAX_FILES);
 	TRY(place_open(packer->model, name, &from, err));
 	enum status status;
-	if (text_ends_with(name, packed_suffix)) {
+	/* An archive's own files, as in an output that a job has archived, are as small as they get, and cannot be packed twice. */
+	if (text_ends_with(name, packed_suffix) && !text_ends_with(name, archive_suffix)) {
 		status = pack_safetensors(packer, &from, name, err);
 	} else {
 		status = copy(&from, packer->to, name, sha256, err);

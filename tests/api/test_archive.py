@@ -80,6 +80,15 @@ class Archives(unittest.TestCase):
         self.assertLess(sizes[0], os.path.getsize(os.path.join(self.model, SHARD)))
         self.assertLess(sizes[1], sizes[0])
 
+    def test_a_model_with_an_archive_in_it(self):
+        """As the output of a job with "archive"."""
+        self.expect_done("pack", self.model, self.archive)
+        os.rename(self.archive, os.path.join(self.model, "archive"))
+        self.expect_done("pack", self.model, self.archive)
+        self.expect_done("verify", self.archive)
+        self.expect_done("unpack", self.archive, self.restored)
+        self.assertEqual(contents(self.restored), contents(self.model))
+
     def test_a_whole_archive_by_another_reader(self):
         os.remove(os.path.join(self.model, "model.safetensors"))
         self.expect_done("pack", "--coded", self.model, self.archive)
