@@ -4,10 +4,12 @@ export const GROUPS = [
 	{ title: "Model and output", fields: [
 		{ pointer: "/model", label: "Model", kind: "model" },
 		{ pointer: "/name", label: "Name", hint: "A name for people; any text." },
+		{ pointer: "/metadata", label: "Metadata", kind: "map", placeholder: "team=prune", hint: "Notes by which lists can be searched, key=value, one a line." },
 		{ pointer: "/output", label: "Output", placeholder: "<model>-<preset or method>-{id}", hint: "A directory below the output root. {id} and {date} are filled in." },
 		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
 		{ pointer: "/archive", label: "Make an archive too", kind: "flag", hint: "The output in less room, in its directory archive." },
 		{ pointer: "/archive_coded", label: "Code its exponents", kind: "flag", hint: "About a third smaller still." },
+		{ pointer: "/export", label: "Make GGUF files too", kind: "list", placeholder: "none", hint: "For llama.cpp: gguf-f16, gguf-q8_0, gguf-q4_0, gguf-q4_1, with commas between." },
 	] },
 	{ title: "Pruning", fields: [
 		{ pointer: "/preset", label: "Preset", kind: "choice", choices: ["", "fast", "balanced", "best", "paper"], hint: "What it may cost: fast, balanced (the default) or best." },

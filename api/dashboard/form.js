@@ -3,7 +3,7 @@ import { get, post } from "./api.js";
 import { copyButton, curlSubmit, specAgain } from "./curl.js";
 import { announce, bytes, freshId, make } from "./dom.js";
 import { DATASET, GROUPS } from "./fields.js";
-import { lookUp, merge, parse, place, remainder } from "./spec.js";
+import { lookUp, merge, parse, place, remainder, textOf } from "./spec.js";
 
 // ---- one field --------------------------------------------------------------------------------------------------------------
 
@@ -12,6 +12,7 @@ const FILES = "data-files";
 
 function control(field, id) {
 	if (field.kind === "flag") return make("input", { type: "checkbox", id });
+	if (field.kind === "map") return make("textarea", { id, rows: 2, placeholder: field.placeholder, spellcheck: "false" });
 	if (field.kind === "choice" || field.kind === "model")
 		return make("select", { id }, (field.choices || []).map((value) => make("option", { value }, value || "default")));
 	return make("input", { type: "text", id, inputmode: field.kind === "number" ? "decimal" : null, placeholder: field.placeholder,
@@ -40,7 +41,7 @@ class Field {
 
 	set value(value) {
 		if (this.definition.kind === "flag") this.input.checked = Boolean(value);
-		else this.input.value = value === undefined || value === null ? "" : String(value);
+		else this.input.value = textOf(this.definition, value) ?? "";
 	}
 
 	complain(texts) {
@@ -168,7 +169,7 @@ class Form {
 	adapt() {
 		const method = this.input("/method").value;
 		for (const node of this.node.querySelectorAll("[data-only]")) node.hidden = node.dataset.only !== method;
-		for (const pointer of ["/sparsity", "/output", "/overwrite", "/archive", "/archive_coded"]) this.fixed.get(pointer).node.hidden = method === "none";
+		for (const pointer of ["/sparsity", "/output", "/overwrite", "/archive", "/archive_coded", "/export"]) this.fixed.get(pointer).node.hidden = method === "none";
 	}
 
 	setModels(models) {
@@ -215,7 +216,8 @@ class Form {
 		// Each belongs to one optimizer, and the other's is no choice of the user's.
 		const own = { ...spec, besa: { ...besa, ...(besa.optimizer === "adamw" ? { learning_rate: rate } : { d_coef: d }) } };
 		for (const [pointer, field] of this.fields()) field.value = lookUp(own, pointer);
-		const rest = remainder(spec, [...this.fields().map(([pointer]) => pointer), "/pattern"]);
+		const shown = this.fields().filter(([pointer, field]) => textOf(field.definition, lookUp(own, pointer)) !== undefined);
+		const rest = remainder(spec, [...shown.map(([pointer]) => pointer), "/pattern"]);
 		for (const set of rest.evaluation?.perplexity || []) if (set?.join === "\n\n") delete set.join;
 		if (rest.evaluation?.perplexity?.every((set) => !set || Object.keys(set).length === 0)) delete rest.evaluation;
 		this.extra.input.value = Object.keys(rest).length ? JSON.stringify(rest, null, 2) : "";
@@ -241,8 +243,10 @@ class Form {
 	complain(problem) {
 		const byPointer = new Map(this.fields());
 		const complaints = new Map();
+		// Of an element of a list the list's field.
+		const owner = (pointer) => byPointer.get(pointer) || (pointer ? owner(pointer.slice(0, pointer.lastIndexOf("/"))) : null);
 		const items = (problem.errors || []).map(({ pointer, detail, header, parameter }) => {
-			const field = byPointer.get(pointer) || (pointer ? this.extra : null);
+			const field = owner(pointer) || (pointer ? this.extra : null);
 			if (!field) return make("li", null, `${pointer ?? header ?? parameter ?? ""} ${detail}`);
 			const text = field === this.extra ? `${pointer} ${detail}` : detail;
 			complaints.set(field, [...(complaints.get(field) || []), text]);

@@ -22,9 +22,23 @@ export function place(spec, pointer, value) {
 export function parse(field, text) {
 	const trimmed = text.trim();
 	if (trimmed === "") return undefined;
+	if (field.kind === "list") return trimmed.split(/[\s,]+/).filter(Boolean);
+	if (field.kind === "map") {
+		const notes = trimmed.split(/\s*\n\s*/).map((line) => [line, line.indexOf("=")]);
+		return notes.every(([, at]) => at > 0) ? Object.fromEntries(notes.map(([line, at]) => [line.slice(0, at), line.slice(at + 1)])) : trimmed;
+	}
 	if (field.kind !== "number") return field.kind === "choice" ? trimmed : text;
 	const number = Number(trimmed.replace("−", "-"));
 	return Number.isFinite(number) ? number : trimmed;
+}
+
+// The text that stands for a value in a field; undefined where no text does.
+export function textOf(field, value) {
+	if (value === undefined || value === null) return "";
+	if (field.kind === "list") return value.join(", ");
+	if (field.kind !== "map") return String(value);
+	const text = Object.entries(value).map((note) => note.join("=")).join("\n");
+	return JSON.stringify(parse(field, text)) === JSON.stringify(value) ? text : undefined;
 }
 
 // What of a spec no field of the form shows, as an object to be merged into what the form makes; {} for nothing.

@@ -165,6 +165,10 @@ def form_field(path, field, folded):
         made["kind"] = "flag"
     elif {"integer", "number"} & set(field.get("type", ())):
         made["kind"] = "number"
+    elif "array" in field.get("type", ()):
+        made["kind"] = "list"
+    elif "object" in field.get("type", ()):
+        made["kind"] = "map"
     if form.get("start"):
         made["value"] = form["start"]
     stands = form.get("placeholder", "" if default is None or "enum" in field or isinstance(default, bool) else

@@ -93,6 +93,9 @@ static const struct spec_row rows[] = {
 		.limit = 512,
 		.key_limit = 64,
 		.help = "what a client notes of the job, and finds it by in lists; besad makes nothing of it",
+		.label = "Metadata",
+		.hint = "Notes by which lists can be searched, key=value, one a line.",
+		.placeholder = "team=prune",
 	},
 	{
 		.key = "model",
@@ -166,6 +169,9 @@ static const struct spec_row rows[] = {
 		.help = "also write the output as GGUF files for llama.cpp, `model-f16.gguf` for `gguf-f16` and so on, beside its "
 			"safetensors",
 		.more = "Zeros stay zero in all types. docs/gguf.md says which families can be written, and how.",
+		.label = "Make GGUF files too",
+		.hint = "For llama.cpp: gguf-f16, gguf-q8_0, gguf-q4_0, gguf-q4_1, with commas between.",
+		.placeholder = "none",
 	},
 	{
 		.key = "preset",

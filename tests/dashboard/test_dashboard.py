@@ -230,6 +230,30 @@ class Dashboard(unittest.TestCase):
         self.picture("job-done")
         self.check_log()
 
+    def test_notes_and_exports(self):
+        """Fields that stand for an object and a list; they are filled again by the job that came of them."""
+        self.go("#/new")
+        wait_for("the models", lambda: self.shown("select option[value='tiny-llama']"))
+        self.fill("Method", "magnitude")
+        self.fill("Metadata", "team=prune\nrun=a=b, c\nnothing=")
+        self.fill("Make GGUF files too", "gguf-f16, gguf-q9")
+        self.click("Submit")
+        self.see("the API's error at its field", "gguf-q9")
+        self.assertEqual(self.field("Make GGUF files too").get_attribute("aria-invalid"), "true")
+        self.check_access()
+        self.fill("Make GGUF files too", "gguf-f16, gguf-q8_0")
+        self.click("Submit")
+        wait_for("the job's page", lambda: "#/job/" in self.driver.current_url)
+        job = self.daemon.finish(self.driver.current_url.rsplit("/", 1)[1])
+        self.assertEqual(job["state"], "succeeded", job["error"])
+        self.assertEqual(job["spec"]["metadata"], {"team": "prune", "run": "a=b, c", "nothing": ""})
+        self.assertEqual(job["spec"]["export"], ["gguf-f16", "gguf-q8_0"])
+        self.go(f"#/new/{job['id']}")
+        wait_for("the fields to be filled", lambda: self.field("Metadata").get_attribute("value"))
+        self.assertEqual(self.field("Metadata").get_attribute("value"), "team=prune\nrun=a=b, c\nnothing=")
+        self.assertEqual(self.field("Make GGUF files too").get_attribute("value"), "gguf-f16, gguf-q8_0")
+        self.check_log()
+
     def test_cancel_and_retry(self):
         job = self.daemon.submit(self.spec(besa={"epochs": 60}))
         self.go(f"#/job/{job}")
