@@ -2,10 +2,10 @@
 
 #include "daemon/log.h"
 
-enum status recover_queue(struct db *db, const struct options *options, struct error *err)
+enum status recover_queue(struct db *db, const struct options *options, bool died, struct error *err)
 {
 	struct recovery recovery;
-	TRY(db_recover(db, options->max_attempts, &recovery, err));
+	TRY(db_recover(db, died, options->max_attempts, &recovery, err));
 	if (recovery.requeued) log_info("%d interrupted job%s found", recovery.requeued, recovery.requeued == 1 ? "" : "s");
 	if (recovery.failed)
 		log_error("job=%s failed code=crashed: besad died %lld times in a row while it ran it", recovery.id,

@@ -5,7 +5,7 @@
 #include "daemon/options.h"
 #include "db/db.h"
 
-enum status recover_queue(struct db *, const struct options *, struct error *err);
+enum status recover_queue(struct db *, const struct options *, bool died, struct error *err);
 
 /* May it, or anything else that the database failed at so, succeed later? */
 bool recover_is_worth_waiting(enum status status);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,11 +37,13 @@
 
 struct daemon {
 	const struct options *options;
-	int lock; /* of the state directory, held for life */
+	int lock;  /* of the state directory, held for life */
+	bool died; /* the process before this one did not end in order */
 	char *checkpoints;
 	struct db *db;
 	struct metrics *metrics;
 	struct health *health;
+	bool recovered;
 	bool unsound; /* the queue could not be recovered yet: the worker will */
 	struct gauge *gauge;
 	struct notifier *notifier;
@@ -208,14 +211,32 @@ static enum status hook_accepts(void *context, struct error *err)
 
 /* ---- start-up ------------------------------------------------------------------------------------------------------------ */
 
+/* The lock's file has something in it from the start of the worker to an end in order. Truncating it needs no room, and no database. */
+static void note_start(const struct daemon *daemon)
+{
+	static const char text[] = "runs\n";
+	/* On a full disk this end will not be known for a crash. */
+	if (!daemon->died && pwrite(daemon->lock, text, sizeof text - 1, 0) < 0) log_warning("lock: %s", strerror(errno));
+}
+
+static void note_end(const struct daemon *daemon)
+{
+	bool counted = !daemon->died || daemon->recovered; /* else the next start has to count that one */
+	if (daemon->db && counted && ftruncate(daemon->lock, 0) != 0) log_warning("lock: %s", strerror(errno));
+}
+
 static enum status lock_state(struct daemon *daemon, struct error *err)
 {
 	char path[PATH_MAX];
+	struct stat file;
 	if (snprintf(path, sizeof path, "%s/lock", daemon->options->state_dir) >= (int)sizeof path)
 		return error_set(err, STATUS_INVALID, "%s: too long", daemon->options->state_dir);
 	daemon->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (daemon->lock < 0) return error_errno(err, "%s", path);
-	if (flock(daemon->lock, LOCK_EX | LOCK_NB) == 0) return STATUS_OK;
+	if (flock(daemon->lock, LOCK_EX | LOCK_NB) == 0) {
+		daemon->died = fstat(daemon->lock, &file) == 0 && file.st_size > 0;
+		return STATUS_OK;
+	}
 	if (errno != EWOULDBLOCK) return error_errno(err, "%s", path);
 	return error_set(err, STATUS_EXISTS, "another besad uses %s", daemon->options->state_dir);
 }
@@ -242,7 +263,8 @@ static enum status open_state(struct daemon *daemon, struct error *err)
 	TRY(open_database(daemon, path, err));
 	TRY(health_start(daemon->options, daemon->db, &daemon->health, err));
 	sweep_forgotten(daemon->options, daemon->db, daemon->checkpoints); /* makes room, where there is none */
-	enum status status = recover_queue(daemon->db, daemon->options, err);
+	enum status status = recover_queue(daemon->db, daemon->options, daemon->died, err);
+	daemon->recovered = !status;
 	if (!recover_is_worth_waiting(status)) return status;
 	log_error("the queue can only be read until it can be made sound, trying on: %s", err->message);
 	health_set_queue(daemon->health, err);
@@ -274,6 +296,7 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 				       .notifier = daemon->notifier,
 				       .health = daemon->health,
 				       .unsound = daemon->unsound,
+				       .died = daemon->died,
 				       .options = daemon->options,
 				       .checkpoints = daemon->checkpoints};
 	enum status status = daemon->info && daemon->metrics && daemon->gauge
@@ -363,6 +386,7 @@ static enum status start(struct daemon *daemon, struct error *err)
 	TRY(notifier_start(daemon->options, daemon->db, &daemon->notifier, err));
 	TRY(start_worker(daemon, err));
 	TRY(start_api(daemon, err));
+	note_start(daemon);
 	TRY(worker_start(daemon->worker, err));
 	return write_port(daemon, err);
 }
@@ -470,6 +494,7 @@ static void stop(struct daemon *daemon)
 	health_free(daemon->health);
 	gauge_free(daemon->gauge);
 	metrics_free(daemon->metrics);
+	note_end(daemon);
 	db_close(daemon->db);
 	cJSON_Delete(daemon->info);
 	free(daemon->checkpoints);

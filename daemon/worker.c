@@ -257,7 +257,8 @@ static enum status write_outcome(struct db *db, const struct outcome *outcome, s
 	return db_job_finish(db, outcome->id, outcome->state, outcome->result, outcome->code, message, err);
 }
 
-/* Writes until it succeeds or the daemon stops; then the job stays as it is, and the next start queues it again. */
+/* Writes until it succeeds or the daemon stops; then the job stays as it is, and the next start queues it again, as no crash: the process ends in
+ * order. */
 static bool keep_writing_outcome(struct worker *worker, const struct outcome *outcome)
 {
 	struct error err;
@@ -461,7 +462,7 @@ static bool claim(struct worker *worker, struct job *job, bool *told)
 static bool make_sound(struct worker *worker)
 {
 	struct error err;
-	if (recover_queue(worker->config.db, worker->config.options, &err)) {
+	if (recover_queue(worker->config.db, worker->config.options, worker->config.died, &err)) {
 		health_set_queue(worker->config.health, &err);
 		return false;
 	}

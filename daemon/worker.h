@@ -20,7 +20,7 @@ struct worker_config {
 	struct health *health;
 	const struct options *options;
 	const char *checkpoints; /* the directory with a directory per job */
-	bool unsound;            /* the queue is to be recovered before a job is claimed */
+	bool unsound, died;      /* the queue is to be recovered before a job is claimed; of a process that died (db_recover) */
 };
 
 /* Takes the backend when it succeeds. The thread starts with worker_start. */

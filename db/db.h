@@ -90,14 +90,16 @@ void db_set_listener(struct db *, void (*committed)(void *context, const char *j
  * tried once more; nothing that a client asks for anew is. Called with no lock held. Set once, before other threads use `db`. */
 void db_set_relief(struct db *, bool (*relieve)(void *context), void *context);
 
-/* After the process has died: cancelling jobs are cancelled, pausing ones paused, running ones are queued again, but for one whose last `max_attempts` attempts (0: no
- * limit) all died so, without a block finished, an evaluation told or a step of the tune beyond earlier ones: it has failed, code `crashed`. Call before anything else uses the queue, by the one process that holds the state directory. */
+/* After the process has ended: cancelling jobs are cancelled, pausing ones paused, running ones are queued again. Where it has `died`, and did not
+ * only fail to write what came of its job, one whose last `max_attempts` attempts (0: no limit) all ended so, without a block finished, an evaluation
+ * told or a step of the tune beyond earlier ones, has failed instead, code `crashed`. Call before anything else uses the queue, by the one process that
+ * holds the state directory. */
 struct recovery {
 	int requeued; /* or cancelled, or paused */
 	int failed;
 	char id[JOB_ID_BYTES]; /* of the last job that failed so; "" */
 };
-enum status db_recover(struct db *, int64_t max_attempts, struct recovery *ret, struct error *err);
+enum status db_recover(struct db *, bool died, int64_t max_attempts, struct recovery *ret, struct error *err);
 
 /* Does a read transaction succeed? */
 enum status db_check(struct db *, struct error *err);

@@ -10,7 +10,7 @@
 
 /* ---- db.c: connections, transactions, statements ------------------------------------------------------------------------ */
 
-enum { CACHED_STATEMENTS = 48 };
+enum { CACHED_STATEMENTS = 64 }; /* more than there are: one connection may have to do all (`alone`) */
 
 struct connection {
 	sqlite3 *handle;

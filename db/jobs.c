@@ -557,10 +557,18 @@ static enum status interrupt(struct connection *writer, const struct job *job, i
 	return error_set(err, STATUS_INTERNAL, "job %s is %s, not running", job->id, job_state_name(job->state));
 }
 
+/* As interrupt, of an attempt that the process has survived: it breaks the row of those that it has not. */
+static enum status give_back(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
+			     bool *event, struct error *err)
+{
+	TRY(execute(writer, err, NULL, "UPDATE jobs SET crashes = 0 WHERE id = ?1", "s", job->id));
+	return interrupt(writer, job, limit, outcome, event, err);
+}
+
 enum status db_job_requeue(struct db *db, const char *id, struct error *err)
 {
 	enum change_outcome outcome;
-	return change(db, id, interrupt, 0, &outcome, NULL, err);
+	return change(db, id, give_back, 0, &outcome, NULL, err);
 }
 
 static enum status finish(struct connection *writer, const char *id, enum job_state state, const char *result, const char *code,
@@ -611,7 +619,7 @@ enum status db_job_finish(struct db *db, const char *id, enum job_state state, c
 	return status;
 }
 
-/* ---- after the process has died ------------------------------------------------------------------------------------------ */
+/* ---- after the process has ended ----------------------------------------------------------------------------------------- */
 
 /* Has the last attempt left more than the one before it: a block, an evaluation, a step of the tune? */
 static enum status count_crash(struct connection *writer, const char *id, int64_t *ret_crashes, struct error *err)
@@ -659,11 +667,12 @@ static enum status recover(struct connection *writer, const struct job *job, int
 	return fail_crashed(writer, job->id, crashes, err);
 }
 
-static enum status recover_one(struct db *db, const char *id, int64_t max_attempts, struct recovery *recovery, struct error *err)
+static enum status recover_one(struct db *db, const char *id, bool died, int64_t max_attempts, struct recovery *recovery,
+			       struct error *err)
 {
 	enum change_outcome outcome;
 	struct job job;
-	TRY(change(db, id, recover, max_attempts, &outcome, &job, err));
+	TRY(change(db, id, died ? recover : give_back, max_attempts, &outcome, &job, err));
 	if (job.state == JOB_FAILED) {
 		memcpy(recovery->id, job.id, sizeof recovery->id);
 		recovery->failed++;
@@ -674,7 +683,7 @@ static enum status recover_one(struct db *db, const char *id, int64_t max_attemp
 	return STATUS_OK;
 }
 
-enum status db_recover(struct db *db, int64_t max_attempts, struct recovery *ret, struct error *err)
+enum status db_recover(struct db *db, bool died, int64_t max_attempts, struct recovery *ret, struct error *err)
 {
 	struct recovery recovery = {0};
 	for (;;) {
@@ -693,7 +702,7 @@ enum status db_recover(struct db *db, int64_t max_attempts, struct recovery *ret
 			*ret = recovery;
 			return STATUS_OK;
 		}
-		status = recover_one(db, job.id, max_attempts, &recovery, err);
+		status = recover_one(db, job.id, died, max_attempts, &recovery, err);
 		job_clear(&job);
 		TRY(status);
 	}

@@ -448,7 +448,7 @@ static void test_recovery(void **state)
 	OK(db_job_cancel(f->db, b, &outcome, &job, &f->err));
 	job_clear(&job);
 	reopen(f);
-	OK(db_recover(f->db, 5, &recovery, &f->err));
+	OK(db_recover(f->db, true, 5, &recovery, &f->err));
 	assert_int_equal(recovery.requeued, 2);
 	assert_int_equal(recovery.failed, 0);
 	assert_int_equal(state_of(f, a), JOB_QUEUED);
@@ -469,7 +469,7 @@ static void crash(struct fixture *f, const char *id, const char *type, const cha
 	claim(f, id);
 	if (type) OK(db_event_append(f->db, id, &event, NULL, &f->err));
 	reopen(f);
-	OK(db_recover(f->db, max_attempts, ret, &f->err));
+	OK(db_recover(f->db, true, max_attempts, ret, &f->err));
 }
 
 static void test_crashes_in_a_row(void **state)
@@ -485,7 +485,7 @@ static void test_crashes_in_a_row(void **state)
 	claim(f, id);
 	OK(db_block_commit(f->db, id, 0, "{}", 1, NULL, &f->err));
 	reopen(f);
-	OK(db_recover(f->db, 2, &recovery, &f->err));
+	OK(db_recover(f->db, true, 2, &recovery, &f->err));
 	crash(f, id, "tune.step", "{\"step\":7}", 2, &recovery);
 	crash(f, id, "tune.step", "{\"step\":7}", 2, &recovery);
 	crash(f, id, "tune.step", "{\"step\":8}", 2, &recovery);
@@ -513,6 +513,32 @@ static void test_crashes_in_a_row(void **state)
 	OK(db_job_retry(f->db, id, 10, &outcome, NULL, &f->err));
 	crash(f, id, NULL, NULL, 2, &recovery);
 	assert_int_equal(state_of(f, id), JOB_QUEUED);
+	crash(f, id, NULL, NULL, 2, &recovery);
+	assert_int_equal(state_of(f, id), JOB_FAILED);
+}
+
+static void test_an_end_in_order_is_no_crash(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct recovery recovery;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	for (int i = 0; i < 3; i++) {
+		crash(f, id, NULL, NULL, 2, &recovery);
+		assert_int_equal(state_of(f, id), JOB_QUEUED);
+		claim(f, id);
+		OK(db_job_requeue(f->db, id, &f->err));
+	}
+	/* Nor is one of which nothing could be written. */
+	for (int i = 0; i < 3; i++) {
+		crash(f, id, NULL, NULL, 2, &recovery);
+		assert_int_equal(state_of(f, id), JOB_QUEUED);
+		claim(f, id);
+		reopen(f);
+		OK(db_recover(f->db, false, 2, &recovery, &f->err));
+		assert_int_equal(recovery.requeued, 1);
+	}
+	crash(f, id, NULL, NULL, 2, &recovery);
 	crash(f, id, NULL, NULL, 2, &recovery);
 	assert_int_equal(state_of(f, id), JOB_FAILED);
 }
@@ -568,7 +594,7 @@ static void test_pause_and_resume(void **state)
 	claim(f, first);
 	assert_int_equal(pause_it(f, first, CHANGE_DONE), JOB_PAUSING);
 	reopen(f);
-	OK(db_recover(f->db, 1, &recovery, &f->err));
+	OK(db_recover(f->db, true, 1, &recovery, &f->err));
 	assert_int_equal(recovery.requeued, 1);
 	assert_int_equal(state_of(f, first), JOB_PAUSED);
 	claim(f, NULL);
@@ -883,17 +909,29 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_pragmas),          TEST(test_refuses_other_files),
-		TEST(test_ids_grow),         cmocka_unit_test(test_id_validity),
-		TEST(test_idempotency),      TEST(test_output_claims),
-		TEST(test_queue_limit),      TEST(test_priority_then_age),
-		TEST(test_life_of_a_job),    TEST(test_failure_keeps_every_character),
-		TEST(test_timings),          TEST(test_cancel_retry_delete),
-		TEST(test_recovery),         TEST(test_crashes_in_a_row),
-		TEST(test_pause_and_resume), TEST(test_list_pages),
-		TEST(test_list_by_metadata), TEST(test_deleted_rows_give_room_back),
-		TEST(test_event_pages),      TEST(test_data_of_a_type),
-		TEST(test_threads),          TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_pragmas),
+		TEST(test_refuses_other_files),
+		TEST(test_ids_grow),
+		cmocka_unit_test(test_id_validity),
+		TEST(test_idempotency),
+		TEST(test_output_claims),
+		TEST(test_queue_limit),
+		TEST(test_priority_then_age),
+		TEST(test_life_of_a_job),
+		TEST(test_failure_keeps_every_character),
+		TEST(test_timings),
+		TEST(test_cancel_retry_delete),
+		TEST(test_recovery),
+		TEST(test_crashes_in_a_row),
+		TEST(test_an_end_in_order_is_no_crash),
+		TEST(test_pause_and_resume),
+		TEST(test_list_pages),
+		TEST(test_list_by_metadata),
+		TEST(test_deleted_rows_give_room_back),
+		TEST(test_event_pages),
+		TEST(test_data_of_a_type),
+		TEST(test_threads),
+		TEST(test_kill_loses_nothing_acknowledged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
