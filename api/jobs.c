@@ -118,15 +118,6 @@ static void prepare_and_insert(const struct request *request, const cJSON *spec,
 	api_submission_clear(&prepared);
 }
 
-/* The body in a form that does not depend on how it was written: what an Idempotency-Key stands for. NULL without memory. */
-static char *canonical_text(const cJSON *spec)
-{
-	cJSON *sorted = cJSON_Duplicate(spec, true);
-	char *text = sorted && json_sort(sorted) ? cJSON_PrintUnformatted(sorted) : NULL;
-	cJSON_Delete(sorted);
-	return text;
-}
-
 void jobs_submit(const struct request *request, struct response *response)
 {
 	struct error err;
@@ -135,7 +126,7 @@ void jobs_submit(const struct request *request, struct response *response)
 	enum insert_outcome outcome = INSERT_NEW;
 	if (!check_key(request->idempotency_key, response)) return;
 	if (!body_parse(request, &spec, response)) return;
-	char *canonical = canonical_text(spec);
+	char *canonical = json_canonical(spec); /* what an Idempotency-Key stands for */
 	if (!canonical) {
 		error_set(&err, STATUS_NO_MEMORY, "no memory for the request");
 		problem_failure(response, &err);

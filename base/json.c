@@ -422,3 +422,11 @@ bool json_sort(cJSON *json)
 		if (!json_sort(item)) return false;
 	return !cJSON_IsObject(json) || count < 2 || sort_children(json, count);
 }
+
+char *json_canonical(const cJSON *json)
+{
+	cJSON *sorted = cJSON_Duplicate(json, true);
+	char *text = sorted && json_sort(sorted) ? cJSON_PrintUnformatted(sorted) : NULL;
+	cJSON_Delete(sorted);
+	return text;
+}

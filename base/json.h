@@ -47,4 +47,7 @@ enum status json_get_string(const cJSON *object, const char *what, const char *k
 /* Sorts the keys of every object in it, so that two that mean the same are printed alike. False without memory. */
 bool json_sort(cJSON *);
 
+/* Its text in a form that does not depend on how it was written: no spaces, keys sorted. The caller frees it; NULL without memory. */
+char *json_canonical(const cJSON *);
+
 #endif

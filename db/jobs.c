@@ -1,5 +1,6 @@
 /* The queue: every change of a job's state, each one transaction together with its event. */
 #include "base/clock.h"
+#include "base/json.h"
 #include "db/internal.h"
 
 #include <stdio.h>
@@ -144,21 +145,38 @@ static enum status output_is_claimed(struct connection *connection, const char *
 
 /* ---- in ----------------------------------------------------------------------------------------------------------------- */
 
+/* Is what was stored the same request? An earlier besad did not sort its keys. */
+static enum status same_request(const char *stored, const char *request, bool *ret, struct error *err)
+{
+	cJSON *json;
+	*ret = strcmp(stored, request) == 0;
+	if (*ret) return STATUS_OK;
+	TRY(json_parse(stored, strlen(stored), "a request", &json, err));
+	char *text = json_canonical(json);
+	cJSON_Delete(json);
+	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for a request");
+	*ret = strcmp(text, request) == 0;
+	free(text);
+	return STATUS_OK;
+}
+
 static enum status find_key(struct connection *connection, const char *key, const char *request, enum insert_outcome *outcome,
 			    struct job *ret, struct error *err)
 {
-	bool row;
+	bool row, same;
+	char id[JOB_ID_BYTES], *stored;
 	*outcome = INSERT_NEW;
 	if (!key) return STATUS_OK;
-	sqlite3_stmt *statement =
-		query(connection, err, "SELECT id, request = ?2 FROM jobs WHERE idempotency_key = ?1", "ss", key, request);
+	sqlite3_stmt *statement = query(connection, err, "SELECT id, request FROM jobs WHERE idempotency_key = ?1", "s", key);
 	if (!statement) return err->status;
 	TRY(query_step(connection, statement, &row, err));
 	if (!row) return STATUS_OK;
-	char id[JOB_ID_BYTES];
 	copy_text(statement, 0, id, sizeof id);
-	bool same = sqlite3_column_int(statement, 1);
+	TRY(column_copy(statement, 1, &stored, err));
 	sqlite3_reset(statement);
+	enum status status = same_request(stored, request, &same, err);
+	free(stored);
+	TRY(status);
 	*outcome = same ? INSERT_REPLAY : INSERT_KEY_REUSED;
 	return same ? job_read(connection, id, ret, err) : STATUS_OK;
 }

@@ -226,6 +226,11 @@ static void test_idempotency(void **state)
 	job_clear(&job);
 	OK(db_job_find_key(f->db, "key", "{}", &outcome, &job, &f->err));
 	assert_int_equal(outcome, INSERT_KEY_REUSED);
+	/* A besad that did not sort them stored them as they came. */
+	assert_int_equal(submit(f, "c", 0, false, "earlier", "{\"y\":{\"b\":1,\"a\":2},\"x\":[1]}", first), INSERT_NEW);
+	assert_int_equal(submit(f, "d", 0, false, "earlier", "{\"x\":[1],\"y\":{\"a\":2,\"b\":1}}", second), INSERT_REPLAY);
+	assert_string_equal(first, second);
+	assert_int_equal(submit(f, "d", 0, false, "earlier", "{\"x\":[1],\"y\":{\"a\":2,\"b\":2}}", NULL), INSERT_KEY_REUSED);
 	OK(db_job_find_key(f->db, "unknown", "{}", &outcome, &job, &f->err));
 	assert_int_equal(outcome, INSERT_NEW);
 	expect_events(f, first, "job.queued");
