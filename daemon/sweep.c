@@ -87,7 +87,8 @@ static enum status sweep_ended(const struct options *options, struct db *db, con
 		char id[JOB_ID_BYTES];
 		bool found;
 		enum change_outcome outcome;
-		TRY(db_job_ended(db, succeeded, unix_milliseconds() - 1000 * seconds, &found, id, err));
+		const struct ended_filter filter = {succeeded, unix_milliseconds() - 1000 * seconds, options->on_finish != NULL};
+		TRY(db_job_ended(db, &filter, &found, id, err));
 		if (!found) return STATUS_OK;
 		enum status status = db_job_delete(db, id, &outcome, err);
 		if (status == STATUS_NOT_FOUND || (!status && outcome == CHANGE_WRONG_STATE))

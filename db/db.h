@@ -163,8 +163,14 @@ enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct e
 /* The running attempt of the job computes on that device. */
 enum status db_job_set_device(struct db *, const char *id, const char *device, struct error *err);
 
-/* The job that ended first of those that succeeded, or of those that failed or were cancelled, where that was before `before`. */
-enum status db_job_ended(struct db *, bool succeeded, int64_t before, bool *ret_found, char ret[JOB_ID_BYTES], struct error *err);
+struct ended_filter {
+	bool succeeded; /* or failed, or cancelled */
+	int64_t before; /* when, in milliseconds of the epoch */
+	bool program;   /* whether the operator's program is told of ends */
+};
+
+/* The job that ended first of those, and of whose end nobody is still to be told. */
+enum status db_job_ended(struct db *, const struct ended_filter *, bool *ret_found, char ret[JOB_ID_BYTES], struct error *err);
 
 /* Gives room that deleted rows have left back to the file system. Nothing where the file was made by an earlier version. */
 enum status db_shrink(struct db *, struct error *err);

@@ -728,11 +728,11 @@ static void test_deleted_rows_give_room_back(void **state)
 		OK(db_event_append(f->db, id, &(struct new_event){"warning", text, 1, false}, NULL, &f->err));
 	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
 	job_clear(&job);
-	OK(db_job_ended(f->db, true, INT64_MAX, &found, found_id, &f->err));
+	OK(db_job_ended(f->db, &(struct ended_filter){true, INT64_MAX, false}, &found, found_id, &f->err));
 	assert_false(found);
-	OK(db_job_ended(f->db, false, 1, &found, found_id, &f->err));
+	OK(db_job_ended(f->db, &(struct ended_filter){false, 1, false}, &found, found_id, &f->err));
 	assert_false(found);
-	OK(db_job_ended(f->db, false, INT64_MAX, &found, found_id, &f->err));
+	OK(db_job_ended(f->db, &(struct ended_filter){false, INT64_MAX, false}, &found, found_id, &f->err));
 	assert_true(found);
 	assert_string_equal(found_id, id);
 	int64_t pages = scalar(f, "SELECT page_count FROM pragma_page_count");
@@ -741,6 +741,38 @@ static void test_deleted_rows_give_room_back(void **state)
 	OK(db_shrink(f->db, &f->err));
 	assert_int_equal(scalar(f, "SELECT freelist_count FROM pragma_freelist_count"), 0);
 	assert_true(scalar(f, "SELECT page_count FROM pragma_page_count") < pages - 100);
+}
+
+static bool is_forgettable(struct fixture *f, bool program)
+{
+	char id[JOB_ID_BYTES];
+	bool found;
+	OK(db_job_ended(f->db, &(struct ended_filter){false, INT64_MAX, program}, &found, id, &f->err));
+	return found;
+}
+
+static void test_who_is_to_be_told_keeps_a_job(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES];
+	struct job job;
+	enum insert_outcome inserted;
+	enum change_outcome outcome;
+	db_new_id(f->db, id);
+	const struct submission submission = {.id = id, .output = "a", .spec = "{\"notify\":{\"url\":\"http://localhost/\"}}"};
+	OK(db_job_insert(f->db, &submission, 9, &inserted, &job, &f->err));
+	job_clear(&job);
+	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+	job_clear(&job);
+	assert_false(is_forgettable(f, false));
+	struct notification told = {.url = "http://localhost/"};
+	memcpy(told.job_id, id, sizeof told.job_id);
+	OK(db_notification_done(f->db, &told, &f->err));
+	assert_true(is_forgettable(f, false));
+	assert_false(is_forgettable(f, true));
+	told.url = "";
+	OK(db_notification_done(f->db, &told, &f->err));
+	assert_true(is_forgettable(f, true));
 }
 
 static void test_event_pages(void **state)
@@ -933,6 +965,7 @@ int main(void)
 		TEST(test_list_pages),
 		TEST(test_list_by_metadata),
 		TEST(test_deleted_rows_give_room_back),
+		TEST(test_who_is_to_be_told_keeps_a_job),
 		TEST(test_event_pages),
 		TEST(test_data_of_a_type),
 		TEST(test_threads),
