@@ -42,7 +42,7 @@ static bool is_known(const struct request *request, const char *etag)
 static void answer(const struct request *request, const struct api_file *file, struct response *response)
 {
 	int64_t first = 0, bytes = file->bytes;
-	bool same = !request->if_range || strcmp(request->if_range, file->etag) == 0;
+	bool same = strcmp(request->method, "GET") == 0 && (!request->if_range || strcmp(request->if_range, file->etag) == 0);
 	enum range range = same ? range_find(request->range, file->bytes, &first, &bytes) : RANGE_WHOLE;
 	if (range == RANGE_OUTSIDE) {
 		problem(response, 416, "range-not-satisfiable", "the file has %" PRId64 " bytes", file->bytes);
