@@ -433,13 +433,13 @@ static void wait_until_idle(struct api *api)
 void api_stop(struct api *api)
 {
 	if (!api) return;
-	db_set_listener(api->config.db, NULL, NULL);
 	for (size_t i = 0; i < api->n; i++)
 		if (api->daemons[i]) MHD_quiesce_daemon(api->daemons[i]);
 	if (api->executor) executor_stop(api->executor);
 	if (api->reader) executor_stop(api->reader);
 	if (api->scanner) executor_stop(api->scanner);
 	if (api->plodder) executor_stop(api->plodder);
+	db_set_listener(api->config.db, NULL, NULL); /* only now does none of these write any more */
 	if (api->hub) hub_stop(api->hub);
 	wait_until_idle(api);
 	for (size_t i = 0; i < api->n; i++) {
