@@ -66,8 +66,9 @@ static enum status wait_to_try_on(struct worker *worker, struct error *err)
 	const struct timespec pause = {.tv_nsec = TRY_MILLISECONDS * 1000000};
 	atomic_fetch_add(&worker->pulse, 1);
 	nanosleep(&pause, NULL);
-	return atomic_load(&worker->stop) ? error_set(err, STATUS_CANCELLED, "stopped while it waited: %s", err->message)
-					  : STATUS_OK;
+	if (!atomic_load(&worker->stop)) return STATUS_OK;
+	error_prefix(err, "stopped while it waited");
+	return err->status = STATUS_CANCELLED;
 }
 
 static enum status find_events(void *context, const char *type, cJSON *list, struct error *err)
