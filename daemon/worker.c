@@ -398,11 +398,14 @@ static void run_job(struct worker *worker, const struct job *job)
 	decide_outcome(worker, job, status, &err, &outcome);
 	outcome.result = result;
 	double seconds = monotonic_seconds() - started;
-	if (keep_writing_outcome(worker, &outcome) && !outcome.requeue) {
+	bool written = keep_writing_outcome(worker, &outcome);
+	if (written && !outcome.requeue) {
 		metrics_count_job(worker->config.metrics, outcome.state, seconds);
 		if (outcome.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
-		notifier_job_ended(worker->config.notifier);
 	}
+	if (written)
+		notifier_job_ended(
+			worker->config.notifier); /* one that was cancelled meanwhile is not queued again, but has ended */
 	if (outcome.requeue && backend_cuda_lost())
 		log_error("job=%s lost the device, queued again seconds=%.1f: %s", job->id, seconds, err.message);
 	else if (outcome.pause)
@@ -468,6 +471,7 @@ static bool make_sound(struct worker *worker)
 		return false;
 	}
 	log_info("the queue is sound");
+	notifier_job_ended(worker->config.notifier); /* some may have ended by it */
 	health_set_queue(worker->config.health, NULL);
 	return true;
 }

@@ -165,8 +165,15 @@ static enum status start_writing(struct connection *writer, const char *path, st
 	sqlite3_db_config(writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	TRY(schema_check(writer, path, err));
 	sqlite3_db_config(writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
-	if (sqlite3_exec(writer->handle,
-			 "PRAGMA auto_vacuum = INCREMENTAL;" /* of a file that is only made now */
+	bool made;
+	sqlite3_stmt *statement = query(writer, err, "SELECT 1 FROM sqlite_schema", "");
+	if (!statement) return err->status;
+	TRY(query_step(writer, statement, &made, err));
+	sqlite3_reset(statement);
+	/* It is a write, for which an old file may have to wait, and means nothing for that. */
+	const char *vacuum = made ? "" : "PRAGMA auto_vacuum = INCREMENTAL";
+	if (sqlite3_exec(writer->handle, vacuum, NULL, NULL, NULL) != SQLITE_OK ||
+	    sqlite3_exec(writer->handle,
 			 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
 			 "PRAGMA journal_size_limit = 16777216;",
 			 NULL, NULL, NULL) != SQLITE_OK)

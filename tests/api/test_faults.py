@@ -412,6 +412,30 @@ class Faults(unittest.TestCase):
         daemon.start("--max-attempts", "1")
         self.assertEqual(daemon.finish(job)["state"], "succeeded")
 
+    def test_an_end_that_was_written_late_is_told(self):
+        """A job that was being cancelled when besad was killed, and the database is locked when it starts again."""
+        told, program = self.path("told"), self.path("program")
+        with open(program, "w") as file:
+            file.write(f'#!/bin/sh\necho "$1 $2" >{told}\n')
+        os.chmod(program, 0o700)
+        daemon = self.daemon.start()
+        small_model(daemon, 40)
+        job = daemon.submit(small_job(output="cancelled", progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        daemon.kill()
+        with sqlite3.connect(os.path.join(daemon.state, "besad.db")) as database:
+            database.execute("UPDATE jobs SET state = 'cancelling'")
+        database.close()
+        lock = self.lock("IMMEDIATE")
+        daemon.start("--on-finish", program, ready=False)
+        daemon.wait_for_port()
+        self.assertEqual(daemon.job(job)["state"], "cancelling")
+        lock.execute("ROLLBACK")
+        self.assertEqual(daemon.finish(job)["state"], "cancelled")
+        wait_for("it to be told", lambda: os.path.exists(told) and os.path.getsize(told))
+        with open(told) as file:
+            self.assertEqual(file.read(), f"{job} cancelled\n")
+
 
 if __name__ == "__main__":
     unittest.main()
