@@ -168,13 +168,13 @@ static enum status check_rest(struct reading *r, struct error *err)
 
 /* ---- zeros ------------------------------------------------------------------------------------------------------------------------ */
 
-/* Of the groups of N:M. */
-static enum status check_groups(const struct reading *r, const struct tensor_info *info, struct error *err)
+/* Of the groups of N:M, in weights that lie row by row. */
+static enum status check_groups(const struct reading *r, const struct tensor_info *info, const char *weights, struct error *err)
 {
 	struct pattern pattern = r->check->spec->pattern;
 	int64_t count = info->shape[0] * info->shape[1];
-	for (int64_t i = 0; pattern.of && i < count; i += pattern.of) {
-		int64_t zeros = count_zero_weights(r->room + (size_t)i * dtype_size(info->dtype), info->dtype, pattern.of);
+	for (int64_t i = 0; i < count; i += pattern.of) {
+		int64_t zeros = count_zero_weights(weights + (size_t)i * dtype_size(info->dtype), info->dtype, pattern.of);
 		if (zeros >= pattern.of - pattern.keep) continue;
 		return error_set(err, STATUS_INVALID,
 				 "of the tensor '%s' the %d weights from %" PRId64 " on in row %" PRId64 " have %" PRId64
@@ -190,7 +190,7 @@ static enum status check_linear(struct reading *r, const struct linear *linear, 
 	struct tensor_info info;
 	TRY(check_stop(r, err));
 	TRY(block_linear_tensor(&r->model, linear, index, &info, err));
-	TRY(find_room(r, info.bytes, err));
+	TRY(find_room(r, linear->transposed ? 2 * info.bytes : info.bytes, err));
 	TRY(checkpoint_read(&r->model.checkpoint, &info, r->room, err));
 	const struct tensor_info *whole = checkpoint_find(&r->files, info.name);
 	struct written *written = whole ? find_written(r, info.name, info.offset - whole->offset, info.bytes) : NULL;
@@ -200,7 +200,13 @@ static enum status check_linear(struct reading *r, const struct linear *linear, 
 		written->read = true;
 	}
 	*zeros += count_zero_weights(r->room, info.dtype, linear->rows * linear->cols);
-	return check_groups(r, &info, err);
+	if (!r->check->spec->pattern.of) return STATUS_OK;
+	const char *weights = r->room;
+	if (linear->transposed) {
+		layout_memory_order(linear, r->room + info.bytes, r->room, info.dtype);
+		weights += info.bytes;
+	}
+	return check_groups(r, &info, weights, err);
 }
 
 /* `counted`: the data of block.finished. */

@@ -197,6 +197,15 @@ def small_model(daemon, blocks=4, name="small"):
     write_calibration(os.path.join(daemon.data, "tokens.safetensors"), 32, 64, vocab=300)
 
 
+def family_model(daemon, family, name="classic"):
+    """A small model of another family, called by the family's name, with a vocabulary of 64."""
+    directory, data = os.path.join(daemon.models, family), os.path.join(ROOT, "tests", "data", "families", family)
+    os.mkdir(directory)
+    shutil.copy(os.path.join(data, "model.safetensors"), directory)
+    shutil.copy(os.path.join(data, name + ".json"), os.path.join(directory, "config.json"))
+    return directory
+
+
 def small_job(**spec):
     return {"model": "small", "method": "besa", "sparsity": 0.5,
             "calibration": {"path": "tokens.safetensors", "samples": SAMPLES, "sequence_length": 64}, **spec}

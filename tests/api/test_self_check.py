@@ -11,7 +11,7 @@ import struct
 import unittest
 import zlib
 
-from support import BESAD, PATIENCE, Daemon, digests, small_job, small_model
+from support import BESAD, PATIENCE, Daemon, digests, family_model, small_job, small_model, write_calibration
 
 FAULTS = os.path.join(os.path.dirname(BESAD.replace("/emulated/", "/").replace("/tests/", "/")), "tests", "fault.so")
 Q0 = "model.layers.0.self_attn.q_proj.weight"
@@ -158,6 +158,18 @@ class SelfCheck(unittest.TestCase):
         data[2 * zero:2 * zero + 2], data[2 * other:2 * other + 2] = data[2 * other:2 * other + 2], b"\0\0"
         self.forge(shard, Q0, data)
         self.fails(Q0, "the 4 weights from 0 on in row 0 have 1 zeros, and 2:4 asks for 2")
+
+    def test_groups_of_linears_that_lie_transposed(self):
+        """The groups of N:M go along the inputs, which in these families' files are not what lies together."""
+        write_calibration(os.path.join(self.daemon.data, "few.safetensors"), 4, 32, vocab=64)
+        self.daemon.start()
+        for family in ("gpt2", "gpt_oss"):
+            with self.subTest(family=family):
+                family_model(self.daemon, family)
+                job = self.daemon.submit({"model": family, "method": "wanda", "pattern": "2:4",
+                                          "calibration": {"path": "few.safetensors", "samples": 4, "sequence_length": 32}})
+                done = self.daemon.finish(job)
+                self.assertEqual(done["state"], "succeeded", done["error"])
 
     def test_a_missing_tensor(self):
         shard = self.interrupt()
