@@ -52,8 +52,7 @@ static enum status look_at_linear(struct look *look, const struct linear *linear
 	struct tensor_info info;
 	void *data;
 	enum status status = STATUS_OK;
-	TRY(block_linear_tensor(look->model, linear, block, &info, err));
-	TRY(model_read(look->model, &info, &data, err));
+	TRY(block_read_linear(look->model, linear, block, &info, &data, err));
 	*ret = (struct tally){.linears = 1, .params = linear->rows * linear->cols};
 	ret->zeros = count_zero_weights(data, info.dtype, ret->params);
 	if (look->wishes->simulate) status = simulate(linear, data, info.dtype, &ret->cost, err);

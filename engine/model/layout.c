@@ -23,6 +23,21 @@ static int kind_of(struct block_layout *layout, const char *name)
 	return layout->n_kinds++;
 }
 
+static const char *last_part(const char *path)
+{
+	const char *dot = strrchr(path, '.');
+	return dot ? dot + 1 : path;
+}
+
+/* What events and reports call a linear outside the experts: by the last part of its path, or by all of it where the other linear that a block
+ * ends in has the same last part (GPT-2's attn.c_proj and mlp.c_proj), which may be of another shape. */
+static const char *kind_name(const struct weight_names *names, const char *path)
+{
+	const char *last = last_part(path);
+	bool twice = strcmp(last_part(names->o), last_part(names->down)) == 0;
+	return twice && strcmp(last, last_part(names->o)) == 0 ? path : last;
+}
+
 /* The product that a linear of `expert` belongs to: the last one, or a new one. */
 static int product_of(struct block_layout *layout, const struct addition *addition, int expert)
 {
@@ -44,7 +59,6 @@ static void add_linear(struct block_layout *layout, const struct model_config *c
 {
 	struct linear *linear = &layout->linears[layout->n_linears++];
 	enum fused fused = addition->fused;
-	const char *dot = strchr(addition->path, '.');
 	char kind[LAYOUT_MAX_PATH];
 	*linear = (struct linear){.stored_rows = addition->rows,
 				  .transposed = config->transposed,
@@ -56,7 +70,7 @@ static void add_linear(struct block_layout *layout, const struct model_config *c
 				  .bias = addition->bias};
 	if (expert == NO_EXPERT) {
 		snprintf(linear->path, sizeof linear->path, "%s", addition->path);
-		snprintf(kind, sizeof kind, "%s", dot ? dot + 1 : addition->path);
+		snprintf(kind, sizeof kind, "%s", kind_name(config->names, addition->path));
 	} else if (expert == SHARED_EXPERT) {
 		snprintf(linear->path, sizeof linear->path, "%s.%s", config->names->shared, addition->path);
 		snprintf(kind, sizeof kind, "shared_expert.%s", addition->path);

@@ -12,7 +12,7 @@ import subprocess
 import unittest
 from fractions import Fraction
 
-from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model, wait_for, write_calibration
+from support import BESAD, PATIENCE, ROOT, Daemon, family_model, small_job, small_model, wait_for, write_calibration
 
 PES = 64
 BUS = Fraction(768, 5)  # bytes a cycle
@@ -112,9 +112,15 @@ def row_sets(kind, height, width, data):
 
 
 def linears(tensors):
-    """(kind, type, rows as sets of columns, columns, expert or None) of each linear of the blocks, whose names are LLaMA's or Mixtral's."""
+    """(kind, type, rows as sets of columns, columns, expert or None) of each linear of the blocks, whose names are LLaMA's, Mixtral's or
+    GPT-2's."""
     for name, (kind, shape, data) in tensors.items():
         parts = name.split(".")
+        if parts[:2] == ["transformer", "h"] and parts[3] in ("attn", "mlp") and parts[-1] == "weight":  # GPT-2: transposed
+            columns = row_sets(kind, *shape, data)
+            layer = ".".join(parts[3:5]) if parts[4] == "c_proj" else parts[4]
+            yield layer, kind, [{j for j, column in enumerate(columns) if i in column} for i in range(shape[1])], shape[0], None
+            continue
         if "layers" not in parts or parts[-1] != "weight" or len(shape) != 2 or parts[-2] == "gate":
             continue
         layer = "experts." + parts[-2] if "experts" in parts else parts[-2]
@@ -125,7 +131,7 @@ def expected(path):
     """{layer: {"linears", "params", "zeros", "pruned", "dense"}} of a model file."""
     found = {}
     for layer, kind, rows, cols, _ in linears(read_tensors(path)):
-        squares = layer in ("down_proj", "experts.w2") and cols > len(rows)
+        squares = layer in ("down_proj", "experts.w2", "mlp.c_proj") and cols > len(rows)
         pruned, dense = simulate(rows, cols, len(rows) if squares else cols, SIZES[kind])
         sums = found.setdefault(layer, {"linears": 0, "params": 0, "zeros": 0, "pruned": [0] * 5, "dense": [0] * 3})
         sums["linears"] += 1
@@ -252,11 +258,7 @@ class Hardware(unittest.TestCase):
                                                                 hardware["simulated"]["published"]["cycles"]))
 
     def test_experts(self):
-        directory = os.path.join(self.daemon.models, "mixtral")
-        data = os.path.join(ROOT, "tests", "data", "families", "mixtral")
-        os.mkdir(directory)
-        shutil.copy(os.path.join(data, "model.safetensors"), directory)
-        shutil.copy(os.path.join(data, "classic.json"), os.path.join(directory, "config.json"))
+        family_model(self.daemon, "mixtral")
         write_calibration(os.path.join(self.daemon.data, "tokens.safetensors"), 8, 48, vocab=64)
         self.daemon.start()
         job = self.daemon.submit({"model": "mixtral", "output": "pruned", "method": "wanda", "sparsity": 0.5, "hardware": {"simulate": True},
@@ -265,6 +267,19 @@ class Hardware(unittest.TestCase):
         self.assertEqual(done["state"], "succeeded", done)
         wanted = expected(os.path.join(self.daemon.output, "pruned", "model.safetensors"))
         self.assertIn("experts.w2", wanted)
+        self.check(done["result"]["hardware"], wanted)
+
+    def test_linears_that_lie_transposed(self):
+        """Of GPT-2, two of whose linears have the same last part of their names and other shapes."""
+        family_model(self.daemon, "gpt2")
+        write_calibration(os.path.join(self.daemon.data, "tokens.safetensors"), 8, 32, vocab=64)
+        self.daemon.start()
+        job = self.daemon.submit({"model": "gpt2", "output": "pruned", "method": "wanda", "sparsity": 0.7, "hardware": {"simulate": True},
+                                  "calibration": {"path": "tokens.safetensors", "samples": 8, "sequence_length": 32}})
+        done = self.daemon.finish(job)
+        self.assertEqual(done["state"], "succeeded", done)
+        wanted = expected(os.path.join(self.daemon.output, "pruned", "model.safetensors"))
+        self.assertIn("mlp.c_proj", wanted)
         self.check(done["result"]["hardware"], wanted)
 
     def test_not_asked_for(self):
@@ -324,10 +339,7 @@ class Hardware(unittest.TestCase):
         """A bitmap of whole words, and the values of 16 rows at a time up to a multiple of 64 bytes; of experts those that a token is sent to."""
         llama = os.path.join(self.daemon.models, "llama")
         random_model(llama, 72, 200, 6, 2, "F32", random.Random(3))
-        mixtral = os.path.join(self.daemon.models, "mixtral")
-        os.mkdir(mixtral)
-        shutil.copy(os.path.join(ROOT, "tests", "data", "families", "mixtral", "model.safetensors"), mixtral)
-        shutil.copy(os.path.join(ROOT, "tests", "data", "families", "mixtral", "classic.json"), os.path.join(mixtral, "config.json"))
+        mixtral = family_model(self.daemon, "mixtral")
         with open(os.path.join(mixtral, "config.json")) as file:
             chosen = json.load(file)["num_experts_per_tok"]
         for directory, name, threads in ((llama, "linears.safetensors", 1), (mixtral, "model.safetensors", 2)):
