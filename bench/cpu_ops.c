@@ -195,6 +195,7 @@ static void rows(const struct shapes *w)
 	double small = (double)tokens * (double)hidden, large = (double)tokens * (double)inner;
 	snprintf(narrow, sizeof narrow, "%lld x %lld", (long long)tokens, (long long)hidden);
 	snprintf(wide, sizeof wide, "%lld x %lld", (long long)tokens, (long long)inner);
+	const struct activation silu = {.kind = ACTIVATION_SILU};
 	MEASURE("norm_forward", backend->ops->norm_forward(backend, &norm, y, stats, x, weight, (struct tensor){0}));
 	report("norm_forward", narrow, 0, 8 * small);
 	MEASURE("norm_backward", backend->ops->norm_backward(backend, &norm, y, dy, x, stats, weight, true));
@@ -209,9 +210,9 @@ static void rows(const struct shapes *w)
 	report("add", narrow, 0, 12 * small);
 	MEASURE("reconstruction", backend->ops->reconstruction(backend, loss, y, x, dy, false));
 	report("reconstruction", narrow, 0, 12 * small);
-	MEASURE("activation_forward", backend->ops->activation_forward(backend, ACTIVATION_SILU, mlp, gate, up));
+	MEASURE("activation_forward", backend->ops->activation_forward(backend, silu, mlp, gate, up));
 	report("activation_forward", wide, 0, 12 * large);
-	MEASURE("activation_backward", backend->ops->activation_backward(backend, ACTIVATION_SILU, dgate, dup, mlp, gate, up));
+	MEASURE("activation_backward", backend->ops->activation_backward(backend, silu, dgate, dup, mlp, gate, up));
 	report("activation_backward", wide, 0, 20 * large);
 	void *all[] = {x.data,       y.data,   dy.data,       stats.data,      weight.data,
 		       gate_up.data, mlp.data, dgate_up.data, by_channel.data, loss};

@@ -219,6 +219,7 @@ static void token_rows(int64_t rows, int64_t hidden, int64_t inner)
 	struct tensor gate = tensor_cols(gate_up, 0, inner), up = tensor_cols(gate_up, inner, inner);
 	struct tensor loss = tensor_new(1, STEP_STATS, DTYPE_F64);
 	double small = (double)rows * (double)hidden, large = (double)rows * (double)inner;
+	const struct activation silu = {.kind = ACTIVATION_SILU};
 	char narrow[64], wide[64];
 	snprintf(narrow, sizeof narrow, "%lld x %lld", (long long)rows, (long long)hidden);
 	snprintf(wide, sizeof wide, "%lld x %lld", (long long)rows, (long long)inner);
@@ -228,10 +229,9 @@ static void token_rows(int64_t rows, int64_t hidden, int64_t inner)
 	OPERATION("add", narrow, 0, 10 * small, backend->ops->add(backend, x, y));
 	/* y and the reference twice, the gradient once */
 	OPERATION("reconstruction", narrow, 0, 20 * small, backend->ops->reconstruction(backend, loss.data, dx, x, x, false));
-	OPERATION("activation_forward", wide, 0, 6 * large,
-		  backend->ops->activation_forward(backend, ACTIVATION_SILU, mlp, gate, up));
+	OPERATION("activation_forward", wide, 0, 6 * large, backend->ops->activation_forward(backend, silu, mlp, gate, up));
 	OPERATION("activation_backward", wide, 0, 10 * large,
-		  backend->ops->activation_backward(backend, ACTIVATION_SILU, gate, up, mlp, gate, up));
+		  backend->ops->activation_backward(backend, silu, gate, up, mlp, gate, up));
 	DROP(&x, &y, &dx, &dy, &stats, &weight, &gate_up, &mlp, &loss);
 }
 

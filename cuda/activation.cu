@@ -24,17 +24,18 @@ static __device__ __forceinline__ void activate(int kind, float x, float *ret_a,
 }
 
 /* The clamped SwiGLU of a gate and an up, and its slopes by both: 0 where a clamp holds. */
-static __device__ __forceinline__ float clamped(float gate, float up, float *ret_by_gate, float *ret_by_up)
+static __device__ __forceinline__ float clamped(struct activation a, float gate, float up, float *ret_by_gate, float *ret_by_up)
 {
-	float g = fminf(gate, CLAMPED_SWIGLU_LIMIT), u = fminf(fmaxf(up, -CLAMPED_SWIGLU_LIMIT), CLAMPED_SWIGLU_LIMIT);
-	float s = 1 / (1 + expf(-CLAMPED_SWIGLU_ALPHA * g));
-	*ret_by_gate = g == gate ? (u + 1) * (s + CLAMPED_SWIGLU_ALPHA * g * s * (1 - s)) : 0;
+	float g = fminf(gate, a.limit), u = fminf(fmaxf(up, -a.limit), a.limit);
+	float s = 1 / (1 + expf(-a.alpha * g));
+	*ret_by_gate = g == gate ? (u + 1) * (s + a.alpha * g * s * (1 - s)) : 0;
 	*ret_by_up = u == up ? g * s : 0;
 	return (u + 1) * g * s;
 }
 
 template <int N>
-__global__ void __launch_bounds__(256) forward_kernel(int kind, view y, view gate, view up, int64_t rows, int64_t cols)
+__global__ void __launch_bounds__(256)
+	forward_kernel(struct activation activation, view y, view gate, view up, int64_t rows, int64_t cols)
 {
 	int64_t row = elementwise_row();
 	raw<N> g[ELEMENTWISE_STEPS], u[ELEMENTWISE_STEPS];
@@ -54,11 +55,11 @@ __global__ void __launch_bounds__(256) forward_kernel(int kind, view y, view gat
 #pragma unroll
 		for (int j = 0; j < N; j++) {
 			float other;
-			if (kind == ACTIVATION_CLAMPED_SWIGLU) {
-				x[j] = clamped(x[j], factor[j], &slope, &other);
+			if (activation.kind == ACTIVATION_CLAMPED_SWIGLU) {
+				x[j] = clamped(activation, x[j], factor[j], &slope, &other);
 				continue;
 			}
-			activate(kind, x[j], &x[j], &slope);
+			activate(activation.kind, x[j], &x[j], &slope);
 			if (up.data) x[j] *= factor[j];
 		}
 		store<N>(y, row, elementwise_col<N>(i), x);
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(256) forward_kernel(int kind, view y, view gat
 
 template <int N>
 __global__ void __launch_bounds__(256)
-	backward_kernel(int kind, view dgate, view dup, view dy, view gate, view up, int64_t rows, int64_t cols)
+	backward_kernel(struct activation activation, view dgate, view dup, view dy, view gate, view up, int64_t rows, int64_t cols)
 {
 	int64_t row = elementwise_row();
 	if (row >= rows) return;
@@ -86,13 +87,13 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
 		for (int j = 0; j < N; j++) {
 			float a, slope;
-			if (kind == ACTIVATION_CLAMPED_SWIGLU) {
-				clamped(g[j], u[j], &slope, &a);
+			if (activation.kind == ACTIVATION_CLAMPED_SWIGLU) {
+				clamped(activation, g[j], u[j], &slope, &a);
 				dg[j] = d[j] * slope;
 				d[j] *= a;
 				continue;
 			}
-			activate(kind, g[j], &a, &slope);
+			activate(activation.kind, g[j], &a, &slope);
 			dg[j] = d[j] * slope * (up.data ? u[j] : 1);
 			d[j] *= a;
 		}
@@ -101,27 +102,27 @@ __global__ void __launch_bounds__(256)
 	}
 }
 
-static enum status activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
+static enum status activation_forward(struct backend *backend, struct activation activation, struct tensor y, struct tensor gate,
 				      struct tensor up)
 {
 	struct cuda *c = cuda_begin(backend, "activation_forward", {y, gate});
 	if (y.rows == 0 || y.cols == 0) return STATUS_OK;
 	if (cuda_chunked({y, gate, up}))
-		return LAUNCH(c, forward_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, (int)kind,
+		return LAUNCH(c, forward_kernel<8>, elementwise_grid(y.rows, y.cols, 8), elementwise_block(), 0, activation,
 			      view_of(y), view_of(gate), view_of(up), y.rows, y.cols);
-	return LAUNCH(c, forward_kernel<1>, elementwise_grid(y.rows, y.cols, 1), elementwise_block(), 0, (int)kind, view_of(y),
+	return LAUNCH(c, forward_kernel<1>, elementwise_grid(y.rows, y.cols, 1), elementwise_block(), 0, activation, view_of(y),
 		      view_of(gate), view_of(up), y.rows, y.cols);
 }
 
-static enum status activation_backward(struct backend *backend, enum activation kind, struct tensor dgate, struct tensor dup,
-				       struct tensor dy, struct tensor gate, struct tensor up)
+static enum status activation_backward(struct backend *backend, struct activation activation, struct tensor dgate,
+				       struct tensor dup, struct tensor dy, struct tensor gate, struct tensor up)
 {
 	struct cuda *c = cuda_begin(backend, "activation_backward", {dgate, dy, gate});
 	if (dy.rows == 0 || dy.cols == 0) return STATUS_OK;
 	if (cuda_chunked({dgate, dup, dy, gate, up}))
-		return LAUNCH(c, backward_kernel<8>, elementwise_grid(dy.rows, dy.cols, 8), elementwise_block(), 0, (int)kind,
+		return LAUNCH(c, backward_kernel<8>, elementwise_grid(dy.rows, dy.cols, 8), elementwise_block(), 0, activation,
 			      view_of(dgate), view_of(dup), view_of(dy), view_of(gate), view_of(up), dy.rows, dy.cols);
-	return LAUNCH(c, backward_kernel<1>, elementwise_grid(dy.rows, dy.cols, 1), elementwise_block(), 0, (int)kind,
+	return LAUNCH(c, backward_kernel<1>, elementwise_grid(dy.rows, dy.cols, 1), elementwise_block(), 0, activation,
 		      view_of(dgate), view_of(dup), view_of(dy), view_of(gate), view_of(up), dy.rows, dy.cols);
 }
 

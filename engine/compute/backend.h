@@ -32,10 +32,13 @@ struct norm {
 	int groups;          /* a row is `groups` vectors of cols/groups, normalised each; 1 but for q/k norms (= heads) */
 };
 
-/* The last is gpt-oss's: with g = min(gate, LIMIT) and u = up clamped to ±LIMIT, y = (u + 1)·g·sigmoid(ALPHA·g) instead of a product with up. */
-enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU, ACTIVATION_RELU, ACTIVATION_CLAMPED_SWIGLU };
-#define CLAMPED_SWIGLU_ALPHA 1.702f
-#define CLAMPED_SWIGLU_LIMIT 7.0f
+/* The last is gpt-oss's: with g = min(gate, limit) and u = up clamped to ±limit, y = (u + 1)·g·sigmoid(alpha·g) instead of a product with up. */
+enum activation_kind { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU, ACTIVATION_RELU, ACTIVATION_CLAMPED_SWIGLU };
+
+struct activation {
+	enum activation_kind kind;
+	float alpha, limit; /* of CLAMPED_SWIGLU, above 0; of the others nothing */
+};
 
 /* Rotary embeddings: the first `rotary` of every `head_dim` columns turn in pairs, column i with i + rotary/2, or, where they are neighbours,
  * 2i with 2i + 1. */
@@ -237,9 +240,10 @@ struct backend_ops {
 				       struct tensor sinks);
 
 	/* y = activation(gate) · up, or activation(gate) where up.data is NULL, which it is not with CLAMPED_SWIGLU. Any float. */
-	enum status (*activation_forward)(struct backend *, enum activation, struct tensor y, struct tensor gate, struct tensor up);
+	enum status (*activation_forward)(struct backend *, struct activation, struct tensor y, struct tensor gate,
+					  struct tensor up);
 	/* May run in place: dgate over gate, dup over up. */
-	enum status (*activation_backward)(struct backend *, enum activation, struct tensor dgate, struct tensor dup,
+	enum status (*activation_backward)(struct backend *, struct activation, struct tensor dgate, struct tensor dup,
 					   struct tensor dy, struct tensor gate, struct tensor up);
 
 	/* ---- experts ---------------------------------------------------------------------------------------------------- */

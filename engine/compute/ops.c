@@ -206,28 +206,28 @@ static enum status attention_sinks(struct backend *backend, const struct attenti
 	return backend->unchecked.attention_sinks(backend, shape, out, lse, sinks);
 }
 
-/* Whether the kind takes what it is given: one of them has no product with up to leave out. */
-static bool activation_takes(enum activation kind, struct tensor up)
+/* Whether it takes what it is given: one of them has no product with up to leave out. */
+static bool activation_takes(struct activation activation, struct tensor up)
 {
-	return kind != ACTIVATION_CLAMPED_SWIGLU || up.data;
+	return activation.kind != ACTIVATION_CLAMPED_SWIGLU || (up.data && activation.alpha > 0 && activation.limit > 0);
 }
 
-static enum status activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
+static enum status activation_forward(struct backend *backend, struct activation activation, struct tensor y, struct tensor gate,
 				      struct tensor up)
 {
-	bool fits = activation_takes(kind, up) && floats(y) && floats(gate) && same(y, gate) &&
+	bool fits = activation_takes(activation, up) && floats(y) && floats(gate) && same(y, gate) &&
 		    (!up.data || (floats(up) && same(up, gate)));
 	CHECK(backend, "activation_forward", fits, {"y", y}, {"gate", gate}, {"up", up});
-	return backend->unchecked.activation_forward(backend, kind, y, gate, up);
+	return backend->unchecked.activation_forward(backend, activation, y, gate, up);
 }
 
-static enum status activation_backward(struct backend *backend, enum activation kind, struct tensor dgate, struct tensor dup,
-				       struct tensor dy, struct tensor gate, struct tensor up)
+static enum status activation_backward(struct backend *backend, struct activation activation, struct tensor dgate,
+				       struct tensor dup, struct tensor dy, struct tensor gate, struct tensor up)
 {
-	bool fits = activation_takes(kind, up) && floats(dgate) && floats(dy) && floats(gate) && same(dgate, gate) &&
+	bool fits = activation_takes(activation, up) && floats(dgate) && floats(dy) && floats(gate) && same(dgate, gate) &&
 		    same(dy, gate) && (!up.data || (floats(up) && same(up, gate) && floats(dup) && same(dup, gate)));
 	CHECK(backend, "activation_backward", fits, {"dgate", dgate}, {"dup", dup}, {"dy", dy}, {"gate", gate}, {"up", up});
-	return backend->unchecked.activation_backward(backend, kind, dgate, dup, dy, gate, up);
+	return backend->unchecked.activation_backward(backend, activation, dgate, dup, dy, gate, up);
 }
 
 static bool routing_fits(const struct routing *routing, struct tensor weights, struct tensor logits)

@@ -89,7 +89,7 @@ static bool attention_fits(const struct architecture *row, const struct model_co
 static const char *find_objection(const struct architecture *row, const struct model_config *config)
 {
 	enum rope_kind kind = config->rope.kind;
-	if (config->activation != row->activation) return "another activation ('hidden_act')";
+	if (config->activation.kind != row->activation) return "another activation ('hidden_act')";
 	if ((config->o_bias || config->mlp_bias) && !row->o_and_mlp_biases) return "biases ('attention_bias', 'mlp_bias')";
 	if (!attention_fits(row, config)) return "another scale of attention ('query_pre_attn_scalar')";
 	if (config->attention_softcap != 0 && !row->softcaps) return "'attn_logit_softcapping'";

@@ -9,7 +9,7 @@
 struct architecture {
 	const char *family; /* model_type of config.json */
 	const char *name;   /* llama.cpp's */
-	enum activation activation;
+	enum activation_kind activation;
 	bool turns_neighbours; /* in q and k of each head columns 2i and 2i + 1 turn together: its rows are put in that order */
 	bool o_and_mlp_biases; /* may be there */
 	bool tied;             /* has no head of its own */

@@ -193,12 +193,12 @@ static enum status parse_experts(const cJSON *json, const struct family *family,
 	return json_get_int(json, path, family->shared_key, 1, MAX_COLUMNS, &config->shared_intermediate, err);
 }
 
-static enum status parse_activation(const cJSON *json, const struct family *family, const char *path, enum activation *ret,
+static enum status parse_activation(const cJSON *json, const struct family *family, const char *path, enum activation_kind *ret,
 				    struct error *err)
 {
 	static const struct {
 		const char *name;
-		enum activation activation;
+		enum activation_kind kind;
 	} known[] = {
 		{"silu", ACTIVATION_SILU},
 		{"swish", ACTIVATION_SILU},
@@ -217,7 +217,7 @@ static enum status parse_activation(const cJSON *json, const struct family *fami
 	if (family->gelu_is_tanh && strcmp(name, "gelu") == 0) name = "gelu_pytorch_tanh";
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (strcmp(known[i].name, name) == 0) {
-			*ret = known[i].activation;
+			*ret = known[i].kind;
 			return STATUS_OK;
 		}
 	return error_set(err, STATUS_UNSUPPORTED, "%s: '%s' '%.64s' is not supported; silu, relu, gelu and its tanh forms are",
@@ -234,6 +234,22 @@ static enum status parse_positive(const cJSON *json, const char *path, const cha
 	if (!(*ret > 0 && *ret <= 1e6))
 		return error_set(err, STATUS_INVALID, "%s: '%s' must be above 0 and at most 1e6", path, key);
 	return STATUS_OK;
+}
+
+/* gpt-oss's activation; its fields as transformers reads them. */
+static enum status parse_clamped_swiglu(const cJSON *json, const struct family *family, const char *path,
+					struct activation *activation, struct error *err)
+{
+	double alpha, limit;
+	if (activation->kind != ACTIVATION_SILU)
+		return error_set(err, STATUS_UNSUPPORTED, "%s: 'hidden_act' must be silu for model_type '%s'", path,
+				 family->model_type);
+	TRY(parse_positive(json, path, "swiglu_alpha", 1.702, &alpha, err));
+	TRY(parse_positive(json, path, "swiglu_limit", 7, &limit, err));
+	*activation = (struct activation){ACTIVATION_CLAMPED_SWIGLU, (float)alpha, (float)limit};
+	if (activation->alpha > 0 && activation->limit > 0) return STATUS_OK;
+	return error_set(err, STATUS_INVALID, "%s: 'swiglu_alpha' and 'swiglu_limit' must be numbers, and not so small as to be 0",
+			 path);
 }
 
 static enum status parse_capping(const cJSON *json, const struct family *family, const char *path, struct model_config *config,
@@ -415,13 +431,8 @@ enum status model_config_parse(const cJSON *json, const char *path, struct warni
 	TRY(config_fields_check(json, family, path, wrapper ? NULL : &config.packing, warnings, err));
 	TRY(parse_sizes(json, family, path, &config, err));
 	TRY(parse_experts(json, family, path, &config, err));
-	TRY(parse_activation(json, family, path, &config.activation, err));
-	if (family->paired_experts) {
-		if (config.activation != ACTIVATION_SILU)
-			return error_set(err, STATUS_UNSUPPORTED, "%s: 'hidden_act' must be silu for model_type '%s'", path,
-					 family->model_type);
-		config.activation = ACTIVATION_CLAMPED_SWIGLU;
-	}
+	TRY(parse_activation(json, family, path, &config.activation.kind, err));
+	if (family->paired_experts) TRY(parse_clamped_swiglu(json, family, path, &config.activation, err));
 	if (family->says_rope && !member(json, "rope_parameters") && !member(json, "rope_scaling"))
 		return error_set(err, STATUS_INVALID, "%s: has neither 'rope_parameters' nor 'rope_scaling'", path);
 	TRY(parse_capping(json, family, path, &config, err));

@@ -56,7 +56,7 @@ struct model_config {
 	bool norm_bias;   /* the norms have a bias beside their weight */
 	bool head_bias;
 	bool parallel; /* attention and the MLP read the same, which norm2, if there is one, normalises for the MLP */
-	enum activation activation;
+	struct activation activation;
 	const struct weight_names *names;
 	bool gated_mlp; /* act(gate) · up, else act(gate) */
 	bool qkv_bias, o_bias, mlp_bias;

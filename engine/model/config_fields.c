@@ -256,6 +256,7 @@ static bool is_heeded(const struct family *f, const char *key)
 	static const char *const still[] = {"no_rope_layers", "no_rope_layer_interval", NULL};
 	static const char *const experts[] = {"num_experts", "num_local_experts", "num_experts_per_tok", NULL};
 	static const char *const capping[] = {"query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", NULL};
+	static const char *const swiglu[] = {"swiglu_alpha", "swiglu_limit", NULL};
 	if (is_one_of(key, all)) return true;
 	if (strcmp(key, f->intermediate_key ? f->intermediate_key : "intermediate_size") == 0) return true;
 	if (strcmp(key, f->activation_key ? f->activation_key : "hidden_act") == 0) return true;
@@ -276,6 +277,7 @@ static bool is_heeded(const struct family *f, const char *key)
 	if (f->heeds_window_pattern && strcmp(key, "sliding_window_pattern") == 0) return true;
 	if (f->experts_key && is_one_of(key, experts)) return true;
 	if (f->shared_key && strcmp(key, f->shared_key) == 0) return true;
+	if (f->paired_experts && is_one_of(key, swiglu)) return true;
 	if (f->logit_scale && strcmp(key, "logit_scale") == 0) return true;
 	if (f->heeds_norm_topk_prob && strcmp(key, "norm_topk_prob") == 0) return true;
 	if (f->query_pre_attn_scalar && is_one_of(key, capping)) return true;
@@ -335,8 +337,8 @@ static const struct feature {
 	{"qk_norm", 0, "norms of queries and keys"},
 	{"qk_layernorm", 0, "norms of queries and keys"},
 	{"scale_attn_by_inverse_layer_idx", 0, "another scale of attention in each layer"},
-	{"swiglu_alpha", 1.702, "another SwiGLU"},
-	{"swiglu_limit", 7, "another SwiGLU"},
+	{"swiglu_alpha", 0, "another SwiGLU"},
+	{"swiglu_limit", 0, "another SwiGLU"},
 	{"clip_qkv", 0, "clipped queries, keys and values"},
 	{"attention_chunk_size", 0, "attention in chunks"},
 	{"attention_multiplier", 0, "another scale of attention"},

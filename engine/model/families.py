@@ -15,7 +15,7 @@ TRAITS = {
     "all_biases": "biases on all linears", "qkv_bias": "biases on q, k and v", "head_bias": "a bias of the head",
     "parallel": "attention and MLP side by side", "turns_neighbours": "rotary embeddings of neighbouring columns", "qk_norm": "norms of q and k", "qk_norm_whole": "over all of it, not head by head", "qk_norm_key": "norms of q and k where said so, of each head by weights of its own",
     "output_norms": "norms behind attention and the MLP", "stored_qkv": "q, k and v stored as one tensor", "stored_gate_up": "gate and up stored as one tensor", "qkv_by_head": "q, k and v stored as one tensor, head by head", "transposed": "weights that lie transposed, q, k and v in one tensor",
-    "experts_key": "experts", "shared_key": "a shared expert with a gate", "paired_experts": "sinks of attention, and experts with biases and a clamped SwiGLU (`swiglu_alpha` 1.702, `swiglu_limit` 7), in tensors of all", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
+    "experts_key": "experts", "shared_key": "a shared expert with a gate", "paired_experts": "sinks of attention, and experts with biases and a clamped SwiGLU (`swiglu_alpha`, `swiglu_limit`), in tensors of all", "normalised_routing": "routing normalised over the chosen", "scaled_embeddings": "scaled embeddings",
     "tied_embeddings": "tied embeddings unless said otherwise", "norm_offset": "norm weights stored less 1",
     "gelu_is_tanh": "`gelu` is the tanh form", "multipliers": "multipliers", "still_interval": "layers that do not turn q and k",
     "full_are_still": "layers without a window that do not turn q and k", "logit_scale": "scaled logits",

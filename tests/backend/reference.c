@@ -222,16 +222,16 @@ void ref_attention_sinks(const struct attention *a, double *out, double *lse, co
 		}
 }
 
-double ref_clamped_swiglu(double gate, double up, double *ret_by_gate, double *ret_by_up)
+double ref_clamped_swiglu(struct activation a, double gate, double up, double *ret_by_gate, double *ret_by_up)
 {
-	const double alpha = (double)CLAMPED_SWIGLU_ALPHA, limit = (double)CLAMPED_SWIGLU_LIMIT;
+	const double alpha = (double)a.alpha, limit = (double)a.limit;
 	double g = fmin(gate, limit), u = fmax(-limit, fmin(up, limit)), s = 1 / (1 + exp(-alpha * g));
 	*ret_by_gate = gate > limit ? 0 : (u + 1) * s * (1 + alpha * g * (1 - s));
 	*ret_by_up = fabs(up) > limit ? 0 : g * s;
 	return (u + 1) * g * s;
 }
 
-double ref_activation(enum activation kind, double x)
+double ref_activation(enum activation_kind kind, double x)
 {
 	switch (kind) {
 	case ACTIVATION_SILU:
@@ -247,7 +247,7 @@ double ref_activation(enum activation kind, double x)
 	return x > 0 ? x : 0;
 }
 
-double ref_activation_slope(enum activation kind, double x)
+double ref_activation_slope(enum activation_kind kind, double x)
 {
 	switch (kind) {
 	case ACTIVATION_SILU: {

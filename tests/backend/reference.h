@@ -18,12 +18,12 @@ void ref_rope(const struct rotation *, double *x, const double *table, int64_t r
 /* As backend_ops.attention_sinks. */
 void ref_attention_sinks(const struct attention *, double *out, double *lse, const double *sinks);
 /* y of the clamped SwiGLU, and its slopes by gate and up. */
-double ref_clamped_swiglu(double gate, double up, double *ret_by_gate, double *ret_by_up);
+double ref_clamped_swiglu(struct activation, double gate, double up, double *ret_by_gate, double *ret_by_up);
 void ref_attention_forward(const struct attention *, double *out, double *lse, const double *q, const double *k, const double *v);
 void ref_attention_backward(const struct attention *, double *dq, double *dk, double *dv, const double *q, const double *k,
 			    const double *v, const double *dout);
-double ref_activation(enum activation, double x);
-double ref_activation_slope(enum activation, double x);
+double ref_activation(enum activation_kind, double x);
+double ref_activation_slope(enum activation_kind, double x);
 /* Among each `of` neighbouring columns. */
 void ref_rank_groups(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols, int of);
 void ref_rank_rows(double *rank, const double *weight, const double *sums, double sequences, int64_t rows, int64_t cols);

@@ -374,9 +374,10 @@ static void test_attention_large_logits(void **state)
 	attention_case(a, DTYPE_F32, NO_GAP);
 }
 
-static void activation_case(enum activation kind, int64_t rows, int64_t cols, enum dtype type, enum dtype out_type, int gap,
+static void activation_case(struct activation activation, int64_t rows, int64_t cols, enum dtype type, enum dtype out_type, int gap,
 			    bool gated)
 {
+	enum activation_kind kind = activation.kind;
 	static const char *const names[] = {"silu", "gelu_tanh", "gelu", "relu", "clamped_swiglu"};
 	double range = rows * cols < 16 ? 2 : 9; /* far out the results fall below half's range: no few of them alone */
 	struct operand gate = operand_input(uniform(rows * cols, -range, range), rows, cols, type, gap);
@@ -387,7 +388,7 @@ static void activation_case(enum activation kind, int64_t rows, int64_t cols, en
 	for (int64_t i = 0; i < rows * cols; i++) {
 		double factor = gated ? up.value[i] : 1;
 		if (kind == ACTIVATION_CLAMPED_SWIGLU) {
-			expected[i] = ref_clamped_swiglu(gate.value[i], factor, &expected_dgate[i], &expected_dup[i]);
+			expected[i] = ref_clamped_swiglu(activation, gate.value[i], factor, &expected_dgate[i], &expected_dup[i]);
 			expected_dgate[i] *= dy.value[i];
 			expected_dup[i] *= dy.value[i];
 			continue;
@@ -396,8 +397,8 @@ static void activation_case(enum activation kind, int64_t rows, int64_t cols, en
 		expected_dup[i] = dy.value[i] * ref_activation(kind, gate.value[i]);
 		expected_dgate[i] = dy.value[i] * factor * ref_activation_slope(kind, gate.value[i]);
 	}
-	RUN(OPS->activation_forward(BACKEND, kind, y.tensor, gate.tensor, up.tensor));
-	RUN(OPS->activation_backward(BACKEND, kind, dgate.tensor, gated ? dup.tensor : operand_none().tensor, dy.tensor,
+	RUN(OPS->activation_forward(BACKEND, activation, y.tensor, gate.tensor, up.tensor));
+	RUN(OPS->activation_backward(BACKEND, activation, dgate.tensor, gated ? dup.tensor : operand_none().tensor, dy.tensor,
 				     gate.tensor, up.tensor));
 	operand_fetch(&y);
 	operand_fetch(&dgate);
@@ -413,7 +414,8 @@ static void activation_case(enum activation kind, int64_t rows, int64_t cols, en
 	struct operand over_gate = operand_input(copy_of(gate.value, rows * cols), rows, cols, type, gap);
 	struct operand over_up = gated ? operand_input(copy_of(up.value, rows * cols), rows, cols, type, gap) : operand_none();
 	over_gate.input = over_up.input = false;
-	RUN(OPS->activation_backward(BACKEND, kind, over_gate.tensor, over_up.tensor, dy.tensor, over_gate.tensor, over_up.tensor));
+	RUN(OPS->activation_backward(BACKEND, activation, over_gate.tensor, over_up.tensor, dy.tensor, over_gate.tensor,
+				     over_up.tensor));
 	operand_fetch(&over_gate);
 	expect_close(over_gate.value, expected_dgate, rows * cols, bound_of(type), "activation_backward in place %s", names[kind]);
 	if (gated) {
@@ -430,12 +432,15 @@ static void activation_case(enum activation kind, int64_t rows, int64_t cols, en
 static void test_activation(void **state)
 {
 	(void)state;
+	static const float alphas[] = {1.702f, 0.9f}, limits[] = {7, 2.5f};
 	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
 		for (int kind = 0; kind < 5; kind++)
 			for (int type = 0; type < 3; type++)
-				activation_case((enum activation)kind, row_shapes[shape][0], row_shapes[shape][1],
-						float_types[type], float_types[shape % 2 ? 0 : type], shape % 2 ? GAP : NO_GAP,
-						kind == ACTIVATION_CLAMPED_SWIGLU || (shape + (size_t)kind) % 3 != 0);
+				activation_case(
+					(struct activation){(enum activation_kind)kind, alphas[shape % 2], limits[shape % 2]},
+					row_shapes[shape][0], row_shapes[shape][1], float_types[type],
+					float_types[shape % 2 ? 0 : type], shape % 2 ? GAP : NO_GAP,
+					kind == ACTIVATION_CLAMPED_SWIGLU || (shape + (size_t)kind) % 3 != 0);
 }
 
 /* ---- evaluation -------------------------------------------------------------------------------------------------------------------- */

@@ -166,7 +166,8 @@ static void test_many_blocks(void **state)
 	expect_close(logprob.value, expected, rows, 1e-9, "token_logprobs over %lld rows", (long long)rows);
 	for (int64_t i = 0; i < rows * COLS; i++)
 		expected[i] = ref_activation(ACTIVATION_SILU, x.value[i]);
-	RUN(OPS->activation_forward(BACKEND, ACTIVATION_SILU, activated.tensor, x.tensor, operand_none().tensor));
+	RUN(OPS->activation_forward(BACKEND, (struct activation){.kind = ACTIVATION_SILU}, activated.tensor, x.tensor,
+				    operand_none().tensor));
 	operand_fetch(&activated);
 	expect_close(activated.value, expected, rows * COLS, 1e-9, "activation_forward over %lld rows", (long long)rows);
 	free(expected);

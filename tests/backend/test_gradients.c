@@ -154,12 +154,13 @@ static void test_activation(void **state)
 		struct operand dgate = operand_output(1, N, DTYPE_F32, NO_GAP), dup = operand_output(1, N, DTYPE_F32, NO_GAP);
 		for (int i = 0; i < N; i++) {
 			double g = gate.value[i], h = 1e-5;
-			double rise = ref_activation((enum activation)kind, g + h) - ref_activation((enum activation)kind, g - h);
+			double rise = ref_activation((enum activation_kind)kind, g + h) -
+				      ref_activation((enum activation_kind)kind, g - h);
 			expected_dgate[i] = dy.value[i] * up.value[i] * rise / (2 * h);
-			expected_dup[i] = dy.value[i] * ref_activation((enum activation)kind, g);
+			expected_dup[i] = dy.value[i] * ref_activation((enum activation_kind)kind, g);
 		}
-		RUN(OPS->activation_backward(BACKEND, (enum activation)kind, dgate.tensor, dup.tensor, dy.tensor, gate.tensor,
-					     up.tensor));
+		RUN(OPS->activation_backward(BACKEND, (struct activation){.kind = (enum activation_kind)kind}, dgate.tensor,
+					     dup.tensor, dy.tensor, gate.tensor, up.tensor));
 		operand_fetch(&dgate);
 		operand_fetch(&dup);
 		expect_close(dgate.value, expected_dgate, N, 1e-9, "activation_backward %d against differences", kind);

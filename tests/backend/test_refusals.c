@@ -52,6 +52,7 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->matmul(BACKEND, out.tensor, a.tensor, false, b.tensor, true, false), "matmul", "6");
 	expect_refusal(OPS->matmul(BACKEND, out.tensor, a.tensor, false, half.tensor, false, false), "matmul", "6");
 	expect_refusal(OPS->matmul(BACKEND, out.tensor, narrow, false, b.tensor, false, false), "matmul", "6");
+	const struct activation silu = {.kind = ACTIVATION_SILU}, boundless = {ACTIVATION_CLAMPED_SWIGLU, 1.702f, 0};
 	expect_refusal(OPS->add(BACKEND, out.tensor, a.tensor), "add", "5");
 	expect_refusal(OPS->add_bias(BACKEND, out.tensor, row.tensor), "add_bias", "6");
 	expect_refusal(OPS->embed(BACKEND, out.tensor, a.tensor, threshold.tensor.data, 1), "embed", "6");
@@ -70,10 +71,10 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->attention_backward(BACKEND, &attention, a.tensor, a.tensor, a.tensor, a.tensor, a.tensor, a.tensor,
 					       a.tensor, stats.tensor, a.tensor),
 		       "attention_backward", "6");
-	expect_refusal(OPS->activation_forward(BACKEND, ACTIVATION_SILU, out.tensor, a.tensor, a.tensor), "activation_forward",
-		       "5");
-	expect_refusal(OPS->activation_backward(BACKEND, ACTIVATION_SILU, a.tensor, none, a.tensor, a.tensor, b.tensor),
-		       "activation_backward", "6");
+	expect_refusal(OPS->activation_forward(BACKEND, silu, out.tensor, a.tensor, a.tensor), "activation_forward", "5");
+	expect_refusal(OPS->activation_forward(BACKEND, boundless, a.tensor, a.tensor, a.tensor), "activation_forward", "6");
+	expect_refusal(OPS->activation_backward(BACKEND, silu, a.tensor, none, a.tensor, a.tensor, b.tensor), "activation_backward",
+		       "6");
 	expect_refusal(OPS->column_norms(BACKEND, sums.tensor.data, rank.tensor), "column_norms", "6");
 	expect_refusal(OPS->add_saliency(BACKEND, a.tensor, rank.tensor, a.tensor), "add_saliency", "6");
 	expect_refusal(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, bin.tensor, a.tensor, NULL, 1), "rank_rows", "6");

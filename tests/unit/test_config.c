@@ -43,7 +43,7 @@ static void test_classic_form(void **state)
 	assert_int_equal(config.norm.kind, NORM_RMS);
 	assert_true(config.norm.eps == 1e-5f);
 	assert_int_equal(config.norm.groups, 1);
-	assert_int_equal(config.activation, ACTIVATION_SILU);
+	assert_int_equal(config.activation.kind, ACTIVATION_SILU);
 	assert_true(config.gated_mlp);
 	assert_false(config.qkv_bias || config.o_bias || config.mlp_bias || config.tied_embeddings);
 	assert_int_equal(config.rope.kind, ROPE_DEFAULT);
@@ -85,7 +85,7 @@ static void test_families(void **state)
 	SUCCEEDS(parse_llama(s, "\"attention_bias\":true,\"mlp_bias\":true,\"head_dim\":32,\"hidden_act\":\"gelu\"", &config));
 	assert_true(config.qkv_bias && config.o_bias && config.mlp_bias);
 	assert_int_equal(config.head_dim, 32);
-	assert_int_equal(config.activation, ACTIVATION_GELU);
+	assert_int_equal(config.activation.kind, ACTIVATION_GELU);
 	SUCCEEDS(parse(s, "{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"num_key_value_heads\":2,\"sliding_window\":128}",
 		       &config));
 	assert_string_equal(config.family, "mistral");
@@ -138,7 +138,7 @@ static void test_families(void **state)
 	SUCCEEDS(parse(s, "{\"model_type\":\"gemma2\"," SIZES "}", &config));
 	assert_int_equal(model_window(&config, 0), 4096);
 	assert_int_equal(model_window(&config, 1), 0);
-	assert_int_equal(config.activation, ACTIVATION_GELU_TANH);
+	assert_int_equal(config.activation.kind, ACTIVATION_GELU_TANH);
 	assert_true(config.norm.weight_offset == 1 && config.tied_embeddings && config.output_norms);
 	assert_true(config.embedding_scale == 8 && config.attention_scale == 0.0625f);
 	assert_true(config.attention_softcap == 50 && config.logit_softcap == 30);
@@ -166,7 +166,7 @@ static void test_families(void **state)
 	assert_int_equal(config.norm.kind, NORM_LAYER);
 	assert_int_equal(config.position_offset, 2);
 	assert_int_equal(config.rope.kind, ROPE_NONE);
-	assert_int_equal(config.activation, ACTIVATION_RELU);
+	assert_int_equal(config.activation.kind, ACTIVATION_RELU);
 	assert_true(config.qkv_bias && config.o_bias && config.mlp_bias && config.tied_embeddings && !config.gated_mlp);
 	SUCCEEDS(parse(s, "{\"model_type\":\"opt\"," OPT_SIZES ",\"enable_bias\":false,\"head_dim\":8,\"num_key_value_heads\":2}",
 		       &config));
@@ -269,13 +269,21 @@ static void test_gpt_oss(void **state)
 	snprintf(text, sizeof text, GPT_OSS "%s,\"swiglu_limit\":7.0,\"experts_per_token\":4}", rope);
 	SUCCEEDS(parse(s, text, &config));
 	assert_true(config.experts == 128 && config.experts_per_token == 4 && config.normalised_routing && config.paired_experts);
-	assert_true(config.activation == ACTIVATION_CLAMPED_SWIGLU && config.qkv_bias && config.o_bias && !config.mlp_bias);
+	assert_true(config.activation.alpha == 1.702f && config.activation.limit == 7);
+	assert_true(config.activation.kind == ACTIVATION_CLAMPED_SWIGLU && config.qkv_bias && config.o_bias && !config.mlp_bias);
 	assert_true(model_window(&config, 0) == 128 && model_window(&config, 1) == 0 && config.head_dim == 64);
 	assert_int_equal(parse(s, GPT_OSS "}", &config), STATUS_INVALID);
 	assert_non_null(strstr(s->err.message, "neither 'rope_parameters' nor 'rope_scaling'"));
-	snprintf(text, sizeof text, GPT_OSS "%s,\"swiglu_limit\":5.0}", rope);
-	assert_int_equal(parse(s, text, &config), STATUS_UNSUPPORTED);
-	assert_non_null(strstr(s->err.message, "'swiglu_limit'"));
+	snprintf(text, sizeof text, GPT_OSS "%s,\"swiglu_alpha\":1.5,\"swiglu_limit\":5.0}", rope);
+	SUCCEEDS(parse(s, text, &config));
+	assert_true(config.activation.alpha == 1.5f && config.activation.limit == 5);
+	static const char *const wrong[] = {"null", "0", "-7", "1e-300", "1e7"};
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		snprintf(text, sizeof text, GPT_OSS "%s,\"swiglu_limit\":%s}", rope, wrong[i]);
+		assert_int_equal(parse(s, text, &config), STATUS_INVALID);
+		assert_non_null(strstr(s->err.message, "'swiglu_limit'"));
+	}
+	assert_int_equal(parse(s, "{\"model_type\":\"llama\"," SIZES ",\"swiglu_limit\":7.0}", &config), STATUS_UNSUPPORTED);
 	snprintf(text, sizeof text, GPT_OSS "%s,\"hidden_act\":\"gelu\"}", rope);
 	assert_int_equal(parse(s, text, &config), STATUS_UNSUPPORTED);
 	snprintf(text, sizeof text, GPT_OSS "%s,\"quantization_config\":{\"quant_method\":\"mxfp4\"}}", rope);

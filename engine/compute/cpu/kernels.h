@@ -22,10 +22,11 @@ struct layer_kernels {
 	void (*rope)(const struct rotation *, const struct tensor *x, const struct tensor *table, int64_t first, int64_t last);
 	void (*attention_sinks)(const struct attention *, const struct tensor *out, const struct tensor *lse, const float *sinks,
 				int64_t first, int64_t last);
-	void (*activation_forward)(enum activation, const struct tensor *y, const struct tensor *gate, const struct tensor *up,
+	void (*activation_forward)(struct activation, const struct tensor *y, const struct tensor *gate, const struct tensor *up,
 				   int64_t first, int64_t last);
-	void (*activation_backward)(enum activation, const struct tensor *dgate, const struct tensor *dup, const struct tensor *dy,
-				    const struct tensor *gate, const struct tensor *up, int64_t first, int64_t last);
+	void (*activation_backward)(struct activation, const struct tensor *dgate, const struct tensor *dup,
+				    const struct tensor *dy, const struct tensor *gate, const struct tensor *up, int64_t first,
+				    int64_t last);
 	void (*token_logprobs)(double *out, const struct tensor *logits, const int32_t *targets, float softcap, int64_t first,
 			       int64_t last);
 	/* loss[t] = KL(softmax(softcap(wanted)) ‖ softmax(softcap(logits))), and dlogits, factor times its gradient, for the rows [first, last). */

@@ -124,7 +124,7 @@ static enum status attention_sinks(struct backend *backend, const struct attenti
 	return STATUS_OK;
 }
 
-static enum status activation_forward(struct backend *backend, enum activation kind, struct tensor y, struct tensor gate,
+static enum status activation_forward(struct backend *backend, struct activation activation, struct tensor y, struct tensor gate,
 				      struct tensor up)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
@@ -132,20 +132,20 @@ static enum status activation_forward(struct backend *backend, enum activation k
 #pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
 	{
 		struct share rows = cpu_share(y.rows, 1);
-		cpu->kernels->layer->activation_forward(kind, &y, &gate, &up, rows.first, rows.last);
+		cpu->kernels->layer->activation_forward(activation, &y, &gate, &up, rows.first, rows.last);
 	}
 	return STATUS_OK;
 }
 
-static enum status activation_backward(struct backend *backend, enum activation kind, struct tensor dgate, struct tensor dup,
-				       struct tensor dy, struct tensor gate, struct tensor up)
+static enum status activation_backward(struct backend *backend, struct activation activation, struct tensor dgate,
+				       struct tensor dup, struct tensor dy, struct tensor gate, struct tensor up)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
 #pragma omp parallel num_threads(cpu_threads(cpu, dy.rows *dy.cols))
 	{
 		struct share rows = cpu_share(dy.rows, 1);
-		cpu->kernels->layer->activation_backward(kind, &dgate, &dup, &dy, &gate, &up, rows.first, rows.last);
+		cpu->kernels->layer->activation_backward(activation, &dgate, &dup, &dy, &gate, &up, rows.first, rows.last);
 	}
 	return STATUS_OK;
 }

@@ -150,7 +150,7 @@ GPT_OSS = dict(model_type="gpt_oss", architectures=["GptOssForCausalLM"], hidden
 FAMILIES["gpt_oss"] = {
     "classic": classic(**GPT_OSS, rope_theta=150000, rope_scaling=dict(YARN, beta_fast=32.0, beta_slow=1.0, truncate=False),
                        layer_types=["full_attention", "sliding_attention"]),
-    "newer": newer(**GPT_OSS, swiglu_alpha=1.702, layer_types=["sliding_attention", "full_attention"],
+    "newer": newer(**dict(GPT_OSS, swiglu_limit=0.75), swiglu_alpha=1.25, layer_types=["sliding_attention", "full_attention"],
                    rope_parameters=dict(YARN, rope_theta=150000, beta_fast=32.0, beta_slow=1.0, truncate=False)),
 }
 QWEN2_MOE = dict(model_type="qwen2_moe", architectures=["Qwen2MoeForCausalLM"], hidden_act="silu", rms_norm_eps=1e-6,

@@ -273,7 +273,7 @@ static void attention_sinks(const struct attention *shape, const struct tensor *
 #define GELU_SCALE 0.7978845608f /* sqrt(2/π) */
 #define GELU_CUBIC 0.044715f
 
-INLINE float activate(enum activation kind, float x)
+INLINE float activate(enum activation_kind kind, float x)
 {
 	switch (kind) {
 	case ACTIVATION_SILU:
@@ -289,7 +289,7 @@ INLINE float activate(enum activation kind, float x)
 	return x < 0 ? 0 : x;
 }
 
-INLINE float slope(enum activation kind, float x)
+INLINE float slope(enum activation_kind kind, float x)
 {
 	switch (kind) {
 	case ACTIVATION_SILU: {
@@ -309,35 +309,35 @@ INLINE float slope(enum activation kind, float x)
 	return x > 0 ? 1 : 0;
 }
 
-INLINE float clamp_up(float u)
+INLINE float clamp_up(float u, float limit)
 {
-	u = u > CLAMPED_SWIGLU_LIMIT ? CLAMPED_SWIGLU_LIMIT : u;
-	return u < -CLAMPED_SWIGLU_LIMIT ? -CLAMPED_SWIGLU_LIMIT : u;
+	u = u > limit ? limit : u;
+	return u < -limit ? -limit : u;
 }
 
-INLINE void clamped_forward_piece(float *y, const float *gate, const float *up, int64_t n)
+INLINE void clamped_forward_piece(float alpha, float limit, float *y, const float *gate, const float *up, int64_t n)
 {
 #pragma omp simd
 	for (int64_t i = 0; i < n; i++) {
-		float g = gate[i] > CLAMPED_SWIGLU_LIMIT ? CLAMPED_SWIGLU_LIMIT : gate[i];
-		y[i] = (clamp_up(up[i]) + 1) * g * sigmoid_fast(CLAMPED_SWIGLU_ALPHA * g);
+		float g = gate[i] > limit ? limit : gate[i];
+		y[i] = (clamp_up(up[i], limit) + 1) * g * sigmoid_fast(alpha * g);
 	}
 }
 
 /* Where a clamp holds there is no slope. The results may lie over the operands. */
-INLINE void clamped_backward_piece(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t n)
+INLINE void clamped_backward_piece(float alpha, float limit, float *dgate, float *dup, const float *dy, const float *gate,
+				   const float *up, int64_t n)
 {
 #pragma omp simd
 	for (int64_t i = 0; i < n; i++) {
-		float d = dy[i], u = up[i], x = gate[i], g = x > CLAMPED_SWIGLU_LIMIT ? CLAMPED_SWIGLU_LIMIT : x,
-		      held = clamp_up(u);
-		float s = sigmoid_fast(CLAMPED_SWIGLU_ALPHA * g), by_gate = s + CLAMPED_SWIGLU_ALPHA * g * s * (1 - s);
+		float d = dy[i], u = up[i], x = gate[i], g = x > limit ? limit : x, held = clamp_up(u, limit);
+		float s = sigmoid_fast(alpha * g), by_gate = s + alpha * g * s * (1 - s);
 		dup[i] = held == u ? d * g * s : 0;
 		dgate[i] = g == x ? d * (held + 1) * by_gate : 0;
 	}
 }
 
-INLINE void forward_piece(enum activation kind, float *y, const float *gate, const float *up, int64_t n)
+INLINE void forward_piece(enum activation_kind kind, float *y, const float *gate, const float *up, int64_t n)
 {
 	if (up) {
 #pragma omp simd
@@ -351,7 +351,7 @@ INLINE void forward_piece(enum activation kind, float *y, const float *gate, con
 }
 
 /* The results may lie over the operands. */
-INLINE void backward_piece(enum activation kind, float *dgate, float *dup, const float *dy, const float *gate, const float *up,
+INLINE void backward_piece(enum activation_kind kind, float *dgate, float *dup, const float *dy, const float *gate, const float *up,
 			   int64_t n)
 {
 	if (up) {
@@ -368,7 +368,7 @@ INLINE void backward_piece(enum activation kind, float *dgate, float *dup, const
 	}
 }
 
-static void activation_forward(enum activation kind, const struct tensor *y_tensor, const struct tensor *gate_tensor,
+static void activation_forward(struct activation activation, const struct tensor *y_tensor, const struct tensor *gate_tensor,
 			       const struct tensor *up_tensor, int64_t first, int64_t last)
 {
 	float gate_buffer[PIECE], up_buffer[PIECE], target[PIECE];
@@ -378,7 +378,7 @@ static void activation_forward(enum activation kind, const struct tensor *y_tens
 			const float *gate = row_read(gate_tensor, row, col, n, gate_buffer);
 			const float *up = up_tensor->data ? row_read(up_tensor, row, col, n, up_buffer) : NULL;
 			float *y = row_target(y_tensor, row, col, target);
-			switch (kind) { /* a loop for each kind, so that each vectorises */
+			switch (activation.kind) { /* a loop for each kind, so that each vectorises */
 			case ACTIVATION_SILU:
 				forward_piece(ACTIVATION_SILU, y, gate, up, n);
 				break;
@@ -392,7 +392,7 @@ static void activation_forward(enum activation kind, const struct tensor *y_tens
 				forward_piece(ACTIVATION_RELU, y, gate, up, n);
 				break;
 			case ACTIVATION_CLAMPED_SWIGLU:
-				clamped_forward_piece(y, gate, up, n);
+				clamped_forward_piece(activation.alpha, activation.limit, y, gate, up, n);
 				break;
 			}
 			row_finish(y_tensor, row, col, n, y);
@@ -400,7 +400,7 @@ static void activation_forward(enum activation kind, const struct tensor *y_tens
 	}
 }
 
-static void activation_backward(enum activation kind, const struct tensor *dgate_tensor, const struct tensor *dup_tensor,
+static void activation_backward(struct activation activation, const struct tensor *dgate_tensor, const struct tensor *dup_tensor,
 				const struct tensor *dy_tensor, const struct tensor *gate_tensor, const struct tensor *up_tensor,
 				int64_t first, int64_t last)
 {
@@ -413,7 +413,7 @@ static void activation_backward(enum activation kind, const struct tensor *dgate
 			const float *up = up_tensor->data ? row_read(up_tensor, row, col, n, up_buffer) : NULL;
 			float *dgate = row_target(dgate_tensor, row, col, dgate_target);
 			float *dup = up ? row_target(dup_tensor, row, col, dup_target) : NULL;
-			switch (kind) {
+			switch (activation.kind) {
 			case ACTIVATION_SILU:
 				backward_piece(ACTIVATION_SILU, dgate, dup, dy, gate, up, n);
 				break;
@@ -427,7 +427,7 @@ static void activation_backward(enum activation kind, const struct tensor *dgate
 				backward_piece(ACTIVATION_RELU, dgate, dup, dy, gate, up, n);
 				break;
 			case ACTIVATION_CLAMPED_SWIGLU:
-				clamped_backward_piece(dgate, dup, dy, gate, up, n);
+				clamped_backward_piece(activation.alpha, activation.limit, dgate, dup, dy, gate, up, n);
 				break;
 			}
 			row_finish(dgate_tensor, row, col, n, dgate);
