@@ -25,25 +25,6 @@ size_t blocks_bytes(enum block_type type, int64_t count)
 	return 0;
 }
 
-uint16_t f32_to_f16(float value)
-{
-	uint32_t bits;
-	memcpy(&bits, &value, sizeof bits);
-	uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
-	if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00);
-	if (magnitude >= 0x477ff000) return (uint16_t)(sign | HALF_INFINITY); /* from 65520 on */
-	if (magnitude < 0x38800000) {
-		/* Below 2⁻¹⁴: adding a half makes the sum's last bit one of 2⁻²⁴, rounded as additions are. */
-		float sum;
-		memcpy(&sum, &magnitude, sizeof sum);
-		sum += 0.5f;
-		memcpy(&magnitude, &sum, sizeof magnitude);
-		return (uint16_t)(sign | (magnitude - 0x3f000000));
-	}
-	magnitude += 0xfff + (magnitude >> 13 & 1);
-	return (uint16_t)(sign | (magnitude - 0x38000000) >> 13);
-}
-
 static bool is_finite_half(uint16_t half)
 {
 	return (half & HALF_INFINITY) != HALF_INFINITY;
@@ -53,7 +34,7 @@ static bool store_halves(const float *weights, int64_t count, uint16_t *ret)
 {
 	bool fits = true;
 	for (int64_t i = 0; i < count; i++) {
-		ret[i] = f32_to_f16(weights[i]);
+		ret[i] = f16_from_f32(weights[i]);
 		fits &= is_finite_half(ret[i]);
 	}
 	return fits;
@@ -82,7 +63,7 @@ static bool store_q8_0(const float *w, uint8_t *ret)
 	for (int i = 0; i < BLOCK_WEIGHTS; i++)
 		largest = fmaxf(largest, fabsf(w[i]));
 	float d = largest / 127, scale = inverse(d);
-	uint16_t half = f32_to_f16(d);
+	uint16_t half = f16_from_f32(d);
 	memcpy(ret, &half, sizeof half);
 	for (int i = 0; i < BLOCK_WEIGHTS; i++)
 		ret[sizeof half + (size_t)i] = (uint8_t)(int8_t)roundf(w[i] * scale);
@@ -97,7 +78,7 @@ static bool store_q4_0(const float *w, uint8_t *ret)
 	for (int i = 1; i < BLOCK_WEIGHTS; i++)
 		if (fabsf(w[i]) > fabsf(largest)) largest = w[i];
 	float d = largest / -8, scale = inverse(d);
-	uint16_t half = f32_to_f16(d);
+	uint16_t half = f16_from_f32(d);
 	memcpy(ret, &half, sizeof half);
 	for (int i = 0; i < BLOCK_WEIGHTS; i++)
 		codes[i] = clip_code(w[i] * scale + 8.5f);
@@ -108,11 +89,11 @@ static bool store_q4_0(const float *w, uint8_t *ret)
 /* The least half that is at least `d`, for `d` ≥ 0, and of which `steps` times is a half too: 0 where there is none. */
 static uint16_t scale_with_zero(float d, int steps)
 {
-	uint16_t half = f32_to_f16(d);
+	uint16_t half = f16_from_f32(d);
 	if (f16_to_f32(half) < d) half++;
 	for (; is_finite_half(half); half++) {
 		float product = (float)steps * f16_to_f32(half);
-		uint16_t other = f32_to_f16(product);
+		uint16_t other = f16_from_f32(product);
 		if (is_finite_half(other) && f16_to_f32(other) == product) return half;
 	}
 	return 0;
@@ -150,14 +131,14 @@ static bool store_q4_1(const float *w, uint8_t *ret)
 		choose_zero(least, most, &scale, &zero);
 		d_half = scale_with_zero(scale, zero);
 		float d = f16_to_f32(d_half);
-		m_half = f32_to_f16(-(float)zero * d);
+		m_half = f16_from_f32(-(float)zero * d);
 		for (int i = 0; i < BLOCK_WEIGHTS; i++)
 			codes[i] = clip_code(floorf(w[i] * inverse(d) + (float)zero + 0.5f));
 		if (d == 0 && scale > 0) return false;
 	} else {
 		float d = (most - least) / (CODES - 1), invert = inverse(d);
-		d_half = f32_to_f16(d);
-		m_half = f32_to_f16(least);
+		d_half = f16_from_f32(d);
+		m_half = f16_from_f32(least);
 		for (int i = 0; i < BLOCK_WEIGHTS; i++)
 			codes[i] = clip_code((w[i] - least) * invert + 0.5f);
 	}

@@ -28,7 +28,4 @@ size_t blocks_bytes(enum block_type, int64_t count);
 /* Writes `count` weights (as for blocks_bytes) to `ret`. False where one is not finite, or it or its block's scale is beyond a half. */
 bool blocks_store(enum block_type, const float *weights, int64_t count, void *ret);
 
-/* The nearest half, to even between two; infinite beyond the largest. */
-uint16_t f32_to_f16(float);
-
 #endif

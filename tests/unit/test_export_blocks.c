@@ -123,14 +123,14 @@ static void test_halves(void **state)
 	for (uint32_t half = 0; half < 0x7c00; half++) {
 		float value = f16_to_f32((uint16_t)half), next = half < 0x7bff ? f16_to_f32((uint16_t)(half + 1)) : 65536;
 		float middle = (value + next) / 2;
-		assert_int_equal(f32_to_f16(value), half);
-		assert_int_equal(f32_to_f16(-value), half | 0x8000);
-		assert_int_equal(f32_to_f16(middle), half + (half & 1));
-		assert_int_equal(f32_to_f16(nextafterf(middle, 0)), half);
-		assert_int_equal(f32_to_f16(nextafterf(middle, INFINITY)), half + 1);
+		assert_int_equal(f16_from_f32(value), half);
+		assert_int_equal(f16_from_f32(-value), half | 0x8000);
+		assert_int_equal(f16_from_f32(middle), half + (half & 1));
+		assert_int_equal(f16_from_f32(nextafterf(middle, 0)), half);
+		assert_int_equal(f16_from_f32(nextafterf(middle, INFINITY)), half + 1);
 	}
-	assert_int_equal(f32_to_f16(1e30f), 0x7c00);
-	assert_int_equal(f32_to_f16(1e-30f), 0);
+	assert_int_equal(f16_from_f32(1e30f), 0x7c00);
+	assert_int_equal(f16_from_f32(1e-30f), 0);
 }
 
 static void test_refusals(void **state)
