@@ -64,14 +64,14 @@ static enum status sync_directories(const struct place *to, const struct manifes
 }
 
 /* Copies a file that lies in both directories as it is; its checksum is made of what was copied. */
-static enum status copy(const struct file *from, const struct place *to, const char *name, char sha256[SHA256_TEXT],
-			struct error *err)
+static enum status copy(const struct file *from, const struct place *to, const char *name, const atomic_bool *stop,
+			char sha256[SHA256_TEXT], struct error *err)
 {
 	struct file copy;
 	TRY(make_above(to, name, err));
 	TRY(place_create(to, name, from->size, &copy, err));
 	enum status status = file_copy_bytes(from, 0, &copy, 0, from->size, err);
-	if (status == STATUS_OK) status = sha256_file(&copy, from->size, sha256, err);
+	if (status == STATUS_OK) status = sha256_file_stoppable(&copy, from->size, stop, sha256, err);
 	if (status == STATUS_OK) status = file_sync(&copy, err);
 	file_close(&copy);
 	return status;
@@ -116,7 +116,7 @@ static enum status pack_one(struct packer *packer, const char *name, struct erro
 	if (text_ends_with(name, packed_suffix) && !text_ends_with(name, archive_suffix)) {
 		status = pack_safetensors(packer, &from, name, err);
 	} else {
-		status = copy(&from, packer->to, name, sha256, err);
+		status = copy(&from, packer->to, name, packer->options->stop, sha256, err);
 		if (status == STATUS_OK) status = manifest_add(&packer->manifest, name, from.size, NULL, sha256, err);
 	}
 	file_close(&from);
@@ -219,13 +219,13 @@ static enum status restore_packed(const struct archive_file *archive, const stru
 }
 
 static enum status restore_plain(const struct file *from, const struct manifest_file *listed, const struct place *to,
-				 struct error *err)
+				 const atomic_bool *stop, struct error *err)
 {
 	char sha256[SHA256_TEXT];
 	if (from->size != listed->bytes)
 		return error_set(err, STATUS_INVALID, "%s: damaged: has %" PRId64 " bytes, and had %" PRId64, from->path,
 				 from->size, listed->bytes);
-	TRY(to ? copy(from, to, listed->name, sha256, err) : sha256_file(from, from->size, sha256, err));
+	TRY(to ? copy(from, to, listed->name, stop, sha256, err) : sha256_file_stoppable(from, from->size, stop, sha256, err));
 	if (strcmp(sha256, listed->sha256) == 0) return STATUS_OK;
 	return error_set(err, STATUS_INVALID, "%s: damaged: its checksum is another", from->path);
 }
@@ -239,7 +239,7 @@ static enum status restore_one(const struct place *place, const struct manifest_
 	TRY(place_open(place, listed->packed ? listed->packed : listed->name, &from, err));
 	enum status status;
 	if (!listed->packed) {
-		status = restore_plain(&from, listed, to, err);
+		status = restore_plain(&from, listed, to, stop, err);
 	} else {
 		status = archive_file_open(&from, &archive, err);
 		if (status == STATUS_OK) {

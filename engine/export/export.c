@@ -234,7 +234,7 @@ static enum status fill(const struct export *export, const struct file *file, co
 	free(writing.blocks);
 	TRY(status);
 	TRY(file_sync(file, err));
-	return sha256_file(file, file->size, ret_sha256, err);
+	return ret_sha256 ? sha256_file_stoppable(file, file->size, stop, ret_sha256, err) : STATUS_OK;
 }
 
 enum status export_write(const struct export *export, const struct place *directory, const char *name, const atomic_bool *stop,

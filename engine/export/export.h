@@ -22,7 +22,8 @@ enum status export_open(const struct model *model, const struct place *place, co
 int64_t export_bytes(const struct export *);
 
 /* Writes the file as `name` into the directory, durably: it has that name only when it is whole, and replaces what had it. The same model gives
- * the same bytes. STATUS_NUMERIC names a tensor with weights that are not finite or beyond the type's range. */
+ * the same bytes. STATUS_NUMERIC names a tensor with weights that are not finite or beyond the type's range.
+ * STATUS_CANCELLED when `stop`, which may be NULL, is raised meanwhile. ret_sha256 may be NULL: then the file is not read again. */
 enum status export_write(const struct export *, const struct place *directory, const char *name, const atomic_bool *stop,
 			 char ret_sha256[SHA256_TEXT], struct error *err);
 void export_free(struct export *); /* takes NULL */

@@ -28,9 +28,8 @@ static enum status write_one(const struct model *model, const struct place *work
 			     const atomic_bool *stop, struct error *err)
 {
 	struct export *export;
-	char sha256[SHA256_TEXT];
 	TRY(export_open(model, work, called, type, NULL, &export, err));
-	enum status status = export_write(export, work, file_names[type], stop, sha256, err);
+	enum status status = export_write(export, work, file_names[type], stop, NULL, err);
 	export_free(export);
 	return status;
 }

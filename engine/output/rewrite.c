@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/watch.h"
 #include "engine/output/config_json.h"
 #include "engine/output/files.h"
 
@@ -25,7 +26,8 @@ static enum status fill_packed(const struct checkpoint *input, const struct plan
 	enum status status = data ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory to copy tensor '%s'", rows.name);
 	for (; left > 0 && status == STATUS_OK; left -= rows.bytes) {
 		rows.bytes = left < at_once ? left : at_once;
-		status = checkpoint_read(input, &rows, data, err);
+		status = watch_look(part->path, err);
+		if (status == STATUS_OK) status = checkpoint_read(input, &rows, data, err);
 		if (status == STATUS_OK)
 			status = file_write(part, data, (size_t)rows.bytes, tensor->info.offset + rows.offset, err);
 		rows.offset += rows.bytes;

@@ -400,6 +400,22 @@ static ssize_t full_disk(int fd, const void *buffer, size_t bytes, off_t offset)
 	return -1;
 }
 
+static void raise_stop(void *context)
+{
+	atomic_store((atomic_bool *)context, true);
+}
+
+/* A file that is copied as it is may be long as well. */
+static void stopped_in_a_copy(void **state)
+{
+	struct scratch *s = *state;
+	atomic_bool stop = false;
+	const struct archive_options options = {.stop = &stop, .progress = raise_stop, .context = &stop};
+	assert_int_equal(mkdir(scratch_path(s, "copied"), 0700), 0);
+	scratch_text(s, "copied/model.bin", "weights");
+	FAILS(STATUS_CANCELLED, "stopped", try_pack(s, "copied", &options));
+}
+
 static void refused(void **state)
 {
 	struct scratch *s = *state;
@@ -508,8 +524,8 @@ int main(void)
 		SCRATCH_TEST(there_and_back), SCRATCH_TEST(the_bytes_depend_on_no_threads),
 		SCRATCH_TEST(sizes),          SCRATCH_TEST(damaged),
 		SCRATCH_TEST(damaged_coded),  SCRATCH_TEST(damaged_beside),
-		SCRATCH_TEST(refused),        cmocka_unit_test(codes),
-		cmocka_unit_test(long_codes),
+		SCRATCH_TEST(refused),        SCRATCH_TEST(stopped_in_a_copy),
+		cmocka_unit_test(codes),      cmocka_unit_test(long_codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
