@@ -82,6 +82,10 @@ void problem_failure(struct response *response, const struct error *err)
 		problem(response, 503, "busy", "%s", err->message);
 		response_header(response, "Retry-After", "5");
 		break;
+	case STATUS_CANCELLED:
+		problem(response, 503, "stopping", "besad is stopping");
+		response_header(response, "Retry-After", "5");
+		break;
 	case STATUS_IO:
 		problem(response, 503, "io", "%s", err->message);
 		response_header(response, "Retry-After", "60");

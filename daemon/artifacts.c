@@ -80,7 +80,8 @@ static enum status add_report(const struct place *output, cJSON *list, struct er
 	return STATUS_OK;
 }
 
-static enum status find_list(const struct place *output, const struct job *job, cJSON **ret, struct error *err)
+static enum status find_list(const struct place *output, const struct job *job, const atomic_bool *stop, cJSON **ret,
+			     struct error *err)
 {
 	cJSON *report, *list, *entry;
 	TRY(read_report(output, job, &report, err));
@@ -90,7 +91,7 @@ static enum status find_list(const struct place *output, const struct job *job, 
 	if (!cJSON_IsArray(list)) { /* an earlier besad did not list them: they are hashed now */
 		cJSON_Delete(list);
 		list = NULL;
-		status = artifacts_describe(output, NULL, &list, err);
+		status = artifacts_describe(output, stop, &list, err);
 	}
 	if (!status) status = add_report(output, list, err);
 	cJSON_ArrayForEach(entry, list)
@@ -114,27 +115,37 @@ static bool has_output(const struct job *job, cJSON **ret_result)
 	return cJSON_IsString(cJSON_GetObjectItemCaseSensitive(*ret_result, "output"));
 }
 
-static enum status list_files(const struct roots *roots, const struct job *job, cJSON **ret, struct error *err)
+static enum status list_files(const struct roots *roots, const struct job *job, const atomic_bool *stop, cJSON **ret,
+			      struct error *err)
 {
 	const struct place output = {roots->output, job->output};
 	cJSON *result;
 	enum status status = STATUS_OK;
 	if (has_output(job, &result))
-		status = find_list(&output, job, ret, err);
+		status = find_list(&output, job, stop, ret, err);
 	else if (!(*ret = cJSON_CreateArray()))
 		status = no_memory(err);
 	cJSON_Delete(result);
 	return status;
 }
 
-static enum status open_listed(const struct roots *roots, const struct job *job, const char *name, struct api_file *ret,
-			       struct error *err)
+/* Another job may have replaced the output since its files were listed, by files of the same sizes. An output never becomes a job's again. */
+static enum status check_owner(const struct place *output, const struct job *job, struct error *err)
+{
+	cJSON *report;
+	TRY(read_report(output, job, &report, err));
+	cJSON_Delete(report);
+	return STATUS_OK;
+}
+
+static enum status open_listed(const struct roots *roots, const struct job *job, const char *name, const atomic_bool *stop,
+			       struct api_file *ret, struct error *err)
 {
 	const struct place output = {roots->output, job->output};
 	cJSON *list;
 	const cJSON *entry = NULL;
 	struct file file;
-	TRY(list_files(roots, job, &list, err));
+	TRY(list_files(roots, job, stop, &list, err));
 	cJSON_ArrayForEach(entry, list)
 	{
 		const char *listed = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "name"));
@@ -150,6 +161,7 @@ static enum status open_listed(const struct roots *roots, const struct job *job,
 			error_set(err, STATUS_EXISTS, "'%s' has %" PRId64 " bytes, and the job wrote %.0f", name, file.size, bytes);
 		file_close(&file);
 	}
+	if (!status && (status = check_owner(&output, job, err))) file_close(&file);
 	if (!status) {
 		*ret = (struct api_file){.fd = fcntl(file.fd, F_DUPFD_CLOEXEC, 0), .bytes = file.size, .type = media_type(name)};
 		snprintf(ret->etag, sizeof ret->etag, "\"%s\"", hash);
@@ -168,13 +180,14 @@ static enum status hide(const struct roots *roots, const struct job *job, enum s
 	return status;
 }
 
-enum status artifacts_list(const struct roots *roots, const struct job *job, cJSON **ret, struct error *err)
-{
-	return hide(roots, job, list_files(roots, job, ret, err), err);
-}
-
-enum status artifacts_open(const struct roots *roots, const struct job *job, const char *name, struct api_file *ret,
+enum status artifacts_list(const struct roots *roots, const struct job *job, const atomic_bool *stop, cJSON **ret,
 			   struct error *err)
 {
-	return hide(roots, job, open_listed(roots, job, name, ret, err), err);
+	return hide(roots, job, list_files(roots, job, stop, ret, err), err);
+}
+
+enum status artifacts_open(const struct roots *roots, const struct job *job, const char *name, const atomic_bool *stop,
+			   struct api_file *ret, struct error *err)
+{
+	return hide(roots, job, open_listed(roots, job, name, stop, ret, err), err);
 }

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,7 @@ struct daemon {
 	struct sockets sockets, kept; /* kept: for the process after this one */
 	size_t listening;             /* how many of `sockets` the API has */
 	cJSON *info;                  /* what does not change of /v1/info */
+	atomic_bool stopping;         /* what takes its time for a client is broken off */
 	double started;               /* monotonic seconds */
 	unsigned long pulse;          /* of the worker, when the watchdog was last fed */
 };
@@ -171,12 +173,14 @@ static void hook_deleted(void *context, const char *job_id)
 
 static enum status hook_artifacts(void *context, const struct job *job, cJSON **ret, struct error *err)
 {
-	return artifacts_list(&((struct daemon *)context)->options->roots, job, ret, err);
+	struct daemon *daemon = context;
+	return artifacts_list(&daemon->options->roots, job, &daemon->stopping, ret, err);
 }
 
 static enum status hook_artifact(void *context, const struct job *job, const char *name, struct api_file *ret, struct error *err)
 {
-	return artifacts_open(&((struct daemon *)context)->options->roots, job, name, ret, err);
+	struct daemon *daemon = context;
+	return artifacts_open(&daemon->options->roots, job, name, &daemon->stopping, ret, err);
 }
 
 static enum status hook_models(void *context, cJSON **ret, bool *ret_truncated, struct error *err)
@@ -483,6 +487,7 @@ static void stop(struct daemon *daemon)
 {
 	if (daemon->worker) worker_stop(daemon->worker); /* before the streams end, so that watchers hear of it */
 	estimator_stop(daemon->estimator);
+	atomic_store(&daemon->stopping, true);
 	api_stop(daemon->api);
 	token_free(daemon->token);
 	catalog_free(daemon->models);

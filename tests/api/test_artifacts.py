@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import unittest
 
 from support import Daemon, small_job, small_model, wait_for
@@ -154,6 +155,37 @@ class Artifacts(unittest.TestCase):
         self.assertEqual({name: entry for name, entry in after.items() if name != "besad.json"},
                          {name: entry for name, entry in before.items() if name != "besad.json"})
         self.assertEqual(self.read(job, "config.json").status, 200)
+
+    def test_a_stop_while_an_output_of_an_earlier_besad_is_read(self):
+        daemon = Daemon()
+        self.addCleanup(daemon.remove)
+        small_model(daemon)
+        daemon.start()
+        job = daemon.submit(small_job(method="wanda", output="large"))
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+        report = os.path.join(daemon.output, "large", "besad.json")
+        with open(report) as file:
+            told = json.load(file)
+        del told["artifacts"]
+        with open(report, "w") as file:
+            json.dump(told, file)
+        large = os.path.join(daemon.output, "large", "hole")
+        with open(large, "wb") as file:
+            file.truncate(1 << 40)  # a hole: read for an hour
+        answers = []
+        client = threading.Thread(target=lambda: answers.append(daemon.get(f"/v1/jobs/{job}/artifacts")))
+        client.start()
+        opened = f"/proc/{daemon.process.pid}/fd"
+
+        def is_read():
+            try:
+                return large in [os.readlink(os.path.join(opened, fd)) for fd in os.listdir(opened)]
+            except FileNotFoundError:  # closed meanwhile
+                return False
+        wait_for("the file to be read", is_read)
+        self.assertEqual(daemon.stop(), 0)
+        client.join()
+        self.assertEqual((answers[0].status, answers[0].json["type"]), (503, "urn:besad:problem:stopping"))
 
 
 if __name__ == "__main__":
