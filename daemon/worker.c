@@ -133,7 +133,7 @@ static enum status wait_for_room(struct attempt *attempt, struct error *err)
 		error_set(err, STATUS_NO_SPACE, "the disk of the state directory is full");
 		status = wait_to_try_on(worker, err);
 	}
-	if (!status) tell_phase(attempt, phase);
+	tell_phase(attempt, phase); /* also of a job that is stopped: it waits no more */
 	return status;
 }
 
