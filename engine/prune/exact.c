@@ -1,5 +1,6 @@
 #include "engine/prune/exact.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -51,6 +52,9 @@ static int by_fraction(const void *a, const void *b)
 enum status exact_thresholds(const struct block_layout *layout, const float *rates, int64_t zeros, int32_t *thresholds,
 			     struct error *err)
 {
+	for (int64_t r = 0; r < layout->rows; r++)
+		if (!isfinite(rates[r]))
+			return error_set(err, STATUS_NUMERIC, "row %" PRId64 ": the rate that was learned is no number", r);
 	struct row *rows = malloc((size_t)layout->rows * sizeof *rows);
 	if (!rows) return error_set(err, STATUS_NO_MEMORY, "no memory for the rates of a block");
 	double shift = find_shift(layout, rates, zeros);

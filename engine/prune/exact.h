@@ -8,7 +8,7 @@
  * `zeros`, which is between 0 and layout->params.
  *
  * One common shift of all rates, clamped to [0, 1], brings Σ ⌊s_i·C_i⌋ as close below `zeros` as a shift can; the rest is given, one weight
- * per row and round, in order of the largest fraction of s_i·C_i, then layer, then row. */
+ * per row and round, in order of the largest fraction of s_i·C_i, then layer, then row. STATUS_NUMERIC for a rate that is no number. */
 enum status exact_thresholds(const struct block_layout *layout, const float *rates, int64_t zeros, int32_t *thresholds,
 			     struct error *err);
 

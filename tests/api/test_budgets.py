@@ -44,6 +44,13 @@ class Budgets(unittest.TestCase):
             with self.subTest(sparsity=sparsity):
                 self.check(sparsity, factor)
 
+    def test_nothing_to_take(self):
+        """Too little is asked for to take one weight."""
+        for method in ("admm", "besa"):
+            with self.subTest(method):
+                layers = self.first_block(method, 5e-324, **({"admm": {"rates": "layer"}} if method == "admm" else {}))
+                self.assertEqual([layer["zeros"] for layer in layers.values()], [0] * len(layers))
+
     def test_softmax_has_all_the_room(self):
         self.check(0.7, 1, parameterization="softmax")
 

@@ -105,6 +105,24 @@ static void test_a_rate_that_needs_no_shift_stays(void **state)
 }
 
 /* What a shift cannot split goes to the largest fraction first, then by layer, then by row. */
+static void test_a_rate_that_is_no_number(void **state)
+{
+	(void)state;
+	const float wrong[] = {NAN, INFINITY, -INFINITY};
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		struct block_layout layout = new_layout();
+		float *rates = random_rates(&layout, 1, 0.4f, 0.6f);
+		int32_t *thresholds = new_thresholds(&layout);
+		struct error err;
+		rates[7] = wrong[i];
+		assert_int_equal(exact_thresholds(&layout, rates, layout.params / 2, thresholds, &err), STATUS_NUMERIC);
+		assert_string_equal(err.message, "row 7: the rate that was learned is no number");
+		free(thresholds);
+		free(rates);
+		block_layout_release(&layout);
+	}
+}
+
 static void test_order_of_the_rest(void **state)
 {
 	(void)state;
@@ -137,6 +155,7 @@ int main(void)
 		cmocka_unit_test(test_hits_every_target),
 		cmocka_unit_test(test_equal_rates),
 		cmocka_unit_test(test_a_rate_that_needs_no_shift_stays),
+		cmocka_unit_test(test_a_rate_that_is_no_number),
 		cmocka_unit_test(test_order_of_the_rest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

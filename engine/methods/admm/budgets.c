@@ -78,6 +78,7 @@ static void stretch(struct budgets *b, double target)
 	int64_t done = 0;
 	for (int i = 0; i < layout->n_linears; i++)
 		zeros += (double)b->zeros[i];
+	if (zeros == 0 || zeros == (double)layout->params) return; /* the room may be none, too */
 	double share = zeros / (double)layout->params;
 	for (int i = 0; i < layout->n_linears; i++) {
 		double off = (double)b->zeros[i] / (double)(layout->linears[i].rows * layout->linears[i].cols) - share;

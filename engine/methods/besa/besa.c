@@ -107,8 +107,9 @@ static enum status prune(void *method, const struct block_task *task, struct blo
 	const struct block *block = b->first.setup.block;
 	TRY(one_shot_prune(&b->first, task, outcome, err));
 	struct quantizer *quantizer = b->besa.quantizer;
-	if (!learns(b->first.setup.spec) || (task->target <= 0 && !quantizer)) return STATUS_OK;
-	besa_aim(&b->besa, task->target);
+	bool none_goes = llround(task->target * (double)block->layout.params) == 0; /* there are no rates to learn then */
+	if (!learns(b->first.setup.spec) || (none_goes && !quantizer)) return STATUS_OK;
+	besa_aim(&b->besa, none_goes ? 0 : task->target);
 	enum status status = quantizer ? quantizer_begin(quantizer) : STATUS_OK;
 	if (status == STATUS_OK) {
 		TRY(learn_block(b, task, outcome, err));

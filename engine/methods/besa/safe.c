@@ -46,9 +46,12 @@ static enum status activate(const struct comparison *c)
 	return mask_apply_from(c->mask, block, block->master, block->active);
 }
 
-/* The loss with the mask of the rates, of each sequence and on average. */
+/* The loss with the mask of the rates, of each sequence and on average; of rates that are no numbers infinity, on average alone. */
 static enum status measure(const struct comparison *c, const float *rates, double *each, double *ret, struct error *err)
 {
+	*ret = INFINITY;
+	for (int64_t r = 0; r < c->besa->block->layout.rows; r++)
+		if (!isfinite(rates[r])) return STATUS_OK;
 	TRY(set_mask(c, rates, err));
 	enum status status = activate(c);
 	if (status != STATUS_OK) {
