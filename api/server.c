@@ -24,6 +24,7 @@ enum {
 	CONNECTION_MEMORY = 64 << 10,
 	DRAIN_LIMIT = 16 << 20, /* of a body that is too large, this much is read and dropped so that the client sees the answer */
 	INACTIVE_SECONDS = 60,
+	MOST_FILES = 24, /* downloads at once: each takes a descriptor, besides its connection's, of those that are kept for jobs */
 	FINISH_SECONDS = 2, /* for answers under way when the server stops */
 };
 
@@ -40,6 +41,7 @@ struct api {
 	pthread_mutex_t lock;
 	pthread_cond_t idle;
 	int exchanges; /* requests under way */
+	int files;     /* of them, those that send one */
 };
 
 /* One request and its response. */
@@ -50,6 +52,7 @@ struct exchange {
 	struct request request;
 	struct response response;
 	enum { RECEIVING, RUNNING, ANSWERED } phase;
+	bool sends_file;
 	bool refused;        /* the response is known before the body has come */
 	uint64_t body_bytes; /* as sent, also of what is dropped */
 	double begun;        /* monotonic seconds */
@@ -253,6 +256,17 @@ static struct MHD_Response *make_response(struct exchange *exchange)
 	return made;
 }
 
+/* False where as many as may be are sent already; given back by `completed`. */
+static bool take_file(struct exchange *exchange)
+{
+	struct api *api = exchange->api;
+	pthread_mutex_lock(&api->lock);
+	exchange->sends_file = api->files < MOST_FILES;
+	api->files += exchange->sends_file;
+	pthread_mutex_unlock(&api->lock);
+	return exchange->sends_file;
+}
+
 static const char *method_label(const struct exchange *exchange)
 {
 	const struct route *route = exchange->request.route;
@@ -270,6 +284,11 @@ static void count_request(const struct exchange *exchange)
 static enum MHD_Result answer(struct exchange *exchange)
 {
 	struct response *response = &exchange->response;
+	if (response->file.open && !take_file(exchange)) {
+		response_clear(response);
+		problem(response, 503, "too-many-downloads", "%d files are sent already", MOST_FILES);
+		response_header(response, "Retry-After", "30");
+	}
 	bool file = response->file.open;
 	int64_t seconds = API_SEND_SECONDS + (file ? (int64_t)response->size / API_SEND_BYTES : 0);
 	struct MHD_Response *made = make_response(exchange);
@@ -348,11 +367,13 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
 	(void)why;
 	if (!exchange) return;
 	peer_set_deadline(api->peers, peer_of(connection), API_RECEIVE_SECONDS);
+	bool sent_file = exchange->sends_file;
 	response_clear(&exchange->response);
 	buffer_free(&exchange->request.body);
 	free(exchange);
 	*state = NULL;
 	pthread_mutex_lock(&api->lock);
+	api->files -= sent_file;
 	if (--api->exchanges == 0) pthread_cond_signal(&api->idle);
 	pthread_mutex_unlock(&api->lock);
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What besad does when the machine under it fails: it is killed again and again, its disk is full, its database is locked, descriptors run out."""
+import json
 import os
 import re
 import signal
@@ -245,6 +246,31 @@ class Faults(unittest.TestCase):
             connection.close()
         wait_for("their end", lambda: len(os.listdir(opened)) < 100)
         self.assertEqual(daemon.finish(job)["state"], "succeeded")
+
+    def test_downloads_leave_descriptors_for_a_job(self):
+        daemon = self.daemon.start()
+        small_model(daemon)
+        job = daemon.submit(small_job(output="large", method="magnitude"))
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+        report, size = os.path.join(daemon.output, "large", "besad.json"), 1 << 30
+        with open(report) as file:
+            told = json.load(file)
+        told["artifacts"].append({"name": "hole", "bytes": size, "sha256": "0" * 64})
+        with open(report, "w") as file:
+            json.dump(told, file)
+        with open(os.path.join(daemon.output, "large", "hole"), "wb") as file:
+            file.truncate(size)
+
+        def ask():
+            client = socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE)
+            self.addCleanup(client.close)
+            client.sendall(f"GET /v1/jobs/{job}/artifacts/hole HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            return client, client.recv(12)
+        clients = [ask() for _ in range(24)]  # each reads no more than that
+        self.assertEqual({answer for _, answer in clients}, {b"HTTP/1.1 200"})
+        self.refused(daemon.get(f"/v1/jobs/{job}/artifacts/hole"), 503, "too-many-downloads")
+        clients[0][0].close()
+        wait_for("room for another", lambda: ask()[1] == b"HTTP/1.1 200")
 
     def test_many_streams_of_large_events_leave_others_alone(self):
         """Each stream is behind by all events; what besad takes for them is bounded by the stream."""
