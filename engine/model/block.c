@@ -284,14 +284,19 @@ static enum status load_norm(struct block *block, const struct model *model, int
 	return STATUS_OK;
 }
 
+void block_set_index(struct block *block, int index)
+{
+	block->window = model_window(block->config, index);
+	block->still = layer_bit(block->config->still_layers, index);
+}
+
 enum status block_load(struct block *block, const struct model *model, int index, struct error *err)
 {
 	struct norm_vector norms[MAX_NORM_VECTORS];
 	TRY(load_linears(block, model, index, err));
 	for (int i = 0; i < block->layout.n_linears; i++)
 		TRY(load_bias(block, model, &block->layout.linears[i], index, err));
-	block->window = model_window(block->config, index);
-	block->still = layer_bit(block->config->still_layers, index);
+	block_set_index(block, index);
 	release_norms(block);
 	int n_norms = norm_vectors(block->config, block, norms);
 	for (int i = 0; i < n_norms; i++)

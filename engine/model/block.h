@@ -73,6 +73,9 @@ enum status block_add_spare(struct block *, struct error *err);
 /* Reads the linears of block `index` into `spare`, beside operations that use the rest. Where it fails, block_load will say why. */
 enum status block_fetch(struct block *, const struct model *, int index, struct error *err);
 
+/* Tells it which block of the model it is, as far as its weights do not: whether it has a window, and turns q and k. block_load does it too. */
+void block_set_index(struct block *, int index);
+
 /* Reads block `index` into `weight`, the biases and the norms; the linears were fetched, or are read now. With a spare the weights that were
  * there change places with it. */
 enum status block_load(struct block *, const struct model *, int index, struct error *err);

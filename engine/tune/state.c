@@ -125,7 +125,7 @@ enum status state_enter(struct state *state, int index)
 	if (!state->entered) fixed_release(state->backend, &block->fixed); /* of a block that was loaded */
 	memcpy(block->master, tuned->master, sizeof block->master);
 	block->fixed = tuned->fixed;
-	block->window = model_window(block->config, index);
+	block_set_index(block, index);
 	state->entered = true;
 	TRY(vectors_restore(block, &tuned->vectors));
 	TRY(block_store_masters(block));

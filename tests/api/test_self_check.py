@@ -171,6 +171,18 @@ class SelfCheck(unittest.TestCase):
                 done = self.daemon.finish(job)
                 self.assertEqual(done["state"], "succeeded", done["error"])
 
+    def test_a_global_refit_where_not_all_layers_turn(self):
+        """What was tuned is what the files give: SmolLM3, and Cohere 2 with windows in some layers."""
+        write_calibration(os.path.join(self.daemon.data, "few.safetensors"), 4, 32, vocab=64)
+        self.daemon.start()
+        for family in ("smollm3", "cohere2"):
+            with self.subTest(family=family):
+                family_model(self.daemon, family)
+                job = self.daemon.submit({"model": family, "method": "wanda", "sparsity": 0.5, "refit": {"method": "global"},
+                                          "calibration": {"path": "few.safetensors", "samples": 4, "sequence_length": 32}})
+                done = self.daemon.finish(job)
+                self.assertEqual(done["state"], "succeeded", done["error"])
+
     def test_a_missing_tensor(self):
         shard = self.interrupt()
         shard.rename("model.norm.weight", "model.norm.weighs")
