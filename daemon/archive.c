@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/place.h"
 #include "daemon/log.h"
@@ -29,10 +30,19 @@ static enum status make(const struct options *options, const struct place *part,
 	return options->command == COMMAND_PACK ? archive_pack(&from, part, &how, err) : archive_unpack(&from, part, NULL, err);
 }
 
+static bool is_same(const char *a, const char *b)
+{
+	struct stat one, other;
+	return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
 /* Makes the directory beside its name, and gives it that when it is whole. A part that an earlier process left is removed first. */
 static enum status make_whole(const struct options *options, const char *to, const char *part, struct error *err)
 {
 	struct error ignored;
+	if (is_same(options->from, part))
+		return error_set(err, STATUS_INVALID, "%s: lies where %s is made, and would be removed; rename it", options->from,
+				 to);
 	if (place_has(&PLACE(to), NULL)) return error_set(err, STATUS_EXISTS, "%s: exists already", to);
 	enum status status = make(options, &PLACE(part), err);
 	if (status == STATUS_OK) status = place_rename(&PLACE(part), NULL, &PLACE(to), NULL, PLACE_NEW, err);

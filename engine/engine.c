@@ -491,7 +491,7 @@ static void still_writing(void *context)
 static enum status make_archive(struct run *run, struct error *err)
 {
 	static const char directory[] = "archive";
-	static const char *const except[] = {directory, REPORT_NAME, EXPORT_TYPES(EXPORT_FILE_OF) NULL};
+	static const char *const except[] = {REPORT_NAME, EXPORT_TYPES(EXPORT_FILE_OF) NULL};
 	const struct place *work = &run->job->work;
 	struct place archive;
 	struct archive_options options = {.coded = run->spec->archive_coded,

@@ -82,6 +82,7 @@ static enum status copy(const struct file *from, const struct place *to, const c
 struct packer {
 	const struct place *model, *to;
 	const struct archive_options *options;
+	struct stat made; /* `to`, which may lie in the model, and is no part of it */
 	struct manifest manifest;
 };
 
@@ -123,6 +124,11 @@ static enum status pack_one(struct packer *packer, const char *name, struct erro
 	return status;
 }
 
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
 static enum status pack_directory(struct packer *packer, const char *directory, int depth, struct error *err);
 
 /* A file or directory, `name` in `directory`. */
@@ -138,7 +144,7 @@ static enum status pack_entry(struct packer *packer, const char *directory, cons
 		status = error_set(err, STATUS_INVALID, "%s/%s: a link to a directory, which an archive cannot hold",
 				   packer->model->path, whole);
 	else if (status == STATUS_OK && S_ISDIR(st.st_mode))
-		status = pack_directory(packer, whole, depth + 1, err);
+		status = is_same(&st, &packer->made) ? STATUS_OK : pack_directory(packer, whole, depth + 1, err);
 	else if (status == STATUS_OK)
 		status = pack_one(packer, whole, err);
 	free(whole);
@@ -182,6 +188,7 @@ enum status archive_pack(const struct place *model, const struct place *to, cons
 	if (place_has(model, MANIFEST_NAME))
 		return error_set(err, STATUS_EXISTS, "%s: an archive already (it holds %s)", model->path, MANIFEST_NAME);
 	TRY(make_anew(to, err));
+	TRY(place_stat(to, NULL, &packer.made, err));
 	enum status status = pack_directory(&packer, NULL, 0, err);
 	if (status == STATUS_OK && !packer.manifest.count)
 		status = error_set(err, STATUS_INVALID, "%s: holds no file to pack", model->path);

@@ -16,8 +16,9 @@ struct archive_options {
 	void *context;
 };
 
-/* Packs every file below `model` that is not hidden into the new directory `to`, durably. What `to` held is removed before. STATUS_INVALID for a
- * link to a directory, and where a packed file would take the name of another file; STATUS_EXISTS for what is an archive already. */
+/* Packs every file below `model` that is not hidden into the new directory `to`, durably. What `to` held is removed before; where it lies below
+ * `model`, it is no part of what is packed. STATUS_INVALID for a link to a directory, and where a packed file would take the name of another
+ * file; STATUS_EXISTS for what is an archive already. */
 enum status archive_pack(const struct place *model, const struct place *to, const struct archive_options *, struct error *err);
 
 /* Restores the files of an archive into the new directory `to`, durably. What `to` held is removed before. STATUS_INVALID for what is damaged,

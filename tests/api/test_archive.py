@@ -89,6 +89,33 @@ class Archives(unittest.TestCase):
         self.expect_done("unpack", self.archive, self.restored)
         self.assertEqual(contents(self.restored), contents(self.model))
 
+    def test_an_archive_in_the_model(self):
+        """It does not hold itself, wherever among the files its directory is listed."""
+        model = os.path.join(self.top, "texts")
+        os.mkdir(model)
+        for i in range(20):
+            with open(os.path.join(model, f"{i}.txt"), "w") as file:
+                file.write(str(i))
+        before = contents(model)
+        for i in range(5):
+            self.expect_done("pack", model, os.path.join(model, f"packed-{i}"))
+            self.expect_done("unpack", os.path.join(model, f"packed-{i}"), self.restored)
+            self.assertEqual(contents(self.restored), before)
+            shutil.rmtree(os.path.join(model, f"packed-{i}"))
+            shutil.rmtree(self.restored)
+
+    def test_what_is_read_is_not_removed(self):
+        """Where it has the name that what is not whole yet has."""
+        for command in ("pack", "unpack"):
+            source = os.path.join(self.top, command + ".besad-part")
+            if command == "pack":
+                shutil.copytree(self.model, source)
+            else:
+                self.expect_done("pack", self.model, source)
+            before = contents(source)
+            self.expect_refusal("would be removed", command, source, os.path.join(self.top, command))
+            self.assertEqual(contents(source), before)
+
     def test_a_whole_archive_by_another_reader(self):
         os.remove(os.path.join(self.model, "model.safetensors"))
         self.expect_done("pack", "--coded", self.model, self.archive)
