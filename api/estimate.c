@@ -11,12 +11,8 @@ void estimate_make(const struct request *request, struct response *response)
 	db_new_id(config->db, id);
 	enum status status = config->hooks.estimate(config->hooks.context, spec, id, &answer, &errors, &err);
 	cJSON_Delete(spec);
-	if (status == STATUS_OK) {
+	if (status == STATUS_OK)
 		response_json(response, 200, answer);
-	} else if (status == STATUS_CANCELLED) {
-		problem(response, 503, "stopping", "%s", err.message);
-		response_header(response, "Retry-After", "5");
-	} else {
+	else
 		problem_spec(response, &err, errors);
-	}
 }
