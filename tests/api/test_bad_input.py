@@ -184,15 +184,15 @@ class BadInput(unittest.TestCase):
         self.check("reader", "broken.jsonl.gz", calibration={"path": "broken.jsonl.gz", "samples": 4, "sequence_length": 16})
 
     def test_full_disk(self):
-        """A file-size limit stands for it: writing the output fails in the same call."""
+        """A file-size limit stands for it: writing the output fails in the same call. The database stays well below it."""
         daemon = Daemon()
         self.addCleanup(daemon.remove)
-        small_model(daemon, 2)
+        small_model(daemon, 16)
         import resource
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         size = os.path.getsize(os.path.join(daemon.models, "small", "model.safetensors"))
         daemon.start()
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (size // 2, hard))
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (size - 1, hard))
         done = daemon.finish(daemon.submit(small_job(output="big")))
         self.assertEqual(done["state"], "failed")
         self.assertIn("model.safetensors", done["error"]["message"])
