@@ -5,6 +5,7 @@ Prints what failed, what was skipped and why, and, last, 'N passed, N failed, N 
 programs, that were skipped. In the environment:
 
     TESTS      limits it to some parts: make, unit, backend, cuda, reference, api, ctl, systemd
+    EXCEPT     leaves out tests of these names
     AT_ONCE    how many run side by side; as many as there are processors otherwise. Most of them use one.
     PATIENCE   seconds that a test may take (15 minutes), times SLOWNESS
 
@@ -163,7 +164,8 @@ def main():
                 tests += tests_of(part, build, count)
             else:
                 count.fail(part, "there is no such part")
-        run(tests, build, int(os.environ.get("AT_ONCE") or len(os.sched_getaffinity(0))), count)
+        left_out = os.environ.get("EXCEPT", "").split()
+        run([test for test in tests if test.name not in left_out], build, int(os.environ.get("AT_ONCE") or len(os.sched_getaffinity(0))), count)
     except Interrupted as signaled:
         number = signal.Signals(signaled.args[0])
         print(f"interrupted by {number.name}: {count}", flush=True)
