@@ -5,7 +5,6 @@ Prints what failed, what was skipped and why, and, last, 'N passed, N failed, N 
 programs, that were skipped. In the environment:
 
     TESTS      limits it to some parts: make, unit, backend, cuda, reference, api, ctl, systemd
-    EXCEPT     leaves out tests of these names
     AT_ONCE    how many run side by side; as many as there are processors otherwise. Most of them use one.
     PATIENCE   seconds that a test may take (15 minutes), times SLOWNESS
 
@@ -25,7 +24,7 @@ PARTS = ("make", "unit", "backend", "cuda", "reference", "api", "ctl", "systemd"
 LAST = 60  # lines of a failed test that are shown
 
 # unittest with -v and cmocka name what they skip.
-SKIPPED = (re.compile(r"^(.*) \.\.\. skipped [\"'](.*)[\"']$", re.M), re.compile(r"^\[  SKIPPED \] ([a-z].*)()$", re.M))
+SKIPPED = re.compile(r"^(.*) \.\.\. skipped [\"'](.*)[\"']$|^\[  SKIPPED \] ([a-z].*)$", re.M)
 
 Test = collections.namedtuple("Test", "name command environment", defaults=({},))
 
@@ -48,12 +47,21 @@ class Count:
         self.failed += 1
         print(f"FAILED  {name}: {reason}", flush=True)
 
-    def skip(self, name, reason):
+    def skip(self, *what):
         self.skipped += 1
-        print(f"skipped {name}: {reason}", flush=True)
+        print("skipped", ": ".join(what), flush=True)
 
     def __str__(self):
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def text_of(path):
+    """Of a file; none of one that is not there."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def names(pattern):
@@ -76,15 +84,13 @@ def emulated_of(build, count):
     them."""
     emulated = f"{build}/tests/emulated"
     besad = f"{emulated}/besad"
-    with open(f"{build}/flags/compile", encoding="utf-8") as file:
-        if "-fsanitize=" in file.read():
-            count.skip("cuda", "a sanitizer does not follow the emulator's coroutines")
-            return []
+    if "-fsanitize=" in text_of(f"{build}/flags/compile"):
+        count.skip("cuda", "a sanitizer does not follow the emulator's coroutines")
+        return []
     if not os.access(besad, os.X_OK):
         count.fail("cuda", f"{besad} is not there; was it built (make tests)?")
         return []
-    with open("tests/cuda/without-cuda", encoding="utf-8") as file:
-        without = {f"test_{line.strip()}" for line in file}
+    without = {f"test_{name}" for name in text_of("tests/cuda/without-cuda").split()}
     found = [f"test_cuda_{name[len('test_'):]}" for name in names("tests/backend/test_*.c") + names("tests/cuda/test_*.c")
              if name not in without]
     tests = [Test(name, [f"{emulated}/{name}"], {"BESAD_TEST_BACKEND": "cuda"}) for name in [*found, "test_cuda_fault_drill"]]
@@ -111,12 +117,11 @@ def log_of(test, build):
 
 def ended(test, status, seconds, build, count):
     log = log_of(test, build)
-    with open(log, encoding="utf-8", errors="replace") as file:
-        text = file.read()
+    text = text_of(log)
     if status == 0:
         count.ok(test.name, seconds)
-        for name, reason in sorted({found for pattern in SKIPPED for found in pattern.findall(text)}):
-            count.skip(f"{test.name}: {name}", reason or "as it says")
+        for what in sorted(set(SKIPPED.findall(text))):
+            count.skip(test.name, *filter(None, what))
         return
     reasons = {124: f"killed after {seconds} s", 125: f"it left processes behind ({seconds} s)"}
     count.fail(test.name, f"{reasons.get(status, f'status {status} ({seconds} s)')}; the end of {log}:")
@@ -151,7 +156,7 @@ def interrupted(number, _):
 
 
 def main():
-    build = os.path.relpath(sys.argv[1] if len(sys.argv) > 1 else "build", ROOT)
+    build = os.path.relpath(sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build"), ROOT)
     os.chdir(ROOT)
     os.makedirs(f"{build}/tests/log", exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -164,8 +169,7 @@ def main():
                 tests += tests_of(part, build, count)
             else:
                 count.fail(part, "there is no such part")
-        left_out = os.environ.get("EXCEPT", "").split()
-        run([test for test in tests if test.name not in left_out], build, int(os.environ.get("AT_ONCE") or len(os.sched_getaffinity(0))), count)
+        run(tests, build, int(os.environ.get("AT_ONCE") or len(os.sched_getaffinity(0))), count)
     except Interrupted as signaled:
         number = signal.Signals(signaled.args[0])
         print(f"interrupted by {number.name}: {count}", flush=True)
