@@ -410,18 +410,14 @@ static enum status change_once(struct db *db, const char *id, change_fn *fn, int
 	return status;
 }
 
-static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
-			 struct error *err);
-static enum status resume(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
-			  bool *event, struct error *err);
-
+/* The same, worth the room that is kept (db_set_relief); what asks for work anew is not, and calls change_once. */
 static enum status change(struct db *db, const char *id, change_fn *fn, int64_t limit, enum change_outcome *ret_outcome,
 			  struct job *ret, struct error *err)
 {
 	enum status status;
 	do
 		status = change_once(db, id, fn, limit, ret_outcome, ret, err);
-	while (fn != retry && fn != resume && write_again(db, status));
+	while (write_again(db, status));
 	return status;
 }
 
@@ -526,7 +522,7 @@ static enum status resume(struct connection *writer, const struct job *job, int6
 enum status db_job_resume(struct db *db, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
 			  struct error *err)
 {
-	return change(db, id, resume, queue_limit, ret_outcome, ret, err);
+	return change_once(db, id, resume, queue_limit, ret_outcome, ret, err);
 }
 
 static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
@@ -552,7 +548,7 @@ static enum status retry(struct connection *writer, const struct job *job, int64
 enum status db_job_retry(struct db *db, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
 			 struct error *err)
 {
-	return change(db, id, retry, queue_limit, ret_outcome, ret, err);
+	return change_once(db, id, retry, queue_limit, ret_outcome, ret, err);
 }
 
 static enum status delete (struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
