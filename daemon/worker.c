@@ -59,13 +59,18 @@ struct attempt {
 
 /* ---- where events and progress go ---------------------------------------------------------------------------------------- */
 
-/* For as long as the database is locked, or its disk is full: the pulse goes on, so that the watchdog does not take it for a hang. STATUS_CANCELLED
- * where the job is to stop. */
-static enum status wait_to_try_on(struct worker *worker, struct error *err)
+/* The pulse goes on meanwhile, so that the watchdog does not take it for a hang. */
+static void rest(struct worker *worker)
 {
 	const struct timespec pause = {.tv_nsec = TRY_MILLISECONDS * 1000000};
 	atomic_fetch_add(&worker->pulse, 1);
 	nanosleep(&pause, NULL);
+}
+
+/* For as long as the database is locked, or its disk is full. STATUS_CANCELLED where the job is to stop. */
+static enum status wait_to_try_on(struct worker *worker, struct error *err)
+{
+	rest(worker);
 	if (!atomic_load(&worker->stop)) return STATUS_OK;
 	error_prefix(err, "stopped while it waited");
 	return err->status = STATUS_CANCELLED;
@@ -268,9 +273,7 @@ static bool keep_writing_outcome(struct worker *worker, const struct outcome *ou
 		if (!told) log_error("job=%s its end cannot be written, trying on: %s", outcome->id, err.message);
 		told = true;
 		if (stopping) return false;
-		const struct timespec pause = {.tv_nsec = TRY_MILLISECONDS * 1000000};
-		atomic_fetch_add(&worker->pulse, 1);
-		nanosleep(&pause, NULL);
+		rest(worker);
 		pthread_mutex_lock(&worker->lock);
 		stopping = worker->stopping;
 		pthread_mutex_unlock(&worker->lock);
