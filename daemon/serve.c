@@ -44,8 +44,7 @@ struct daemon {
 	struct db *db;
 	struct metrics *metrics;
 	struct health *health;
-	bool recovered;
-	bool unsound; /* the queue could not be recovered yet: the worker will */
+	bool recovered; /* the queue; else the worker tries on */
 	struct gauge *gauge;
 	struct notifier *notifier;
 	struct worker *worker;
@@ -272,7 +271,6 @@ static enum status open_state(struct daemon *daemon, struct error *err)
 	if (!recover_is_worth_waiting(status)) return status;
 	log_error("the queue can only be read until it can be made sound, trying on: %s", err->message);
 	health_set_queue(daemon->health, err);
-	daemon->unsound = true;
 	return STATUS_OK;
 }
 
@@ -299,7 +297,7 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 				       .metrics = daemon->metrics,
 				       .notifier = daemon->notifier,
 				       .health = daemon->health,
-				       .unsound = daemon->unsound,
+				       .unsound = !daemon->recovered,
 				       .died = daemon->died,
 				       .options = daemon->options,
 				       .checkpoints = daemon->checkpoints};
