@@ -318,24 +318,29 @@ static void run_slowly(struct task *task)
 	MHD_resume_connection(exchange->connection);
 }
 
+/* NULL: it needs none. */
 static struct executor *executor_of(const struct api *api, const struct route *route)
 {
-	return route->scans ? api->scanner : route->works ? api->plodder : route->reads ? api->reader : api->executor;
+	return route->scans   ? api->scanner
+	       : route->works ? api->plodder
+	       : route->reads ? api->reader
+	       : route->slow  ? api->executor
+			      : NULL;
 }
 
 static enum MHD_Result run(struct exchange *exchange)
 {
 	if (exchange->refused) return answer(exchange);
 	exchange->phase = RUNNING;
-	const struct route *route = exchange->request.route;
-	if (!route->slow && !route->reads && !route->scans && !route->works) {
+	struct executor *executor = executor_of(exchange->api, exchange->request.route);
+	if (!executor) {
 		router_run(&exchange->request, &exchange->response);
 		return answer(exchange);
 	}
 	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), 0);
 	exchange->task.run = run_slowly;
 	MHD_suspend_connection(exchange->connection);
-	if (executor_push(executor_of(exchange->api, route), &exchange->task)) return MHD_YES;
+	if (executor_push(executor, &exchange->task)) return MHD_YES;
 	problem(&exchange->response, 503, "stopping", "besad is stopping");
 	response_header(&exchange->response, "Retry-After", "5");
 	MHD_resume_connection(exchange->connection);
