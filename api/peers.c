@@ -4,7 +4,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/clock.h"
 
@@ -27,10 +26,9 @@ static void *watch(void *context)
 	struct peers *peers = context;
 	pthread_mutex_lock(&peers->lock);
 	while (!peers->stopping) {
-		double now = monotonic_seconds();
-		struct timespec until = {.tv_sec = (time_t)now + 1};
+		const struct timespec until = monotonic_after(1);
 		pthread_cond_timedwait(&peers->stop, &peers->lock, &until);
-		now = monotonic_seconds();
+		double now = monotonic_seconds();
 		for (struct peer *peer = peers->first; peer; peer = peer->next)
 			if (peer->deadline && now >= peer->deadline) {
 				shutdown(peer->fd, SHUT_RDWR);
@@ -45,12 +43,8 @@ enum status peers_create(struct peers **ret, struct error *err)
 {
 	struct peers *peers = calloc(1, sizeof *peers);
 	if (!peers) return error_set(err, STATUS_NO_MEMORY, "no memory for the connections");
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&peers->lock, NULL);
-	pthread_cond_init(&peers->stop, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	monotonic_condition(&peers->stop);
 	if (pthread_create(&peers->thread, NULL, watch, peers) != 0) {
 		free(peers);
 		return error_set(err, STATUS_NO_MEMORY, "cannot start the thread that watches connections");

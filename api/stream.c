@@ -13,7 +13,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/http.h"
 #include "base/clock.h"
@@ -354,11 +353,9 @@ static void *run_hub(void *context)
 	struct hub *hub = context;
 	pthread_mutex_lock(&hub->lock);
 	while (!hub->stopping) {
-		struct timespec until;
 		resume_for_heartbeats(hub);
 		if (load(hub)) continue;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec++;
+		const struct timespec until = monotonic_after(1);
 		pthread_cond_timedwait(&hub->changed, &hub->lock, &until);
 	}
 	resume_all(hub);
@@ -382,16 +379,12 @@ enum status hub_create(struct db *db, struct metrics *metrics, size_t most_strea
 {
 	struct hub *hub = calloc(1, sizeof *hub);
 	if (!hub) return error_set(err, STATUS_NO_MEMORY, "no memory for the event streams");
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	hub->db = db;
 	hub->metrics = metrics;
 	hub->most_streams = most_streams;
 	hub->last_behind = &hub->behind;
 	pthread_mutex_init(&hub->lock, NULL);
-	pthread_cond_init(&hub->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	monotonic_condition(&hub->changed);
 	if (pthread_create(&hub->thread, NULL, run_hub, hub) != 0) {
 		hub->stopping = true;
 		hub_free(hub);

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -134,9 +133,7 @@ static void *work(void *context)
 	struct health *health = context;
 	pthread_mutex_lock(&health->lock);
 	while (!health->stopping) {
-		struct timespec until;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec++;
+		const struct timespec until = monotonic_after(1);
 		pthread_cond_timedwait(&health->changed, &health->lock, &until);
 		if (health->stopping) break;
 		pthread_mutex_unlock(&health->lock);
@@ -197,12 +194,8 @@ enum status health_start(const struct options *options, struct db *db, struct he
 	if (!health) return error_set(err, STATUS_NO_MEMORY, "no memory for the watch over disks");
 	health->options = options;
 	health->db = db;
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&health->lock, NULL);
-	pthread_cond_init(&health->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	monotonic_condition(&health->changed);
 	db_set_relief(db, release, health);
 	look(health);
 	if (pthread_create(&health->thread, NULL, work, health) != 0) {

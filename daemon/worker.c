@@ -433,9 +433,7 @@ static void run_job(struct worker *worker, const struct job *job)
 /* Under the lock: until there may be a job to claim. */
 static void wait_for_work(struct worker *worker, int seconds)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += seconds;
+	const struct timespec until = monotonic_after(seconds);
 	while (!worker->wanted && !worker->stopping)
 		if (pthread_cond_timedwait(&worker->changed, &worker->lock, &until)) break;
 	worker->wanted = false;
@@ -524,11 +522,7 @@ enum status worker_create(const struct worker_config *config, struct backend *ba
 	worker->backend = backend;
 	pthread_mutex_init(&worker->device_lock, NULL);
 	pthread_mutex_init(&worker->lock, NULL);
-	pthread_condattr_t monotonic;
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&worker->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	monotonic_condition(&worker->changed);
 	*ret = worker;
 	return STATUS_OK;
 }
