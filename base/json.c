@@ -415,18 +415,19 @@ static bool sort_children(cJSON *object, size_t count)
 	return true;
 }
 
-bool json_sort(cJSON *json)
+/* The keys of every object in it. */
+static bool sort(cJSON *json)
 {
 	size_t count = 0;
 	for (cJSON *item = json->child; item; item = item->next, count++)
-		if (!json_sort(item)) return false;
+		if (!sort(item)) return false;
 	return !cJSON_IsObject(json) || count < 2 || sort_children(json, count);
 }
 
 char *json_canonical(const cJSON *json)
 {
 	cJSON *sorted = cJSON_Duplicate(json, true);
-	char *text = sorted && json_sort(sorted) ? cJSON_PrintUnformatted(sorted) : NULL;
+	char *text = sorted && sort(sorted) ? cJSON_PrintUnformatted(sorted) : NULL;
 	cJSON_Delete(sorted);
 	return text;
 }

@@ -44,9 +44,6 @@ enum status json_get_double(const cJSON *object, const char *what, const char *k
 enum status json_get_bool(const cJSON *object, const char *what, const char *key, bool *ret, struct error *err);
 enum status json_get_string(const cJSON *object, const char *what, const char *key, const char **ret, struct error *err);
 
-/* Sorts the keys of every object in it, so that two that mean the same are printed alike. False without memory. */
-bool json_sort(cJSON *);
-
 /* Its text in a form that does not depend on how it was written: no spaces, keys sorted. The caller frees it; NULL without memory. */
 char *json_canonical(const cJSON *);
 
