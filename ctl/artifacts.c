@@ -7,13 +7,11 @@
 
 static void print_artifacts(const cJSON *json)
 {
-	static const char *const head[] = {"FILE", "SIZE", "SHA-256"};
+	static const char *const head[] = {"FILE", "SIZE", "SHA-256", NULL};
 	struct table table = {.align = "lrl"};
 	const cJSON *entry;
 	char text[TEXT_ROOM];
-	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
-		table_add(&table, head[i]);
-	table_end_row(&table);
+	table_head(&table, head);
 	cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(json, "artifacts"))
 	{
 		table_add(&table, text_member_or(entry, "name", "?"));

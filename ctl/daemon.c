@@ -116,9 +116,9 @@ static void print_names(const cJSON *list)
 	}
 }
 
-/* A list that the daemon has at `path`, under `key`; `head` has five columns. */
+/* A list that the daemon has at `path`, under `key`; `head` is NULL-terminated. */
 static enum exit_code show_list(struct client *client, const struct options *options, const char *path, const char *key,
-				const char *const head[5], const char *align, void (*add)(struct table *, const cJSON *))
+				const char *const *head, const char *align, void (*add)(struct table *, const cJSON *))
 {
 	cJSON *answer;
 	const cJSON *entry;
@@ -130,9 +130,7 @@ static enum exit_code show_list(struct client *client, const struct options *opt
 		print_names(cJSON_GetObjectItemCaseSensitive(answer, key));
 	} else {
 		struct table table = {.align = align};
-		for (size_t i = 0; i < 5; i++)
-			table_add(&table, head[i]);
-		table_end_row(&table);
+		table_head(&table, head);
 		cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(answer, key)) add(&table, entry);
 		table_print(&table, stdout);
 		table_free(&table);
@@ -145,12 +143,12 @@ static enum exit_code show_list(struct client *client, const struct options *opt
 
 enum exit_code command_models(struct client *client, const struct options *options)
 {
-	static const char *const head[] = {"MODEL", "FAMILY", "BLOCKS", "SIZE", ""};
+	static const char *const head[] = {"MODEL", "FAMILY", "BLOCKS", "SIZE", "", NULL};
 	return show_list(client, options, "/v1/models", "models", head, "llrrl", add_model);
 }
 
 enum exit_code command_data(struct client *client, const struct options *options)
 {
-	static const char *const head[] = {"FILE", "KIND", "PACKED", "SIZE", ""};
+	static const char *const head[] = {"FILE", "KIND", "PACKED", "SIZE", "", NULL};
 	return show_list(client, options, "/v1/data", "data", head, "lllrl", add_file);
 }

@@ -157,7 +157,7 @@ static enum exit_code list_filter(const struct options *options, struct buffer *
 
 static enum exit_code list_jobs(struct client *client, const struct options *options, const char *filter)
 {
-	static const char *const head[] = {"JOB", "STATE", "DONE", "MODEL", "METHOD", "SPARSITY", "CREATED (UTC)", "NAME"};
+	static const char *const head[] = {"JOB", "STATE", "DONE", "MODEL", "METHOD", "SPARSITY", "CREATED (UTC)", "NAME", NULL};
 	if (options->json) {
 		cJSON *json = cJSON_CreateObject(), *jobs = cJSON_AddArrayToObject(json, "jobs");
 		enum exit_code code = each_job(client, filter, options->limit, list_json, jobs);
@@ -166,9 +166,7 @@ static enum exit_code list_jobs(struct client *client, const struct options *opt
 		return code;
 	}
 	struct table table = {.align = "llrllrl"};
-	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
-		table_add(&table, head[i]);
-	table_end_row(&table);
+	table_head(&table, head);
 	enum exit_code code = each_job(client, filter, options->limit, list_row, &table);
 	if (code == EXIT_OK) table_print(&table, stdout);
 	table_free(&table);

@@ -53,7 +53,7 @@ static void report_row(struct table *table, const cJSON *block, const cJSON *lay
 	table_end_row(table);
 }
 
-static void print_report(const cJSON *report)
+static void print_blocks(const cJSON *report)
 {
 	const cJSON *block, *layer, *blocks = blocks_of(report);
 	const cJSON *layers = cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(blocks, 0), "layers");
@@ -98,18 +98,23 @@ static void hardware_row(struct table *table, const char *name, const cJSON *ent
 
 static void print_hardware(const cJSON *hardware)
 {
-	static const char *const head[] = {"LAYER", "PUBLISHED", "TIMES", "CORRECTED", "TIMES", "MEMORY", "TIMES"};
+	static const char *const head[] = {"LAYER", "PUBLISHED", "TIMES", "CORRECTED", "TIMES", "MEMORY", "TIMES", NULL};
 	const cJSON *layer;
 	struct table table = {.align = "lr"};
 	puts("\nCycles on a simulated accelerator, and how many times fewer than dense:");
-	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
-		table_add(&table, head[i]);
-	table_end_row(&table);
+	table_head(&table, head);
 	cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(hardware, "layers"))
 		hardware_row(&table, text_member_or(layer, "layer", "?"), layer);
 	hardware_row(&table, "all", hardware);
 	table_print(&table, stdout);
 	table_free(&table);
+}
+
+static void print_report(const cJSON *report)
+{
+	const cJSON *hardware = cJSON_GetObjectItemCaseSensitive(report, "hardware");
+	print_blocks(report);
+	if (hardware) print_hardware(hardware);
 }
 
 enum exit_code command_report(struct client *client, const struct options *options)
@@ -123,8 +128,6 @@ enum exit_code command_report(struct client *client, const struct options *optio
 		print_json(report);
 	else
 		print_report(report);
-	const cJSON *hardware = cJSON_GetObjectItemCaseSensitive(report, "hardware");
-	if (hardware && !options->json) print_hardware(hardware);
 	cJSON_Delete(report);
 	return EXIT_OK;
 }

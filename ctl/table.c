@@ -52,6 +52,13 @@ void table_end_row(struct table *table)
 		table_add(table, "");
 }
 
+void table_head(struct table *table, const char *const *names)
+{
+	for (; *names; names++)
+		table_add(table, *names);
+	table_end_row(table);
+}
+
 static bool is_right(const struct table *table, size_t column)
 {
 	size_t given = table->align ? strlen(table->align) : 0;

@@ -20,6 +20,9 @@ void table_add_format(struct table *, const char *format, ...) __attribute__((fo
 /* Ends a row: the first one decides how many columns there are, later ones are filled up. */
 void table_end_row(struct table *);
 
+/* The first row; NULL-terminated. */
+void table_head(struct table *, const char *const *names);
+
 void table_print(const struct table *, FILE *);
 void table_free(struct table *);
 
