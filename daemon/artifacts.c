@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "base/json.h"
-#include "base/sha256.h"
 #include "base/text.h"
 #include "engine/output/artifacts.h"
 #include "engine/output/publish.h"
@@ -66,18 +65,10 @@ static enum status open_own(const struct place *output, const char *name, struct
 static enum status add_report(const struct place *output, cJSON *list, struct error *err)
 {
 	struct file file;
-	char hash[SHA256_TEXT];
 	TRY(open_own(output, REPORT_NAME, &file, err));
-	enum status status = sha256_file(&file, file.size, hash, err);
-	int64_t bytes = file.size;
+	enum status status = artifacts_add(list, REPORT_NAME, &file, NULL, err);
 	file_close(&file);
-	TRY(status);
-	cJSON *entry = cJSON_CreateObject();
-	cJSON_AddStringToObject(entry, "name", REPORT_NAME);
-	cJSON_AddNumberToObject(entry, "bytes", (double)bytes);
-	cJSON_AddStringToObject(entry, "sha256", hash);
-	cJSON_AddItemToArray(list, entry);
-	return STATUS_OK;
+	return status;
 }
 
 static enum status find_list(const struct place *output, const struct job *job, const atomic_bool *stop, cJSON **ret,

@@ -78,21 +78,25 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static enum status describe(const struct place *work, const char *name, const atomic_bool *stop, cJSON *list, struct error *err)
+enum status artifacts_add(cJSON *list, const char *name, const struct file *file, const atomic_bool *stop, struct error *err)
 {
-	struct file file;
 	char hash[SHA256_TEXT];
-	TRY(place_open(work, name, &file, err));
-	enum status status = sha256_file_stoppable(&file, file.size, stop, hash, err);
-	int64_t bytes = file.size;
-	file_close(&file);
-	TRY(status);
+	TRY(sha256_file_stoppable(file, file->size, stop, hash, err));
 	cJSON *entry = cJSON_CreateObject();
-	bool whole = cJSON_AddStringToObject(entry, "name", name) && cJSON_AddNumberToObject(entry, "bytes", (double)bytes) &&
+	bool whole = cJSON_AddStringToObject(entry, "name", name) && cJSON_AddNumberToObject(entry, "bytes", (double)file->size) &&
 		     cJSON_AddStringToObject(entry, "sha256", hash) && cJSON_AddItemToArray(list, entry);
 	if (whole) return STATUS_OK;
 	cJSON_Delete(entry);
 	return no_memory(err);
+}
+
+static enum status describe(const struct place *work, const char *name, const atomic_bool *stop, cJSON *list, struct error *err)
+{
+	struct file file;
+	TRY(place_open(work, name, &file, err));
+	enum status status = artifacts_add(list, name, &file, stop, err);
+	file_close(&file);
+	return status;
 }
 
 enum status artifacts_describe(const struct place *work, const atomic_bool *stop, cJSON **ret, struct error *err)
