@@ -1,7 +1,6 @@
 #include "daemon/archive.h"
 
 #include <omp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,12 +64,6 @@ static enum status work(const struct options *options, struct error *err)
 int archive(const struct options *options)
 {
 	struct error err;
-	sigset_t signals;
-	/* A signal ends the process: what is not whole has not got its name. */
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	sigprocmask(SIG_UNBLOCK, &signals, NULL);
 	if (options->threads) omp_set_num_threads(options->threads);
 	if (work(options, &err) == STATUS_OK) return EXIT_SUCCESS;
 	log_error("%s", err.message);

@@ -1,7 +1,6 @@
 #include "daemon/bench.h"
 
 #include <omp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -103,10 +102,6 @@ static enum status look_at(const struct options *options, struct error *err)
 int bench(const struct options *options)
 {
 	struct error err;
-	sigset_t signals;
-	/* There is nothing to keep: whatever signal comes may end it at once. */
-	sigemptyset(&signals);
-	sigprocmask(SIG_SETMASK, &signals, NULL);
 	if (look_at(options, &err) == STATUS_OK) return EXIT_SUCCESS;
 	log_error("%s", err.message);
 	return EXIT_FAILURE;

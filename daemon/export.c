@@ -1,7 +1,6 @@
 #include "daemon/export.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,10 +64,6 @@ int export_model(const struct options *options)
 {
 	struct error err;
 	struct warnings warnings = {0};
-	sigset_t signals;
-	/* A signal ends the process: what is not whole has not got its name. */
-	sigemptyset(&signals);
-	sigprocmask(SIG_SETMASK, &signals, NULL);
 	enum status status = work(options, &warnings, &err);
 	warnings_free(&warnings);
 	if (status != STATUS_OK) log_error("%s", err.message);

@@ -15,14 +15,20 @@
 
 enum { EXIT_USAGE = 2 };
 
-/* The main thread waits for the blocked ones with sigtimedwait; every other thread inherits the mask. */
-static void set_signals(void)
+/* Of the signals that end a process. */
+static void mask_signals(int how)
 {
 	sigset_t signals;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
+	sigprocmask(how, &signals, NULL);
+}
+
+/* The main thread waits for the blocked ones with sigtimedwait; every other thread inherits the mask. */
+static void set_signals(void)
+{
+	mask_signals(SIG_BLOCK);
 	/* A closed pipe and a file that has reached its limit are errors of the write, not the end of the process. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
@@ -49,6 +55,20 @@ static int print_schema(void)
 	return done ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* A signal ends these at once: they have nothing to keep, and what is not whole has not got its name. */
+static int run_tool(const struct options *options)
+{
+	mask_signals(SIG_UNBLOCK);
+	switch (options->command) {
+	case COMMAND_BENCH:
+		return bench(options);
+	case COMMAND_EXPORT:
+		return export_model(options);
+	default:
+		return archive(options);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
@@ -67,14 +87,10 @@ int main(int argc, char **argv)
 		result = print_schema();
 	} else if (options.command == COMMAND_RUN) {
 		result = run(&options);
-	} else if (options.command == COMMAND_BENCH) {
-		result = bench(&options);
-	} else if (options.command == COMMAND_EXPORT) {
-		result = export_model(&options);
-	} else if (options.from) {
-		result = archive(&options);
-	} else {
+	} else if (options.command == COMMAND_SERVE) {
 		result = serve(&options);
+	} else {
+		result = run_tool(&options);
 	}
 	options_free(&options);
 	if (result == SERVE_AGAIN) {
