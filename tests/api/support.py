@@ -1,4 +1,5 @@
 """A besad daemon under test: started on a free loopback port over temporary directories, driven through HTTP. Python 3 alone."""
+import functools
 import hashlib
 import http.client
 import json
@@ -14,6 +15,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BESAD = os.path.abspath(os.environ.get("BESAD", os.path.join(ROOT, "build", "besad")))
+FAULTS = os.path.join(os.path.dirname(BESAD.replace("/emulated/", "/").replace("/tests/", "/")), "tests", "fault.so")
 SAMPLES = int(os.environ.get("SAMPLES", "32"))  # of a small job: fewer where computing is slow
 # Tests wait for something to happen, and on a busy machine that may take long: so many seconds only tell a hang. (A whole program gets
 # 15 minutes of tests/run.py.) Sanitizer builds take longer by SLOWNESS.
@@ -35,6 +37,23 @@ def wait_for(what, condition):
             return value
         time.sleep(0.02)
     raise AssertionError(f"{what() if callable(what) else what}: not within {PATIENCE} s")
+
+
+@functools.cache
+def sanitized():
+    with open(BESAD, "rb") as file:
+        program = file.read()
+    return b"__asan_init" in program or b"__tsan_init" in program
+
+
+def faults(test, directories, log, at=0, kind=""):
+    """An environment in which the at-th file call below the directories fails, or kills besad (tests/faults/fault.c). Skips the test of a program
+    that cannot be run so."""
+    if sanitized():
+        test.skipTest("a sanitizer wants to be loaded first itself")
+    test.assertTrue(os.path.exists(FAULTS), f"{FAULTS} was not built (make tests)")
+    return {"LD_PRELOAD": FAULTS, "FAULT_DIR": ":".join(map(os.path.realpath, directories)), "FAULT_AT": str(at), "FAULT_KIND": kind,
+            "FAULT_LOG": log}
 
 
 class Response:

@@ -10,6 +10,16 @@ import unittest
 from support import Daemon, small_job, small_model, wait_for
 
 
+def unlist(output):
+    """Makes it one of an earlier besad, which did not list its files."""
+    report = os.path.join(output, "besad.json")
+    with open(report) as file:
+        told = json.load(file)
+    del told["artifacts"]
+    with open(report, "w") as file:
+        json.dump(told, file)
+
+
 class Artifacts(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -145,12 +155,7 @@ class Artifacts(unittest.TestCase):
     def test_output_of_an_earlier_besad(self):
         job, output = self.made("earlier")
         before = self.list(job)
-        report = os.path.join(output, "besad.json")
-        with open(report) as file:
-            told = json.load(file)
-        del told["artifacts"]
-        with open(report, "w") as file:
-            json.dump(told, file)
+        unlist(output)
         after = self.list(job)
         self.assertEqual({name: entry for name, entry in after.items() if name != "besad.json"},
                          {name: entry for name, entry in before.items() if name != "besad.json"})
@@ -163,12 +168,7 @@ class Artifacts(unittest.TestCase):
         daemon.start()
         job = daemon.submit(small_job(method="wanda", output="large"))
         self.assertEqual(daemon.finish(job)["state"], "succeeded")
-        report = os.path.join(daemon.output, "large", "besad.json")
-        with open(report) as file:
-            told = json.load(file)
-        del told["artifacts"]
-        with open(report, "w") as file:
-            json.dump(told, file)
+        unlist(os.path.join(daemon.output, "large"))
         large = os.path.join(daemon.output, "large", "hole")
         with open(large, "wb") as file:
             file.truncate(1 << 40)  # a hole: read for an hour

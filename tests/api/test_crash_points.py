@@ -13,9 +13,8 @@ import tempfile
 import time
 import unittest
 
-from support import BESAD, PATIENCE, Daemon, digests, wait_for, write_calibration, write_model
+from support import BESAD, PATIENCE, Daemon, digests, faults, wait_for, write_calibration, write_model
 
-FAULTS = os.path.join(os.path.dirname(BESAD.replace("/emulated/", "/").replace("/tests/", "/")), "tests", "fault.so")
 POINTS = os.environ.get("CRASH_POINTS", "5")
 KINDS = os.environ.get("KINDS", "kill EIO ENOSPC").split()
 BLOCKS = 3
@@ -49,17 +48,6 @@ def evenly(count):
 
 
 class CrashPoints(unittest.TestCase):
-    def setUp(self):
-        with open(BESAD, "rb") as file:
-            program = file.read()
-        if b"__asan_init" in program or b"__tsan_init" in program:
-            self.skipTest("a sanitizer wants to be loaded first itself")
-        self.assertTrue(os.path.exists(FAULTS), f"{FAULTS} was not built (make tests)")
-
-    def environment(self, directories, log, at=0, kind=""):
-        return {"LD_PRELOAD": FAULTS, "FAULT_DIR": ":".join(map(os.path.realpath, directories)), "FAULT_AT": str(at), "FAULT_KIND": kind,
-                "FAULT_LOG": log}
-
     def check_events(self, events):
         self.assertEqual([e["id"] for e in events], list(range(1, len(events) + 1)))
         self.assertEqual([e["data"]["block"] for e in events if e["type"] == "block.finished"], list(range(BLOCKS)))
@@ -88,7 +76,6 @@ class Run(CrashPoints):
     """besad run: the job's events are a journal."""
 
     def setUp(self):
-        super().setUp()
         self.base = tempfile.mkdtemp(prefix="besad-crash-")
         self.addCleanup(shutil.rmtree, self.base)
         self.models, self.data = (os.path.join(self.base, n) for n in ("models", "data"))
@@ -116,7 +103,7 @@ class Run(CrashPoints):
         log = os.path.join(self.base, f"log-{every}")
         plain = os.path.join(self.base, f"plain-{every}")
         os.mkdir(plain)
-        done = self.run_job(plain, every, self.environment([plain], log))
+        done = self.run_job(plain, every, faults(self, [plain], log))
         self.assertEqual(done.returncode, 0, done.stderr)
         wanted = self.outcome(plain)
         with open(log) as file:
@@ -127,7 +114,7 @@ class Run(CrashPoints):
             directory = os.path.join(self.base, f"{kind}-{n}")
             os.mkdir(directory)
             log = os.path.join(self.base, f"{kind}-{n}.log")
-            first = self.run_job(directory, every, self.environment([directory], log, n, kind))
+            first = self.run_job(directory, every, faults(self, [directory], log, n, kind))
             with open(log) as file:
                 lines = file.read().splitlines()
             point = lines[n - 1] if n <= len(lines) else "no such call"
@@ -175,7 +162,7 @@ class Run(CrashPoints):
                 json.dump(dict(JOB, overwrite=overwrite), file)
             plain, log = os.path.join(self.base, f"plain-{overwrite}"), os.path.join(self.base, f"{overwrite}.log")
             os.mkdir(plain)
-            done = self.run_job(plain, "0", self.environment([plain], log), keep=False)
+            done = self.run_job(plain, "0", faults(self, [plain], log), keep=False)
             self.assertEqual(done.returncode, 0, done.stderr)
             with open(log) as file:
                 calls = [line.split(" ", 2) for line in file.read().splitlines()]
@@ -185,7 +172,7 @@ class Run(CrashPoints):
                 with self.subTest(overwrite=overwrite, point=calls[n - 1]):
                     directory = os.path.join(self.base, f"{overwrite}-{n}")
                     os.mkdir(directory)
-                    first = self.run_job(directory, "0", self.environment([directory], log, n, "kill"), keep=False)
+                    first = self.run_job(directory, "0", faults(self, [directory], log, n, "kill"), keep=False)
                     self.assertEqual(first.returncode, -signal.SIGKILL)
                     again = self.run_job(directory, "0", keep=False)
                     self.assertEqual(again.returncode, 0, again.stderr)
@@ -200,7 +187,6 @@ class Served(CrashPoints):
     """The daemon: events and blocks are rows of its database."""
 
     def setUp(self):
-        super().setUp()
         self.base = tempfile.mkdtemp(prefix="besad-crash-")
         self.addCleanup(shutil.rmtree, self.base)
 
@@ -244,7 +230,7 @@ class Served(CrashPoints):
     def points(self, every):
         log, plain = os.path.join(self.base, "log"), self.daemon(every)
         self.addCleanup(plain.remove)
-        plain.start(environment=self.environment([plain.state, plain.output], log))
+        plain.start(environment=faults(self, [plain.state, plain.output], log))
         wanted = self.brought_to_its_end(plain)
         with open(log) as file:
             count = len(file.readlines())
@@ -252,7 +238,7 @@ class Served(CrashPoints):
         def attempt(n, kind):
             daemon, log = self.daemon(every), os.path.join(self.base, f"{kind}-{n}.log")
             try:
-                self.meet_fault(daemon, self.environment([daemon.state, daemon.output], log, n, kind))
+                self.meet_fault(daemon, faults(self, [daemon.state, daemon.output], log, n, kind))
                 with open(log) as file:
                     lines = file.read().splitlines()
                 point = lines[n - 1] if n <= len(lines) else "no such call"

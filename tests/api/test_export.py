@@ -9,10 +9,9 @@ import subprocess
 import unittest
 
 from gguf_file import Gguf, read_safetensors, weights
-from support import BESAD, PATIENCE, ROOT, Daemon
+from support import BESAD, PATIENCE, ROOT, Daemon, faults
 
 DATA = os.path.join(ROOT, "tests", "data")
-FAULTS = os.path.join(os.path.dirname(BESAD), "tests", "fault.so")
 LLAMA, QWEN = os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(DATA, "tiny-qwen")
 TYPES = ("f16", "q8_0", "q4_0", "q4_1")
 NAMES = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
@@ -270,12 +269,8 @@ class Jobs(Case):
         self.assertEqual(*made)
 
     def test_killed_while_it_writes(self):
-        with open(BESAD, "rb") as file:
-            if b"san_init" in file.read():
-                self.skipTest("a sanitizer wants to be loaded first itself")
-        self.assertTrue(os.path.exists(FAULTS), f"{FAULTS} was not built (make tests)")
         log = self.path("..", "calls")
-        counting = {"LD_PRELOAD": FAULTS, "FAULT_DIR": os.path.realpath(self.place.output), "FAULT_AT": "0", "FAULT_LOG": log}
+        counting = faults(self, [self.place.output], log)
         done = run(*self.command("whole", export=["gguf-q8_0"]), environment=counting)
         self.assertEqual(done.returncode, 0, done.stderr)
         with open(log) as file:

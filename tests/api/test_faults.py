@@ -8,15 +8,7 @@ import socket
 import sqlite3
 import unittest
 
-from support import BESAD, PATIENCE, Daemon, small_job, small_model, wait_for
-
-FAULTS = os.path.join(os.path.dirname(BESAD.replace("/emulated/", "/").replace("/tests/", "/")), "tests", "fault.so")
-
-
-def sanitized():
-    with open(BESAD, "rb") as file:
-        program = file.read()
-    return b"__asan_init" in program or b"__tsan_init" in program
+from support import PATIENCE, Daemon, faults, small_job, small_model, wait_for
 
 
 class Faults(unittest.TestCase):
@@ -25,12 +17,7 @@ class Faults(unittest.TestCase):
         self.addCleanup(self.daemon.remove)
 
     def faults(self, directory, at, kind):
-        """An environment in which the at-th file call below the directory fails, or kills besad (tests/faults/fault.c)."""
-        if sanitized():
-            self.skipTest("a sanitizer wants to be loaded first itself")
-        self.assertTrue(os.path.exists(FAULTS), f"{FAULTS} was not built (make tests)")
-        return {"LD_PRELOAD": FAULTS, "FAULT_DIR": os.path.realpath(directory), "FAULT_AT": str(at), "FAULT_KIND": kind,
-                "FAULT_LOG": os.path.join(self.daemon.directory, "faults")}
+        return faults(self, [directory], self.path("faults"), at, kind)
 
     def full_disk(self, spare=None):
         """An environment in which the disk of the state directory can be filled (fill), up to the file `spare` there."""
@@ -55,6 +42,13 @@ class Faults(unittest.TestCase):
 
     def wait_for_block(self, job):
         wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in self.daemon.events(job)))
+
+    def begun(self, output):
+        """A job of 40 blocks that has finished one."""
+        small_model(self.daemon, 40)
+        job = self.daemon.submit(small_job(output=output, progress={"perplexity_every": 0}))
+        self.wait_for_block(job)
+        return job
 
     def wait_for_death(self):
         self.assertEqual(self.daemon.process.wait(PATIENCE), -signal.SIGKILL)
@@ -87,9 +81,7 @@ class Faults(unittest.TestCase):
 
     def test_below_the_watermark_jobs_wait(self):
         daemon = self.daemon.start(environment=self.full_disk())
-        small_model(daemon, 40)
-        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
-        self.wait_for_block(job)
+        job = self.begun("waits")
         self.fill("free", "1000000")
         wait_for("a job that waits", lambda: daemon.job(job)["progress"]["phase"] == "waiting for space")
         status, why = wait_for("it to be told", lambda: (r := self.ready())[0] == 503 and r)
@@ -103,9 +95,7 @@ class Faults(unittest.TestCase):
 
     def test_a_job_that_waits_for_room_is_stopped_and_cancelled(self):
         daemon = self.daemon.start(environment=self.full_disk())
-        small_model(daemon, 40)
-        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
-        self.wait_for_block(job)
+        job = self.begun("waits")
         self.fill("free", "1000000")
         wait_for("a job that waits", lambda: daemon.job(job)["progress"]["phase"] == "waiting for space")
         self.assertEqual(daemon.stop(), 0)
@@ -140,9 +130,7 @@ class Faults(unittest.TestCase):
 
     def test_with_no_room_at_all_a_job_waits_and_goes_on(self):
         daemon = self.daemon.start(environment=self.full_disk())
-        small_model(daemon, 40)
-        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
-        self.wait_for_block(job)
+        job = self.begun("waits")
         self.fill("full")
         wait_for("a job that cannot tell", lambda: "trying on" in daemon.log() or daemon.job(job)["state"] == "failed")
         wait_for("it to be told", lambda: self.ready()[0] == 503)
@@ -160,9 +148,7 @@ class Faults(unittest.TestCase):
 
     def test_with_no_room_to_recover_it_can_be_read(self):
         daemon = self.daemon.start(environment=self.full_disk())
-        small_model(daemon, 40)
-        job = daemon.submit(small_job(output="killed", progress={"perplexity_every": 0}))
-        self.wait_for_block(job)
+        job = self.begun("killed")
         daemon.kill()
         self.fill("full")
         daemon.start(environment=self.full_disk(), ready=False)
@@ -272,22 +258,27 @@ class Faults(unittest.TestCase):
         clients[0][0].close()
         wait_for("room for another", lambda: ask()[1] == b"HTTP/1.1 200")
 
-    def test_many_streams_of_large_events_leave_others_alone(self):
-        """Each stream is behind by all events; what besad takes for them is bounded by the stream."""
+    def tell(self, events, size):
+        """A job that has succeeded, and then told of so many warnings of that size; and how many events it has. besad does not run meanwhile."""
         daemon = self.daemon.start()
         small_model(daemon)
         job = daemon.submit(small_job(output="told", method="magnitude"))
         self.assertEqual(daemon.finish(job)["state"], "succeeded")
         daemon.stop()
-        events = 200
         database = sqlite3.connect(os.path.join(daemon.state, "besad.db"))
         with database:
             [last] = database.execute("SELECT last_event FROM jobs").fetchone()
             for n in range(events):
-                database.execute("INSERT INTO events VALUES (?, ?, 'warning', 1, json_object('message', ?))", (job, last + 1 + n, "x" * 10000))
+                database.execute("INSERT INTO events VALUES (?, ?, 'warning', 1, json_object('message', ?))", (job, last + 1 + n, "x" * size))
             database.execute("UPDATE jobs SET last_event = last_event + ?", (events,))
         database.close()
         daemon.start()
+        return job, last + events
+
+    def test_many_streams_of_large_events_leave_others_alone(self):
+        """Each stream is behind by all events; what besad takes for them is bounded by the stream."""
+        daemon = self.daemon
+        job, events = self.tell(200, 10000)
 
         def memory():
             with open(f"/proc/{daemon.process.pid}/status") as file:
@@ -305,26 +296,15 @@ class Faults(unittest.TestCase):
         whole = b""
         while b"event: end" not in whole[-200:]:
             whole += streams[0].recv(1 << 20)
-        self.assertEqual(whole.count(b"\nid: ") + whole.startswith(b"id: "), last + events)
+        self.assertEqual(whole.count(b"\nid: ") + whole.startswith(b"id: "), events)
         streams[0].close()
 
     def test_pages_are_bounded_in_bytes(self):
-        daemon = self.daemon.start()
-        small_model(daemon)
-        job = daemon.submit(small_job(output="told", method="magnitude"))
-        self.assertEqual(daemon.finish(job)["state"], "succeeded")
-        daemon.stop()
-        database = sqlite3.connect(os.path.join(daemon.state, "besad.db"))
-        with database:
-            [last] = database.execute("SELECT last_event FROM jobs").fetchone()
-            for n in range(12):
-                database.execute("INSERT INTO events VALUES (?, ?, 'warning', 1, json_object('message', ?))", (job, last + 1 + n, "x" * 1000000))
-            database.execute("UPDATE jobs SET last_event = last_event + 12")
-        database.close()
-        daemon.start()
+        daemon = self.daemon
+        job, events = self.tell(12, 1000000)
         page = daemon.get(f"/v1/jobs/{job}/events?limit=1000")
         self.assertLess(len(page.body), 8 << 20)
-        self.assertEqual([e["id"] for e in daemon.events(job)], list(range(1, last + 13)))
+        self.assertEqual([e["id"] for e in daemon.events(job)], list(range(1, events + 1)))
 
     # ---- requests ----
 
@@ -413,9 +393,7 @@ class Faults(unittest.TestCase):
 
     def test_a_locked_database_holds_up_and_fails_nothing(self):
         daemon = self.daemon.start()
-        small_model(daemon, 40)
-        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
-        self.wait_for_block(job)
+        job = self.begun("waits")
         lock = self.lock("IMMEDIATE")
         self.refused(daemon.request("POST", "/v1/jobs", small_job(output="more")), 503, "busy")
         wait_for("a job that cannot tell", lambda: "trying on" in daemon.log())
@@ -427,9 +405,7 @@ class Faults(unittest.TestCase):
 
     def test_a_stop_while_the_database_is_locked(self):
         daemon = self.daemon.start("--max-attempts", "1")
-        small_model(daemon, 40)
-        job = daemon.submit(small_job(output="waits", progress={"perplexity_every": 0}))
-        self.wait_for_block(job)
+        job = self.begun("waits")
         lock = self.lock("IMMEDIATE")
         wait_for("a job that cannot tell", lambda: "trying on" in daemon.log())
         # As if the attempt had only begun, so that it would be given up were it taken for a crash.
@@ -447,9 +423,7 @@ class Faults(unittest.TestCase):
             file.write(f'#!/bin/sh\necho "$1 $2" >{told}\n')
         os.chmod(program, 0o700)
         daemon = self.daemon.start()
-        small_model(daemon, 40)
-        job = daemon.submit(small_job(output="cancelled", progress={"perplexity_every": 0}))
-        self.wait_for_block(job)
+        job = self.begun("cancelled")
         daemon.kill()
         with sqlite3.connect(os.path.join(daemon.state, "besad.db")) as database:
             database.execute("UPDATE jobs SET state = 'cancelling'")

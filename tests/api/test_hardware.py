@@ -257,30 +257,25 @@ class Hardware(unittest.TestCase):
         self.assertRegex(text, r"\nall +published +%d +%d +" % (hardware["simulated"]["published"]["dense_cycles"],
                                                                 hardware["simulated"]["published"]["cycles"]))
 
-    def test_experts(self):
-        family_model(self.daemon, "mixtral")
-        write_calibration(os.path.join(self.daemon.data, "tokens.safetensors"), 8, 48, vocab=64)
+    def check_family(self, family, length, sparsity, layer):
+        """A job on a small model of the family; `layer` is one that the family is here for."""
+        family_model(self.daemon, family)
+        write_calibration(os.path.join(self.daemon.data, "tokens.safetensors"), 8, length, vocab=64)
         self.daemon.start()
-        job = self.daemon.submit({"model": "mixtral", "output": "pruned", "method": "wanda", "sparsity": 0.5, "hardware": {"simulate": True},
-                                  "calibration": {"path": "tokens.safetensors", "samples": 8, "sequence_length": 48}})
+        job = self.daemon.submit({"model": family, "output": "pruned", "method": "wanda", "sparsity": sparsity, "hardware": {"simulate": True},
+                                  "calibration": {"path": "tokens.safetensors", "samples": 8, "sequence_length": length}})
         done = self.daemon.finish(job)
         self.assertEqual(done["state"], "succeeded", done)
         wanted = expected(os.path.join(self.daemon.output, "pruned", "model.safetensors"))
-        self.assertIn("experts.w2", wanted)
+        self.assertIn(layer, wanted)
         self.check(done["result"]["hardware"], wanted)
+
+    def test_experts(self):
+        self.check_family("mixtral", 48, 0.5, "experts.w2")
 
     def test_linears_that_lie_transposed(self):
         """Of GPT-2, two of whose linears have the same last part of their names and other shapes."""
-        family_model(self.daemon, "gpt2")
-        write_calibration(os.path.join(self.daemon.data, "tokens.safetensors"), 8, 32, vocab=64)
-        self.daemon.start()
-        job = self.daemon.submit({"model": "gpt2", "output": "pruned", "method": "wanda", "sparsity": 0.7, "hardware": {"simulate": True},
-                                  "calibration": {"path": "tokens.safetensors", "samples": 8, "sequence_length": 32}})
-        done = self.daemon.finish(job)
-        self.assertEqual(done["state"], "succeeded", done)
-        wanted = expected(os.path.join(self.daemon.output, "pruned", "model.safetensors"))
-        self.assertIn("mlp.c_proj", wanted)
-        self.check(done["result"]["hardware"], wanted)
+        self.check_family("gpt2", 32, 0.7, "mlp.c_proj")
 
     def test_not_asked_for(self):
         small_model(self.daemon, 2)

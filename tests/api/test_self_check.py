@@ -11,16 +11,9 @@ import struct
 import unittest
 import zlib
 
-from support import BESAD, PATIENCE, Daemon, digests, family_model, small_job, small_model, write_calibration
+from support import PATIENCE, Daemon, digests, family_model, faults, small_job, small_model, write_calibration
 
-FAULTS = os.path.join(os.path.dirname(BESAD.replace("/emulated/", "/").replace("/tests/", "/")), "tests", "fault.so")
 Q0 = "model.layers.0.self_attn.q_proj.weight"
-
-
-def sanitized():
-    with open(BESAD, "rb") as file:
-        program = file.read()
-    return b"__asan_init" in program or b"__tsan_init" in program
 
 
 class Shard:
@@ -67,11 +60,7 @@ class SelfCheck(unittest.TestCase):
         small_model(self.daemon, 4)
 
     def faults(self, at, kind, log="faults"):
-        if sanitized():
-            self.skipTest("a sanitizer wants to be loaded first itself")
-        self.assertTrue(os.path.exists(FAULTS), f"{FAULTS} was not built (make tests)")
-        return {"LD_PRELOAD": FAULTS, "FAULT_DIR": os.path.realpath(os.path.join(self.daemon.state, "jobs")), "FAULT_AT": str(at),
-                "FAULT_KIND": kind, "FAULT_LOG": os.path.join(self.daemon.directory, log)}
+        return faults(self, [os.path.join(self.daemon.state, "jobs")], os.path.join(self.daemon.directory, log), at, kind)
 
     def interrupt(self, **spec):
         """A job that was killed with at least two blocks saved; besad does not run. Its output's shard, and its savepoint's path."""
