@@ -9,7 +9,7 @@ export const GROUPS = [
 		{ pointer: "/overwrite", label: "Replace the output if it exists", kind: "flag" },
 		{ pointer: "/archive", label: "Make an archive too", kind: "flag", hint: "The output in less room, in its directory archive." },
 		{ pointer: "/archive_coded", label: "Code its exponents", kind: "flag", hint: "About a third smaller still." },
-		{ pointer: "/export", label: "Make GGUF files too", kind: "list", placeholder: "none", hint: "For llama.cpp: gguf-f16, gguf-q8_0, gguf-q4_0, gguf-q4_1, with commas between." },
+		{ pointer: "/export", label: "Make GGUF files too", kind: "list", placeholder: "none", hint: "For llama.cpp: gguf-f16 (or gguf), gguf-q8_0, gguf-q4_0, gguf-q4_1, with commas between." },
 	] },
 	{ title: "Pruning", fields: [
 		{ pointer: "/preset", label: "Preset", kind: "choice", choices: ["", "fast", "balanced", "best", "paper"], hint: "What it may cost: fast, balanced (the default) or best." },

@@ -36,30 +36,30 @@ static enum status make_anew(const struct place *to, struct error *err)
 	return place_make(to, NULL, err);
 }
 
-/* Makes the directories above a file. */
-static enum status make_above(const struct place *to, const char *name, struct error *err)
+/* Calls `act` with the directory that a file lies in, where that is not `to` itself. */
+static enum status on_directory(const struct place *to, const char *name,
+				enum status (*act)(const struct place *, const char *name, struct error *), struct error *err)
 {
 	const char *slash = strrchr(name, '/');
 	if (!slash) return STATUS_OK;
 	char *above = strndup(name, (size_t)(slash - name));
 	if (!above) return no_memory(to, err);
-	enum status status = place_make(to, above, err);
+	enum status status = act(to, above, err);
 	free(above);
 	return status;
+}
+
+/* Makes the directories above a file. */
+static enum status make_above(const struct place *to, const char *name, struct error *err)
+{
+	return on_directory(to, name, place_make, err);
 }
 
 /* Syncs the directories of the files, deepest last: their names are durable then. */
 static enum status sync_directories(const struct place *to, const struct manifest *manifest, struct error *err)
 {
-	for (size_t i = 0; i < manifest->count; i++) {
-		const char *name = manifest->files[i].name, *slash = strrchr(name, '/');
-		if (!slash) continue;
-		char *above = strndup(name, (size_t)(slash - name));
-		if (!above) return no_memory(to, err);
-		enum status status = place_sync(to, above, err);
-		free(above);
-		TRY(status);
-	}
+	for (size_t i = 0; i < manifest->count; i++)
+		TRY(on_directory(to, manifest->files[i].name, place_sync, err));
 	return place_sync(to, NULL, err);
 }
 

@@ -57,11 +57,6 @@ static enum status changed(const struct pack *pack, struct error *err)
 	return error_set(err, STATUS_INVALID, "%s: changed while it was archived", pack->from->path);
 }
 
-static int64_t mask_block_bytes(const struct packing *p)
-{
-	return encoding_has_mask(p->encoding) ? p->block_rows * p->stride : 0;
-}
-
 /* ---- the input ----------------------------------------------------------------------------------------------------------- */
 
 static int by_offset(const void *a, const void *b)
@@ -111,13 +106,10 @@ static enum status measure_piece(void *context, struct piece *piece, struct piec
 	struct pack *pack = context;
 	struct packed *tensor = &pack->tensors[piece->tensor];
 	const struct packing *p = &tensor->packing;
-	int64_t unit = p->blocks ? p->block_rows * p->cols * (int64_t)p->width : 1;
-	int64_t begin = piece->begin * unit, end = piece->end * unit;
+	int64_t unit = packing_block_bytes(p);
 	char *dense;
-	if (end > tensor->info->bytes) end = tensor->info->bytes;
-	piece->bytes = end - begin;
 	TRY(piece_buffer(room, PIECE_DENSE, (size_t)piece->bytes + 1, &dense, err));
-	TRY(file_read(pack->from, dense, (size_t)piece->bytes, tensor->info->offset + begin, err));
+	TRY(file_read(pack->from, dense, (size_t)piece->bytes, tensor->info->offset + piece->at, err));
 	piece->crc32 = (uint32_t)crc32_z(0, (const Bytef *)dense, (size_t)piece->bytes);
 	for (int64_t block = piece->begin; p->blocks && block < piece->end; block++) {
 		uint32_t *symbols = tensor->counts.symbols ? tensor->counts.symbols[block] : NULL;
@@ -361,17 +353,16 @@ static enum status write_blocks(const struct pack *pack, const struct packed *te
 				struct piece_room *room, struct error *err)
 {
 	const struct packing *p = &tensor->packing;
-	int64_t unit = p->block_rows * p->cols * (int64_t)p->width, begin = piece->begin * unit, end = piece->end * unit;
-	int64_t mask_unit = mask_block_bytes(p), mask_bytes = (piece->end - piece->begin) * mask_unit;
+	int64_t unit = packing_block_bytes(p), mask_unit = packing_block_mask_bytes(p);
+	int64_t mask_bytes = (piece->end - piece->begin) * mask_unit;
 	int64_t first = tensor->offsets[piece->begin], values_bytes = tensor->offsets[piece->end] - first;
 	char *dense;
 	uint8_t *mask, *values;
-	if (end > tensor->info->bytes) end = tensor->info->bytes;
-	TRY(piece_buffer(room, PIECE_DENSE, (size_t)(end - begin), &dense, err));
+	TRY(piece_buffer(room, PIECE_DENSE, (size_t)piece->bytes, &dense, err));
 	TRY(piece_buffer(room, PIECE_MASK, (size_t)mask_bytes + 1, &mask, err));
 	TRY(piece_buffer(room, PIECE_VALUES, (size_t)(values_bytes + block_most_bytes(p)), &values, err));
 	TRY(block_room_make(p, &room->block, err));
-	TRY(file_read(pack->from, dense, (size_t)(end - begin), tensor->info->offset + begin, err));
+	TRY(file_read(pack->from, dense, (size_t)piece->bytes, tensor->info->offset + piece->at, err));
 	memcpy(room->code.lengths, tensor->lengths, sizeof tensor->lengths);
 	huffman_codes(tensor->lengths, room->code.codes);
 	for (int64_t block = piece->begin; block < piece->end; block++) {
@@ -390,11 +381,10 @@ static enum status write_piece(void *context, struct piece *piece, struct piece_
 	const struct pack *pack = context;
 	const struct packed *tensor = &pack->tensors[piece->tensor];
 	if (tensor->packing.encoding != ARCHIVE_PLAIN) return write_blocks(pack, tensor, piece, room, err);
-	int64_t bytes = piece->end - piece->begin;
 	void *buffer;
-	TRY(piece_buffer(room, PIECE_DENSE, (size_t)bytes + 1, &buffer, err));
-	TRY(file_read(pack->from, buffer, (size_t)bytes, tensor->info->offset + piece->begin, err));
-	return write_data(pack, buffer, bytes, tensor->at[PART_VALUES] + piece->begin, err);
+	TRY(piece_buffer(room, PIECE_DENSE, (size_t)piece->bytes + 1, &buffer, err));
+	TRY(file_read(pack->from, buffer, (size_t)piece->bytes, tensor->info->offset + piece->at, err));
+	return write_data(pack, buffer, piece->bytes, tensor->at[PART_VALUES] + piece->at, err);
 }
 
 /* What is small: the header, the input's, and the offsets and lengths. */

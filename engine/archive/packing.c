@@ -35,7 +35,7 @@ struct packing packing_of(const struct tensor_info *info, enum archive_encoding 
 
 int64_t packing_mask_bytes(const struct packing *p)
 {
-	return encoding_has_mask(p->encoding) ? p->blocks * p->block_rows * p->stride : 0;
+	return p->blocks * packing_block_mask_bytes(p);
 }
 
 int64_t packing_offsets_bytes(const struct packing *p)
@@ -99,7 +99,7 @@ static enum status parse_blocks(const cJSON *json, const struct tensor_info *inf
 	struct packing p = packing_of(info, entry->encoding, entry->block_rows);
 	if (bits != 8 * (int64_t)p.width || (encoding_is_coded(entry->encoding) && p.width != 2))
 		return error_set(err, STATUS_UNSUPPORTED, "its values have %" PRId64 " bits, which this besad does not know", bits);
-	if (p.block_rows * p.cols * (int64_t)p.width > MAX_BLOCK_BYTES)
+	if (packing_block_bytes(&p) > MAX_BLOCK_BYTES)
 		return error_set(err, STATUS_INVALID, "its blocks have more than %d bytes", MAX_BLOCK_BYTES);
 	if (!encoding_has_mask(entry->encoding)) return STATUS_OK;
 	entry->nonzeros = -1;

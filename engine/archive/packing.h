@@ -50,6 +50,17 @@ static inline int64_t packing_rows(const struct packing *p, int64_t block)
 	return left < p->block_rows ? left : p->block_rows;
 }
 
+/* Bytes of a block: of the tensor, and of the bitmap. The tensor's may end before its last block does. */
+static inline int64_t packing_block_bytes(const struct packing *p)
+{
+	return p->block_rows * p->cols * (int64_t)p->width;
+}
+
+static inline int64_t packing_block_mask_bytes(const struct packing *p)
+{
+	return encoding_has_mask(p->encoding) ? p->block_rows * p->stride : 0;
+}
+
 static inline int64_t archive_align(int64_t bytes)
 {
 	return (bytes + ARCHIVE_ALIGNMENT - 1) / ARCHIVE_ALIGNMENT * ARCHIVE_ALIGNMENT;

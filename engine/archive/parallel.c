@@ -40,11 +40,13 @@ static enum status add(struct pieces *pieces, const struct piece *piece, struct 
 
 enum status pieces_add(struct pieces *pieces, size_t tensor, const struct packing *p, int64_t bytes, struct error *err)
 {
-	int64_t unit = p ? p->block_rows * p->cols * (int64_t)p->width : 1, end = p ? p->blocks : bytes;
+	int64_t unit = p ? packing_block_bytes(p) : 1, end = p ? p->blocks : bytes;
 	int64_t step = PIECE_BYTES / unit > 0 ? PIECE_BYTES / unit : 1;
 	int64_t begin = 0;
 	do { /* one of nothing for a tensor of nothing */
-		struct piece piece = {.tensor = tensor, .begin = begin, .end = end - begin < step ? end : begin + step};
+		struct piece piece = {
+			.tensor = tensor, .begin = begin, .end = end - begin < step ? end : begin + step, .at = begin * unit};
+		piece.bytes = (piece.end == end ? bytes : piece.end * unit) - piece.at;
 		TRY(add(pieces, &piece, err));
 		begin = piece.end;
 	} while (begin < end);

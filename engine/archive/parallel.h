@@ -25,9 +25,9 @@ enum status piece_buffer(struct piece_room *, enum piece_buffer, size_t bytes, v
 struct piece {
 	size_t tensor;
 	int64_t begin, end; /* blocks, or bytes */
-	uint32_t crc32;     /* of the part as it is in the tensor, and its bytes there: what the work finds */
-	int64_t bytes;
-	int64_t values; /* kept */
+	int64_t at, bytes;  /* where the part lies in the tensor, as that is without an archive */
+	uint32_t crc32;     /* of these bytes, and how many values were kept: what the work finds */
+	int64_t values;
 };
 
 struct pieces {

@@ -18,8 +18,7 @@ static enum status restore_blocks(const struct restoring *r, const struct archiv
 {
 	const struct file *file = r->archive->file;
 	const struct packing *p = &tensor->packing;
-	int64_t unit = p->block_rows * p->cols * (int64_t)p->width, blocks = piece->end - piece->begin;
-	int64_t mask_unit = encoding_has_mask(p->encoding) ? p->block_rows * p->stride : 0;
+	int64_t unit = packing_block_bytes(p), mask_unit = packing_block_mask_bytes(p), blocks = piece->end - piece->begin;
 	int64_t first = tensor->offsets[piece->begin], values_bytes = tensor->offsets[piece->end] - first;
 	/* A block takes at most so much; what is larger is damaged, and not read. */
 	if (values_bytes > blocks * block_most_bytes(p))
@@ -50,20 +49,15 @@ static enum status restore_piece(void *context, struct piece *piece, struct piec
 {
 	const struct restoring *r = context;
 	const struct archived_tensor *tensor = &r->archive->tensors[piece->tensor];
-	const struct packing *p = &tensor->packing;
-	int64_t unit = p->blocks ? p->block_rows * p->cols * (int64_t)p->width : 1;
-	int64_t begin = piece->begin * unit, end = piece->end * unit;
 	void *dense;
-	if (end > tensor->info.bytes) end = tensor->info.bytes;
-	piece->bytes = end - begin;
-	if (p->blocks) {
+	if (tensor->packing.blocks) {
 		TRY(restore_blocks(r, tensor, piece, room, &dense, err));
 	} else {
 		TRY(piece_buffer(room, PIECE_DENSE, (size_t)piece->bytes + 1, &dense, err));
-		TRY(file_read(r->archive->file, dense, (size_t)piece->bytes, tensor->values_at + begin, err));
+		TRY(file_read(r->archive->file, dense, (size_t)piece->bytes, tensor->values_at + piece->at, err));
 	}
 	piece->crc32 = (uint32_t)crc32_z(0, dense, (size_t)piece->bytes);
-	return r->to ? file_write(r->to, dense, (size_t)piece->bytes, tensor->info.offset + begin, err) : STATUS_OK;
+	return r->to ? file_write(r->to, dense, (size_t)piece->bytes, tensor->info.offset + piece->at, err) : STATUS_OK;
 }
 
 static enum status check_tensors(const struct archive_file *archive, const struct pieces *pieces, struct error *err)

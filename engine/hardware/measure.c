@@ -85,7 +85,7 @@ static void convert(const void *data, enum dtype dtype, int64_t elements, uint16
 		return;
 	}
 	for (int64_t i = 0; i < elements; i++)
-		ret[i] = matvec_round(half_load(data, dtype, i));
+		ret[i] = bf16_from_f32(half_load(data, dtype, i));
 }
 
 void measure_add(struct measure *measure, const void *data, enum dtype dtype, int64_t rows, int64_t cols, int kind)

@@ -3,9 +3,9 @@
 #include <omp.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "engine/compute/cpu_isa.h"
+#include "engine/compute/half.h"
 #include "engine/sparse/kernels.h"
 
 enum { MOST_KERNELS = 3 };
@@ -23,11 +23,9 @@ static bool has_avx2(void)
 	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-/* BESAD_CPU_ISA asks for less, as it does of the CPU backend. */
 static void find_kernels(void)
 {
-	const char *asked = getenv("BESAD_CPU_ISA");
-	int most = asked && asked[0] == 'v' && asked[1] >= '2' && asked[1] <= '4' && !asked[2] ? asked[1] - '0' : 4, count = 0;
+	int most = cpu_isa_most(), count = 0;
 	if (most >= 4 && has_avx512()) known[count++] = &matvec_avx512;
 	if (most >= 3 && has_avx2()) known[count++] = &matvec_avx2;
 	known[count] = &matvec_scalar;
@@ -39,19 +37,10 @@ const struct matvec_kernels *matvec_kernels(int i)
 	return i < MOST_KERNELS ? known[i] : NULL;
 }
 
-uint16_t matvec_round(float value)
-{
-	uint32_t bits;
-	memcpy(&bits, &value, sizeof bits);
-	/* Rounding could carry a NaN to infinity, or to zero. */
-	bool nan = (bits & 0x7fffffff) > 0x7f800000;
-	return (uint16_t)(nan ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 void matvec_input(const float *x, int64_t cols, uint16_t *ret)
 {
 	for (int64_t i = 0; i < matvec_length(cols); i++)
-		ret[i] = i < cols ? matvec_round(x[i]) : 0;
+		ret[i] = i < cols ? bf16_from_f32(x[i]) : 0;
 }
 
 /* What of the work lies before the block: bytes of values, and of the bitmap. */

@@ -44,10 +44,7 @@ static inline int64_t matvec_length(int64_t cols)
 	return (cols + SPARSE_WORD - 1) / SPARSE_WORD * SPARSE_WORD;
 }
 
-/* The nearest bf16, ties to even; a NaN stays one. */
-uint16_t matvec_round(float value);
-
-/* Rounds a vector, and adds zeros behind it: ret [matvec_length(cols)]. */
+/* Rounds a vector to bf16, and adds zeros behind it: ret [matvec_length(cols)]. */
 void matvec_input(const float *x, int64_t cols, uint16_t *ret);
 
 /* The kernels of an instruction set, on one thread. x is as matvec_input makes it. */

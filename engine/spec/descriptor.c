@@ -116,11 +116,11 @@ static void parse_set(const struct fields *fields, const struct spec_row *row, v
 	cJSON_ArrayForEach(entry, list)
 	{
 		const char *text = cJSON_GetStringValue(entry);
-		int found = find_name(row->names, text);
+		int found = text && row->alias && strcmp(text, row->alias) == 0 ? 0 : find_name(row->names, text);
 		if (found < 0)
 			fields_problem(fields, row->key, "'%.64s' is none of %s", text ? text : "what is no text", row->noun);
 		else if (set & 1u << found)
-			fields_problem(fields, row->key, "'%s' is there twice", text);
+			fields_problem(fields, row->key, "'%s' is there twice", row->names[found]);
 		else
 			set |= 1u << found;
 	}

@@ -84,6 +84,7 @@ struct spec_row {
 
 	const char *const *names, *const *later; /* of a choice, NULL-terminated; and those that later versions know, or NULL */
 	int resolved;                            /* how many of the names a resolved spec may show; 0: all */
+	const char *alias; /* of a set: another word for the first of its names, which stands for it; or NULL */
 
 	const char *word, *wrong; /* a word that an int may be instead, which stands for -1; and what is said of anything else */
 

@@ -121,7 +121,8 @@ def resolved(field):
     if "properties" in field:
         return resolved_object(field)
     if "enum" in field.get("items", ()):  # a set
-        return {"type": "array", "minItems": 1, "uniqueItems": True, "items": field["items"]}
+        shown = [name for name in field["items"]["enum"] if name != use(field, "alias")]
+        return {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": shown}}
     if "items" in field:
         return {"type": "array", "items": resolved_object(field["items"])}
     if "propertyNames" in field:  # a map

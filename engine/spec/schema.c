@@ -190,6 +190,7 @@ static void describe_set(struct schema *schema, cJSON *property, const struct sp
 	cJSON *names = add_array(schema, add_object(schema, property, "items"), "enum");
 	for (int i = 0; row->names[i]; i++)
 		append(schema, names, cJSON_CreateString(row->names[i]));
+	if (row->alias) append(schema, names, cJSON_CreateString(row->alias));
 }
 
 /* Keys and texts have no control characters. */
@@ -241,6 +242,7 @@ static void describe_use(struct schema *schema, cJSON *property, const struct sp
 	if (row->shown || row->kind == SPEC_SETTINGS || row->kind == SPEC_MAP || row->kind == SPEC_SET)
 		add(schema, use, "optional", cJSON_CreateTrue());
 	if (row->resolved) add(schema, use, "resolved", number(row->resolved));
+	add_text(schema, use, "alias", row->alias);
 	if (use && use->child)
 		add(schema, property, "x-besad", use);
 	else

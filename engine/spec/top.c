@@ -165,12 +165,14 @@ static const struct spec_row rows[] = {
 		.kind = SPEC_SET,
 		SPEC_AT(struct spec, exports),
 		.names = export_names,
-		.noun = "gguf-f16, gguf-q8_0, gguf-q4_0 and gguf-q4_1",
+		.alias = "gguf",
+		.noun = "gguf-f16 (or gguf), gguf-q8_0, gguf-q4_0 and gguf-q4_1",
 		.help = "also write the output as GGUF files for llama.cpp, `model-f16.gguf` for `gguf-f16` and so on, beside its "
 			"safetensors",
-		.more = "Zeros stay zero in all types. docs/gguf.md says which families can be written, and how.",
+		.more = "`gguf` alone means `gguf-f16`. Zeros stay zero in all types. docs/gguf.md says which families can be "
+			"written, and how.",
 		.label = "Make GGUF files too",
-		.hint = "For llama.cpp: gguf-f16, gguf-q8_0, gguf-q4_0, gguf-q4_1, with commas between.",
+		.hint = "For llama.cpp: gguf-f16 (or gguf), gguf-q8_0, gguf-q4_0, gguf-q4_1, with commas between.",
 		.placeholder = "none",
 	},
 	{

@@ -1,6 +1,12 @@
 """Reads GGUF files: an implementation of its own, from ggml's docs/gguf.md, for what besad writes; and safetensors."""
-import json
+import os
 import struct
+import sys
+
+from support import ROOT
+
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from random_models import read_safetensors  # noqa: E402
 
 ALIGNMENT = 32
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -88,22 +94,15 @@ def weights(kind, data):
     return found
 
 
-def read_safetensors(path):
-    """{name: (shape, numbers)} of BF16, F16 and F32."""
-    with open(path, "rb") as file:
-        data = file.read()
-    (length,) = struct.unpack_from("<Q", data)
+def read_numbers(path):
+    """{name: (shape, numbers)} of a safetensors file of BF16, F16 and F32."""
     found = {}
-    for name, entry in json.loads(data[8:8 + length]).items():
-        if name == "__metadata__":
-            continue
-        first, last = (8 + length + at for at in entry["data_offsets"])
-        part = data[first:last]
-        if entry["dtype"] == "BF16":
+    for name, (dtype, shape, part) in read_safetensors(path)[1].items():
+        if dtype == "BF16":
             wide = bytearray(2 * len(part))
             wide[2::4], wide[3::4] = part[::2], part[1::2]
             numbers = struct.unpack(f"<{len(wide) // 4}f", wide)
         else:
-            numbers = struct.unpack({"F32": f"<{len(part) // 4}f", "F16": f"<{len(part) // 2}e"}[entry["dtype"]], part)
-        found[name] = (entry["shape"], list(numbers))
+            numbers = struct.unpack({"F32": f"<{len(part) // 4}f", "F16": f"<{len(part) // 2}e"}[dtype], part)
+        found[name] = (shape, list(numbers))
     return found

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import unittest
 
-from gguf_file import Gguf, read_safetensors, weights
+from gguf_file import Gguf, read_numbers, weights
 from support import BESAD, PATIENCE, ROOT, Daemon, faults
 
 DATA = os.path.join(ROOT, "tests", "data")
@@ -86,7 +86,7 @@ class Case(unittest.TestCase):
         """Every tensor, bit for bit where the type is F32, F16 or Q8_0; else within a step of its block's grid, and zeros as zeros."""
         with open(os.path.join(model, "config.json")) as file:
             config = json.load(file)
-        stored = read_safetensors(os.path.join(model, "model.safetensors"))
+        stored = read_numbers(os.path.join(model, "model.safetensors"))
         tied = config["tie_word_embeddings"]
         head = "token_embd.weight" if tied else "output.weight"
         self.assertEqual(set(map(gguf_name, stored)), set(gguf.tensors))
@@ -207,7 +207,7 @@ class Files(Case):
                     shutil.copy(os.path.join(saved, name), copy)
                 gguf = self.export(copy, family + ".gguf")
                 self.assertEqual({key: gguf.pairs[key] for key in told}, told)
-                stored = read_safetensors(os.path.join(copy, "model.safetensors"))
+                stored = read_numbers(os.path.join(copy, "model.safetensors"))
                 wanted = {}
                 for name, (shape, numbers) in stored.items():
                     mapped = gguf_name(name, {**NAMES, **names})
@@ -257,6 +257,17 @@ class Jobs(Case):
             self.assertEqual((listed[name]["bytes"], listed[name]["sha256"]), (len(data), hashlib.sha256(data).hexdigest()))
         self.assertEqual(report["spec"]["export"], ["gguf-" + kind for kind in TYPES])
 
+    def test_gguf_alone(self):
+        """It is one of F16, and the spec says so."""
+        done = run(*self.command("plain", export=["gguf"]))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.compare(Gguf(self.path("plain", "model-f16.gguf")), self.path("plain"), "f16")
+        with open(self.path("plain", "besad.json")) as file:
+            self.assertEqual(json.load(file)["spec"]["export"], ["gguf-f16"])
+        done = run(*self.command("twice", export=["gguf", "gguf-f16"]))
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("'gguf-f16' is there twice", done.stderr)
+
     def test_of_packed_weights(self):
         """What is written of packed codes is what is written of the weights that they stand for."""
         made = []
@@ -291,7 +302,7 @@ class Jobs(Case):
             self.assertEqual([name for name in os.listdir(self.path("again")) if name.startswith(".")], [])
 
     def test_refused_specs(self):
-        for spec, part in ((dict(export=["gguf"]), "gguf-f16"), (dict(export="gguf-f16"), "list"), (dict(export=["gguf-f16"] * 2), "twice"),
+        for spec, part in ((dict(export=["gguf-q5_0"]), "gguf-f16"), (dict(export="gguf-f16"), "list"), (dict(export=["gguf-f16"] * 2), "twice"),
                            (dict(export=[1]), "gguf-f16"), (dict(export=["gguf-f16"], method="none", sparsity=0), "none")):
             done = run(*self.command("refused", **spec))
             self.assertEqual(done.returncode, 2, done.stderr)

@@ -9,10 +9,14 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 import unittest
 from fractions import Fraction
 
 from support import BESAD, PATIENCE, ROOT, Daemon, family_model, small_job, small_model, wait_for, write_calibration
+
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from random_models import read_safetensors, write_safetensors  # noqa: E402
 
 PES = 64
 BUS = Fraction(768, 5)  # bytes a cycle
@@ -95,16 +99,6 @@ def simulate(rows, cols, patch, size):
 SIZES = {"F32": 4, "BF16": 2, "F16": 2}
 
 
-def read_tensors(path):
-    """{name: (type, shape, bytes)} of a safetensors file."""
-    with open(path, "rb") as file:
-        data = file.read()
-    size = struct.unpack("<Q", data[:8])[0]
-    body = data[8 + size:]
-    return {name: (info["dtype"], info["shape"], body[slice(*info["data_offsets"])])
-            for name, info in json.loads(data[8:8 + size]).items() if name != "__metadata__"}
-
-
 def row_sets(kind, height, width, data):
     code, zero = ("I", 0x7fffffff) if kind == "F32" else ("H", 0x7fff)
     values = struct.unpack(f"<{height * width}{code}", data)
@@ -130,7 +124,7 @@ def linears(tensors):
 def expected(path):
     """{layer: {"linears", "params", "zeros", "pruned", "dense"}} of a model file."""
     found = {}
-    for layer, kind, rows, cols, _ in linears(read_tensors(path)):
+    for layer, kind, rows, cols, _ in linears(read_safetensors(path)[1]):
         squares = layer in ("down_proj", "experts.w2", "mlp.c_proj") and cols > len(rows)
         pruned, dense = simulate(rows, cols, len(rows) if squares else cols, SIZES[kind])
         sums = found.setdefault(layer, {"linears": 0, "params": 0, "zeros": 0, "pruned": [0] * 5, "dense": [0] * 3})
@@ -144,7 +138,7 @@ def expected(path):
 
 def write_masked(path, shapes, kind, rng):
     """A safetensors file of random zeros: of some linears none, of some all, else with a density of its own for each column."""
-    header, body = {}, b""
+    tensors = {}
     for name, (height, width) in shapes.items():
         style = rng.choice(("columns", "columns", "even", "full", "empty", "few"))
         density = {"columns": None, "even": 0.5, "full": 1, "empty": 0, "few": 0.01}[style]
@@ -152,11 +146,8 @@ def write_masked(path, shapes, kind, rng):
         ones = {"F32": b"\0\0\x80\x3f", "BF16": b"\x80\x3f", "F16": b"\0\x3c"}[kind]
         zeros = (b"\0" * SIZES[kind], b"\0" * (SIZES[kind] - 1) + b"\x80")  # of either sign
         data = b"".join(ones if rng.random() < columns[j] else zeros[rng.random() < 0.1] for _ in range(height) for j in range(width))
-        header[name] = {"dtype": kind, "shape": [height, width], "data_offsets": [len(body), len(body) + len(data)]}
-        body += data
-    text = json.dumps(header).encode()
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + body)
+        tensors[name] = kind, [height, width], data
+    write_safetensors(path, tensors)
 
 
 def random_model(directory, hidden, intermediate, heads, kv_heads, kind, rng):
@@ -171,14 +162,10 @@ def random_model(directory, hidden, intermediate, heads, kv_heads, kind, rng):
             shapes[f"model.layers.{i}.{name}.weight"] = shape
     os.mkdir(directory)
     write_masked(os.path.join(directory, "linears.safetensors"), shapes, kind, rng)
-    norms = {f"model.layers.{i}.{name}.weight": {"dtype": kind, "shape": [hidden]} for i in range(2) for name in
-             ("input_layernorm", "post_attention_layernorm")} | {"model.norm.weight": {"dtype": kind, "shape": [hidden]}}
-    at = 0
-    for info in norms.values():
-        info["data_offsets"] = [at, at := at + hidden * SIZES[kind]]
-    text = json.dumps(norms).encode()
-    with open(os.path.join(directory, "norms.safetensors"), "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + bytes(at))
+    norm = kind, [hidden], bytes(hidden * SIZES[kind])
+    norms = {f"model.layers.{i}.{name}.weight": norm for i in range(2) for name in
+             ("input_layernorm", "post_attention_layernorm")} | {"model.norm.weight": norm}
+    write_safetensors(os.path.join(directory, "norms.safetensors"), norms)
     index = {name: "linears.safetensors" for name in shapes} | {name: "norms.safetensors" for name in norms}
     with open(os.path.join(directory, "model.safetensors.index.json"), "w") as file:
         json.dump({"metadata": {}, "weight_map": index}, file)
@@ -339,7 +326,7 @@ class Hardware(unittest.TestCase):
             chosen = json.load(file)["num_experts_per_tok"]
         for directory, name, threads in ((llama, "linears.safetensors", 1), (mixtral, "model.safetensors", 2)):
             weights = {}
-            for layer, _, rows, cols, expert in linears(read_tensors(os.path.join(directory, name))):
+            for layer, _, rows, cols, expert in linears(read_safetensors(os.path.join(directory, name))[1]):
                 if expert is not None and expert >= chosen:
                     continue
                 values = sum(ceil(Fraction(2 * sum(map(len, rows[i:i + 16])), 64)) * 64 for i in range(0, len(rows), 16))

@@ -18,6 +18,7 @@ struct thing {
 	double real;
 	int colour;
 	char *text;
+	unsigned sides;
 	struct point origin;
 	struct point points[3];
 	int n_points;
@@ -25,7 +26,8 @@ struct thing {
 	int calls; /* of settle */
 };
 
-static const char *const colours[] = {"red", "green", NULL}, *const later_colours[] = {"blue", "green", NULL};
+static const char *const colours[] = {"red", "green", NULL}, *const later_colours[] = {"blue", "green", NULL},
+			 *const side_names[] = {"left", "right", NULL};
 
 static void find_real_range(const struct spec_parser *parser, struct spec_range *range)
 {
@@ -64,6 +66,12 @@ static const struct spec_row rows[] = {
 	{.key = "big", .kind = SPEC_BOOL, SPEC_AT(struct thing, big), .range = {.standard = true}},
 	{.key = "colour", .kind = SPEC_CHOICE, SPEC_AT(struct thing, colour), .names = colours, .later = later_colours},
 	{.key = "text", .kind = SPEC_TEXT, SPEC_AT(struct thing, text), .limit = 5, .empty = "is empty", .text = "t"},
+	{.key = "sides",
+	 .kind = SPEC_SET,
+	 SPEC_AT(struct thing, sides),
+	 .names = side_names,
+	 .alias = "main",
+	 .noun = "left and right"},
 	{.key = "origin", .kind = SPEC_SECTION, SPEC_AT(struct thing, origin), .section = &point},
 	{.key = "points",
 	 .kind = SPEC_LIST,
@@ -125,7 +133,8 @@ static void test_given(void **state)
 {
 	static const char text[] =
 		"{\"real\":7.5,\"whole\":0,\"wide\":1099511627777,\"every\":3,\"big\":false,\"colour\":\"green\","
-		"\"text\":\"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\",\"origin\":{\"label\":\"\",\"x\":-5},"
+		"\"text\":\"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\",\"sides\":[\"left\",\"right\"],\"origin\":{\"label\":\"\","
+		"\"x\":-5},"
 		"\"points\":[{\"label\":\"a\",\"x\":1},{\"label\":\"b\",\"x\":2}],\"notes\":{\"k\":\"\",\"\xc3\xa4/\":\"abc\"}}";
 	struct thing thing;
 	char told[2048];
@@ -134,6 +143,33 @@ static void test_given(void **state)
 	assert_int_equal(thing.n_points, 2);
 	assert_printed(&thing, text);
 	spec_section_free(&section, &thing);
+}
+
+/* In whatever order, and the first of them by its other word: printed in theirs, each by its own name. */
+static void test_sets(void **state)
+{
+	static const char *const cases[][2] = {
+		{"[]", "{\"real\":0.5"},
+		{"[\"right\"]", "\"sides\":[\"right\"]"},
+		{"[\"right\",\"left\"]", "\"sides\":[\"left\",\"right\"]"},
+		{"[\"main\"]", "\"sides\":[\"left\"]"},
+		{"[\"right\",\"main\"]", "\"sides\":[\"left\",\"right\"]"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char text[80], told[2048];
+		struct thing thing;
+		cJSON *json = cJSON_CreateObject();
+		snprintf(text, sizeof text, "{\"sides\":%s,\"origin\":{\"label\":\"o\"}}", cases[i][0]);
+		parse(*state, text, &thing, told);
+		assert_string_equal(told, "");
+		assert_true(spec_section_print(NULL, &section, &thing, json));
+		char *printed = cJSON_PrintUnformatted(json);
+		assert_non_null(strstr(printed, cases[i][1]));
+		assert_int_equal(strstr(printed, "\"sides\"") != NULL, i > 0);
+		free(printed);
+		cJSON_Delete(json);
+		spec_section_free(&section, &thing);
+	}
 }
 
 static void test_problems(void **state)
@@ -146,6 +182,10 @@ static void test_problems(void **state)
 		{"{\"whole\":13}", "/whole: brings bad luck\n"},
 		{"{\"every\":10}", "/every: must be an integer from 0 to 9, not 10\n"},
 		{"{\"every\":\"often\"}", "/every: is neither\n"},
+		{"{\"sides\":\"left\"}", "/sides: must be a list, of left and right\n"},
+		{"{\"sides\":[\"up\"]}", "/sides: 'up' is none of left and right\n"},
+		{"{\"sides\":[\"left\",\"main\"]}", "/sides: 'left' is there twice\n"},
+		{"{\"sides\":[\"main\",\"main\"]}", "/sides: 'left' is there twice\n"},
 		{"{\"big\":1}", "/big: must be true or false, not 1\n"},
 		{"{\"colour\":\"blue\"}", "/colour: 'blue' is not supported by this version\n"},
 		{"{\"colour\":\"grey\"}", "/colour: must be one of: red, green, not \"grey\"\n"},
@@ -269,8 +309,11 @@ static void test_places(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_given),
-		cmocka_unit_test(test_problems), cmocka_unit_test(test_settings_of_a_method),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_given),
+		cmocka_unit_test(test_sets),
+		cmocka_unit_test(test_problems),
+		cmocka_unit_test(test_settings_of_a_method),
 		cmocka_unit_test(test_places),
 	};
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

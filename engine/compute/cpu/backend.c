@@ -9,6 +9,7 @@
 #include <oneapi/dnnl/dnnl.h>
 
 #include "engine/compute/cpu/cpu.h"
+#include "engine/compute/cpu_isa.h"
 #include "engine/compute/dry.h"
 
 enum { ALIGNMENT = 256 };
@@ -182,11 +183,10 @@ static enum status cpu_dry(struct backend *backend, size_t capacity, struct back
 	}
 static const struct cpu_kernels kernels_v2 = KERNELS(v2), kernels_v3 = KERNELS(v3), kernels_v4 = KERNELS(v4);
 
-/* The best that the processor runs; the environment's BESAD_CPU_ISA=v2|v3 asks for less, as ONEDNN_MAX_CPU_ISA does of oneDNN. */
+/* The best that the processor runs and may be used. */
 static const struct cpu_kernels *choose_kernels(void)
 {
-	const char *asked = getenv("BESAD_CPU_ISA");
-	int most = asked && !strcmp(asked, "v2") ? 2 : asked && !strcmp(asked, "v3") ? 3 : 4;
+	int most = cpu_isa_most();
 	__builtin_cpu_init();
 	if (most >= 4 && __builtin_cpu_supports("x86-64-v4")) return &kernels_v4;
 	if (most >= 3 && __builtin_cpu_supports("x86-64-v3")) return &kernels_v3;
