@@ -503,6 +503,35 @@ enum status place_list(const struct place *place, const char *name, DIR **ret, s
 	return status;
 }
 
+static enum status use_entry(const char *directory, const char *entry, place_entry_fn use, void *context, struct error *err)
+{
+	char *name;
+	if (!directory) return use(context, entry, entry, err);
+	if (asprintf(&name, "%s/%s", directory, entry) < 0) return no_memory(err);
+	enum status status = use(context, name, name + strlen(directory) + 1, err);
+	free(name);
+	return status;
+}
+
+enum status place_each(const struct place *place, const char *name, place_entry_fn use, void *context, struct error *err)
+{
+	DIR *stream;
+	TRY(place_list(place, name, &stream, err));
+	enum status status = STATUS_OK;
+	while (status == STATUS_OK) {
+		errno = 0;
+		const struct dirent *entry = readdir(stream);
+		if (!entry) {
+			if (errno) status = failed(place, name, err);
+			break;
+		}
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			status = use_entry(name, entry->d_name, use, context, err);
+	}
+	closedir(stream);
+	return status;
+}
+
 enum status place_sync(const struct place *place, const char *name, struct error *err)
 {
 	struct file directory = {.fd = open_place(place, name, O_RDONLY | O_DIRECTORY, 0)};

@@ -55,7 +55,12 @@ enum status place_slurp(const struct place *, const char *name, size_t limit, ch
 /* Replaces a file by the bytes given: written beside it, fsync, rename, fsync of the directory. */
 enum status place_replace(const struct place *, const char *name, const void *bytes, size_t size, struct error *err);
 
-enum status place_list(const struct place *, const char *name, DIR **ret, struct error *err);        /* for readdir, closedir */
+enum status place_list(const struct place *, const char *name, DIR **ret, struct error *err); /* for readdir, closedir */
+
+/* Calls `use` for each entry of a directory but "." and "..", in no order, with its name below the place, whose last component is `entry`. */
+typedef enum status (*place_entry_fn)(void *context, const char *name, const char *entry, struct error *err);
+enum status place_each(const struct place *, const char *name, place_entry_fn use, void *context, struct error *err);
+
 enum status place_stat(const struct place *, const char *name, struct stat *ret, struct error *err); /* of what a link leads to */
 
 enum status place_lstat(const struct place *, const char *name, struct stat *ret, struct error *err); /* of a link itself */

@@ -1,6 +1,5 @@
 #include "engine/archive/archive.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +83,7 @@ struct packer {
 	const struct archive_options *options;
 	struct stat made; /* `to`, which may lie in the model, and is no part of it */
 	struct manifest manifest;
+	int depth; /* of directories in each other */
 };
 
 static enum status pack_safetensors(struct packer *packer, const struct file *from, const char *name, struct error *err)
@@ -129,28 +129,6 @@ static bool is_same(const struct stat *a, const struct stat *b)
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-static enum status pack_directory(struct packer *packer, const char *directory, int depth, struct error *err);
-
-/* A file or directory, `name` in `directory`. */
-static enum status pack_entry(struct packer *packer, const char *directory, const char *name, int depth, struct error *err)
-{
-	struct stat st, target;
-	char *whole;
-	if (asprintf(&whole, "%s%s%s", directory ? directory : "", directory ? "/" : "", name) < 0)
-		return no_memory(packer->model, err);
-	enum status status = place_lstat(packer->model, whole, &st, err);
-	if (status == STATUS_OK) status = place_stat(packer->model, whole, &target, err);
-	if (status == STATUS_OK && S_ISLNK(st.st_mode) && S_ISDIR(target.st_mode))
-		status = error_set(err, STATUS_INVALID, "%s/%s: a link to a directory, which an archive cannot hold",
-				   packer->model->path, whole);
-	else if (status == STATUS_OK && S_ISDIR(st.st_mode))
-		status = is_same(&st, &packer->made) ? STATUS_OK : pack_directory(packer, whole, depth + 1, err);
-	else if (status == STATUS_OK)
-		status = pack_one(packer, whole, err);
-	free(whole);
-	return status;
-}
-
 static bool is_excepted(const struct archive_options *options, const char *name)
 {
 	for (const char *const *except = options->except; except && *except; except++)
@@ -158,27 +136,32 @@ static bool is_excepted(const struct archive_options *options, const char *name)
 	return false;
 }
 
-static enum status pack_directory(struct packer *packer, const char *directory, int depth, struct error *err)
+static enum status pack_entry(void *context, const char *name, const char *entry, struct error *err);
+
+static enum status pack_directory(struct packer *packer, const char *directory, struct error *err)
 {
-	DIR *stream;
-	enum status status = STATUS_OK;
-	if (depth > MAX_DEPTH)
+	if (packer->depth == MAX_DEPTH)
 		return error_set(err, STATUS_INVALID, "%s/%s: directories in each other, more than %d deep", packer->model->path,
 				 directory, MAX_DEPTH);
-	TRY(place_list(packer->model, directory, &stream, err));
-	while (status == STATUS_OK) {
-		errno = 0;
-		const struct dirent *entry = readdir(stream);
-		if (!entry) {
-			if (errno) status = error_errno(err, "%s", packer->model->path);
-			break;
-		}
-		const char *name = entry->d_name;
-		if (*name != '.' && (directory || !is_excepted(packer->options, name)))
-			status = pack_entry(packer, directory, name, depth, err);
-	}
-	closedir(stream);
-	return status;
+	packer->depth++;
+	TRY(place_each(packer->model, directory, pack_entry, packer, err));
+	packer->depth--;
+	return STATUS_OK;
+}
+
+/* A file or directory. */
+static enum status pack_entry(void *context, const char *name, const char *entry, struct error *err)
+{
+	struct packer *packer = context;
+	struct stat st, target;
+	if (*entry == '.' || is_excepted(packer->options, name)) return STATUS_OK;
+	TRY(place_lstat(packer->model, name, &st, err));
+	TRY(place_stat(packer->model, name, &target, err));
+	if (S_ISLNK(st.st_mode) && S_ISDIR(target.st_mode))
+		return error_set(err, STATUS_INVALID, "%s/%s: a link to a directory, which an archive cannot hold",
+				 packer->model->path, name);
+	if (!S_ISDIR(st.st_mode)) return pack_one(packer, name, err);
+	return is_same(&st, &packer->made) ? STATUS_OK : pack_directory(packer, name, err);
 }
 
 enum status archive_pack(const struct place *model, const struct place *to, const struct archive_options *options,
@@ -189,7 +172,7 @@ enum status archive_pack(const struct place *model, const struct place *to, cons
 		return error_set(err, STATUS_EXISTS, "%s: an archive already (it holds %s)", model->path, MANIFEST_NAME);
 	TRY(make_anew(to, err));
 	TRY(place_stat(to, NULL, &packer.made, err));
-	enum status status = pack_directory(&packer, NULL, 0, err);
+	enum status status = place_each(model, NULL, pack_entry, &packer, err);
 	if (status == STATUS_OK && !packer.manifest.count)
 		status = error_set(err, STATUS_INVALID, "%s: holds no file to pack", model->path);
 	if (status == STATUS_OK) status = manifest_write(&packer.manifest, to, err);

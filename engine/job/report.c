@@ -76,30 +76,21 @@ cJSON *report_result(const struct report *report)
 	return result;
 }
 
-/* The directories below the output, or below one of them: what may be replaced later holds no others (engine/output/publish.h). */
-static enum status list_directories(const struct place *work, const char *directory, cJSON *list, struct error *err)
+struct directories {
+	const struct place *work;
+	cJSON *list;
+};
+
+/* Adds the directories of the output: what may be replaced later holds no others (engine/output/publish.h). */
+static enum status add_directory(void *context, const char *name, const char *entry, struct error *err)
 {
-	DIR *stream;
-	const struct dirent *entry;
-	enum status status = STATUS_OK;
-	TRY(place_list(work, directory, &stream, err));
-	while (status == STATUS_OK && (entry = readdir(stream))) {
-		struct stat st;
-		char *name;
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-		if (asprintf(&name, "%s%s%s", directory ? directory : "", directory ? "/" : "", entry->d_name) < 0) {
-			status = error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
-			break;
-		}
-		status = place_lstat(work, name, &st, err);
-		if (status == STATUS_OK && S_ISDIR(st.st_mode)) {
-			cJSON_AddItemToArray(list, cJSON_CreateString(name));
-			status = list_directories(work, name, list, err);
-		}
-		free(name);
-	}
-	closedir(stream);
-	return status;
+	const struct directories *directories = context;
+	struct stat st;
+	(void)entry;
+	TRY(place_lstat(directories->work, name, &st, err));
+	if (!S_ISDIR(st.st_mode)) return STATUS_OK;
+	cJSON_AddItemToArray(directories->list, cJSON_CreateString(name));
+	return place_each(directories->work, name, add_directory, context, err);
 }
 
 enum status report_write(const struct report *report, const cJSON *result, const cJSON *artifacts, const struct place *work,
@@ -133,7 +124,8 @@ enum status report_write(const struct report *report, const cJSON *result, const
 	cJSON_AddItemReferenceToObject(json, "diagnosis", report->savepoint->findings);
 	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
 	cJSON_AddItemReferenceToObject(json, "artifacts", (cJSON *)artifacts);
-	enum status status = list_directories(work, NULL, cJSON_AddArrayToObject(json, "directories"), err);
+	struct directories directories = {work, cJSON_AddArrayToObject(json, "directories")};
+	enum status status = place_each(work, NULL, add_directory, &directories, err);
 	char *text = status ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);
 	TRY(status);

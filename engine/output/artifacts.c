@@ -1,7 +1,5 @@
 #include "engine/output/artifacts.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,39 +36,19 @@ static enum status add_name(struct names *names, char *name, struct error *err)
 	return STATUS_OK;
 }
 
-static enum status find_files(const struct place *work, const char *directory, struct names *names, struct error *err);
+struct search {
+	const struct place *work;
+	struct names names;
+};
 
-static enum status take_entry(const struct place *work, const char *directory, const char *entry, struct names *names,
-			      struct error *err)
+static enum status take_entry(void *context, const char *name, const char *entry, struct error *err)
 {
+	struct search *search = context;
 	struct stat st;
-	char *name;
-	if (*entry == '.' || (!directory && strcmp(entry, REPORT_NAME) == 0)) return STATUS_OK;
-	if (asprintf(&name, "%s%s%s", directory ? directory : "", directory ? "/" : "", entry) < 0) return no_memory(err);
-	enum status status = place_lstat(work, name, &st, err);
-	if (!status && S_ISREG(st.st_mode)) return add_name(names, name, err);
-	if (!status && S_ISDIR(st.st_mode)) status = find_files(work, name, names, err);
-	free(name);
-	return status;
-}
-
-static enum status find_files(const struct place *work, const char *directory, struct names *names, struct error *err)
-{
-	DIR *stream;
-	TRY(place_list(work, directory, &stream, err));
-	enum status status = STATUS_OK;
-	while (status == STATUS_OK) {
-		errno = 0;
-		const struct dirent *entry = readdir(stream);
-		if (entry) {
-			status = take_entry(work, directory, entry->d_name, names, err);
-			continue;
-		}
-		if (errno) status = error_errno(err, "%s", work->path);
-		break;
-	}
-	closedir(stream);
-	return status;
+	if (*entry == '.' || strcmp(name, REPORT_NAME) == 0) return STATUS_OK;
+	TRY(place_lstat(search->work, name, &st, err));
+	if (S_ISREG(st.st_mode)) return add_name(&search->names, strdup(name), err);
+	return S_ISDIR(st.st_mode) ? place_each(search->work, name, take_entry, search, err) : STATUS_OK;
 }
 
 static int by_name(const void *a, const void *b)
@@ -101,13 +79,14 @@ static enum status describe(const struct place *work, const char *name, const at
 
 enum status artifacts_describe(const struct place *work, const atomic_bool *stop, cJSON **ret, struct error *err)
 {
-	struct names names = {0};
+	struct search search = {.work = work};
+	struct names *names = &search.names;
 	cJSON *list = cJSON_CreateArray();
-	enum status status = list ? find_files(work, NULL, &names, err) : no_memory(err);
-	if (names.count) qsort(names.items, names.count, sizeof *names.items, by_name);
-	for (size_t i = 0; i < names.count && !status; i++)
-		status = describe(work, names.items[i], stop, list, err);
-	free_names(&names);
+	enum status status = list ? place_each(work, NULL, take_entry, &search, err) : no_memory(err);
+	if (names->count) qsort(names->items, names->count, sizeof *names->items, by_name);
+	for (size_t i = 0; i < names->count && !status; i++)
+		status = describe(work, names->items[i], stop, list, err);
+	free_names(names);
 	if (status)
 		cJSON_Delete(list);
 	else

@@ -23,39 +23,24 @@ static bool is_ours(const cJSON *directories, const char *name)
 	return false;
 }
 
-static enum status check_directories(const struct place *output, const char *directory, const cJSON *known, struct error *err);
+struct replaced {
+	const struct place *output;
+	const cJSON *known; /* the report's directories */
+};
 
 /* What lies in the output as `name`: refused where it is a directory that the report does not list, or holds one. */
-static enum status check_entry(const struct place *output, const char *name, const cJSON *known, struct error *err)
+static enum status check_entry(void *context, const char *name, const char *entry, struct error *err)
 {
+	const struct replaced *replaced = context;
 	struct stat st;
-	TRY(place_lstat(output, name, &st, err));
+	(void)entry;
+	TRY(place_lstat(replaced->output, name, &st, err));
 	if (!S_ISDIR(st.st_mode)) return STATUS_OK;
-	if (is_ours(known, name)) return check_directories(output, name, known, err);
+	if (is_ours(replaced->known, name)) return place_each(replaced->output, name, check_entry, context, err);
 	return error_set(err, STATUS_EXISTS,
 			 "the output '%s' exists and is not replaced: it holds the directory '%s', which besad did not make; "
 			 "move it away, or choose another output",
-			 output->path, name);
-}
-
-static enum status check_directories(const struct place *output, const char *directory, const cJSON *known, struct error *err)
-{
-	DIR *stream;
-	TRY(place_list(output, directory, &stream, err));
-	enum status status = STATUS_OK;
-	const struct dirent *entry;
-	while (status == STATUS_OK && (entry = readdir(stream))) {
-		char *name;
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-		if (asprintf(&name, "%s%s%s", directory ? directory : "", directory ? "/" : "", entry->d_name) < 0) {
-			status = error_set(err, STATUS_NO_MEMORY, "no memory to look at the output that is there");
-			break;
-		}
-		status = check_entry(output, name, known, err);
-		free(name);
-	}
-	closedir(stream);
-	return status;
+			 replaced->output->path, name);
 }
 
 enum status publish_report(const struct place *output, cJSON **ret, struct error *err)
@@ -82,7 +67,8 @@ enum status publish_check(const struct place *output, struct error *err)
 			"another output",
 			output->path, REPORT_NAME);
 	}
-	status = check_directories(output, NULL, cJSON_GetObjectItemCaseSensitive(report, "directories"), err);
+	struct replaced replaced = {output, cJSON_GetObjectItemCaseSensitive(report, "directories")};
+	status = place_each(output, NULL, check_entry, &replaced, err);
 	cJSON_Delete(report);
 	return status;
 }
