@@ -70,6 +70,12 @@ enum { ROUTE_MAX_EXPERTS = 512 };
  * ROUTE_GRAIN: products of many different heights would each want a plan of their own. */
 enum { ROUTE_GRAIN = 16 };
 
+/* The rows that an expert of so many tokens takes. */
+static inline int64_t routing_span(int64_t tokens)
+{
+	return (tokens + ROUTE_GRAIN - 1) / ROUTE_GRAIN * ROUTE_GRAIN;
+}
+
 /* The most rows that `tokens` tokens can take. */
 static inline int64_t routing_rows(const struct routing *routing, int64_t tokens)
 {

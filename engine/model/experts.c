@@ -8,18 +8,12 @@ struct routing experts_routing(const struct model_config *config)
 	return (struct routing){config->experts + shared, config->experts_per_token + shared, config->normalised_routing, shared};
 }
 
-/* The grouped rows that so many tokens of an expert take. */
-static int64_t grains(int64_t tokens)
-{
-	return (tokens + ROUTE_GRAIN - 1) / ROUTE_GRAIN * ROUTE_GRAIN;
-}
-
 void experts_place(struct expert_activations *e, const struct block *block, struct arena *arena, int64_t tokens, bool backward)
 {
 	const struct model_config *config = block->config;
 	struct routing routing = experts_routing(config);
 	int64_t rows = routing_rows(&routing, tokens), chosen = routing.chosen, experts = routing.experts;
-	int64_t shared_rows = routing.shared ? grains(tokens) : 0, rest = rows - shared_rows;
+	int64_t shared_rows = routing.shared ? routing_span(tokens) : 0, rest = rows - shared_rows;
 	int64_t intermediate = config->intermediate, shared = config->shared_intermediate;
 	enum dtype type = block->compute_type;
 	e->logits = arena_place_whole(arena, tokens, experts, DTYPE_F32);
@@ -62,7 +56,7 @@ struct span {
 
 static struct span next_span(const struct expert_activations *e, struct span before, int expert)
 {
-	return (struct span){before.first + before.rows, grains(e->tokens[expert])};
+	return (struct span){before.first + before.rows, routing_span(e->tokens[expert])};
 }
 
 static struct tensor rows_of(const struct block *block, struct grouped grouped, int expert, struct span span)

@@ -60,7 +60,7 @@ static enum status route(struct backend *backend, const struct routing *routing,
 		count[expert[c]]++;
 	for (int i = 0; i < routing->experts; i++) {
 		at[i] = (int32_t)next;
-		next += (count[i] + ROUTE_GRAIN - 1) / ROUTE_GRAIN * ROUTE_GRAIN;
+		next += routing_span(count[i]);
 	}
 	for (int64_t row = 0; row < rows; row++)
 		source[row] = -1;

@@ -60,7 +60,7 @@ void parts_room(const struct spec *spec, const struct block *block, int64_t toke
 	*ret_rows = tokens;
 	*ret_cols = block->config->hidden;
 	if (spec->besa.reconstruct != RECONSTRUCT_LAYER) return;
-	if (block->layout.experts) *ret_rows = (tokens + ROUTE_GRAIN - 1) / ROUTE_GRAIN * ROUTE_GRAIN;
+	if (block->layout.experts) *ret_rows = routing_span(tokens);
 	for (int p = 0; p < block->layout.n_products; p++)
 		if (block->layout.products[p].rows > *ret_cols) *ret_cols = block->layout.products[p].rows;
 }
