@@ -449,6 +449,9 @@ static inline void memory_add(struct memory_count *count, size_t bytes)
 	if (count->now > count->most) count->most = count->now;
 }
 
+/* Device memory for a tensor whose rows have no gaps. The caller frees it with `release`. */
+enum status backend_allocate(struct backend *, int64_t rows, int64_t cols, enum dtype, struct tensor *ret, struct error *err);
+
 static inline void backend_destroy(struct backend *backend)
 {
 	if (backend) backend->ops->destroy(backend);

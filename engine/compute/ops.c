@@ -652,3 +652,16 @@ void backend_check_operations(struct backend *backend)
 #undef PUT
 	backend->ops = &backend->checked;
 }
+
+enum status backend_allocate(struct backend *backend, int64_t rows, int64_t cols, enum dtype type, struct tensor *ret,
+			     struct error *err)
+{
+	struct tensor tensor = tensor_make(NULL, rows, cols, type);
+	enum status status = backend->ops->alloc(backend, tensor_bytes(&tensor), &tensor.data);
+	if (status != STATUS_OK) {
+		*err = backend->error;
+		return status;
+	}
+	*ret = tensor;
+	return STATUS_OK;
+}

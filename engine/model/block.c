@@ -65,25 +65,12 @@ enum status block_check(const struct model *model, struct error *err)
 	return status;
 }
 
-static enum status allocate(struct backend *backend, int64_t rows, int64_t cols, enum dtype type, struct tensor *ret,
-			    struct error *err)
-{
-	struct tensor tensor = tensor_make(NULL, rows, cols, type);
-	enum status status = backend->ops->alloc(backend, tensor_bytes(&tensor), &tensor.data);
-	if (status != STATUS_OK) {
-		*err = backend->error;
-		return status;
-	}
-	*ret = tensor;
-	return STATUS_OK;
-}
-
 /* What products read; unlike the frozen weights, it is neither uploaded nor downloaded as a whole. */
 static enum status allocate_padded(struct backend *backend, int64_t rows, int64_t cols, enum dtype type, struct tensor *ret,
 				   struct error *err)
 {
 	struct tensor padded = tensor_padded(NULL, rows, cols, type), room;
-	TRY(allocate(backend, rows, padded.stride, type, &room, err));
+	TRY(backend_allocate(backend, rows, padded.stride, type, &room, err));
 	padded.data = room.data;
 	*ret = padded;
 	return STATUS_OK;
@@ -96,7 +83,7 @@ static enum status upload_rope(struct block *block, const struct rope *rope, rop
 {
 	const struct model_config *config = block->config;
 	if (rope->kind == ROPE_NONE) return STATUS_OK;
-	TRY(allocate(block->backend, positions, rope->rotary, DTYPE_F32, ret, err));
+	TRY(backend_allocate(block->backend, positions, rope->rotary, DTYPE_F32, ret, err));
 	float *table = make(config, rope, positions);
 	if (!table) return error_set(err, STATUS_NO_MEMORY, "no memory for the rope table");
 	enum status status = block->backend->ops->upload(block->backend, ret->data, table, tensor_bytes(ret));
@@ -113,13 +100,13 @@ enum status block_create(const struct model *model, struct backend *backend, enu
 	enum status status = block_file_type(model, &block.layout, &block.file_type, err);
 	for (int f = 0; status == STATUS_OK && f < block.layout.n_fused; f++) {
 		int64_t rows = block.layout.fused_rows[f], cols = block.layout.fused_cols[f];
-		status = allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
+		status = backend_allocate(backend, rows, cols, block.file_type, &block.weight[f], err);
 		if (status == STATUS_OK) status = allocate_padded(backend, rows, cols, compute_type, &block.active[f], err);
 	}
 	for (int i = 0; status == STATUS_OK && i < block.layout.n_linears; i++) {
 		enum fused f = block.layout.linears[i].fused;
 		if (block.layout.linears[i].bias && !block.bias[f].data)
-			status = allocate(backend, 1, block.layout.fused_rows[f], DTYPE_F32, &block.bias[f], err);
+			status = backend_allocate(backend, 1, block.layout.fused_rows[f], DTYPE_F32, &block.bias[f], err);
 	}
 	const struct rope *rope = &block.config->rope, *local = &block.config->local_rope;
 	if (status == STATUS_OK) status = upload_rope(&block, rope, model_rope_table, sequence_length, &block.rope, err);
@@ -224,8 +211,8 @@ static enum status load_bias(struct block *block, const struct model *model, con
 enum status block_add_spare(struct block *block, struct error *err)
 {
 	for (int f = 0; f < block->layout.n_fused; f++)
-		TRY(allocate(block->backend, block->layout.fused_rows[f], block->layout.fused_cols[f], block->file_type,
-			     &block->spare[f], err));
+		TRY(backend_allocate(block->backend, block->layout.fused_rows[f], block->layout.fused_cols[f], block->file_type,
+				     &block->spare[f], err));
 	block->spare_index = -1;
 	return STATUS_OK;
 }
@@ -271,7 +258,7 @@ static enum status load_norm(struct block *block, const struct model *model, int
 		TRY(block_vector_tensor(model, &vector, index, &info, err));
 		return model_upload_flat(model, backend, info, norm->length, norm->place, err);
 	}
-	TRY(allocate(backend, 1, norm->length, DTYPE_F32, norm->place, err));
+	TRY(backend_allocate(backend, 1, norm->length, DTYPE_F32, norm->place, err));
 	for (int64_t i = 0; i < norm_tensors(norm); i++) {
 		struct block_vector vector = norm_tensor(norm, i);
 		TRY(block_vector_tensor(model, &vector, index, &info, err));

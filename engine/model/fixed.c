@@ -44,19 +44,6 @@ enum status fixed_check(const struct model *model, int index, struct error *err)
 	return STATUS_OK;
 }
 
-static enum status allocate(struct backend *backend, int64_t rows, int64_t cols, enum dtype type, struct tensor *ret,
-			    struct error *err)
-{
-	struct tensor tensor = tensor_make(NULL, rows, cols, type);
-	enum status status = backend->ops->alloc(backend, tensor_bytes(&tensor), &tensor.data);
-	if (status != STATUS_OK) {
-		*err = backend->error;
-		return status;
-	}
-	*ret = tensor;
-	return STATUS_OK;
-}
-
 /* A part as a matrix, or a row, of F32; no data where there is none. */
 static enum status upload(struct block *block, const struct model *model, int index, enum part part, struct tensor *ret,
 			  struct error *err)
@@ -80,7 +67,8 @@ static enum status load_router(struct block *block, const struct model *model, i
 	enum status status = upload(block, model, index, ROUTER, &parts[0], err);
 	if (status == STATUS_OK) status = upload(block, model, index, SHARED_GATE, &parts[1], err);
 	if (status == STATUS_OK)
-		status = allocate(backend, experts + parts[1].rows, block->config->hidden, block->compute_type, router, err);
+		status =
+			backend_allocate(backend, experts + parts[1].rows, block->config->hidden, block->compute_type, router, err);
 	if (status == STATUS_OK) {
 		status = backend->ops->convert(backend, tensor_rows(*router, 0, experts), parts[0]);
 		if (status == STATUS_OK && parts[1].data)
@@ -96,7 +84,7 @@ static enum status load_router(struct block *block, const struct model *model, i
 static enum status pick(struct block *block, struct tensor pairs, int which, struct tensor *ret, struct error *err)
 {
 	int64_t rows = pairs.rows, cols = pairs.cols / 2;
-	TRY(allocate(block->backend, rows, cols, DTYPE_F32, ret, err));
+	TRY(backend_allocate(block->backend, rows, cols, DTYPE_F32, ret, err));
 	struct tensor to = tensor_make(ret->data, rows * cols, 1, DTYPE_F32);
 	struct tensor from = tensor_cols(tensor_make(pairs.data, rows * cols, 2, DTYPE_F32), which, 1);
 	enum status status = block->backend->ops->convert(block->backend, to, from);

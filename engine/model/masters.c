@@ -2,28 +2,17 @@
 
 #include <stdlib.h>
 
-static enum status allocate(struct block *block, int64_t rows, int64_t cols, struct tensor *ret, struct error *err)
-{
-	struct tensor tensor = tensor_make(NULL, rows, cols, DTYPE_F32);
-	enum status status = block->backend->ops->alloc(block->backend, tensor_bytes(&tensor), &tensor.data);
-	if (status != STATUS_OK) {
-		*err = block->backend->error;
-		return status;
-	}
-	*ret = tensor;
-	return STATUS_OK;
-}
-
 enum status block_add_masters(struct block *block, struct error *err)
 {
 	struct block_vector vector;
 	int64_t longest = 0;
 	for (int f = 0; f < block->layout.n_fused; f++)
-		TRY(allocate(block, block->layout.fused_rows[f], block->layout.fused_cols[f], &block->master[f], err));
+		TRY(backend_allocate(block->backend, block->layout.fused_rows[f], block->layout.fused_cols[f], DTYPE_F32,
+				     &block->master[f], err));
 	if (block->rounding.data) return STATUS_OK;
 	for (int i = 0; block_vector(block, i, &vector); i++)
 		if (vector.length > longest) longest = vector.length;
-	return allocate(block, 1, longest, &block->rounding, err);
+	return backend_allocate(block->backend, 1, longest, DTYPE_F32, &block->rounding, err);
 }
 
 static enum status convert_all(const struct block *block, const struct tensor to[FUSED_COUNT],
