@@ -98,13 +98,6 @@ static int parse_choice(const struct fields *fields, const struct spec_row *row)
 	return (int)row->range.standard;
 }
 
-static int find_name(const char *const *names, const char *text)
-{
-	for (int i = 0; text && names[i]; i++)
-		if (strcmp(names[i], text) == 0) return i;
-	return -1;
-}
-
 static void parse_set(const struct fields *fields, const struct spec_row *row, void *at)
 {
 	const cJSON *list = fields_get(fields, row->key), *entry;
@@ -116,7 +109,7 @@ static void parse_set(const struct fields *fields, const struct spec_row *row, v
 	cJSON_ArrayForEach(entry, list)
 	{
 		const char *text = cJSON_GetStringValue(entry);
-		int found = text && row->alias && strcmp(text, row->alias) == 0 ? 0 : find_name(row->names, text);
+		int found = text && row->alias && strcmp(text, row->alias) == 0 ? 0 : fields_name(row->names, text);
 		if (found < 0)
 			fields_problem(fields, row->key, "'%.64s' is none of %s", text ? text : "what is no text", row->noun);
 		else if (set & 1u << found)

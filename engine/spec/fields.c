@@ -213,13 +213,19 @@ void fields_key(const struct fields *fields, const char *key, int limit)
 		fields_problem(fields, key, "a key must not have control characters");
 }
 
+int fields_name(const char *const *names, const char *text)
+{
+	for (int i = 0; text && names[i]; i++)
+		if (strcmp(names[i], text) == 0) return i;
+	return -1;
+}
+
 int fields_choice(const struct fields *fields, const char *key, const char *const *names, int fallback)
 {
 	const cJSON *value = fields_get(fields, key);
 	if (!value) return fallback;
-	const char *text = cJSON_GetStringValue(value);
-	for (int i = 0; names[i]; i++)
-		if (text && strcmp(text, names[i]) == 0) return i;
+	int found = fields_name(names, cJSON_GetStringValue(value));
+	if (found >= 0) return found;
 	char *list = join_names(names), *wanted = NULL;
 	if (list && asprintf(&wanted, "must be one of: %s", list) < 0) wanted = NULL;
 	if (wanted)

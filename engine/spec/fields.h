@@ -44,6 +44,9 @@ const char *fields_string(const struct fields *, const char *key, int limit, boo
 /* A key of the object that is the client's own: a problem unless it has 1 to `limit` characters, none of them a control character. */
 void fields_key(const struct fields *, const char *key, int limit);
 
+/* The index of a text in the NULL-terminated list; -1 where it is not there, or is NULL. */
+int fields_name(const char *const *names, const char *text);
+
 /* The index of the string in the NULL-terminated list. */
 int fields_choice(const struct fields *, const char *key, const char *const *names, int fallback);
 

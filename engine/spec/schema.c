@@ -127,10 +127,13 @@ static void describe_choice(struct schema *schema, cJSON *property, const struct
 	if (!row->depends) add_text(schema, property, "default", row->names[(int)row->range.standard]);
 }
 
+/* The start of a pattern: what are no control characters. */
+#define PLAIN "^[^\\x00-\\x1f\\x7f-\\x9f]"
+
 static void describe_text(struct schema *schema, cJSON *property, const struct spec_row *row)
 {
 	bool filled = row->kind != SPEC_TEXT || row->empty;
-	const char *plain = filled ? "^[^\\x00-\\x1f\\x7f-\\x9f]+$" : "^[^\\x00-\\x1f\\x7f-\\x9f]*$";
+	const char *plain = filled ? PLAIN "+$" : PLAIN "*$";
 	add_type(schema, property, "string", row);
 	if (filled) add(schema, property, "minLength", number(1));
 	add(schema, property, "maxLength", number(row->limit));
@@ -196,7 +199,7 @@ static void describe_set(struct schema *schema, cJSON *property, const struct sp
 /* Keys and texts have no control characters. */
 static void describe_map(struct schema *schema, cJSON *property, const struct spec_row *row)
 {
-	static const char plain[] = "^[^\\x00-\\x1f\\x7f-\\x9f]*$";
+	static const char plain[] = PLAIN "*$";
 	add_type(schema, property, "object", row);
 	add(schema, property, "maxProperties", number(row->range.high));
 	cJSON *key = add_object(schema, property, "propertyNames");
