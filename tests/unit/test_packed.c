@@ -128,16 +128,15 @@ static void test_rounding_to_halves(void **state)
 
 static void write_file(struct scratch *s, const char *header, size_t bytes, int64_t rows, int64_t cols)
 {
-	unsigned char length[8] = {(unsigned char)strlen(header), (unsigned char)(strlen(header) >> 8)};
-	char *data = calloc(1, bytes);
 	const int64_t shape[] = {rows, cols};
-	memcpy(data, shape, bytes < sizeof shape ? bytes : sizeof shape);
-	FILE *file = fopen(scratch_path(s, "model.safetensors"), "w");
+	const uint64_t length = strlen(header);
+	char *file = calloc(1, sizeof length + length + bytes), *data = file + sizeof length + length;
 	assert_non_null(file);
-	assert_int_equal(fwrite(length, 1, 8, file) + fwrite(header, 1, strlen(header), file) + fwrite(data, 1, bytes, file),
-			 8 + strlen(header) + bytes);
-	fclose(file);
-	free(data);
+	memcpy(file, &length, sizeof length);
+	memcpy(file + sizeof length, header, length);
+	memcpy(data, shape, bytes < sizeof shape ? bytes : sizeof shape);
+	scratch_write(s, "model.safetensors", file, sizeof length + length + bytes);
+	free(file);
 }
 
 static void test_refuses_what_does_not_fit(void **state)
@@ -271,18 +270,16 @@ static void test_config_variants(void **state)
 	}
 }
 
-#define PACKED_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		PACKED_TEST(test_reads_what_compressed_tensors_wrote),
-		PACKED_TEST(test_packs_what_is_read_again),
-		PACKED_TEST(test_zero_is_zero),
-		PACKED_TEST(test_rounding_to_halves),
-		PACKED_TEST(test_refuses_what_does_not_fit),
-		PACKED_TEST(test_config_is_read_as_written),
-		PACKED_TEST(test_config_variants),
+		SCRATCH_TEST(test_reads_what_compressed_tensors_wrote),
+		SCRATCH_TEST(test_packs_what_is_read_again),
+		SCRATCH_TEST(test_zero_is_zero),
+		SCRATCH_TEST(test_rounding_to_halves),
+		SCRATCH_TEST(test_refuses_what_does_not_fit),
+		SCRATCH_TEST(test_config_is_read_as_written),
+		SCRATCH_TEST(test_config_variants),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
