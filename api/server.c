@@ -111,8 +111,17 @@ static void read_headers(struct exchange *exchange, const char *url, const char 
 /* What two readers of a request may read differently, so that one of them is led by the nose (RFC 9112, 11.2): the library lets some of it pass. */
 struct framing {
 	int hosts, lengths, encodings;
-	bool crooked; /* a name that is no token, or a value that ends early */
+	bool crooked;    /* a name that is no token, or a value that ends early */
+	const char *end; /* of what was looked at last; NULL: where it lies says nothing */
 };
+
+/* The library before 0.9.76 ends a value at a NUL in it and says nothing of the rest. It has the head of a request where it was received, a line
+ * behind the other, its ends overwritten: so what lies behind a value and before the next name is one end of a line, or the value was cut short,
+ * or moved elsewhere because it went on in the next line, which is to be refused too (RFC 9112, 5.2). */
+static bool leaves_unread(const char *end, const char *next, ptrdiff_t line_ends)
+{
+	return end && (next <= end || next - end > 2 * line_ends);
+}
 
 static enum MHD_Result look_at_header(void *context, enum MHD_ValueKind kind, const char *key, size_t key_size, const char *value,
 				      size_t value_size)
@@ -124,13 +133,19 @@ static enum MHD_Result look_at_header(void *context, enum MHD_ValueKind kind, co
 	framing->lengths += strcasecmp(key, "Content-Length") == 0;
 	framing->encodings += strcasecmp(key, "Transfer-Encoding") == 0;
 	framing->crooked |= !key_size || strspn(key, token) != key_size || (value && strlen(value) != value_size);
+	framing->crooked |= leaves_unread(framing->end, key, 1);
+	if (framing->end) framing->end = value ? value + strlen(value) : key + key_size;
 	return MHD_YES;
 }
 
 static bool check_framing(struct exchange *exchange, const char *version)
 {
 	struct framing framing = {0};
+	const union MHD_ConnectionInfo *head =
+		MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+	if (head && strcmp(MHD_get_version(), "0.9.76") < 0) framing.end = version + strlen(version);
 	MHD_get_connection_values_n(exchange->connection, MHD_HEADER_KIND, look_at_header, &framing);
+	if (framing.end) framing.crooked |= leaves_unread(framing.end, exchange->request.method + head->header_size, 2);
 	const char *wrong = framing.crooked                                                    ? "a header is malformed"
 			    : framing.hosts > 1                                                ? "there is more than one Host"
 			    : framing.hosts == 0 && strcmp(version, MHD_HTTP_VERSION_1_0) != 0 ? "there is no Host"

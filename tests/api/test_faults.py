@@ -327,7 +327,11 @@ class Faults(unittest.TestCase):
         self.assertEqual(post(b"Host: " + host, b"Content-Length: 2"), 422)
         chunked = b"2\r\n{}\r\n0\r\n\r\n"
         self.assertEqual(post(b"Host: " + host, b"Transfer-Encoding: chunked", body=chunked), 422)
+        self.assertEqual(post(b"Host:" + host, b"X:", b"Y: \t a  ", b"Content-Length:  2"), 422)
         for headers in ([b"Host: " + host, b"Host: " + host, b"Content-Length: 2"], [b"Content-Length: 2"],
+                        [b"Host: " + host + b"\0.example", b"Content-Length: 2"], [b"Host: " + host + b"\0", b"Content-Length: 2"],
+                        [b"Host: " + host, b"X: \0a", b"Content-Length: 2"], [b"Host: " + host, b"Content-Length: 2\0" + b"3"],
+                        [b"Host: " + host, b"Content-Length: 2", b"X: a\r\n b"], [b"Host: " + host, b"X: a\r\n b", b"Content-Length: 2"],
                         [b"Host: " + host, b"Content-Length: 2", b"Content-Length: 2"],
                         [b"Host: " + host, b"Content-Length: 2", b"Content-Length: 3"],
                         [b"Host: " + host, b"Content-Length : 2"],
@@ -337,6 +341,7 @@ class Faults(unittest.TestCase):
             with self.subTest(headers):
                 self.assertIn(post(*headers, body=body), (0, 400))
         self.assertEqual(post(b"Content-Length: 2", version=b"1.0"), 422)
+        self.assertIn(post(b"Content-Length: 2", version=b"1.0\0"), (0, 400))
 
     def test_pages_of_other_sites(self):
         daemon = self.daemon.start()
