@@ -36,6 +36,7 @@
 #include "engine/prune/rehearsal.h"
 #include "engine/prune/savepoint.h"
 #include "engine/spec/restore.h"
+#include "engine/text/divergence.h"
 #include "engine/text/mixture.h"
 #include "engine/tune/tune.h"
 
@@ -235,6 +236,26 @@ static enum status load_data(struct run *run, struct error *err)
 	}
 	choose_checked(run);
 	return choose_probe(run, err);
+}
+
+/* Tells of a calibration whose text is of another kind than what is evaluated on. */
+static enum status compare_texts(const struct run *run, struct error *err)
+{
+	const struct diagnosis_rule *rule = &diagnosis_rules[DIAGNOSIS_OTHER_TEXT];
+	for (int i = 0; i < run->spec->n_perplexity && run->calibration.count; i++) {
+		double far;
+		char message[400];
+		TRY(token_divergence(&run->calibration, &run->datasets[i], run->model.config.vocab, &far, err));
+		if (!(far > rule->threshold)) continue;
+		snprintf(
+			message, sizeof message,
+			"the calibration is of another kind of text than '%s': %.2f bits further from it than its halves from each "
+			"other",
+			run->spec->perplexity[i].name, far);
+		struct event event = event_finding(&(struct finding){DIAGNOSIS_OTHER_TEXT, far, message});
+		TRY(event_tell(run->sink, &event, err));
+	}
+	return STATUS_OK;
 }
 
 static void start_progress(struct run *run)
@@ -551,6 +572,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	int64_t ignored;
 	TRY(check_exports(run, &ignored, err));
 	TRY(tell_warnings(run, err));
+	TRY(compare_texts(run, err));
 	if (prunes(run)) TRY(format_open(run->spec, &run->model, &job->work, &run->writer, err));
 	pruning.writer = run->writer;
 	TRY(savepoint_save(&run->savepoint, run->spec_json, err));

@@ -22,6 +22,11 @@ const struct diagnosis_rule diagnosis_rules[DIAGNOSES] = {
 		{"dependent_inputs", 1,
 		 "the inputs of a linear are nearly dependent, so that its Gram matrix took so many times the damping",
 		 "more calibration.samples, or text that differs more"},
+	[DIAGNOSIS_OTHER_TEXT] = {"other_text", 0.22,
+				  "the calibration's tokens are further than the data set's own halves from each other, by so many "
+				  "bits: what it shows "
+				  "of the weights may not hold for that text",
+				  "a calibration, or calibration.sources, of the kind of text that the model is for"},
 	[DIAGNOSIS_PERPLEXITY] = {"perplexity", 2,
 				  "the pruned model's perplexity is so many times the dense one's: it has lost too much",
 				  "a lower sparsity, the preset balanced or best, or allocation.method loss"},

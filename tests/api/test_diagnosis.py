@@ -1,11 +1,18 @@
 #!/usr/bin/env python3
 """What goes wrong with a job is told with a rule, its figure and what to change, in the events and in both reports; healthy jobs have nothing told."""
 import json
+import math
 import os
+import random
 import shutil
+import struct
+import sys
 import unittest
 
 from support import ROOT, Daemon, small_job, small_model
+
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from random_models import write_safetensors  # noqa: E402
 
 TINY = os.path.join(ROOT, "demo", "tiny-llama")
 
@@ -51,6 +58,56 @@ class Diagnosis(unittest.TestCase):
             "path": "tokens.safetensors", "samples": 32, "sequence_length": 64}))
         self.assertEqual(list(found), ["plateau"])
         self.assertLess(found["plateau"]["value"], 1e-4)
+
+    def test_dependent_inputs(self):
+        """One token all over: all inputs of the first block are the same but for their place."""
+        small_model(self.daemon.start(), 1)
+        same = {"input_ids": ("I32", [32, 64], struct.pack("<2048i", *[7] * 2048))}
+        write_safetensors(os.path.join(self.daemon.data, "same.safetensors"), same)
+        found = self.findings(small_job(output="o", method="sparsegpt", sparsegpt={"dampening": 1e-6}, calibration={
+            "path": "same.safetensors", "samples": 32, "sequence_length": 64}))
+        self.assertEqual(list(found), ["dependent_inputs"])
+        self.assertGreaterEqual(found["dependent_inputs"]["value"], 10)
+
+    def test_rates_at_the_edge(self):
+        """Layers, and steps far too large."""
+        small_model(self.daemon.start(), 1)
+        found = self.findings(small_job(output="o", besa={
+            "optimizer": "adamw", "learning_rate": 10, "epochs": 6, "lambda": 0, "granularity": "layer", "candidates": 5}))
+        self.assertIn("edge", found)
+        self.assertGreater(found["edge"]["value"], 0.5)
+        self.assertIn("0.3845 to 0.6155", found["edge"]["message"])
+
+    def test_rates_off_the_target(self):
+        """Nothing holds them there: with fewer zeros the loss is less."""
+        small_model(self.daemon.start(), 1)
+        found = self.findings(small_job(output="o", besa={
+            "optimizer": "adamw", "learning_rate": 0.5, "epochs": 6, "lambda": 0, "granularity": "layer", "candidates": 5}))
+        self.assertIn("off_target", found)
+        self.assertGreater(found["off_target"]["value"], 0.1)
+        self.assertRegex(found["off_target"]["message"], r"come to a sparsity of 0\.[34]\d+, and 0\.5000 is asked for")
+
+    def tokens(self, name, shape, first, last):
+        """A file of tokens from `first` to `last`, the lower the more of them."""
+        draw = random.Random(name)
+        ids = [first + int((last - first) * draw.random() ** 2) for _ in range(math.prod(shape))]
+        path = os.path.join(self.daemon.data, name)
+        write_safetensors(path, {"input_ids": ("I32", shape, struct.pack(f"<{len(ids)}i", *ids))})
+
+    def test_a_calibration_of_another_kind(self):
+        small_model(self.daemon.start(), 1)
+        self.tokens("text.safetensors", [32000], 0, 200)
+        self.tokens("same.safetensors", [32, 64], 0, 200)
+        self.tokens("other.safetensors", [32, 64], 50, 250)
+
+        def found(name):
+            return self.findings(small_job(output=name, method="wanda", calibration={
+                "path": name + ".safetensors", "samples": 32, "sequence_length": 64}, evaluation={
+                    "perplexity": [{"name": "text", "path": "text.safetensors", "sequence_length": 64}]}))
+        self.assertEqual(found("same"), {})
+        [finding] = found("other").values()
+        self.assertEqual(finding["rule"], "other_text")
+        self.assertGreater(finding["value"], 0.22)
 
     def test_a_perplexity_far_off(self):
         self.bundled()

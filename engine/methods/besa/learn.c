@@ -542,6 +542,7 @@ static enum status go_back(struct besa *besa, struct besa_watch *w, int step)
 		w->first = step;
 		w->loss = w->watch.loss;
 		w->began = w->watch.began;
+		w->best = w->watch.began * w->watch.best;
 	}
 	w->at = step;
 	w->back = w->kept;

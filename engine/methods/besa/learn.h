@@ -51,8 +51,9 @@ struct besa {
 struct besa_watch {
 	struct watch watch;
 	int divergences;
-	int at, back;          /* of the last one: behind which step it was seen, and behind which one learning went on */
-	double loss, began;    /* of the first: of its window, and of the same sequences at the start */
+	int at, back; /* of the last one: behind which step it was seen, and behind which one learning went on */
+	/* Of the first: of its window, of the same sequences at the start, and as the best window so far has it. */
+	double loss, began, best;
 	int first, mark, kept; /* of the first: as `at`; the steps behind which the running and the best window began */
 };
 

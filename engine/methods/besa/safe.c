@@ -102,17 +102,18 @@ static enum status warn_of_divergence(const struct comparison *c, const struct b
 {
 	const struct besa_settings *settings = &c->besa->spec->besa;
 	bool prodigy = settings->optimizer == OPTIMIZER_PRODIGY;
-	char message[400], times[60] = "";
+	char message[400], times[60] = "", best[60] = "";
 	if (!w->divergences) return STATUS_OK;
 	if (w->divergences > 1)
 		snprintf(times, sizeof times, ", and again, %d times in all, at last at step %d", w->divergences, w->at);
+	if (w->best < w->began) snprintf(best, sizeof best, " and %.6f at its best", w->best);
 	snprintf(message, sizeof message,
-		 "learning diverged at step %d of %d: the loss, %.6f at the start, rose to %.6f%s; it went on from where it was "
+		 "learning diverged at step %d of %d: the loss, %.6f at the start%s, rose to %.6f%s; it went on from where it was "
 		 "best, at "
 		 "step %d, with %s %g instead of %g, and the block ends with %.6f",
-		 w->first, steps, w->began, w->loss, times, w->back, prodigy ? "besa.d_coef" : "besa.learning_rate",
+		 w->first, steps, w->began, best, w->loss, times, w->back, prodigy ? "besa.d_coef" : "besa.learning_rate",
 		 prodigy ? c->besa->d_coef : c->besa->learning_rate, prodigy ? settings->d_coef : settings->learning_rate, c->kept);
-	return c->task->find(c->task->context, &(struct finding){DIAGNOSIS_UNSTABLE, w->loss / w->began - 1, message}, err);
+	return c->task->find(c->task->context, &(struct finding){DIAGNOSIS_UNSTABLE, w->loss / w->best - 1, message}, err);
 }
 
 static enum status warn_of_choice(const struct comparison *c, const struct besa_watch *w, struct error *err)
