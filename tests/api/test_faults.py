@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import unittest
 
-from support import PATIENCE, Daemon, faults, small_job, small_model, wait_for
+from support import PATIENCE, Daemon, faults, sanitized, small_job, small_model, wait_for
 
 
 class Faults(unittest.TestCase):
@@ -290,7 +290,8 @@ class Faults(unittest.TestCase):
             streams[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             streams[-1].sendall(request)
         wait_for("the streams", lambda: "besad_sse_clients 300" in daemon.get("/metrics").body.decode())
-        self.assertLess(memory() - before, 100)
+        if not sanitized():  # they keep for a while what was freed, and more beside it
+            self.assertLess(memory() - before, 100)
         for stream in streams[1:]:
             stream.close()
         whole = b""
