@@ -63,6 +63,9 @@ struct api_hooks {
 	enum status (*models)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
 	enum status (*data)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
 
+	/* What the rules by which ended jobs are forgotten would remove, an object of the contract; and, unless `dry`, removes it. */
+	enum status (*gc)(void *context, bool dry, cJSON **ret, struct error *err);
+
 	cJSON *(*info)(void *context); /* what the daemon adds to /v1/info; NULL: no memory */
 
 	/* Neither waits for anything. The one: STATUS_OK, or why besad is not ready; the other: STATUS_OK, or why no job can be queued. */

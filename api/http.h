@@ -126,6 +126,7 @@ void router_run(struct request *, struct response *);
 
 handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_pause, jobs_resume, jobs_retry, jobs_delete; /* jobs.c */
 handler_fn artifacts_index, artifacts_send;                                                                  /* artifacts.c */
+handler_fn gc_show, gc_run;                                                                                  /* gc.c */
 handler_fn estimate_make;                                                                                    /* estimate.c */
 handler_fn events_list;                                                                                      /* events.c */
 handler_fn report_show, models_list, data_list, info_show, metrics_show, health_live, health_ready;

@@ -35,7 +35,7 @@ struct metrics {
 	double block_seconds, reconstruction;
 	int streams;
 	struct device_reading device;
-	double held;
+	struct state_reading state;
 };
 
 struct metrics *metrics_create(const char *backend)
@@ -50,6 +50,7 @@ struct metrics *metrics_create(const char *backend)
 	metrics->job_seconds.n = sizeof job_bounds / sizeof *job_bounds;
 	metrics->reconstruction = NAN;
 	metrics->device = (struct device_reading){-1, -1, -1, -1, -1};
+	metrics->state.limit = -1;
 	return metrics;
 }
 
@@ -119,10 +120,10 @@ void metrics_set_device(struct metrics *metrics, const struct device_reading *de
 	pthread_mutex_unlock(&metrics->lock);
 }
 
-void metrics_set_held(struct metrics *metrics, double bytes)
+void metrics_set_state(struct metrics *metrics, const struct state_reading *state)
 {
 	pthread_mutex_lock(&metrics->lock);
-	metrics->held = bytes;
+	metrics->state = *state;
 	pthread_mutex_unlock(&metrics->lock);
 }
 
@@ -212,6 +213,21 @@ static void write_device(const struct device_reading *device, struct buffer *to)
 	}
 }
 
+static void write_state(const struct state_reading *state, struct buffer *to)
+{
+	describe(to, "besad_ended_jobs_held_bytes", "gauge",
+		 "Checkpoints and unfinished outputs of jobs that failed or were cancelled.");
+	buffer_printf(to, "besad_ended_jobs_held_bytes %.17g\n", state->held);
+	describe(to, "besad_state_bytes", "gauge",
+		 "What besad keeps: its database, checkpoints, and outputs that jobs left unfinished.");
+	buffer_printf(to, "besad_state_bytes{part=\"database\"} %.17g\n", state->database);
+	buffer_printf(to, "besad_state_bytes{part=\"checkpoints\"} %.17g\n", state->checkpoints);
+	buffer_printf(to, "besad_state_bytes{part=\"unfinished_outputs\"} %.17g\n", state->unfinished);
+	if (state->limit < 0) return;
+	describe(to, "besad_state_limit_bytes", "gauge", "What --max-state-bytes allows for them together.");
+	buffer_printf(to, "besad_state_limit_bytes %.17g\n", state->limit);
+}
+
 void metrics_write(struct metrics *metrics, const int64_t jobs[JOB_STATES], struct buffer *to)
 {
 	pthread_mutex_lock(&metrics->lock);
@@ -227,9 +243,7 @@ void metrics_write(struct metrics *metrics, const int64_t jobs[JOB_STATES], stru
 	write_histogram(to, "besad_http_request_duration_seconds", &metrics->request_seconds);
 	describe(to, "besad_sse_clients", "gauge", "Open event streams.");
 	buffer_printf(to, "besad_sse_clients %d\n", metrics->streams);
-	describe(to, "besad_ended_jobs_held_bytes", "gauge",
-		 "Checkpoints and unfinished outputs of jobs that failed or were cancelled.");
-	buffer_printf(to, "besad_ended_jobs_held_bytes %.17g\n", metrics->held);
+	write_state(&metrics->state, to);
 	write_device(&metrics->device, to);
 	pthread_mutex_unlock(&metrics->lock);
 	write_process(to);

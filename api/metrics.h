@@ -31,8 +31,14 @@ struct device_reading {
 void metrics_set_device(struct metrics *, const struct device_reading *);
 void metrics_get_device(struct metrics *, struct device_reading *ret); /* the last one set; at first all is unknown */
 
-/* What jobs that failed or were cancelled hold on the disks. */
-void metrics_set_held(struct metrics *, double bytes);
+/* What besad holds on the disks, in bytes. */
+struct state_reading {
+	double database, checkpoints;
+	double unfinished; /* outputs of jobs that failed or were cancelled */
+	double held;       /* by these: their checkpoints, and their unfinished outputs */
+	double limit;      /* of the first three together; negative for none */
+};
+void metrics_set_state(struct metrics *, const struct state_reading *);
 
 /* Appends everything in Prometheus' text format, with the jobs by state. */
 void metrics_write(struct metrics *, const int64_t jobs[JOB_STATES], struct buffer *to);

@@ -17,6 +17,8 @@ static const struct route routes[] = {
 	{"GET", "/v1/info", info_show, .types = {JSON}},
 	{"GET", "/v1/models", models_list, .scans = true, .types = {JSON}},
 	{"GET", "/v1/data", data_list, .scans = true, .types = {JSON}},
+	{"GET", "/v1/gc", gc_show, .works = true, .types = {JSON}},
+	{"POST", "/v1/gc", gc_run, .works = true, .types = {JSON}},
 	{"GET", "/v1/jobs", jobs_list, .reads = true, .types = {JSON}, .params = {"state", "limit", "after", "metadata[]"}},
 	{"POST", "/v1/jobs", jobs_submit, .slow = true, .body = true, .types = {JSON}},
 	{"POST", "/v1/estimate", estimate_make, .works = true, .body = true, .types = {JSON}},

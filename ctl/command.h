@@ -12,6 +12,7 @@ command_fn command_list, command_show, command_watch;                           
 command_fn command_cancel, command_pause, command_resume, command_retry, command_rm; /* change.c */
 command_fn command_report, command_compare;                                          /* report.c */
 command_fn command_artifacts;                                                        /* artifacts.c */
+command_fn command_gc;                                                               /* gc.c */
 command_fn command_models, command_data, command_info;                               /* daemon.c */
 
 /* ---- show.c: what several of them print ---------------------------------------------------------------------------------- */

@@ -24,6 +24,7 @@ static const struct {
 	{COMMAND_RESUME, "resume", "JOB...", "queue paused jobs again; they go on where they stopped", 1, 1000},
 	{COMMAND_RETRY, "retry", "JOB...", "queue failed or cancelled jobs again; they go on where they stopped", 1, 1000},
 	{COMMAND_RM, "rm", "JOB...", "forget finished jobs", 1, 1000},
+	{COMMAND_GC, "gc", "", "forget ended jobs by the daemon's rules, at once", 0, 0},
 	{COMMAND_MODELS, "models", "", "models, and why some cannot be pruned", 0, 0},
 	{COMMAND_DATA, "data", "", "data files, and why some cannot be read", 0, 0},
 	{COMMAND_INFO, "info", "", "the daemon: version, backend, device, limits", 0, 0},
@@ -44,12 +45,13 @@ static const struct {
 	{OPTION_SET, 0, "set", "KEY=VALUE", COMMAND_SUBMIT, "any other field: --set besa.epochs=2, evaluation.perplexity.0.path=F"},
 	{OPTION_METADATA, 0, "metadata", "KEY=VALUE", COMMAND_SUBMIT | COMMAND_LIST,
 	 "a note on the job, and in list only jobs that have it; may be repeated"},
-	{OPTION_DRY_RUN, 0, "dry-run", NULL, COMMAND_SUBMIT, "print the job file that would be sent"},
 	{OPTION_ESTIMATE, 0, "estimate", NULL, COMMAND_SUBMIT, "say what the job would take: memory, disk, time; queue nothing"},
 	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT,
 	 "sent twice, queues one job; {date} is today in UTC"},
 	{OPTION_WATCH, 'w', "watch", NULL, COMMAND_SUBMIT, "then follow the job"},
 	{OPTION_WAIT, 0, "wait", NULL, COMMAND_SUBMIT, "then wait for its end and print the result"},
+	{OPTION_DRY_RUN, 0, "dry-run", NULL, COMMAND_SUBMIT | COMMAND_GC,
+	 "print the job file that would be sent, or list what would go"},
 	{OPTION_RECONNECT, 0, "reconnect", "SECONDS", COMMAND_SUBMIT | COMMAND_WATCH,
 	 "how long a silent daemon is tried again (default 600)"},
 	{OPTION_STATE, 0, "state", "STATE", COMMAND_LIST,
@@ -202,6 +204,7 @@ void options_help(void)
 				    : table[i].commands == COMMAND_SUBMIT ? "For submit:"
 				    : table[i].commands & COMMAND_LIST    ? "For submit and list:"
 				    : table[i].commands & COMMAND_DATA    ? "For models and data:"
+				    : table[i].commands & COMMAND_GC      ? "For submit and gc:"
 									  : "For submit and watch:";
 		char left[64], letter[8] = "    ";
 		if (!title || strcmp(title, group) != 0) printf("\n%s\n", group);

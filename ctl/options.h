@@ -55,7 +55,8 @@ enum command {
 	COMMAND_ARTIFACTS = 1 << 12,
 	COMMAND_PAUSE = 1 << 13,
 	COMMAND_RESUME = 1 << 14,
-	COMMAND_ANY = (1 << 15) - 1,
+	COMMAND_GC = 1 << 15,
+	COMMAND_ANY = (1 << 16) - 1,
 };
 
 struct options {
@@ -70,7 +71,8 @@ struct options {
 	struct setting settings[MAX_SETTINGS];
 	int n_settings;
 	const char *idempotency_key;
-	bool dry_run, estimate, watch, wait;
+	bool dry_run; /* also of gc */
+	bool estimate, watch, wait;
 
 	double reconnect_seconds;
 	const char *state; /* list */

@@ -66,6 +66,8 @@ const char options_help[] =
 	"  --keep-succeeded TIME   forget jobs that succeeded longer ago, as in 30d; outputs stay (default: never)\n"
 	"  --keep-failed TIME      forget jobs that failed or were cancelled longer ago, with their checkpoints and unfinished\n"
 	"                          outputs, as in 7d (default: never)\n"
+	"  --max-state-bytes SIZE  forget the jobs that ended first while database, checkpoints and unfinished outputs take more,\n"
+	"                          as in 200G; outputs stay, and so does what is not finished (default: no bound)\n"
 	"  --max-attempts N        a job that besad dies of N times in a row, with no block finished in between, has failed\n"
 	"                          (default 5; 0: it is tried for ever)\n"
 	"  --limits-file FILE      JSON, as in {\"queue\": 50}: goes before --queue-limit; read again on SIGHUP\n"
@@ -108,6 +110,7 @@ enum {
 	OPTION_MIN_FREE,
 	OPTION_KEEP_SUCCEEDED,
 	OPTION_KEEP_FAILED,
+	OPTION_MAX_STATE_BYTES,
 	OPTION_MAX_ATTEMPTS,
 	OPTION_LIMITS_FILE,
 	OPTION_PORT_FILE,
@@ -144,6 +147,7 @@ static const struct option serve_options[] = {
 	{"keep-succeeded", required_argument, NULL, OPTION_KEEP_SUCCEEDED},
 	{"keep-failed", required_argument, NULL, OPTION_KEEP_FAILED},
 	{"min-free", required_argument, NULL, OPTION_MIN_FREE},
+	{"max-state-bytes", required_argument, NULL, OPTION_MAX_STATE_BYTES},
 	{"max-attempts", required_argument, NULL, OPTION_MAX_ATTEMPTS},
 	{"limits-file", required_argument, NULL, OPTION_LIMITS_FILE},
 	{"port-file", required_argument, NULL, OPTION_PORT_FILE},
@@ -208,6 +212,15 @@ static enum status parse_size(const char *option, const char *text, size_t *ret,
 	if (errno || end == text || *text == '-' || (unit ? end[1] : *end) || value > (ULLONG_MAX >> shift))
 		return error_set(err, STATUS_INVALID, "%s '%s': must be a size in bytes, as in 20G", option, text);
 	*ret = (size_t)(value << shift);
+	return STATUS_OK;
+}
+
+static enum status parse_room(const char *option, const char *text, int64_t *ret, struct error *err)
+{
+	size_t size;
+	TRY(parse_size(option, text, &size, err));
+	if (size > INT64_MAX) return error_set(err, STATUS_INVALID, "%s '%s': is too large", option, text);
+	*ret = (int64_t)size;
 	return STATUS_OK;
 }
 
@@ -337,7 +350,6 @@ static enum status parse_export_type(const char *text, enum export_type *ret, st
 static enum status parse_option(int option, const char *value, struct options *options, struct error *err)
 {
 	int64_t number = 0;
-	size_t size = 0;
 	switch (option) {
 	case OPTION_MODEL_ROOT:
 		return add_root("--model-root", value, &options->roots.model, err);
@@ -377,10 +389,9 @@ static enum status parse_option(int option, const char *value, struct options *o
 	case OPTION_KEEP_FAILED:
 		return parse_time("--keep-failed", value, &options->keep_failed, err);
 	case OPTION_MIN_FREE:
-		TRY(parse_size("--min-free", value, &size, err));
-		if (size > INT64_MAX) return error_set(err, STATUS_INVALID, "--min-free '%s': is too large", value);
-		options->min_free = (int64_t)size;
-		return STATUS_OK;
+		return parse_room("--min-free", value, &options->min_free, err);
+	case OPTION_MAX_STATE_BYTES:
+		return parse_room("--max-state-bytes", value, &options->max_state_bytes, err);
 	case OPTION_MAX_ATTEMPTS:
 		return parse_number("--max-attempts", value, 0, MAX_QUEUE, &options->max_attempts, err);
 	case OPTION_NOTIFY_HOST:
@@ -536,6 +547,7 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 				.min_free = default_min_free,
 				.keep_succeeded = -1,
 				.keep_failed = -1,
+				.max_state_bytes = -1,
 				.max_attempts = DEFAULT_MAX_ATTEMPTS,
 				.keep_replaced = default_keep_replaced,
 				.save_every = -1};

@@ -43,10 +43,11 @@ struct options {
 	char *token_file; /* real path; NULL: none */
 	char *token;      /* its first line */
 	int64_t queue_limit;
-	int64_t min_free;      /* bytes below the state directory and the output root; less, and no job is accepted or goes on */
-	int64_t max_attempts;  /* of a job, that may die with besad in a row; 0: no limit */
-	char *limits_file;     /* real path; NULL: none */
-	const char *port_file; /* or NULL */
+	int64_t max_state_bytes; /* of the database, checkpoints and unfinished outputs of ended jobs; -1: no bound */
+	int64_t min_free;        /* bytes below the state directory and the output root; less, and no job is accepted or goes on */
+	int64_t max_attempts;    /* of a job, that may die with besad in a row; 0: no limit */
+	char *limits_file;       /* real path; NULL: none */
+	const char *port_file;   /* or NULL */
 	const char *notify_hosts[MAX_NOTIFY_HOSTS];
 	size_t n_notify_hosts;
 	char *notify_key; /* NULL: notifications are not signed */

@@ -24,6 +24,7 @@
 #include "daemon/device.h"
 #include "daemon/estimate.h"
 #include "daemon/gauge.h"
+#include "daemon/gc.h"
 #include "daemon/health.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
@@ -192,6 +193,12 @@ static enum status hook_data(void *context, cJSON **ret, bool *ret_truncated, st
 	return catalog_list(((struct daemon *)context)->data, ret, ret_truncated, err);
 }
 
+static enum status hook_gc(void *context, bool dry, cJSON **ret, struct error *err)
+{
+	struct daemon *daemon = context;
+	return gc_run_rules(daemon->options, daemon->db, daemon->checkpoints, daemon->metrics, dry, ret, err);
+}
+
 static cJSON *hook_info(void *context)
 {
 	struct daemon *daemon = context;
@@ -342,6 +349,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .artifact = hook_artifact,
 			  .models = hook_models,
 			  .data = hook_data,
+			  .gc = hook_gc,
 			  .info = hook_info,
 			  .ready = hook_ready,
 			  .accepts = hook_accepts},

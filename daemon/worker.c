@@ -480,8 +480,7 @@ static bool make_sound(struct worker *worker)
 static void sweep(struct worker *worker)
 {
 	const struct worker_config *config = &worker->config;
-	sweep_jobs(config->options, config->db, config->checkpoints);
-	metrics_set_held(config->metrics, sweep_held(config->options, config->db, config->checkpoints));
+	sweep_jobs(config->options, config->db, config->checkpoints, config->metrics);
 }
 
 static void *work(void *context)

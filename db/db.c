@@ -368,7 +368,16 @@ enum status db_shrink(struct db *db, struct error *err)
 	TRY(write_begin(db, err));
 	sqlite3_stmt *statement = query(&db->writer, err, "PRAGMA incremental_vacuum", "");
 	enum status status = statement ? STATUS_OK : err->status;
-	while (!status && row) /* a step for each page */
+	bool any = false;
+	while (!status && row) { /* a step for each page */
 		status = query_step(&db->writer, statement, &row, err);
-	return write_end(db, status, NULL, err);
+		any |= row;
+	}
+	TRY(write_end(db, status, NULL, err));
+	if (!any) return STATUS_OK;
+	/* The file itself is cut by the checkpoint. What it waits for, it does not wait for: a later one will do. */
+	pthread_mutex_lock(&db->write_lock);
+	sqlite3_wal_checkpoint_v2(db->writer.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	pthread_mutex_unlock(&db->write_lock);
+	return STATUS_OK;
 }

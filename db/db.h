@@ -163,16 +163,31 @@ enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct e
 /* The running attempt of the job computes on that device. */
 enum status db_job_set_device(struct db *, const char *id, const char *device, struct error *err);
 
+/* Until when they ended, in milliseconds of the epoch; -1: none of these. */
 struct ended_filter {
-	bool succeeded; /* or failed, or cancelled */
-	int64_t before; /* when, in milliseconds of the epoch */
-	bool program;   /* whether the operator's program is told of ends */
+	int64_t succeeded_by;
+	int64_t failed_by; /* or were cancelled */
+	bool program;      /* whether the operator's program is told of ends */
 };
 
-/* The job that ended first of those, and of whose end nobody is still to be told. */
-enum status db_job_ended(struct db *, const struct ended_filter *, bool *ret_found, char ret[JOB_ID_BYTES], struct error *err);
+struct ended_job {
+	char id[JOB_ID_BYTES];
+	enum job_state state;
+	int64_t finished_at;
+};
 
-/* Gives room that deleted rows have left back to the file system. Nothing where the file was made by an earlier version. */
+/* Jobs that have ended so, and of whose end nobody is still to be told, in the order in which they ended. *ret, of *ret_count, is the caller's to free;
+ * NULL for none. */
+enum status db_ended_list(struct db *, const struct ended_filter *, struct ended_job **ret, size_t *ret_count, struct error *err);
+
+/* What the rows of a job hold, with its events and blocks, about; 0 where there is no such job. */
+enum status db_job_bytes(struct db *, const char *id, int64_t *ret, struct error *err);
+
+/* The bytes of the file that are in use, not those of its journal. */
+enum status db_bytes(struct db *, int64_t *ret, struct error *err);
+
+/* Gives room that deleted rows have left back to the file system, at once where no reader is in the way. Nothing where the file was made by an earlier
+ * version. */
 enum status db_shrink(struct db *, struct error *err);
 
 enum change_outcome {

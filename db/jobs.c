@@ -310,38 +310,6 @@ static enum status read_counts(struct connection *reader, int64_t counts[JOB_STA
 	}
 }
 
-/* Of a job with nobody left to tell of its end. */
-#define IS_TOLD " AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.job_id = jobs.id AND (n.url <> '' OR ?2))"
-
-static enum status read_ended(struct connection *reader, const struct ended_filter *filter, bool *ret_found, char ret[JOB_ID_BYTES],
-			      struct error *err)
-{
-	const int64_t before = filter->before, program = filter->program;
-	sqlite3_stmt *statement =
-		filter->succeeded ? query(reader, err,
-					  "SELECT id FROM jobs WHERE state = 'succeeded' AND finished_at <= ?1" IS_TOLD
-					  " ORDER BY finished_at LIMIT 1",
-					  "ii", before, program)
-				  : query(reader, err,
-					  "SELECT id FROM jobs WHERE state IN ('failed', 'cancelled') AND finished_at <= ?1" IS_TOLD
-					  " ORDER BY finished_at LIMIT 1",
-					  "ii", before, program);
-	if (!statement) return err->status;
-	TRY(query_step(reader, statement, ret_found, err));
-	if (*ret_found) copy_text(statement, 0, ret, JOB_ID_BYTES);
-	return STATUS_OK;
-}
-
-enum status db_job_ended(struct db *db, const struct ended_filter *filter, bool *ret_found, char ret[JOB_ID_BYTES],
-			 struct error *err)
-{
-	struct connection *reader;
-	TRY(read_begin(db, &reader, err));
-	enum status status = read_ended(reader, filter, ret_found, ret, err);
-	read_end(db, reader);
-	return status;
-}
-
 enum status db_job_counts(struct db *db, int64_t ret[JOB_STATES], struct error *err)
 {
 	struct connection *reader;

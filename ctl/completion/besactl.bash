@@ -54,7 +54,7 @@ _besactl() {
 	}
 	for word in "${words[@]:1:cword-1}"; do
 		case $word in
-		submit | watch | list | show | report | artifacts | compare | cancel | pause | resume | retry | rm | models | data | info)
+		submit | watch | list | show | report | artifacts | compare | cancel | pause | resume | retry | rm | gc | models | data | info)
 			command=$word && break
 			;;
 		esac
@@ -82,11 +82,12 @@ _besactl() {
 	esac
 
 	case $command in
-	'') word='submit watch list show report artifacts compare cancel pause resume retry rm models data info' ;;
+	'') word='submit watch list show report artifacts compare cancel pause resume retry rm gc models data info' ;;
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
 	list) word='--state --metadata --limit' ;;
 	models | data) word=--names ;;
+	gc) word=--dry-run ;;
 	*) word= ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -77,6 +77,24 @@ class Besactl(unittest.TestCase):
             json.dump(small_job(**spec), file)
         return path
 
+    def test_gc(self):
+        self.daemon.stop()
+        self.daemon.start("--keep-failed", "0")
+        self.assertEqual(self.says("gc", "--dry-run"), "0 jobs would be forgotten, 0 B\n")
+        running = self.says("submit", self.long_job()).strip()
+        job = self.daemon.submit(small_job(output="queued"))
+        wait_for("the first to run", lambda: self.daemon.job(running)["state"] == "running")
+        self.says("cancel", job)
+        told = self.says("gc", "--dry-run")
+        self.assertRegex(told, rf"(?m)^{job} +cancelled +\S+ \S+ +\S+ k?B +keep_failed$")
+        self.assertRegex(told, r"(?m)^1 job would be forgotten, \S+ k?B$")
+        self.assertEqual([r["job"] for r in json.loads(self.says("gc", "--dry-run", "--json"))["removals"]], [job])
+        self.says("show", job)
+        self.assertRegex(self.says("gc"), r"(?m)^1 job forgotten, ")
+        self.says("show", job, status=REFUSED)
+        self.says("gc", "all", status=USAGE)
+        self.says("rm", "--dry-run", running, status=USAGE)
+
     def slow_job(self):
         """A job that runs for many seconds: passes over every block, again and again."""
         return self.job_file(besa={"epochs": 40})

@@ -1,6 +1,7 @@
 /* The database: its file and schema, ids, events, timings, threads, and what a kill leaves behind. The queue: test_db_queue.c. */
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -121,32 +122,59 @@ static void test_timings(void **state)
 	assert_int_equal(db_job_set_device(f->db, "00000000000000000000000000", "A", &f->err), STATUS_NOT_FOUND);
 }
 
+/* How many have ended by then, the first of them in `id`. */
+static size_t ended(struct fixture *f, int64_t succeeded_by, int64_t failed_by, char id[JOB_ID_BYTES])
+{
+	struct ended_job *jobs;
+	size_t count;
+	OK(db_ended_list(f->db, &(struct ended_filter){succeeded_by, failed_by, false}, &jobs, &count, &f->err));
+	if (count) memcpy(id, jobs[0].id, JOB_ID_BYTES);
+	for (size_t i = 1; i < count; i++)
+		assert_true(jobs[i].finished_at >= jobs[i - 1].finished_at);
+	free(jobs);
+	return count;
+}
+
+static int64_t file_bytes(const char *path)
+{
+	struct stat info;
+	assert_int_equal(stat(path, &info), 0);
+	return info.st_size;
+}
+
 static void test_deleted_rows_give_room_back(void **state)
 {
 	struct fixture *f = *state;
-	char id[JOB_ID_BYTES], found_id[JOB_ID_BYTES], text[20000];
+	char id[JOB_ID_BYTES], waits[JOB_ID_BYTES], found_id[JOB_ID_BYTES], text[20000];
 	struct job job;
 	enum change_outcome outcome;
-	bool found;
+	int64_t rows = 0, before = 0, after = 0;
 	snprintf(text, sizeof text, "{\"x\":\"%*s\"}", 19000, "");
 	submit(f, "a", 0, false, NULL, NULL, id);
+	submit(f, "b", 0, false, NULL, NULL, waits);
 	for (int i = 0; i < 50; i++)
 		OK(db_event_append(f->db, id, &(struct new_event){"warning", text, 1, false}, NULL, &f->err));
+	assert_int_equal(ended(f, INT64_MAX, INT64_MAX, found_id), 0);
 	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
 	job_clear(&job);
-	OK(db_job_ended(f->db, &(struct ended_filter){true, INT64_MAX, false}, &found, found_id, &f->err));
-	assert_false(found);
-	OK(db_job_ended(f->db, &(struct ended_filter){false, 1, false}, &found, found_id, &f->err));
-	assert_false(found);
-	OK(db_job_ended(f->db, &(struct ended_filter){false, INT64_MAX, false}, &found, found_id, &f->err));
-	assert_true(found);
+	assert_int_equal(ended(f, INT64_MAX, -1, found_id), 0);
+	assert_int_equal(ended(f, -1, 1, found_id), 0);
+	assert_int_equal(ended(f, -1, INT64_MAX, found_id), 1);
 	assert_string_equal(found_id, id);
+	OK(db_job_bytes(f->db, id, &rows, &f->err));
+	assert_true(rows > 50 * 19000 && rows < 60 * 19000);
+	OK(db_job_bytes(f->db, "01hzzzzzzz0123456789abcdef", &rows, &f->err));
+	assert_int_equal(rows, 0);
 	int64_t pages = scalar(f, "SELECT page_count FROM pragma_page_count");
+	OK(db_bytes(f->db, &before, &f->err));
 	OK(db_job_delete(f->db, id, &outcome, &f->err));
 	assert_true(scalar(f, "SELECT freelist_count FROM pragma_freelist_count") > 100);
+	OK(db_bytes(f->db, &after, &f->err));
+	assert_true(after < before - 50 * 19000);
 	OK(db_shrink(f->db, &f->err));
 	assert_int_equal(scalar(f, "SELECT freelist_count FROM pragma_freelist_count"), 0);
 	assert_true(scalar(f, "SELECT page_count FROM pragma_page_count") < pages - 100);
+	assert_int_equal(file_bytes(f->path), after);
 }
 
 static void test_event_pages(void **state)

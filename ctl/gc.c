@@ -1,0 +1,43 @@
+/* What the daemon's rules forget of the jobs that have ended. */
+#include <stdio.h>
+
+#include "ctl/command.h"
+#include "ctl/table.h"
+#include "ctl/text.h"
+
+static void print_removals(const cJSON *json, bool dry_run)
+{
+	static const char *const head[] = {"JOB", "STATE", "ENDED (UTC)", "SIZE", "REASON", NULL};
+	struct table table = {.align = "lllrl"};
+	const cJSON *removals = cJSON_GetObjectItemCaseSensitive(json, "removals"), *removal;
+	char text[TEXT_ROOM];
+	table_head(&table, head);
+	cJSON_ArrayForEach(removal, removals)
+	{
+		table_add(&table, text_member_or(removal, "job", "?"));
+		table_add(&table, text_member_or(removal, "state", "?"));
+		table_add(&table, format_time(text_member(removal, "finished_at"), text));
+		table_add(&table, format_bytes(number_member(removal, "bytes"), text));
+		table_add(&table, text_member_or(removal, "reason", "?"));
+		table_end_row(&table);
+	}
+	int count = cJSON_GetArraySize(removals);
+	if (count) table_print(&table, stdout);
+	table_free(&table);
+	printf("%d job%s %sforgotten, %s\n", count, count == 1 ? "" : "s", dry_run ? "would be " : "",
+	       format_bytes(number_member(json, "bytes"), text));
+}
+
+enum exit_code command_gc(struct client *client, const struct options *options)
+{
+	cJSON *json;
+	const struct call call = {.method = options->dry_run ? "GET" : "POST", .path = "/v1/gc"};
+	enum exit_code code = client_do(client, &call, &json);
+	if (code != EXIT_OK) return code;
+	if (options->json)
+		print_json(json);
+	else
+		print_removals(json, options->dry_run);
+	cJSON_Delete(json);
+	return EXIT_OK;
+}
