@@ -109,7 +109,7 @@ static float *learn(struct learner *l)
 		ok(block_load(&l->block, &l->model, index, &err), &err);
 		ok(mask_rank(&l->mask, &l->block, IMPORTANCE_MAGNITUDE, NULL, SEQUENCES, (struct pattern){0}), &l->backend->error);
 		watch = (struct besa_watch){0};
-		watch_begin(&watch.watch, start);
+		loss_watch_begin(&watch.watch, start);
 		ok(besa_learn(&l->besa, &task, &running, settings->safeguards ? &watch : NULL, rates + index * rows, &last, &err),
 		   &err);
 		assert_int_equal(last.step, l->besa.n_parts * settings->epochs * ((SEQUENCES + BATCH - 1) / BATCH));

@@ -555,7 +555,7 @@ static enum status go_back(struct besa *besa, struct besa_watch *w, int step)
 /* Behind the last step of a window: goes on from there, or goes back; behind the last step of all there is nothing to go back for. */
 static enum status judge(struct besa *besa, struct besa_watch *w, int step, bool last)
 {
-	enum watch_verdict verdict = watch_judge(&w->watch);
+	enum loss_watch_verdict verdict = loss_watch_judge(&w->watch);
 	struct tensor better = besa->mark;
 	if (verdict == WATCH_DIVERGES && !last) TRY(go_back(besa, w, step));
 	if (verdict == WATCH_IS_BEST) {
@@ -581,7 +581,7 @@ static enum status watch(struct besa *besa, struct besa_watch *w, const struct m
 	TRY(backend->ops->download(backend, stats, besa->window, ((size_t)in_window + 1) * sizeof *stats));
 	for (int i = 0; i <= in_window; i++) {
 		int64_t first = (step->step - 1 - in_window + i) % per_epoch * batch, left = sequences - first;
-		watch_step(&w->watch, first, left < batch ? left : batch, loss_of(besa, stats[i]));
+		loss_watch_step(&w->watch, first, left < batch ? left : batch, loss_of(besa, stats[i]));
 	}
 	return judge(besa, w, step->step, last);
 }

@@ -3,8 +3,8 @@
 #define BESAD_ENGINE_BESA_LEARN_H
 
 #include "engine/methods/besa/groups.h"
+#include "engine/methods/besa/loss_watch.h"
 #include "engine/methods/besa/parts.h"
-#include "engine/methods/besa/watch.h"
 #include "engine/methods/method.h"
 #include "engine/quantize/quantizer.h"
 
@@ -49,7 +49,7 @@ struct besa {
 /* What is seen of a block's learning while it goes on. A window of steps that diverges is undone: θ is again where the best window began, and
  * the optimizer begins again, with smaller steps. */
 struct besa_watch {
-	struct watch watch;
+	struct loss_watch watch;
 	int divergences;
 	int at, back; /* of the last one: behind which step it was seen, and behind which one learning went on */
 	/* Of the first: of its window, of the same sequences at the start, and as the best window so far has it. */

@@ -217,7 +217,7 @@ static enum status learn(struct comparison *c, const atomic_bool *stop, float *r
 	for (int64_t r = 0; r < c->besa->block->layout.rows; r++)
 		c->equal[r] = (float)c->besa->target;
 	TRY(measure(c, c->equal, c->each, &c->start, err));
-	watch_begin(&w.watch, c->each);
+	loss_watch_begin(&w.watch, c->each);
 	TRY(besa_learn(c->besa, c->task, stop, besa_watches(c->besa->spec) ? &w : NULL, rates, &last, err));
 	TRY(choose(c, &w, rates, err));
 	return warn(c, &w, rates, last.steps, err);

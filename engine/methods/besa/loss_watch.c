@@ -1,4 +1,4 @@
-#include "engine/methods/besa/watch.h"
+#include "engine/methods/besa/loss_watch.h"
 
 #include <math.h>
 
@@ -8,12 +8,12 @@
 static const double ABOVE = 0.02;
 enum { MOST_ABOVE = 2 };
 
-void watch_begin(struct watch *watch, const double *start)
+void loss_watch_begin(struct loss_watch *watch, const double *start)
 {
-	*watch = (struct watch){.start = start, .best = 1, .last = 1};
+	*watch = (struct loss_watch){.start = start, .best = 1, .last = 1};
 }
 
-void watch_step(struct watch *watch, int64_t first, int64_t count, double loss)
+void loss_watch_step(struct loss_watch *watch, int64_t first, int64_t count, double loss)
 {
 	double began = 0;
 	if (!watch->steps) watch->began = watch->loss = 0;
@@ -24,7 +24,7 @@ void watch_step(struct watch *watch, int64_t first, int64_t count, double loss)
 	watch->loss += (loss - watch->loss) / watch->steps;
 }
 
-enum watch_verdict watch_judge(struct watch *watch)
+enum loss_watch_verdict loss_watch_judge(struct loss_watch *watch)
 {
 	/* A window is over few sequences, and some are easier to make up for than others: less than this is noise. */
 	const double margin = diagnosis_rules[DIAGNOSIS_UNSTABLE].threshold;
