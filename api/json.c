@@ -69,6 +69,7 @@ cJSON *job_json(const struct job *job)
 	add_time(json, "created_at", job->created_at);
 	add_time(json, "started_at", job->started_at);
 	add_time(json, "finished_at", job->finished_at);
+	add_time(json, "retry_at", job->state == JOB_QUEUED ? job->retry_at : 0);
 	cJSON_AddNumberToObject(json, "attempt", job->attempt);
 	return json;
 }

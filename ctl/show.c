@@ -148,6 +148,7 @@ void print_job(const cJSON *job)
 	row(&table, "created", format_time(text_member(job, "created_at"), time));
 	row(&table, "started", format_time(text_member(job, "started_at"), time));
 	row(&table, "finished", format_time(text_member(job, "finished_at"), time));
+	row(&table, "next try", format_time(text_member(job, "retry_at"), time));
 	if (number_member(job, "attempt") > 1) {
 		table_add(&table, "attempt");
 		table_add_format(&table, "%.0f", number_member(job, "attempt"));

@@ -100,7 +100,12 @@ static bool take_job_event(struct view *view, const char *what, const cJSON *dat
 	take_text(view->state, sizeof view->state, strcmp(what, "started") == 0 ? "running" : what);
 	text_append(line, what);
 	if (attempt > 1) buffer_printf(line, ", attempt %d", attempt);
-	if (strcmp(what, "failed") == 0) {
+	bool again = strcmp(text_member_or(data, "reason", ""), "failed") == 0;
+	if (again) {
+		buffer_printf(line, " again, for ");
+		text_append(line, text_member_or(data, "retry_at", "?"));
+	}
+	if (again || strcmp(what, "failed") == 0) {
 		buffer_printf(line, ": ");
 		text_append(line, text_member_or(data, "code", "?"));
 		buffer_printf(line, ": ");

@@ -18,10 +18,12 @@ enum {
 	MAX_TOKEN = 4096,
 	DEFAULT_QUEUE_LIMIT = 1000,
 	DEFAULT_MAX_ATTEMPTS = 5,
+	DEFAULT_RETRY_AFTER = 60,
 	MAX_QUEUE = 1000000,
 	MAX_LIMITS_FILE = 65536
 };
-static const int64_t default_keep_replaced = 86400, default_min_free = 256 << 20, max_time = INT64_C(1) << 40;
+static const int64_t default_keep_replaced = 86400, default_min_free = 256 << 20, max_time = INT64_C(1) << 40,
+		     max_retry_after = 30 * 86400;
 
 const char options_help[] =
 	"usage: besad [serve] [option]...\n"
@@ -70,6 +72,11 @@ const char options_help[] =
 	"                          as in 200G; outputs stay, and so does what is not finished (default: no bound)\n"
 	"  --max-attempts N        a job that besad dies of N times in a row, with no block finished in between, has failed\n"
 	"                          (default 5; 0: it is tried for ever)\n"
+	"  --retry-failed N        a job that fails by what may pass (codes io, no_space, backend) is tried again, N times in a "
+	"row with\n"
+	"                          no block finished in between (default 0)\n"
+	"  --retry-after TIME      how long before the first of these; twice as long before each next one, up to an hour (default "
+	"60s)\n"
 	"  --limits-file FILE      JSON, as in {\"queue\": 50}: goes before --queue-limit; read again on SIGHUP\n"
 	"  --port-file FILE        write the port there once it is open\n"
 	"  --notify-host HOST      jobs may ask for a web address there to be told of their end; may be repeated\n"
@@ -112,6 +119,8 @@ enum {
 	OPTION_KEEP_FAILED,
 	OPTION_MAX_STATE_BYTES,
 	OPTION_MAX_ATTEMPTS,
+	OPTION_RETRY_FAILED,
+	OPTION_RETRY_AFTER,
 	OPTION_LIMITS_FILE,
 	OPTION_PORT_FILE,
 	OPTION_NOTIFY_HOST,
@@ -149,6 +158,8 @@ static const struct option serve_options[] = {
 	{"min-free", required_argument, NULL, OPTION_MIN_FREE},
 	{"max-state-bytes", required_argument, NULL, OPTION_MAX_STATE_BYTES},
 	{"max-attempts", required_argument, NULL, OPTION_MAX_ATTEMPTS},
+	{"retry-failed", required_argument, NULL, OPTION_RETRY_FAILED},
+	{"retry-after", required_argument, NULL, OPTION_RETRY_AFTER},
 	{"limits-file", required_argument, NULL, OPTION_LIMITS_FILE},
 	{"port-file", required_argument, NULL, OPTION_PORT_FILE},
 	{"notify-host", required_argument, NULL, OPTION_NOTIFY_HOST},
@@ -394,6 +405,12 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return parse_room("--max-state-bytes", value, &options->max_state_bytes, err);
 	case OPTION_MAX_ATTEMPTS:
 		return parse_number("--max-attempts", value, 0, MAX_QUEUE, &options->max_attempts, err);
+	case OPTION_RETRY_FAILED:
+		return parse_number("--retry-failed", value, 0, MAX_QUEUE, &options->retry_failed, err);
+	case OPTION_RETRY_AFTER:
+		TRY(parse_time("--retry-after", value, &options->retry_after, err));
+		if (options->retry_after <= max_retry_after) return STATUS_OK;
+		return error_set(err, STATUS_INVALID, "--retry-after '%s': must be at most 30d", value);
 	case OPTION_NOTIFY_HOST:
 		if (options->n_notify_hosts == MAX_NOTIFY_HOSTS)
 			return error_set(err, STATUS_INVALID, "--notify-host: more than %d hosts", MAX_NOTIFY_HOSTS);
@@ -549,6 +566,7 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 				.keep_failed = -1,
 				.max_state_bytes = -1,
 				.max_attempts = DEFAULT_MAX_ATTEMPTS,
+				.retry_after = DEFAULT_RETRY_AFTER,
 				.keep_replaced = default_keep_replaced,
 				.save_every = -1};
 	if (found || (argc > 1 && strcmp(argv[1], commands[0].name) == 0)) {

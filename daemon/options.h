@@ -46,6 +46,8 @@ struct options {
 	int64_t max_state_bytes; /* of the database, checkpoints and unfinished outputs of ended jobs; -1: no bound */
 	int64_t min_free;        /* bytes below the state directory and the output root; less, and no job is accepted or goes on */
 	int64_t max_attempts;    /* of a job, that may die with besad in a row; 0: no limit */
+	int64_t retry_failed;    /* how often a job that failed by what may pass is tried again in a row */
+	int64_t retry_after;     /* seconds before the first time */
 	char *limits_file;       /* real path; NULL: none */
 	const char *port_file;   /* or NULL */
 	const char *notify_hosts[MAX_NOTIFY_HOSTS];

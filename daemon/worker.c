@@ -251,25 +251,31 @@ static enum status run_attempt(struct worker *worker, const struct job *job, cha
 struct outcome {
 	const char *id;
 	bool requeue, pause; /* pause: the job's row says that it is no longer to run, but paused */
+	bool passing;        /* it failed by what may pass */
+	int64_t retry_at;    /* and is tried again then; 0 until that is written */
 	enum job_state state;
 	const char *result, *code;
 	char *message;
 };
 
-static enum status write_outcome(struct db *db, const struct outcome *outcome, struct error *err)
+static enum status write_outcome(struct worker *worker, struct outcome *outcome, struct error *err)
 {
+	struct db *db = worker->config.db;
+	const struct options *options = worker->config.options;
+	const struct retry_rule rule = {options->retry_failed, 1000 * options->retry_after};
 	if (outcome->requeue) return db_job_requeue(db, outcome->id, err);
 	const char *message = outcome->message ? outcome->message : outcome->code; /* NULL where there was no memory for it */
+	if (outcome->passing) return db_job_fail(db, outcome->id, outcome->code, message, &rule, &outcome->retry_at, err);
 	return db_job_finish(db, outcome->id, outcome->state, outcome->result, outcome->code, message, err);
 }
 
 /* Writes until it succeeds or the daemon stops; then the job stays as it is, and the next start queues it again, as no crash: the process ends in
  * order. */
-static bool keep_writing_outcome(struct worker *worker, const struct outcome *outcome)
+static bool keep_writing_outcome(struct worker *worker, struct outcome *outcome)
 {
 	struct error err;
 	bool told = false, stopping = false;
-	while (write_outcome(worker->config.db, outcome, &err) != STATUS_OK) {
+	while (write_outcome(worker, outcome, &err) != STATUS_OK) {
 		if (!told) log_error("job=%s its end cannot be written, trying on: %s", outcome->id, err.message);
 		told = true;
 		if (stopping) return false;
@@ -332,6 +338,7 @@ static void decide_outcome(struct worker *worker, const struct job *job, enum st
 	} else if (status != STATUS_CANCELLED) {
 		outcome->state = JOB_FAILED;
 		outcome->code = status_name(status);
+		outcome->passing = status == STATUS_IO || status == STATUS_NO_SPACE || status == STATUS_BACKEND;
 		outcome->message = shown_message(worker->config.options, err);
 	} else if (cancelling) {
 		outcome->state = JOB_CANCELLED;
@@ -402,7 +409,7 @@ static void run_job(struct worker *worker, const struct job *job)
 	outcome.result = result;
 	double seconds = monotonic_seconds() - started;
 	bool written = keep_writing_outcome(worker, &outcome);
-	if (written && !outcome.requeue) {
+	if (written && !outcome.requeue && !outcome.retry_at) {
 		metrics_count_job(worker->config.metrics, outcome.state, seconds);
 		if (outcome.state == JOB_SUCCEEDED) discard_checkpoint(worker, job->id);
 	}
@@ -415,6 +422,9 @@ static void run_job(struct worker *worker, const struct job *job)
 		log_info("job=%s paused seconds=%.1f", job->id, seconds);
 	else if (outcome.requeue)
 		log_info("job=%s interrupted, queued again seconds=%.1f", job->id, seconds);
+	else if (outcome.retry_at)
+		log_warning("job=%s failed code=%s, again in %lld s seconds=%.1f: %s", job->id, outcome.code,
+			    (long long)(outcome.retry_at - unix_milliseconds()) / 1000, seconds, err.message);
 	else if (outcome.state == JOB_FAILED)
 		log_error("job=%s failed code=%s seconds=%.1f: %s", job->id, outcome.code, seconds,
 			  status == STATUS_CANCELLED ? outcome.message : err.message);
@@ -439,6 +449,16 @@ static void wait_for_work(struct worker *worker, int seconds)
 	worker->wanted = false;
 }
 
+/* Until the next of the jobs that wait to be tried again, or a look around. */
+static int seconds_to_wait(struct worker *worker)
+{
+	struct error ignored; /* the next claim meets it too */
+	int64_t at = 0, now = unix_milliseconds();
+	if (db_job_next_retry(worker->config.db, &at, &ignored) || !at) return SWEEP_SECONDS;
+	int64_t seconds = at > now ? (at - now + 999) / 1000 : 1;
+	return seconds < SWEEP_SECONDS ? (int)seconds : SWEEP_SECONDS;
+}
+
 /* Claims a job, or waits for one; under the lock, so that a cancellation that follows the claim finds the job's id. False to look
  * again. */
 static bool claim(struct worker *worker, struct job *job, bool *told)
@@ -459,7 +479,7 @@ static bool claim(struct worker *worker, struct job *job, bool *told)
 		atomic_store(&worker->stop, false);
 		return true;
 	}
-	wait_for_work(worker, status ? TROUBLE_SECONDS : SWEEP_SECONDS);
+	wait_for_work(worker, status ? TROUBLE_SECONDS : seconds_to_wait(worker));
 	return false;
 }
 

@@ -64,6 +64,7 @@ struct job {
 	char *result; /* JSON, NULL until it succeeded */
 	char *error_code, *error_message;
 	int64_t created_at, started_at, finished_at;
+	int64_t retry_at; /* it is queued, and not claimed before: it failed by what may pass; 0 */
 };
 
 struct job_list {
@@ -156,9 +157,12 @@ enum status db_job_list(struct db *, const struct job_filter *, const char *afte
 
 enum status db_job_counts(struct db *, int64_t ret[JOB_STATES], struct error *err);
 
-/* Claims the queued job of the highest priority, the oldest among equals: running, attempt + 1, job.started. *ret_found says whether
+/* Claims the queued job of the highest priority that is not to wait (retry_at), the oldest among equals: running, attempt + 1, job.started. *ret_found says whether
  * there was one. */
 enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct error *err);
+
+/* When the first of the queued jobs that wait is to be tried again; 0 where none does. */
+enum status db_job_next_retry(struct db *, int64_t *ret, struct error *err);
 
 /* The running attempt of the job computes on that device. */
 enum status db_job_set_device(struct db *, const char *id, const char *device, struct error *err);
@@ -221,6 +225,17 @@ enum status db_job_requeue(struct db *, const char *id, struct error *err);
  * `message` are set for JOB_FAILED. */
 enum status db_job_finish(struct db *, const char *id, enum job_state state, const char *result, const char *code,
 			  const char *message, struct error *err);
+
+/* When a job that failed by what may pass is tried again: first after so many milliseconds, then after twice as long each time, up to an hour. */
+struct retry_rule {
+	int64_t most; /* times in a row, with no block finished in between; 0: never */
+	int64_t first_delay;
+};
+
+/* A running job has failed: by the rule it is queued again with an event that tells why, and *ret_retry_at says when it may be claimed, or, 0, it is
+ * finished as failed, as one that is cancelling or pausing is. */
+enum status db_job_fail(struct db *, const char *id, const char *code, const char *message, const struct retry_rule *,
+			int64_t *ret_retry_at, struct error *err);
 
 enum status db_job_set_progress(struct db *, const char *id, const struct job_progress *, struct error *err);
 

@@ -49,7 +49,7 @@ void job_list_clear(struct job_list *list)
 
 #define JOB_COLUMNS                                                                                                                \
 	"id, state, name, priority, spec, output, overwrite, attempt, blocks_done, phase, block, blocks, fraction, eta_seconds,"   \
-	" result, error_code, error_message, created_at, started_at, finished_at, places"
+	" result, error_code, error_message, created_at, started_at, finished_at, places, retry_at"
 
 static void copy_text(sqlite3_stmt *statement, int column, char *to, size_t size)
 {
@@ -85,6 +85,7 @@ static enum status job_from_row(sqlite3_stmt *row, struct job *job, struct error
 	job->started_at = sqlite3_column_int64(row, 18);
 	job->finished_at = sqlite3_column_int64(row, 19);
 	TRY(column_copy(row, 20, &job->places, err));
+	job->retry_at = sqlite3_column_int64(row, 21);
 	return STATUS_OK;
 }
 
@@ -328,9 +329,10 @@ static enum status claim(struct connection *writer, bool *ret_found, struct job 
 	char data[64];
 	TRY(job_step(writer,
 		     query(writer, err,
-			   "UPDATE jobs SET state = 'running', attempt = attempt + 1,"
+			   "UPDATE jobs SET state = 'running', attempt = attempt + 1, retry_at = 0,"
 			   " started_at = CASE started_at WHEN 0 THEN ?1 ELSE started_at END"
-			   " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, id LIMIT 1)"
+			   " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND retry_at <= ?1"
+			   " ORDER BY priority DESC, id LIMIT 1)"
 			   " RETURNING " JOB_COLUMNS,
 			   "i", unix_milliseconds()),
 		     ret_found, job, err));
@@ -353,6 +355,16 @@ enum status db_job_claim(struct db *db, bool *ret_found, struct job *ret, struct
 	*ret_found = found;
 	if (found) *ret = job;
 	return STATUS_OK;
+}
+
+enum status db_job_next_retry(struct db *db, int64_t *ret, struct error *err)
+{
+	struct connection *reader;
+	TRY(read_begin(db, &reader, err));
+	enum status status = read_integer(
+		reader, query(reader, err, "SELECT min(retry_at) FROM jobs WHERE state = 'queued' AND retry_at > 0", ""), ret, err);
+	read_end(db, reader);
+	return status;
 }
 
 /* A change of one job, run inside a write transaction after its row was read. On CHANGE_DONE it has written what there is to write, and
@@ -399,8 +411,9 @@ static enum status set_cancelled(struct connection *writer, const char *id, stru
 static enum status set_queued(struct connection *writer, const char *id, const char *data, struct error *err)
 {
 	TRY(execute(writer, err, NULL,
-		    "UPDATE jobs SET state = 'queued', finished_at = 0, error_code = NULL, error_message = NULL WHERE id = ?1", "s",
-		    id));
+		    "UPDATE jobs SET state = 'queued', finished_at = 0, error_code = NULL, error_message = NULL, retry_at = 0"
+		    " WHERE id = ?1",
+		    "s", id));
 	return event_insert(writer, id, "job.queued", data, err);
 }
 
@@ -509,7 +522,7 @@ static enum status retry(struct connection *writer, const struct job *job, int64
 		*outcome = CHANGE_QUEUE_FULL;
 	if (*outcome != CHANGE_DONE) return STATUS_OK;
 	*event = true;
-	TRY(execute(writer, err, NULL, "UPDATE jobs SET crashes = 0 WHERE id = ?1", "s", job->id));
+	TRY(execute(writer, err, NULL, "UPDATE jobs SET crashes = 0, retries = 0 WHERE id = ?1", "s", job->id));
 	return set_queued(writer, job->id, "{\"reason\":\"retried\"}", err);
 }
 
@@ -603,6 +616,78 @@ enum status db_job_finish(struct db *db, const char *id, enum job_state state, c
 	do
 		status = finish_once(db, id, state, result, code, message, err);
 	while (write_again(db, status));
+	return status;
+}
+
+/* The failures in a row that this one makes. */
+static enum status count_failures(struct connection *writer, const char *id, int64_t *ret, struct error *err)
+{
+	return read_integer(writer,
+			    query(writer, err,
+				  "SELECT CASE WHEN EXISTS (SELECT 1 FROM events WHERE job_id = ?1 AND type = 'block.finished'"
+				  " AND id > (SELECT max(id) FROM events WHERE job_id = ?1 AND type = 'job.started'))"
+				  " THEN 1 ELSE retries + 1 END FROM jobs WHERE id = ?1",
+				  "s", id),
+			    ret, err);
+}
+
+static int64_t retry_delay(int64_t first, int64_t failures)
+{
+	const int64_t longest = 3600 * 1000;
+	int64_t delay = first;
+	while (--failures > 0 && delay < longest)
+		delay = 2 * delay < longest ? 2 * delay : longest;
+	return delay;
+}
+
+static enum status try_later(struct connection *writer, const char *id, const char *code, const char *message, int64_t failures,
+			     int64_t retry_at, struct error *err)
+{
+	bool row;
+	char *data;
+	TRY(execute(writer, err, NULL, "UPDATE jobs SET state = 'queued', crashes = 0, retries = ?2, retry_at = ?3 WHERE id = ?1",
+		    "sii", id, failures, retry_at));
+	sqlite3_stmt *statement = query(writer, err,
+					"SELECT json_object('reason', 'failed', 'code', ?1, 'message', ?2, 'retry_at',"
+					" strftime('%Y-%m-%dT%H:%M:%S', ?3 / 1000, 'unixepoch') || printf('.%03dZ', ?3 % 1000))",
+					"ssi", code, message, retry_at);
+	if (!statement) return err->status;
+	TRY(query_step(writer, statement, &row, err));
+	TRY(column_copy(statement, 0, &data, err));
+	enum status status = event_insert(writer, id, "job.queued", data, err);
+	free(data);
+	return status;
+}
+
+static enum status fail(struct connection *writer, const char *id, const char *code, const char *message,
+			const struct retry_rule *rule, int64_t *ret_retry_at, struct error *err)
+{
+	struct job job;
+	int64_t failures = 0;
+	char *data;
+	*ret_retry_at = 0;
+	TRY(job_read(writer, id, &job, err));
+	bool running = job.state == JOB_RUNNING;
+	job_clear(&job);
+	TRY(count_failures(writer, id, &failures, err));
+	if (running && failures <= rule->most) {
+		*ret_retry_at = unix_milliseconds() + retry_delay(rule->first_delay, failures);
+		return try_later(writer, id, code, message, failures, *ret_retry_at, err);
+	}
+	TRY(failure_json(writer, code, message, &data, err));
+	enum status status = finish(writer, id, JOB_FAILED, NULL, code, message, data, err);
+	free(data);
+	return status;
+}
+
+enum status db_job_fail(struct db *db, const char *id, const char *code, const char *message, const struct retry_rule *rule,
+			int64_t *ret_retry_at, struct error *err)
+{
+	enum status status;
+	do {
+		TRY(write_begin(db, err));
+		status = write_end(db, fail(&db->writer, id, code, message, rule, ret_retry_at, err), id, err);
+	} while (write_again(db, status));
 	return status;
 }
 

@@ -112,6 +112,9 @@ static const char *const migrations[] = {
 	"UPDATE sqlite_schema SET sql = replace(sql, '''cancelling''', '''cancelling'', ''pausing'', ''paused''')"
 	"  WHERE type = 'table' AND name = 'jobs';"
 	"PRAGMA writable_schema = RESET;",
+	/* 9: failures in a row that are tried again, with no block finished in between, and when. */
+	"ALTER TABLE jobs ADD COLUMN retries INTEGER NOT NULL DEFAULT 0 CHECK (retries >= 0);"
+	"ALTER TABLE jobs ADD COLUMN retry_at INTEGER NOT NULL DEFAULT 0;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

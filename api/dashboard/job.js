@@ -99,6 +99,7 @@ function factsOf(job) {
 		job.started_at ? ["Started", timeElement(job.started_at)] : null,
 		job.finished_at ? ["Finished", timeElement(job.finished_at)] : null,
 		result ? ["Took", `${duration(result.seconds)}${spec.method === "none" ? "" : `, pruning ${duration(result.pruning_seconds)}`}`] : null,
+		job.retry_at ? ["Next try", timeElement(job.retry_at)] : null,
 		job.attempt > 1 ? ["Attempt", String(job.attempt)] : null,
 		...Object.entries(spec.metadata || {}),
 	].filter(Boolean);

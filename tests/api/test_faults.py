@@ -373,6 +373,42 @@ class Faults(unittest.TestCase):
         self.assertEqual(other.status, 422)
         self.assertEqual(daemon.finish(first.json["id"])["state"], "succeeded")
 
+    def failed_once(self, *options):
+        """A job whose first attempt cannot write its checkpoint; it has failed, or is to be tried again."""
+        daemon = self.daemon.start()
+        small_model(daemon)
+        daemon.stop()
+        daemon.start(*options, environment=self.faults(os.path.join(daemon.state, "jobs"), 3, "EIO"))
+        job = daemon.submit(small_job(output="again"))
+        wait_for("a failure", lambda: [e for e in daemon.events(job) if e["type"] in ("job.queued", "job.failed")][1:])
+        return job
+
+    def test_a_failure_that_passes_is_tried_again(self):
+        job = self.failed_once("--retry-failed", "1", "--retry-after", "1s")
+        done = self.daemon.finish(job)
+        self.assertEqual((done["state"], done["attempt"], done["retry_at"]), ("succeeded", 2, None), done)
+        again = [e["data"] for e in self.daemon.events(job) if e["type"] == "job.queued"][1]
+        self.assertEqual((again["reason"], again["code"]), ("failed", "io"))
+        self.assertNotIn(self.daemon.directory, again["message"])
+        self.assertRegex(self.daemon.log(), f"job={job} failed code=io, again in [01] s")
+
+    def test_a_failed_job_waits_through_a_restart(self):
+        options = ("--retry-failed", "1", "--retry-after", "1d")
+        job = self.failed_once(*options)
+        daemon, waits = self.daemon, self.daemon.job(job)
+        self.assertEqual((waits["state"], waits["attempt"], waits["error"]), ("queued", 1, None))
+        self.assertGreater(waits["retry_at"], waits["created_at"])
+        self.assertEqual(daemon.events(job)[-1]["data"]["retry_at"], waits["retry_at"])
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start(*options)
+        other = daemon.submit(small_job(output="other", method="magnitude"))
+        self.assertEqual(daemon.finish(other)["state"], "succeeded")
+        self.assertEqual(daemon.job(job), waits)
+        cancelled = daemon.request("POST", f"/v1/jobs/{job}/cancel").json
+        self.assertEqual((cancelled["state"], cancelled["retry_at"]), ("cancelled", None))
+        self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/retry").status, 200)
+        self.assertEqual(daemon.finish(job)["state"], "succeeded")
+
     def test_errors_do_not_tell_where_things_are(self):
         daemon = self.daemon.start()
         small_model(daemon)

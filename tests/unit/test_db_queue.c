@@ -1,6 +1,8 @@
 /* The queue in the database: idempotency, claims, order, every transition of a job's state, recovery, lists. */
 #include "tests/unit/database.h"
 
+#include "base/clock.h"
+
 static void test_idempotency(void **state)
 {
 	struct fixture *f = *state;
@@ -376,6 +378,89 @@ static void test_pause_and_resume(void **state)
 	expect_sound(f);
 }
 
+/* `job` is running, and fails; when it is to be tried again, by what the function says and the job itself. */
+static int64_t fail_it(struct fixture *f, const char *id, int64_t most, int64_t delay)
+{
+	int64_t at = -1;
+	struct job job;
+	OK(db_job_fail(f->db, id, "io", "no \"disk\"", &(struct retry_rule){most, delay}, &at, &f->err));
+	OK(db_job_get(f->db, id, &job, &f->err));
+	assert_int_equal(job.state, at ? JOB_QUEUED : JOB_FAILED);
+	assert_int_equal(job.retry_at, at);
+	assert_int_equal(job.error_code != NULL, at == 0);
+	job_clear(&job);
+	return at;
+}
+
+static void expect_delay(int64_t before, int64_t at, int64_t delay)
+{
+	assert_in_range(at, before + delay, unix_milliseconds() + delay);
+}
+
+static void test_failures_are_tried_again(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES], other[JOB_ID_BYTES];
+	struct job job;
+	enum change_outcome outcome;
+	struct event_list events;
+	int64_t next = -1, now = unix_milliseconds();
+	submit(f, "a", 1, false, NULL, NULL, id);
+	submit(f, "b", 0, false, NULL, NULL, other);
+	OK(db_job_next_retry(f->db, &next, &f->err));
+	assert_int_equal(next, 0);
+
+	/* It waits for its time, also behind a restart, and others run meanwhile. */
+	claim(f, id);
+	int64_t at = fail_it(f, id, 2, 1000000);
+	expect_delay(now, at, 1000000);
+	OK(db_event_list(f->db, id, 2, 9, &events, &f->err));
+	assert_int_equal(events.count, 1);
+	assert_non_null(strstr(events.events[0].data, "{\"reason\":\"failed\",\"code\":\"io\",\"message\":\"no \\\"disk\\\"\","));
+	event_list_clear(&events);
+	reopen(f);
+	struct recovery recovery;
+	OK(db_recover(f->db, true, 1, &recovery, &f->err));
+	OK(db_job_next_retry(f->db, &next, &f->err));
+	assert_int_equal(next, at);
+	claim(f, other);
+	claim(f, NULL);
+
+	/* The next wait is twice as long, never more than an hour, and so often in a row; what was paused and goes on waits no more. */
+	assert_int_equal(pause_it(f, id, CHANGE_DONE), JOB_PAUSED);
+	assert_int_equal(resume_it(f, id, 9, CHANGE_DONE), JOB_QUEUED);
+	claim(f, id);
+	now = unix_milliseconds();
+	at = fail_it(f, id, 2, 1000000);
+	expect_delay(now, at, 2000000);
+	assert_int_equal(pause_it(f, id, CHANGE_DONE), JOB_PAUSED);
+	assert_int_equal(resume_it(f, id, 9, CHANGE_DONE), JOB_QUEUED);
+	claim(f, id);
+	now = unix_milliseconds();
+	at = fail_it(f, id, 3, 1000000);
+	expect_delay(now, at, 3600000);
+	OK(db_job_cancel(f->db, id, &outcome, &job, &f->err));
+	assert_int_equal(job.state, JOB_CANCELLED);
+	job_clear(&job);
+	OK(db_job_next_retry(f->db, &next, &f->err));
+	assert_int_equal(next, 0);
+
+	/* A retry begins a new row, and so does a finished block; a job that is to end otherwise has failed. */
+	OK(db_job_retry(f->db, id, 9, &outcome, &job, &f->err));
+	assert_int_equal(job.retry_at, 0);
+	job_clear(&job);
+	claim(f, id);
+	assert_true(fail_it(f, id, 1, 0) > 0);
+	claim(f, id);
+	OK(db_block_commit(f->db, id, 0, "{}", 1, &(struct job_progress){0}, &f->err));
+	assert_true(fail_it(f, id, 1, 0) > 0);
+	claim(f, id);
+	assert_int_equal(fail_it(f, id, 1, 0), 0);
+	assert_int_equal(pause_it(f, other, CHANGE_DONE), JOB_PAUSING);
+	assert_int_equal(fail_it(f, other, 9, 0), 0);
+	expect_sound(f);
+}
+
 static void test_list_pages(void **state)
 {
 	struct fixture *f = *state;
@@ -497,13 +582,21 @@ static void test_who_is_to_be_told_keeps_a_job(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_idempotency),         TEST(test_output_claims),
-		TEST(test_queue_limit),         TEST(test_priority_then_age),
-		TEST(test_life_of_a_job),       TEST(test_failure_keeps_every_character),
-		TEST(test_cancel_retry_delete), TEST(test_recovery),
-		TEST(test_crashes_in_a_row),    TEST(test_an_end_in_order_is_no_crash),
-		TEST(test_pause_and_resume),    TEST(test_list_pages),
-		TEST(test_list_by_metadata),    TEST(test_who_is_to_be_told_keeps_a_job),
+		TEST(test_failures_are_tried_again),
+		TEST(test_idempotency),
+		TEST(test_output_claims),
+		TEST(test_queue_limit),
+		TEST(test_priority_then_age),
+		TEST(test_life_of_a_job),
+		TEST(test_failure_keeps_every_character),
+		TEST(test_cancel_retry_delete),
+		TEST(test_recovery),
+		TEST(test_crashes_in_a_row),
+		TEST(test_an_end_in_order_is_no_crash),
+		TEST(test_pause_and_resume),
+		TEST(test_list_pages),
+		TEST(test_list_by_metadata),
+		TEST(test_who_is_to_be_told_keeps_a_job),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
