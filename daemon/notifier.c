@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -27,6 +28,17 @@ enum {
 	REQUEST_SECONDS = 10,
 	PROGRAM_SECONDS = 60,
 	TROUBLE_MILLISECONDS = 5000, /* before the database is tried again */
+	COURIERS = 8,                /* that are under way at once, each to another receiver */
+};
+
+/* Delivers one notification, on a thread of its own. */
+struct courier {
+	struct notifier *notifier;
+	pthread_t thread;
+	struct notification notification;
+	enum { COURIER_IDLE, COURIER_AWAY, COURIER_BACK } place; /* under the notifier's lock */
+	enum status status;                                      /* what came of it, when it is back */
+	struct error err;
 };
 
 struct notifier {
@@ -37,6 +49,7 @@ struct notifier {
 	pthread_cond_t changed;
 	bool woken, stopping;
 	atomic_bool stop;
+	struct courier couriers[COURIERS];
 };
 
 /* {"event", "job"} of a job that has ended; NULL where there is none, or where it runs again. */
@@ -252,20 +265,110 @@ static enum status deliver(struct notifier *notifier, const struct notification 
 	return settle(notifier, notification, outcome, why, err);
 }
 
-/* Delivers what is due; *ret_next is when the next one is, 0 for never. */
+/* ---- couriers ------------------------------------------------------------------------------------------------------------ */
+
+static void wake(struct notifier *notifier)
+{
+	pthread_mutex_lock(&notifier->lock);
+	notifier->woken = true;
+	pthread_cond_signal(&notifier->changed);
+	pthread_mutex_unlock(&notifier->lock);
+}
+
+static void *carry(void *context)
+{
+	struct courier *courier = context;
+	struct notifier *notifier = courier->notifier;
+	courier->status = deliver(notifier, &courier->notification, &courier->err);
+	pthread_mutex_lock(&notifier->lock);
+	courier->place = COURIER_BACK;
+	pthread_mutex_unlock(&notifier->lock);
+	wake(notifier);
+	return NULL;
+}
+
+static bool is_at(struct courier *courier, int place)
+{
+	pthread_mutex_lock(&courier->notifier->lock);
+	bool is = (int)courier->place == place;
+	pthread_mutex_unlock(&courier->notifier->lock);
+	return is;
+}
+
+/* Of an address the part that says who answers: scheme, host and port. The operator's program, "", is a receiver too. */
+static size_t receiver_length(const char *url)
+{
+	const char *host = strstr(url, "://");
+	return host ? (size_t)(host + 3 - url) + strcspn(host + 3, "/?#") : strlen(url);
+}
+
+/* Is somebody under way to the same receiver? It gets one after the other, so that one that does not answer takes one courier alone. */
+static bool is_served(void *context, const char *url)
+{
+	struct notifier *notifier = context;
+	size_t length = receiver_length(url);
+	for (int i = 0; i < COURIERS; i++) {
+		struct courier *courier = &notifier->couriers[i];
+		if (is_at(courier, COURIER_IDLE)) continue;
+		const char *other = courier->notification.url;
+		if (receiver_length(other) == length && strncasecmp(other, url, length) == 0) return true;
+	}
+	return false;
+}
+
+/* Takes back those that are done; the first failure to note what came of it is told. */
+static enum status take_back(struct notifier *notifier, struct error *err)
+{
+	enum status status = STATUS_OK;
+	for (int i = 0; i < COURIERS; i++) {
+		struct courier *courier = &notifier->couriers[i];
+		if (!is_at(courier, COURIER_BACK)) continue;
+		pthread_join(courier->thread, NULL);
+		notification_clear(&courier->notification);
+		courier->place = COURIER_IDLE;
+		if (status || !courier->status) continue;
+		status = courier->status;
+		*err = courier->err;
+	}
+	return status;
+}
+
+static struct courier *idle_courier(struct notifier *notifier)
+{
+	for (int i = 0; i < COURIERS; i++)
+		if (is_at(&notifier->couriers[i], COURIER_IDLE)) return &notifier->couriers[i];
+	return NULL;
+}
+
+/* Takes the notification. */
+static enum status send_out(struct courier *courier, struct notification *notification, struct error *err)
+{
+	courier->notification = *notification;
+	courier->place = COURIER_AWAY; /* nobody else looks at one that is idle */
+	if (pthread_create(&courier->thread, NULL, carry, courier) == 0) return STATUS_OK;
+	notification_clear(&courier->notification);
+	courier->place = COURIER_IDLE;
+	return error_set(err, STATUS_NO_MEMORY, "cannot start a thread to deliver one");
+}
+
+/* Sends out what is due, as far as there are couriers; *ret_next is when the next one is due, 0 where none is before somebody comes back. */
 static enum status deliver_due(struct notifier *notifier, int64_t *ret_next, struct error *err)
 {
 	*ret_next = 0;
+	TRY(take_back(notifier, err));
 	while (!atomic_load(&notifier->stop)) {
+		struct courier *courier = idle_courier(notifier);
 		struct notification notification;
 		bool found;
-		TRY(db_notification_next(notifier->db, &found, &notification, err));
+		if (!courier) return STATUS_OK;
+		TRY(db_notification_next(notifier->db, is_served, notifier, &found, &notification, err));
 		if (!found) return STATUS_OK;
-		bool due = notification.due_at <= unix_milliseconds();
-		*ret_next = notification.due_at;
-		enum status status = due ? deliver(notifier, &notification, err) : STATUS_OK;
-		notification_clear(&notification);
-		if (!due || status) return status;
+		if (notification.due_at > unix_milliseconds()) {
+			*ret_next = notification.due_at;
+			notification_clear(&notification);
+			return STATUS_OK;
+		}
+		TRY(send_out(courier, &notification, err));
 	}
 	return STATUS_OK;
 }
@@ -299,6 +402,11 @@ static void *work(void *context)
 			next = unix_milliseconds() + TROUBLE_MILLISECONDS;
 		}
 	} while (wait_for_news(notifier, next));
+	for (int i = 0; i < COURIERS; i++)
+		if (!is_at(&notifier->couriers[i], COURIER_IDLE)) {
+			pthread_join(notifier->couriers[i].thread, NULL);
+			notification_clear(&notifier->couriers[i].notification);
+		}
 	return NULL;
 }
 
@@ -310,6 +418,8 @@ enum status notifier_start(const struct options *options, struct db *db, struct 
 	notifier->db = db;
 	pthread_mutex_init(&notifier->lock, NULL);
 	pthread_cond_init(&notifier->changed, NULL);
+	for (int i = 0; i < COURIERS; i++)
+		notifier->couriers[i].notifier = notifier;
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 	if (pthread_create(&notifier->thread, NULL, work, notifier) != 0) {
 		free(notifier);
@@ -321,10 +431,7 @@ enum status notifier_start(const struct options *options, struct db *db, struct 
 
 void notifier_job_ended(struct notifier *notifier)
 {
-	pthread_mutex_lock(&notifier->lock);
-	notifier->woken = true;
-	pthread_cond_signal(&notifier->changed);
-	pthread_mutex_unlock(&notifier->lock);
+	wake(notifier);
 }
 
 void notifier_stop(struct notifier *notifier)

@@ -249,8 +249,10 @@ struct notification {
 };
 void notification_clear(struct notification *);
 
-/* The one that is due first, whether or not its time has come; *ret_found says whether there is any. */
-enum status db_notification_next(struct db *, bool *ret_found, struct notification *ret, struct error *err);
+/* Of those whose `url` is not skipped, the one that is due first, whether or not its time has come; *ret_found says whether there is any. */
+typedef bool notification_skip(void *context, const char *url);
+enum status db_notification_next(struct db *, notification_skip *, void *context, bool *ret_found, struct notification *ret,
+				 struct error *err);
 /* It was delivered, or is given up. */
 enum status db_notification_done(struct db *, const struct notification *, struct error *err);
 /* It failed once more, and is due again at that time. */

@@ -9,14 +9,16 @@ void notification_clear(struct notification *notification)
 	*notification = (struct notification){0};
 }
 
-static enum status read_next(struct connection *reader, bool *ret_found, struct notification *ret, struct error *err)
+static enum status read_next(struct connection *reader, notification_skip *skip, void *context, bool *ret_found,
+			     struct notification *ret, struct error *err)
 {
 	struct notification found = {0};
-	sqlite3_stmt *statement =
-		query(reader, err, "SELECT job_id, url, attempts, due_at FROM notifications ORDER BY due_at LIMIT 1", "");
+	sqlite3_stmt *statement = query(reader, err, "SELECT job_id, url, attempts, due_at FROM notifications ORDER BY due_at", "");
 	if (!statement) return err->status;
-	TRY(query_step(reader, statement, ret_found, err));
-	if (!*ret_found) return STATUS_OK;
+	do {
+		TRY(query_step(reader, statement, ret_found, err));
+		if (!*ret_found) return STATUS_OK;
+	} while (skip(context, (const char *)sqlite3_column_text(statement, 1)));
 	snprintf(found.job_id, sizeof found.job_id, "%s", (const char *)sqlite3_column_text(statement, 0));
 	found.attempts = sqlite3_column_int(statement, 2);
 	found.due_at = sqlite3_column_int64(statement, 3);
@@ -25,11 +27,12 @@ static enum status read_next(struct connection *reader, bool *ret_found, struct 
 	return STATUS_OK;
 }
 
-enum status db_notification_next(struct db *db, bool *ret_found, struct notification *ret, struct error *err)
+enum status db_notification_next(struct db *db, notification_skip *skip, void *context, bool *ret_found, struct notification *ret,
+				 struct error *err)
 {
 	struct connection *reader;
 	TRY(read_begin(db, &reader, err));
-	enum status status = read_next(reader, ret_found, ret, err);
+	enum status status = read_next(reader, skip, context, ret_found, ret, err);
 	read_end(db, reader);
 	return status;
 }

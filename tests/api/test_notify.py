@@ -5,6 +5,7 @@ import hmac
 import http.server
 import json
 import os
+import socket
 import threading
 import unittest
 
@@ -38,6 +39,41 @@ class Listener:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class Silence:
+    """A server that takes connections and never answers. `overlap`: one came before the one in front of it was given up."""
+
+    def __init__(self):
+        self.connections, self.overlap = [], False
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        try:
+            while True:
+                connection, _ = self.socket.accept()
+                self.overlap |= any(map(self.is_open, self.connections))
+                self.connections.append(connection)
+        except OSError:
+            pass  # closed
+
+    @staticmethod
+    def is_open(connection):
+        try:
+            while connection.recv(65536, socket.MSG_DONTWAIT):
+                pass
+            return False
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+
+    def close(self):
+        self.socket.close()
+        for connection in self.connections:
+            connection.close()
 
 
 class Notify(unittest.TestCase):
@@ -95,6 +131,22 @@ class Notify(unittest.TestCase):
         self.assertEqual({headers["X-Besad-Delivery"] for _, headers, _, _ in self.listener.requests}, {job})
         statuses = [status for *_, status in self.listener.requests]
         self.assertEqual(statuses, [500] * (len(statuses) - 1) + [200])  # a slow machine may have got around to more than one
+
+    def test_one_that_never_answers_holds_up_no_other(self):
+        silence = Silence()
+        self.addCleanup(silence.close)
+        self.start()
+        self.submit(besa={"epochs": 100})  # has the others wait
+        count = 12  # each keeps the silent one's turn for ten seconds
+        jobs = [self.daemon.submit(small_job(output=f"silent-{n}", notify={"url": silence.url})) for n in range(count)]
+        other = self.submit(output="other")
+        for job in [*jobs, other]:
+            self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/cancel").json["state"], "cancelled")
+        self.assertEqual(json.loads(self.told(1)[2])["job"]["id"], other)
+        self.assertLess(len(silence.connections), count)
+        wait_for("a second try", lambda: len(silence.connections) > 1)
+        self.assertFalse(silence.overlap)
+        self.assertEqual(self.daemon.stop(), 0)
 
     def test_hosts(self):
         self.start()
