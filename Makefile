@@ -88,7 +88,7 @@ SERVER_SOURCES := $(wildcard db/*.c api/*.c)
 SERVER_OBJECTS := $(SERVER_SOURCES:%.c=$(BUILD)/%.o)
 DAEMON_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard daemon/*.c))
 CTL_OBJECTS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard ctl/*.c)) \
-                  $(patsubst %,$(BUILD)/base/%.o,buffer clock error file json place watch)
+                  $(patsubst %,$(BUILD)/base/%.o,buffer clock error file json json_path place watch)
 CTL_LIBS       := $(shell pkg-config --libs libcurl libcjson 2>/dev/null) -lm
 UNIT_TESTS     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 BACKEND_TESTS  := $(patsubst tests/backend/%.c,$(BUILD)/tests/%,$(wildcard tests/backend/test_*.c))

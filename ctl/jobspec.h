@@ -13,9 +13,4 @@ enum status jobspec_build(const char *file, const struct setting *settings, int 
 /* KEY and VALUE of KEY=VALUE, which `option` takes; the caller frees *ret_key, and *ret_value lies in `text`. */
 enum status jobspec_split(const char *option, const char *text, char **ret_key, const char **ret_value, struct error *err);
 
-/* Sets the member of `spec` that `path` names by keys with dots between ("besa.epochs"), making objects on the way. A number is a place in
- * a list ("evaluation.perplexity.0.path"), at most the one behind its last element, which is added. Takes `value`, which may be NULL: no
- * memory. */
-enum status jobspec_set(cJSON *spec, const char *path, cJSON *value, struct error *err);
-
 #endif

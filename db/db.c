@@ -192,7 +192,9 @@ static enum status open_as(const char *path, bool alone, struct db *db, struct e
 	TRY(start_writing(writer, path, err));
 	TRY(schema_migrate(writer, path, err));
 	bool row;
-	sqlite3_stmt *statement = query(writer, err, "SELECT max(id) FROM jobs", "");
+	sqlite3_stmt *statement =
+		query(writer, err,
+		      "SELECT max(id) FROM (SELECT max(id) AS id FROM jobs UNION ALL SELECT max(job_id) FROM study_jobs)", "");
 	if (!statement) return err->status;
 	TRY(query_step(writer, statement, &row, err));
 	TRY(column_copy(statement, 0, &largest, err));

@@ -10,7 +10,7 @@
 
 /* ---- db.c: connections, transactions, statements ------------------------------------------------------------------------ */
 
-enum { CACHED_STATEMENTS = 64 }; /* more than there are: one connection may have to do all (`alone`) */
+enum { CACHED_STATEMENTS = 96 }; /* more than there are: one connection may have to do all (`alone`) */
 
 struct connection {
 	sqlite3 *handle;
@@ -79,6 +79,19 @@ void id_init(struct db *, const char *largest); /* `largest` id in use, or NULL 
 
 /* Reads one job inside a transaction; STATUS_NOT_FOUND. */
 enum status job_read(struct connection *, const char *id, struct job *ret, struct error *err);
+
+/* Inside a write transaction: queues a job, or says in *ret_outcome why not; and cancels one that was read, or says that it is finished.
+ * *ret_event: whether an event was appended. */
+enum status job_insert(struct connection *, const struct submission *, int64_t queue_limit, enum insert_outcome *ret_outcome,
+		       struct job *ret, struct error *err);
+enum status job_cancel(struct connection *, const struct job *, enum change_outcome *ret_outcome, bool *ret_event,
+		       struct error *err);
+
+/* Is what was stored with a key the same request? */
+enum status same_request(const char *stored, const char *request, bool *ret, struct error *err);
+
+/* The text of a column, cut where there is no room for more; "" for null. */
+void copy_text(sqlite3_stmt *, int column, char *to, size_t size);
 
 /* ---- events.c ----------------------------------------------------------------------------------------------------------- */
 

@@ -51,7 +51,7 @@ void job_list_clear(struct job_list *list)
 	"id, state, name, priority, spec, output, overwrite, attempt, blocks_done, phase, block, blocks, fraction, eta_seconds,"   \
 	" result, error_code, error_message, created_at, started_at, finished_at, places, retry_at"
 
-static void copy_text(sqlite3_stmt *statement, int column, char *to, size_t size)
+void copy_text(sqlite3_stmt *statement, int column, char *to, size_t size)
 {
 	const unsigned char *text = sqlite3_column_text(statement, column);
 	snprintf(to, size, "%s", text ? (const char *)text : "");
@@ -146,8 +146,8 @@ static enum status output_is_claimed(struct connection *connection, const char *
 
 /* ---- in ----------------------------------------------------------------------------------------------------------------- */
 
-/* Is what was stored the same request? An earlier besad did not sort its keys. */
-static enum status same_request(const char *stored, const char *request, bool *ret, struct error *err)
+/* An earlier besad did not sort its keys. */
+enum status same_request(const char *stored, const char *request, bool *ret, struct error *err)
 {
 	cJSON *json;
 	*ret = strcmp(stored, request) == 0;
@@ -192,8 +192,8 @@ enum status db_job_find_key(struct db *db, const char *key, const char *request,
 	return status;
 }
 
-static enum status insert(struct connection *writer, const struct submission *new, int64_t queue_limit,
-			  enum insert_outcome *outcome, struct job *ret, struct error *err)
+enum status job_insert(struct connection *writer, const struct submission *new, int64_t queue_limit, enum insert_outcome *outcome,
+		       struct job *ret, struct error *err)
 {
 	bool claimed;
 	int64_t queued = 0;
@@ -220,7 +220,7 @@ enum status db_job_insert(struct db *db, const struct submission *new, int64_t q
 {
 	struct job job = {0};
 	TRY(write_begin(db, err));
-	enum status status = insert(&db->writer, new, queue_limit, ret_outcome, &job, err);
+	enum status status = job_insert(&db->writer, new, queue_limit, ret_outcome, &job, err);
 	status = write_end(db, status, !status && *ret_outcome == INSERT_NEW ? new->id : NULL, err);
 	if (status)
 		job_clear(&job);
@@ -417,10 +417,9 @@ static enum status set_queued(struct connection *writer, const char *id, const c
 	return event_insert(writer, id, "job.queued", data, err);
 }
 
-static enum status cancel(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
-			  bool *event, struct error *err)
+enum status job_cancel(struct connection *writer, const struct job *job, enum change_outcome *outcome, bool *event,
+		       struct error *err)
 {
-	(void)limit;
 	*outcome = CHANGE_DONE;
 	switch (job->state) {
 	case JOB_QUEUED:
@@ -437,6 +436,13 @@ static enum status cancel(struct connection *writer, const struct job *job, int6
 		*outcome = CHANGE_WRONG_STATE;
 		return STATUS_OK;
 	}
+}
+
+static enum status cancel(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome,
+			  bool *event, struct error *err)
+{
+	(void)limit;
+	return job_cancel(writer, job, outcome, event, err);
 }
 
 enum status db_job_cancel(struct db *db, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err)

@@ -115,6 +115,34 @@ static const char *const migrations[] = {
 	/* 9: failures in a row that are tried again, with no block finished in between, and when. */
 	"ALTER TABLE jobs ADD COLUMN retries INTEGER NOT NULL DEFAULT 0 CHECK (retries >= 0);"
 	"ALTER TABLE jobs ADD COLUMN retry_at INTEGER NOT NULL DEFAULT 0;",
+	/* 10: studies. A job that is forgotten, by whomever, leaves what it came to in the table of its study: state is NULL until then. */
+	"CREATE TABLE studies ("
+	"  id TEXT PRIMARY KEY NOT NULL CHECK (length(id) = 26),"
+	"  name TEXT NOT NULL,"
+	"  spec TEXT NOT NULL CHECK (json_valid(spec)),"
+	"  grid TEXT NOT NULL CHECK (json_valid(grid)),"
+	"  idempotency_key TEXT UNIQUE,"
+	"  request TEXT,"
+	"  created_at INTEGER NOT NULL,"
+	"  CHECK ((idempotency_key IS NULL) = (request IS NULL))"
+	") STRICT;"
+	"CREATE TABLE study_jobs ("
+	"  study_id TEXT NOT NULL REFERENCES studies (id) ON DELETE CASCADE,"
+	"  number INTEGER NOT NULL CHECK (number > 0),"
+	"  job_id TEXT UNIQUE NOT NULL,"
+	"  settings TEXT NOT NULL CHECK (json_valid(settings)),"
+	"  output TEXT NOT NULL,"
+	"  state TEXT CHECK (state IS NULL OR state IN ('succeeded', 'failed', 'cancelled')),"
+	"  result TEXT CHECK (result IS NULL OR json_valid(result)),"
+	"  error_code TEXT,"
+	"  error_message TEXT,"
+	"  PRIMARY KEY (study_id, number)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE TRIGGER job_forgotten BEFORE DELETE ON jobs"
+	"  BEGIN"
+	"    UPDATE study_jobs SET state = OLD.state, result = OLD.result, error_code = OLD.error_code,"
+	"      error_message = OLD.error_message WHERE job_id = OLD.id;"
+	"  END;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 
