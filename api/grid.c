@@ -141,10 +141,16 @@ enum status grid_spec(const cJSON *spec, const cJSON *settings, cJSON **ret, str
 
 /* ---- names -------------------------------------------------------------------------------------------------------------- */
 
-/* A text as it is, anything else as JSON; freed by the caller. */
+/* A text as it is, anything else as JSON, cut to VALUE_BYTES at the end of a character; freed by the caller. */
 static char *value_text(const cJSON *value)
 {
-	return cJSON_IsString(value) ? strdup(value->valuestring) : cJSON_PrintUnformatted(value);
+	char *text = cJSON_IsString(value) ? strdup(value->valuestring) : cJSON_PrintUnformatted(value);
+	size_t end = VALUE_BYTES;
+	if (!text || strlen(text) <= end) return text;
+	while (end && ((unsigned char)text[end] & 0xc0) == 0x80)
+		end--;
+	text[end] = 0;
+	return text;
 }
 
 static char *finish(struct buffer *text)
@@ -168,12 +174,16 @@ char *grid_describe(const cJSON *settings)
 	return finish(&text);
 }
 
-/* What may be in the name of a directory and needs no quotes in a shell; up to `limit` bytes. */
-static void append_plain(struct buffer *name, const char *text, size_t limit)
+void grid_append_plain(struct buffer *name, const char *text, size_t limit)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-	for (; *text && limit; text++, limit--)
-		buffer_append(name, strchr(plain, *text) ? text : "-", 1);
+	for (size_t end = name->size + limit; *text && name->size < end && !name->failed; text++) {
+		bool first = name->size == 0;
+		if (strchr(plain, *text) && !(first && *text == '.'))
+			buffer_append(name, text, 1);
+		else if (!first && name->data[name->size - 1] != '-')
+			buffer_append(name, "-", 1);
+	}
 }
 
 char *grid_directory(const cJSON *settings, size_t index, size_t count)
@@ -189,9 +199,9 @@ char *grid_directory(const cJSON *settings, size_t index, size_t count)
 		char *value = value_text(setting);
 		if (!value) name.failed = true;
 		buffer_printf(&name, "_");
-		append_plain(&name, setting->string, VALUE_BYTES);
+		grid_append_plain(&name, setting->string, VALUE_BYTES);
 		buffer_printf(&name, "-");
-		append_plain(&name, value ? value : "", VALUE_BYTES);
+		grid_append_plain(&name, value ? value : "", VALUE_BYTES);
 		free(value);
 	}
 	if (!name.failed && name.size > DIRECTORY_BYTES) name.data[DIRECTORY_BYTES] = 0;

@@ -8,6 +8,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
 enum { GRID_MAX_FIELDS = 16, GRID_MAX_PATH = 200 };
@@ -26,11 +27,15 @@ cJSON *grid_settings(const cJSON *grid, size_t index);
  * it. */
 enum status grid_spec(const cJSON *spec, const cJSON *settings, cJSON **ret, struct error *err);
 
-/* "besa.candidates=2, method=wanda", for people; freed by the caller, NULL without memory. */
+/* "besa.candidates=2, method=wanda", for people, long values cut; freed by the caller, NULL without memory. */
 char *grid_describe(const cJSON *settings);
 
 /* "03_besa.candidates-2_method-wanda": the name of a directory that no other combination has, of `count`. As above. */
 char *grid_directory(const cJSON *settings, size_t index, size_t count);
+
+/* Appends up to `limit` bytes of the text as a part of such a name: what would need quotes in a shell, or begin the name of a hidden file, becomes '-', or
+ * nothing behind another one and at the name's beginning. */
+void grid_append_plain(struct buffer *name, const char *text, size_t limit);
 
 /* Where in a study the field of a job's spec is that the JSON pointer names: "/besa/candidates" is in "/grid/besa.candidates/0", or else in
  * "/spec/besa/candidates". As above. */

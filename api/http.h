@@ -125,6 +125,7 @@ void router_run(struct request *, struct response *);
 /* ---- handlers ------------------------------------------------------------------------------------------------------------ */
 
 handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_pause, jobs_resume, jobs_retry, jobs_delete; /* jobs.c */
+handler_fn studies_list, studies_submit, studies_show, studies_cancel, studies_delete;                       /* studies.c */
 handler_fn artifacts_index, artifacts_send;                                                                  /* artifacts.c */
 handler_fn gc_show, gc_run;                                                                                  /* gc.c */
 handler_fn estimate_make;                                                                                    /* estimate.c */
@@ -134,6 +135,25 @@ handler_fn report_show, models_list, data_list, info_show, metrics_show, health_
 #define ASSET_HANDLER(name, path, file, type) asset_##name,
 handler_fn DASHBOARD_FILES(ASSET_HANDLER) asset_openapi; /* assets.c */
 #undef ASSET_HANDLER
+
+/* ---- jobs.c: what studies answer likewise ---------------------------------------------------------------------------------- */
+
+/* False where the Idempotency-Key, which may be NULL, cannot be one: the response says so. */
+bool idempotency_key_check(const char *key, struct response *);
+void idempotency_key_reused(struct response *);
+void output_claimed(struct response *, const char *output);
+void queue_full(const struct request *, struct response *);
+
+/* ---- study_table.c: the jobs of a study as a table ------------------------------------------------------------------------ */
+
+struct study;
+struct study_rows;
+
+/* An array of the contract. Reads what lies of the outputs: takes a while. STATUS_CANCELLED when besad stops. */
+enum status study_rows_json(const struct api_config *, const struct study_rows *, cJSON **ret, struct error *err);
+
+/* Such an array as CSV (RFC 4180), a line for each job, behind a line of names. */
+void study_rows_csv(const cJSON *grid, const cJSON *rows, struct buffer *ret);
 
 /* ---- json.c ------------------------------------------------------------------------------------------------------------- */
 

@@ -23,6 +23,7 @@ void info_show(const struct request *request, struct response *response)
 	add_reading(load, "temperature_celsius", device.celsius);
 	cJSON *limits = json ? cJSON_AddObjectToObject(json, "limits") : NULL;
 	cJSON_AddNumberToObject(limits, "queue", (double)*config->queue_limit);
+	cJSON_AddNumberToObject(limits, "study_jobs", API_MAX_STUDY_JOBS);
 	cJSON_AddNumberToObject(limits, "body_bytes", API_MAX_BODY);
 	cJSON_AddNumberToObject(limits, "header_bytes", API_MAX_HEADERS);
 	cJSON_AddNumberToObject(limits, "page", API_MAX_PAGE);

@@ -17,13 +17,13 @@ void api_submission_clear(struct api_submission *submission)
 	*submission = (struct api_submission){0};
 }
 
-static void queue_full(const struct request *request, struct response *response)
+void queue_full(const struct request *request, struct response *response)
 {
 	problem(response, 503, "queue-full", "%lld jobs wait already", (long long)*request->config->queue_limit);
 	response_header(response, "Retry-After", "%d", RETRY_AFTER_SECONDS);
 }
 
-static void output_claimed(struct response *response, const char *output)
+void output_claimed(struct response *response, const char *output)
 {
 	problem(response, 409, "output-claimed", "an unfinished job writes to '%s', above it or below it", output);
 }
@@ -44,7 +44,7 @@ static void created(struct response *response, struct job *job)
 	response_header(response, "Location", "/v1/jobs/%s", id);
 }
 
-static bool check_key(const char *key, struct response *response)
+bool idempotency_key_check(const char *key, struct response *response)
 {
 	if (!key) return true;
 	size_t length = strlen(key);
@@ -58,13 +58,18 @@ static bool check_key(const char *key, struct response *response)
 	return false;
 }
 
+void idempotency_key_reused(struct response *response)
+{
+	problem(response, 422, "idempotency-key-reused", "the Idempotency-Key was used with another body");
+}
+
 /* Answers by what is known of the key; false when it is new. */
 static bool answer_known_key(enum insert_outcome outcome, struct job *job, struct response *response)
 {
 	if (outcome == INSERT_REPLAY)
 		created(response, job);
 	else if (outcome == INSERT_KEY_REUSED)
-		problem(response, 422, "idempotency-key-reused", "the Idempotency-Key was used with another body");
+		idempotency_key_reused(response);
 	else
 		return false;
 	return true;
@@ -124,7 +129,7 @@ void jobs_submit(const struct request *request, struct response *response)
 	cJSON *spec;
 	struct job job = {0};
 	enum insert_outcome outcome = INSERT_NEW;
-	if (!check_key(request->idempotency_key, response)) return;
+	if (!idempotency_key_check(request->idempotency_key, response)) return;
 	if (!body_parse(request, &spec, response)) return;
 	char *canonical = json_canonical(spec); /* what an Idempotency-Key stands for */
 	if (!canonical) {

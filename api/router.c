@@ -5,6 +5,7 @@
 
 #include "api/assets.h"
 #include "api/http.h"
+#include "base/text.h"
 
 #define JSON "application/json"
 #define DASHBOARD_ROUTE(name, path, file, type) {"GET", path, asset_##name, .open = true, .types = {type}},
@@ -34,6 +35,11 @@ static const struct route routes[] = {
 	{"GET", "/v1/jobs/{id}/artifacts", artifacts_index, .works = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/artifacts/{name}", artifacts_send, .works = true,
 	 .types = {"application/octet-stream", JSON, "text/plain"}},
+	{"GET", "/v1/studies", studies_list, .reads = true, .types = {JSON}, .params = {"limit", "after"}},
+	{"POST", "/v1/studies", studies_submit, .works = true, .body = true, .types = {JSON}},
+	{"GET", "/v1/studies/{id}", studies_show, .works = true, .types = {JSON, "text/csv"}},
+	{"DELETE", "/v1/studies/{id}", studies_delete, .slow = true, .types = {JSON}},
+	{"POST", "/v1/studies/{id}/cancel", studies_cancel, .works = true, .types = {JSON}},
 	DASHBOARD_FILES(DASHBOARD_ROUTE)};
 enum { ROUTES = sizeof routes / sizeof *routes };
 
@@ -212,7 +218,8 @@ void router_run(struct request *request, struct response *response)
 {
 	if (request->route->body && !check_body(request, response)) return;
 	if (strchr(request->route->path, '{') && !request->id[0]) {
-		problem(response, 404, "not-found", "there is no such job");
+		bool study = text_starts_with(request->path, "/v1/studies/");
+		problem(response, 404, "not-found", "there is no such %s", study ? "study" : "job");
 		return;
 	}
 	request->route->handler(request, response);

@@ -109,8 +109,12 @@ static void test_names(void **state)
 	cJSON *settings = cJSON_Parse("{\"sparsity\":0.5,\"calibration.path\":\"../c4 \\u00e9/x.json\",\"quantization\":null}");
 	(void)state;
 	expect_text(grid_describe(settings), "sparsity=0.5, calibration.path=../c4 \u00e9/x.json, quantization=null");
-	expect_text(grid_directory(settings, 8, 100), "009_sparsity-0.5_calibration.path-..-c4----x.json_quantization-null");
-	expect_text(grid_directory(settings, 8, 9), "9_sparsity-0.5_calibration.path-..-c4----x.json_quantization-null");
+	expect_text(grid_directory(settings, 8, 100), "009_sparsity-0.5_calibration.path-..-c4-x.json_quantization-null");
+	expect_text(grid_directory(settings, 8, 9), "9_sparsity-0.5_calibration.path-..-c4-x.json_quantization-null");
+	cJSON_Delete(settings);
+
+	settings = cJSON_Parse("{\"a\":\"123456789012345678901234567890123456789\\u00e9\"}"); /* cut between characters */
+	expect_text(grid_describe(settings), "a=123456789012345678901234567890123456789");
 	cJSON_Delete(settings);
 
 	/* However long, it is the name of one directory, and begins with what no other one begins with. */
