@@ -1,5 +1,6 @@
-/* File format: "BESAHID1", then I64 sequences, tokens, hidden in host byte order, padding to 64 bytes, then the F32 values. It is read by
- * the machine that wrote it. A file under its final name is whole: it was fsynced before it got that name. */
+/* File format: "BESAHID2", then I64 sequences, tokens, hidden and U32 CRC-32 of the values in host byte order, padding to 64 bytes, then the F32
+ * values. It is read by the machine that wrote it. A file under its final name is whole: it was fsynced before it got that name; what happens to it
+ * behind that the checksum tells. An earlier besad wrote "BESAHID1", without one. */
 #include "engine/prune/stream.h"
 
 #include <inttypes.h>
@@ -8,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <zlib.h>
 
 #include "base/place.h"
 
@@ -156,12 +159,24 @@ enum status stream_store(struct stream *stream, int64_t first, int64_t count, st
 	return to.data == values.data ? STATUS_OK : backend->ops->copy(backend, to.data, values.data, tensor_bytes(&values));
 }
 
-static void fill_header(const struct stream *stream, char header[HEADER_BYTES])
+struct header {
+	char magic[8];
+	int64_t sequences, tokens, hidden;
+	uint32_t crc32;
+	char padding[HEADER_BYTES - 36];
+};
+
+static struct header header_of(const struct stream *stream, uint32_t crc)
 {
-	int64_t sizes[3] = {stream->sequences, stream->tokens, stream->hidden};
-	memset(header, 0, HEADER_BYTES);
-	memcpy(header, "BESAHID1", 8);
-	memcpy(header + 8, sizes, sizeof sizes);
+	return (struct header){"BESAHID2", stream->sequences, stream->tokens, stream->hidden, crc, ""};
+}
+
+/* What a file of an earlier besad begins with. */
+static struct header unchecked_header(const struct stream *stream)
+{
+	struct header header = header_of(stream, 0);
+	header.magic[7] = '1';
+	return header;
 }
 
 /* ---- to disk ------------------------------------------------------------------------------------------------------------- */
@@ -173,6 +188,7 @@ struct saving {
 	size_t bytes;
 	pthread_mutex_t lock; /* of the rest, and of the backend: one thread at a time may bring something from the device */
 	size_t next;          /* the first byte that nobody has taken */
+	uint32_t *crcs;       /* of the pieces that are written */
 	enum status status;
 	struct error err;
 };
@@ -227,17 +243,30 @@ static void *save_pieces(void *context)
 	while (take_piece(saving, room, &at, &bytes)) {
 		const char *from = room ? room : host_bytes(saving->stream, at);
 		enum status status = file_write(saving->file, from, bytes, HEADER_BYTES + (int64_t)at, &err);
+		saving->crcs[at / PIECE_BYTES] = (uint32_t)crc32_z(0, (const Bytef *)from, bytes);
 		if (status != STATUS_OK) fail(saving, status, &err);
 	}
 	free(room);
 	return NULL;
 }
 
+static uint32_t crc_of_pieces(const uint32_t *crcs, size_t bytes)
+{
+	uLong crc = 0;
+	for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+		size_t piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+		crc = crc32_combine(crc, crcs[at / PIECE_BYTES], (z_off_t)piece);
+	}
+	return (uint32_t)crc;
+}
+
 /* By this thread, and by as many others as can be had of those that were asked for. */
-static enum status save_all(const struct stream *stream, const struct file *file, int threads, struct error *err)
+static enum status save_all(const struct stream *stream, const struct file *file, int threads, uint32_t *ret_crc, struct error *err)
 {
 	struct saving saving = {
 		.stream = stream, .file = file, .bytes = (size_t)stream->sequences * sequence_bytes(stream), .status = STATUS_OK};
+	saving.crcs = malloc((saving.bytes / PIECE_BYTES + 1) * sizeof *saving.crcs);
+	if (!saving.crcs) return error_set(err, STATUS_NO_MEMORY, "no memory for checksums");
 	pthread_t others[SAVE_MOST_THREADS];
 	int count = 0;
 	pthread_mutex_init(&saving.lock, NULL);
@@ -248,11 +277,15 @@ static enum status save_all(const struct stream *stream, const struct file *file
 	for (int i = 0; i < count; i++)
 		pthread_join(others[i], NULL);
 	pthread_mutex_destroy(&saving.lock);
-	if (saving.status != STATUS_OK) *err = saving.err;
+	if (saving.status != STATUS_OK)
+		*err = saving.err;
+	else
+		*ret_crc = crc_of_pieces(saving.crcs, saving.bytes);
+	free(saving.crcs);
 	return saving.status;
 }
 
-static enum status load_all(struct stream *stream, const struct file *file, struct error *err)
+static enum status load_all(struct stream *stream, const struct file *file, uint32_t *ret_crc, struct error *err)
 {
 	struct backend *backend = stream->backend;
 	size_t bytes = (size_t)stream->sequences * sequence_bytes(stream);
@@ -261,18 +294,25 @@ static enum status load_all(struct stream *stream, const struct file *file, stru
 		*err = backend->error;
 		return err->status;
 	}
-	if (to) return file_read(file, to, bytes, HEADER_BYTES, err);
+	if (to) {
+		TRY(file_read(file, to, bytes, HEADER_BYTES, err));
+		*ret_crc = (uint32_t)crc32_z(0, (const Bytef *)to, bytes);
+		return STATUS_OK;
+	}
 	char *room = malloc(PIECE_BYTES);
 	if (!room) return error_set(err, STATUS_NO_MEMORY, "no memory for a piece of the hidden states");
 	enum status status = STATUS_OK;
+	uLong crc = 0;
 	for (size_t at = 0, piece; status == STATUS_OK && at < bytes; at += piece) {
 		piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
 		status = file_read(file, room, piece, HEADER_BYTES + (int64_t)at, err);
 		if (status != STATUS_OK) break;
+		crc = crc32_z(crc, (const Bytef *)room, piece);
 		status = backend->ops->upload(backend, (char *)stream->device + at, room, piece);
 		if (status != STATUS_OK) *err = backend->error;
 	}
 	free(room);
+	*ret_crc = (uint32_t)crc;
 	return status;
 }
 
@@ -283,15 +323,16 @@ int64_t stream_file_bytes(int64_t sequences, int64_t tokens, int64_t hidden)
 
 enum status stream_save(const struct stream *stream, const char *path, int threads, struct error *err)
 {
-	char temporary[4096], header[HEADER_BYTES];
+	char temporary[4096];
+	uint32_t crc = 0;
 	struct file file;
 	if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
 		return error_set(err, STATUS_INVALID, "path too long: %s", path);
 	int64_t bytes = stream_file_bytes(stream->sequences, stream->tokens, stream->hidden);
 	TRY(file_create(temporary, bytes, &file, err));
-	fill_header(stream, header);
-	enum status status = file_write(&file, header, sizeof header, 0, err);
-	if (status == STATUS_OK) status = save_all(stream, &file, threads, err);
+	enum status status = save_all(stream, &file, threads, &crc, err);
+	const struct header header = header_of(stream, crc);
+	if (status == STATUS_OK) status = file_write(&file, &header, sizeof header, 0, err);
 	if (status == STATUS_OK) status = file_sync(&file, err);
 	file_close(&file);
 	if (status == STATUS_OK) status = place_rename(&PLACE(temporary), NULL, &PLACE(path), NULL, PLACE_REPLACE, err);
@@ -301,16 +342,24 @@ enum status stream_save(const struct stream *stream, const char *path, int threa
 
 enum status stream_load(struct stream *stream, const char *path, struct error *err)
 {
-	char header[HEADER_BYTES], expected[HEADER_BYTES];
+	struct header header = {0};
 	struct file file;
+	uint32_t crc = 0;
 	TRY(file_open_read(path, &file, err));
-	fill_header(stream, expected);
-	enum status status = file_read(&file, header, sizeof header, 0, err);
-	if (status == STATUS_OK && memcmp(header, expected, sizeof header) != 0)
+	enum status status = file_read(&file, &header, sizeof header, 0, err);
+	const struct header expected = header_of(stream, header.crc32), before = unchecked_header(stream);
+	bool unchecked = status == STATUS_OK && memcmp(&header, &before, sizeof header) == 0;
+	if (status == STATUS_OK && !unchecked && memcmp(&header, &expected, sizeof header) != 0)
 		status = error_set(err, STATUS_INVALID,
 				   "%s: not the hidden states of %" PRId64 " × %" PRId64 " × %" PRId64 " that this job needs", path,
 				   stream->sequences, stream->tokens, stream->hidden);
-	if (status == STATUS_OK) status = load_all(stream, &file, err);
+	if (status == STATUS_OK) status = load_all(stream, &file, &crc, err);
+	if (status == STATUS_OK && !unchecked && crc != header.crc32)
+		status = error_set(
+			err, STATUS_INVALID,
+			"%s: is damaged: its checksum is %08x, and was %08x when it was written; the job cannot go on from it: "
+			"look after the disk, and submit the job again",
+			path, crc, header.crc32);
 	file_close(&file);
 	return status;
 }

@@ -36,7 +36,7 @@ enum status stream_store(struct stream *, int64_t first, int64_t count, struct t
 int64_t stream_file_bytes(int64_t sequences, int64_t tokens, int64_t hidden);
 
 /* Writes the whole stream to a file durably (under a temporary name, fsync, rename), by `threads` threads, and reads it back; the sizes must
- * agree. Saving may go on beside operations that do not write to the stream; those that wrote to it must have been waited for. It uses the
+ * agree, and the checksum, else it is STATUS_INVALID. Saving may go on beside operations that do not write to the stream; those that wrote to it must have been waited for. It uses the
  * backend's side_download. */
 enum status stream_save(const struct stream *, const char *path, int threads, struct error *err);
 enum status stream_load(struct stream *, const char *path, struct error *err);

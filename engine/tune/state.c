@@ -1,4 +1,4 @@
-/* File format: "BESATUN1", then I64 step, steps, bytes, F64 before, after in host byte order, padding to 64 bytes, then the parts one behind the other: F32 of the
+/* File format: "BESATUN2", then I64 step, steps, bytes, F64 before, after, U32 CRC-32 of the parts in host byte order, padding to 64 bytes, then the parts one behind the other: F32 of the
  * machine that reads it again. */
 #include "engine/tune/state.h"
 #include "engine/model/fixed.h"
@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <zlib.h>
 
 #include "base/file.h"
 #include "base/place.h"
@@ -175,6 +177,7 @@ struct transfer {
 	const struct file *file;
 	char *room; /* host memory for a piece; NULL where the device's memory is the host's */
 	int64_t at; /* in the file */
+	uLong crc;  /* of what is in front of that */
 	bool save;
 };
 
@@ -184,6 +187,7 @@ static enum status move_piece(struct transfer *t, char *device, size_t bytes, st
 	char *host = t->room ? t->room : device;
 	if (t->save && t->room) TRY(failed(t->state, backend->ops->download(backend, host, device, bytes), err));
 	TRY(t->save ? file_write(t->file, host, bytes, t->at, err) : file_read(t->file, host, bytes, t->at, err));
+	t->crc = crc32_z(t->crc, (const Bytef *)host, bytes);
 	if (!t->save && t->room) TRY(failed(t->state, backend->ops->upload(backend, device, host, bytes), err));
 	t->at += (int64_t)bytes;
 	return STATUS_OK;
@@ -237,31 +241,34 @@ struct header {
 	char magic[8];
 	int64_t step, steps, bytes;
 	double before, after;
-	char padding[HEADER_BYTES - 48];
+	uint32_t crc32;
+	char padding[HEADER_BYTES - 52];
 };
 
-static struct header header_of(const struct state *state, int64_t bytes)
+static struct header header_of(const struct state *state, int64_t bytes, uint32_t crc)
 {
-	return (struct header){"BESATUN1", state->step, state->steps, bytes, state->before, state->after, ""};
+	return (struct header){"BESATUN2", state->step, state->steps, bytes, state->before, state->after, crc, ""};
 }
 
 static enum status move_all(const struct state *state, const struct moving *moving, const struct file *file, bool save,
-			    struct error *err)
+			    uint32_t *ret_crc, struct error *err)
 {
 	struct transfer transfer = {.state = state, .file = file, .room = moving->room, .at = HEADER_BYTES, .save = save};
 	if (!moving->room) TRY(failed(state, state->backend->ops->sync(state->backend), err));
 	for (int i = 0; i < moving->n; i++)
 		TRY(move_part(&transfer, &moving->parts[i], err));
+	*ret_crc = (uint32_t)transfer.crc;
 	return STATUS_OK;
 }
 
 static enum status write_file(const struct state *state, const struct moving *moving, const char *path, struct error *err)
 {
-	const struct header header = header_of(state, moving->bytes);
 	struct file file;
+	uint32_t crc = 0;
 	TRY(file_create(path, moving->bytes, &file, err));
-	enum status status = file_write(&file, &header, sizeof header, 0, err);
-	if (status == STATUS_OK) status = move_all(state, moving, &file, true, err);
+	enum status status = move_all(state, moving, &file, true, &crc, err);
+	const struct header header = header_of(state, moving->bytes, crc);
+	if (status == STATUS_OK) status = file_write(&file, &header, sizeof header, 0, err);
 	if (status == STATUS_OK) status = file_sync(&file, err);
 	file_close(&file);
 	return status;
@@ -283,14 +290,22 @@ enum status state_save(const struct state *state, const char *path, struct error
 
 static enum status read_file(struct state *state, const struct moving *moving, const struct file *file, struct error *err)
 {
-	const struct header wanted = header_of(state, moving->bytes);
+	const struct header wanted = header_of(state, moving->bytes, 0);
 	struct header header;
+	uint32_t crc = 0;
 	TRY(file_read(file, &header, sizeof header, 0, err));
-	if (memcmp(header.magic, wanted.magic, sizeof header.magic) != 0 || header.steps != wanted.steps ||
+	bool unchecked = memcmp(header.magic, "BESATUN1", sizeof header.magic) == 0; /* of an earlier besad */
+	if ((!unchecked && memcmp(header.magic, wanted.magic, sizeof header.magic) != 0) || header.steps != wanted.steps ||
 	    header.bytes != wanted.bytes || header.step < 0 || header.step > header.steps || file->size != moving->bytes)
 		return error_set(err, STATUS_INVALID, "%s: not the state of the tune that this job needs; submit the job again",
 				 file->path);
-	TRY(move_all(state, moving, file, false, err));
+	TRY(move_all(state, moving, file, false, &crc, err));
+	if (!unchecked && crc != header.crc32)
+		return error_set(err, STATUS_INVALID,
+				 "%s: is damaged: its checksum is %08x, and was %08x when it was written; the job cannot go on "
+				 "from it: look "
+				 "after the disk, and submit the job again",
+				 file->path, crc, header.crc32);
 	state->step = header.step;
 	state->before = header.before;
 	state->after = header.after;

@@ -409,6 +409,45 @@ class Faults(unittest.TestCase):
         self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/retry").status, 200)
         self.assertEqual(daemon.finish(job)["state"], "succeeded")
 
+    def check_damage(self, file, event, **spec):
+        """A job that is paused behind an event of that type, and has kept a file of that name: one that is torn or changed is not gone on from."""
+        job = self.daemon.submit(small_job(output=file, **spec))
+        wait_for(event, lambda: any(e["type"] == event for e in self.daemon.events(job)))
+        self.act(job, "pause")
+        wait_for("its pause", lambda: self.daemon.job(job)["state"] == "paused")
+        directory = os.path.join(self.daemon.state, "jobs", job)
+        [name] = [name for name in os.listdir(directory) if name.startswith(file)]
+        path = os.path.join(directory, name)
+        with open(path, "rb") as whole:
+            good = whole.read()
+        flipped = bytearray(good)
+        flipped[len(good) // 2] ^= 1
+        for bad, code, why in ((bytes(flipped), "invalid", "is damaged: its checksum"), (good[:-100], None, "")):
+            with open(path, "wb") as torn:
+                torn.write(bad)
+            self.act(job, "resume" if bad == flipped else "retry")
+            failed = self.daemon.finish(job)
+            self.assertEqual(failed["state"], "failed")
+            self.assertEqual(failed["error"]["code"], code or failed["error"]["code"])
+            self.assertRegex(failed["error"]["message"], f"{name}.*{why}")
+        with open(path, "wb") as whole:
+            whole.write(good)
+        self.act(job, "retry")
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+
+    def act(self, job, action):
+        answer = self.daemon.request("POST", f"/v1/jobs/{job}/{action}")
+        self.assertEqual(answer.status, 200, answer.body)
+
+    def test_a_checkpoint_that_was_changed_is_not_gone_on_from(self):
+        small_model(self.daemon.start(), 12)
+        self.check_damage("hidden", "block.finished", progress={"perplexity_every": 0})
+
+    def test_the_state_of_a_tune_that_was_changed_is_not_gone_on_from(self):
+        small_model(self.daemon.start(), 2)
+        self.check_damage("tune", "tune.step", method="wanda", progress={"perplexity_every": 0},
+                          refit={"method": "global", "batch_size": 2, "epochs": 1, "global_epochs": 8})
+
     def test_errors_do_not_tell_where_things_are(self):
         daemon = self.daemon.start()
         small_model(daemon)

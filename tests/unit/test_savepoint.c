@@ -182,6 +182,28 @@ static void fill(struct backend *backend, struct stream *stream, float *values)
 	assert_int_equal(backend->ops->upload(backend, all.data, values, (size_t)count * sizeof *values), STATUS_OK);
 }
 
+static void write_at(const char *path, long at, const void *bytes, size_t size)
+{
+	FILE *file = fopen(path, "r+b");
+	assert_non_null(file);
+	assert_int_equal(fseek(file, at, SEEK_SET), 0);
+	assert_int_equal(fwrite(bytes, 1, size, file), size);
+	assert_int_equal(fclose(file), 0);
+}
+
+/* Turns a bit of the byte over. */
+static void flip(const char *path, long at)
+{
+	char byte;
+	FILE *file = fopen(path, "rb");
+	assert_non_null(file);
+	assert_int_equal(fseek(file, at, SEEK_SET), 0);
+	assert_int_equal(fread(&byte, 1, 1, file), 1);
+	assert_int_equal(fclose(file), 0);
+	byte ^= 4;
+	write_at(path, at, &byte, 1);
+}
+
 static void test_hidden_states(void **state)
 {
 	(void)state;
@@ -205,6 +227,20 @@ static void test_hidden_states(void **state)
 
 	assert_int_equal(stream_load(&wider, path, &err), STATUS_INVALID);
 	assert_non_null(strstr(err.message, "hidden-1.bin"));
+	for (long at = 32; at < 64 + (long)sizeof values; at += 127) { /* the checksum, and some of what it is of */
+		flip(path, at);
+		assert_int_equal(stream_load(&loaded, path, &err), STATUS_INVALID);
+		assert_non_null(strstr(err.message, "hidden-1.bin: is damaged"));
+		flip(path, at);
+	}
+	assert_int_equal(stream_load(&loaded, path, &err), STATUS_OK);
+
+	/* One of an earlier besad has none. */
+	static const char before[] = "BESAHID1", none[4] = "";
+	write_at(path, 0, before, 8);
+	assert_int_equal(stream_load(&loaded, path, &err), STATUS_INVALID);
+	write_at(path, 32, none, 4);
+	assert_int_equal(stream_load(&loaded, path, &err), STATUS_OK);
 	assert_int_equal(truncate(path, 200), 0);
 	assert_int_not_equal(stream_load(&loaded, path, &err), STATUS_OK);
 	assert_non_null(strstr(err.message, "hidden-1.bin"));
