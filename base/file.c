@@ -57,7 +57,7 @@ enum status file_open_read(const char *path, struct file *ret, struct error *err
 
 enum status file_open_write(const char *path, struct file *ret, struct error *err)
 {
-	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
 	if (fd < 0) return error_errno(err, "%s", path);
 	return adopt(fd, path, ret, err);
 }
@@ -80,7 +80,7 @@ enum status file_reserve(struct file *file, int64_t size, struct error *err)
 enum status file_create(const char *path, int64_t size, struct file *ret, struct error *err)
 {
 	struct file file;
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0666);
 	if (fd < 0) return error_errno(err, "cannot create %s", path);
 	TRY(adopt(fd, path, &file, err));
 	enum status status = file_reserve(&file, size, err);

@@ -32,9 +32,10 @@ struct file {
 /* Takes over an open descriptor and `path`, which names it in messages; closes and frees both when it is not a regular file. */
 enum status file_adopt(int fd, char *path, struct file *ret, struct error *err);
 enum status file_open_read(const char *path, struct file *ret, struct error *err); /* a regular file, or STATUS_INVALID */
-enum status file_create(const char *path, int64_t size, struct file *ret, struct error *err); /* replaces; allocates `size` bytes */
-enum status file_reserve(struct file *, int64_t size, struct error *err);                     /* allocates a new file's room */
-enum status file_open_write(const char *path, struct file *ret, struct error *err);           /* an existing file */
+enum status file_create(const char *path, int64_t size, struct file *ret,
+			struct error *err);                               /* replaces, but no link; allocates `size` bytes */
+enum status file_reserve(struct file *, int64_t size, struct error *err); /* allocates a new file's room */
+enum status file_open_write(const char *path, struct file *ret, struct error *err); /* an existing file, and no link */
 enum status file_read(const struct file *, void *buffer, size_t bytes, int64_t offset, struct error *err); /* all, or an error */
 enum status file_write(const struct file *, const void *buffer, size_t bytes, int64_t offset, struct error *err);
 enum status file_sync(const struct file *, struct error *err);

@@ -112,7 +112,7 @@ static enum status lock_directory(struct run *run, struct error *err)
 	char path[PATH_MAX];
 	TRY(directory_make(run->directory, err));
 	TRY(path_in(run, "lock", path, err));
-	run->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	run->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (run->lock < 0) return error_errno(err, "%s", path);
 	if (flock(run->lock, LOCK_EX | LOCK_NB) == 0) return STATUS_OK;
 	if (errno != EWOULDBLOCK) return error_errno(err, "%s", path);

@@ -114,6 +114,25 @@ static void test_read_and_write(void **state)
 	assert_int_equal(file.fd, -1);
 }
 
+/* Who may put a link where besad makes a file of its own would have it write over any of its files. */
+static void test_no_link_is_written_through(void **state)
+{
+	struct scratch *s = *state;
+	struct file file;
+	char *text;
+	size_t bytes;
+	scratch_text(s, "kept", "kept");
+	assert_int_equal(symlink("kept", scratch_path(s, "link")), 0);
+	assert_int_equal(symlink("new", scratch_path(s, "dangling")), 0);
+	FAILS(STATUS_IO, "/link", file_open_write(scratch_path(s, "link"), &file, &s->err));
+	FAILS(STATUS_IO, "/link", file_create(scratch_path(s, "link"), 10, &file, &s->err));
+	FAILS(STATUS_IO, "/dangling", file_create(scratch_path(s, "dangling"), 10, &file, &s->err));
+	SUCCEEDS(file_slurp(scratch_path(s, "kept"), 100, &text, &bytes, &s->err));
+	assert_string_equal(text, "kept");
+	free(text);
+	assert_false(path_exists(scratch_path(s, "new")));
+}
+
 static void test_open_refuses(void **state)
 {
 	struct scratch *s = *state;
@@ -305,10 +324,9 @@ static void test_directories(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		FILE_TEST(test_read_and_write), FILE_TEST(test_open_refuses),
-		FILE_TEST(test_full_disk),      FILE_TEST(test_replace),
-		FILE_TEST(test_copy),           FILE_TEST(test_copy_is_stopped),
-		FILE_TEST(test_renames),        FILE_TEST(test_renames_between_directories),
+		FILE_TEST(test_read_and_write),  FILE_TEST(test_open_refuses), FILE_TEST(test_no_link_is_written_through),
+		FILE_TEST(test_full_disk),       FILE_TEST(test_replace),      FILE_TEST(test_copy),
+		FILE_TEST(test_copy_is_stopped), FILE_TEST(test_renames),      FILE_TEST(test_renames_between_directories),
 		FILE_TEST(test_directories),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
