@@ -59,6 +59,12 @@ static __device__ __forceinline__ float round_step(float h, int type)
 	return rounded > 0 ? rounded : 1;
 }
 
+static __device__ __forceinline__ float nearest(float w, const codes &c, float h, float z)
+{
+	float code = rintf(__fdiv_rn(w, h)) + z;
+	return (fminf(fmaxf(code, c.low), c.high) - z) * h;
+}
+
 __global__ void __launch_bounds__(GROUP_THREADS)
 	quantize_kernel(view out, view steps, view zeros, view weight, view strength, codes c, int64_t count)
 {
@@ -79,8 +85,35 @@ __global__ void __launch_bounds__(GROUP_THREADS)
 		put(zeros, row, group, z);
 	}
 	for (int64_t i = threadIdx.x % 32; i < c.group; i += 32) {
-		float code = rintf(__fdiv_rn(element(weight, row, col + i), h)) + z;
-		put(out, row, col + i, (fminf(fmaxf(code, c.low), c.high) - z) * h);
+		put(out, row, col + i, nearest(element(weight, row, col + i), c, h, z));
+	}
+}
+
+/* With compensation: a warp a row, each lane every 32nd of its columns. */
+enum { SWEEP_WARPS = 4 };
+
+__global__ void __launch_bounds__(32 * SWEEP_WARPS) columns_kernel(view weight, view negated_error, view support, view factor,
+								   view steps, view zeros, codes c, int64_t rows, int cols)
+{
+	__shared__ float all[SWEEP_WARPS][PRUNE_COLUMNS];
+	int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+	int64_t row = (int64_t)blockIdx.x * SWEEP_WARPS + warp;
+	if (row >= rows) return;
+	float *w = all[warp];
+	for (int col = lane; col < cols; col += 32)
+		w[col] = element(weight, row, col);
+	__syncwarp();
+	for (int j = 0; j < cols; j++) {
+		float h = element(steps, row, j / c.group), z = element(zeros, row, j / c.group);
+		float to = element(support, row, j) != 0 ? nearest(w[j], c, h, z) : 0;
+		float error = __fdiv_rn(w[j] - to, element(factor, j, j));
+		for (int col = lane; col < cols; col += 32)
+			if (col > j) w[col] -= error * element(factor, j, col);
+		if (lane == j % 32) {
+			put(negated_error, row, j, -error);
+			put(weight, row, j, to);
+		}
+		__syncwarp();
 	}
 }
 
@@ -133,6 +166,18 @@ static enum status quantize(struct backend *backend, const struct grid *grid, st
 		      view_of(weight), view_of(strength), codes(grid, steps.cols), count);
 }
 
+static enum status quantize_columns(struct backend *backend, const struct grid *grid, struct tensor weight,
+				    struct tensor negated_error, struct tensor support, struct tensor factor, struct tensor steps,
+				    struct tensor zeros)
+{
+	struct cuda *c = cuda_begin(backend, "quantize_columns", {weight, negated_error, support, factor, steps, zeros});
+	if (weight.rows == 0 || weight.cols == 0) return STATUS_OK;
+	const struct grid here = {grid->bits, grid->symmetric, weight.cols / steps.cols, grid->step};
+	return LAUNCH(c, columns_kernel, dim3((unsigned)index_ceil_div(weight.rows, SWEEP_WARPS)), dim3(32 * SWEEP_WARPS), 0,
+		      view_of(weight), view_of(negated_error), view_of(support), view_of(factor), view_of(steps), view_of(zeros),
+		      codes(&here, steps.cols), weight.rows, (int)weight.cols);
+}
+
 static enum status quantize_backward(struct backend *backend, const struct grid *grid, struct tensor dstrength, struct tensor g,
 				     struct tensor weight, struct tensor steps, struct tensor zeros, struct tensor strength)
 {
@@ -146,5 +191,6 @@ static enum status quantize_backward(struct backend *backend, const struct grid 
 void cuda_quantize_operations(struct backend_ops *ops)
 {
 	ops->quantize = quantize;
+	ops->quantize_columns = quantize_columns;
 	ops->quantize_backward = quantize_backward;
 }

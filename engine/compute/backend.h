@@ -361,6 +361,14 @@ struct backend_ops {
 	enum status (*quantize)(struct backend *, const struct grid *, struct tensor out, struct tensor steps, struct tensor zeros,
 				struct tensor weight, struct tensor strength);
 
+	/* Quantizes B neighbouring columns with compensation (GPTQ, arXiv 2210.17323), weight F32 [R,B], in place; B ≤ PRUNE_COLUMNS. They are N
+	 * groups, or N = 1 and part of one: steps, zeros F32 [R,N] as `quantize` gave them. factor F32 [B,B] as in `prune_columns`. From left to
+	 * right each w becomes the nearest on its grid, or +0 where support F32 [R,B] is zero, and what it loses, e = (w − that) / U[j,j], changes
+	 * each later column k of the row: w[k] −= e·U[j,k]. negated_error F32 [R,B] = −e: times U, it is what the columns beyond these are to
+	 * get. Of the grid, bits and symmetry count. */
+	enum status (*quantize_columns)(struct backend *, const struct grid *, struct tensor weight, struct tensor negated_error,
+					struct tensor support, struct tensor factor, struct tensor steps, struct tensor zeros);
+
 	/* dstrength = ∂L/∂strength from g = ∂L/∂out, F32 [R,C], straight through both roundings: rint(x) counts as x plus a constant, and the rounding
 	 * of h as none. steps and zeros as `quantize` gave them; strength has data. */
 	enum status (*quantize_backward)(struct backend *, const struct grid *, struct tensor dstrength, struct tensor g,

@@ -475,6 +475,20 @@ static enum status quantize(struct backend *backend, const struct grid *grid, st
 	return backend->unchecked.quantize(backend, grid, out, steps, zeros, weight, strength);
 }
 
+static enum status quantize_columns(struct backend *backend, const struct grid *grid, struct tensor weight,
+				    struct tensor negated_error, struct tensor support, struct tensor factor, struct tensor steps,
+				    struct tensor zeros)
+{
+	int64_t group = steps.cols > 0 ? weight.cols / steps.cols : 0;
+	struct grid here = {grid->bits, grid->symmetric, group, DTYPE_F32};
+	bool fits = weight.cols <= PRUNE_COLUMNS && alike(weight, (struct tensor[]){negated_error, support}, 2) &&
+		    typed(factor, DTYPE_F32) && sized(factor, weight.cols, weight.cols) &&
+		    grid_fits(&here, weight, steps, zeros, (struct tensor){0});
+	CHECK(backend, "quantize_columns", fits, {"weight", weight}, {"negated_error", negated_error}, {"support", support},
+	      {"factor", factor}, {"steps", steps}, {"zeros", zeros});
+	return backend->unchecked.quantize_columns(backend, grid, weight, negated_error, support, factor, steps, zeros);
+}
+
 static enum status quantize_backward(struct backend *backend, const struct grid *grid, struct tensor dstrength, struct tensor g,
 				     struct tensor weight, struct tensor steps, struct tensor zeros, struct tensor strength)
 {
@@ -637,6 +651,7 @@ void backend_check_operations(struct backend *backend)
 	PUT(conjugate_start);
 	PUT(conjugate_step);
 	PUT(quantize);
+	PUT(quantize_columns);
 	PUT(quantize_backward);
 	PUT(bin_ranks);
 	PUT(mask_weights);

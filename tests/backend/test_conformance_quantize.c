@@ -156,6 +156,77 @@ static void test_quantize_in_place(void **state)
 	operand_free(&w, &out, &steps, &zeros, NULL);
 }
 
+/* ---- with compensation --------------------------------------------------------------------------------------------------------------- */
+
+static double *upper_triangular(int64_t n)
+{
+	double *u = doubles(n * n);
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t j = i; j < n; j++)
+			u[i * n + j] = i == j ? random_uniform(0.5, 2) : 0.3 * random_normal();
+	return u;
+}
+
+/* A row, column after column: what `out` says that a weight became must be the nearest, give or take fp32, and goes on from there. `w` is what it
+ * was, `minus` receives what its errors are. */
+static void ref_columns(const struct grid *grid, double *w, double *minus, const double *out, const double *support,
+			const double *u, const double *steps, const double *zeros, int64_t cols)
+{
+	struct codes codes = codes_of(grid);
+	for (int64_t j = 0; j < cols; j++) {
+		double h = steps[j / grid->group], z = zeros[j / grid->group];
+		double code = out[j] / h + z, wanted = fmin(fmax(w[j] / h + z, codes.low), codes.high);
+		if (support[j] == 0)
+			assert_true(out[j] == 0 && !signbit(out[j]));
+		else if (fabs(code - rint(code)) > 1e-4 || fabs(rint(code) - wanted) > 0.501)
+			fail_msg("quantize_columns, %d bits, column %lld: %.9g became code %.9g", grid->bits, (long long)j, w[j],
+				 code);
+		double error = (w[j] - out[j]) / u[j * cols + j];
+		minus[j] = -error;
+		for (int64_t k = j + 1; k < cols; k++)
+			w[k] -= error * u[j * cols + k];
+	}
+}
+
+static void columns_case(struct grid grid, int64_t rows, int64_t cols, int gap)
+{
+	int64_t groups = cols / grid.group;
+	double *kept = doubles(rows * cols), *codes = doubles(rows * groups), *expected = doubles(rows * cols);
+	for (int64_t i = 0; i < rows * cols; i++)
+		kept[i] = random_below(3) ? random_normal() : 0;
+	for (int64_t i = 0; i < rows * groups; i++)
+		codes[i] = grid.symmetric ? 0 : random_below(1 << grid.bits);
+	struct operand weight = operand_inout(rows, cols, DTYPE_F32, gap), error = operand_output(rows, cols, DTYPE_F32, NO_GAP);
+	struct operand support = operand_input(kept, rows, cols, DTYPE_F32, gap);
+	struct operand factor = operand_input(upper_triangular(cols), cols, cols, DTYPE_F32, gap);
+	struct operand steps = operand_input(uniform(rows * groups, 0.05, 0.5), rows, groups, DTYPE_F32, GAP);
+	struct operand zeros = operand_input(codes, rows, groups, DTYPE_F32, NO_GAP);
+	double *was = copy_of(weight.value, rows * cols);
+	RUN(OPS->quantize_columns(BACKEND, &grid, weight.tensor, error.tensor, support.tensor, factor.tensor, steps.tensor,
+				  zeros.tensor));
+	operand_fetch(&weight);
+	operand_fetch(&error);
+	for (int64_t row = 0; row < rows; row++)
+		ref_columns(&grid, was + row * cols, expected + row * cols, weight.value + row * cols, support.value + row * cols,
+			    factor.value, steps.value + row * groups, zeros.value + row * groups, cols);
+	expect_close(error.value, expected, rows * cols, 1e-9, "quantize_columns, error [%lld, %lld]", (long long)rows,
+		     (long long)cols);
+	free(was);
+	free(expected);
+	operand_free(&weight, &error, &support, &factor, &steps, &zeros, NULL);
+}
+
+static void test_quantize_columns(void **state)
+{
+	static const int64_t sizes[][3] = {{1, 1, 1}, {3, 5, 5}, {40, 32, 16}, {17, 128, 128}, {130, 100, 20}, {33, 112, 16}};
+	static const int widths[] = {2, 3, 4, 8};
+	(void)state;
+	for (size_t i = 0; i < COUNT(sizes); i++)
+		for (int how = 0; how < 8; how++)
+			columns_case((struct grid){widths[how % 4], how & 4, sizes[i][2], DTYPE_F32}, sizes[i][0], sizes[i][1],
+				     how % 2 ? GAP : NO_GAP);
+}
+
 /* ---- backward ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Σ g·out of a group as its strengths move from `was`, where the roundings are held still: what they added there is added again. */
@@ -243,6 +314,6 @@ static void test_quantize_backward(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_quantize), cmocka_unit_test(test_quantize_in_place),
-					   cmocka_unit_test(test_quantize_backward)};
+					   cmocka_unit_test(test_quantize_columns), cmocka_unit_test(test_quantize_backward)};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

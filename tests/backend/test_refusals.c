@@ -168,6 +168,27 @@ static void test_shapes_of_quantization(void **state)
 	operand_free(&a, &half, &out, &steps, &four, NULL);
 }
 
+static void test_shapes_of_quantized_columns(void **state)
+{
+	(void)state;
+	struct operand a = operand_random(4, 129, DTYPE_F32, NO_GAP), square = operand_random(129, 129, DTYPE_F32, NO_GAP);
+	struct operand out = operand_inout(4, 129, DTYPE_F32, NO_GAP), steps = operand_random(4, 3, DTYPE_F32, NO_GAP);
+	const struct grid grid = {4, true, 32, DTYPE_F32}, wide = {9, true, 32, DTYPE_F32};
+	struct tensor to = tensor_cols(out.tensor, 0, 8), from = tensor_cols(a.tensor, 0, 8), h = tensor_cols(steps.tensor, 0, 1),
+		      u = tensor_cols(tensor_rows(square.tensor, 0, 8), 0, 8), narrow = tensor_cols(a.tensor, 0, 7);
+	expect_refusal(OPS->quantize_columns(BACKEND, &grid, out.tensor, out.tensor, a.tensor, square.tensor, h, h),
+		       "quantize_columns", "129");
+	expect_refusal(OPS->quantize_columns(BACKEND, &wide, to, to, from, u, h, h), "quantize_columns", "[4, 8]");
+	expect_refusal(OPS->quantize_columns(BACKEND, &grid, to, narrow, from, u, h, h), "quantize_columns", "[4, 7]");
+	expect_refusal(OPS->quantize_columns(BACKEND, &grid, to, to, narrow, u, h, h), "quantize_columns", "[4, 7]");
+	expect_refusal(OPS->quantize_columns(BACKEND, &grid, to, to, from, square.tensor, h, h), "quantize_columns", "[129, 129]");
+	expect_refusal(OPS->quantize_columns(BACKEND, &grid, to, to, from, u, steps.tensor, steps.tensor), "quantize_columns",
+		       "[4, 3]");
+	expect_refusal(OPS->quantize_columns(BACKEND, &grid, to, to, from, u, h, steps.tensor), "quantize_columns", "[4, 3]");
+	out.input = true; /* nothing was written */
+	operand_free(&a, &square, &out, &steps, NULL);
+}
+
 /* More columns than a 16-bit rank can number: a model may have them, so it is the input that is invalid. */
 static void test_too_wide(void **state)
 {
@@ -211,13 +232,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_are_checked),
-		cmocka_unit_test(test_shapes),
-		cmocka_unit_test(test_shapes_of_quantization),
-		cmocka_unit_test(test_shapes_of_solving),
-		cmocka_unit_test(test_too_wide),
-		cmocka_unit_test(test_nan_importance),
-		cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_all_are_checked),        cmocka_unit_test(test_shapes),
+		cmocka_unit_test(test_shapes_of_quantization), cmocka_unit_test(test_shapes_of_quantized_columns),
+		cmocka_unit_test(test_shapes_of_solving),      cmocka_unit_test(test_too_wide),
+		cmocka_unit_test(test_nan_importance),         cmocka_unit_test(test_no_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -165,6 +165,9 @@ struct solve_kernels {
 struct quantize_kernels {
 	void (*quantize)(const struct grid *, const struct tensor *out, const struct tensor *steps, const struct tensor *zeros,
 			 const struct tensor *weight, const struct tensor *strength, int64_t first, int64_t last);
+	void (*columns)(const struct grid *, const struct tensor *weight, const struct tensor *negated_error,
+			const struct tensor *support, const struct tensor *factor, const struct tensor *steps,
+			const struct tensor *zeros, int64_t first, int64_t last);
 	void (*backward)(const struct grid *, const struct tensor *dstrength, const struct tensor *g, const struct tensor *weight,
 			 const struct tensor *steps, const struct tensor *zeros, const struct tensor *strength, int64_t first,
 			 int64_t last);

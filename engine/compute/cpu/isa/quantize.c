@@ -59,18 +59,22 @@ INLINE float *number_at(const struct tensor *t, int64_t row, int64_t col)
 	return (float *)(uintptr_t)at(t, row, col);
 }
 
+INLINE float nearest(float w, struct codes codes, float h, float z)
+{
+	float u = w / h;
+	u = u > far ? far : u;
+	u = u < -far ? -far : u;
+	float code = (u + magic) - magic + z;
+	code = code > codes.high ? codes.high : code;
+	code = code < codes.low ? codes.low : code;
+	return (code - z) * h;
+}
+
 INLINE void quantize_row(float *out, const float *w, int64_t n, struct codes codes, float h, float z)
 {
 #pragma omp simd
-	for (int64_t i = 0; i < n; i++) {
-		float u = w[i] / h;
-		u = u > far ? far : u;
-		u = u < -far ? -far : u;
-		float code = (u + magic) - magic + z;
-		code = code > codes.high ? codes.high : code;
-		code = code < codes.low ? codes.low : code;
-		out[i] = (code - z) * h;
-	}
+	for (int64_t i = 0; i < n; i++)
+		out[i] = nearest(w[i], codes, h, z);
 }
 
 static void quantize_group(const struct grid *grid, const struct tensor *out, const struct tensor *steps,
@@ -105,6 +109,30 @@ static void quantize(const struct grid *grid, const struct tensor *out, const st
 	for (int64_t row = first; row < last; row++)
 		for (int64_t group = 0; group < steps->cols; group++)
 			quantize_group(grid, out, steps, zeros, weight, strength, row, group);
+}
+
+/* ---- with compensation ------------------------------------------------------------------------------------------------------------- */
+
+static void columns(const struct grid *grid, const struct tensor *weight, const struct tensor *negated_error,
+		    const struct tensor *support, const struct tensor *factor, const struct tensor *steps,
+		    const struct tensor *zeros, int64_t first, int64_t last)
+{
+	struct codes codes = codes_of(grid);
+	int64_t group = weight->cols / steps->cols;
+	for (int64_t row = first; row < last; row++) {
+		float *w = number_at(weight, row, 0), *minus = number_at(negated_error, row, 0);
+		const float *kept = at(support, row, 0);
+		for (int64_t j = 0; j < weight->cols; j++) {
+			const float *u = at(factor, j, 0);
+			float h = *number_at(steps, row, j / group), z = *number_at(zeros, row, j / group);
+			float to = kept[j] != 0 ? nearest(w[j], codes, h, z) : 0, error = (w[j] - to) / u[j];
+			minus[j] = -error;
+			w[j] = to;
+#pragma omp simd
+			for (int64_t k = j + 1; k < weight->cols; k++)
+				w[k] -= error * u[k];
+		}
+	}
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------------------------- */
@@ -177,4 +205,4 @@ static void backward(const struct grid *grid, const struct tensor *dstrength, co
 			backward_group(grid, dstrength, g, weight, steps, zeros, strength, row, group);
 }
 
-const struct quantize_kernels ISA_NAME(quantize_kernels) = {.quantize = quantize, .backward = backward};
+const struct quantize_kernels ISA_NAME(quantize_kernels) = {.quantize = quantize, .columns = columns, .backward = backward};
