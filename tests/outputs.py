@@ -121,6 +121,9 @@ ROWS = [
     ("besa-4-first", FEW, ONE, dict(BESA, quantization={"bits": 4, "group_size": "channel", "order": "quantize_first"})),
     ("wanda-4", SAVED, ONE, dict(WANDA, quantization={"bits": 4, "group_size": "channel"})),
     ("wanda-4-dequantized", FEW, None, dict(WANDA, quantization={"bits": 4, "group_size": "channel", "format": "dequantized"})),
+    ("wanda-4-feedback", SAVED, DEVICE, dict(WANDA, quantization={"bits": 4, "group_size": "channel", "rounding": "feedback"})),
+    ("sparsegpt-24-fitted-3-feedback", FEW, ONE, {"method": "sparsegpt", "pattern": "2:4", "refit": {"method": "least_squares"}, "quantization": {
+        "bits": 3, "group_size": "channel", "symmetric": False, "rounding": "feedback"}}),
     ("besa-8", SAVED, DEVICE, dict(BESA, quantization={"bits": 8, "group_size": "channel", "symmetric": False})),
     ("wanda-by-outliers", SAVED, DEVICE, dict(WANDA, allocation={"method": "outlier", "threshold": 3})),
     ("besa-by-loss-60", FEW, ONE, dict(BESA, sparsity=0.6, allocation={"method": "loss"})),

@@ -70,6 +70,7 @@ export const GROUPS = [
 		{ pointer: "/quantization/group_size", label: "Group size", placeholder: "the largest that fits", hint: "16 to 128, or channel for a whole row." },
 		{ pointer: "/quantization/symmetric", label: "Symmetric", kind: "flag", hint: "Whether scales alone are stored, or zero points too." },
 		{ pointer: "/quantization/order", label: "Order", kind: "choice", choices: ["", "joint", "prune_first", "quantize_first", "auto"], hint: "Joint: besa learns how to clip the weights together with its rates; prune_first: weights are rounded when they are pruned and refitted; quantize_first: before they are pruned. auto is joint where that can be, else prune_first." },
+		{ pointer: "/quantization/rounding", label: "Rounding", kind: "choice", choices: ["", "nearest", "feedback"], hint: "Nearest: each weight goes to the nearest value of its group; feedback: the weights that follow in its row make up for what it loses there, as in GPTQ, by the calibration, which it takes." },
 		{ pointer: "/quantization/format", label: "Format", kind: "choice", choices: ["", "packed", "dequantized", "auto"], hint: "Of the output: packed codes, the form pack-quantized of compressed-tensors, with 4 and 8 bits; or dequantized: the weights that the codes stand for, in the model's type, and no smaller. auto is packed where that can be." },
 	] },
 	{ title: "Calibration", fields: [

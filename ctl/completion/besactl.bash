@@ -24,11 +24,11 @@ _besactl_keys='
 	one_shot.importance sparsegpt.dampening admm.rates admm.iterations admm.ramp admm.damping admm.rho admm.cg_steps admm.cg_damping
 	refit.method refit.epochs refit.batch_size refit.learning_rate refit.norms refit.cg_steps refit.cg_damping refit.global_epochs
 	refit.global_learning_rate quantization.bits quantization.group_size quantization.symmetric quantization.order
-	quantization.format calibration.path calibration.sources.0.path calibration.sources.0.weight calibration.sources.0.field
-	calibration.field calibration.samples calibration.sequence_length calibration.seed evaluation.perplexity.0.name
-	evaluation.perplexity.0.path evaluation.perplexity.0.sequence_length evaluation.perplexity.0.join evaluation.perplexity.0.field
-	evaluation.tasks.0.name evaluation.tasks.0.path evaluation.tasks.0.format evaluation.tasks.0.limit hardware.simulate
-	progress.perplexity_every notify.url precision priority timeout_seconds
+	quantization.rounding quantization.format calibration.path calibration.sources.0.path calibration.sources.0.weight
+	calibration.sources.0.field calibration.field calibration.samples calibration.sequence_length calibration.seed
+	evaluation.perplexity.0.name evaluation.perplexity.0.path evaluation.perplexity.0.sequence_length evaluation.perplexity.0.join
+	evaluation.perplexity.0.field evaluation.tasks.0.name evaluation.tasks.0.path evaluation.tasks.0.format evaluation.tasks.0.limit
+	hardware.simulate progress.perplexity_every notify.url precision priority timeout_seconds
 '
 _besactl_field() { # the value of an option that sets a field; false where it is another
 	case $1 in

@@ -62,8 +62,8 @@ set -l keys \
     besa.parameterization= besa.safeguards= one_shot.importance= sparsegpt.dampening= admm.rates= admm.iterations= admm.ramp= \
     admm.damping= admm.rho= admm.cg_steps= admm.cg_damping= refit.method= refit.epochs= refit.batch_size= refit.learning_rate= \
     refit.norms= refit.cg_steps= refit.cg_damping= refit.global_epochs= refit.global_learning_rate= quantization.bits= \
-    quantization.group_size= quantization.symmetric= quantization.order= quantization.format= calibration.path= \
-    calibration.sources.0.path= calibration.sources.0.weight= calibration.sources.0.field= calibration.field= \
+    quantization.group_size= quantization.symmetric= quantization.order= quantization.rounding= quantization.format= \
+    calibration.path= calibration.sources.0.path= calibration.sources.0.weight= calibration.sources.0.field= calibration.field= \
     calibration.samples= calibration.sequence_length= calibration.seed= evaluation.perplexity.0.name= \
     evaluation.perplexity.0.path= evaluation.perplexity.0.sequence_length= evaluation.perplexity.0.join= \
     evaluation.perplexity.0.field= evaluation.tasks.0.name= evaluation.tasks.0.path= evaluation.tasks.0.format= \

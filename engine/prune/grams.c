@@ -184,10 +184,16 @@ enum status grams_warn(const struct block_layout *layout, const struct block_tas
 			 damping->dead, layout->products[product].cols, path);
 		TRY(task->warn(task->context, message, err));
 	}
+	return grams_warn_of_damping(layout, task, product, damping, "pruned", err);
+}
+
+enum status grams_warn_of_damping(const struct block_layout *layout, const struct block_task *task, int product,
+				  const struct damping *damping, const char *done, struct error *err)
+{
+	char message[400];
 	if (damping->used == damping->asked) return STATUS_OK;
-	snprintf(message, sizeof message,
-		 "the inputs of %s are nearly dependent on each other: pruned with a damping of %g, not %g", path, damping->used,
-		 damping->asked);
+	snprintf(message, sizeof message, "the inputs of %s are nearly dependent on each other: %s with a damping of %g, not %g",
+		 path_of(layout, product), done, damping->used, damping->asked);
 	return task->find(task->context, &(struct finding){DIAGNOSIS_DEPENDENT_INPUTS, damping->used / damping->asked, message},
 			  err);
 }

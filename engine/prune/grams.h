@@ -34,8 +34,13 @@ enum status grams_observe(struct grams *, int product, struct tensor x);
  * that got the fewest, else once. */
 enum status grams_settle(struct grams *, const struct block_task *, int product, struct error *err);
 
-/* Tells of what was done about the matrix of a product so that it could be inverted, where something was. */
+/* Tells of what was done about the matrix of a product so that it could be inverted, where something was, and of inputs that are zero, whose
+ * weights are pruned first. */
 enum status grams_warn(const struct block_layout *, const struct block_task *, int product, const struct damping *,
 		       struct error *err);
+
+/* The first of these alone; `done`: what is done to the weights, "pruned". */
+enum status grams_warn_of_damping(const struct block_layout *, const struct block_task *, int product, const struct damping *,
+				  const char *done, struct error *err);
 
 #endif

@@ -12,7 +12,7 @@ struct grids {
 	uint8_t *zeros[FUSED_COUNT]; /* [rows, groups]: the code of 0, from 0 to 2^bits − 1; NULL where all are 2^(bits − 1) */
 };
 
-/* Those of the last quantizer_apply. The caller frees them with grids_release; on failure there is nothing to free. */
+/* Those that the block's weights were brought to. The caller frees them with grids_release; on failure there is nothing to free. */
 enum status grids_take(const struct quantizer *, struct grids *ret, struct error *err);
 void grids_release(struct grids *);
 

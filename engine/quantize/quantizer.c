@@ -13,7 +13,7 @@ bool quantization_is_joint(const struct spec *spec)
 	return spec->quantization.bits && spec->quantization.order == QUANTIZE_JOINTLY;
 }
 
-static struct grid grid_of(const struct quantizer *q, enum fused fused)
+struct grid quantizer_grid(const struct quantizer *q, enum fused fused)
 {
 	const struct block *block = q->block;
 	return (struct grid){.bits = q->bits,
@@ -36,7 +36,7 @@ static enum status allocate_all(struct quantizer *q, bool learned)
 	int64_t panel = (q->backend->unified ? PANEL_BYTES_CPU : PANEL_BYTES_DEVICE) / (int64_t)sizeof(float);
 	int64_t widest = layout_most_columns(layout), largest = layout_largest_linear(layout);
 	for (int f = 0; f < layout->n_fused; f++) {
-		int64_t rows = layout->fused_rows[f], groups = layout->fused_cols[f] / grid_of(q, f).group;
+		int64_t rows = layout->fused_rows[f], groups = layout->fused_cols[f] / quantizer_grid(q, f).group;
 		TRY(allocate(q->backend, rows, groups, &q->steps[f]));
 		TRY(allocate(q->backend, rows, groups, &q->zeros[f]));
 		struct tensor *const learnables[] = {&q->strength[f], &q->gradient[f], &q->m[f], &q->v[f]};
@@ -79,7 +79,7 @@ void quantizer_release(struct quantizer *q)
 enum status quantizer_apply(struct quantizer *q, const struct tensor from[FUSED_COUNT], const struct tensor to[FUSED_COUNT])
 {
 	for (int f = 0; f < q->block->layout.n_fused; f++) {
-		const struct grid grid = grid_of(q, f);
+		const struct grid grid = quantizer_grid(q, f);
 		TRY(q->backend->ops->quantize(q->backend, &grid, to[f], q->steps[f], q->zeros[f], from[f], q->strength[f]));
 	}
 	return STATUS_OK;
@@ -113,7 +113,7 @@ enum status quantizer_begin(struct quantizer *q)
 /* Of the rows of a linear from `first` on, whose gradient by the weights is g. */
 static enum status gradient_of_rows(struct quantizer *q, const struct linear *linear, int64_t first, struct tensor g)
 {
-	const struct grid grid = grid_of(q, linear->fused);
+	const struct grid grid = quantizer_grid(q, linear->fused);
 	enum fused f = linear->fused;
 	int64_t row = linear->first + first, n = g.rows;
 	return q->backend->ops->quantize_backward(q->backend, &grid, tensor_rows(q->gradient[f], row, n), g,

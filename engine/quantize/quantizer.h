@@ -12,7 +12,7 @@ struct quantizer {
 	int bits;
 	int64_t group; /* weights of each; 0: a whole row is one */
 	bool symmetric;
-	struct tensor steps[FUSED_COUNT], zeros[FUSED_COUNT]; /* F32 [rows, N]: the grid that the last quantizer_apply used */
+	struct tensor steps[FUSED_COUNT], zeros[FUSED_COUNT]; /* F32 [rows, N]: the grid that the weights were last brought to */
 	/* Where it is learned: F32 [rows, N], or [rows, 2N] where it is not symmetric, with the optimizer's moments. Without data elsewhere. */
 	struct tensor strength[FUSED_COUNT], gradient[FUSED_COUNT], m[FUSED_COUNT], v[FUSED_COUNT];
 	struct tensor panel; /* F32: room for the gradient of some rows of weights */
@@ -28,6 +28,9 @@ bool quantization_is_joint(const struct spec *);
 /* On failure quantizer_release frees what there is. */
 enum status quantizer_create(const struct spec *, struct block *, struct quantizer *ret, struct error *err);
 void quantizer_release(struct quantizer *);
+
+/* Of a fused matrix. */
+struct grid quantizer_grid(const struct quantizer *, enum fused);
 
 /* The operations below fill backend->error. */
 

@@ -48,6 +48,7 @@ struct spec_parser {
 	int n_linears;
 	const char *unpackable; /* why its linears cannot be packed (engine/model/packed.h); NULL: they can */
 	char no_gguf[256];      /* why the model cannot be exported; "" where it can, or is unknown */
+	bool feeds_back;        /* quantization takes data; known before it is parsed */
 	bool no_memory;
 };
 

@@ -69,7 +69,7 @@ static void parse_path(struct spec_parser *parser, const struct fields *fields, 
 	const char *standard = parser->roots->calibration;
 	const cJSON *path = fields_get(fields, row->key);
 	bool needed = method_needs_data[parser->spec->method] || parser->spec->refit.method != REFIT_NONE ||
-		      parser->spec->allocation.method != ALLOCATION_UNIFORM;
+		      parser->spec->allocation.method != ALLOCATION_UNIFORM || parser->feeds_back;
 	calibration->mixed = fields_get(fields, "sources");
 	if (calibration->mixed) {
 		if (path) fields_problem(fields, "sources", "and 'path' exclude each other");

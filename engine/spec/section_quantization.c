@@ -11,6 +11,8 @@ enum { ORDER_AUTO = QUANTIZE_BEFORE + 1 };
 static const char *const format_names[] = {"packed", "dequantized", "auto", NULL};
 enum { FORMAT_AUTO = QUANTIZATION_DEQUANTIZED + 1 };
 
+const char *const spec_rounding_names[] = {"nearest", "feedback", NULL};
+
 /* What a client may let besad choose of, the first that fits. */
 static const int usual_groups[] = {128, 64, 32, 16};
 
@@ -48,6 +50,8 @@ static const char *objection_to_joint(const struct spec *spec)
 	if (spec->pattern.of) return "under a pattern besa learns nothing";
 	if (spec->besa.reconstruct != RECONSTRUCT_BLOCK) return "it is learned of whole blocks alone ('besa.reconstruct')";
 	if (spec->refit.method != REFIT_NONE) return "the refit would take the weights from their grids again";
+	if (spec->quantization.rounding != ROUND_TO_NEAREST)
+		return "it learns with weights that are rounded to the nearest ('rounding')";
 	return NULL;
 }
 
@@ -56,6 +60,8 @@ static const char *objection_to_quantizing_first(const struct spec *spec)
 {
 	if (spec->method == METHOD_SPARSEGPT || spec->method == METHOD_ADMM) return "the method changes the weights that it keeps";
 	if (spec->refit.method != REFIT_NONE) return "the refit would take the weights from their grids again";
+	if (spec->quantization.rounding != ROUND_TO_NEAREST)
+		return "the feedback would go to weights that are pruned later ('rounding')";
 	return NULL;
 }
 
@@ -150,6 +156,16 @@ static const struct spec_row rows[] = {
 			"can "
 			"be, else `prune_first`",
 		.label = "Order",
+	},
+	{
+		.key = "rounding",
+		.kind = SPEC_CHOICE,
+		SPEC_AT(struct quantization_settings, rounding),
+		.names = spec_rounding_names,
+		.range = {.standard = ROUND_TO_NEAREST},
+		.help = "`nearest`: each weight goes to the nearest value of its group; `feedback`: the weights that follow in its "
+			"row make up for what it loses there, as in GPTQ, by the calibration, which it takes",
+		.label = "Rounding",
 	},
 	{
 		.key = "format",

@@ -23,6 +23,7 @@ extern const struct spec_section spec_evaluation;            /* struct spec */
 extern const struct spec_section spec_hardware;              /* struct hardware_settings */
 extern const struct spec_section spec_progress, spec_notify; /* struct spec */
 
+extern const char *const spec_rounding_names[];   /* by enum quantization_rounding; ends with NULL */
 extern const char *const spec_importance_names[]; /* by enum importance; ends with NULL */
 
 /* ---- what fields of several sections share --------------------------------------------------------------------------------- */

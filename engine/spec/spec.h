@@ -95,6 +95,7 @@ struct refit_settings {
 /* Weight-only quantization (engine/quantize/). */
 enum quantization_order { QUANTIZE_JOINTLY, QUANTIZE_AFTER, QUANTIZE_BEFORE };
 enum quantization_format { QUANTIZATION_PACKED, QUANTIZATION_DEQUANTIZED };
+enum quantization_rounding { ROUND_TO_NEAREST, ROUND_WITH_FEEDBACK };
 enum { GROUP_IS_CHANNEL = -1 };
 
 struct quantization_settings {
@@ -103,6 +104,7 @@ struct quantization_settings {
 	bool symmetric;
 	enum quantization_order order;   /* auto is resolved … */
 	enum quantization_format format; /* … here too */
+	enum quantization_rounding rounding;
 };
 
 /* How the zeros of a model are divided among its blocks (engine/prune/allotment.h). */

@@ -22,6 +22,17 @@ static void parse_output(struct spec_parser *parser, const struct fields *fields
 	spec->output = spec_copy(parser, text);
 }
 
+/* Quantization is parsed behind it, and whether there must be data hangs on how that rounds. */
+static void parse_calibration(struct spec_parser *parser, const struct fields *fields, const struct spec_row *row, void *at)
+{
+	struct spec *spec = at;
+	const cJSON *rounding = cJSON_GetObjectItemCaseSensitive(fields_get(fields, "quantization"), "rounding");
+	const char *name = cJSON_GetStringValue(rounding);
+	struct fields section = fields_section(fields, row->key);
+	parser->feeds_back = name && strcmp(name, spec_rounding_names[ROUND_WITH_FEEDBACK]) == 0;
+	spec_section_parse(parser, &section, row->section, &spec->calibration);
+}
+
 /* What hangs on there being an output; and the name of one that the client did not name. */
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
@@ -251,7 +262,11 @@ static const struct spec_row rows[] = {
 	 .section = &spec_quantization,
 	 .shown = is_quantized,
 	 .late = true}, /* the model's columns must fit it */
-	{.key = "calibration", .kind = SPEC_SECTION, SPEC_AT(struct spec, calibration), .section = &spec_calibration},
+	{.key = "calibration",
+	 .kind = SPEC_SECTION,
+	 SPEC_AT(struct spec, calibration),
+	 .section = &spec_calibration,
+	 .parse = parse_calibration},
 	{.key = "evaluation", .kind = SPEC_SECTION, .section = &spec_evaluation},
 	{.key = "hardware",
 	 .kind = SPEC_SECTION,

@@ -91,8 +91,15 @@ class Durability(unittest.TestCase):
         return kills
 
     def test_a_packed_output_is_the_same_behind_a_kill(self):
+        self.compare_packed("nearest")
+
+    def test_feedback_is_the_same_behind_a_kill(self):
+        self.compare_packed("feedback")
+
+    def compare_packed(self, rounding):
         daemon = self.daemon.start()
-        jobs = {name: daemon.submit(small_job(method="wanda", output=name, quantization={"bits": 4, "symmetric": False}))
+        jobs = {name: daemon.submit(small_job(method="wanda", output=name, quantization={
+                    "bits": 4, "symmetric": False, "rounding": rounding}))
                 for name in ("plain", "killed")}
         self.assertEqual(daemon.finish(jobs["plain"])["state"], "succeeded")
         wait_for("two finished blocks", lambda: len(self.finished(jobs["killed"])) >= 2)

@@ -275,6 +275,7 @@ static const char *const methods[] = {
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"importance\":\"gradient\"}",
 	"\"method\":\"sparsegpt\",\"allocation\":{\"method\":\"outlier\"}",
 	"\"method\":\"sparsegpt\",\"allocation\":{\"method\":\"loss\"}",
+	"\"method\":\"wanda\",\"quantization\":{\"bits\":4,\"group_size\":\"channel\",\"rounding\":\"feedback\"}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7, LAYER_BY_LAYER = 15 };
 

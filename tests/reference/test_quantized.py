@@ -46,7 +46,7 @@ class Quantized(BundledModel):
         plain = self.run_job("magnitude-half", method="magnitude", sparsity=0.5)
         report = self.run_job("magnitude-4", method="magnitude", sparsity=0.5, quantization={"bits": 4, "group_size": 32, "format": "dequantized"})
         self.assertEqual(report["spec"]["quantization"], {
-            "bits": 4, "group_size": 32, "symmetric": True, "order": "prune_first", "format": "dequantized"})
+            "bits": 4, "group_size": 32, "symmetric": True, "order": "prune_first", "rounding": "nearest", "format": "dequantized"})
         self.assertGreaterEqual(report["result"]["zeros"], plain["result"]["zeros"])
         got = self.weights("magnitude-4")
         for tensor, rows in self.weights("magnitude-half").items():
@@ -98,6 +98,33 @@ class Quantized(BundledModel):
         self.assertLess(self.perplexity(joint), 0.98 * self.perplexity(behind))
         for block in joint["blocks"]:
             self.assertLessEqual(block["reconstruction"], block["reconstruction_start"] * 1.02)  # of what is stored: bf16
+
+    def compare_roundings(self, name, bits, **spec):
+        """Feedback loses less than rounding to the nearest, in every block and at the end."""
+        asked = {"bits": bits, "group_size": 64, "format": "dequantized"}
+        nearest, feedback = (self.run_job(f"{name}-{rounding}", quantization=dict(asked, rounding=rounding), **spec)
+                             for rounding in ("nearest", "feedback"))
+        for block, other in zip(feedback["blocks"], nearest["blocks"], strict=True):
+            self.assertLess(block["reconstruction"], other["reconstruction"])
+        self.assertLess(self.perplexity(feedback), self.perplexity(nearest))
+        self.distinct(f"{name}-feedback", 64, bits)
+
+    def test_feedback_behind_nothing(self):
+        self.compare_roundings("whole", 3, method="magnitude", sparsity=0, calibration=dict(FEW, samples=32))
+
+    def test_feedback_behind_a_method(self):
+        """What magnitude prunes hangs on no block before: what it makes zero stays zero, and is written as +0."""
+        self.compare_roundings("magnitude-32", 4, method="magnitude", sparsity=0.5, calibration=dict(FEW, samples=32))
+        self.run_job("magnitude-half", method="magnitude", sparsity=0.5)
+        got = self.weights("magnitude-32-feedback")
+        for tensor, rows in self.weights("magnitude-half").items():
+            for row, found in zip(rows, got[tensor], strict=True):
+                self.assertTrue(all(after == 0 for before, after in zip(row, found, strict=True) if before == 0), tensor)
+
+    def test_feedback_in_a_pattern(self):
+        """Behind a method that changes weights, and a refit."""
+        self.compare_roundings("sparsegpt-24-fitted", 3, method="sparsegpt", pattern="2:4", calibration=dict(FEW, samples=32),
+                               refit={"method": "least_squares"})
 
     def test_refitted_weights_are_rounded(self):
         self.run_job("refitted-3", method="wanda", sparsity=0.5, calibration=FEW, refit={"method": "block", "epochs": 1},

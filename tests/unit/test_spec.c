@@ -275,8 +275,9 @@ static void test_quantization(void **state)
 	json = spec_to_json(spec);
 	cJSON *places = spec_places(spec);
 	char *shown = cJSON_PrintUnformatted(cJSON_GetObjectItem(json, "quantization"));
-	assert_string_equal(shown,
-			    "{\"bits\":3,\"group_size\":32,\"symmetric\":true,\"order\":\"joint\",\"format\":\"dequantized\"}");
+	assert_string_equal(
+		shown, "{\"bits\":3,\"group_size\":32,\"symmetric\":true,\"order\":\"joint\",\"rounding\":\"nearest\",\"format\":"
+		       "\"dequantized\"}");
 	spec_free(spec);
 	assert_int_equal(spec_restore(json, places, &f->roots, &spec, &f->scratch.err), STATUS_OK);
 	assert_int_equal(spec->quantization.group_size, 32);
@@ -299,8 +300,10 @@ static void test_quantization(void **state)
 	spec_free(spec);
 	/* As a besad stored it that did not pack. */
 	cJSON_DeleteItemFromObject(cJSON_GetObjectItem(json, "quantization"), "format");
+	cJSON_DeleteItemFromObject(cJSON_GetObjectItem(json, "quantization"), "rounding");
 	assert_int_equal(spec_restore(json, places, &f->roots, &spec, &f->scratch.err), STATUS_OK);
 	assert_int_equal(spec->quantization.format, QUANTIZATION_DEQUANTIZED);
+	assert_int_equal(spec->quantization.rounding, ROUND_TO_NEAREST);
 	spec_free(spec);
 	cJSON_Delete(places);
 	cJSON_Delete(json);
@@ -314,6 +317,36 @@ static void test_quantization(void **state)
 		       "/quantization/group_size", "64 does not divide the columns of 'mlp.down_proj' [64, 160]");
 	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"quantization\":{\"bits\":4}}", "/quantization",
 		       "a 'sparsity' of 0");
+}
+
+/* It follows what prunes, and takes data: the daemon's own where the client names none. */
+static void test_rounding_with_feedback(void **state)
+{
+	struct fixture *f = *state;
+	struct spec *spec =
+		parsed(f, "{\"model\":\"tiny\",\"method\":\"besa\",\"sparsity\":0.5,\"quantization\":{\"bits\":3,\"rounding\":"
+			  "\"feedback\"}}");
+	assert_int_equal(spec->quantization.rounding, ROUND_WITH_FEEDBACK);
+	assert_int_equal(spec->quantization.order, QUANTIZE_AFTER);
+	spec_free(spec);
+	const char *magnitude = "{\"model\":\"tiny\",\"method\":\"magnitude\",\"sparsity\":0,\"quantization\":{\"bits\":4,"
+				"\"rounding\":\"feedback\"}}";
+	spec = parsed(f, magnitude);
+	assert_int_equal(spec->calibration.n_sources, 1);
+	spec_free(spec);
+	assert_problem(f,
+		       "{\"model\":\"tiny\",\"method\":\"besa\",\"sparsity\":0.5,\"quantization\":{\"bits\":4,\"rounding\":"
+		       "\"feedback\",\"order\":\"joint\"}}",
+		       "/quantization/order", "('rounding')");
+	assert_problem(f,
+		       "{\"model\":\"tiny\",\"method\":\"wanda\",\"sparsity\":0.5,\"quantization\":{\"bits\":4,\"rounding\":"
+		       "\"feedback\",\"order\":\"quantize_first\"}}",
+		       "/quantization/order", "('rounding')");
+	assert_problem(
+		f, "{\"model\":\"tiny\",\"method\":\"wanda\",\"sparsity\":0.5,\"quantization\":{\"bits\":4,\"rounding\":\"up\"}}",
+		"/quantization/rounding", "nearest, feedback");
+	f->roots.calibration = NULL;
+	assert_problem(f, magnitude, "/calibration/path", "is required");
 }
 
 static void test_patterns(void **state)
@@ -755,6 +788,7 @@ int main(void)
 		SPEC_TEST(test_stored_specs_have_no_preset),
 		SPEC_TEST(test_dependent_defaults),
 		SPEC_TEST(test_quantization),
+		SPEC_TEST(test_rounding_with_feedback),
 		SPEC_TEST(test_patterns),
 		SPEC_TEST(test_allocation),
 		SPEC_TEST(test_hardware),
