@@ -148,11 +148,12 @@ void client_call(struct client *client, const struct call *call, struct reply *r
 	struct curl_slist *headers = NULL;
 	struct buffer body = {0};
 	struct error err;
-	char key[320];
+	char key[320], accept[96];
 	*ret = (struct reply){0};
 	curl_easy_reset(curl);
 	set_up(client, curl, call->path, &headers);
-	add_header(&headers, "Accept: application/json");
+	snprintf(accept, sizeof accept, "Accept: %s", call->accept ? call->accept : "application/json");
+	add_header(&headers, accept);
 	if (call->idempotency_key) {
 		snprintf(key, sizeof key, "Idempotency-Key: %s", call->idempotency_key);
 		add_header(&headers, key);
@@ -174,6 +175,10 @@ void client_call(struct client *client, const struct call *call, struct reply *r
 		curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &ret->status);
 	else if (!ret->failure[0])
 		snprintf(ret->failure, sizeof ret->failure, "%s", curl_easy_strerror(code));
+	if (call->accept && ret->status == 200) {
+		ret->text = body.data;
+		body = (struct buffer){0};
+	}
 	if (code == CURLE_OK && body.size)
 		ret->malformed = json_parse(body.data, body.size, "the answer", &ret->json, &err) != STATUS_OK;
 	curl_slist_free_all(headers);
@@ -184,6 +189,8 @@ void reply_clear(struct reply *reply)
 {
 	cJSON_Delete(reply->json);
 	reply->json = NULL;
+	free(reply->text);
+	reply->text = NULL;
 }
 
 /* ---- what went wrong ---------------------------------------------------------------------------------------------------- */

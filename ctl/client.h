@@ -23,12 +23,14 @@ struct call {
 	const char *path;            /* "/v1/jobs" */
 	const char *body;            /* JSON, or NULL */
 	const char *idempotency_key; /* or NULL */
+	const char *accept;          /* what is wanted in place of JSON, or NULL */
 };
 
 struct reply {
 	long status;    /* of HTTP; 0: there was no answer, `failure` says why */
 	cJSON *json;    /* NULL: the answer had no body, or one that is not JSON */
 	bool malformed; /* the latter */
+	char *text;     /* what was wanted in place of JSON */
 	char failure[CURL_ERROR_SIZE];
 };
 

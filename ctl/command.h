@@ -13,6 +13,7 @@ command_fn command_cancel, command_pause, command_resume, command_retry, command
 command_fn command_report, command_compare;                                          /* report.c */
 command_fn command_artifacts;                                                        /* artifacts.c */
 command_fn command_gc;                                                               /* gc.c */
+command_fn command_study;                                                            /* study.c */
 command_fn command_models, command_data, command_info;                               /* daemon.c */
 
 /* ---- show.c: what several of them print ---------------------------------------------------------------------------------- */
@@ -41,5 +42,13 @@ enum exit_code get_job(struct client *, const char *argument, cJSON **ret);
 /* Calls `take` with each job, the newest first, until it returns false or `limit` jobs were seen; 0: all. `filter` is query parameters, each
  * with an '&' in front, or "". */
 enum exit_code each_job(struct client *, const char *filter, int limit, bool (*take)(void *context, cJSON *job), void *context);
+
+/* May it be the id of something, and be put into a path? */
+bool is_id(const char *text);
+
+/* ---- submit.c ----------------------------------------------------------------------------------------------------------- */
+
+/* POSTs what is to be queued to `path`, with the --idempotency-key. */
+enum exit_code post_new(struct client *, const struct options *, const char *path, const cJSON *body, cJSON **ret);
 
 #endif

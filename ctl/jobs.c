@@ -14,7 +14,7 @@
 
 enum { PAGE = 100 };
 
-static bool is_id(const char *text)
+bool is_id(const char *text)
 {
 	size_t length = strspn(text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-");
 	return length > 0 && length < JOB_ID_ROOM && !text[length];

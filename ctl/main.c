@@ -26,6 +26,7 @@ static enum exit_code run(const struct options *options)
 		{COMMAND_PAUSE, command_pause},
 		{COMMAND_RESUME, command_resume},
 		{COMMAND_GC, command_gc},
+		{COMMAND_STUDY, command_study},
 	};
 	struct client *client;
 	struct error err;

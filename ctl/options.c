@@ -24,6 +24,7 @@ static const struct {
 	{COMMAND_RESUME, "resume", "JOB...", "queue paused jobs again; they go on where they stopped", 1, 1000},
 	{COMMAND_RETRY, "retry", "JOB...", "queue failed or cancelled jobs again; they go on where they stopped", 1, 1000},
 	{COMMAND_RM, "rm", "JOB...", "forget finished jobs", 1, 1000},
+	{COMMAND_STUDY, "study", "ACTION...", "studies: submit FILE, list, show, watch, cancel, rm", 1, 1000},
 	{COMMAND_GC, "gc", "", "forget ended jobs by the daemon's rules, at once", 0, 0},
 	{COMMAND_MODELS, "models", "", "models, and why some cannot be pruned", 0, 0},
 	{COMMAND_DATA, "data", "", "data files, and why some cannot be read", 0, 0},
@@ -46,18 +47,19 @@ static const struct {
 	{OPTION_METADATA, 0, "metadata", "KEY=VALUE", COMMAND_SUBMIT | COMMAND_LIST,
 	 "a note on the job, and in list only jobs that have it; may be repeated"},
 	{OPTION_ESTIMATE, 0, "estimate", NULL, COMMAND_SUBMIT, "say what the job would take: memory, disk, time; queue nothing"},
-	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT,
+	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT | COMMAND_STUDY,
 	 "sent twice, queues one job; {date} is today in UTC"},
-	{OPTION_WATCH, 'w', "watch", NULL, COMMAND_SUBMIT, "then follow the job"},
+	{OPTION_WATCH, 'w', "watch", NULL, COMMAND_SUBMIT | COMMAND_STUDY, "then follow the job"},
 	{OPTION_WAIT, 0, "wait", NULL, COMMAND_SUBMIT, "then wait for its end and print the result"},
 	{OPTION_DRY_RUN, 0, "dry-run", NULL, COMMAND_SUBMIT | COMMAND_GC,
 	 "print the job file that would be sent, or list what would go"},
-	{OPTION_RECONNECT, 0, "reconnect", "SECONDS", COMMAND_SUBMIT | COMMAND_WATCH,
+	{OPTION_RECONNECT, 0, "reconnect", "SECONDS", COMMAND_SUBMIT | COMMAND_WATCH | COMMAND_STUDY,
 	 "how long a silent daemon is tried again (default 600)"},
 	{OPTION_STATE, 0, "state", "STATE", COMMAND_LIST,
 	 "queued, running, cancelling, pausing, paused, succeeded, failed, cancelled"},
-	{OPTION_LIMIT, 0, "limit", "N", COMMAND_LIST, "at most so many (default 20; 0: all)"},
+	{OPTION_LIMIT, 0, "limit", "N", COMMAND_LIST | COMMAND_STUDY, "at most so many (default 20; 0: all)"},
 	{OPTION_NAMES, 0, "names", NULL, COMMAND_MODELS | COMMAND_DATA, "only the names of what can be used, one a line"},
+	{OPTION_CSV, 0, "csv", NULL, COMMAND_STUDY, "show the study as CSV"},
 	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon (default $BESAD_URL, else http://127.0.0.1:8642)"},
 	{OPTION_TOKEN_FILE, 0, "token-file", "FILE", COMMAND_ANY, "holds its token (default $BESAD_TOKEN_FILE)"},
 	{OPTION_JSON, 'j', "json", NULL, COMMAND_ANY, "print JSON; with --watch and watch, each event as a line"},
@@ -114,6 +116,8 @@ static bool take(struct options *options, size_t index, const char *value)
 		return parse_number(value, 1e9, false, &options->reconnect_seconds);
 	case OPTION_NAMES:
 		return options->names = true;
+	case OPTION_CSV:
+		return options->csv = true;
 	case OPTION_STATE:
 		options->state = value;
 		return true;
@@ -196,16 +200,19 @@ void options_help(void)
 		snprintf(left, sizeof left, "%s %s", commands[i].name, commands[i].arguments);
 		printf("  %-20s %s\n", left, commands[i].help);
 	}
-	puts("\nJOB is a job's id, or 'last' for the newest job, which is also what an optional one defaults to.");
+	puts("\nJOB is a job's id, or 'last' for the newest job, which is also what an optional one defaults to.\n"
+	     "So it is with studies: study show [STUDY], study watch [STUDY], study cancel STUDY..., study rm STUDY...");
 	const char *title = NULL;
 	for (size_t i = 0; i < OPTIONS; i++) {
-		const char *group = table[i].commands == COMMAND_ANY      ? "Everywhere:"
-				    : table[i].commands == COMMAND_LIST   ? "For list:"
-				    : table[i].commands == COMMAND_SUBMIT ? "For submit:"
-				    : table[i].commands & COMMAND_LIST    ? "For submit and list:"
-				    : table[i].commands & COMMAND_DATA    ? "For models and data:"
-				    : table[i].commands & COMMAND_GC      ? "For submit and gc:"
-									  : "For submit and watch:";
+		unsigned commands_but_study = table[i].commands & ~(unsigned)COMMAND_STUDY;
+		const char *group = table[i].commands == COMMAND_ANY       ? "Everywhere:"
+				    : !commands_but_study                  ? "For study:"
+				    : commands_but_study == COMMAND_LIST   ? "For list:"
+				    : commands_but_study == COMMAND_SUBMIT ? "For submit:"
+				    : commands_but_study & COMMAND_LIST    ? "For submit and list:"
+				    : commands_but_study & COMMAND_DATA    ? "For models and data:"
+				    : commands_but_study & COMMAND_GC      ? "For submit and gc:"
+									   : "For submit and watch:";
 		char left[64], letter[8] = "    ";
 		if (!title || strcmp(title, group) != 0) printf("\n%s\n", group);
 		title = group;

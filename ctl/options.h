@@ -36,6 +36,7 @@ enum option_code {
 	OPTION_STATE,
 	OPTION_LIMIT,
 	OPTION_NAMES,
+	OPTION_CSV,
 };
 
 /* Commands as bits, for the table of options. */
@@ -56,7 +57,8 @@ enum command {
 	COMMAND_PAUSE = 1 << 13,
 	COMMAND_RESUME = 1 << 14,
 	COMMAND_GC = 1 << 15,
-	COMMAND_ANY = (1 << 16) - 1,
+	COMMAND_STUDY = 1 << 16,
+	COMMAND_ANY = (1 << 17) - 1,
 };
 
 struct options {
@@ -78,6 +80,7 @@ struct options {
 	const char *state; /* list */
 	int limit;
 	bool names; /* models, data */
+	bool csv;   /* study */
 };
 
 /* Fills *ret from the arguments and the environment. EXIT_USAGE, after a message, when they make no sense. */

@@ -38,7 +38,7 @@ static bool key_is_printable(const char *key)
 	return true;
 }
 
-static enum exit_code post(struct client *client, const struct options *options, const cJSON *spec, cJSON **ret_job)
+enum exit_code post_new(struct client *client, const struct options *options, const char *path, const cJSON *spec, cJSON **ret)
 {
 	char *body = cJSON_PrintUnformatted(spec), *key = options->idempotency_key ? expand_key(options->idempotency_key) : NULL;
 	enum exit_code code = EXIT_USAGE;
@@ -47,8 +47,7 @@ static enum exit_code post(struct client *client, const struct options *options,
 	else if (key && (!*key || strlen(key) > 255 || !key_is_printable(key)))
 		fprintf(stderr, "besactl: an idempotency key is 1 to 255 printable ASCII characters without spaces\n");
 	else
-		code = client_do(client, &(struct call){.method = "POST", .path = "/v1/jobs", .body = body, .idempotency_key = key},
-				 ret_job);
+		code = client_do(client, &(struct call){.method = "POST", .path = path, .body = body, .idempotency_key = key}, ret);
 	free(body);
 	free(key);
 	return code;
@@ -73,7 +72,7 @@ static enum exit_code submit(struct client *client, const struct options *option
 {
 	cJSON *job;
 	char id[JOB_ID_ROOM];
-	enum exit_code code = post(client, options, spec, &job);
+	enum exit_code code = post_new(client, options, "/v1/jobs", spec, &job);
 	if (code != EXIT_OK) return code;
 	code = resolve_job(client, text_member_or(job, "id", ""), id);
 	if (code == EXIT_OK && !options->watch && !options->wait) {

@@ -54,7 +54,7 @@ _besactl() {
 	}
 	for word in "${words[@]:1:cword-1}"; do
 		case $word in
-		submit | watch | list | show | report | artifacts | compare | cancel | pause | resume | retry | rm | gc | models | data | info)
+		submit | watch | list | show | report | artifacts | compare | cancel | pause | resume | retry | rm | study | gc | models | data | info)
 			command=$word && break
 			;;
 		esac
@@ -82,11 +82,12 @@ _besactl() {
 	esac
 
 	case $command in
-	'') word='submit watch list show report artifacts compare cancel pause resume retry rm gc models data info' ;;
+	'') word='submit watch list show report artifacts compare cancel pause resume retry rm study gc models data info' ;;
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
 	list) word='--state --metadata --limit' ;;
 	models | data) word=--names ;;
+	study) word='--csv --idempotency-key --limit --reconnect --watch' ;;
 	gc) word=--dry-run ;;
 	*) word= ;;
 	esac
@@ -97,6 +98,13 @@ _besactl() {
 	case $command in
 	'') COMPREPLY=($(compgen -W "$word" -- "$cur")) ;;
 	submit) compopt -o default && COMPREPLY=() ;;
+	study)
+		case $prev in
+		study) COMPREPLY=($(compgen -W 'submit list show watch cancel rm' -- "$cur")) ;;
+		submit) compopt -o default && COMPREPLY=() ;;
+		*) COMPREPLY=($(compgen -W "last $(_besactl_column study list --limit 50)" -- "$cur")) ;;
+		esac
+		;;
 	watch | show | report | artifacts | compare | cancel | pause | resume | retry | rm)
 		COMPREPLY=($(compgen -W "last $(_besactl_column list --limit 50)" -- "$cur"))
 		;;

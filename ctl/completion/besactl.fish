@@ -1,6 +1,6 @@
 # fish completion for besactl(1)
 
-set -l commands submit watch list show report artifacts compare cancel pause resume retry rm gc models data info
+set -l commands submit watch list show report artifacts compare cancel pause resume retry rm study gc models data info
 
 function __besactl_jobs
     echo last
@@ -27,12 +27,13 @@ complete -c besactl -n $none -a pause -d 'have jobs wait'
 complete -c besactl -n $none -a resume -d 'queue paused jobs again'
 complete -c besactl -n $none -a retry -d 'queue failed or cancelled jobs again'
 complete -c besactl -n $none -a rm -d 'forget finished jobs'
+complete -c besactl -n $none -a study -d 'a job for each combination of settings'
 complete -c besactl -n $none -a gc -d 'forget ended jobs by the daemon\'s rules'
 complete -c besactl -n $none -a models -d 'models, and why some cannot be pruned'
 complete -c besactl -n $none -a data -d 'data files, and why some cannot be read'
 complete -c besactl -n $none -a info -d 'the daemon'
 
-complete -c besactl -n '__fish_seen_subcommand_from watch show report artifacts compare cancel pause resume retry rm' -a '(__besactl_jobs)'
+complete -c besactl -n '__fish_seen_subcommand_from watch show report artifacts compare cancel pause resume retry rm; and not __fish_seen_subcommand_from study' -a '(__besactl_jobs)'
 
 set -l submit '__fish_seen_subcommand_from submit'
 complete -c besactl -n $submit -F
@@ -80,6 +81,12 @@ complete -c besactl -n $submit -s w -l watch -d 'then follow the job'
 complete -c besactl -n $submit -l wait -d 'then wait for its end'
 
 complete -c besactl -n '__fish_seen_subcommand_from submit watch' -l reconnect -x -d 'how long a silent daemon is tried again'
+set -l study '__fish_seen_subcommand_from study'
+complete -c besactl -n "$study; and not __fish_seen_subcommand_from submit list show watch cancel rm" -a 'submit list show watch cancel rm'
+complete -c besactl -n "$study; and __fish_seen_subcommand_from submit" -F
+complete -c besactl -n "$study; and __fish_seen_subcommand_from show watch cancel rm" -a '(besactl study list --limit 50 2>/dev/null | awk "NR > 1 { print \$1 }")'
+complete -c besactl -n $study -l csv -d 'show the study as CSV'
+complete -c besactl -n $study -l limit -x -d 'list at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from gc' -l dry-run -d 'list what would go'
 complete -c besactl -n '__fish_seen_subcommand_from models data' -l names -d 'only the names of what can be used'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l metadata -x -d 'only jobs that have this note'

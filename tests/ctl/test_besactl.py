@@ -224,6 +224,45 @@ class Besactl(unittest.TestCase):
         self.assertEqual(done.stderr, "")
         return done.stdout.splitlines()
 
+    def test_study(self):
+        path = os.path.join(self.daemon.directory, "study.json")
+        with open(path, "w") as file:
+            json.dump({"name": "two ways", "spec": small_job(evaluation={"perplexity": [
+                {"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]}),
+                "grid": {"method": ["wanda", "magnitude"], "sparsity": [0.25]}}, file)
+        self.says("study", "show", status=REFUSED)  # there is none yet
+        study = self.says("study", "submit", path, "--idempotency-key", "once").strip()
+        self.assertEqual(self.says("study", "submit", path, "--idempotency-key", "once").strip(), study)
+        out = self.says("study", "watch", study)
+        for number, method in ((1, "wanda"), (2, "magnitude")):
+            self.assertIn(f'{number}/2  succeeded  {{"method":"{method}","sparsity":0.25}}\n', out)
+        rows = json.loads(self.says("study", "show", "--json"))["rows"]
+        table = self.says("study", "show", "last")
+        self.assertTrue(out.endswith(table), out)
+        for row in rows:
+            self.assertRegex(table, rf"(?m)^{row['job']} +succeeded +{row['settings']['method']} +0\.25 +25\.0\d* % +"
+                                    rf"{row['perplexity']['tokens']['pruned']:.4g}")
+        served = self.daemon.get(f"/v1/studies/{study}", Accept="text/csv").body.decode()
+        self.assertEqual(self.says("study", "show", study, "--csv"), served.replace("\r\n", "\n"))
+        self.assertRegex(self.says("study", "list"), rf"(?m)^{study} +2 +2 succeeded .* two ways$")
+        self.assertEqual(self.complete("besactl", "study", "show", study[:3]), [study])
+        self.assertEqual(self.complete("besactl", "study", "w"), ["watch"])
+        self.says("study", "cancel", study, status=REFUSED)
+        self.assertEqual(self.says("study", "rm", study), f"{study} removed\n")
+        for wrong in (["study"], ["study", "submit"], ["study", "cancel"], ["study", "burn"], ["study", "show", "a", "b"], ["study", "show", "/"],
+                      ["study", "submit", path + "x"], ["show", "--csv"]):
+            self.says(*wrong, status=USAGE)
+
+    def test_cancelled_study(self):
+        path = os.path.join(self.daemon.directory, "study.json")
+        with open(self.long_job()) as job, open(path, "w") as file:
+            json.dump({"name": "long", "spec": json.load(job), "grid": {"sparsity": [0.5, 0.6]}}, file)
+        terminal = Terminal(self, [BESACTL, "study", "submit", "--watch", path], self.environment())
+        wait_for("the first job", lambda: b"1/2  running" in terminal.text)
+        self.assertRegex(self.says("study", "cancel", "last"), r"^\S+ cancelled\n$")
+        self.assertEqual(terminal.end(), CANCELLED, terminal.text[-500:])
+        self.assertIn(b"2/2  cancelled", terminal.text)
+
     def test_simulated(self):
         job = self.says("submit", "--simulate", "--method", "magnitude", "--model", "small", "--sparsity", "0.5").strip()
         self.says("watch", job)
