@@ -236,6 +236,11 @@ demo: deps
 	@$(MAKE) --no-print-directory $(JOBS) V=$(or $(V),0) all
 	@demo/run.sh $(BUILD)/besad
 
+# A study of the bundled model, of demo/studies/: make study STUDY=candidates
+study: deps
+	@$(MAKE) --no-print-directory $(JOBS) V=$(or $(V),0) all
+	@demo/study.sh "$(STUDY)" $(BUILD)/besad
+
 # ---- benchmarks: NAMES of bench/run.sh in BENCH, all of them without ----------------------------------------------------------
 bench: deps
 	@$(MAKE) --no-print-directory $(JOBS) all benches
@@ -275,5 +280,5 @@ clean:
 source_in = $(word 2,$(subst :, ,$(subst \, ,$(file <$(1)))))
 -include $(foreach d,$(shell find $(BUILD) -name '*.d' 2>/dev/null),$(if $(wildcard $(call source_in,$(d))),$(d)))
 
-.PHONY: FORCE all generate tests benches fuzz check check-built deps demo bench install install-files clean
+.PHONY: FORCE all generate tests benches fuzz check check-built deps demo study bench install install-files clean
 .DELETE_ON_ERROR:

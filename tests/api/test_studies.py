@@ -6,7 +6,7 @@ import os
 import shutil
 import unittest
 
-from support import Daemon, small_job, small_model, wait_for
+from support import ROOT, Daemon, small_job, small_model, wait_for
 
 EVALUATION = {"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]}
 STATES = ("queued", "running", "cancelling", "pausing", "paused", "succeeded", "failed", "cancelled")
@@ -210,6 +210,22 @@ class Studies(WithStudies):
         self.assertIn("256 jobs", wrong["/grid"])
         self.assertEqual(set(self.wrong(study({"calibration.seed": list(range(257))}))), {"/grid/calibration.seed"})
         self.assertEqual(self.submit(most, method="magnitude")["jobs"], 256)
+
+
+class Demo(unittest.TestCase):
+    def test_studies_are_accepted(self):
+        demo, data = (os.path.join(ROOT, *path) for path in (("demo",), ("tests", "data")))
+        daemon = Daemon("--model-root", demo, "--data-root", demo, "--data-root", data)
+        self.addCleanup(daemon.remove)
+        daemon.start()
+        jobs = {}
+        for name in os.listdir(os.path.join(demo, "studies")):
+            with open(os.path.join(demo, "studies", name)) as file:
+                made = daemon.request("POST", "/v1/studies", file.read())
+            self.assertEqual(made.status, 201, (name, made.body))
+            jobs[name] = made.json["jobs"]
+            self.assertEqual(daemon.request("POST", f"/v1/studies/{made.json['id']}/cancel").status, 200)
+        self.assertEqual(jobs, {"candidates.json": 7, "samples.json": 7, "importance.json": 4, "granularity.json": 6, "epochs.json": 4})
 
 
 class Queue(WithStudies):
