@@ -135,6 +135,17 @@ class Experts(unittest.TestCase):
                     told = [m for m in messages if re.match(rf"block {block}: only \d+ tokens of the calibration reach \S+\.experts\.", m)]
                     self.assertEqual(len(told), 2, messages)
 
+    def test_feedback_rounds_an_expert_without_tokens_to_the_nearest(self):
+        outputs = []
+        for rounding in ("nearest", "feedback"):
+            done, events = self.prune("mixtral", method="wanda", quantization={"bits": 3, "group_size": "channel", "rounding": rounding})
+            self.assertTrue(all(math.isfinite(block["reconstruction"]) for block in self.finished(events)))
+            outputs.append(read_tensors(os.path.join(self.daemon.output, done["result"]["output"], "model.safetensors")))
+        for expert in (0, 4):
+            for linear in ("w1", "w2", "w3"):
+                nearest, feedback = (tensors[f"model.layers.0.block_sparse_moe.experts.{expert}.{linear}.weight"] for tensors in outputs)
+                self.assertEqual(nearest == feedback, expert == 4, linear)
+
     def test_a_refit_trains_experts_and_norms_but_no_router(self):
         plain, _ = self.prune("mixtral", method="wanda")
         done, events = self.prune("mixtral", method="wanda", refit={"method": "block"})
