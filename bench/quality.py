@@ -34,8 +34,11 @@ WAYS = {
     "fast": {"preset": "fast"},
     "balanced": {"preset": "balanced"},
     "best": {"preset": "best"},
+    **{f"wanda+{bits}bit{'' if rounding == 'nearest' else '-' + rounding}": {
+        "method": "wanda", "quantization": {"bits": bits, "rounding": rounding, "format": "dequantized"}}
+       for bits in (2, 3, 4) for rounding in ("nearest", "feedback")},
 }
-CELLS = {"50%": {"sparsity": 0.5}, "60%": {"sparsity": 0.6}, "70%": {"sparsity": 0.7}, "80%": {"sparsity": 0.8},
+CELLS = {"0%": {"sparsity": 0.0}, "50%": {"sparsity": 0.5}, "60%": {"sparsity": 0.6}, "70%": {"sparsity": 0.7}, "80%": {"sparsity": 0.8},
          "2:4": {"pattern": "2:4"}, "4:8": {"pattern": "4:8"}}
 NO_PATTERN = ("besa", "besa-layer", "besa+refit")
 
