@@ -21,6 +21,7 @@
 	SCRIPT(EACH, progress)                                                                                                     \
 	SCRIPT(EACH, spec)                                                                                                         \
 	SCRIPT(EACH, speedup)                                                                                                      \
-	SCRIPT(EACH, stream)
+	SCRIPT(EACH, stream)                                                                                                       \
+	SCRIPT(EACH, studies)
 
 #endif

@@ -53,7 +53,7 @@ class Chart {
 		this.plot.addEventListener("pointerleave", () => this.unpoint());
 	}
 
-	// series: [{ name, points: [[x, y] …], dashed }]; points without a y are left out. domain: [from, to] of x.
+	// series: [{ name, points: [[x, y] …], dashed, loose }], loose ones without a line; points without a y are left out. domain: [from, to] of x.
 	update(series, domain, summary) {
 		for (const one of series) one.points = one.points.filter(([, y]) => y !== null && y !== undefined);
 		this.data = { series: series.filter((one) => one.points.length), domain, summary };
@@ -109,8 +109,8 @@ class Chart {
 		}
 		const path = one.points.map(([at, value], i) => `${i ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
 		const dots = one.points.length <= 40 && !one.dashed;
-		return svg("g", { class: `line series-${index % 6}${one.dashed ? " dashed" : ""}` }, svg("path", { d: path }),
-			dots ? one.points.map(([at, value]) => svg("circle", { cx: x(at), cy: y(value), r: 2.5 })) : []);
+		return svg("g", { class: `line series-${index % 6}${one.dashed ? " dashed" : ""}` }, one.loose ? [] : svg("path", { d: path }),
+			dots ? one.points.map(([at, value]) => svg("circle", { cx: x(at), cy: y(value), r: one.loose ? 4 : 2.5 })) : []);
 	}
 
 	drawLegend(series) {
@@ -120,7 +120,7 @@ class Chart {
 		this.legend.hidden = series.length < 2 && !series[0]?.always;
 		this.legend.replaceChildren(...series.map((one, i) => make("li", null,
 			svg("svg", { width: 28, height: 10, "aria-hidden": "true", class: `line series-${i % 6}${one.dashed ? " dashed" : ""}` },
-				svg("path", { d: "M0 5L28 5" })), one.name)));
+				one.loose ? svg("circle", { cx: 14, cy: 5, r: 4 }) : svg("path", { d: "M0 5L28 5" })), one.name)));
 	}
 
 	point(event) {

@@ -1,4 +1,4 @@
-// Start, the pages by their address (#/, #/job/<id>, #/new, #/new/<id>, #/compare/<id>,<id>…), the token, and the regular reading of
+// Start, the pages by their address (#/, #/job/<id>, #/new, #/new/<id>, #/compare/<id>,<id>…, #/studies, #/study/<id>), the token, and the regular reading of
 // what events do not tell.
 import { get, hasToken, setToken } from "./api.js";
 import { compareView } from "./compare.js";
@@ -7,6 +7,7 @@ import { bytes, element, percent, setText } from "./dom.js";
 import { formView } from "./form.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
+import { studiesView, studyView } from "./studies.js";
 
 const PERIOD = 2000; // milliseconds between two readings
 
@@ -36,6 +37,8 @@ function route() {
 	if (page === "job" && rest) return jobView(rest);
 	if (page === "new") return formView(rest);
 	if (page === "compare") return compareView([...new Set(rest.split(",").filter(Boolean))]);
+	if (page === "study" && rest) return studyView(rest);
+	if (page === "studies") return studiesView();
 	return jobsView();
 }
 
@@ -45,8 +48,8 @@ function open(focus) {
 	document.title = `${view.title} · besad`;
 	element("view").replaceChildren(view.node);
 	for (const link of document.querySelectorAll("nav a")) {
-		const here = link.getAttribute("href") === (view.title === "New job" ? "#/new" : "#/");
-		if (here && ["Jobs", "New job"].includes(view.title)) link.setAttribute("aria-current", "page");
+		const here = link.getAttribute("href") === ({ "New job": "#/new", Studies: "#/studies" }[view.title] || "#/");
+		if (here && ["Jobs", "New job", "Studies"].includes(view.title)) link.setAttribute("aria-current", "page");
 		else link.removeAttribute("aria-current");
 	}
 	if (focus) {
