@@ -13,6 +13,13 @@ bool quantization_is_joint(const struct spec *spec)
 	return spec->quantization.bits && spec->quantization.order == QUANTIZE_JOINTLY;
 }
 
+bool quantization_follows(const struct spec *spec)
+{
+	const struct quantization_settings *settings = &spec->quantization;
+	return settings->bits &&
+	       (settings->order == QUANTIZE_AFTER || (quantization_is_joint(spec) && spec->refit.method != REFIT_NONE));
+}
+
 struct grid quantizer_grid(const struct quantizer *q, enum fused fused)
 {
 	const struct block *block = q->block;

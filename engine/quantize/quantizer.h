@@ -22,8 +22,11 @@ struct quantizer {
 /* Puts zeros into the gradient by the rows of a linear from its row `first` on, F32, where those are pruned. Fills the backend's error. */
 typedef enum status (*quantizer_mask_fn)(void *context, int linear, int64_t first, struct tensor gradient);
 
-/* Whether pruning rates and clipping are learned together; else weights are quantized as they are when method and refit are done. */
+/* Whether pruning rates and clipping are learned together. */
 bool quantization_is_joint(const struct spec *);
+
+/* Whether weights are quantized behind the method and the refit. */
+bool quantization_follows(const struct spec *);
 
 /* On failure quantizer_release frees what there is. */
 enum status quantizer_create(const struct spec *, struct block *, struct quantizer *ret, struct error *err);

@@ -49,7 +49,7 @@ static const char *objection_to_joint(const struct spec *spec)
 	if (spec->method != METHOD_BESA) return "the method besa alone learns it together with what it prunes";
 	if (spec->pattern.of) return "under a pattern besa learns nothing";
 	if (spec->besa.reconstruct != RECONSTRUCT_BLOCK) return "it is learned of whole blocks alone ('besa.reconstruct')";
-	if (spec->refit.method != REFIT_NONE) return "the refit would take the weights from their grids again";
+	if (spec->refit.method == REFIT_LEAST_SQUARES) return "the refit would take the weights from their grids again";
 	if (spec->quantization.rounding != ROUND_TO_NEAREST)
 		return "it learns with weights that are rounded to the nearest ('rounding')";
 	return NULL;

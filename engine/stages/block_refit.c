@@ -3,7 +3,8 @@
  * The loss is the mean over tokens t and channels h of (y − Y)² / mean_t Y_h², these means taken over the whole calibration, so that each
  * channel counts alike. The learning rate rises over the first twentieth of the steps and falls to 0 along a cosine. What is zero stays zero.
  *
- * The products use the weights as they would be stored: what training does not see it cannot make up for. */
+ * The products use the weights as they would be stored: what training does not see it cannot make up for. Where these are rounded to the nearest
+ * on a grid when the stages are done, that follows their extremes from step to step, and the gradient goes straight through the rounding. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,8 +23,9 @@ static const double LEAST_CHANNEL = 1e-12;
 struct refit {
 	struct method_setup setup;
 	struct backend *backend;
-	int64_t batch;     /* sequences of a step */
-	int64_t per_epoch; /* its steps, rounded up */
+	struct quantizer *quantizer; /* that the weights go through; NULL where they do not */
+	int64_t batch;               /* sequences of a step */
+	int64_t per_epoch;           /* its steps, rounded up */
 	struct activations activations;
 	struct tensor m[FUSED_COUNT], v[FUSED_COUNT]; /* F32, as the masters */
 	struct trainer trainer;
@@ -114,15 +116,24 @@ static int64_t batch_of(const struct spec *spec)
 	return spec->refit.batch_size < spec->calibration.samples ? spec->refit.batch_size : spec->calibration.samples;
 }
 
+/* With feedback weights are rounded another way than one by one, when all else is done. */
+static bool rounds_nearest(const struct spec *spec)
+{
+	return quantization_follows(spec) && spec->quantization.rounding == ROUND_TO_NEAREST;
+}
+
 static enum status create(const struct method_setup *setup, void **ret, struct error *err)
 {
 	struct refit *r = calloc(1, sizeof *r);
 	if (!r) return error_set(err, STATUS_NO_MEMORY, "no memory for a refit");
-	*r = (struct refit){.setup = *setup, .backend = setup->block->backend, .batch = batch_of(setup->spec)};
+	*r = (struct refit){.setup = *setup,
+			    .backend = setup->block->backend,
+			    .quantizer = rounds_nearest(setup->spec) ? setup->quantizer : NULL,
+			    .batch = batch_of(setup->spec)};
 	r->per_epoch = (setup->sequences + r->batch - 1) / r->batch;
 	enum status status = allocate_all(r);
 	if (status != STATUS_OK) *err = r->backend->error;
-	if (status == STATUS_OK) status = trainer_create(setup->block, true, &r->trainer, err);
+	if (status == STATUS_OK) status = trainer_create(setup->block, !r->quantizer, &r->trainer, err);
 	if (status == STATUS_OK) status = allocate_vectors(r, err);
 	if (status == STATUS_OK) status = allocate_host(r, err);
 	if (status == STATUS_OK)
@@ -205,6 +216,7 @@ static enum status take_step(struct refit *r, const struct block_task *task, int
 	TRY(backend->ops->weighted_error(backend, loss, r->dy, r->y, r->wanted, r->weight, 1 / (double)(r->y.rows * r->y.cols),
 					 false));
 	TRY(block_backward(block, &r->activations, (int)r->batch, r->dy, trainer_product, &training, &r->by_vector));
+	if (r->quantizer) TRY(quantizer_apply(r->quantizer, block->master, block->active));
 	return train_vectors(r);
 }
 
@@ -230,7 +242,7 @@ static enum status begin(struct refit *r, const struct block_task *task, double 
 	TRY(block_store_masters(block));
 	if (r->kept.memory) TRY(vectors_keep(block, &r->kept));
 	TRY(weigh_channels(r, task->reference));
-	TRY(block_activate_dense(block));
+	TRY(r->quantizer ? quantizer_apply(r->quantizer, block->master, block->active) : block_activate_dense(block));
 	return whole_loss(r, task, ret_loss);
 }
 

@@ -40,7 +40,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	*quantization = (struct quantization){.block = setup->block,
 					      .quantizer = setup->quantizer,
 					      .stop = setup->stop,
-					      .done = settings->order != QUANTIZE_AFTER,
+					      .done = !quantization_follows(setup->spec),
 					      .feeds_back = settings->rounding == ROUND_WITH_FEEDBACK};
 	enum status status = STATUS_OK;
 	if (quantization->feeds_back) status = grams_create(setup->block, &quantization->grams, err);

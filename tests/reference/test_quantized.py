@@ -99,6 +99,17 @@ class Quantized(BundledModel):
         for block in joint["blocks"]:
             self.assertLessEqual(block["reconstruction"], block["reconstruction_start"] * 1.02)  # of what is stored: bf16
 
+    def test_clipping_that_is_learned_stays_in_a_refit(self):
+        """Weights that are refitted behind joint learning lie on the grids that it learned, and are nearer than without."""
+        asked = {"bits": 3, "group_size": 64, "format": "dequantized"}
+        few = {"method": "besa", "sparsity": 0.5, "calibration": dict(FEW, samples=16), "quantization": asked}
+        joint = self.run_job("joint-alone", **few)
+        both = self.run_job("joint-refitted", refit={"method": "block", "epochs": 2}, **few)
+        self.assertEqual(both["spec"]["quantization"]["order"], "joint")
+        self.distinct("joint-refitted", 64, 3)
+        self.assertLess(self.perplexity(both), 0.98 * self.perplexity(joint))
+        self.assertGreaterEqual(2 * both["result"]["zeros"], both["result"]["params"])
+
     def compare_roundings(self, name, bits, **spec):
         """Feedback loses less than rounding to the nearest, in every block and at the end."""
         asked = {"bits": bits, "group_size": 64, "format": "dequantized"}

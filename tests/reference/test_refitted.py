@@ -51,6 +51,11 @@ class Refitted(BundledModel):
                 self.assertEqual(report["result"]["zeros"], wanda["result"]["zeros"])
                 self.assertLess(self.perplexity(report), self.perplexity(wanda))
 
+    def test_refit_through_a_quantizer(self):
+        """Rounded when it is done, it would leave blocks with a fifth to a half more of the loss."""
+        self.fitted("refit-50-3", method="wanda", sparsity=0.5, refit={"method": "block", "epochs": 4, "learning_rate": 0.002},
+                    quantization={"bits": 3, "group_size": 32})
+
     def test_tune_of_the_whole_model(self):
         """It comes nearer to the dense model than the refit of its blocks, and keeps every zero."""
         few = {"method": "wanda", "sparsity": 0.7,

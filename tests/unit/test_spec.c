@@ -289,7 +289,7 @@ static void test_quantization(void **state)
 	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"besa\",\"sparsity\":0.5,\"refit\":{\"method\":\"block\"},"
 			 "\"quantization\":{\"bits\":8,\"group_size\":\"channel\",\"symmetric\":false}}");
 	assert_int_equal(spec->quantization.group_size, GROUP_IS_CHANNEL);
-	assert_int_equal(spec->quantization.order, QUANTIZE_AFTER);
+	assert_int_equal(spec->quantization.order, QUANTIZE_JOINTLY);
 	assert_false(spec->quantization.symmetric);
 	assert_int_equal(spec->quantization.format, QUANTIZATION_PACKED);
 	json = spec_to_json(spec);
@@ -586,7 +586,7 @@ static void test_fields(void **state)
 		 "under a pattern besa learns nothing"},
 		{"\"method\":\"besa\",\"besa\":{\"reconstruct\":\"layer\"},\"quantization\":{\"bits\":4,\"order\":\"joint\"}",
 		 "/quantization/order", "whole blocks alone"},
-		{"\"method\":\"besa\",\"refit\":{\"method\":\"block\"},\"quantization\":{\"bits\":4,\"order\":\"joint\"}",
+		{"\"method\":\"besa\",\"refit\":{\"method\":\"least_squares\"},\"quantization\":{\"bits\":4,\"order\":\"joint\"}",
 		 "/quantization/order", "give \"prune_first\""},
 		{"\"refit\":{\"method\":\"global\"},\"quantization\":{\"bits\":4}", "/quantization", "\"block\" comes before"},
 		{"\"besa\":[]", "/besa", "must be an object"},

@@ -5,6 +5,7 @@
 
 #include "engine/methods/besa/safe.h"
 #include "engine/methods/one_shot/one_shot.h"
+#include "engine/model/masters.h"
 #include "engine/prune/exact.h"
 
 struct besa_method {
@@ -79,13 +80,14 @@ static enum status learn(struct besa_method *b, const struct block_task *task, f
 	return exact_thresholds(layout, rates, zeros, b->first.mask.host_thresholds, err);
 }
 
-/* What was learned becomes block->master: weights on their grids, and zeros. */
+/* What was learned becomes block->master: weights on their grids, or, where these come when it is refitted, as they are; and zeros. */
 static enum status quantize(struct besa_method *b, struct block_outcome *outcome)
 {
 	const struct block *block = b->first.setup.block;
 	outcome->mask = NULL;
 	outcome->masters = true;
-	TRY(quantizer_apply(b->besa.quantizer, block->weight, block->master));
+	TRY(quantization_follows(b->first.setup.spec) ? block_load_masters(b->first.setup.block)
+						      : quantizer_apply(b->besa.quantizer, block->weight, block->master));
 	return mask_apply_from(&b->first.mask, block, block->master, block->master);
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes tiny-llama.refit-*.json: Wanda's masks, and Adam on a block's kept weights and norms behind them, in PyTorch, fp32, on the bundled model
-and the first 32 calibration sequences.
+and the first 32 calibration sequences; and refit-50-3.json, through weights of 3 bits in groups of 32.
 
     refit.py DIRECTORY_OF_TINY_LLAMA CALIBRATION WIKITEXT2
 
@@ -15,7 +15,7 @@ import torch
 
 from admm import HERE, PATHS, SEQUENCES, block, load_model, load_sequences, perplexity, wanda
 
-EPOCHS, BATCH, RATE = 4, 4, 2e-3
+EPOCHS, BATCH, RATE, GROUP = 4, 4, 2e-3, 32
 MOST = (1 << 64) - 1
 
 
@@ -39,12 +39,23 @@ def rate_at(step, steps):
     return RATE * ((step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm))))
 
 
-def rounded(weights):
+def nearest(w, bits):
+    """As it is stored: on its groups' grids, which the extremes of these weights give."""
+    w = w.detach()
+    if bits:
+        groups = w.view(len(w), -1, GROUP)
+        h = (groups.abs().amax(2, keepdim=True) / (2 ** (bits - 1) - 0.5)).bfloat16().float()
+        h[h == 0] = 1
+        w = ((groups / h).round().clamp(-2 ** (bits - 1), 2 ** (bits - 1) - 1) * h).view_as(w)
+    return w.bfloat16().float()
+
+
+def rounded(weights, bits):
     """Gradients go through as if nothing were rounded."""
-    return {n: w + (w.bfloat16().float() - w).detach() if n in PATHS else w for n, w in weights.items()}
+    return {n: w + nearest(w, bits) - w.detach() if n in PATHS else w for n, w in weights.items()}
 
 
-def refit(weights, keep, x, wanted, seed):
+def refit(weights, keep, x, wanted, seed, bits):
     leaves = {n: w.clone().requires_grad_() for n, w in weights.items()}
     channels = 1 / wanted.pow(2).mean((0, 1)).clamp_min(1e-12)
     adam = torch.optim.Adam(leaves.values(), betas=(0.9, 0.99), eps=1e-10)
@@ -54,31 +65,31 @@ def refit(weights, keep, x, wanted, seed):
         batch = sequences[step * BATCH:(step + 1) * BATCH]
         adam.param_groups[0]["lr"] = rate_at(step, steps)
         adam.zero_grad()
-        ((block(rounded(leaves), x[batch]) - wanted[batch]).pow(2) * channels).mean().backward()
+        ((block(rounded(leaves, bits), x[batch]) - wanted[batch]).pow(2) * channels).mean().backward()
         for n in keep:
             leaves[n].grad *= keep[n]
         adam.step()
-    return {n: w.detach().bfloat16().float() for n, w in leaves.items()}
+    return {n: nearest(w, bits if n in PATHS else 0) for n, w in leaves.items()}
 
 
 def main(model, calibration, wikitext):
     (t, blocks), ids, text = load_model(model), load_sequences(calibration), load_sequences(wikitext)
-    for percent in (50, 70):
+    for name, percent, bits in (("50", 50, 0), ("70", 70, 0), ("50-3", 50, 3)):
         x, pruned, losses = t["model.embed_tokens.weight"][ids[:SEQUENCES]], [], []
         for index, p in enumerate(blocks):
             with torch.no_grad():
                 keep, wanted = wanda(p, x, percent / 100), block(p, x)
-            pruned.append(refit({n: w * keep[n] if n in keep else w for n, w in p.items()}, keep, x, wanted, index))
+            pruned.append(refit({n: w * keep[n] if n in keep else w for n, w in p.items()}, keep, x, wanted, index, bits))
             with torch.no_grad():
                 x = block(pruned[-1], x)
             error = (wanted - x) / wanted.norm(dim=1, keepdim=True)
             losses.append((error.pow(2).sum((1, 2)) / x.shape[2]).mean().item())
         with torch.no_grad():
             result = {"pruned_perplexity": perplexity(pruned, t, text), "blocks": [{"reconstruction": loss} for loss in losses]}
-        with open(os.path.join(HERE, f"tiny-llama.refit-{percent}.json"), "w") as file:
+        with open(os.path.join(HERE, f"tiny-llama.refit-{name}.json"), "w") as file:
             json.dump(result, file, indent=1)
             file.write("\n")
-        print(percent, result["pruned_perplexity"], flush=True)
+        print(name, result["pruned_perplexity"], flush=True)
 
 
 if __name__ == "__main__":
