@@ -30,6 +30,7 @@ WAYS = {
     "wanda+refit": {"method": "wanda", "refit": {"method": "block"}},
     "besa+refit": {"method": "besa", "refit": {"method": "block"}},
     "admm": {"method": "admm"},
+    "admm-layer": {"method": "admm", "admm": {"rates": "layer"}},
     "admm+refit": {"method": "admm", "refit": {"method": "block"}},
     "fast": {"preset": "fast"},
     "balanced": {"preset": "balanced"},
