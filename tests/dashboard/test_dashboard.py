@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import PATIENCE, ROOT, Daemon, wait_for, write_calibration  # noqa: E402
+from support import PATIENCE, ROOT, Daemon, wait_for  # noqa: E402
 
 AXE = os.environ.get("AXE", "")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -303,24 +303,26 @@ class Dashboard(unittest.TestCase):
         self.check_log()
 
     def test_study(self):
-        write_calibration(os.path.join(self.daemon.data, "few.safetensors"), 4, 64, vocab=2000)
-        spec = self.spec(archive=True, evaluation={"perplexity": [{"name": "few", "path": "few.safetensors", "sequence_length": 64}]})
+        with open(os.path.join(ROOT, "demo", "wikitext2.test.txt"), encoding="utf-8") as text, \
+                open(os.path.join(self.daemon.data, "part.txt"), "w", encoding="utf-8") as part:
+            part.write(text.read(6000))
+        spec = self.spec(archive=True, evaluation={"perplexity": [{"name": "part", "path": "part.txt", "sequence_length": 128}]})
         made = self.daemon.request("POST", "/v1/studies", {"name": "how far", "spec": spec, "grid": {
-            "sparsity": [0.2, 0.4, 0.6], "method": ["magnitude"]}}).json
+            "sparsity": [0.2, 0.4, 0.6], "method": ["magnitude", "wanda"]}}).json
         self.go("#/studies")
         self.click("how far")
-        self.see("the end", "3 jobs: 3 succeeded")
+        self.see("the end", "6 jobs: 6 succeeded")
         study = self.daemon.get(f"/v1/studies/{made['id']}").json
-        plot = "section[aria-label='Perplexity against size, few']"
-        wait_for("all points", lambda: len(self.driver.find_elements(By.CSS_SELECTOR, f"{plot} .plot circle")) == 3)
-        points = [(row["archive_bytes"], row["perplexity"]["few"]["pruned"]) for row in study["rows"]]
+        plot = "section[aria-label='Perplexity against size, part']"
+        wait_for("all points", lambda: len(self.driver.find_elements(By.CSS_SELECTOR, f"{plot} .plot circle")) == 6)
+        points = [(row["archive_bytes"], row["perplexity"]["part"]["pruned"]) for row in study["rows"]]
         best = [p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)]
         label = self.find(f"{plot} svg[role='img']").get_attribute("aria-label")
-        self.assertIn(f"{len(best)} of 3 jobs are on the Pareto front", label)
+        self.assertIn(f"{len(best)} of 6 jobs are on the Pareto front", label)
         table = self.text("section[aria-label='Jobs'] table")
         for row in study["rows"]:
             self.assertRegex(table, rf"succeeded {row['settings']['sparsity']} {row['settings']['method']} .* "
-                                    rf"{row['perplexity']['few']['pruned']:.3f} ")
+                                    rf"{row['perplexity']['part']['pruned']:.3f} ")
         self.check_access()
         self.picture("study")
         self.check_log()
