@@ -198,7 +198,8 @@ FUZZ_fuzz_shard_index := base/json_stream.c engine/model/shard_index.c
 CHECKPOINT_SOURCES := $(FUZZ_fuzz_safetensors) $(patsubst %,engine/model/%.c,checkpoint packed shard_index other_formats)
 FUZZ_fuzz_config := $(patsubst %,engine/model/%.c,config config_fields families packed_form rope)
 FUZZ_fuzz_packed := $(CHECKPOINT_SOURCES)
-FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) engine/compute/dry.c engine/stages/settings.c $(FUZZ_fuzz_config) $(wildcard engine/spec/*.c engine/methods/*/settings.c) engine/output/files.c \
+FUZZ_fuzz_spec := $(CHECKPOINT_SOURCES) engine/compute/dry.c engine/compute/ops.c engine/stages/settings.c $(FUZZ_fuzz_config) \
+	$(wildcard engine/spec/*.c engine/methods/*/settings.c) engine/output/files.c \
 	$(patsubst %,engine/model/%.c,vet check model block stored norms qk_norm fixed layout experts) engine/eval/tasks.c $(DATA_SOURCES) \
 	$(patsubst %,engine/export/%.c,architecture gguf blocks)
 FUZZ_fuzz_archive := $(FUZZ_fuzz_safetensors) $(patsubst %,engine/archive/%.c,archive_file block huffman packing parallel restore_file)
