@@ -161,6 +161,8 @@ void study_rows_csv(const cJSON *grid, const cJSON *rows, struct buffer *ret);
 void time_format(int64_t milliseconds, char ret[32]);
 
 cJSON *job_json(const struct job *);
+/* "error": why it failed; null where `code` is NULL. */
+void job_add_error(cJSON *json, const char *code, const char *message);
 cJSON *event_json(const struct stored_event *);
 
 /* The body as JSON, freed with cJSON_Delete. False where it is none: the response says so. */

@@ -36,6 +36,14 @@ static void add_raw(cJSON *object, const char *key, const char *json)
 		cJSON_AddNullToObject(object, key);
 }
 
+void job_add_error(cJSON *json, const char *code, const char *message)
+{
+	cJSON *error = code ? cJSON_AddObjectToObject(json, "error") : cJSON_AddNullToObject(json, "error");
+	if (!code) return;
+	cJSON_AddStringToObject(error, "code", code);
+	cJSON_AddStringToObject(error, "message", message);
+}
+
 cJSON *job_json(const struct job *job)
 {
 	cJSON *json = cJSON_CreateObject();
@@ -59,13 +67,7 @@ cJSON *job_json(const struct job *job)
 		cJSON_AddNullToObject(progress, "eta_seconds");
 
 	add_raw(json, "result", job->result);
-	if (job->error_code) {
-		cJSON *error = cJSON_AddObjectToObject(json, "error");
-		cJSON_AddStringToObject(error, "code", job->error_code);
-		cJSON_AddStringToObject(error, "message", job->error_message);
-	} else {
-		cJSON_AddNullToObject(json, "error");
-	}
+	job_add_error(json, job->error_code, job->error_message);
 	add_time(json, "created_at", job->created_at);
 	add_time(json, "started_at", job->started_at);
 	add_time(json, "finished_at", job->finished_at);

@@ -67,13 +67,7 @@ static enum status row_json(const struct api_config *config, const struct study_
 	if (job->result) TRY(measure(config, job, &size, err));
 	add_bytes(json, "bytes", size.bytes);
 	add_bytes(json, "archive_bytes", size.archive);
-	if (job->error_code) {
-		cJSON *error = cJSON_AddObjectToObject(json, "error");
-		cJSON_AddStringToObject(error, "code", job->error_code);
-		cJSON_AddStringToObject(error, "message", job->error_message);
-	} else {
-		cJSON_AddNullToObject(json, "error");
-	}
+	job_add_error(json, job->error_code, job->error_message);
 	return STATUS_OK;
 }
 
@@ -118,21 +112,6 @@ static void append_value(struct buffer *csv, const cJSON *value)
 	if (!text) csv->failed = true;
 	append_cell(csv, text ? text : "");
 	free(text);
-}
-
-/* The names of the data sets that any job was evaluated on, as keys; the caller frees it. */
-static cJSON *find_datasets(const cJSON *rows)
-{
-	const cJSON *row, *dataset;
-	cJSON *names = cJSON_CreateObject();
-	cJSON_ArrayForEach(row, rows)
-	{
-		cJSON_ArrayForEach(dataset, cJSON_GetObjectItemCaseSensitive(row, "perplexity"))
-		{
-			if (!cJSON_HasObjectItem(names, dataset->string)) cJSON_AddNullToObject(names, dataset->string);
-		}
-	}
-	return names;
 }
 
 static const char *const before[] = {"job", "state"};
@@ -185,7 +164,7 @@ static void append_row(struct buffer *csv, const cJSON *grid, const cJSON *datas
 void study_rows_csv(const cJSON *grid, const cJSON *rows, struct buffer *ret)
 {
 	const cJSON *row;
-	cJSON *datasets = find_datasets(rows);
+	cJSON *datasets = json_keys_below(rows, "perplexity");
 	append_head(ret, grid, datasets);
 	cJSON_ArrayForEach(row, rows) append_row(ret, grid, datasets, row);
 	cJSON_Delete(datasets);

@@ -431,3 +431,17 @@ char *json_canonical(const cJSON *json)
 	cJSON_Delete(sorted);
 	return text;
 }
+
+cJSON *json_keys_below(const cJSON *list, const char *key)
+{
+	const cJSON *entry, *member;
+	cJSON *keys = cJSON_CreateObject();
+	cJSON_ArrayForEach(entry, list)
+	{
+		cJSON_ArrayForEach(member, cJSON_GetObjectItemCaseSensitive(entry, key))
+		{
+			if (!cJSON_HasObjectItem(keys, member->string)) cJSON_AddNullToObject(keys, member->string);
+		}
+	}
+	return keys;
+}

@@ -47,4 +47,8 @@ enum status json_get_string(const cJSON *object, const char *what, const char *k
 /* Its text in a form that does not depend on how it was written: no spaces, keys sorted. The caller frees it; NULL without memory. */
 char *json_canonical(const cJSON *);
 
+/* The keys of all objects that the members of a list have under `key`, as the keys of an object of nulls, each once, in the order in which they
+ * come first. The caller frees it. */
+cJSON *json_keys_below(const cJSON *list, const char *key);
+
 #endif

@@ -43,26 +43,11 @@ static void add_row(struct table *table, const cJSON *study, const cJSON *datase
 	table_end_row(table);
 }
 
-/* The data sets that any job was evaluated on, as keys; the caller frees it. */
-static cJSON *find_datasets(const cJSON *rows)
-{
-	const cJSON *row, *dataset;
-	cJSON *names = cJSON_CreateObject();
-	cJSON_ArrayForEach(row, rows)
-	{
-		cJSON_ArrayForEach(dataset, cJSON_GetObjectItemCaseSensitive(row, "perplexity"))
-		{
-			if (!cJSON_HasObjectItem(names, dataset->string)) cJSON_AddNullToObject(names, dataset->string);
-		}
-	}
-	return names;
-}
-
 static void print_table(const cJSON *study)
 {
 	const cJSON *item, *rows = cJSON_GetObjectItemCaseSensitive(study, "rows");
 	struct table table = {.align = "llr"};
-	cJSON *datasets = find_datasets(rows);
+	cJSON *datasets = json_keys_below(rows, "perplexity");
 	table_add(&table, "JOB");
 	table_add(&table, "STATE");
 	cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(study, "grid")) table_add(&table, item->string);

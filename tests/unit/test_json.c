@@ -230,11 +230,25 @@ static void test_difference(void **state)
 	assert_true(length >= 195 && length < sizeof((struct json_difference){0}).pointer);
 }
 
+/* In the order in which they come first; entries without the member, and without keys, add none. */
+static void test_keys_below(void **state)
+{
+	(void)state;
+	cJSON *list = cJSON_Parse("[{\"p\":{\"b\":1,\"a\":2}},{\"q\":{\"x\":1}},{\"p\":null},{\"p\":{\"c\":3,\"b\":4}}]");
+	cJSON *keys = json_keys_below(list, "p");
+	char *text = cJSON_PrintUnformatted(keys);
+	assert_string_equal(text, "{\"b\":null,\"a\":null,\"c\":null}");
+	cJSON_free(text);
+	cJSON_Delete(keys);
+	cJSON_Delete(list);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_accepts), SCRATCH_TEST(test_refuses),    SCRATCH_TEST(test_depth),
-		SCRATCH_TEST(test_typed),   SCRATCH_TEST(test_python),     SCRATCH_TEST(test_lfs_pointer),
-		SCRATCH_TEST(test_mask),    SCRATCH_TEST(test_difference), SCRATCH_TEST(test_long_messages)};
+	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_accepts),       SCRATCH_TEST(test_refuses),
+					   SCRATCH_TEST(test_depth),         SCRATCH_TEST(test_typed),
+					   SCRATCH_TEST(test_python),        SCRATCH_TEST(test_lfs_pointer),
+					   SCRATCH_TEST(test_mask),          SCRATCH_TEST(test_difference),
+					   SCRATCH_TEST(test_long_messages), cmocka_unit_test(test_keys_below)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
