@@ -2,13 +2,15 @@
 """How good besad's pruned models are: perplexity, exact zeros, seconds and cost of every way to prune, by model, sparsity and seed.
 
     quality.py --results FILE --model NAME=DIR,TOKENS,TEXT,EVALUATION ... [--ways W,...] [--cells C,...] [--seeds N] [--other TEXT]
+               [--backend cpu|cuda] [--at-once N] [--seconds S]
     quality.py --results FILE --table
 
 A model is given with its calibration of seed 0 (token ids, safetensors), the text that other seeds draw theirs from, and what it is evaluated
 on, which may be of either kind; windows of 256 tokens. Results are kept in FILE, one by one, and what is there is not run again, so it can be
 stopped and gone on with. --other is a text of another domain: besides, everything at 60 % is calibrated on its first four fifths, and every
-model is evaluated on its last fifth too. Cost is in runs of BESA: five forward passes of 128 sequences. --table prints the results as
-Markdown, the mean over the seeds and, with several, their spread."""
+model is evaluated on its last fifth too. --at-once runs several jobs beside each other, which a GPU gains by where a model is small (their
+seconds are then of a shared machine); --seconds starts no more after so long, and tells what is missing. Of what learns, the results say in
+how many blocks its loss over all sequences ended above where it started (`worse_blocks`). --table prints the results as Markdown, the mean over the seeds and, with several, their spread."""
 import argparse
 import json
 import os
@@ -16,6 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LENGTH = 256
@@ -35,13 +40,33 @@ WAYS = {
     "fast": {"preset": "fast"},
     "balanced": {"preset": "balanced"},
     "best": {"preset": "best"},
-    **{f"wanda+{bits}bit{'' if rounding == 'nearest' else '-' + rounding}": {
-        "method": "wanda", "quantization": {"bits": bits, "rounding": rounding, "format": "dequantized"}}
-       for bits in (2, 3, 4) for rounding in ("nearest", "feedback")},
+    **{f"besa-{importance}": {"method": "besa", "besa": {"importance": importance}}
+       for importance in ("magnitude", "sparsegpt", "sparsegpt_published", "gradient")},
+    **{f"{way}-{allocation}": {**spec, "allocation": {"method": allocation}} for allocation in ("outlier", "loss")
+       for way, spec in (("fast", {"preset": "fast"}), ("balanced", {"preset": "balanced"}))},
+    "besa-half-block": {"method": "besa", "besa": {"reconstruct": "half_block"}},
+    "besa-diverging": {"method": "besa", "besa": {"d_coef": 500}},
+    "admm-row": {"method": "admm", "admm": {"rates": "row"}},
+    "balanced-row": {"preset": "balanced", "admm": {"rates": "row"}},
+    "best-uniform": {"preset": "best", "admm": {"rates": "uniform"}},
 }
+BITS = (2, 3, 4, 8)
+# What is quantized: how it is pruned, and when and how it is rounded.
+QUANTIZED = {
+    "wanda+{}bit": ({"method": "wanda"}, {}),
+    "wanda+{}bit-feedback": ({"method": "wanda"}, {"rounding": "feedback"}),
+    "wanda+{}bit-before": ({"method": "wanda"}, {"order": "quantize_first"}),
+    "besa+{}bit-after": ({"method": "besa"}, {"order": "prune_first"}),
+    "besa+{}bit-before": ({"method": "besa"}, {"order": "quantize_first"}),
+    "besa+{}bit-joint": ({"method": "besa"}, {"order": "joint"}),
+    "besa+refit+{}bit-joint": ({"method": "besa", "refit": {"method": "block"}}, {"order": "joint"}),
+    "balanced+{}bit": ({"preset": "balanced"}, {}),
+    "balanced+{}bit-feedback": ({"preset": "balanced"}, {"rounding": "feedback"}),
+}
+for template, (pruned, rounded) in QUANTIZED.items():
+    WAYS |= {template.format(bits): {**pruned, "quantization": {"bits": bits, "format": "dequantized", **rounded}} for bits in BITS}
 CELLS = {"0%": {"sparsity": 0.0}, "50%": {"sparsity": 0.5}, "60%": {"sparsity": 0.6}, "70%": {"sparsity": 0.7}, "80%": {"sparsity": 0.8},
          "2:4": {"pattern": "2:4"}, "4:8": {"pattern": "4:8"}}
-NO_PATTERN = ("besa", "besa-layer", "besa+refit")
 
 
 class Model:
@@ -70,29 +95,44 @@ def spec_of(model, way, cell, seed, other):
             "evaluation": {"perplexity": [{"name": name, "path": os.path.basename(path), "sequence_length": LENGTH}
                                           for name, path in data]}}
     roots = [path for _, path in data]
-    samples = {"calibration": {"samples": 128}} if way != "best" else {}
-    source = other[0] if other and other[2] else model.tokens if seed == 0 and way != "best" else model.text
+    samples = {"calibration": {"samples": 128}} if not way.startswith("best") else {}
+    source = other[0] if other and other[2] else model.tokens if seed == 0 and not way.startswith("best") else model.text
     calibration = {"calibration": {"path": os.path.basename(source), "sequence_length": LENGTH, "seed": seed}}
     return merged(spec, samples, calibration, CELLS[cell], WAYS[way]), [source, *roots]
 
 
-def run(besad, model, spec, roots):
+class Failed(Exception):
+    """besad's own words."""
+
+
+def run(args, model, spec, roots):
+    """The report of besad."""
     with tempfile.TemporaryDirectory() as work:
         with open(os.path.join(work, "job.json"), "w") as file:
             json.dump(spec, file)
         options = [option for path in roots for option in ("--data-root", os.path.dirname(path))]
-        done = subprocess.run([besad, "run", os.path.join(work, "job.json"), "--model-root", os.path.dirname(model.directory),
+        options += ["--backend", args.backend] if args.backend else []
+        done = subprocess.run([args.besad, "run", os.path.join(work, "job.json"), "--model-root", os.path.dirname(model.directory),
                                "--output-root", os.path.join(work, "output"), *options], capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"besad failed with {json.dumps(spec)}:\n{done.stderr}")
-        report = os.path.join(work, "output", "out", "besad.json")
-        with open(report) as file:
-            result = json.load(file)["result"]
-    return result
+            raise Failed(f"besad failed with {json.dumps(spec)}:\n{done.stderr}")
+        with open(os.path.join(work, "output", "out", "besad.json")) as file:
+            return json.load(file)
+
+
+def entry_of(report):
+    result, blocks = report["result"], report["blocks"]
+    entry = {"perplexity": result["perplexity"], "zeros": result.get("zeros"), "sparsity": result.get("sparsity"),
+             "seconds": result.get("pruning_seconds"), "diagnosis": [finding["rule"] for finding in report.get("diagnosis") or []]}
+    learned = [block for block in blocks if "reconstruction_start" in block]
+    if learned:
+        entry["worse_blocks"] = sum(block["reconstruction"] > block["reconstruction_start"] for block in learned)
+    return entry
 
 
 def cells_of(way, cells):
-    return [cell for cell in cells if not (":" in cell and way in NO_PATTERN)]
+    """Under a pattern BESA learns nothing, and is what it starts from."""
+    return [cell for cell in cells if not (":" in cell and way.startswith("besa"))]
 
 
 def measure(args, results):
@@ -102,16 +142,31 @@ def measure(args, results):
         wanted = [(model, way, cell, seed, domain)
                   for model in models for seed in range(args.seeds) for way in args.ways for cell in cells_of(way, args.cells)
                   for domain in (("own", "other") if halves and cell == "60%" else ("own",))]
-        for model, way, cell, seed, domain in wanted:
+        began, lock, problems = time.monotonic(), threading.Lock(), []
+
+        def do(one):
+            model, way, cell, seed, domain = one
             key = "|".join((model.name, way, cell, str(seed), domain))
             if key in results:
-                continue
+                return
+            if args.seconds and time.monotonic() - began > args.seconds:
+                problems.append(f"{key}: no time was left")
+                return
             spec, roots = spec_of(model, way, cell, seed, halves and (*halves, domain == "other"))
-            result = run(args.besad, model, spec, roots)
-            results[key] = {"perplexity": result["perplexity"], "zeros": result.get("zeros"), "sparsity": result.get("sparsity"),
-                            "seconds": result.get("pruning_seconds"), "warnings": len(result.get("warnings") or [])}
-            print(key, json.dumps(results[key]), file=sys.stderr, flush=True)
-            save(args.results, results)
+            try:
+                entry = entry_of(run(args, model, spec, roots))
+            except Failed as problem:
+                problems.append(f"{key}: {problem}")
+                return
+            with lock:
+                results[key] = entry
+                print(key, json.dumps(entry), file=sys.stderr, flush=True)
+                save(args.results, results)
+
+        with ThreadPoolExecutor(args.at_once) as pool:
+            list(pool.map(do, wanted))
+    if problems:
+        sys.exit("\n".join(problems))
 
 
 def split(path, directory):
@@ -166,6 +221,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
     parser.add_argument("--results", required=True)
+    parser.add_argument("--backend", choices=("cpu", "cuda"))
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--seconds", type=float)
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS))
     parser.add_argument("--cells", type=lambda text: text.split(","), default=["50%", "60%", "70%", "2:4", "4:8"])
