@@ -33,7 +33,9 @@ KERNELS = ("bin_kernel", "keys_kernel", "queries_kernel", "forward_kernel", "ran
 
 # What both backends prune the bundled model by: a precision, and a spec in place of BESA.
 COMPARED = (("f32", None), ("bf16", None), ("f32", '{"method": "sparsegpt"}'), ("f32", '{"preset": "balanced", "refit": {"method": "global"}}'),
-            ("bf16", '{"preset": "balanced", "refit": {"method": "global"}}'))
+            ("bf16", '{"preset": "balanced", "refit": {"method": "global"}}'),
+            ("f32", '{"method": "wanda", "quantization": {"bits": 3, "rounding": "feedback", "format": "dequantized"}}'),
+            ("f32", '{"method": "besa", "quantization": {"bits": 3, "format": "dequantized"}, "refit": {"method": "block"}}'))
 
 
 class Skipped(Exception):

@@ -38,13 +38,15 @@ class Qwen(unittest.TestCase):
         daemon.start()
 
     def prune(self, **spec):
-        """The job's result and its blocks."""
+        """The job's result and its blocks; nothing is wrong with it."""
         job = self.daemon.submit({
             "model": "tiny-qwen", "sparsity": 0.5, "precision": "f32", "calibration": TOKENS, "evaluation": {"perplexity": [
                 {"name": "tokens", "path": "tiny-qwen.wikitext2-64k.safetensors", "sequence_length": 256}]}, **spec})
         done = self.daemon.finish(job)
         self.assertEqual(done["state"], "succeeded", done["error"])
-        return done["result"], self.daemon.get(f"/v1/jobs/{job}/report").json["blocks"]
+        report = self.daemon.get(f"/v1/jobs/{job}/report").json
+        self.assertEqual(report["diagnosis"], [])
+        return done["result"], report["blocks"]
 
     def close(self, value, expected, relative):
         self.assertLess(abs(value / expected - 1), relative, f"{value} against {expected}")

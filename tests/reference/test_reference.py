@@ -94,6 +94,7 @@ class Reference(BundledModel):
         self.safe(report)
         self.exact(report, 50)
         self.assertLess(self.perplexity(report), self.perplexity(wanda))
+        self.assertEqual([finding["rule"] for finding in report["diagnosis"]], ["unstable"] * len(report["blocks"]))
         for block, before in zip(report["blocks"], wanda["blocks"], strict=True):
             self.assertLess(block["reconstruction"], before["reconstruction"])
             said = [line for line in self.warnings("diverging") if line.startswith(f"warning: block {block['block']}: ")]

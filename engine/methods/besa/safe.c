@@ -98,8 +98,11 @@ static enum status choose(struct comparison *c, const struct besa_watch *w, floa
 
 /* ---- what is told ----------------------------------------------------------------------------------------------------------------- */
 
+/* Smaller steps, found once, are what the size of steps adapts to; where they had to be found again, or nothing was won by them, learning
+ * is unstable. */
 static enum status warn_of_divergence(const struct comparison *c, const struct besa_watch *w, int steps, struct error *err)
 {
+	bool adapted = w->divergences == 1 && c->kept < c->start;
 	const struct besa_settings *settings = &c->besa->spec->besa;
 	bool prodigy = settings->optimizer == OPTIMIZER_PRODIGY;
 	char message[400], times[60] = "", best[60] = "";
@@ -113,6 +116,7 @@ static enum status warn_of_divergence(const struct comparison *c, const struct b
 		 "step %d, with %s %g instead of %g, and the block ends with %.6f",
 		 w->first, steps, w->began, best, w->loss, times, w->back, prodigy ? "besa.d_coef" : "besa.learning_rate",
 		 prodigy ? c->besa->d_coef : c->besa->learning_rate, prodigy ? settings->d_coef : settings->learning_rate, c->kept);
+	if (adapted) return c->task->warn(c->task->context, message, err);
 	return c->task->find(c->task->context, &(struct finding){DIAGNOSIS_UNSTABLE, w->loss / w->best - 1, message}, err);
 }
 
