@@ -156,8 +156,10 @@ enum status publish_rest(const struct place *work, const struct place *aside, st
 
 char *publish_aside_name(const char *job_id)
 {
+	struct timespec now;
 	char *name;
-	return asprintf(&name, "%s%" PRId64 "-%s", aside_prefix, (int64_t)time(NULL), job_id) < 0 ? NULL : name;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return asprintf(&name, "%s%" PRId64 "-%09ld-%s", aside_prefix, (int64_t)now.tv_sec, now.tv_nsec, job_id) < 0 ? NULL : name;
 }
 
 enum status publish_sweep(const struct place *root, double seconds, struct error *err)

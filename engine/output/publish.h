@@ -37,7 +37,8 @@ enum status publish_rest(const struct place *work, const struct place *aside, st
 /* Removes from `root` what was kept aside for `seconds` or longer. */
 enum status publish_sweep(const struct place *root, double seconds, struct error *err);
 
-/* ".besad-replaced-TIME-JOB", which publish_sweep knows. The caller frees it; NULL without memory. */
+/* ".besad-replaced-TIME-JOB", which publish_sweep knows; another one at each call, for jobs of one name that end in the same second (as
+ * those of besad run may). The caller frees it; NULL without memory. */
 char *publish_aside_name(const char *job_id);
 
 #endif

@@ -195,8 +195,10 @@ static void test_sweep(void **state)
 {
 	struct fixture *f = *state;
 	struct scratch *s = &f->scratch;
-	char *fresh = publish_aside_name("job");
+	char *fresh = publish_aside_name("job"), *next = publish_aside_name("job");
 	assert_non_null(fresh);
+	assert_string_not_equal(fresh, next);
+	free(next);
 	for (const char **name = (const char *[]){".besad-replaced-1-a", fresh, ".besad-replaced-x", ".besad-other", NULL}; *name;
 	     name++) {
 		SUCCEEDS(place_make(&f->top, *name, &s->err));
