@@ -45,6 +45,8 @@ WAYS = {
     **{f"{way}-{allocation}": {**spec, "allocation": {"method": allocation}} for allocation in ("outlier", "loss")
        for way, spec in (("fast", {"preset": "fast"}), ("balanced", {"preset": "balanced"}))},
     "besa-half-block": {"method": "besa", "besa": {"reconstruct": "half_block"}},
+    "besa-two-blocks": {"method": "besa", "besa": {"reconstruct": "two_blocks"}},
+    **{f"besa-rows-{rows}": {"method": "besa", "besa": {"rows_per_group": rows}} for rows in (8, 64)},
     "besa-diverging": {"method": "besa", "besa": {"d_coef": 500}},
     "admm-row": {"method": "admm", "admm": {"rates": "row"}},
     "balanced-row": {"preset": "balanced", "admm": {"rates": "row"}},

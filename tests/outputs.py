@@ -80,6 +80,8 @@ ROWS = [
     ("besa-halves", SAVED, DEVICE, dict(BESA, besa={"reconstruct": "half_block"})),
     ("besa-by-layers", SAVED, DEVICE, dict(BESA, besa={"reconstruct": "layer"})),
     ("besa-by-layers-bf16", FEW, None, dict(BESA, precision="bf16", besa={"reconstruct": "layer", "granularity": "layer"})),
+    ("besa-two-blocks", SAVED, DEVICE, dict(BESA, besa={"reconstruct": "two_blocks"})),
+    ("besa-two-blocks-rows-bf16", FEW, None, dict(BESA, precision="bf16", besa={"reconstruct": "two_blocks", "rows_per_group": 3})),
     ("besa-sigmoid-60", SAVED, None, dict(BESA, sparsity=0.6, besa={"parameterization": "sigmoid"})),
     ("besa-softmax", SAVED, ONE, dict(BESA, besa={"parameterization": "softmax"})),
     ("besa-softmax-70", SAVED, None, dict(BESA, sparsity=0.7)),

@@ -15,6 +15,7 @@
 /* What stays the same from block to block. */
 struct method_setup {
 	const struct spec *spec;
+	const struct model *model;
 	struct block *block;         /* where each block is loaded */
 	struct quantizer *quantizer; /* of its weights; NULL where they are not quantized */
 	int64_t sequences, tokens;   /* of the calibration: how many, and of each; 0 sequences where there is none */
@@ -32,6 +33,7 @@ struct method_step {
 struct block_task {
 	int index;
 	double target;            /* the share of its weights that are to be zero: round(target · layout.params) of them */
+	double next_target;       /* the same of the next block, where there is one */
 	struct stream *input;     /* what goes into it: of the pruned blocks before it */
 	struct stream *reference; /* what it shall give */
 	double share;             /* of the method's work that steps are; 0 for all of it */

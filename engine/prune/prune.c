@@ -249,9 +249,12 @@ static void average_rates(const struct walk *w, struct block_result *result)
 
 static struct block_task task_of(struct task_context *context)
 {
-	bool calibrated = walk_calibrated(context->w);
-	return (struct block_task){.index = context->result->index,
+	const struct walk *w = context->w;
+	int index = context->result->index;
+	bool calibrated = walk_calibrated(w);
+	return (struct block_task){.index = index,
 				   .target = context->result->target,
+				   .next_target = allocate_target(w->spec, w->p->savepoint, index + 1, w->block.layout.params),
 				   .input = calibrated ? &context->w->input : NULL,
 				   .reference = calibrated ? &context->w->reference : NULL,
 				   .ranked = end_ranking,
@@ -505,6 +508,7 @@ enum status walk_create(struct walk *w, struct error *err)
 	TRY(block_create(model, w->backend, w->p->compute_type, tokens, &w->block, err));
 	TRY(pipeline_create(w->p, &w->block, &w->pipeline, err));
 	const struct method_setup setup = {.spec = w->spec,
+					   .model = model,
 					   .block = &w->block,
 					   .quantizer = w->spec->quantization.bits ? &w->quantizer : NULL,
 					   .sequences = walk_calibrated(w) ? samples : 0,

@@ -19,7 +19,7 @@ enum method_id { METHODS(METHOD_ENUMERATOR) METHOD_NONE };
 extern const char *const spec_method_names[]; /* by enum method_id; ends with NULL */
 enum { PRESET_NONE = -1 };
 enum granularity { GRANULARITY_ROW, GRANULARITY_LAYER };
-enum reconstruct { RECONSTRUCT_BLOCK, RECONSTRUCT_HALF_BLOCK, RECONSTRUCT_LAYER }; /* at once */
+enum reconstruct { RECONSTRUCT_BLOCK, RECONSTRUCT_HALF_BLOCK, RECONSTRUCT_LAYER, RECONSTRUCT_TWO_BLOCKS }; /* at once */
 enum target { TARGET_BLOCK, TARGET_DENSE_STREAM };
 enum optimizer { OPTIMIZER_PRODIGY, OPTIMIZER_ADAMW };
 /* `probe_every` of a spec: as often as fits into its share of the time, or never; n ≥ 1 is after each n-th block and the last. */

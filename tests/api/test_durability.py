@@ -109,6 +109,25 @@ class Durability(unittest.TestCase):
         self.assertEqual((done["state"], done["result"]["format"]), ("succeeded", "packed"))
         self.assertEqual(digests(os.path.join(daemon.output, "killed")), digests(os.path.join(daemon.output, "plain")))
 
+    def test_two_blocks_are_the_same_behind_kills(self):
+        """What was learned of the second block is not kept, so that a job goes on behind any block."""
+        options, calibration = ("--checkpoint-every", "0"), {"path": "tokens.safetensors", "samples": 6, "sequence_length": 64}
+        besa = {"optimizer": "adamw", "learning_rate": 0.1}  # so that few steps learn something
+        daemon = self.daemon.start(*options)
+        by_block = daemon.submit(small_job(output="by-block", calibration=calibration, besa=besa))
+        jobs = {name: daemon.submit(small_job(output=name, calibration=calibration, besa={**besa, "reconstruct": "two_blocks"}))
+                for name in ("plain", "killed")}
+        self.assertEqual(daemon.finish(jobs["plain"])["state"], "succeeded")
+        for blocks in (1, 2):
+            wait_for("finished blocks", lambda: len(self.finished(jobs["killed"])) >= blocks)
+            daemon.kill()
+            daemon.start(*options)
+        self.assertEqual(daemon.finish(jobs["killed"])["state"], "succeeded")
+        self.assertGreater(self.started(jobs["killed"], 2)[0], 0)
+        self.assertEqual(digests(os.path.join(daemon.output, "killed")), digests(os.path.join(daemon.output, "plain")))
+        self.assertEqual(daemon.finish(by_block)["state"], "succeeded")
+        self.assertNotEqual(digests(os.path.join(daemon.output, "plain")), digests(os.path.join(daemon.output, "by-block")))
+
     def test_stopped_politely_goes_on(self):
         daemon = self.daemon.start()
         job = daemon.submit(self.spec("stopped"))

@@ -84,7 +84,7 @@ class Experts(unittest.TestCase):
         self.assertEqual([b["experts"] for b in report["blocks"]], [b["experts"] for b in self.finished(events)])
 
     def test_mixtral(self):
-        for besa in ({"granularity": "row"}, {"granularity": "layer"}):
+        for besa in ({"granularity": "row"}, {"granularity": "layer"}, {"reconstruct": "two_blocks"}):
             done, events = self.prune("mixtral", besa=besa)
             self.check_blocks(done, events, EXPERTS, CHOSEN)
             layers = self.finished(events)[0]["layers"]

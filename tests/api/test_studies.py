@@ -225,7 +225,8 @@ class Demo(unittest.TestCase):
             self.assertEqual(made.status, 201, (name, made.body))
             jobs[name] = made.json["jobs"]
             self.assertEqual(daemon.request("POST", f"/v1/studies/{made.json['id']}/cancel").status, 200)
-        self.assertEqual(jobs, {"candidates.json": 7, "samples.json": 7, "importance.json": 4, "granularity.json": 6, "epochs.json": 4})
+        self.assertEqual(jobs, {"candidates.json": 7, "samples.json": 7, "importance.json": 4, "granularity.json": 8, "rows.json": 4,
+                                "epochs.json": 4})
 
 
 class Queue(WithStudies):

@@ -25,6 +25,7 @@ struct fixture {
 	struct activations activations;
 	double *weights[FUSED_COUNT], *norm1, *norm2, *rope; /* of the block, in double */
 	float x[ROWS * 24], wanted[ROWS * 24];
+	const double *behind; /* of a second block, instead of x; else NULL */
 };
 
 static void ok(enum status status, const struct error *err)
@@ -159,7 +160,7 @@ static void plain_block(const struct fixture *f, double *const weights[FUSED_COU
 {
 	static double x[ROWS * H], qkv[ROWS * QKV], gate_up[ROWS * 2 * I];
 	for (int i = 0; i < ROWS * H; i++)
-		p->h[i] = x[i] = f->x[i];
+		p->h[i] = x[i] = f->behind ? f->behind[i] : f->x[i];
 	plain_norm(p->n1, x, f->norm1, 1e-5);
 	plain_linear(qkv, p->n1, weights[FUSED_QKV], QKV, H, false);
 	plain_attention(f, p->out, qkv);
@@ -565,6 +566,90 @@ static void check_parts(struct fixture *f, enum reconstruct reconstruct, enum gr
 	close_learner(&l);
 }
 
+/* ---- two blocks ------------------------------------------------------------------------------------------------------------------- */
+
+/* What is behind the fixture's block: the model's other one. */
+static void open_second(const struct fixture *f, struct fixture *second)
+{
+	struct error err;
+	*second = *f;
+	ok(block_create(&f->model, f->backend, DTYPE_F32, TOKENS, &second->block, &err), &err);
+	ok(block_load(&second->block, &f->model, 0, &err), &err);
+	for (int i = 0; i < PRODUCTS; i++)
+		second->weights[i] = download_double(f->backend, second->block.weight[i]);
+	second->norm1 = download_double(f->backend, second->block.norm1);
+	second->norm2 = download_double(f->backend, second->block.norm2);
+}
+
+static void close_second(struct fixture *second)
+{
+	for (int i = 0; i < PRODUCTS; i++)
+		free(second->weights[i]);
+	free(second->norm1);
+	free(second->norm2);
+	block_release(&second->block);
+}
+
+static double plain_pair_loss(const struct fixture *f, struct fixture *second, double *const weights[2][FUSED_COUNT])
+{
+	static struct plain p;
+	plain_block(f, weights[0], &p);
+	second->behind = p.y;
+	return plain_loss(second, weights[1]);
+}
+
+/* The gradient of the pair's loss by the weights of one of its blocks, by finite differences in double. */
+static void differences_of_pair(const struct fixture *f, struct fixture *second, double *weights[2][FUSED_COUNT], int which,
+				struct gradients *g)
+{
+	const double step = 1e-5;
+	*g = (struct gradients){0};
+	for (int fused = 0; fused < PRODUCTS; fused++) {
+		int64_t count = f->block.layout.fused_rows[fused] * f->block.layout.fused_cols[fused];
+		g->of[fused] = malloc((size_t)count * sizeof(double));
+		for (int64_t i = 0; i < count; i++) {
+			double kept = weights[which][fused][i];
+			weights[which][fused][i] = kept + step;
+			double above = plain_pair_loss(f, second, weights);
+			weights[which][fused][i] = kept - step;
+			double below = plain_pair_loss(f, second, weights);
+			weights[which][fused][i] = kept;
+			g->of[fused][i] = (above - below) / (2 * step);
+		}
+	}
+}
+
+static void check_pair(struct fixture *f, enum granularity granularity, int rows_per_group)
+{
+	const struct spec spec = spec_of(granularity, rows_per_group, PARAM_SIGMOID, RECONSTRUCT_TWO_BLOCKS);
+	struct fixture second, *of[2] = {f, &second};
+	struct learner learners[2];
+	struct gradients g;
+	double stats[STEP_STATS], *weights[2][FUSED_COUNT];
+	open_second(f, &second);
+	for (int i = 0; i < 2; i++)
+		open_learner(of[i], &spec, &learners[i]);
+	learners[0].besa.second = &learners[1].besa;
+	ok(besa_gradient(&learners[0].besa, &learners[0].x, &learners[0].wanted, 0, BATCH), &f->backend->error);
+	ok(f->backend->ops->download(f->backend, stats, learners[0].besa.stats, sizeof stats), &f->backend->error);
+	for (int i = 0; i < 2; i++)
+		for (int j = 0; j < PRODUCTS; j++)
+			weights[i][j] = download_double(f->backend, of[i]->block.active[j]);
+	double loss = plain_pair_loss(f, &second, weights);
+	assert_true(fabs(stats[STEP_RECONSTRUCTION] - loss) < 1e-5 * loss);
+	for (int i = 0; i < 2; i++) {
+		differences_of_pair(f, &second, weights, i, &g);
+		compare_with_surrogate(of[i], &spec, &learners[i], &g);
+		free_gradients(&g);
+	}
+	for (int i = 0; i < 2; i++) {
+		for (int j = 0; j < PRODUCTS; j++)
+			free(weights[i][j]);
+		close_learner(&learners[i]);
+	}
+	close_second(&second);
+}
+
 static void test_theta_gradient_by_row(void **state)
 {
 	check_theta_gradient(*state, GRANULARITY_ROW, 1, PARAM_SIGMOID);
@@ -598,6 +683,12 @@ static void test_layers(void **state)
 	check_parts(*state, RECONSTRUCT_LAYER, GRANULARITY_LAYER, 1, 4);
 }
 
+static void test_two_blocks(void **state)
+{
+	check_pair(*state, GRANULARITY_ROW, 1);
+	check_pair(*state, GRANULARITY_ROW, 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -609,6 +700,7 @@ int main(void)
 		cmocka_unit_test(test_theta_gradient_by_layer),
 		cmocka_unit_test(test_halves),
 		cmocka_unit_test(test_layers),
+		cmocka_unit_test(test_two_blocks),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -276,6 +276,9 @@ static const char *const methods[] = {
 	"\"method\":\"sparsegpt\",\"allocation\":{\"method\":\"outlier\"}",
 	"\"method\":\"sparsegpt\",\"allocation\":{\"method\":\"loss\"}",
 	"\"method\":\"wanda\",\"quantization\":{\"bits\":4,\"group_size\":\"channel\",\"rounding\":\"feedback\"}",
+	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"reconstruct\":\"two_blocks\"}",
+	"\"method\":\"besa\",\"besa\":{\"candidates\":11,\"reconstruct\":\"two_blocks\",\"optimizer\":\"adamw\"},"
+	"\"allocation\":{\"method\":\"outlier\"}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7, LAYER_BY_LAYER = 15 };
 

@@ -63,6 +63,10 @@ def before_call(context, case, kwargs):
             besa.pop("rows_per_group", None)
         if besa.get("target") == "dense_stream":
             besa.pop("reconstruct", None)
+        if besa.get("reconstruct") == "two_blocks":
+            besa.pop("importance", None)
+            if case.body.get("pattern"):
+                besa.pop("reconstruct")
         if besa.get("batch_size"):
             besa["batch_size"] = min(besa["batch_size"], 4)  # not more than there are samples
     if isinstance(case.body.get("admm"), dict):

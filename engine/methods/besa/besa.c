@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "engine/methods/besa/pair.h"
 #include "engine/methods/besa/safe.h"
 #include "engine/methods/one_shot/one_shot.h"
 #include "engine/model/masters.h"
@@ -11,12 +12,18 @@
 struct besa_method {
 	struct one_shot first; /* the ranks, and where learning starts from */
 	struct besa besa;      /* where there is something to learn */
+	struct pair pair;      /* where two blocks learn together */
 };
 
 /* A target of 0 leaves no rates to learn, and of N:M each row loses the same. */
 static bool learns(const struct spec *spec)
 {
 	return (spec->sparsity > 0 && !spec->pattern.of) || quantization_is_joint(spec);
+}
+
+static bool learns_pairs(const struct spec *spec)
+{
+	return learns(spec) && spec->besa.reconstruct == RECONSTRUCT_TWO_BLOCKS;
 }
 
 static const char *caution(const struct spec *spec)
@@ -33,7 +40,7 @@ static double work(const struct spec *spec)
 	if (spec->pattern.of) return ranks;
 	/* The gradient of the quantized weights is one product more in a step. */
 	return ranks + (parts_work(spec) + (quantization_is_joint(spec) ? 1 : 0)) * spec->besa.epochs +
-	       (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0);
+	       (learns(spec) && spec->besa.safeguards ? SAFE_PASSES : 0) + (learns_pairs(spec) ? 1 : 0);
 }
 
 static bool dense_stream(const struct spec *spec)
@@ -50,6 +57,7 @@ static void destroy(void *method)
 {
 	struct besa_method *b = method;
 	if (!b) return;
+	pair_release(&b->pair);
 	besa_release(&b->besa);
 	one_shot_release(&b->first);
 	free(b);
@@ -63,6 +71,8 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	if (status == STATUS_OK && learns(setup->spec))
 		status = besa_create(setup->spec, setup->block, &b->first.mask,
 				     quantization_is_joint(setup->spec) ? setup->quantizer : NULL, setup->tokens, &b->besa, err);
+	if (status == STATUS_OK && learns_pairs(setup->spec) && setup->model->config.layers > 1)
+		status = pair_create(setup, &b->pair, err);
 	if (status == STATUS_OK)
 		*ret = b;
 	else
@@ -95,9 +105,16 @@ static enum status learn_block(struct besa_method *b, const struct block_task *t
 			       struct error *err)
 {
 	const struct method_setup *setup = &b->first.setup;
+	struct block_task learned = *task;
+	b->besa.second = NULL;
+	if (b->pair.block.backend && pair_follows(&b->pair, task)) {
+		TRY(pair_look_ahead(&b->pair, task, err));
+		b->besa.second = &b->pair.besa;
+		learned.reference = &b->pair.wanted;
+	}
 	if (setup->spec->besa.safeguards)
-		return besa_learn_safely(&b->besa, &b->first.mask, task, setup->stop, outcome->rates, &outcome->start, err);
-	TRY(learn(b, task, outcome->rates, err));
+		return besa_learn_safely(&b->besa, &b->first.mask, &learned, setup->stop, outcome->rates, &outcome->start, err);
+	TRY(learn(b, &learned, outcome->rates, err));
 	enum status status = mask_set(&b->first.mask, setup->block);
 	if (status != STATUS_OK) *err = setup->block->backend->error;
 	return status;

@@ -127,7 +127,8 @@ bool besa_records(const struct spec *spec, const struct model_config *config, co
 {
 	const double large = 1e12; /* floating-point operations: some milliseconds of a large GPU */
 	return backend->ops->record_begin && spec->besa.optimizer == OPTIMIZER_PRODIGY && !quantization_is_joint(spec) &&
-	       !config->experts && 6.0 * (double)(spec->besa.batch_size * tokens) * (double)params < large;
+	       !config->experts && spec->besa.reconstruct != RECONSTRUCT_TWO_BLOCKS &&
+	       6.0 * (double)(spec->besa.batch_size * tokens) * (double)params < large;
 }
 
 static enum status allocate_all(struct besa *besa, int64_t tokens)
@@ -412,14 +413,39 @@ static enum status block_gradient(struct besa *besa, struct tensor input, struct
 	return block_backward(besa->block, &besa->activations, (int)count, dy, take_gradient, besa, NULL);
 }
 
-/* The gradient for the sequences whose inputs and, where the whole block is reconstructed, reference outputs are given, in the streams' layout. */
-static enum status gradient_of(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
+/* The same of a block and the next one: the loss is that of what the second gives. */
+static enum status pair_gradient(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
+{
+	struct besa *second = besa->second;
+	struct tensor between = tensor_rows(besa->y, 0, input.rows), y = tensor_rows(second->y, 0, input.rows),
+		      dy = tensor_rows(besa->dy, 0, input.rows);
+	const struct vector_gradients through = {.x = between, .input = true};
+	TRY(besa_update_masks(besa));
+	if (has_rates(second)) TRY(besa_update_masks(second));
+	TRY(block_forward(besa->block, &besa->activations, (int)count, input, between, NULL));
+	TRY(block_forward(second->block, &second->activations, (int)count, between, y, NULL));
+	TRY(besa->backend->ops->reconstruction(besa->backend, besa->stats, dy, y, wanted, false));
+	TRY(block_backward(second->block, &second->activations, (int)count, dy, take_gradient, second, &through));
+	return block_backward(besa->block, &besa->activations, (int)count, dy, take_gradient, besa, NULL);
+}
+
+/* From the sums in the bins to the gradient by θ. */
+static enum status theta_gradient(struct besa *besa)
 {
 	const struct rates rates = rates_of_part(besa);
-	TRY(besa_learns_whole(besa->spec) ? block_gradient(besa, input, wanted, count) : parts_gradient(besa, input, count));
 	if (!has_rates(besa)) return STATUS_OK;
 	return besa->backend->ops->rates_backward(besa->backend, &rates, of_part(besa, besa->gradient), of_part(besa, besa->theta),
 						  of_part(besa, besa->beta), of_part(besa, besa->sums), besa->stats);
+}
+
+/* The gradient for the sequences whose inputs and, where the whole block is reconstructed, reference outputs are given, in the streams' layout. */
+static enum status gradient_of(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
+{
+	TRY(besa->second                    ? pair_gradient(besa, input, wanted, count)
+	    : besa_learns_whole(besa->spec) ? block_gradient(besa, input, wanted, count)
+					    : parts_gradient(besa, input, count));
+	if (besa->second) TRY(theta_gradient(besa->second));
+	return theta_gradient(besa);
 }
 
 enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count)
@@ -430,7 +456,7 @@ enum status besa_gradient(struct besa *besa, struct stream *x, struct stream *re
 	return gradient_of(besa, input, wanted, count);
 }
 
-static enum status optimize(struct besa *besa)
+static enum status optimize_alone(struct besa *besa)
 {
 	struct backend *backend = besa->backend;
 	struct tensor theta = of_part(besa, besa->theta), m = of_part(besa, besa->m), v = of_part(besa, besa->v),
@@ -446,6 +472,15 @@ static enum status optimize(struct besa *besa)
 	const struct adamw adamw = {
 		.lr = (float)besa->learning_rate, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = besa->taken};
 	return backend->ops->adamw_step(backend, &adamw, theta, m, v, gradient, (struct tensor){0});
+}
+
+static enum status optimize(struct besa *besa)
+{
+	if (besa->second) {
+		besa->second->taken = besa->taken;
+		TRY(optimize_alone(besa->second));
+	}
+	return optimize_alone(besa);
 }
 
 /* Brings sequences of a stream to where a recorded step finds them. */
@@ -495,11 +530,16 @@ static enum status take_step(struct besa *besa, struct stream *x, struct stream 
 	return besa->step && whole ? backend->ops->replay(backend, besa->step) : compute(besa, count);
 }
 
+static double penalty_of(const struct besa *besa, const double stats[STEP_STATS])
+{
+	if (!has_rates(besa)) return 0;
+	double miss = (stats[STEP_SPARSITY] - besa->target) / besa->target;
+	return besa->spec->besa.lambda * miss * miss;
+}
+
 static double loss_of(const struct besa *besa, const double stats[STEP_STATS])
 {
-	if (!has_rates(besa)) return stats[STEP_RECONSTRUCTION];
-	double miss = (stats[STEP_SPARSITY] - besa->target) / besa->target;
-	return stats[STEP_RECONSTRUCTION] / besa->part->losses + besa->spec->besa.lambda * miss * miss;
+	return stats[STEP_RECONSTRUCTION] / besa->part->losses + penalty_of(besa, stats);
 }
 
 /* Reads back what the step just issued came to; waits for the device. */
@@ -510,6 +550,10 @@ static enum status read_step(struct besa *besa, bool watched, struct method_step
 	step->reconstruction = stats[STEP_RECONSTRUCTION] / besa->part->losses;
 	step->sparsity = stats[STEP_SPARSITY];
 	step->loss = loss_of(besa, stats);
+	if (besa->second) {
+		TRY(besa->backend->ops->download(besa->backend, stats, besa->second->stats, sizeof stats));
+		step->loss += penalty_of(besa->second, stats);
+	}
 	if (!isfinite(step->loss) && !watched)
 		return error_set(&besa->backend->error, STATUS_NUMERIC, "the loss of step %d of %d is not finite", step->step,
 				 step->steps);
@@ -614,6 +658,7 @@ static enum status take_steps(struct besa *besa, const struct block_task *task, 
 	struct method_step step = {.steps = per_part * besa->n_parts, .share = task->share};
 	double reported = 0;
 	enum status status = reset(besa);
+	if (status == STATUS_OK && besa->second) status = reset(besa->second);
 	for (step.step = 1; status == STATUS_OK && step.step <= step.steps; step.step++) {
 		if (atomic_load_explicit(stop, memory_order_relaxed))
 			return error_set(err, STATUS_CANCELLED, "stopped while learning");

@@ -14,6 +14,7 @@ struct besa {
 	struct block *block;
 	const struct mask *mask;     /* its ranks */
 	struct quantizer *quantizer; /* learned too, and in block->master what it makes of the weights; NULL for none */
+	struct besa *second; /* the next block's rates, which learn with these by what that block gives; NULL: these alone */
 	struct backend *backend;
 	struct groups groups;
 	struct part parts[FUSED_COUNT]; /* n_parts */
@@ -58,18 +59,19 @@ struct besa_watch {
 };
 
 /* Whether a learning step is recorded once a block and then replayed: where its operations are so small that launching them would take longer
- * than they do. With experts each step has its own shapes, and AdamW's has its number. `tokens` of a sequence, `params` of a block. */
+ * than they do. With experts each step has its own shapes, AdamW's has its number, and of two blocks none is recorded. `tokens` of a sequence,
+ * `params` of a block. */
 bool besa_records(const struct spec *, const struct model_config *, const struct backend *, int64_t tokens, int64_t params);
 
 static inline bool besa_learns_whole(const struct spec *spec)
 {
-	return spec->besa.reconstruct == RECONSTRUCT_BLOCK;
+	return spec->besa.reconstruct == RECONSTRUCT_BLOCK || spec->besa.reconstruct == RECONSTRUCT_TWO_BLOCKS;
 }
 
-/* Whether learning is watched while it goes on: against the losses of the whole block, which are not those of its parts. */
+/* Whether learning is watched while it goes on: against the losses of the block, which are not those of its parts, or of two blocks. */
 static inline bool besa_watches(const struct spec *spec)
 {
-	return spec->besa.safeguards && besa_learns_whole(spec);
+	return spec->besa.safeguards && spec->besa.reconstruct == RECONSTRUCT_BLOCK;
 }
 
 /* `quantizer` as in struct besa. */

@@ -12,6 +12,7 @@ static int part_of(enum reconstruct reconstruct, enum fused fused)
 	case RECONSTRUCT_HALF_BLOCK:
 		return fused >= FUSED_MLP_IN;
 	case RECONSTRUCT_BLOCK:
+	case RECONSTRUCT_TWO_BLOCKS:
 		break;
 	}
 	return 0;
@@ -51,7 +52,8 @@ int parts_find(const struct spec *spec, const struct block_layout *layout, const
  * block. */
 double parts_work(const struct spec *spec)
 {
-	static const double work[] = {[RECONSTRUCT_BLOCK] = 3, [RECONSTRUCT_HALF_BLOCK] = 4.3, [RECONSTRUCT_LAYER] = 4.4};
+	static const double work[] = {
+		[RECONSTRUCT_BLOCK] = 3, [RECONSTRUCT_HALF_BLOCK] = 4.3, [RECONSTRUCT_LAYER] = 4.4, [RECONSTRUCT_TWO_BLOCKS] = 6};
 	return work[spec->besa.reconstruct];
 }
 

@@ -2,7 +2,7 @@
 #include "engine/spec/sections.h"
 
 static const char *const granularity_names[] = {"row", "layer", NULL};
-static const char *const reconstruct_names[] = {"block", "half_block", "layer", NULL};
+static const char *const reconstruct_names[] = {"block", "half_block", "layer", "two_blocks", NULL};
 const char *const spec_importance_names[] = {"wanda", "magnitude", "sparsegpt", "sparsegpt_published", "gradient", NULL};
 static const char *const optimizer_names[] = {"prodigy", "adamw", NULL};
 static const char *const target_names[] = {"block", "dense_stream", NULL};
@@ -20,11 +20,19 @@ static void find_safeguards(const struct spec_parser *parser, struct spec_range 
 	if (parser->roots->places) range->standard = false;
 }
 
+/* What learning two blocks at once does not go with; NULL: nothing. */
+static const char *objection_to_two_blocks(const struct spec *spec, const struct besa_settings *besa)
+{
+	if (spec->pattern.of) return "under a pattern besa learns nothing";
+	if (besa->importance != IMPORTANCE_WANDA && besa->importance != IMPORTANCE_MAGNITUDE)
+		return "the weights of the second block are ranked by \"wanda\" or \"magnitude\" alone ('importance')";
+	return NULL;
+}
+
 /* The parameterization that "auto" stands for, and Prodigy's factor for it where the client gave none. */
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
 	struct besa_settings *besa = at;
-	(void)parser;
 	if (besa->granularity == GRANULARITY_LAYER && besa->rows_per_group > 1)
 		fields_problem(fields, "rows_per_group",
 			       "is %d; by layer all rows of a layer share a rate: 'granularity' must be "
@@ -35,6 +43,9 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 			       "is \"%s\", whose target is what the dense weights give on the same inputs: 'target' must be "
 			       "\"block\"",
 			       reconstruct_names[besa->reconstruct]);
+	const char *objection = objection_to_two_blocks(parser->spec, besa);
+	if (besa->reconstruct == RECONSTRUCT_TWO_BLOCKS && objection)
+		fields_problem(fields, "reconstruct", "is \"two_blocks\": %s", objection);
 	if ((int)besa->parameterization == PARAM_AUTO) besa->parameterization = PARAM_SIGMOID;
 	if (besa->d_coef == 0) besa->d_coef = besa->parameterization == PARAM_SIGMOID ? 5 : 50;
 }
@@ -64,8 +75,9 @@ static const struct spec_row rows[] = {
 		SPEC_AT(struct besa_settings, reconstruct),
 		.names = reconstruct_names,
 		.range = {.standard = RECONSTRUCT_BLOCK},
-		.help = "whose output learning is to give again, one after the other: the block's, that of attention and of the "
-			"MLP, or each layer's own; the latter two with the target `block`",
+		.help = "whose output learning is to give again: the block's; one after the other that of attention and of the "
+			"MLP, or each layer's own; or, by `two_blocks`, the next block's, which learns with it, and again in its "
+			"turn, at about twice the time; all but `block` with the target `block`",
 		.label = "Reconstruct",
 	},
 	{
