@@ -1,4 +1,5 @@
 /* The job resource: submit, list, show, cancel, retry, delete. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,70 @@ static void answer_job(struct response *response, unsigned status, struct job *j
 {
 	response_json(response, status, job_json(job));
 	job_clear(job);
+}
+
+/* ---- which jobs one waits for --------------------------------------------------------------------------------------------- */
+
+/* Points into the request. */
+struct depends_on {
+	const char *ids[API_MAX_DEPENDENCIES];
+	size_t count;
+};
+
+static void dependency_add(struct depends_on *jobs, const cJSON *item, cJSON *errors)
+{
+	char pointer[32];
+	const char *id = cJSON_GetStringValue(item);
+	snprintf(pointer, sizeof pointer, "/depends_on/%zu", jobs->count);
+	if (!id || !job_id_is_valid(id)) {
+		problem_add(errors, "pointer", pointer, "must be the id of a job");
+		id = "";
+	}
+	for (size_t i = 0; *id && i < jobs->count; i++)
+		if (strcmp(jobs->ids[i], id) == 0) problem_add(errors, "pointer", pointer, "is there twice");
+	jobs->ids[jobs->count++] = id;
+}
+
+static void dependencies_wrong(struct response *response, cJSON *errors)
+{
+	problem_fields(response, 422, "invalid-spec", "a job cannot depend on that", errors);
+}
+
+/* The member `depends_on` of a request, NULL where it has none, is of no concern to the spec. False where it cannot be one: the response says so. */
+static bool depends_on_read(const cJSON *list, struct depends_on *ret, struct response *response)
+{
+	struct depends_on jobs = {0};
+	cJSON *errors = cJSON_CreateArray();
+	const cJSON *item;
+	if (list && !cJSON_IsNull(list) && (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > API_MAX_DEPENDENCIES))
+		problem_add(errors, "pointer", "/depends_on", "must be a list of at most %d ids of jobs", API_MAX_DEPENDENCIES);
+	else
+		cJSON_ArrayForEach(item, list) dependency_add(&jobs, item, errors);
+	if (cJSON_GetArraySize(errors)) {
+		dependencies_wrong(response, errors);
+		return false;
+	}
+	cJSON_Delete(errors);
+	*ret = jobs;
+	return true;
+}
+
+/* `job` is the one that cannot be depended on. */
+static void dependency_refused(const struct submission *submission, enum insert_outcome outcome, const struct job *job,
+			       struct response *response)
+{
+	char pointer[32];
+	cJSON *errors = cJSON_CreateArray();
+	size_t i = 0;
+	while (i < submission->n_depends_on && strcmp(submission->depends_on[i], job->id) != 0)
+		i++;
+	snprintf(pointer, sizeof pointer, "/depends_on/%zu", i);
+	if (outcome == INSERT_DEPENDENCY_UNKNOWN)
+		problem_add(errors, "pointer", pointer, "there is no job %s", job->id);
+	else
+		problem_add(errors, "pointer", pointer, "job %s %s, so that this one would never run", job->id,
+			    job->state == JOB_CANCELLED ? "was cancelled" : "has failed");
+	dependencies_wrong(response, errors);
 }
 
 /* ---- submit ------------------------------------------------------------------------------------------------------------- */
@@ -75,8 +140,8 @@ static bool answer_known_key(enum insert_outcome outcome, struct job *job, struc
 	return true;
 }
 
-static void insert(const struct request *request, const char *canonical, const char *id, const struct api_submission *prepared,
-		   struct response *response)
+static void insert(const struct request *request, const char *canonical, const char *id, const struct depends_on *depends_on,
+		   const struct api_submission *prepared, struct response *response)
 {
 	const struct api_config *config = request->config;
 	struct submission submission = {.id = id,
@@ -87,7 +152,9 @@ static void insert(const struct request *request, const char *canonical, const c
 					.output = prepared->output,
 					.overwrite = prepared->overwrite,
 					.idempotency_key = request->idempotency_key,
-					.request = canonical};
+					.request = canonical,
+					.depends_on = depends_on->ids,
+					.n_depends_on = depends_on->count};
 	struct job job = {0};
 	struct error err;
 	enum insert_outcome outcome;
@@ -97,13 +164,16 @@ static void insert(const struct request *request, const char *canonical, const c
 		output_claimed(response, prepared->output);
 	} else if (outcome == INSERT_QUEUE_FULL) {
 		queue_full(request, response);
+	} else if (outcome == INSERT_DEPENDENCY_UNKNOWN || outcome == INSERT_DEPENDENCY_FAILED) {
+		dependency_refused(&submission, outcome, &job, response);
 	} else if (!answer_known_key(outcome, &job, response)) {
 		created(response, &job);
 		config->hooks.queued(config->hooks.context);
 	}
 }
 
-static void prepare_and_insert(const struct request *request, const cJSON *spec, const char *canonical, struct response *response)
+static void prepare_and_insert(const struct request *request, const cJSON *spec, const struct depends_on *depends_on,
+			       const char *canonical, struct response *response)
 {
 	const struct api_config *config = request->config;
 	struct api_submission prepared = {0};
@@ -118,7 +188,7 @@ static void prepare_and_insert(const struct request *request, const cJSON *spec,
 		problem_spec(response, &err, prepared.errors);
 		prepared.errors = NULL;
 	} else {
-		insert(request, canonical, id, &prepared, response);
+		insert(request, canonical, id, depends_on, &prepared, response);
 	}
 	api_submission_clear(&prepared);
 }
@@ -126,22 +196,25 @@ static void prepare_and_insert(const struct request *request, const cJSON *spec,
 void jobs_submit(const struct request *request, struct response *response)
 {
 	struct error err;
+	struct depends_on depends_on;
 	cJSON *spec;
 	struct job job = {0};
 	enum insert_outcome outcome = INSERT_NEW;
 	if (!idempotency_key_check(request->idempotency_key, response)) return;
 	if (!body_parse(request, &spec, response)) return;
 	char *canonical = json_canonical(spec); /* what an Idempotency-Key stands for */
+	cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(spec, "depends_on");
 	if (!canonical) {
 		error_set(&err, STATUS_NO_MEMORY, "no memory for the request");
 		problem_failure(response, &err);
 	} else if (request->idempotency_key &&
 		   db_job_find_key(request->config->db, request->idempotency_key, canonical, &outcome, &job, &err)) {
 		problem_failure(response, &err);
-	} else if (!answer_known_key(outcome, &job, response)) {
-		prepare_and_insert(request, spec, canonical, response);
+	} else if (!answer_known_key(outcome, &job, response) && depends_on_read(list, &depends_on, response)) {
+		prepare_and_insert(request, spec, &depends_on, canonical, response);
 	}
 	free(canonical);
+	cJSON_Delete(list);
 	cJSON_Delete(spec);
 }
 
@@ -292,6 +365,11 @@ static void answer_retry(const struct request *request, enum change_outcome outc
 		break;
 	case CHANGE_QUEUE_FULL:
 		queue_full(request, response);
+		break;
+	case CHANGE_DEPENDENCY:
+		problem(response, 409, "wrong-state",
+			"the job depends on %s, and one of these has failed, was cancelled or is forgotten; retry that one first",
+			job->waits_for);
 	}
 	job_clear(job);
 }

@@ -72,6 +72,8 @@ cJSON *job_json(const struct job *job)
 	add_time(json, "started_at", job->started_at);
 	add_time(json, "finished_at", job->finished_at);
 	add_time(json, "retry_at", job->state == JOB_QUEUED ? job->retry_at : 0);
+	add_raw(json, "depends_on", job->depends_on);
+	add_raw(json, "waits_for", job->state == JOB_QUEUED || job->state == JOB_PAUSED ? job->waits_for : "[]");
 	cJSON_AddNumberToObject(json, "attempt", job->attempt);
 	return json;
 }

@@ -103,6 +103,19 @@ static bool list_json(void *context, cJSON *job)
 	return true;
 }
 
+/* What stands where a share of the work would: "after …7k2q" of a job that waits for another, by the end of its id. */
+static const char *waiting(const cJSON *job, char text[TEXT_ROOM])
+{
+	const cJSON *ids = cJSON_GetObjectItemCaseSensitive(job, "waits_for");
+	const char *id = cJSON_GetStringValue(cJSON_GetArrayItem(ids, 0));
+	int more = cJSON_GetArraySize(ids) - 1;
+	if (!id || !is_id(id)) return NULL;
+	size_t length = strlen(id);
+	int used = snprintf(text, TEXT_ROOM, "after …%s", length > 4 ? id + length - 4 : id);
+	if (more) snprintf(text + used, TEXT_ROOM - (size_t)used, " +%d", more);
+	return text;
+}
+
 static bool list_row(void *context, cJSON *job)
 {
 	struct table *table = context;
@@ -110,10 +123,11 @@ static bool list_row(void *context, cJSON *job)
 	const char *state = text_member_or(job, "state", "?");
 	bool done = strcmp(state, "succeeded") == 0;
 	char text[TEXT_ROOM];
+	const char *part = done ? "" : waiting(job, text);
+	if (!part) part = format_percent(number_member(cJSON_GetObjectItemCaseSensitive(job, "progress"), "fraction"), text);
 	table_add(table, text_member_or(job, "id", "?"));
 	table_add(table, state);
-	table_add(table,
-		  done ? "" : format_percent(number_member(cJSON_GetObjectItemCaseSensitive(job, "progress"), "fraction"), text));
+	table_add(table, part);
 	table_add(table, text_member_or(spec, "model", "?"));
 	table_add(table, text_member_or(spec, "method", "?"));
 	table_add(table, format_percent(number_member(spec, "sparsity"), text));

@@ -72,6 +72,20 @@ static enum status add_metadata(cJSON *spec, const char *text, struct error *err
 	return added ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory");
 }
 
+/* One more job that this one waits for. */
+static enum status add_dependency(cJSON *spec, const char *job, struct error *err)
+{
+	static const char name[] = "depends_on";
+	cJSON *list = cJSON_GetObjectItemCaseSensitive(spec, name);
+	if (list && !cJSON_IsNull(list) && !cJSON_IsArray(list))
+		return error_set(err, STATUS_INVALID, "cannot add --after: %s is not a list in the job file", name);
+	if (!cJSON_IsArray(list)) {
+		cJSON_DeleteItemFromObjectCaseSensitive(spec, name);
+		list = cJSON_AddArrayToObject(spec, name);
+	}
+	return cJSON_AddItemToArray(list, cJSON_CreateString(job)) ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory");
+}
+
 static cJSON *perplexity_list(cJSON *spec)
 {
 	cJSON *evaluation = cJSON_GetObjectItemCaseSensitive(spec, "evaluation");
@@ -129,6 +143,7 @@ static enum status apply(cJSON *spec, const struct setting *setting, struct erro
 	const char *value = setting->value;
 	if (setting->option == OPTION_EVAL) return add_evaluation(spec, value, err);
 	if (setting->option == OPTION_METADATA) return add_metadata(spec, value, err);
+	if (setting->option == OPTION_AFTER) return add_dependency(spec, value, err);
 	if (setting->option == OPTION_SET) return set_any(spec, value, err);
 	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
 		cJSON *item;

@@ -46,6 +46,7 @@ static const struct {
 	{OPTION_SET, 0, "set", "KEY=VALUE", COMMAND_SUBMIT, "any other field: --set besa.epochs=2, evaluation.perplexity.0.path=F"},
 	{OPTION_METADATA, 0, "metadata", "KEY=VALUE", COMMAND_SUBMIT | COMMAND_LIST,
 	 "a note on the job, and in list only jobs that have it; may be repeated"},
+	{OPTION_AFTER, 0, "after", "JOB", COMMAND_SUBMIT, "run once that job has succeeded, and fail if it fails; may be repeated"},
 	{OPTION_ESTIMATE, 0, "estimate", NULL, COMMAND_SUBMIT, "say what the job would take: memory, disk, time; queue nothing"},
 	{OPTION_IDEMPOTENCY_KEY, 'k', "idempotency-key", "KEY", COMMAND_SUBMIT | COMMAND_STUDY,
 	 "sent twice, queues one job; {date} is today in UTC"},

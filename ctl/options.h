@@ -25,6 +25,7 @@ enum option_code {
 	SPEC_OPTIONS(OPTION_CODE) /* from here on settings of the spec */
 	OPTION_SEQUENCE_LENGTH,
 	OPTION_EVAL,
+	OPTION_AFTER,
 	OPTION_METADATA, /* also of list: a filter */
 	OPTION_SET,      /* to here */
 	OPTION_DRY_RUN,

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "ctl/command.h"
 #include "ctl/table.h"
 #include "ctl/text.h"
@@ -113,6 +114,16 @@ static void progress_row(struct table *table, const cJSON *job)
 	table_end_row(table);
 }
 
+/* A row of ids, where there are any. */
+static void ids_row(struct table *table, const char *name, const cJSON *ids)
+{
+	const cJSON *id;
+	struct buffer text = {0};
+	cJSON_ArrayForEach(id, ids) buffer_printf(&text, "%s%s", text.size ? " " : "", cJSON_IsString(id) ? id->valuestring : "?");
+	if (text.size) row(table, name, text.data);
+	buffer_free(&text);
+}
+
 /* The settings, each under its path: "besa.epochs  1". */
 static void spec_rows(struct table *table, const cJSON *spec, const char *prefix)
 {
@@ -149,6 +160,8 @@ void print_job(const cJSON *job)
 	row(&table, "started", format_time(text_member(job, "started_at"), time));
 	row(&table, "finished", format_time(text_member(job, "finished_at"), time));
 	row(&table, "next try", format_time(text_member(job, "retry_at"), time));
+	ids_row(&table, "depends on", cJSON_GetObjectItemCaseSensitive(job, "depends_on"));
+	ids_row(&table, "waits for", cJSON_GetObjectItemCaseSensitive(job, "waits_for"));
 	if (number_member(job, "attempt") > 1) {
 		table_add(&table, "attempt");
 		table_add_format(&table, "%.0f", number_member(job, "attempt"));

@@ -106,6 +106,21 @@ static enum exit_code estimate(struct client *client, const struct options *opti
 	return EXIT_OK;
 }
 
+/* `--after last` is the newest job, by its id. */
+static enum exit_code resolve_dependencies(struct client *client, cJSON *spec)
+{
+	cJSON *list = cJSON_GetObjectItemCaseSensitive(spec, "depends_on");
+	for (int i = 0; i < cJSON_GetArraySize(list); i++) {
+		const char *given = cJSON_GetStringValue(cJSON_GetArrayItem(list, i));
+		char id[JOB_ID_ROOM];
+		if (!given || strcmp(given, "last") != 0) continue;
+		enum exit_code code = resolve_job(client, given, id);
+		if (code != EXIT_OK) return code;
+		cJSON_ReplaceItemInArray(list, i, cJSON_CreateString(id));
+	}
+	return EXIT_OK;
+}
+
 enum exit_code command_submit(struct client *client, const struct options *options)
 {
 	struct error err;
@@ -119,12 +134,12 @@ enum exit_code command_submit(struct client *client, const struct options *optio
 		fprintf(stderr, "besactl: %s\n", err.message);
 		return EXIT_USAGE;
 	}
-	enum exit_code code = EXIT_OK;
-	if (options->dry_run)
+	enum exit_code code = resolve_dependencies(client, spec);
+	if (code == EXIT_OK && options->dry_run)
 		print_json(spec);
-	else if (options->estimate)
+	else if (code == EXIT_OK && options->estimate)
 		code = estimate(client, options, spec);
-	else
+	else if (code == EXIT_OK)
 		code = submit(client, options, spec);
 	cJSON_Delete(spec);
 	return code;

@@ -280,8 +280,15 @@ enum status write_end(struct db *db, enum status status, const char *job_id, str
 	/* After some errors (a full disk) SQLite has rolled back by itself. */
 	if (status && !sqlite3_get_autocommit(db->writer.handle)) sqlite3_exec(db->writer.handle, "ROLLBACK", NULL, NULL, NULL);
 	note_trouble(db, status);
+	char(*told)[JOB_ID_BYTES] = db->writer.told;
+	size_t n_told = db->writer.n_told;
+	db->writer.told = NULL;
+	db->writer.n_told = 0;
 	pthread_mutex_unlock(&db->write_lock);
 	if (!status && job_id && db->committed) db->committed(db->context, job_id);
+	for (size_t i = 0; !status && db->committed && i < n_told; i++)
+		db->committed(db->context, told[i]);
+	free(told);
 	return status;
 }
 

@@ -65,6 +65,8 @@ struct job {
 	char *error_code, *error_message;
 	int64_t created_at, started_at, finished_at;
 	int64_t retry_at; /* it is queued, and not claimed before: it failed by what may pass; 0 */
+	char *depends_on; /* the ids of those that must succeed before it runs, an array, JSON */
+	char *waits_for;  /* those of them that have not */
 };
 
 struct job_list {
@@ -126,6 +128,9 @@ struct submission {
 	bool overwrite;
 	const char *idempotency_key; /* or NULL */
 	const char *request;         /* what the client sent, in one canonical form: compared when the key comes again */
+	const char *const *
+		depends_on; /* ids of jobs, each once: it is not claimed before they all have succeeded, and fails as soon as one has not */
+	size_t n_depends_on;
 };
 
 enum insert_outcome {
@@ -134,9 +139,12 @@ enum insert_outcome {
 	INSERT_KEY_REUSED,     /* same key, other request */
 	INSERT_OUTPUT_CLAIMED, /* an unfinished job writes to that output, above it or below it */
 	INSERT_QUEUE_FULL,
+	INSERT_DEPENDENCY_UNKNOWN, /* it depends on a job that is not there */
+	INSERT_DEPENDENCY_FAILED,  /* or that has failed or was cancelled */
 };
 
-/* Queues a job with its job.queued event. *ret is filled for INSERT_NEW and INSERT_REPLAY. */
+/* Queues a job with its job.queued event. *ret is filled for INSERT_NEW and INSERT_REPLAY; of a job that it cannot depend on it has the id, and the state
+ * where there is one. */
 enum status db_job_insert(struct db *, const struct submission *, int64_t queue_limit, enum insert_outcome *ret_outcome,
 			  struct job *ret, struct error *err);
 
@@ -157,8 +165,8 @@ enum status db_job_list(struct db *, const struct job_filter *, const char *afte
 
 enum status db_job_counts(struct db *, int64_t ret[JOB_STATES], struct error *err);
 
-/* Claims the queued job of the highest priority that is not to wait (retry_at), the oldest among equals: running, attempt + 1, job.started. *ret_found says whether
- * there was one. */
+/* Claims the queued job of the highest priority that is not to wait (retry_at, depends_on), the oldest among equals: running, attempt + 1, job.started.
+ * *ret_found says whether there was one. */
 enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct error *err);
 
 /* When the first of the queued jobs that wait is to be tried again; 0 where none does. */
@@ -199,7 +207,10 @@ enum change_outcome {
 	CHANGE_WRONG_STATE,
 	CHANGE_OUTPUT_CLAIMED, /* retry only */
 	CHANGE_QUEUE_FULL,     /* retry and resume only */
+	CHANGE_DEPENDENCY,     /* retry only: of those that it waits for, one has failed, was cancelled or is forgotten */
 };
+
+/* However a job comes to fail or be cancelled, those that depend on it, and on those, fail in the same transaction, code `dependency`. */
 
 /* queued, paused -> cancelled, running, pausing -> cancelling; cancelling and cancelled stay. *ret is the job as it is then. STATUS_NOT_FOUND. */
 enum status db_job_cancel(struct db *, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err);
@@ -215,7 +226,7 @@ enum status db_job_resume(struct db *, const char *id, int64_t queue_limit, enum
 enum status db_job_retry(struct db *, const char *id, int64_t queue_limit, enum change_outcome *ret_outcome, struct job *ret,
 			 struct error *err);
 
-/* Forgets a finished job with its events and blocks. */
+/* Forgets a finished job with its events and blocks. No job waits for it any more. */
 enum status db_job_delete(struct db *, const char *id, enum change_outcome *ret_outcome, struct error *err);
 
 /* running -> queued, because the daemon stops; cancelling -> cancelled; pausing -> paused. */

@@ -19,6 +19,10 @@ struct connection {
 		sqlite3_stmt *statement;
 	} cache[CACHED_STATEMENTS];
 	struct connection *next; /* in the pool */
+
+	/* Of the writer: other jobs than the one that write_end is told of, of which the transaction under way has news. */
+	char (*told)[JOB_ID_BYTES];
+	size_t n_told;
 };
 
 struct db {
@@ -38,7 +42,7 @@ struct db {
 };
 
 /* A write transaction: holds the write lock from write_begin to write_end, which commits when `status` is STATUS_OK and rolls back
- * otherwise, and returns what the whole came to. After a commit the listener hears of `job_id`, unless it is NULL. */
+ * otherwise, and returns what the whole came to. After a commit the listener hears of `job_id`, unless it is NULL, and of the writer's `told`. */
 enum status write_begin(struct db *, struct error *err);
 enum status write_end(struct db *, enum status status, const char *job_id, struct error *err);
 
@@ -87,11 +91,30 @@ enum status job_insert(struct connection *, const struct submission *, int64_t q
 enum status job_cancel(struct connection *, const struct job *, enum change_outcome *ret_outcome, bool *ret_event,
 		       struct error *err);
 
+/* {"code": …, "message": …}, as the event job.failed has it. */
+enum status failure_json(struct connection *, const char *code, const char *message, char **ret, struct error *err);
+
 /* Is what was stored with a key the same request? */
 enum status same_request(const char *stored, const char *request, bool *ret, struct error *err);
 
 /* The text of a column, cut where there is no room for more; "" for null. */
 void copy_text(sqlite3_stmt *, int column, char *to, size_t size);
+
+/* ---- dependencies.c: jobs that wait for others. All inside a transaction ----------------------------------------------------- */
+
+/* Can a job that is new depend on those? *ret_outcome is INSERT_NEW, or which of them it cannot depend on is in *ret (db_job_insert). */
+enum status dependencies_check(struct connection *, const struct submission *, enum insert_outcome *ret_outcome, struct job *ret,
+			       struct error *err);
+enum status dependencies_insert(struct connection *, const struct submission *, struct error *err);
+
+/* Job `id` has succeeded: those that waited for it alone may be claimed. */
+enum status dependencies_met(struct connection *, const char *id, struct error *err);
+
+/* Job `id` has ended otherwise, as `state` says: those that wait for it fail, and those that wait for them. */
+enum status dependants_fail(struct connection *, const char *id, enum job_state state, struct error *err);
+
+/* Is one of those that the job waits for not going to succeed, as it is? */
+enum status dependencies_are_lost(struct connection *, const char *id, bool *ret, struct error *err);
 
 /* ---- events.c ----------------------------------------------------------------------------------------------------------- */
 

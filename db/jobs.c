@@ -34,6 +34,8 @@ void job_clear(struct job *job)
 	free(job->result);
 	free(job->error_code);
 	free(job->error_message);
+	free(job->depends_on);
+	free(job->waits_for);
 	*job = (struct job){0};
 }
 
@@ -49,7 +51,9 @@ void job_list_clear(struct job_list *list)
 
 #define JOB_COLUMNS                                                                                                                \
 	"id, state, name, priority, spec, output, overwrite, attempt, blocks_done, phase, block, blocks, fraction, eta_seconds,"   \
-	" result, error_code, error_message, created_at, started_at, finished_at, places, retry_at"
+	" result, error_code, error_message, created_at, started_at, finished_at, places, retry_at,"                               \
+	" (SELECT json_group_array(needs) FROM dependencies WHERE job_id = jobs.id),"                                              \
+	" (SELECT json_group_array(needs) FROM dependencies WHERE job_id = jobs.id AND NOT done)"
 
 void copy_text(sqlite3_stmt *statement, int column, char *to, size_t size)
 {
@@ -86,7 +90,8 @@ static enum status job_from_row(sqlite3_stmt *row, struct job *job, struct error
 	job->finished_at = sqlite3_column_int64(row, 19);
 	TRY(column_copy(row, 20, &job->places, err));
 	job->retry_at = sqlite3_column_int64(row, 21);
-	return STATUS_OK;
+	TRY(column_copy(row, 22, &job->depends_on, err));
+	return column_copy(row, 23, &job->waits_for, err);
 }
 
 /* Steps once and fills *ret when there is a row. */
@@ -199,6 +204,8 @@ enum status job_insert(struct connection *writer, const struct submission *new, 
 	int64_t queued = 0;
 	TRY(find_key(writer, new->idempotency_key, new->request, outcome, ret, err));
 	if (*outcome != INSERT_NEW) return STATUS_OK;
+	TRY(dependencies_check(writer, new, outcome, ret, err));
+	if (*outcome != INSERT_NEW) return STATUS_OK;
 	TRY(output_is_claimed(writer, new->output, &claimed, err));
 	TRY(queue_length(writer, &queued, err));
 	if (claimed && !new->overwrite)
@@ -211,6 +218,7 @@ enum status job_insert(struct connection *writer, const struct submission *new, 
 		    " places) VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
 		    "ssississis", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
 		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds(), new->places));
+	TRY(dependencies_insert(writer, new, err));
 	TRY(event_insert(writer, new->id, "job.queued", "{\"reason\":\"submitted\"}", err));
 	return job_read(writer, new->id, ret, err);
 }
@@ -331,7 +339,8 @@ static enum status claim(struct connection *writer, bool *ret_found, struct job 
 		     query(writer, err,
 			   "UPDATE jobs SET state = 'running', attempt = attempt + 1, retry_at = 0,"
 			   " started_at = CASE started_at WHEN 0 THEN ?1 ELSE started_at END"
-			   " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND retry_at <= ?1"
+			   " WHERE id = (SELECT id FROM jobs INDEXED BY jobs_to_claim WHERE state = 'queued' AND blockers = 0 AND "
+			   "retry_at <= ?1"
 			   " ORDER BY priority DESC, id LIMIT 1)"
 			   " RETURNING " JOB_COLUMNS,
 			   "i", unix_milliseconds()),
@@ -405,7 +414,8 @@ static enum status set_cancelled(struct connection *writer, const char *id, stru
 {
 	TRY(execute(writer, err, NULL, "UPDATE jobs SET state = 'cancelled', finished_at = ?2 WHERE id = ?1", "si", id,
 		    unix_milliseconds()));
-	return event_insert(writer, id, "job.cancelled", "{}", err);
+	TRY(event_insert(writer, id, "job.cancelled", "{}", err));
+	return dependants_fail(writer, id, JOB_CANCELLED, err);
 }
 
 static enum status set_queued(struct connection *writer, const char *id, const char *data, struct error *err)
@@ -515,13 +525,16 @@ enum status db_job_resume(struct db *db, const char *id, int64_t queue_limit, en
 static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
 			 struct error *err)
 {
-	bool claimed;
+	bool claimed, lost;
 	int64_t queued = 0;
 	TRY(output_is_claimed(writer, job->output, &claimed, err));
 	TRY(queue_length(writer, &queued, err));
+	TRY(dependencies_are_lost(writer, job->id, &lost, err));
 	*outcome = CHANGE_DONE;
 	if (job->state != JOB_FAILED && job->state != JOB_CANCELLED)
 		*outcome = CHANGE_WRONG_STATE;
+	else if (lost)
+		*outcome = CHANGE_DEPENDENCY;
 	else if (claimed && !job->overwrite)
 		*outcome = CHANGE_OUTPUT_CLAIMED;
 	else if (queued >= limit)
@@ -590,11 +603,12 @@ static enum status finish(struct connection *writer, const char *id, enum job_st
 	if (state == JOB_SUCCEEDED)
 		TRY(execute(writer, err, NULL, "UPDATE jobs SET fraction = 1, eta_seconds = 0 WHERE id = ?1", "s", id));
 	snprintf(type, sizeof type, "job.%s", job_state_name(state));
-	return event_insert(writer, id, type, data, err);
+	TRY(event_insert(writer, id, type, data, err));
+	return state == JOB_SUCCEEDED ? dependencies_met(writer, id, err) : dependants_fail(writer, id, state, err);
 }
 
-/* {"code": …, "message": …}, made by SQLite so that every character is escaped as it must be. */
-static enum status failure_json(struct connection *writer, const char *code, const char *message, char **ret, struct error *err)
+/* Made by SQLite so that every character is escaped as it must be. */
+enum status failure_json(struct connection *writer, const char *code, const char *message, char **ret, struct error *err)
 {
 	bool row;
 	sqlite3_stmt *statement = query(writer, err, "SELECT json_object('code', ?1, 'message', ?2)", "ss", code, message);

@@ -143,6 +143,17 @@ static const char *const migrations[] = {
 	"    UPDATE study_jobs SET state = OLD.state, result = OLD.result, error_code = OLD.error_code,"
 	"      error_message = OLD.error_message WHERE job_id = OLD.id;"
 	"  END;",
+	/* 11: jobs that wait for others. Those that one needs may be forgotten once they have succeeded: `done` stays, and is no reference. A queued
+	 * job with `blockers`, those that are not done, is not in the index that jobs are claimed by. */
+	"ALTER TABLE jobs ADD COLUMN blockers INTEGER NOT NULL DEFAULT 0 CHECK (blockers >= 0);"
+	"CREATE TABLE dependencies ("
+	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
+	"  needs TEXT NOT NULL,"
+	"  done INTEGER NOT NULL CHECK (done IN (0, 1)),"
+	"  PRIMARY KEY (job_id, needs)"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX dependencies_by_needs ON dependencies (needs);"
+	"CREATE INDEX jobs_to_claim ON jobs (priority DESC, id) WHERE state = 'queued' AND blockers = 0;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -87,6 +87,10 @@ function statePart(id, failed) {
 	return { node, heading, error, update };
 }
 
+function jobLinks(ids) {
+	return make("span", null, ...ids.flatMap((id, i) => [i ? ", " : "", make("a", { href: `#/job/${id}` }, id)]));
+}
+
 function factsOf(job) {
 	const { spec, result } = job;
 	return [
@@ -100,6 +104,7 @@ function factsOf(job) {
 		job.finished_at ? ["Finished", timeElement(job.finished_at)] : null,
 		result ? ["Took", `${duration(result.seconds)}${spec.method === "none" ? "" : `, pruning ${duration(result.pruning_seconds)}`}`] : null,
 		job.retry_at ? ["Next try", timeElement(job.retry_at)] : null,
+		job.depends_on.length ? [job.waits_for.length ? "Waits for" : "Followed", jobLinks(job.waits_for.length ? job.waits_for : job.depends_on)] : null,
 		job.attempt > 1 ? ["Attempt", String(job.attempt)] : null,
 		...Object.entries(spec.metadata || {}),
 	].filter(Boolean);

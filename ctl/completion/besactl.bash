@@ -47,7 +47,7 @@ _besactl_field() { # the value of an option that sets a field; false where it is
 _besactl() {
 	local cur prev words cword command= word
 	local everywhere='--url --token-file --json --help --version'
-	local submit="$_besactl_fields --sequence-length --eval --set --metadata --dry-run --estimate --idempotency-key --watch --wait --reconnect"
+	local submit="$_besactl_fields --sequence-length --eval --set --metadata --after --dry-run --estimate --idempotency-key --watch --wait --reconnect"
 	_init_completion -n = 2>/dev/null || {
 		cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 		words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
@@ -63,6 +63,7 @@ _besactl() {
 	_besactl_field "$prev" && return
 	case $prev in
 	--state) COMPREPLY=($(compgen -W 'queued running cancelling pausing paused succeeded failed cancelled' -- "$cur")) && return ;;
+	--after) COMPREPLY=($(compgen -W "last $(_besactl_column list --limit 50)" -- "$cur")) && return ;;
 	--eval | -e) COMPREPLY=() && _besactl_names data "$([[ $cur == *=* ]] && echo "${cur%%=*}=")" && return ;;
 	--set)
 		COMPREPLY=()

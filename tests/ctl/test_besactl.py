@@ -166,6 +166,24 @@ class Besactl(unittest.TestCase):
         self.says("cancel", job)
         self.says("watch", job, status=CANCELLED)
 
+    def test_after(self):
+        first = self.says("submit", self.long_job()).strip()
+        second = self.says("submit", self.job_file(method="wanda"), "--after", "last").strip()
+        third = self.says("submit", self.job_file(method="wanda"), "--after", first, "--after", second).strip()
+        self.assertEqual(json.loads(self.says("show", "--json", third))["depends_on"], [first, second])
+        shown = self.says("show", third)
+        self.assertRegex(shown, f"depends on +{first} {second}\n")
+        self.assertRegex(shown, f"waits for +{first} {second}\n")
+        listed = self.says("list")
+        self.assertRegex(listed, f"{second} +queued +after …{first[-4:]} ")
+        self.assertRegex(listed, f"{third} +queued +after …{first[-4:]} \\+1 ")
+        self.assertEqual(json.loads(self.says("submit", self.job_file(depends_on=[first]), "--after", second, "--dry-run"))["depends_on"], [first, second])
+        self.says("submit", self.job_file(depends_on=first), "--after", second, status=USAGE)
+        self.assertIn("depends_on", self.run_ctl("submit", self.job_file(method="wanda"), "--after", "01m85j1whand51sh74m987j2rq").stderr)
+        self.says("cancel", first)
+        self.says("watch", third, status=FAILED)
+        self.assertIn(f"it depends on job {first}, which was cancelled", self.says("show", third))
+
     def test_life_of_a_job(self):
         job = self.says("submit", "--model", "small", "--sparsity", "50%", "--calibration", "tokens.safetensors", "--samples", "32",
                         "--sequence-length", "64", "--name", "by hand").strip()
