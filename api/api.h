@@ -92,6 +92,7 @@ enum {
 	API_DEFAULT_PAGE = 100,
 	API_MAX_STUDY_JOBS = 256,
 	API_MAX_DEPENDENCIES = 16, /* of a job */
+	API_MAX_LOG = 1 << 20,     /* of a job: the newest bytes */
 	API_HEARTBEAT_SECONDS = 15,
 	API_RECEIVE_SECONDS = 60, /* for a request, from its first byte or the end of the last one; idle connections end so too */
 	API_SEND_SECONDS = 120,   /* for a response that is not a stream; and for a file, as long as these bytes a second take */

@@ -129,6 +129,7 @@ handler_fn studies_list, studies_submit, studies_show, studies_cancel, studies_d
 handler_fn artifacts_index, artifacts_send;                                                                  /* artifacts.c */
 handler_fn gc_show, gc_run;                                                                                  /* gc.c */
 handler_fn estimate_make;                                                                                    /* estimate.c */
+handler_fn log_show;                                                                                         /* log.c */
 handler_fn events_list;                                                                                      /* events.c */
 handler_fn report_show, models_list, data_list, info_show, metrics_show, health_live, health_ready;
 

@@ -31,6 +31,7 @@ static const struct route routes[] = {
 	{"POST", "/v1/jobs/{id}/retry", jobs_retry, .slow = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/events", events_list, .reads = true, .types = {JSON, "text/event-stream"},
 	 .params = {"after", "limit"}},
+	{"GET", "/v1/jobs/{id}/log", log_show, .reads = true, .types = {"text/plain"}},
 	{"GET", "/v1/jobs/{id}/report", report_show, .reads = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/artifacts", artifacts_index, .works = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/artifacts/{name}", artifacts_send, .works = true,

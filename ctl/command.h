@@ -8,7 +8,7 @@
 typedef enum exit_code command_fn(struct client *, const struct options *);
 
 command_fn command_submit;                                                           /* submit.c */
-command_fn command_list, command_show, command_watch;                                /* jobs.c */
+command_fn command_list, command_show, command_log, command_watch;                   /* jobs.c */
 command_fn command_cancel, command_pause, command_resume, command_retry, command_rm; /* change.c */
 command_fn command_report, command_compare;                                          /* report.c */
 command_fn command_artifacts;                                                        /* artifacts.c */

@@ -211,6 +211,20 @@ enum exit_code command_show(struct client *client, const struct options *options
 	return EXIT_OK;
 }
 
+enum exit_code command_log(struct client *client, const struct options *options)
+{
+	char id[JOB_ID_ROOM], path[128];
+	struct reply reply;
+	enum exit_code code = resolve_job(client, options->n_args ? options->args[0] : NULL, id);
+	if (code != EXIT_OK) return code;
+	snprintf(path, sizeof path, "/v1/jobs/%s/log", id);
+	client_call(client, &(struct call){.method = "GET", .path = path, .accept = "text/plain"}, &reply);
+	code = reply_check(client, &reply);
+	if (code == EXIT_OK && reply.text) fputs(reply.text, stdout);
+	reply_clear(&reply);
+	return code;
+}
+
 enum exit_code command_watch(struct client *client, const struct options *options)
 {
 	char id[JOB_ID_ROOM];

@@ -17,6 +17,7 @@ static const struct {
 	{COMMAND_LIST, "list", "", "jobs, the newest first", 0, 0},
 	{COMMAND_SHOW, "show", "[JOB]", "one job: state, settings, result", 0, 1},
 	{COMMAND_REPORT, "report", "[JOB]", "one job's blocks: sparsity of each layer, loss, perplexity", 0, 1},
+	{COMMAND_LOG, "log", "[JOB]", "what besad has logged of one job", 0, 1},
 	{COMMAND_ARTIFACTS, "artifacts", "[JOB]", "the files of one job's output: sizes and SHA-256", 0, 1},
 	{COMMAND_COMPARE, "compare", "JOB JOB...", "jobs side by side", 2, 16},
 	{COMMAND_CANCEL, "cancel", "JOB...", "stop jobs that are not finished", 1, 1000},

@@ -59,7 +59,8 @@ enum command {
 	COMMAND_RESUME = 1 << 14,
 	COMMAND_GC = 1 << 15,
 	COMMAND_STUDY = 1 << 16,
-	COMMAND_ANY = (1 << 17) - 1,
+	COMMAND_LOG = 1 << 17,
+	COMMAND_ANY = (1 << 18) - 1,
 };
 
 struct options {

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *level_name(enum log_level level)
+const char *log_level_name(enum log_level level)
 {
 	return level == LOG_LEVEL_ERROR ? "error" : level == LOG_LEVEL_WARNING ? "warning" : "info";
 }
@@ -23,7 +23,7 @@ void log_write(enum log_level level, const char *format, ...)
 		struct tm utc;
 		gmtime_r(&now, &utc);
 		used = (int)strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%SZ ", &utc);
-		used += snprintf(line + used, sizeof line - (size_t)used, "%s: ", level_name(level));
+		used += snprintf(line + used, sizeof line - (size_t)used, "%s: ", log_level_name(level));
 	}
 	size_t start = (size_t)used;
 	va_list args;

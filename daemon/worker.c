@@ -15,6 +15,7 @@
 #include "base/place.h"
 #include "daemon/device.h"
 #include "daemon/log.h"
+#include "daemon/note.h"
 #include "daemon/prepare.h"
 #include "daemon/recover.h"
 #include "daemon/sweep.h"
@@ -133,11 +134,13 @@ static enum status wait_for_room(struct attempt *attempt, struct error *err)
 	if (!health_is_low(worker->config.health)) return STATUS_OK;
 	memcpy(phase, attempt->progress.phase, sizeof phase);
 	log_warning("job=%s waits for room on the disk of the state directory", attempt->job->id);
+	note_of_job(worker->config.db, attempt->job->id, LOG_LEVEL_WARNING, "waits for room on the disk of the state directory");
 	tell_phase(attempt, "waiting for space");
 	while (!status && health_is_low(worker->config.health)) {
 		error_set(err, STATUS_NO_SPACE, "the disk of the state directory is full");
 		status = wait_to_try_on(worker, err);
 	}
+	note_of_job(worker->config.db, attempt->job->id, LOG_LEVEL_INFO, "waits no more for room");
 	tell_phase(attempt, phase); /* also of a job that is stopped: it waits no more */
 	return status;
 }
@@ -243,6 +246,8 @@ static enum status run_attempt(struct worker *worker, const struct job *job, cha
 	TRY(status);
 	status = db_job_set_device(worker->config.db, job->id, worker->backend->device, err);
 	if (recover_is_worth_waiting(status)) status = STATUS_OK; /* only estimates want to know it */
+	note_of_job(worker->config.db, job->id, LOG_LEVEL_INFO, "attempt %d runs on %s (backend %s), by besad %s", job->attempt,
+		    worker->backend->device, worker->backend->name, BESAD_VERSION);
 	if (!status) status = run_engine(worker, job, spec, ret_result, err);
 	spec_free(spec);
 	return status;
@@ -400,6 +405,7 @@ static void run_job(struct worker *worker, const struct job *job)
 	struct error err = {0};
 	struct outcome outcome = {0};
 	char *result = NULL;
+	struct db *db = worker->config.db;
 	double started = monotonic_seconds();
 	log_info("job=%s started attempt=%d blocks_done=%d", job->id, job->attempt, job->blocks_done);
 	if (!worker->backend) reset_backend(worker);
@@ -408,6 +414,14 @@ static void run_job(struct worker *worker, const struct job *job)
 	decide_outcome(worker, job, status, &err, &outcome);
 	outcome.result = result;
 	double seconds = monotonic_seconds() - started;
+	bool lost = outcome.requeue && backend_cuda_lost();
+	if (lost) {
+		char *message = shown_message(worker->config.options, &err);
+		note_of_job(db, job->id, LOG_LEVEL_ERROR, "the device is lost, the job goes on in a new process: %s",
+			    message ? message : "");
+		free(message);
+	}
+	note_of_job(db, job->id, LOG_LEVEL_INFO, "attempt %d ended after %.1f s", job->attempt, seconds);
 	bool written = keep_writing_outcome(worker, &outcome);
 	if (written && !outcome.requeue && !outcome.retry_at) {
 		metrics_count_job(worker->config.metrics, outcome.state, seconds);
@@ -416,7 +430,7 @@ static void run_job(struct worker *worker, const struct job *job)
 	if (written)
 		notifier_job_ended(
 			worker->config.notifier); /* one that was cancelled meanwhile is not queued again, but has ended */
-	if (outcome.requeue && backend_cuda_lost())
+	if (lost)
 		log_error("job=%s lost the device, queued again seconds=%.1f: %s", job->id, seconds, err.message);
 	else if (outcome.pause)
 		log_info("job=%s paused seconds=%.1f", job->id, seconds);

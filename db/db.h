@@ -192,7 +192,7 @@ struct ended_job {
  * NULL for none. */
 enum status db_ended_list(struct db *, const struct ended_filter *, struct ended_job **ret, size_t *ret_count, struct error *err);
 
-/* What the rows of a job hold, with its events and blocks, about; 0 where there is no such job. */
+/* What the rows of a job hold, with its events, blocks and log, about; 0 where there is no such job. */
 enum status db_job_bytes(struct db *, const char *id, int64_t *ret, struct error *err);
 
 /* The bytes of the file that are in use, not those of its journal. */
@@ -312,6 +312,17 @@ enum status db_event_batch(struct db *, const char *id, int64_t after, int limit
 enum status db_block_list(struct db *, const char *id, char ***ret, size_t *ret_count, struct error *err);
 enum status db_event_data(struct db *, const char *id, const char *type, char ***ret, size_t *ret_count, struct error *err);
 void text_list_free(char **texts, size_t count);
+
+/* ---- the log of a job --------------------------------------------------------------------------------------------------- */
+
+/* Notes a line of the job's log behind its newest event; of more than 1000 the oldest go. `level` is info, warning or error. Nothing where there is no
+ * such job. */
+enum status db_job_note(struct db *, const char *id, const char *level, const char *text, struct error *err);
+
+/* Calls `take` with the events of the job, but not those of a block's start and of steps, and with its notes, in the order in which they were written: the
+ * type and the data of an event, the level and the text of a note. STATUS_NOT_FOUND, or how `take` fails. */
+typedef enum status db_log_line(void *context, int64_t at, bool is_note, const char *kind, const char *text, struct error *err);
+enum status db_job_log(struct db *, const char *id, db_log_line *take, void *context, struct error *err);
 
 /* ---- timings: how long what has run took ---------------------------------------------------------------------------------- */
 

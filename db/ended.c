@@ -78,6 +78,7 @@ enum status db_job_bytes(struct db *db, const char *id, int64_t *ret, struct err
 					      " + coalesce(length(request), 0)"
 					      " + (SELECT coalesce(sum(length(data)), 0) FROM events WHERE job_id = jobs.id)"
 					      " + (SELECT coalesce(sum(length(data)), 0) FROM blocks WHERE job_id = jobs.id)"
+					      " + (SELECT coalesce(sum(length(text)), 0) FROM notes WHERE job_id = jobs.id)"
 					      " FROM jobs WHERE id = ?1",
 					      "s", id),
 					ret, err);

@@ -154,6 +154,16 @@ static const char *const migrations[] = {
 	") STRICT, WITHOUT ROWID;"
 	"CREATE INDEX dependencies_by_needs ON dependencies (needs);"
 	"CREATE INDEX jobs_to_claim ON jobs (priority DESC, id) WHERE state = 'queued' AND blockers = 0;",
+	/* 12: what a job's log has beside its events: behind which of them it was noted, so that no clock that is set puts it elsewhere. */
+	"CREATE TABLE notes ("
+	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
+	"  id INTEGER NOT NULL CHECK (id > 0),"
+	"  event INTEGER NOT NULL CHECK (event >= 0),"
+	"  created_at INTEGER NOT NULL,"
+	"  level TEXT NOT NULL CHECK (level IN ('info', 'warning', 'error')),"
+	"  text TEXT NOT NULL,"
+	"  PRIMARY KEY (job_id, id)"
+	") STRICT, WITHOUT ROWID;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -54,7 +54,7 @@ _besactl() {
 	}
 	for word in "${words[@]:1:cword-1}"; do
 		case $word in
-		submit | watch | list | show | report | artifacts | compare | cancel | pause | resume | retry | rm | study | gc | models | data | info)
+		submit | watch | list | show | report | log | artifacts | compare | cancel | pause | resume | retry | rm | study | gc | models | data | info)
 			command=$word && break
 			;;
 		esac
@@ -83,7 +83,7 @@ _besactl() {
 	esac
 
 	case $command in
-	'') word='submit watch list show report artifacts compare cancel pause resume retry rm study gc models data info' ;;
+	'') word='submit watch list show report log artifacts compare cancel pause resume retry rm study gc models data info' ;;
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
 	list) word='--state --metadata --limit' ;;
@@ -106,7 +106,7 @@ _besactl() {
 		*) COMPREPLY=($(compgen -W "last $(_besactl_column study list --limit 50)" -- "$cur")) ;;
 		esac
 		;;
-	watch | show | report | artifacts | compare | cancel | pause | resume | retry | rm)
+	watch | show | report | log | artifacts | compare | cancel | pause | resume | retry | rm)
 		COMPREPLY=($(compgen -W "last $(_besactl_column list --limit 50)" -- "$cur"))
 		;;
 	esac

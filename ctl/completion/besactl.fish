@@ -1,6 +1,6 @@
 # fish completion for besactl(1)
 
-set -l commands submit watch list show report artifacts compare cancel pause resume retry rm study gc models data info
+set -l commands submit watch list show report log artifacts compare cancel pause resume retry rm study gc models data info
 
 function __besactl_jobs
     echo last
@@ -20,6 +20,7 @@ complete -c besactl -n $none -a watch -d 'follow a job to its end'
 complete -c besactl -n $none -a list -d 'jobs, the newest first'
 complete -c besactl -n $none -a show -d 'one job'
 complete -c besactl -n $none -a report -d 'one job\'s blocks'
+complete -c besactl -n $none -a log -d 'what besad has logged of one job'
 complete -c besactl -n $none -a artifacts -d 'the files of one job\'s output'
 complete -c besactl -n $none -a compare -d 'jobs side by side'
 complete -c besactl -n $none -a cancel -d 'stop jobs that are not finished'
@@ -33,7 +34,7 @@ complete -c besactl -n $none -a models -d 'models, and why some cannot be pruned
 complete -c besactl -n $none -a data -d 'data files, and why some cannot be read'
 complete -c besactl -n $none -a info -d 'the daemon'
 
-complete -c besactl -n '__fish_seen_subcommand_from watch show report artifacts compare cancel pause resume retry rm; and not __fish_seen_subcommand_from study' -a '(__besactl_jobs)'
+complete -c besactl -n '__fish_seen_subcommand_from watch show report log artifacts compare cancel pause resume retry rm; and not __fish_seen_subcommand_from study' -a '(__besactl_jobs)'
 
 set -l submit '__fish_seen_subcommand_from submit'
 complete -c besactl -n $submit -F

@@ -579,6 +579,55 @@ static void test_who_is_to_be_told_keeps_a_job(void **state)
 	assert_true(is_forgettable(f, true));
 }
 
+struct log_lines {
+	char text[256];
+	int count;
+};
+
+static enum status take_line(void *context, int64_t at, bool is_note, const char *kind, const char *text, struct error *err)
+{
+	struct log_lines *lines = context;
+	(void)err;
+	assert_true(at > 0);
+	size_t used = strlen(lines->text);
+	snprintf(lines->text + used, sizeof lines->text - used, "%s%s;", kind, is_note ? text : "");
+	lines->count++;
+	return STATUS_OK;
+}
+
+static void test_log(void **state)
+{
+	struct fixture *f = *state;
+	char id[JOB_ID_BYTES], other[JOB_ID_BYTES];
+	struct log_lines lines = {0};
+	enum change_outcome outcome;
+	int64_t before, after;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	submit(f, "b", 0, false, NULL, NULL, other);
+	OK(db_job_note(f->db, id, "info", " a", &f->err));
+	OK(db_job_note(f->db, id, "warning", " b", &f->err));
+	OK(db_job_note(f->db, other, "error", " of another", &f->err));
+	claim(f, id);
+	OK(db_event_append(f->db, id, &(struct new_event){"block.step", "{}", 1, false}, NULL, &f->err));
+	OK(db_job_note(f->db, id, "info", " c", &f->err));
+	OK(db_job_log(f->db, id, take_line, &lines, &f->err));
+	assert_string_equal(lines.text, "job.queued;info a;warning b;job.started;info c;");
+	OK(db_job_bytes(f->db, id, &before, &f->err));
+	for (int i = 0; i < 1200; i++)
+		OK(db_job_note(f->db, id, "info", "x", &f->err));
+	lines = (struct log_lines){0};
+	OK(db_job_log(f->db, id, take_line, &lines, &f->err));
+	assert_int_equal(lines.count, 2 + 1000);
+	OK(db_job_bytes(f->db, id, &after, &f->err));
+	assert_int_equal(after - before, 1000 - 6);
+	OK(db_job_finish(f->db, id, JOB_CANCELLED, NULL, NULL, NULL, &f->err));
+	OK(db_job_delete(f->db, id, &outcome, &f->err));
+	OK(db_job_note(f->db, id, "info", "too late", &f->err));
+	assert_int_equal(db_job_log(f->db, id, take_line, &lines, &f->err), STATUS_NOT_FOUND);
+	assert_int_equal(scalar(f, "SELECT count(*) FROM notes"), 1);
+	expect_sound(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -597,6 +646,7 @@ int main(void)
 		TEST(test_list_pages),
 		TEST(test_list_by_metadata),
 		TEST(test_who_is_to_be_told_keeps_a_job),
+		TEST(test_log),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
