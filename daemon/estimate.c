@@ -119,7 +119,7 @@ static enum status answer_seconds(const struct estimator *e, const struct spec *
 {
 	struct pace pace;
 	TRY(pace_find(e->db, e->dry, &e->options->roots, spec, need, &pace, err));
-	bool prunes = spec->method != METHOD_NONE, known = pace.rest_jobs && (pace.pruning_jobs || !prunes);
+	bool prunes = spec_makes_output(spec), known = pace.rest_jobs && (pace.pruning_jobs || !prunes);
 	cJSON *seconds = cJSON_AddObjectToObject(json, "seconds"), *part;
 	add_number_or_null(seconds, "total", known, pace.pruning + pace.rest);
 	if (pace.pruning_jobs) {

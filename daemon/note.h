@@ -1,4 +1,4 @@
-/* What a job's log (GET /v1/jobs/{id}/log) has beside the job's events, for its client, who knows nothing of the operator's paths. */
+/* What a job's log (GET /v1/jobs/{id}/log) has beside its events; it is for clients, who know nothing of the operator's paths. */
 #ifndef BESAD_DAEMON_NOTE_H
 #define BESAD_DAEMON_NOTE_H
 

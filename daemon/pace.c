@@ -138,7 +138,7 @@ static void take(struct asked *asked, const struct timed *timed)
 	struct error ignored;
 	cJSON *block;
 	if (is_bf16(ours, asked->backend) != is_bf16(theirs, asked->backend) ||
-	    (ours->method == METHOD_NONE) != (theirs->method == METHOD_NONE))
+	    spec_makes_output(ours) != spec_makes_output(theirs))
 		return;
 	take_rest(asked, timed);
 	const char *text = timed->timing->block;

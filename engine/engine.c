@@ -76,7 +76,7 @@ struct run {
 
 static bool prunes(const struct run *run)
 {
-	return run->spec->method != METHOD_NONE;
+	return spec_makes_output(run->spec);
 }
 
 static enum status __attribute__((format(printf, 3, 4))) warn(const struct run *run, struct error *err, const char *format, ...)
@@ -96,7 +96,7 @@ static enum status __attribute__((format(printf, 3, 4))) warn(const struct run *
 static void heed_method(struct run *run)
 {
 	const struct method *method = method_find(run->spec->method);
-	const char *caution = method && method->caution ? method->caution(run->spec) : NULL;
+	const char *caution = method->caution ? method->caution(run->spec) : NULL;
 	if (caution) warnings_add(&run->warnings, "%s", caution);
 }
 

@@ -126,12 +126,19 @@ ROWS = [
     ("wanda-4-feedback", SAVED, DEVICE, dict(WANDA, quantization={"bits": 4, "group_size": "channel", "rounding": "feedback"})),
     ("sparsegpt-24-fitted-3-feedback", FEW, ONE, {"method": "sparsegpt", "pattern": "2:4", "refit": {"method": "least_squares"}, "quantization": {
         "bits": 3, "group_size": "channel", "symmetric": False, "rounding": "feedback"}}),
+    ("none-4-feedback", SAVED, DEVICE, {"method": "none", "quantization": {"bits": 4, "group_size": "channel", "rounding": "feedback"}}),
+    ("none-3", FEW, ONE, {"method": "none", "quantization": {"bits": 3, "group_size": "channel"}, "calibration": None}),
     ("besa-8", SAVED, DEVICE, dict(BESA, quantization={"bits": 8, "group_size": "channel", "symmetric": False})),
     ("wanda-by-outliers", SAVED, DEVICE, dict(WANDA, allocation={"method": "outlier", "threshold": 3})),
     ("besa-by-loss-60", FEW, ONE, dict(BESA, sparsity=0.6, allocation={"method": "loss"})),
     ("admm-by-loss-refit", FEW, ONE, {"method": "admm", "sparsity": 0.5, "allocation": {"method": "loss"}, "refit": {"method": "block"}}),
     ("none", SAVED, ONE, {"method": "none"}),
 ]
+
+
+def evaluates_only(spec):
+    return spec["method"] == "none" and "quantization" not in spec
+
 
 # ---- models and data ------------------------------------------------------------------------------------------------------------
 
@@ -241,7 +248,7 @@ class Place:
         """The job of a row of the table."""
         spec = ids_spec("device.safetensors", DEVICE_SAMPLES, DEVICE_TOKENS) if beside else self.specs[model][1]
         spec = {"model": model, "output": "output", "precision": "f32", **spec, **row}
-        if row.get("calibration", spec) is None or row["method"] == "none":
+        if row.get("calibration", spec) is None or evaluates_only(row):
             del spec["calibration"]
         return spec
 
@@ -385,7 +392,7 @@ def run_ways(place, besad, row, model, ways, only):
     beside = ways == BESIDE
     spec, whole, said = place.job(model, spec, beside), None, None
     results = {}
-    for way in ways if spec["method"] != "none" else ways[:1]:
+    for way in ways if not evaluates_only(spec) else ways[:1]:
         case = f"{name} {model} {way}"
         if way != ways[0] and not re.search(only, case):
             continue

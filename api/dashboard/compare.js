@@ -3,6 +3,7 @@ import { get } from "./api.js";
 import { chart } from "./charts.js";
 import { decimal, duration, jobName, make, percent, score, setText } from "./dom.js";
 import { heatmap, span } from "./heatmap.js";
+import { makesOutput } from "./spec.js";
 
 // The fields of a spec by dotted path, without what differs in any two jobs.
 function flatten(value, path = "", into = {}) {
@@ -110,10 +111,10 @@ export function compareView(ids) {
 		if (done) return get("v1/jobs?limit=1", signal);
 		try {
 			const jobs = await Promise.all(ids.map((id) => get(`v1/jobs/${id}`, signal)));
-			const usable = jobs.filter((job) => job.state === "succeeded" && job.spec.method !== "none");
+			const usable = jobs.filter((job) => job.state === "succeeded" && makesOutput(job.spec));
 			const reports = await Promise.all(usable.map((job) => get(`v1/jobs/${job.id}/report`, signal)));
 			const others = (await get("v1/jobs?state=succeeded&limit=100", signal)).jobs
-				.filter((job) => !ids.includes(job.id) && job.spec.method !== "none");
+				.filter((job) => !ids.includes(job.id) && makesOutput(job.spec));
 			done = true;
 			if (usable.length < 2) return setText(error, "A comparison needs two jobs that have pruned a model.");
 			const section = (title, ...content) => make("section", { class: "card", "aria-label": title }, make("h3", null, title), ...content);

@@ -144,7 +144,7 @@ class Form {
 			make("p", { class: "buttons" }, this.submitButton, copyButton(() => this.command())), this.files);
 		this.node.addEventListener("change", (event) => this.judgeFile(event.target));
 		this.heading = heading;
-		this.input("/method").addEventListener("change", () => this.adapt());
+		for (const pointer of ["/method", "/quantization/bits"]) this.input(pointer).addEventListener("change", () => this.adapt());
 		this.adapt();
 	}
 
@@ -169,7 +169,9 @@ class Form {
 	adapt() {
 		const method = this.input("/method").value;
 		for (const node of this.node.querySelectorAll("[data-only]")) node.hidden = node.dataset.only !== method;
-		for (const pointer of ["/sparsity", "/output", "/overwrite", "/archive", "/archive_coded", "/export"]) this.fixed.get(pointer).node.hidden = method === "none";
+		this.fixed.get("/sparsity").node.hidden = method === "none";
+		const evaluates = method === "none" && !this.input("/quantization/bits").value.trim();
+		for (const pointer of ["/output", "/overwrite", "/archive", "/archive_coded", "/export"]) this.fixed.get(pointer).node.hidden = evaluates;
 	}
 
 	setModels(models) {

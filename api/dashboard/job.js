@@ -7,6 +7,7 @@ import { announce, bytes, decimal, duration, element, isFinished, jobName, make,
 import { heatmap, layerNames } from "./heatmap.js";
 import { stateBadge } from "./jobs.js";
 import { WHOLE_MODEL, apply, currentBlock, newProgress, spoken } from "./progress.js";
+import { makesOutput } from "./spec.js";
 import { speedups } from "./speedup.js";
 import { follow } from "./stream.js";
 
@@ -98,11 +99,11 @@ function factsOf(job) {
 		["Method", spec.method],
 		spec.method === "none" ? null : ["Target", `${percent(spec.sparsity)} ${spec.pattern}`],
 		result && spec.method !== "none" ? ["Reached", `${percent(result.sparsity, 3)} zeros`] : null,
-		result?.output || spec.method !== "none" ? ["Output", result?.output || spec.output] : null,
+		result?.output || makesOutput(spec) ? ["Output", result?.output || spec.output] : null,
 		["Submitted", timeElement(job.created_at)],
 		job.started_at ? ["Started", timeElement(job.started_at)] : null,
 		job.finished_at ? ["Finished", timeElement(job.finished_at)] : null,
-		result ? ["Took", `${duration(result.seconds)}${spec.method === "none" ? "" : `, pruning ${duration(result.pruning_seconds)}`}`] : null,
+		result ? ["Took", `${duration(result.seconds)}${!makesOutput(spec) ? "" : `, pruning ${duration(result.pruning_seconds)}`}`] : null,
 		job.retry_at ? ["Next try", timeElement(job.retry_at)] : null,
 		job.depends_on.length ? [job.waits_for.length ? "Waits for" : "Followed", jobLinks(job.waits_for.length ? job.waits_for : job.depends_on)] : null,
 		job.attempt > 1 ? ["Attempt", String(job.attempt)] : null,
@@ -349,10 +350,10 @@ export function jobView(id) {
 			drawing = false;
 			if (ended.signal.aborted) return;
 			const learns = job.spec.method === "besa" || progress.curves.size > 0;
-			const prunes = job.spec.method !== "none";
 			for (const part of parts) part.update(progress, job);
 			curve.node.hidden = !learns;
-			if (!prunes) heat.node.hidden = blocks.node.hidden = true;
+			if (job.spec.method === "none") heat.node.hidden = true;
+			if (!makesOutput(job.spec)) blocks.node.hidden = true;
 		}, 60);
 	}
 

@@ -1,6 +1,7 @@
 // The queue and the history.
 import { get } from "./api.js";
 import { duration, isFinished, jobName, make, percent, setText, timeElement } from "./dom.js";
+import { makesOutput } from "./spec.js";
 
 const PAGE = 25;
 const LARGEST_PAGE = 1000; // the API's
@@ -68,7 +69,7 @@ class Row {
 		this.bar.value = job.progress.fraction;
 		this.bar.setAttribute("aria-label", `Progress of ${name}`);
 		setText(this.text, done ? outcome(job) : progressText(job, position));
-		this.box.hidden = job.state !== "succeeded" || job.spec.method === "none";
+		this.box.hidden = job.state !== "succeeded" || !makesOutput(job.spec);
 		this.check.checked = chosen.has(job.id);
 		setText(this.box.lastChild, `Compare ${name}`);
 	}

@@ -3,6 +3,9 @@
 
 const steps = (pointer) => pointer.split("/").slice(1).map((step) => step.replaceAll("~1", "/").replaceAll("~0", "~"));
 
+// Whether a job of that spec writes a model; without quantization the method none evaluates only.
+export const makesOutput = (spec) => spec.method !== "none" || Boolean(spec.quantization);
+
 export function lookUp(spec, pointer) {
 	return steps(pointer).reduce((value, step) => value?.[step], spec);
 }

@@ -6,6 +6,6 @@ METHODS(DECLARE)
 const struct method *method_find(enum method_id method)
 {
 #define ROW(enumerator, name, ...) [METHOD_##enumerator] = &method_##name,
-	static const struct method *const methods[METHOD_NONE + 1] = {METHODS(ROW)};
-	return methods[method];
+	static const struct method *const methods[] = {METHODS(ROW)};
+	return method == METHOD_NONE ? &method_magnitude : methods[method];
 }

@@ -90,7 +90,7 @@ struct method {
 	double (*loss)(const struct spec *, double target, double reconstruction, double sparsity);
 };
 
-/* NULL for METHOD_NONE. */
+/* That of METHOD_NONE, whose sparsity is 0, is magnitude's, which keeps all weights then: what prunes nothing still goes over the blocks to quantize them. */
 const struct method *method_find(enum method_id);
 
 #endif

@@ -22,7 +22,7 @@ static const double STEP_SECONDS = 0.5;
 double prune_block_work(const struct spec *spec)
 {
 	const struct method *method = method_find(spec->method);
-	double work = 2 + (method && method->work ? method->work(spec) : 0);
+	double work = 2 + (method->work ? method->work(spec) : 0);
 	const struct stage *stage;
 	for (int i = 0; (stage = stage_of(spec, i)); i++)
 		work += stage->work ? stage->work(spec) : 0;

@@ -47,7 +47,7 @@ static enum status rehearse_tune(const struct pruning *dry, struct rehearsal *re
 
 static enum status play(const struct piece *piece, const struct pruning *dry, struct rehearsal *ret, struct error *err)
 {
-	bool prunes = dry->job->spec->method != METHOD_NONE;
+	bool prunes = spec_makes_output(dry->job->spec);
 	ret->walk = ret->tune = 0;
 	if (piece->evaluate) TRY(piece->evaluate(piece->context, dry->backend, err));
 	if (!prunes) return STATUS_OK;

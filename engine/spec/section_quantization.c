@@ -94,11 +94,6 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 	if (!settings->bits) return;
 	if (settings->bits > 4 && settings->bits < 8) fields_problem(fields, "bits", "must be 2, 3, 4 or 8");
 	settle_group(parser, fields, settings);
-	if (spec->method == METHOD_NONE)
-		fields_problem(
-			fields, NULL,
-			"the method none evaluates only: to quantize a model and prune nothing, give a 'sparsity' of 0 to the "
-			"method magnitude, or to besa, which learns how to");
 	if (spec->refit.method == REFIT_GLOBAL)
 		fields_problem(
 			fields, NULL,

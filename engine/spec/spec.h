@@ -190,6 +190,12 @@ cJSON *spec_to_json(const struct spec *spec);
  * filled; NULL where the spec has another method and the client gave none. */
 const void *spec_settings(const struct spec *spec, const struct spec_section *section);
 
+/* Does a job of it write a model? One that prunes nothing does so only to quantize it. */
+static inline bool spec_makes_output(const struct spec *spec)
+{
+	return spec->method != METHOD_NONE || spec->quantization.bits != 0;
+}
+
 void spec_free(struct spec *spec);
 
 #endif

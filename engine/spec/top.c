@@ -37,14 +37,15 @@ static void parse_calibration(struct spec_parser *parser, const struct fields *f
 static void settle(struct spec_parser *parser, const struct fields *fields, void *at)
 {
 	struct spec *spec = at;
-	if (spec->archive && spec->method == METHOD_NONE)
-		fields_problem(fields, "archive", "the method 'none' makes no output to archive");
+	if (spec->archive && !spec_makes_output(spec))
+		fields_problem(fields, "archive", "the method 'none' makes no output to archive, unless it quantizes");
 	if (spec->archive_coded && !spec->archive)
 		fields_problem(fields, "archive_coded", "says how an archive is made, and 'archive' asks for none");
 	if (spec->exports && *parser->no_gguf) fields_problem(fields, "export", "%s", parser->no_gguf);
-	if (spec->exports && spec->method == METHOD_NONE)
+	if (spec->exports && !spec_makes_output(spec))
 		fields_problem(fields, "export",
-			       "the method 'none' makes no output that could be exported; besad export writes any model");
+			       "the method 'none' makes no output that could be exported, unless it quantizes; besad export writes "
+			       "any model");
 	if (spec->output || !spec->model_place.path) return;
 	/* As the client wrote the model where that can name an output, else the directory's own name. */
 	char *whole = place_text(&spec->model_place, NULL);
@@ -211,7 +212,9 @@ static const struct spec_row rows[] = {
 		SPEC_AT(struct spec, method),
 		.names = spec_method_names,
 		.depends = true,
-		.help = "how weights are chosen, in place of a preset; `none` evaluates only",
+		.help = "how weights are chosen, in place of a preset; `none` prunes nothing: it evaluates only, or, with "
+			"`quantization`, "
+			"rounds the weights",
 		.label = "Method",
 		.hint = "In place of a preset.",
 		.option = {.name = "method", .argument = "METHOD"},

@@ -32,6 +32,10 @@ TUNED = dict(JOB, method="wanda", refit={"method": "global", "batch_size": 2, "e
 ALLOTTED = dict(JOB, allocation={"method": "loss"})
 
 
+# Nothing is pruned: the weights are rounded.
+QUANTIZED = {**{key: value for key, value in JOB.items() if key != "sparsity"}, "method": "none", "quantization": {"bits": 4, "rounding": "feedback"}}
+
+
 def make_inputs(models, data):
     write_model(os.path.join(models, "small"), 32, 48, 4, 2, BLOCKS, vocab=300, scale=0.1)
     write_calibration(os.path.join(data, "tokens.safetensors"), 4, 32, vocab=300)
@@ -150,6 +154,11 @@ class Run(CrashPoints):
     def test_allotted(self):
         with open(self.job, "w") as file:
             json.dump(ALLOTTED, file)
+        self.points("0")
+
+    def test_quantized(self):
+        with open(self.job, "w") as file:
+            json.dump(QUANTIZED, file)
         self.points("0")
 
     def test_cleaning_up(self):

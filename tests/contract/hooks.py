@@ -43,14 +43,14 @@ def before_call(context, case, kwargs):
     if case.body.get("method"):
         case.body.pop("preset", None)  # one of the two
     if case.body.get("method") == "none":
-        for section in ("refit", "allocation", "quantization", "archive", "export"):
+        for section in ("refit", "allocation", "archive", "export"):
             case.body.pop(section, None)
     if not case.body.get("archive"):
         case.body.pop("archive_coded", None)  # how an archive is made
     refit, quantization = case.body.get("refit"), case.body.get("quantization")
     if isinstance(quantization, dict):
         quantization.pop("order", None)  # which there is, the method and its settings say
-        if isinstance(quantization.get("group_size"), int):
+        if isinstance(quantization.get("group_size"), (int, float)):
             quantization["group_size"] = 16  # it divides the model's columns
         if quantization.get("bits") in (5, 6, 7):
             quantization["bits"] = 4

@@ -315,8 +315,23 @@ static void test_quantization(void **state)
 	assert_problem(f,
 		       "{\"model\":\"tiny\",\"method\":\"wanda\",\"sparsity\":0.5,\"quantization\":{\"bits\":4,\"group_size\":64}}",
 		       "/quantization/group_size", "64 does not divide the columns of 'mlp.down_proj' [64, 160]");
-	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"quantization\":{\"bits\":4}}", "/quantization",
-		       "a 'sparsity' of 0");
+	/* Without pruning: it is rounded, by itself, and there is an output. */
+	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"none\",\"quantization\":{\"bits\":4},\"archive\":true}");
+	assert_true(spec_makes_output(spec));
+	assert_true(spec->sparsity == 0);
+	assert_int_equal(spec->quantization.order, QUANTIZE_AFTER);
+	assert_int_equal(spec->quantization.format, QUANTIZATION_PACKED);
+	assert_string_equal(spec->output, "tiny-none-{id}");
+	spec_free(spec);
+	spec = parsed(f, "{\"model\":\"tiny\",\"method\":\"none\"}");
+	assert_false(spec_makes_output(spec));
+	spec_free(spec);
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"sparsity\":0.5,\"quantization\":{\"bits\":4}}", "/sparsity",
+		       "none prunes nothing");
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"quantization\":{\"bits\":4,\"order\":\"joint\"}}",
+		       "/quantization/order", "besa alone");
+	assert_problem(f, "{\"model\":\"tiny\",\"method\":\"none\",\"quantization\":{\"bits\":4},\"refit\":{\"method\":\"block\"}}",
+		       "/refit/method", "prunes nothing");
 }
 
 /* It follows what prunes, and takes data: the daemon's own where the client names none. */
