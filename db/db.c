@@ -245,8 +245,10 @@ void db_close(struct db *db)
 
 void db_set_listener(struct db *db, void (*committed)(void *context, const char *job_id), void *context)
 {
+	pthread_mutex_lock(&db->write_lock);
 	db->committed = committed;
 	db->context = context;
+	pthread_mutex_unlock(&db->write_lock);
 }
 
 void db_set_relief(struct db *db, bool (*relieve)(void *context), void *context)
@@ -284,10 +286,12 @@ enum status write_end(struct db *db, enum status status, const char *job_id, str
 	size_t n_told = db->writer.n_told;
 	db->writer.told = NULL;
 	db->writer.n_told = 0;
+	void (*committed)(void *context, const char *job_id) = db->committed;
+	void *context = db->context;
 	pthread_mutex_unlock(&db->write_lock);
-	if (!status && job_id && db->committed) db->committed(db->context, job_id);
-	for (size_t i = 0; !status && db->committed && i < n_told; i++)
-		db->committed(db->context, told[i]);
+	if (!status && job_id && committed) committed(context, job_id);
+	for (size_t i = 0; !status && committed && i < n_told; i++)
+		committed(context, told[i]);
 	free(told);
 	return status;
 }
