@@ -10,7 +10,8 @@ on, which may be of either kind; windows of 256 tokens. Results are kept in FILE
 stopped and gone on with. --other is a text of another domain: besides, everything at 60 % is calibrated on its first four fifths, and every
 model is evaluated on its last fifth too. --at-once runs several jobs beside each other, which a GPU gains by where a model is small (their
 seconds are then of a shared machine); --seconds starts no more after so long, and tells what is missing. Of what learns, the results say in
-how many blocks its loss over all sequences ended above where it started (`worse_blocks`). --table prints the results as Markdown, the mean over the seeds and, with several, their spread."""
+how many blocks its loss over all sequences ended above where it started (`worse_blocks`). --table prints the results as Markdown, the mean
+over the seeds and, with several, their spread. Without --ways it is the methods and the presets; WAYS has the ablations besides."""
 import argparse
 import json
 import os
@@ -26,7 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LENGTH = 256
 
 # Ways to prune, each as fields of a spec.
-WAYS = {
+STANDARD_WAYS = {
     "magnitude": {"method": "magnitude"},
     "wanda": {"method": "wanda"},
     "sparsegpt": {"method": "sparsegpt"},
@@ -40,6 +41,8 @@ WAYS = {
     "fast": {"preset": "fast"},
     "balanced": {"preset": "balanced"},
     "best": {"preset": "best"},
+}
+ABLATIONS = {
     **{f"besa-{importance}": {"method": "besa", "besa": {"importance": importance}}
        for importance in ("magnitude", "sparsegpt", "sparsegpt_published", "gradient")},
     **{f"{way}-{allocation}": {**spec, "allocation": {"method": allocation}} for allocation in ("outlier", "loss")
@@ -65,6 +68,7 @@ QUANTIZED = {
     "balanced+{}bit": ({"preset": "balanced"}, {}),
     "balanced+{}bit-feedback": ({"preset": "balanced"}, {"rounding": "feedback"}),
 }
+WAYS = {**STANDARD_WAYS, **ABLATIONS}
 for template, (pruned, rounded) in QUANTIZED.items():
     WAYS |= {template.format(bits): {**pruned, "quantization": {"bits": bits, "format": "dequantized", **rounded}} for bits in BITS}
 CELLS = {"0%": {"sparsity": 0.0}, "50%": {"sparsity": 0.5}, "60%": {"sparsity": 0.6}, "70%": {"sparsity": 0.7}, "80%": {"sparsity": 0.8},
@@ -227,7 +231,7 @@ def main():
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--model", action="append", default=[])
-    parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS))
+    parser.add_argument("--ways", type=lambda text: text.split(","), default=list(STANDARD_WAYS))
     parser.add_argument("--cells", type=lambda text: text.split(","), default=["50%", "60%", "70%", "2:4", "4:8"])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--other")
