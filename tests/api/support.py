@@ -151,6 +151,9 @@ class Daemon:
     def get(self, path, **headers):
         return self.request("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
+    def post(self, path, body, **headers):
+        return self.request("POST", path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+
     def submit(self, spec):
         response = self.request("POST", "/v1/jobs", spec)
         assert response.status == 201, (response.status, response.body)

@@ -34,7 +34,7 @@ class Contract(unittest.TestCase):
         return problem
 
     def post(self, body, **headers):
-        return self.daemon.request("POST", "/v1/jobs", body, {k.replace("_", "-"): v for k, v in headers.items()})
+        return self.daemon.post("/v1/jobs", body, **headers)
 
     def running(self, **spec):
         """A job that runs until it is cancelled."""

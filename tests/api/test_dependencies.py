@@ -20,7 +20,7 @@ class Dependencies(unittest.TestCase):
         self.daemon.start()
 
     def post(self, spec, **headers):
-        return self.daemon.request("POST", "/v1/jobs", spec, {k.replace("_", "-"): v for k, v in headers.items()})
+        return self.daemon.post("/v1/jobs", spec, **headers)
 
     def after(self, *jobs, **spec):
         return self.daemon.submit({**small_job(**spec), "depends_on": list(jobs)})

@@ -26,7 +26,7 @@ class WithStudies(unittest.TestCase):
         self.daemon.start()
 
     def post(self, body, **headers):
-        return self.daemon.request("POST", "/v1/studies", body, {k.replace("_", "-"): v for k, v in headers.items()})
+        return self.daemon.post("/v1/studies", body, **headers)
 
     def submit(self, *arguments, **more):
         response = self.post(study(*arguments, **more))
