@@ -211,6 +211,7 @@ enum status db_open(const char *path, struct db **ret, struct error *err)
 	pthread_mutex_init(&db->write_lock, NULL);
 	pthread_mutex_init(&db->pool_lock, NULL);
 	pthread_mutex_init(&db->id_lock, NULL);
+	pthread_mutex_init(&db->relief_lock, NULL);
 	db->path = strdup(path);
 	enum status status =
 		db->path ? open_as(path, false, db, err) : error_set(err, STATUS_NO_MEMORY, "no memory for the database");
@@ -239,6 +240,7 @@ void db_close(struct db *db)
 	pthread_mutex_destroy(&db->write_lock);
 	pthread_mutex_destroy(&db->pool_lock);
 	pthread_mutex_destroy(&db->id_lock);
+	pthread_mutex_destroy(&db->relief_lock);
 	free(db->path);
 	free(db);
 }
@@ -253,8 +255,10 @@ void db_set_listener(struct db *db, void (*committed)(void *context, const char 
 
 void db_set_relief(struct db *db, bool (*relieve)(void *context), void *context)
 {
+	pthread_mutex_lock(&db->relief_lock);
 	db->relieve = relieve;
 	db->relief = context;
+	pthread_mutex_unlock(&db->relief_lock);
 }
 
 /* ---- transactions ------------------------------------------------------------------------------------------------------- */
@@ -296,9 +300,23 @@ enum status write_end(struct db *db, enum status status, const char *job_id, str
 	return status;
 }
 
-bool write_again(struct db *db, enum status status)
+unsigned write_reliefs(struct db *db)
 {
-	return status == STATUS_NO_SPACE && db->relieve && db->relieve(db->relief);
+	pthread_mutex_lock(&db->relief_lock);
+	unsigned reliefs = db->reliefs;
+	pthread_mutex_unlock(&db->relief_lock);
+	return reliefs;
+}
+
+bool write_again(struct db *db, enum status status, unsigned *reliefs)
+{
+	if (status != STATUS_NO_SPACE) return false;
+	pthread_mutex_lock(&db->relief_lock);
+	if (db->reliefs == *reliefs && db->relieve && db->relieve(db->relief)) db->reliefs++;
+	bool more = db->reliefs != *reliefs;
+	*reliefs = db->reliefs;
+	pthread_mutex_unlock(&db->relief_lock);
+	return more;
 }
 
 static enum status read_alone(struct db *db, struct connection **ret, struct error *err)

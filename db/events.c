@@ -42,9 +42,10 @@ enum status db_event_append(struct db *db, const char *id, const struct new_even
 			    struct error *err)
 {
 	enum status status;
+	unsigned reliefs = write_reliefs(db);
 	do
 		status = append_once(db, id, event, progress, err);
-	while (!event->optional && write_again(db, status));
+	while (!event->optional && write_again(db, status, &reliefs));
 	return status;
 }
 
@@ -73,9 +74,10 @@ enum status db_block_commit(struct db *db, const char *id, int block, const char
 			    const struct job_progress *progress, struct error *err)
 {
 	enum status status;
+	unsigned reliefs = write_reliefs(db);
 	do
 		status = commit_once(db, id, block, data, at, progress, err);
-	while (write_again(db, status));
+	while (write_again(db, status, &reliefs));
 	return status;
 }
 

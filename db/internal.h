@@ -38,7 +38,9 @@ struct db {
 	void *context;
 	bool (*relieve)(void *context);
 	void *relief;
-	atomic_int trouble; /* the status of the last transaction that wrote, where others may fail as it did */
+	pthread_mutex_t relief_lock; /* held while room is made, so that who failed meanwhile hears of it */
+	unsigned reliefs;            /* how often room was made */
+	atomic_int trouble;          /* the status of the last transaction that wrote, where others may fail as it did */
 };
 
 /* A write transaction: holds the write lock from write_begin to write_end, which commits when `status` is STATUS_OK and rolls back
@@ -46,8 +48,10 @@ struct db {
 enum status write_begin(struct db *, struct error *err);
 enum status write_end(struct db *, enum status status, const char *job_id, struct error *err);
 
-/* Has a transaction that came to `status` failed for want of room, and is there more room now (db_set_relief)? Then it is worth another try. */
-bool write_again(struct db *, enum status status);
+/* Has a transaction that came to `status` failed for want of room, and is there more room now, made for it or for another that failed
+ * beside it (db_set_relief)? Then it is worth another try. *reliefs is what write_reliefs said before the first. */
+bool write_again(struct db *, enum status status, unsigned *reliefs);
+unsigned write_reliefs(struct db *);
 
 /* A read transaction: one snapshot, on a connection of its own. */
 enum status read_begin(struct db *, struct connection **ret, struct error *err);

@@ -404,9 +404,10 @@ static enum status change(struct db *db, const char *id, change_fn *fn, int64_t 
 			  struct job *ret, struct error *err)
 {
 	enum status status;
+	unsigned reliefs = write_reliefs(db);
 	do
 		status = change_once(db, id, fn, limit, ret_outcome, ret, err);
-	while (write_again(db, status));
+	while (write_again(db, status, &reliefs));
 	return status;
 }
 
@@ -633,9 +634,10 @@ enum status db_job_finish(struct db *db, const char *id, enum job_state state, c
 			  const char *message, struct error *err)
 {
 	enum status status;
+	unsigned reliefs = write_reliefs(db);
 	do
 		status = finish_once(db, id, state, result, code, message, err);
-	while (write_again(db, status));
+	while (write_again(db, status, &reliefs));
 	return status;
 }
 
@@ -704,10 +706,11 @@ enum status db_job_fail(struct db *db, const char *id, const char *code, const c
 			int64_t *ret_retry_at, struct error *err)
 {
 	enum status status;
+	unsigned reliefs = write_reliefs(db);
 	do {
 		TRY(write_begin(db, err));
 		status = write_end(db, fail(&db->writer, id, code, message, rule, ret_retry_at, err), id, err);
-	} while (write_again(db, status));
+	} while (write_again(db, status, &reliefs));
 	return status;
 }
 

@@ -285,9 +285,10 @@ static enum status change_once(struct db *db, const char *id, change_fn *fn, enu
 static enum status change(struct db *db, const char *id, change_fn *fn, enum change_outcome *ret_outcome, struct error *err)
 {
 	enum status status;
+	unsigned reliefs = write_reliefs(db);
 	do
 		status = change_once(db, id, fn, ret_outcome, err);
-	while (write_again(db, status));
+	while (write_again(db, status, &reliefs));
 	return status;
 }
 

@@ -8,6 +8,7 @@
 #include "tests/unit/database.h"
 
 #include "base/place.h"
+#include "db/internal.h"
 
 static void test_pragmas(void **state)
 {
@@ -344,14 +345,45 @@ static void test_kill_loses_nothing_acknowledged(void **state)
 	}
 }
 
+static bool give_up_ballast(void *context)
+{
+	bool *ballast = context, was = *ballast;
+	*ballast = false;
+	return was;
+}
+
+/* Two transactions meet the full disk side by side, and the first of them to say so gives up the ballast: it is there for the other, too. */
+static void test_room_is_made_for_all_that_failed(void **state)
+{
+	struct fixture *f = *state;
+	bool ballast = true;
+	db_set_relief(f->db, give_up_ballast, &ballast);
+	unsigned first = write_reliefs(f->db), second = write_reliefs(f->db);
+	assert_false(write_again(f->db, STATUS_BUSY, &first));
+	assert_true(ballast);
+	assert_true(write_again(f->db, STATUS_NO_SPACE, &first));
+	assert_false(ballast);
+	assert_true(write_again(f->db, STATUS_NO_SPACE, &second));
+	assert_false(write_again(f->db, STATUS_NO_SPACE, &first));
+	assert_false(write_again(f->db, STATUS_NO_SPACE, &second));
+	unsigned late = write_reliefs(f->db);
+	assert_false(write_again(f->db, STATUS_NO_SPACE, &late));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_pragmas),     TEST(test_refuses_other_files),
-		TEST(test_ids_grow),    cmocka_unit_test(test_id_validity),
-		TEST(test_timings),     TEST(test_deleted_rows_give_room_back),
-		TEST(test_event_pages), TEST(test_data_of_a_type),
-		TEST(test_threads),     TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_pragmas),
+		TEST(test_refuses_other_files),
+		TEST(test_ids_grow),
+		cmocka_unit_test(test_id_validity),
+		TEST(test_timings),
+		TEST(test_deleted_rows_give_room_back),
+		TEST(test_event_pages),
+		TEST(test_data_of_a_type),
+		TEST(test_threads),
+		TEST(test_kill_loses_nothing_acknowledged),
+		TEST(test_room_is_made_for_all_that_failed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
