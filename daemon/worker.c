@@ -340,13 +340,15 @@ static void decide_outcome(struct worker *worker, const struct job *job, enum st
 		outcome->state = JOB_SUCCEEDED;
 	} else if (status != STATUS_CANCELLED && goes_on(job)) {
 		outcome->requeue = true;
+	} else if (cancelling) {
+		outcome->state = JOB_CANCELLED; /* also where it failed before it heard: that is what was asked for */
+		if (status != STATUS_CANCELLED)
+			log_warning("job=%s failed while it was cancelled code=%s: %s", job->id, status_name(status), err->message);
 	} else if (status != STATUS_CANCELLED) {
 		outcome->state = JOB_FAILED;
 		outcome->code = status_name(status);
 		outcome->passing = status == STATUS_IO || status == STATUS_NO_SPACE || status == STATUS_BACKEND;
 		outcome->message = shown_message(worker->config.options, err);
-	} else if (cancelling) {
-		outcome->state = JOB_CANCELLED;
 	} else if (pausing) {
 		outcome->requeue = outcome->pause = true;
 	} else if (timed_out) {

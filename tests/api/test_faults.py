@@ -43,6 +43,11 @@ class Faults(unittest.TestCase):
     def wait_for_block(self, job):
         wait_for("a finished block", lambda: any(e["type"] == "block.finished" for e in self.daemon.events(job)))
 
+    def written(self, job):
+        """Has the job told the end of each block that it began? Then no block's files are under way."""
+        types = [event["type"] for event in self.daemon.events(job)]
+        return types.count("block.started") == types.count("block.finished")
+
     def begun(self, output):
         """A job of 40 blocks that has finished one."""
         small_model(self.daemon, 40)
@@ -118,7 +123,7 @@ class Faults(unittest.TestCase):
         waits = daemon.submit(small_job(output="waits"))
         self.wait_for_block(job)
         self.fill("free", "0")
-        wait_for("it to be seen", lambda: self.ready()[0] == 503)
+        wait_for("a job that waits", lambda: daemon.job(job)["progress"]["phase"] == "waiting for space" and self.written(job))
         self.fill("full")
         answer = daemon.request("POST", f"/v1/jobs/{job}/cancel")
         self.assertIn(answer.json.get("state"), ("cancelling", "cancelled"), answer.body)
@@ -128,6 +133,16 @@ class Faults(unittest.TestCase):
         self.assertEqual(daemon.request("DELETE", f"/v1/jobs/{ended}").status, 204)
         os.unlink(self.path("full")), os.unlink(self.path("free"))
         wait_for("the ballast", lambda: os.path.exists(os.path.join(daemon.state, "ballast")))
+
+    def test_a_job_that_fails_while_it_is_cancelled_is_cancelled(self):
+        daemon = self.daemon.start(environment=self.full_disk("ballast"))
+        job = self.begun("both")
+        with sqlite3.connect(os.path.join(daemon.state, "besad.db"), timeout=PATIENCE) as database:  # the worker does not hear of it
+            database.execute("UPDATE jobs SET state = 'cancelling' WHERE id = ?", (job,))
+        database.close()
+        self.fill("full")
+        self.assertEqual(daemon.finish(job)["state"], "cancelled")
+        self.assertRegex(daemon.log(), f"job={job} failed while it was cancelled code=no_space")
 
     def test_with_no_room_at_all_a_job_waits_and_goes_on(self):
         daemon = self.daemon.start(environment=self.full_disk())
