@@ -197,7 +197,8 @@ struct backend_ops {
 	enum status (*convert)(struct backend *, struct tensor to, struct tensor from);
 
 	/* C [M,N] = op(A) · op(B) + (accumulate ? C : 0); op transposes where the flag says. A and B: one float type;
-	 * C: any float. Accumulates in fp32. */
+	 * C: any float. Accumulates in fp32. Where A and B are one tensor, and one of the flags is set, the result is symmetric, and what is
+	 * added to must be so, too: a backend may compute one triangle and copy it. */
 	enum status (*matmul)(struct backend *, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
 			      bool transpose_b, bool accumulate);
 

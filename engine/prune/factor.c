@@ -97,6 +97,31 @@ enum status factor_diagonal(struct factor *f, struct tensor matrix, double *ret)
 	return STATUS_OK;
 }
 
+/* Of what is symmetric or triangular a product takes the other triangle along, which nobody reads, in panels of so many columns alone. */
+enum { PANEL = 512 };
+
+/* a −= column·columnᵀ, of a square matrix, on and above its diagonal. */
+static enum status update(struct factor *f, struct tensor a, struct tensor minus, struct tensor column)
+{
+	for (int64_t col = 0; col < a.cols; col += PANEL) {
+		int64_t cols = a.cols - col < PANEL ? a.cols - col : PANEL;
+		TRY(f->backend->ops->matmul(f->backend, part(a, 0, col + cols, col, cols), tensor_rows(minus, 0, col + cols), false,
+					    tensor_rows(column, col, cols), true, true));
+	}
+	return STATUS_OK;
+}
+
+/* out = u·column, with u upper triangular. */
+static enum status multiply(struct factor *f, struct tensor out, struct tensor u, struct tensor column)
+{
+	for (int64_t row = 0; row < u.rows; row += PANEL) {
+		int64_t rows = u.rows - row < PANEL ? u.rows - row : PANEL, rest = u.cols - row;
+		TRY(f->backend->ops->matmul(f->backend, tensor_rows(out, row, rows), part(u, row, rows, row, rest), false,
+					    tensor_rows(column, row, rest), false, false));
+	}
+	return STATUS_OK;
+}
+
 /* R of a, in place above the tiles of its diagonal; these, inverted, in u, and negated. */
 static enum status factorize(struct factor *f, struct tensor a)
 {
@@ -112,7 +137,7 @@ static enum status factorize(struct factor *f, struct tensor a)
 		TRY(ops->matmul(backend, column, above, false, inverse, true, false));
 		TRY(ops->matmul(backend, minus, above, false, negated, true, false));
 		TRY(ops->convert(backend, above, column));
-		TRY(ops->matmul(backend, part(a, 0, k, 0, k), minus, false, column, true, true));
+		TRY(update(f, part(a, 0, k, 0, k), minus, column));
 	}
 	return STATUS_OK;
 }
@@ -125,7 +150,7 @@ static enum status invert(struct factor *f, struct tensor a)
 		int64_t n = a.rows - k < FACTOR_TILE ? a.rows - k : FACTOR_TILE;
 		struct tensor column = part(f->column, 0, k, 0, n);
 		TRY(backend->ops->matmul(backend, column, part(a, 0, k, k, n), false, part(f->negated, k, n, 0, n), false, false));
-		TRY(backend->ops->matmul(backend, part(f->u, 0, k, k, n), part(f->u, 0, k, 0, k), false, column, false, false));
+		TRY(multiply(f, part(f->u, 0, k, k, n), part(f->u, 0, k, 0, k), column));
 	}
 	return STATUS_OK;
 }

@@ -684,6 +684,38 @@ static void test_repeatable(void **state)
 	operand_free(&q, &k, &v, &dout, &weight, &bin, NULL);
 }
 
+/* A product of a matrix with its own transpose, of which a backend may compute a triangle; and one that is added to such a one. */
+static void symmetric_case(int64_t n, int64_t k, bool transpose, enum dtype type)
+{
+	struct operand x = transpose ? operand_random(k, n, type, GAP) : operand_random(n, k, type, GAP);
+	struct operand c = operand_inout(n, n, DTYPE_F32, GAP);
+	double *expected = doubles(n * n);
+	ref_matmul(expected, x.value, transpose, x.value, !transpose, n, n, k, false);
+	RUN(OPS->matmul(BACKEND, c.tensor, x.tensor, transpose, x.tensor, !transpose, false));
+	operand_fetch(&c);
+	expect_close(c.value, expected, n * n, bound_of(DTYPE_F32), "a matrix of %lld, %lld deep, and its own transpose",
+		     (long long)n, (long long)k);
+	RUN(OPS->matmul(BACKEND, c.tensor, x.tensor, transpose, x.tensor, !transpose, true));
+	operand_fetch(&c);
+	for (int64_t i = 0; i < n * n; i++)
+		expected[i] *= 2;
+	expect_close(c.value, expected, n * n, bound_of(DTYPE_F32), "twice a matrix of %lld, %lld deep, and its own transpose",
+		     (long long)n, (long long)k);
+	operand_free(&x, &c, NULL);
+	free(expected);
+}
+
+static void test_matmul_symmetric(void **state)
+{
+	(void)state;
+	static const int64_t sizes[][2] = {{1, 5}, {40, 24}, {256, 9}, {257, 33}, {300, 130}, {530, 40}};
+	for (size_t i = 0; i < COUNT(sizes); i++)
+		for (int transpose = 0; transpose < 2; transpose++) {
+			symmetric_case(sizes[i][0], sizes[i][1], transpose, DTYPE_F32);
+			symmetric_case(sizes[i][0], sizes[i][1], transpose, DTYPE_BF16);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -693,6 +725,7 @@ int main(void)
 		cmocka_unit_test(test_convert),
 		cmocka_unit_test(test_matmul),
 		cmocka_unit_test(test_matmul_views),
+		cmocka_unit_test(test_matmul_symmetric),
 		cmocka_unit_test(test_add),
 		cmocka_unit_test(test_embed),
 		cmocka_unit_test(test_norm),

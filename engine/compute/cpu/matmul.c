@@ -38,10 +38,10 @@ static size_t f32_copy_bytes(struct tensor t)
 	return t.dtype == DTYPE_F32 ? 0 : (size_t)t.rows * (size_t)t.cols * sizeof(float);
 }
 
-static enum status matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
-			  bool transpose_b, bool accumulate)
+static enum status product(struct cpu_backend *cpu, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			   bool transpose_b, bool accumulate)
 {
-	struct cpu_backend *cpu = cpu_of(backend);
+	struct backend *backend = &cpu->base;
 	int64_t inner = transpose_a ? a.rows : a.cols;
 	bool native = backend->native_bf16 && a.dtype == DTYPE_BF16 && c.dtype != DTYPE_F16;
 	if (!c.rows || !c.cols || (backend->dry && !inner)) return STATUS_OK;
@@ -59,14 +59,64 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 	float *memory = scratch;
 	a = as_f32(cpu, a, &memory);
 	b = as_f32(cpu, b, &memory);
-	struct tensor product = c;
+	struct tensor result = c;
 	if (c.dtype != DTYPE_F32) {
-		product = tensor_make(memory, c.rows, c.cols, DTYPE_F32);
-		if (accumulate) backend->unchecked.convert(backend, product, c);
+		result = tensor_make(memory, c.rows, c.cols, DTYPE_F32);
+		if (accumulate) backend->unchecked.convert(backend, result, c);
 	}
-	TRY(sgemm(cpu, transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride, accumulate,
-		  product.data, product.stride));
-	return c.dtype == DTYPE_F32 ? STATUS_OK : backend->unchecked.convert(backend, c, product);
+	TRY(sgemm(cpu, transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride, accumulate, result.data,
+		  result.stride));
+	return c.dtype == DTYPE_F32 ? STATUS_OK : backend->unchecked.convert(backend, c, result);
+}
+
+/* ---- a matrix and its own transpose: a triangle says it all ---------------------------------------------------------------- */
+
+enum {
+	PANEL_ROWS = 256, /* of the triangle, computed at once: much smaller ones are products at a lower rate */
+	MIRROR_TILE = 32  /* 4 KiB are read, and 4 KiB written */
+};
+
+static bool is_symmetric(const struct tensor *c, const struct tensor *a, bool transpose_a, const struct tensor *b, bool transpose_b)
+{
+	return a->data == b->data && a->rows == b->rows && a->cols == b->cols && a->stride == b->stride && a->dtype == b->dtype &&
+	       transpose_a != transpose_b && c->dtype == DTYPE_F32 && c->rows > PANEL_ROWS;
+}
+
+/* The lower triangle of a square matrix from the upper one. */
+static void mirror(struct cpu_backend *cpu, const struct tensor *c)
+{
+	int64_t tiles = (c->rows + MIRROR_TILE - 1) / MIRROR_TILE;
+	float *values = c->data;
+#pragma omp parallel for schedule(dynamic) num_threads(cpu_threads(cpu, c->rows * c->cols))
+	for (int64_t tile = 0; tile < tiles; tile++) {
+		int64_t first = tile * MIRROR_TILE, last = first + MIRROR_TILE < c->rows ? first + MIRROR_TILE : c->rows;
+		for (int64_t left = 0; left < last; left += MIRROR_TILE)
+			for (int64_t row = first; row < last; row++)
+				for (int64_t col = left; col < row && col < left + MIRROR_TILE; col++)
+					values[row * c->stride + col] = values[col * c->stride + row];
+	}
+}
+
+static enum status symmetric_product(struct cpu_backend *cpu, struct tensor c, struct tensor a, bool transpose, bool accumulate)
+{
+	int64_t n = c.rows;
+	for (int64_t row = 0; row < n; row += PANEL_ROWS) {
+		int64_t rows = n - row < PANEL_ROWS ? n - row : PANEL_ROWS;
+		struct tensor panel = tensor_cols(tensor_rows(c, row, rows), row, n - row);
+		struct tensor left = transpose ? tensor_cols(a, row, rows) : tensor_rows(a, row, rows);
+		struct tensor right = transpose ? tensor_cols(a, row, n - row) : tensor_rows(a, row, n - row);
+		TRY(product(cpu, panel, left, transpose, right, !transpose, accumulate));
+	}
+	if (!cpu->base.dry) mirror(cpu, &c);
+	return STATUS_OK;
+}
+
+static enum status matmul(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			  bool transpose_b, bool accumulate)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	if (is_symmetric(&c, &a, transpose_a, &b, transpose_b)) return symmetric_product(cpu, c, a, transpose_a, accumulate);
+	return product(cpu, c, a, transpose_a, b, transpose_b, accumulate);
 }
 
 void cpu_matmul_operations(struct backend_ops *ops)

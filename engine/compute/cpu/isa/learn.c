@@ -173,14 +173,15 @@ INLINE void adamw_row(const struct adamw *a, bool keep_zeros, float *theta, floa
 	double correction1 = 1 - pow((double)a->beta1, a->step), correction2 = 1 - pow((double)a->beta2, a->step);
 	float step = (float)((double)a->lr / correction1), inverse_root = (float)(1 / sqrt(correction2));
 	float keep = (float)(1 - (double)a->lr * (double)a->weight_decay), rest1 = 1 - a->beta1, rest2 = 1 - a->beta2;
+	float beta1 = a->beta1, beta2 = a->beta2, eps = a->eps; /* what a store might change is no vector's */
 #pragma omp simd
 	for (int64_t i = 0; i < n; i++) {
-		float g = gradient[i], old = theta[i];
-		float next_m = a->beta1 * m[i] + rest1 * g, next_v = a->beta2 * v[i] + rest2 * g * g;
-		float next = keep * old - step * next_m / (sqrtf(next_v) * inverse_root + a->eps);
+		float g = gradient[i], old = theta[i], old_m = m[i], old_v = v[i];
+		float next_m = beta1 * old_m + rest1 * g, next_v = beta2 * old_v + rest2 * g * g;
+		float next = keep * old - step * next_m / (sqrtf(next_v) * inverse_root + eps);
 		bool stays = keep_zeros && old == 0;
-		m[i] = stays ? m[i] : next_m;
-		v[i] = stays ? v[i] : next_v;
+		m[i] = stays ? old_m : next_m;
+		v[i] = stays ? old_v : next_v;
 		theta[i] = stays ? old : next;
 	}
 }
