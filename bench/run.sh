@@ -5,6 +5,7 @@
 #   memory        peak memory of 4 and of 16 blocks
 #   estimate      what POST /v1/estimate says of memory against what jobs take; MODEL=DIR CALIBRATION=FILE: of that model too
 #   ops           each operation of the CPU backend
+#   solver        what solves for the weights that stay, against a large product
 #   matvec        products with one vector, dense and sparse, by one thread
 #   progress      what the perplexity after each block costs
 #   watchers      what 500 event streams cost
@@ -15,7 +16,7 @@ set -u
 cd "$(dirname "$0")/.."
 build=$1
 shift
-names=${*:-tiny block memory estimate ops matvec progress watchers${MODEL:+ model}}
+names=${*:-tiny block memory estimate ops solver matvec progress watchers${MODEL:+ model}}
 failed=
 mkdir -p "$build/bench"
 
@@ -31,6 +32,7 @@ for name in $names; do
 			${MODEL:+--model "$MODEL" --calibration "$CALIBRATION"}
 		;;
 	ops) set -- "$build/bench/cpu_ops" ;;
+	solver) set -- "$build/bench/solver" ;;
 	matvec) set -- "$build/bench/matvec" ;;
 	progress) set -- bench/progress.py --besad "$build/besad" ;;
 	archive) set -- bench/archive.py --besad "$build/besad" ${MODEL:+--model "$MODEL"} ;;

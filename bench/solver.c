@@ -1,10 +1,10 @@
-/* The rates at which the solvers run on the CPU backend, each against a large matrix product's in the same run: of a linear [ROWS, COLS] whose inputs
- * are TOKENS vectors. Prints one JSON object; `gflops` count what a textbook counts (a Gram matrix as a whole product, (A + ρ·1)⁻¹ as COLS³ for
- * Cholesky's factor, its inverse and their product), `fraction` is of the rate of the large product, and of AdamW's step of a large copy's.
- * "linear" is all that preset `fast` solves for one linear. Seconds are the least of several runs, of CPU time on one thread, which a busy machine
- * disturbs less.
+/* The rates at which the solvers run on the CPU backend, each against a large matrix product's in the same run: of a linear [ROWS, COLS] whose
+ * inputs are TOKENS vectors. Prints one JSON object; `gflops` count what a textbook counts (a Gram matrix as a whole product, (A + ρ·1)⁻¹ as
+ * COLS³ for Cholesky's factor, its inverse and their product), `fraction` is of the rate of the large product, and of AdamW's step of a large
+ * copy's. "linear" is all that method `admm` solves for one linear by its defaults. Seconds are the least of several runs, of CPU time on one
+ * thread, which a busy machine disturbs less.
  *
- * Usage: solver ROWS COLS TOKENS [THREADS] */
+ * Usage: solver [ROWS COLS TOKENS [THREADS]]; by default SmolLM2-135M's down_proj and 32,768 tokens */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -13,7 +13,7 @@
 #include "engine/job/progress.h"
 #include "engine/prune/factor.h"
 
-enum { LARGE = 2048, ITERATIONS = 20, CG_STEPS = 10, PASS = 8 * 256 };
+enum { LARGE = 2048, ITERATIONS = 20, CG_STEPS = 30, PASS = 8 * 256 };
 
 static struct backend *backend;
 
@@ -128,9 +128,11 @@ static void print(const char *name, double seconds, double flops, double rate)
 int main(int argc, char **argv)
 {
 	struct error err;
-	int64_t rows = argc > 3 ? atoll(argv[1]) : 0, cols = argc > 3 ? atoll(argv[2]) : 0, tokens = argc > 3 ? atoll(argv[3]) : 0;
-	if (rows <= 0 || cols <= 0 || tokens <= 0 || rows > 1 << 16 || cols > 1 << 16 || tokens > 1 << 24) {
-		fprintf(stderr, "usage: solver ROWS COLS TOKENS [THREADS]\n");
+	int64_t rows = argc > 3 ? atoll(argv[1]) : 576, cols = argc > 3 ? atoll(argv[2]) : 1536,
+		tokens = argc > 3 ? atoll(argv[3]) : 32768;
+	if (argc == 2 || argc == 3 || rows <= 0 || cols <= 0 || tokens <= 0 || rows > 1 << 16 || cols > 1 << 16 ||
+	    tokens > 1 << 24) {
+		fprintf(stderr, "usage: solver [ROWS COLS TOKENS [THREADS]]\n");
 		return 2;
 	}
 	if (backend_cpu_create(argc > 4 ? atoi(argv[4]) : 0, &backend, &err) != STATUS_OK) {
