@@ -1,5 +1,6 @@
 #include "daemon/worker.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -205,7 +206,9 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 	struct recorder recorder = {0};
 	struct engine_sink sink = {&recorder, recorder_event, recorder_block, write_progress};
 	struct job_paths paths;
+	char scores[PATH_MAX];
 	cJSON *result = NULL;
+	snprintf(scores, sizeof scores, "%s/scores", worker->config.options->state_dir); /* shorter than the database's path */
 	TRY(prepare_paths(roots, worker->config.checkpoints, job->id, job->output, &paths, err));
 	enum status status = directory_make(paths.checkpoint_dir, err);
 	if (!status) status = prepare_output(roots, job->output, job->overwrite, job->id, err);
@@ -216,6 +219,7 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 						.work = paths.work,
 						.aside = paths.aside,
 						.checkpoint_dir = paths.checkpoint_dir,
+						.scores_dir = scores,
 						.blocks_done = job->blocks_done,
 						.save_every = (double)worker->config.options->save_every,
 						.job_id = job->id,

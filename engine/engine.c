@@ -14,6 +14,7 @@
 #include "base/watch.h"
 #include "engine/archive/archive.h"
 #include "engine/eval/choices.h"
+#include "engine/eval/dense_scores.h"
 #include "engine/eval/perplexity.h"
 #include "engine/eval/probe.h"
 #include "engine/export/exports.h"
@@ -297,6 +298,24 @@ static enum status measure(struct run *run, const struct model *model, struct ba
 				 &beside->loss, err);
 }
 
+/* The dense model's, which an earlier job may have found. Where it cannot be kept the next job finds it anew. */
+static enum status measure_dense(struct run *run, const struct sequences *windows, double *ret, struct error *err)
+{
+	const char *directory = run->job->scores_dir;
+	const cJSON *files = cJSON_GetObjectItemCaseSensitive(run->savepoint.inputs, "model");
+	char key[SHA256_TEXT];
+	struct error ignored;
+	bool kept = directory &&
+		    dense_scores_key(files, windows, run->evaluation_type, run->backend->device, key, &ignored) == STATUS_OK;
+	if (kept && dense_scores_find(directory, key, ret)) {
+		progress_add(&run->progress, (double)(windows->count * windows->length) * (double)run->model.config.layers);
+		return STATUS_OK;
+	}
+	TRY(measure(run, &run->model, run->backend, windows, NULL, ret, err));
+	if (kept) dense_scores_keep(directory, key, *ret, &ignored);
+	return STATUS_OK;
+}
+
 /* Tells of a pruned model that is far worse than the dense one. */
 static enum status judge(const struct run *run, const char *dataset, double pruned, struct error *err)
 {
@@ -309,7 +328,8 @@ static enum status judge(const struct run *run, const char *dataset, double prun
 	return event_tell(run->sink, &event, err);
 }
 
-/* Perplexity of `model` on every dataset that `results` does not have yet; each is added to it and told as eval.finished. */
+/* Perplexity of `model` on every dataset that `results` does not have yet; each is added to it and told as eval.finished. `beside`: of the
+ * pruned model. */
 static enum status evaluate(struct run *run, const struct model *model, const char *which, struct checked *beside, cJSON *results,
 			    struct error *err)
 {
@@ -317,7 +337,9 @@ static enum status evaluate(struct run *run, const struct model *model, const ch
 		const char *name = run->spec->perplexity[i].name;
 		double value;
 		if (cJSON_GetObjectItemCaseSensitive(results, name)) continue;
-		enum status status = measure(run, model, run->backend, &run->datasets[i], beside, &value, err);
+		const struct sequences *windows = &run->datasets[i];
+		enum status status = beside ? measure(run, model, run->backend, windows, beside, &value, err)
+					    : measure_dense(run, windows, &value, err);
 		if (status != STATUS_OK)
 			return status == STATUS_CANCELLED ? status : error_prefix(err, "perplexity on '%s', %s model", name, which);
 		struct event event = event_evaluation(name, which, value);

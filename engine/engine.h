@@ -40,11 +40,13 @@ struct engine_job {
 	struct place work;          /* the unfinished output, on the same file system */
 	struct place aside;         /* where what `output` replaces is kept, likewise */
 	const char *checkpoint_dir; /* absolute path of a directory only this job uses; exists */
-	int blocks_done;            /* blocks committed by earlier attempts */
-	double save_every;          /* seconds between two saves; 0: each block is saved; < 0: as the backend asks for */
-	const char *job_id;         /* for besad.json; "" outside a daemon */
-	int attempt;                /* 1, 2, … */
-	const atomic_bool *stop;    /* read at least once per learning step */
+	const char
+		*scores_dir; /* that all jobs share (engine/eval/dense_scores.h); NULL: what the dense model gives is found anew */
+	int blocks_done;     /* blocks committed by earlier attempts */
+	double save_every;   /* seconds between two saves; 0: each block is saved; < 0: as the backend asks for */
+	const char *job_id;  /* for besad.json; "" outside a daemon */
+	int attempt;         /* 1, 2, … */
+	const atomic_bool *stop; /* read at least once per learning step */
 };
 
 /* Runs a whole job. On success *ret_result is the `result` object of the job contract (the caller frees it with cJSON_Delete).

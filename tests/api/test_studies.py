@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Studies over HTTP: a small one to its end and its table as JSON and CSV, a kill in the middle, refusals, limits, the idempotency key, cancel, forget."""
 import csv
+import hashlib
 import io
 import os
 import shutil
@@ -124,6 +125,27 @@ class Studies(WithStudies):
         self.assertTrue(os.path.exists(os.path.join(self.daemon.output, first["output"], "config.json")))
         self.problem(self.daemon.get(f"/v1/studies/{done['id']}"), 404, "not-found")
         self.problem(self.delete(done["id"]), 404, "not-found")
+
+    def dense(self, grid, **spec):
+        """The dense model's perplexity, as each job of a study has it."""
+        done = self.finish(self.submit(grid, evaluation=EVALUATION, method="magnitude", **spec)["id"])
+        return [row["perplexity"]["tokens"]["dense"] for row in done["rows"]]
+
+    def test_the_dense_model_is_evaluated_once(self):
+        """What is kept is seen by keeping another number, as if it were the right one; and a damaged one is not taken."""
+        directory = os.path.join(self.daemon.state, "scores")
+        [right] = self.dense({"sparsity": [0.5]})
+        [key] = os.listdir(directory)
+        with open(os.path.join(directory, key), "w") as file:
+            file.write(f"123.5 {hashlib.sha256(f'{key} 123.5'.encode()).hexdigest()}\n")
+        self.assertEqual(self.dense({"sparsity": [0.5, 0.6]}), [123.5, 123.5])
+        with open(os.path.join(directory, key), "a") as file:
+            file.write("damaged")
+        self.assertEqual(self.dense({"sparsity": [0.5, 0.6]}), [right, right])
+        self.assertEqual(os.listdir(directory), [key])
+        small_model(self.daemon, 3)
+        self.assertNotEqual(self.dense({"sparsity": [0.5]}), [right])
+        self.assertEqual(len(os.listdir(directory)), 2)
 
     def test_kill_in_the_middle(self):
         made = self.submit({"besa.epochs": [20, 21, 22]}, output="killed/{id}")
