@@ -117,7 +117,7 @@ def run(args, model, spec, roots):
         with open(os.path.join(work, "job.json"), "w") as file:
             json.dump(spec, file)
         options = [option for path in roots for option in ("--data-root", os.path.dirname(path))]
-        options += ["--backend", args.backend] if args.backend else []
+        options += ["--scores-dir", args.scores] + (["--backend", args.backend] if args.backend else [])
         done = subprocess.run([args.besad, "run", os.path.join(work, "job.json"), "--model-root", os.path.dirname(model.directory),
                                "--output-root", os.path.join(work, "output"), *options], capture_output=True, text=True)
         if done.returncode:
@@ -144,6 +144,7 @@ def cells_of(way, cells):
 def measure(args, results):
     models = [Model(text) for text in args.model]
     with tempfile.TemporaryDirectory() as directory:
+        args.scores = os.path.join(directory, "scores")  # the dense models' are found once
         halves = split(args.other, directory) if args.other else None
         wanted = [(model, way, cell, seed, domain)
                   for model in models for seed in range(args.seeds) for way in args.ways for cell in cells_of(way, args.cells)

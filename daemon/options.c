@@ -85,6 +85,7 @@ const char options_help[] =
 	"\n"
 	"run (paths are relative to the current directory unless roots are given):\n"
 	"  --checkpoint-dir DIR    events and checkpoints (default: beside the output, removed at the end)\n"
+	"  --scores-dir DIR        keeps what dense models gave for later runs there (default: found anew each time)\n"
 	"  --json                  print the result as JSON on standard output\n"
 	"\n"
 	"bench (times the products of a token with all linears of a model, dense and with zeros left out):\n"
@@ -127,6 +128,7 @@ enum {
 	OPTION_NOTIFY_KEY_FILE,
 	OPTION_ON_FINISH,
 	OPTION_CHECKPOINT_DIR,
+	OPTION_SCORES_DIR,
 	OPTION_JSON,
 	OPTION_SIMULATE,
 	OPTION_CODED,
@@ -171,6 +173,7 @@ static const struct option serve_options[] = {
 static const struct option run_options[] = {
 	COMMON_OPTIONS,
 	{"checkpoint-dir", required_argument, NULL, OPTION_CHECKPOINT_DIR},
+	{"scores-dir", required_argument, NULL, OPTION_SCORES_DIR},
 	{"json", no_argument, NULL, OPTION_JSON},
 	{0},
 };
@@ -432,6 +435,8 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return STATUS_OK;
 	case OPTION_CHECKPOINT_DIR:
 		return make_directory("--checkpoint-dir", value, &options->checkpoint_dir, err);
+	case OPTION_SCORES_DIR:
+		return make_directory("--scores-dir", value, &options->scores_dir, err);
 	case OPTION_CODED:
 		options->coded = true;
 		return STATUS_OK;
@@ -610,5 +615,6 @@ void options_free(struct options *options)
 	free(options->notify_key);
 	free(options->on_finish);
 	free(options->checkpoint_dir);
+	free(options->scores_dir);
 	*options = (struct options){0};
 }

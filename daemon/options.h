@@ -58,6 +58,7 @@ struct options {
 	/* run */
 	const char *job_file;
 	char *checkpoint_dir; /* absolute; NULL: beside the output */
+	char *scores_dir;     /* absolute; NULL: none */
 	bool json;            /* the result on standard output; of bench too */
 
 	/* bench */

@@ -1,5 +1,6 @@
-/* One job without HTTP and without a database: what a person types, or a node of a cluster executes. Its directory holds a lock, the
- * spec (jobfile.h), the journal of events, and the engine's checkpoint; a block is committed by its durable line in the journal. */
+/* One job without HTTP and without a database: what a person types, or a node of a cluster executes. Its directory holds a lock,
+ * the spec (jobfile.h), the journal of events, and the engine's checkpoint; a block is committed by its durable line in the
+ * journal. */
 #include "daemon/run.h"
 
 #include <errno.h>
@@ -159,6 +160,7 @@ static enum status run_engine(struct run *run, const struct engine_sink *sink, c
 				 .work = paths.work,
 				 .aside = paths.aside,
 				 .checkpoint_dir = paths.checkpoint_dir,
+				 .scores_dir = run->options->scores_dir,
 				 .blocks_done = run->journal.blocks_done,
 				 .save_every = (double)run->options->save_every,
 				 .job_id = run->id,
@@ -282,8 +284,8 @@ static int finish(struct run *run)
 	return EXIT_FAILURE;
 }
 
-/* Of a job that is done. The journal says so, and goes when there is no checkpoint any more that would want it: what a kill leaves is a
- * job that is done, or one that has not begun, whose output the engine finds. */
+/* Of a job that is done. The journal says so, and goes when there is no checkpoint any more that would want it: what a kill
+ * leaves is a job that is done, or one that has not begun, whose output the engine finds. */
 static enum status remove_directory(const struct run *run, struct error *err)
 {
 	static const char *const first[] = {"checkpoint", "events.jsonl"};

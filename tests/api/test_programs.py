@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The command line: `besad run` in a pipe and on a terminal, killed and run again; and start-ups that are refused."""
+import hashlib
 import json
 import os
 import pty
@@ -52,6 +53,19 @@ class Run(unittest.TestCase):
         self.assertNotIn("\r", done.stderr)
         self.assertEqual(sum(line.startswith("block ") for line in done.stderr.splitlines()), BLOCKS)
         self.assertEqual(os.listdir(self.place.output), ["piped"])
+
+    def test_scores_of_the_dense_model_are_kept(self):
+        """The second of two jobs is told another number, which was put there, and so did not find it itself."""
+        scores = os.path.join(self.place.directory, "scores")
+        evaluation = {"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]}
+        self.assertEqual(self.run_job("first", "--scores-dir", scores, method="magnitude", evaluation=evaluation).returncode, 0)
+        [key] = os.listdir(scores)
+        with open(os.path.join(scores, key), "w") as file:
+            file.write(f"123.5 {hashlib.sha256(f'{key} 123.5'.encode()).hexdigest()}\n")
+        done = self.run_job("second", "--json", "--scores-dir", scores, method="magnitude", evaluation=evaluation)
+        self.assertEqual(json.loads(done.stdout)["perplexity"]["tokens"]["dense"], 123.5)
+        done = self.run_job("third", "--json", method="magnitude", evaluation=evaluation)
+        self.assertNotEqual(json.loads(done.stdout)["perplexity"]["tokens"]["dense"], 123.5)
 
     def test_no_loss_without_a_calibration(self):
         done = self.run_job("plain", method="magnitude", calibration=None)

@@ -12,8 +12,10 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BESAD = os.environ.get("BESAD", os.path.join(ROOT, "build", "besad"))
 DATASET = "wikitext2"
+FULL, SHORT = ({"perplexity": [{"name": DATASET, "path": path, "sequence_length": 256}]}
+               for path in ("tiny-llama.wikitext2-64k.safetensors", "short.safetensors"))  # what references are of, and its first quarter
 sys.path.insert(0, os.path.join(ROOT, "bench"))
-from random_models import read_safetensors  # noqa: E402
+from random_models import read_safetensors, write_safetensors  # noqa: E402
 
 
 def reference(name):
@@ -28,10 +30,14 @@ class BundledModel(unittest.TestCase):
         cls.results, cls.said = {}, {}
         cls.models = os.path.join(cls.directory, "models")  # those that a test makes
         os.mkdir(cls.models)
+        [(name, (kind, _, data))] = read_safetensors(os.path.join(ROOT, "tests", "data", "tiny-llama.wikitext2-64k.safetensors"))[1].items()
+        write_safetensors(os.path.join(cls.directory, "short.safetensors"), {name: (kind, [16384], data[:len(data) // 4])})
 
     @classmethod
     def tearDownClass(cls):
         shutil.rmtree(cls.directory)
+
+    evaluation = FULL
 
     def run_job(self, name, **spec):
         """besad.json of a finished job; each job runs once."""
@@ -40,15 +46,14 @@ class BundledModel(unittest.TestCase):
         job = {
             "model": "tiny-llama", "output": name, "precision": "f32",
             "calibration": {"path": "calibration.safetensors", "samples": 128, "sequence_length": 256},
-            "evaluation": {"perplexity": [
-                {"name": DATASET, "path": "tiny-llama.wikitext2-64k.safetensors", "sequence_length": 256}]}, **spec}
+            "evaluation": self.evaluation, **spec}
         path = os.path.join(self.directory, name + ".json")
         with open(path, "w") as file:
             json.dump(job, file)
         done = subprocess.run(
             [BESAD, "run", path, "--model-root", os.path.join(ROOT, "demo"), "--model-root", self.models, "--data-root", os.path.join(ROOT, "demo"),
              "--data-root", os.path.join(ROOT, "tests", "data"), "--data-root", self.directory,
-             "--output-root", os.path.join(self.directory, "output")],
+             "--output-root", os.path.join(self.directory, "output"), "--scores-dir", os.path.join(self.directory, "scores")],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         sys.stderr.write(done.stderr)
         done.check_returncode()

@@ -4,7 +4,7 @@ import os
 import struct
 import unittest
 
-from bundled import BundledModel, reference
+from bundled import SHORT, BundledModel, reference
 from random_models import read_safetensors
 
 FEW = {"path": "calibration.safetensors", "samples": 8, "sequence_length": 256}
@@ -33,6 +33,8 @@ def symmetric(weights, bits):
 
 
 class Quantized(BundledModel):
+    evaluation = SHORT
+
     def distinct(self, name, group, bits):
         """No group has more values than codes; and 0 is written as +0."""
         for tensor, rows in self.weights(name).items():

@@ -4,7 +4,7 @@ weights that stay."""
 import os
 import unittest
 
-from bundled import ROOT, BundledModel, read_safetensors, reference
+from bundled import ROOT, SHORT, BundledModel, read_safetensors, reference
 from random_models import write_safetensors
 
 
@@ -32,7 +32,7 @@ class Refitted(BundledModel):
     def test_allocation(self):
         """Against tests/data/reference/allocation.py, of the dense model on 32 sequences."""
         for method, wanted in reference("allocation-70").items():
-            report = self.run_job(f"allocation-{method}", method="wanda", sparsity=0.7, allocation={"method": method}, calibration={
+            report = self.run_job(f"allocation-{method}", method="wanda", sparsity=0.7, allocation={"method": method}, evaluation={}, calibration={
                 "path": "calibration.safetensors", "samples": 32, "sequence_length": 256})
             for block, target in zip(report["blocks"], wanted, strict=True):
                 self.assertLess(abs(block["target"] - target), 0.002, method)  # whole weights of each row go there
@@ -58,7 +58,7 @@ class Refitted(BundledModel):
 
     def test_tune_of_the_whole_model(self):
         """It comes nearer to the dense model than the refit of its blocks, and keeps every zero."""
-        few = {"method": "wanda", "sparsity": 0.7,
+        few = {"method": "wanda", "sparsity": 0.7, "evaluation": SHORT,
                "calibration": {"path": "calibration.safetensors", "samples": 32, "sequence_length": 256}}
         reports = [self.run_job(f"tuned-{method}", refit={"method": method, "epochs": 1, "learning_rate": 0.002, "global_epochs": 2}, **few)
                    for method in ("block", "global")]
@@ -68,7 +68,7 @@ class Refitted(BundledModel):
         self.assertLess(self.perplexity(reports[1]), 0.98 * self.perplexity(reports[0]))
 
     def test_a_refit_that_makes_a_block_worse_is_taken_back(self):
-        few = {"method": "wanda", "sparsity": 0.5,
+        few = {"method": "wanda", "sparsity": 0.5, "evaluation": {},
                "calibration": {"path": "calibration.safetensors", "samples": 4, "sequence_length": 256}}
         self.run_job("wanda-few", **few)
         self.run_job("refit-too-fast", refit={"method": "block", "learning_rate": 1}, **few)
@@ -78,7 +78,7 @@ class Refitted(BundledModel):
         self.assertEqual(self.said["refit-too-fast"].count("the refit left it with a loss"), 6)
 
     def test_a_tune_that_makes_the_model_worse_is_taken_back(self):
-        few = {"method": "wanda", "sparsity": 0.5,
+        few = {"method": "wanda", "sparsity": 0.5, "evaluation": {},
                "calibration": {"path": "calibration.safetensors", "samples": 4, "sequence_length": 256}}
         refit = {"learning_rate": 0.0005, "epochs": 1, "batch_size": 2}
         self.run_job("refit-slow", refit=dict(refit, method="block"), **few)
@@ -95,7 +95,8 @@ class Refitted(BundledModel):
         size = len(data) // (128 * 256)
         short = b"".join(data[256 * size * i:][:32 * size] for i in range(4))
         write_safetensors(os.path.join(self.directory, "few.safetensors"), {name: (kind, [4, 32], short)})
-        calibration = {"calibration": {"path": "few.safetensors", "samples": 4, "sequence_length": 32}, "sparsity": 0.5}
+        calibration = {"calibration": {"path": "few.safetensors", "samples": 4, "sequence_length": 32}, "sparsity": 0.5,
+                       "evaluation": SHORT}
         wanda = self.run_job("few-wanda", method="wanda", **calibration)
         for job, spec in (("few-sparsegpt", {"method": "sparsegpt"}), ("few-admm", {"method": "admm"}),
                           ("few-fit", {"method": "wanda", "refit": {"method": "least_squares"}})):
