@@ -68,6 +68,8 @@ struct api_hooks {
 
 	cJSON *(*info)(void *context); /* what the daemon adds to /v1/info; NULL: no memory */
 
+	void (*refused)(void *context, const char *text); /* requests were, and are to be logged; or NULL */
+
 	/* Neither waits for anything. The one: STATUS_OK, or why besad is not ready; the other: STATUS_OK, or why no job can be queued. */
 	enum status (*ready)(void *context, struct error *err);
 	enum status (*accepts)(void *context, struct error *err);
@@ -77,8 +79,8 @@ struct api_config {
 	struct db *db; /* its listener is set by api_start */
 	struct metrics *metrics;
 	struct api_hooks hooks;
-	struct token *token; /* the caller's; NULL: no authentication; then only loopback names are answered as Host */
-	size_t connections;  /* at most; 0: API_MAX_CONNECTIONS, which it may not exceed */
+	struct tokens *tokens; /* the caller's; NULL: no authentication; then only loopback names are answered as Host */
+	size_t connections;    /* at most; 0: API_MAX_CONNECTIONS, which it may not exceed */
 	const _Atomic int64_t *queue_limit; /* jobs that may wait; the caller's, who may change it at any time */
 };
 

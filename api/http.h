@@ -11,6 +11,7 @@
 #include "api/api.h"
 #include "api/assets.h"
 #include "base/buffer.h"
+#include "db/audit.h"
 
 enum { MAX_QUERY = 24, MAX_RESPONSE_HEADERS = 6 };
 
@@ -28,10 +29,13 @@ struct request {
 		*last_event_id, *range, *if_range, *if_none_match; /* or NULL */
 	struct buffer body;
 
-	/* Filled by router_find. */
+	/* Filled by router_check. */
 	const struct route *route;
 	char id[JOB_ID_BYTES]; /* of paths with {id}; "" when it is not of an id's form */
 	const char *name;      /* of paths with {name}: all that follows, slashes included */
+	const char *peer;      /* its address; static until the connection ends, or NULL */
+	struct holder holder;  /* whose token it bears; where none is asked for, nobody's, who may do everything */
+	struct actor *actor;   /* whom its handler's thread acts for; NULL for nobody */
 };
 
 struct response {
@@ -39,8 +43,9 @@ struct response {
 	const char *type; /* Content-Type, static storage */
 	char *body;       /* freed with free() unless `fixed` */
 	size_t size;
-	bool fixed; /* the body has static storage */
-	bool page;  /* the dashboard: gets its content security policy */
+	bool fixed;          /* the body has static storage */
+	bool page;           /* the dashboard: gets its content security policy */
+	const char *problem; /* of an error its name, static storage */
 	struct {
 		bool open; /* instead of a body: `size` bytes of this file, which the response closes */
 		int fd;
@@ -64,7 +69,7 @@ void response_json(struct response *, unsigned status, cJSON *json); /* takes `j
 
 /* ---- problem.c: RFC 9457 ------------------------------------------------------------------------------------------------- */
 
-/* An error as application/problem+json: type urn:besad:problem:<slug>, with the status's title. */
+/* An error as application/problem+json: type urn:besad:problem:<slug>, which has static storage, with the status's title. */
 void problem(struct response *, unsigned status, const char *slug, const char *detail, ...) __attribute__((format(printf, 4, 5)));
 
 /* The same with `errors`, an array that it takes. */
@@ -106,6 +111,8 @@ struct route {
 	const char *method, *path; /* the path may hold {id}, and behind that end with {name} */
 	handler_fn *handler;
 	bool open;             /* needs no token */
+	enum role role;        /* that its token must have; 0: read for GET, else submit */
+	const char *action;    /* what it changes, as the audit has it; NULL: nothing. Such a route has an executor */
 	bool slow;             /* writes or reads files: not on the thread that serves every connection */
 	bool reads;            /* the database: likewise, on threads that do not wait for those that write */
 	bool scans;            /* looks through directories: on a thread of its own, so that nothing else waits for it */
@@ -128,6 +135,7 @@ handler_fn jobs_list, jobs_submit, jobs_show, jobs_cancel, jobs_pause, jobs_resu
 handler_fn studies_list, studies_submit, studies_show, studies_cancel, studies_delete;                       /* studies.c */
 handler_fn artifacts_index, artifacts_send;                                                                  /* artifacts.c */
 handler_fn gc_show, gc_run;                                                                                  /* gc.c */
+handler_fn audit_list;                                                                                       /* audit.c */
 handler_fn estimate_make;                                                                                    /* estimate.c */
 handler_fn log_show;                                                                                         /* log.c */
 handler_fn events_list;                                                                                      /* events.c */
@@ -144,6 +152,7 @@ bool idempotency_key_check(const char *key, struct response *);
 void idempotency_key_reused(struct response *);
 void output_claimed(struct response *, const char *output);
 void queue_full(const struct request *, struct response *);
+void quota_spent(const struct request *, enum insert_outcome, struct response *);
 
 /* ---- study_table.c: the jobs of a study as a table ------------------------------------------------------------------------ */
 

@@ -24,6 +24,20 @@ void queue_full(const struct request *request, struct response *response)
 	response_header(response, "Retry-After", "%d", RETRY_AFTER_SECONDS);
 }
 
+void quota_spent(const struct request *request, enum insert_outcome outcome, struct response *response)
+{
+	const struct holder *holder = &request->holder;
+	if (outcome == INSERT_QUOTA_DAY) {
+		problem(response, 429, "quota-day", "'%s' may submit %lld jobs in 24 hours (max-per-day)", holder->name,
+			(long long)holder->max_per_day);
+		response_header(response, "Retry-After", "%lld", (long long)request->actor->wait_seconds);
+	} else {
+		problem(response, 429, "quota-queued", "'%s' may have %lld jobs that are queued or paused (max-queued)",
+			holder->name, (long long)holder->max_queued);
+		response_header(response, "Retry-After", "%d", RETRY_AFTER_SECONDS);
+	}
+}
+
 void output_claimed(struct response *response, const char *output)
 {
 	problem(response, 409, "output-claimed", "an unfinished job writes to '%s', above it or below it", output);
@@ -164,6 +178,8 @@ static void insert(const struct request *request, const char *canonical, const c
 		output_claimed(response, prepared->output);
 	} else if (outcome == INSERT_QUEUE_FULL) {
 		queue_full(request, response);
+	} else if (outcome == INSERT_QUOTA_QUEUED || outcome == INSERT_QUOTA_DAY) {
+		quota_spent(request, outcome, response);
 	} else if (outcome == INSERT_DEPENDENCY_UNKNOWN || outcome == INSERT_DEPENDENCY_FAILED) {
 		dependency_refused(&submission, outcome, &job, response);
 	} else if (!answer_known_key(outcome, &job, response)) {
@@ -365,6 +381,9 @@ static void answer_retry(const struct request *request, enum change_outcome outc
 		break;
 	case CHANGE_QUEUE_FULL:
 		queue_full(request, response);
+		break;
+	case CHANGE_QUOTA:
+		quota_spent(request, INSERT_QUOTA_QUEUED, response);
 		break;
 	case CHANGE_DEPENDENCY:
 		problem(response, 409, "wrong-state",

@@ -30,6 +30,7 @@ void problem_fields(struct response *response, unsigned status, const char *slug
 	response_json(response, status, json);
 	if (!response->fixed) utf8_mask(response->body); /* names of parameters, and paths, are whatever was sent */
 	response->type = "application/problem+json";
+	response->problem = slug;
 }
 
 void problem(struct response *response, unsigned status, const char *slug, const char *detail, ...)

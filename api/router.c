@@ -19,16 +19,17 @@ static const struct route routes[] = {
 	{"GET", "/v1/models", models_list, .scans = true, .types = {JSON}},
 	{"GET", "/v1/data", data_list, .scans = true, .types = {JSON}},
 	{"GET", "/v1/gc", gc_show, .works = true, .types = {JSON}},
-	{"POST", "/v1/gc", gc_run, .works = true, .types = {JSON}},
+	{"POST", "/v1/gc", gc_run, .action = "gc", .role = ROLE_ADMIN, .works = true, .types = {JSON}},
+	{"GET", "/v1/audit", audit_list, .role = ROLE_ADMIN, .reads = true, .types = {JSON}, .params = {"limit", "after"}},
 	{"GET", "/v1/jobs", jobs_list, .reads = true, .types = {JSON}, .params = {"state", "limit", "after", "metadata[]"}},
-	{"POST", "/v1/jobs", jobs_submit, .slow = true, .body = true, .types = {JSON}},
+	{"POST", "/v1/jobs", jobs_submit, .action = "job.submit", .slow = true, .body = true, .types = {JSON}},
 	{"POST", "/v1/estimate", estimate_make, .works = true, .body = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}", jobs_show, .reads = true, .types = {JSON}},
-	{"DELETE", "/v1/jobs/{id}", jobs_delete, .slow = true, .types = {JSON}},
-	{"POST", "/v1/jobs/{id}/cancel", jobs_cancel, .slow = true, .types = {JSON}},
-	{"POST", "/v1/jobs/{id}/pause", jobs_pause, .slow = true, .types = {JSON}},
-	{"POST", "/v1/jobs/{id}/resume", jobs_resume, .slow = true, .types = {JSON}},
-	{"POST", "/v1/jobs/{id}/retry", jobs_retry, .slow = true, .types = {JSON}},
+	{"DELETE", "/v1/jobs/{id}", jobs_delete, .action = "job.delete", .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/cancel", jobs_cancel, .action = "job.cancel", .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/pause", jobs_pause, .action = "job.pause", .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/resume", jobs_resume, .action = "job.resume", .slow = true, .types = {JSON}},
+	{"POST", "/v1/jobs/{id}/retry", jobs_retry, .action = "job.retry", .slow = true, .types = {JSON}},
 	{"GET", "/v1/jobs/{id}/events", events_list, .reads = true, .types = {JSON, "text/event-stream"},
 	 .params = {"after", "limit"}},
 	{"GET", "/v1/jobs/{id}/log", log_show, .reads = true, .types = {"text/plain"}},
@@ -37,10 +38,10 @@ static const struct route routes[] = {
 	{"GET", "/v1/jobs/{id}/artifacts/{name}", artifacts_send, .works = true,
 	 .types = {"application/octet-stream", JSON, "text/plain"}},
 	{"GET", "/v1/studies", studies_list, .reads = true, .types = {JSON}, .params = {"limit", "after"}},
-	{"POST", "/v1/studies", studies_submit, .works = true, .body = true, .types = {JSON}},
+	{"POST", "/v1/studies", studies_submit, .action = "study.submit", .works = true, .body = true, .types = {JSON}},
 	{"GET", "/v1/studies/{id}", studies_show, .works = true, .types = {JSON, "text/csv"}},
-	{"DELETE", "/v1/studies/{id}", studies_delete, .slow = true, .types = {JSON}},
-	{"POST", "/v1/studies/{id}/cancel", studies_cancel, .works = true, .types = {JSON}},
+	{"DELETE", "/v1/studies/{id}", studies_delete, .action = "study.delete", .slow = true, .types = {JSON}},
+	{"POST", "/v1/studies/{id}/cancel", studies_cancel, .action = "study.cancel", .works = true, .types = {JSON}},
 	DASHBOARD_FILES(DASHBOARD_ROUTE)};
 enum { ROUTES = sizeof routes / sizeof *routes };
 
@@ -104,22 +105,34 @@ static bool find(struct request *request, struct response *response)
  * made to resolve to this machine (DNS rebinding) sends its own name as Host. */
 static bool check_host(const struct request *request, struct response *response)
 {
-	if (request->config->token || !request->host || host_is_loopback(request->host)) return true;
+	if (request->config->tokens || !request->host || host_is_loopback(request->host)) return true;
 	problem(response, 403, "forbidden-host", "without a token besad answers to localhost, 127.0.0.0/8 and [::1], not to %s",
 		request->host);
 	return false;
 }
 
-static bool check_token(const struct request *request, struct response *response)
+static bool check_token(struct request *request, struct response *response)
 {
-	struct token *token = request->config->token;
+	struct tokens *tokens = request->config->tokens;
 	const char *given = request->authorization;
-	if (!token || (request->route && request->route->open)) return true;
+	request->holder = (struct holder){.role = ROLE_ADMIN};
+	if (!tokens || (request->route && request->route->open)) return true;
 	bool bearer = given && strncasecmp(given, "Bearer ", 7) == 0;
-	if (bearer && token_fits(token, given + 7 + strspn(given + 7, " "))) return true;
-	problem(response, 401, "unauthorized", bearer ? "this is not the token" : "send the token: Authorization: Bearer …");
+	if (bearer && tokens_find(tokens, given + 7 + strspn(given + 7, " "), &request->holder)) return true;
+	request->holder = (struct holder){0};
+	problem(response, 401, "unauthorized", bearer ? "this is no token of besad's" : "send the token: Authorization: Bearer …");
 	response_header(response, "WWW-Authenticate",
 			bearer ? "Bearer realm=\"besad\", error=\"invalid_token\"" : "Bearer realm=\"besad\"");
+	return false;
+}
+
+static bool check_role(const struct request *request, struct response *response)
+{
+	const struct route *route = request->route;
+	enum role wanted = route->role ? route->role : strcmp(route->method, "GET") == 0 ? ROLE_READ : ROLE_SUBMIT;
+	if (route->open || request->holder.role >= wanted) return true;
+	problem(response, 403, "forbidden-role", "this takes a token of the role %s; that of '%s' has the role %s",
+		role_name(wanted), request->holder.name, role_name(request->holder.role));
 	return false;
 }
 
@@ -198,7 +211,8 @@ bool router_check(struct request *request, struct response *response)
 		return false;
 	}
 	response_clear(&missed);
-	return passed && check_origin(request, response) && check_accept(request, response) && check_query(request, response);
+	return passed && check_role(request, response) && check_origin(request, response) && check_accept(request, response) &&
+	       check_query(request, response);
 }
 
 static bool check_body(const struct request *request, struct response *response)

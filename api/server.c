@@ -2,10 +2,13 @@
  *
  * One thread per listening socket serves every connection, so it must never wait: handlers that write, or read files, run on the
  * executor's threads while their connection is suspended. The library aborts the process when it is stopped with a suspended
- * connection, hence the order in api_stop: no new connections, the executors run dry, the streams end, then the library stops. */
+ * connection, hence the order in api_stop: no new connections, the executors run dry, answers that wait are released, the streams end,
+ * then the library stops. */
+#include <arpa/inet.h>
 #include <limits.h>
 #include <microhttpd.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -15,6 +18,7 @@
 #include "api/executor.h"
 #include "api/http.h"
 #include "api/peers.h"
+#include "api/refusals.h"
 #include "api/stream.h"
 #include "base/clock.h"
 
@@ -32,6 +36,7 @@ struct api {
 	struct api_config config;
 	struct hub *hub;
 	struct peers *peers;
+	struct refusals *refusals;
 	/* Of requests that write or read a file, of those that read the database, of those that look through directories, and of those that take their
 	 * time. */
 	struct executor *executor, *reader, *scanner, *plodder;
@@ -47,6 +52,8 @@ struct api {
 /* One request and its response. */
 struct exchange {
 	struct task task;
+	struct held held; /* while its answer waits */
+	char peer[INET6_ADDRSTRLEN];
 	struct api *api;
 	struct MHD_Connection *connection;
 	struct request request;
@@ -204,6 +211,22 @@ static struct peer *peer_of(struct MHD_Connection *connection)
 	return info ? info->socket_context : NULL;
 }
 
+/* "" where it is not known. An IPv4 address that came through an IPv6 socket is one. */
+static void read_address(struct MHD_Connection *connection, char ret[INET6_ADDRSTRLEN])
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	const struct sockaddr *address = info ? info->client_addr : NULL;
+	const char *made = NULL;
+	if (address && address->sa_family == AF_INET)
+		made = inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, ret, INET6_ADDRSTRLEN);
+	else if (address && address->sa_family == AF_INET6) {
+		const struct in6_addr *wide = &((const struct sockaddr_in6 *)address)->sin6_addr;
+		made = IN6_IS_ADDR_V4MAPPED(wide) ? inet_ntop(AF_INET, wide->s6_addr + 12, ret, INET6_ADDRSTRLEN)
+						  : inet_ntop(AF_INET6, wide, ret, INET6_ADDRSTRLEN);
+	}
+	if (!made) ret[0] = 0;
+}
+
 static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *connection, const char *url, const char *method,
 				       const char *version)
 {
@@ -216,6 +239,8 @@ static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *c
 	api->exchanges++;
 	pthread_mutex_unlock(&api->lock);
 	read_headers(exchange, url, method);
+	read_address(connection, exchange->peer);
+	if (exchange->peer[0]) exchange->request.peer = exchange->peer;
 	exchange->refused = !check_framing(exchange, version) || !check_sizes(exchange) ||
 			    !router_check(&exchange->request, &exchange->response);
 	return exchange;
@@ -251,8 +276,8 @@ static struct MHD_Response *make_response(struct exchange *exchange)
 	struct response *response = &exchange->response;
 	bool head = strcmp(exchange->request.method, "HEAD") == 0;
 	if (response->stream && !head) {
-		struct MHD_Response *stream = hub_open(exchange->api->hub, exchange->connection, exchange->request.id,
-						       response->stream_after, response->stream_last);
+		struct MHD_Response *stream = hub_open(exchange->api->hub, exchange->connection, exchange->request.holder.serial,
+						       exchange->request.id, response->stream_after, response->stream_last);
 		if (stream) return stream;
 		response_clear(response);
 		problem(response, 503, "too-many-streams", "%zu event streams are open already",
@@ -325,12 +350,66 @@ static enum MHD_Result answer(struct exchange *exchange)
 	return result;
 }
 
+/* What a request came to that has changed no rows. What besad could not do is no deed of who asked. */
+static void note_outcome(const struct exchange *exchange, const struct actor *actor)
+{
+	const struct request *request = &exchange->request;
+	const struct response *response = &exchange->response;
+	const char *outcome = response->problem ? response->problem : request->idempotency_key ? "replayed" : "done";
+	struct error ignored; /* the answer says how it is */
+	if (response->status < 500)
+		db_audit_note(exchange->api->config.db, actor, request->id[0] ? request->id : NULL, outcome, 1, false, &ignored);
+}
+
+static void run_as_actor(struct exchange *exchange)
+{
+	struct request *request = &exchange->request;
+	const struct holder *holder = &request->holder;
+	struct actor actor = {.who = holder->name[0] ? holder->name : NULL,
+			      .peer = request->peer,
+			      .action = request->route->action,
+			      .max_queued = holder->max_queued,
+			      .max_per_day = holder->max_per_day};
+	request->actor = &actor;
+	db_act_for(&actor);
+	router_run(request, &exchange->response);
+	db_act_for(NULL);
+	request->actor = NULL;
+	if (!actor.noted) note_outcome(exchange, &actor);
+}
+
 /* On a thread of the executor. Once the connection is resumed, the exchange is the server's again. */
 static void run_slowly(struct task *task)
 {
 	struct exchange *exchange = (struct exchange *)task;
-	router_run(&exchange->request, &exchange->response);
+	if (exchange->request.route->action)
+		run_as_actor(exchange);
+	else
+		router_run(&exchange->request, &exchange->response);
 	MHD_resume_connection(exchange->connection);
+}
+
+static void release(struct held *held)
+{
+	struct exchange *exchange = (struct exchange *)((char *)held - offsetof(struct exchange, held));
+	MHD_resume_connection(exchange->connection);
+}
+
+/* What was refused before its handler. Of those that wanted a right that they had not, note is taken, and who guesses waits. */
+static enum MHD_Result refuse(struct exchange *exchange)
+{
+	const struct request *request = &exchange->request;
+	const char *problem = exchange->response.problem;
+	bool tried = problem && request->authorization && *request->authorization &&
+		     (strcmp(problem, "unauthorized") == 0 || strcmp(problem, "forbidden-role") == 0);
+	double seconds = tried ? refusals_note(exchange->api->refusals, request, problem) : 0;
+	if (seconds <= 0) return answer(exchange);
+	exchange->phase = RUNNING;
+	exchange->held.release = release;
+	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), 0);
+	MHD_suspend_connection(exchange->connection);
+	refusals_hold(exchange->api->refusals, &exchange->held, seconds);
+	return MHD_YES;
 }
 
 /* NULL: it needs none. */
@@ -345,7 +424,7 @@ static struct executor *executor_of(const struct api *api, const struct route *r
 
 static enum MHD_Result run(struct exchange *exchange)
 {
-	if (exchange->refused) return answer(exchange);
+	if (exchange->refused) return refuse(exchange);
 	exchange->phase = RUNNING;
 	struct executor *executor = executor_of(exchange->api, exchange->request.route);
 	if (!executor) {
@@ -441,8 +520,9 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	memcpy(api->sockets, sockets, n * sizeof *sockets);
 	pthread_mutex_init(&api->lock, NULL);
 	pthread_cond_init(&api->idle, NULL);
-	status = hub_create(config->db, config->metrics, api_streams(api->config.connections), &api->hub, err);
+	status = hub_create(config->db, config->metrics, config->tokens, api_streams(api->config.connections), &api->hub, err);
 	if (!status) status = peers_create(&api->peers, err);
+	if (!status) status = refusals_create(config->db, &config->hooks, &api->refusals, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->executor, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->reader, err);
 	if (!status) status = executor_create(1, &api->scanner, err);
@@ -480,6 +560,7 @@ void api_stop(struct api *api)
 	if (api->reader) executor_stop(api->reader);
 	if (api->scanner) executor_stop(api->scanner);
 	if (api->plodder) executor_stop(api->plodder);
+	if (api->refusals) refusals_stop(api->refusals);
 	db_set_listener(api->config.db, NULL, NULL); /* only now does none of these write any more */
 	if (api->hub) hub_stop(api->hub);
 	wait_until_idle(api);
@@ -491,6 +572,7 @@ void api_stop(struct api *api)
 	executor_free(api->reader);
 	executor_free(api->scanner);
 	executor_free(api->plodder);
+	refusals_free(api->refusals);
 	peers_free(api->peers);
 	hub_free(api->hub);
 	pthread_cond_destroy(&api->idle);

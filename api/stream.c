@@ -47,12 +47,16 @@ struct stream {
 	struct buffer pending;      /* what is to be sent */
 	size_t offset;              /* how much of it has been */
 	double active;              /* when something was sent last */
+	uint64_t token;             /* serial of the one that it was asked for with */
 	bool suspended, heartbeat, ended;
+	bool revoked; /* the token is none any more */
 };
 
 struct hub {
 	struct db *db;
 	struct metrics *metrics;
+	struct tokens *tokens;   /* or NULL */
+	unsigned tokens_version; /* that its streams were compared with */
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -215,6 +219,10 @@ static ssize_t read_stream(void *context, uint64_t position, char *to, size_t ro
 	ssize_t result;
 	(void)position;
 	pthread_mutex_lock(&hub->lock);
+	if (stream->revoked) {
+		pthread_mutex_unlock(&hub->lock);
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	}
 	if (stream->offset == stream->pending.size) {
 		stream->offset = stream->pending.size = 0;
 		if (!hub->stopping && !stream->ended) gather(stream);
@@ -254,17 +262,19 @@ static void close_stream(void *context)
 	free(stream);
 }
 
-struct MHD_Response *hub_open(struct hub *hub, struct MHD_Connection *connection, const char *job_id, int64_t after, int64_t last)
+struct MHD_Response *hub_open(struct hub *hub, struct MHD_Connection *connection, uint64_t token, const char *job_id, int64_t after,
+			      int64_t last)
 {
 	struct stream *stream = calloc(1, sizeof *stream);
 	if (!stream) return NULL;
 	stream->hub = hub;
 	stream->connection = connection;
+	stream->token = token;
 	stream->sent = after;
 	stream->active = monotonic_seconds();
 	buffer_printf(&stream->pending, "retry: %d\n\n", RETRY_MILLISECONDS);
 	pthread_mutex_lock(&hub->lock);
-	if (!hub->stopping && hub->n_streams < hub->most_streams)
+	if (!hub->stopping && hub->n_streams < hub->most_streams && (!hub->tokens || tokens_hold(hub->tokens, token)))
 		stream->channel = channel_get(hub, job_id, after < last ? after : last);
 	if (stream->channel) {
 		stream->next = stream->channel->streams;
@@ -300,11 +310,25 @@ static void resume_channel(struct hub *hub, struct channel *channel)
 		if (stream->suspended && !is_behind(stream) && (over || stream->sent < channel->last)) resume(stream);
 }
 
+/* Streams of tokens that were taken away end. One that is behind is resumed when it has been read for. */
+static void end_revoked(struct hub *hub)
+{
+	unsigned version = hub->tokens ? tokens_version(hub->tokens) : 0;
+	if (version == hub->tokens_version) return;
+	hub->tokens_version = version;
+	for (struct channel *channel = hub->channels; channel; channel = channel->next)
+		for (struct stream *stream = channel->streams; stream; stream = stream->next) {
+			stream->revoked = !tokens_hold(hub->tokens, stream->token);
+			if (stream->revoked && stream->suspended && !is_behind(stream)) resume(stream);
+		}
+}
+
 static void resume_for_heartbeats(struct hub *hub)
 {
 	double now = monotonic_seconds();
 	if (now - hub->looked < 1) return;
 	hub->looked = now;
+	end_revoked(hub);
 	for (struct channel *channel = hub->channels; channel; channel = channel->next)
 		for (struct stream *stream = channel->streams; stream; stream = stream->next) {
 			if (!stream->suspended || is_behind(stream) || now - stream->active < API_HEARTBEAT_SECONDS) continue;
@@ -375,12 +399,15 @@ void hub_notify(void *context, const char *job_id)
 	pthread_mutex_unlock(&hub->lock);
 }
 
-enum status hub_create(struct db *db, struct metrics *metrics, size_t most_streams, struct hub **ret, struct error *err)
+enum status hub_create(struct db *db, struct metrics *metrics, struct tokens *tokens, size_t most_streams, struct hub **ret,
+		       struct error *err)
 {
 	struct hub *hub = calloc(1, sizeof *hub);
 	if (!hub) return error_set(err, STATUS_NO_MEMORY, "no memory for the event streams");
 	hub->db = db;
 	hub->metrics = metrics;
+	hub->tokens = tokens;
+	hub->tokens_version = tokens ? tokens_version(tokens) : 0;
 	hub->most_streams = most_streams;
 	hub->last_behind = &hub->behind;
 	pthread_mutex_init(&hub->lock, NULL);

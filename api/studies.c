@@ -300,6 +300,8 @@ static void insert(const struct request *request, const char *canonical, const s
 		output_claimed(response, new.jobs[claimed].job.output);
 	} else if (outcome == INSERT_QUEUE_FULL) {
 		queue_full(request, response);
+	} else if (outcome == INSERT_QUOTA_QUEUED || outcome == INSERT_QUOTA_DAY) {
+		quota_spent(request, outcome, response);
 	} else if (outcome == INSERT_KEY_REUSED) {
 		idempotency_key_reused(response);
 	} else {

@@ -1,17 +1,44 @@
-/* The bearer token that requests must bring; it may be replaced while requests are answered. */
+/* The bearer tokens that requests must bring: whose each is, and what it allows. They may be replaced while requests are answered. */
 #ifndef BESAD_API_TOKEN_H
 #define BESAD_API_TOKEN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
-struct token;
+#include "base/error.h"
 
-/* NULL when memory runs out; then, for token_replace, false, and the old one stays. */
-struct token *token_create(const char *text);
-bool token_replace(struct token *, const char *text);
-void token_free(struct token *); /* takes NULL */
+enum role { ROLE_NONE, ROLE_READ, ROLE_SUBMIT, ROLE_ADMIN }; /* each may do what those before it may */
 
-/* Compares without giving away by its time where the two differ. */
-bool token_fits(struct token *, const char *given);
+const char *role_name(enum role);
+
+enum { TOKEN_NAME_BYTES = 65, TOKENS_MAX_BYTES = 64 << 10 /* of their file */ };
+
+/* Who holds a token. */
+struct holder {
+	char name[TOKEN_NAME_BYTES]; /* "": nobody was asked for a token */
+	enum role role;
+	int64_t max_queued, max_per_day; /* jobs of theirs; 0: as many as there may be */
+	uint64_t serial;                 /* of the token: no other one gets it, as long as the process lives */
+};
+
+struct tokens;
+
+/* From the text of a file: either its first line is a token, which may do everything and is called "token", or each line is
+ * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N]`, blank, or a comment behind '#'. STATUS_INVALID says which line of `path` is wrong, and
+ * never quotes a token. */
+enum status tokens_parse(const char *text, const char *path, struct tokens **ret, struct error *err);
+void tokens_free(struct tokens *); /* takes NULL */
+
+/* From here on the tokens are those of `by`, which is taken. One that is in both, with its name, keeps its serial. */
+void tokens_replace(struct tokens *, struct tokens *by);
+
+/* Whose is it? Compares with every token, and gives away by its time neither where two differ nor which one fits. */
+bool tokens_find(struct tokens *, const char *given, struct holder *ret);
+
+/* Is it still among them? */
+bool tokens_hold(struct tokens *, uint64_t serial);
+
+/* Another number as soon as tokens_replace was called. */
+unsigned tokens_version(struct tokens *);
 
 #endif

@@ -13,6 +13,7 @@ command_fn command_cancel, command_pause, command_resume, command_retry, command
 command_fn command_report, command_compare;                                          /* report.c */
 command_fn command_artifacts;                                                        /* artifacts.c */
 command_fn command_gc;                                                               /* gc.c */
+command_fn command_audit;                                                            /* audit.c */
 command_fn command_study;                                                            /* study.c */
 command_fn command_models, command_data, command_info;                               /* daemon.c */
 

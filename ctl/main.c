@@ -19,6 +19,7 @@ static enum exit_code run(const struct options *options)
 		{COMMAND_LOG, command_log},       {COMMAND_ARTIFACTS, command_artifacts},
 		{COMMAND_PAUSE, command_pause},   {COMMAND_RESUME, command_resume},
 		{COMMAND_GC, command_gc},         {COMMAND_STUDY, command_study},
+		{COMMAND_AUDIT, command_audit},
 	};
 	struct client *client;
 	struct error err;

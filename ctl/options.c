@@ -27,6 +27,7 @@ static const struct {
 	{COMMAND_RM, "rm", "JOB...", "forget finished jobs", 1, 1000},
 	{COMMAND_STUDY, "study", "ACTION...", "studies: submit FILE, list, show, watch, cancel, rm", 1, 1000},
 	{COMMAND_GC, "gc", "", "forget ended jobs by the daemon's rules, at once", 0, 0},
+	{COMMAND_AUDIT, "audit", "", "who has changed what, from where, the newest first", 0, 0},
 	{COMMAND_MODELS, "models", "", "models, and why some cannot be pruned", 0, 0},
 	{COMMAND_DATA, "data", "", "data files, and why some cannot be read", 0, 0},
 	{COMMAND_INFO, "info", "", "the daemon: version, backend, device, limits", 0, 0},
@@ -59,7 +60,7 @@ static const struct {
 	 "how long a silent daemon is tried again (default 600)"},
 	{OPTION_STATE, 0, "state", "STATE", COMMAND_LIST,
 	 "queued, running, cancelling, pausing, paused, succeeded, failed, cancelled"},
-	{OPTION_LIMIT, 0, "limit", "N", COMMAND_LIST | COMMAND_STUDY, "at most so many (default 20; 0: all)"},
+	{OPTION_LIMIT, 0, "limit", "N", COMMAND_LIST | COMMAND_STUDY | COMMAND_AUDIT, "at most so many (default 20; 0: all)"},
 	{OPTION_NAMES, 0, "names", NULL, COMMAND_MODELS | COMMAND_DATA, "only the names of what can be used, one a line"},
 	{OPTION_CSV, 0, "csv", NULL, COMMAND_STUDY, "show the study as CSV"},
 	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon (default $BESAD_URL, else http://127.0.0.1:8642)"},
@@ -206,15 +207,15 @@ void options_help(void)
 	     "So it is with studies: study show [STUDY], study watch [STUDY], study cancel STUDY..., study rm STUDY...");
 	const char *title = NULL;
 	for (size_t i = 0; i < OPTIONS; i++) {
-		unsigned commands_but_study = table[i].commands & ~(unsigned)COMMAND_STUDY;
-		const char *group = table[i].commands == COMMAND_ANY       ? "Everywhere:"
-				    : !commands_but_study                  ? "For study:"
-				    : commands_but_study == COMMAND_LIST   ? "For list:"
-				    : commands_but_study == COMMAND_SUBMIT ? "For submit:"
-				    : commands_but_study & COMMAND_LIST    ? "For submit and list:"
-				    : commands_but_study & COMMAND_DATA    ? "For models and data:"
-				    : commands_but_study & COMMAND_GC      ? "For submit and gc:"
-									   : "For submit and watch:";
+		unsigned own = table[i].commands & ~(unsigned)(COMMAND_STUDY | COMMAND_AUDIT);
+		const char *group = table[i].commands == COMMAND_ANY ? "Everywhere:"
+				    : !own                           ? "For study:"
+				    : own == COMMAND_LIST            ? "For list:"
+				    : own == COMMAND_SUBMIT          ? "For submit:"
+				    : own & COMMAND_LIST             ? "For submit and list:"
+				    : own & COMMAND_DATA             ? "For models and data:"
+				    : own & COMMAND_GC               ? "For submit and gc:"
+								     : "For submit and watch:";
 		char left[64], letter[8] = "    ";
 		if (!title || strcmp(title, group) != 0) printf("\n%s\n", group);
 		title = group;

@@ -60,7 +60,8 @@ enum command {
 	COMMAND_GC = 1 << 15,
 	COMMAND_STUDY = 1 << 16,
 	COMMAND_LOG = 1 << 17,
-	COMMAND_ANY = (1 << 18) - 1,
+	COMMAND_AUDIT = 1 << 18,
+	COMMAND_ANY = (1 << 19) - 1,
 };
 
 struct options {

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "daemon/token_file.h"
 #include "engine/export/export.h"
 
 enum {
@@ -61,7 +62,8 @@ const char options_help[] =
 	"                          sockets that systemd passes on stand in for it\n"
 	"  --state-dir DIR         queue and checkpoints (default $STATE_DIRECTORY, $XDG_STATE_HOME/besad or\n"
 	"                          ~/.local/state/besad)\n"
-	"  --token-file FILE       requests must bear the token in its first line; read again on SIGHUP\n"
+	"  --token-file FILE       requests must bear the token in its first line, or one of those in its lines NAME ROLE TOKEN\n"
+	"                          (read, submit, admin); read again on SIGHUP\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
 	"  --min-free SIZE         with less room on the disk of the state directory or of the output root no job is accepted and\n"
 	"                          none begins; with less on that of the state directory the running one waits (default 256M)\n"
@@ -392,7 +394,9 @@ static enum status parse_option(int option, const char *value, struct options *o
 	case OPTION_STATE_DIR:
 		return make_state_dir(value, options, err);
 	case OPTION_TOKEN_FILE:
-		TRY(options_read_token(value, &options->token, err));
+		tokens_free(options->tokens);
+		options->tokens = NULL;
+		TRY(token_file_read(value, &options->tokens, err));
 		free(options->token_file);
 		options->token_file = realpath(value, NULL);
 		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
@@ -611,7 +615,7 @@ void options_free(struct options *options)
 	free(options->state_dir);
 	free(options->token_file);
 	free(options->limits_file);
-	free(options->token);
+	tokens_free(options->tokens);
 	free(options->notify_key);
 	free(options->on_finish);
 	free(options->checkpoint_dir);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api/token.h"
 #include "base/error.h"
 #include "engine/export/type.h"
 #include "engine/spec/spec.h"
@@ -39,9 +40,9 @@ struct options {
 	/* serve */
 	const char *listen[MAX_LISTEN];
 	size_t n_listen;
-	char *state_dir;  /* absolute */
-	char *token_file; /* real path; NULL: none */
-	char *token;      /* its first line */
+	char *state_dir;       /* absolute */
+	char *token_file;      /* real path; NULL: none */
+	struct tokens *tokens; /* its; NULL: none */
 	int64_t queue_limit;
 	int64_t max_state_bytes; /* of the database, checkpoints and unfinished outputs of ended jobs; -1: no bound */
 	int64_t min_free;        /* bytes below the state directory and the output root; less, and no job is accepted or goes on */

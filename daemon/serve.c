@@ -34,6 +34,7 @@
 #include "daemon/prepare.h"
 #include "daemon/recover.h"
 #include "daemon/sweep.h"
+#include "daemon/token_file.h"
 #include "daemon/worker.h"
 #include "engine/spec/restore.h"
 
@@ -50,7 +51,6 @@ struct daemon {
 	struct notifier *notifier;
 	struct worker *worker;
 	struct estimator *estimator;
-	struct token *token;
 	size_t connections; /* that the API may have */
 	_Atomic int64_t queue_limit;
 	struct catalog *models, *data;
@@ -207,6 +207,12 @@ static cJSON *hook_info(void *context)
 	return info;
 }
 
+static void hook_refused(void *context, const char *text)
+{
+	(void)context;
+	log_warning("%s", text);
+}
+
 static enum status hook_ready(void *context, struct error *err)
 {
 	struct daemon *daemon = context;
@@ -324,15 +330,13 @@ static enum status open_sockets(struct daemon *daemon, struct error *err)
 	TRY(listen_inherit(&daemon->sockets, err));
 	for (size_t i = 0; i < options->n_listen && !daemon->sockets.n; i++)
 		TRY(listen_open(options->listen[i], &daemon->sockets, err));
-	if (!daemon->sockets.loopback && !options->token)
+	if (!daemon->sockets.loopback && !options->tokens)
 		return error_set(err, STATUS_INVALID, "an address that is not loopback needs --token-file");
 	return STATUS_OK;
 }
 
 static enum status start_api(struct daemon *daemon, struct error *err)
 {
-	if (daemon->options->token && !(daemon->token = token_create(daemon->options->token)))
-		return error_set(err, STATUS_NO_MEMORY, "no memory for the token");
 	TRY(catalog_create(&models_kind, daemon->options->roots.model, &daemon->models, err));
 	TRY(catalog_create(&data_files_kind, daemon->options->roots.data, &daemon->data, err));
 	struct api_config config = {
@@ -351,9 +355,10 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .data = hook_data,
 			  .gc = hook_gc,
 			  .info = hook_info,
+			  .refused = hook_refused,
 			  .ready = hook_ready,
 			  .accepts = hook_accepts},
-		.token = daemon->token,
+		.tokens = daemon->options->tokens,
 		.connections = daemon->connections,
 		.queue_limit = &daemon->queue_limit,
 	};
@@ -410,15 +415,16 @@ static void read_gauge(struct daemon *daemon)
 	metrics_set_device(daemon->metrics, &reading);
 }
 
-static void reload_token(struct daemon *daemon)
+static void reload_tokens(struct daemon *daemon)
 {
 	struct error err;
-	char *text = NULL;
-	if (options_read_token(daemon->options->token_file, &text, &err))
-		log_error("SIGHUP: the token stays as it is: %s", err.message);
-	else if (token_replace(daemon->token, text))
-		log_info("SIGHUP: the token was read again");
-	free(text);
+	struct tokens *tokens;
+	if (token_file_read(daemon->options->token_file, &tokens, &err)) {
+		log_error("SIGHUP: the tokens stay as they are: %s", err.message);
+		return;
+	}
+	tokens_replace(daemon->options->tokens, tokens);
+	log_info("SIGHUP: the tokens were read again; streams of those that are gone end");
 }
 
 static void reload_limits(struct daemon *daemon)
@@ -437,9 +443,9 @@ static void reload_limits(struct daemon *daemon)
 static void reload(struct daemon *daemon)
 {
 	notify("RELOADING=1");
-	if (daemon->token) reload_token(daemon);
+	if (daemon->options->tokens) reload_tokens(daemon);
 	if (daemon->options->limits_file) reload_limits(daemon);
-	if (!daemon->token && !daemon->options->limits_file) log_info("SIGHUP: there is no file to read again");
+	if (!daemon->options->tokens && !daemon->options->limits_file) log_info("SIGHUP: there is no file to read again");
 	notify("READY=1");
 }
 
@@ -495,7 +501,6 @@ static void stop(struct daemon *daemon)
 	estimator_stop(daemon->estimator);
 	atomic_store(&daemon->stopping, true);
 	api_stop(daemon->api);
-	token_free(daemon->token);
 	catalog_free(daemon->models);
 	catalog_free(daemon->data);
 	listen_close(&daemon->sockets);

@@ -286,6 +286,7 @@ enum status write_end(struct db *db, enum status status, const char *job_id, str
 	/* After some errors (a full disk) SQLite has rolled back by itself. */
 	if (status && !sqlite3_get_autocommit(db->writer.handle)) sqlite3_exec(db->writer.handle, "ROLLBACK", NULL, NULL, NULL);
 	note_trouble(db, status);
+	audit_end(!status);
 	char(*told)[JOB_ID_BYTES] = db->writer.told;
 	size_t n_told = db->writer.n_told;
 	db->writer.told = NULL;

@@ -141,6 +141,8 @@ enum insert_outcome {
 	INSERT_QUEUE_FULL,
 	INSERT_DEPENDENCY_UNKNOWN, /* it depends on a job that is not there */
 	INSERT_DEPENDENCY_FAILED,  /* or that has failed or was cancelled */
+	INSERT_QUOTA_QUEUED,       /* whom the thread acts for (db/audit.h) has as many that wait as they may */
+	INSERT_QUOTA_DAY,          /* or has submitted as many */
 };
 
 /* Queues a job with its job.queued event. *ret is filled for INSERT_NEW and INSERT_REPLAY; of a job that it cannot depend on it has the id, and the state
@@ -207,6 +209,7 @@ enum change_outcome {
 	CHANGE_WRONG_STATE,
 	CHANGE_OUTPUT_CLAIMED, /* retry only */
 	CHANGE_QUEUE_FULL,     /* retry and resume only */
+	CHANGE_QUOTA,          /* retry only: INSERT_QUOTA_QUEUED */
 	CHANGE_DEPENDENCY,     /* retry only: of those that it waits for, one has failed, was cancelled or is forgotten */
 };
 

@@ -120,6 +120,17 @@ enum status dependants_fail(struct connection *, const char *id, enum job_state 
 /* Is one of those that the job waits for not going to succeed, as it is? */
 enum status dependencies_are_lost(struct connection *, const char *id, bool *ret, struct error *err);
 
+/* ---- audit.c: of whom the calling thread acts for (db_act_for). Inside a write transaction ---------------------------------- */
+
+/* It has changed that. */
+enum status audit_change(struct connection *, const char *target, int64_t count, struct error *err);
+void audit_end(bool committed); /* the transaction is over */
+const char *audit_who(void);    /* NULL for nobody */
+
+/* Is a limit of theirs in the way of one more job that is queued, or of so many that are submitted? */
+enum status quota_queued(struct connection *, bool *ret_over, struct error *err);
+enum status quota_day(struct connection *, int64_t jobs, bool *ret_over, struct error *err);
+
 /* ---- events.c ----------------------------------------------------------------------------------------------------------- */
 
 /* Appends an event inside a write transaction. */

@@ -200,7 +200,7 @@ enum status db_job_find_key(struct db *db, const char *key, const char *request,
 enum status job_insert(struct connection *writer, const struct submission *new, int64_t queue_limit, enum insert_outcome *outcome,
 		       struct job *ret, struct error *err)
 {
-	bool claimed;
+	bool claimed, over;
 	int64_t queued = 0;
 	TRY(find_key(writer, new->idempotency_key, new->request, outcome, ret, err));
 	if (*outcome != INSERT_NEW) return STATUS_OK;
@@ -208,19 +208,39 @@ enum status job_insert(struct connection *writer, const struct submission *new, 
 	if (*outcome != INSERT_NEW) return STATUS_OK;
 	TRY(output_is_claimed(writer, new->output, &claimed, err));
 	TRY(queue_length(writer, &queued, err));
+	TRY(quota_queued(writer, &over, err));
 	if (claimed && !new->overwrite)
 		*outcome = INSERT_OUTPUT_CLAIMED;
 	else if (queued >= queue_limit)
 		*outcome = INSERT_QUEUE_FULL;
+	else if (over)
+		*outcome = INSERT_QUOTA_QUEUED;
 	if (*outcome != INSERT_NEW) return STATUS_OK;
 	TRY(execute(writer, err, NULL,
 		    "INSERT INTO jobs (id, state, name, priority, spec, output, overwrite, idempotency_key, request, created_at,"
-		    " places) VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-		    "ssississis", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
-		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds(), new->places));
+		    " places, queued_by) VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+		    "ssissississ", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
+		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds(), new->places,
+		    audit_who()));
 	TRY(dependencies_insert(writer, new, err));
 	TRY(event_insert(writer, new->id, "job.queued", "{\"reason\":\"submitted\"}", err));
 	return job_read(writer, new->id, ret, err);
+}
+
+/* A job by itself, not of a study. */
+static enum status insert_alone(struct connection *writer, const struct submission *new, int64_t queue_limit,
+				enum insert_outcome *outcome, struct job *ret, struct error *err)
+{
+	bool over;
+	TRY(find_key(writer, new->idempotency_key, new->request, outcome, ret, err));
+	if (*outcome != INSERT_NEW) return STATUS_OK;
+	TRY(quota_day(writer, 1, &over, err));
+	if (over) {
+		*outcome = INSERT_QUOTA_DAY;
+		return STATUS_OK;
+	}
+	TRY(job_insert(writer, new, queue_limit, outcome, ret, err));
+	return *outcome == INSERT_NEW ? audit_change(writer, new->id, 1, err) : STATUS_OK;
 }
 
 enum status db_job_insert(struct db *db, const struct submission *new, int64_t queue_limit, enum insert_outcome *ret_outcome,
@@ -228,7 +248,7 @@ enum status db_job_insert(struct db *db, const struct submission *new, int64_t q
 {
 	struct job job = {0};
 	TRY(write_begin(db, err));
-	enum status status = job_insert(&db->writer, new, queue_limit, ret_outcome, &job, err);
+	enum status status = insert_alone(&db->writer, new, queue_limit, ret_outcome, &job, err);
 	status = write_end(db, status, !status && *ret_outcome == INSERT_NEW ? new->id : NULL, err);
 	if (status)
 		job_clear(&job);
@@ -389,6 +409,7 @@ static enum status change_once(struct db *db, const char *id, change_fn *fn, int
 	TRY(write_begin(db, err));
 	enum status status = job_read(&db->writer, id, &job, err);
 	if (!status) status = fn(&db->writer, &job, limit, ret_outcome, &event, err);
+	if (!status && *ret_outcome == CHANGE_DONE) status = audit_change(&db->writer, id, 1, err);
 	job_clear(&job);
 	if (!status && ret) status = job_read(&db->writer, id, &job, err);
 	status = write_end(db, status, event ? id : NULL, err);
@@ -526,8 +547,9 @@ enum status db_job_resume(struct db *db, const char *id, int64_t queue_limit, en
 static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
 			 struct error *err)
 {
-	bool claimed, lost;
+	bool claimed, lost, over;
 	int64_t queued = 0;
+	TRY(quota_queued(writer, &over, err));
 	TRY(output_is_claimed(writer, job->output, &claimed, err));
 	TRY(queue_length(writer, &queued, err));
 	TRY(dependencies_are_lost(writer, job->id, &lost, err));
@@ -540,9 +562,13 @@ static enum status retry(struct connection *writer, const struct job *job, int64
 		*outcome = CHANGE_OUTPUT_CLAIMED;
 	else if (queued >= limit)
 		*outcome = CHANGE_QUEUE_FULL;
+	else if (over)
+		*outcome = CHANGE_QUOTA;
 	if (*outcome != CHANGE_DONE) return STATUS_OK;
 	*event = true;
-	TRY(execute(writer, err, NULL, "UPDATE jobs SET crashes = 0, retries = 0 WHERE id = ?1", "s", job->id));
+	TRY(execute(writer, err, NULL,
+		    "UPDATE jobs SET crashes = 0, retries = 0, queued_by = coalesce(?2, queued_by) WHERE id = ?1", "ss", job->id,
+		    audit_who()));
 	return set_queued(writer, job->id, "{\"reason\":\"retried\"}", err);
 }
 

@@ -164,6 +164,21 @@ static const char *const migrations[] = {
 	"  text TEXT NOT NULL,"
 	"  PRIMARY KEY (job_id, id)"
 	") STRICT, WITHOUT ROWID;",
+	/* 13: who has changed what (db/audit.h), and whose jobs wait, for the quotas of a token. */
+	"CREATE TABLE audit ("
+	"  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	"  at INTEGER NOT NULL,"
+	"  who TEXT,"
+	"  peer TEXT,"
+	"  action TEXT NOT NULL,"
+	"  target TEXT,"
+	"  outcome TEXT NOT NULL,"
+	"  count INTEGER NOT NULL CHECK (count > 0),"
+	"  refused INTEGER NOT NULL CHECK (refused IN (0, 1))"
+	") STRICT;"
+	"CREATE INDEX audit_by_kind ON audit (refused, id);"
+	"CREATE INDEX audit_by_who ON audit (who, at);"
+	"ALTER TABLE jobs ADD COLUMN queued_by TEXT;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

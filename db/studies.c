@@ -81,8 +81,14 @@ static enum status insert_job(struct connection *writer, const struct study_subm
 static enum status insert(struct connection *writer, const struct study_submission *new, int64_t queue_limit,
 			  enum insert_outcome *outcome, char ret_id[JOB_ID_BYTES], size_t *ret_claimed, struct error *err)
 {
+	bool over;
 	TRY(find_key(writer, new->idempotency_key, new->request, outcome, ret_id, err));
 	if (*outcome != INSERT_NEW) return STATUS_OK;
+	TRY(quota_day(writer, (int64_t) new->count, &over, err));
+	if (over) {
+		*outcome = INSERT_QUOTA_DAY;
+		return STATUS_OK;
+	}
 	TRY(execute(writer, err, NULL,
 		    "INSERT INTO studies (id, name, spec, grid, idempotency_key, request, created_at) VALUES (?1, ?2, ?3, ?4, ?5,"
 		    " ?6, ?7)",
@@ -95,7 +101,7 @@ static enum status insert(struct connection *writer, const struct study_submissi
 		return STATUS_OK;
 	}
 	memcpy(ret_id, new->id, JOB_ID_BYTES);
-	return STATUS_OK;
+	return audit_change(writer, new->id, (int64_t) new->count, err);
 }
 
 enum status db_study_insert(struct db *db, const struct study_submission *new, int64_t queue_limit,
@@ -272,6 +278,7 @@ static enum status change_once(struct db *db, const char *id, change_fn *fn, enu
 	if (!status && !(told = calloc(rows.count + 1, sizeof *told)))
 		status = error_set(err, STATUS_NO_MEMORY, "no memory for the jobs of study %s", id);
 	if (!status) status = fn(&db->writer, &study, &rows, told, ret_outcome, err);
+	if (!status && *ret_outcome == CHANGE_DONE) status = audit_change(&db->writer, id, 1, err);
 	status = write_end(db, status, NULL, err);
 	for (size_t i = 0; !status && db->committed && i < rows.count; i++)
 		if (told[i]) db->committed(db->context, rows.rows[i].job.id);

@@ -1,6 +1,6 @@
 # fish completion for besactl(1)
 
-set -l commands submit watch list show report log artifacts compare cancel pause resume retry rm study gc models data info
+set -l commands submit watch list show report log artifacts compare cancel pause resume retry rm study gc audit models data info
 
 function __besactl_jobs
     echo last
@@ -30,6 +30,7 @@ complete -c besactl -n $none -a retry -d 'queue failed or cancelled jobs again'
 complete -c besactl -n $none -a rm -d 'forget finished jobs'
 complete -c besactl -n $none -a study -d 'a job for each combination of settings'
 complete -c besactl -n $none -a gc -d 'forget ended jobs by the daemon\'s rules'
+complete -c besactl -n $none -a audit -d 'who has changed what, the newest first'
 complete -c besactl -n $none -a models -d 'models, and why some cannot be pruned'
 complete -c besactl -n $none -a data -d 'data files, and why some cannot be read'
 complete -c besactl -n $none -a info -d 'the daemon'
@@ -92,6 +93,6 @@ complete -c besactl -n $study -l limit -x -d 'list at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from gc' -l dry-run -d 'list what would go'
 complete -c besactl -n '__fish_seen_subcommand_from models data' -l names -d 'only the names of what can be used'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l metadata -x -d 'only jobs that have this note'
-complete -c besactl -n '__fish_seen_subcommand_from list' -l limit -x -d 'at most so many'
+complete -c besactl -n '__fish_seen_subcommand_from list audit' -l limit -x -d 'at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l state -x \
     -a 'queued running cancelling pausing paused succeeded failed cancelled' -d 'only these'

@@ -276,6 +276,7 @@ class Start(unittest.TestCase):
         path = os.path.join(self.daemon.directory, "token")
         with open(path, "w") as file:
             file.write("short\n")
+        os.chmod(path, 0o600)
         self.assertIn("token", self.refused("--listen", "0.0.0.0:0", "--token-file", path, status=2))
 
     def test_one_daemon_per_state_directory(self):
@@ -303,13 +304,14 @@ class Start(unittest.TestCase):
         def write(text):
             with open(path, "w") as file:
                 file.write(text + "\n")
+            os.chmod(path, 0o600)
         write("the-first-of-two-tokens")
         self.daemon.token = "the-first-of-two-tokens"
         self.daemon.start("--token-file", path)
         self.assertEqual(self.daemon.get("/v1/info").status, 200)
         write("short")
         self.daemon.process.send_signal(signal.SIGHUP)
-        wait_for("the complaint", lambda: "the token stays as it is" in self.daemon.log())
+        wait_for("the complaint", lambda: "the tokens stay as they are" in self.daemon.log())
         self.assertEqual(self.daemon.get("/v1/info").status, 200)
         write("the-second-of-two-tokens")
         self.daemon.process.send_signal(signal.SIGHUP)

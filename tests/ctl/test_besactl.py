@@ -95,6 +95,19 @@ class Besactl(unittest.TestCase):
         self.says("gc", "all", status=USAGE)
         self.says("rm", "--dry-run", running, status=USAGE)
 
+    def test_audit(self):
+        job = self.says("submit", self.long_job()).strip()
+        self.says("cancel", job)
+        self.says("rm", 26 * "0", status=REFUSED)
+        lines = self.says("audit").splitlines()
+        self.assertEqual(lines[0].split(), ["WHEN", "(UTC)", "WHO", "FROM", "ACTION", "OF", "OUTCOME"])
+        self.assertEqual([line.split()[2:] for line in lines[1:]], [["-", "127.0.0.1", "job.delete", 26 * "0", "not-found"],
+                                                                     ["-", "127.0.0.1", "job.cancel", job, "done"],
+                                                                     ["-", "127.0.0.1", "job.submit", job, "done"]])
+        self.assertEqual([entry["action"] for entry in json.loads(self.says("audit", "--json", "--limit", "2"))], ["job.delete", "job.cancel"])
+        self.assertEqual(len(json.loads(self.says("audit", "--json", "--limit", "0"))), 3)
+        self.says("audit", job, status=USAGE)
+
     def slow_job(self):
         """A job that runs for many seconds: passes over every block, again and again."""
         return self.job_file(besa={"epochs": 40})
@@ -366,6 +379,7 @@ class Besactl(unittest.TestCase):
         path = os.path.join(self.daemon.directory, "token")
         with open(path, "w") as file:
             file.write("an-example-token-long-enough\n")
+        os.chmod(path, 0o600)
         self.daemon.stop()
         self.daemon.token = "an-example-token-long-enough"
         self.daemon.start("--token-file", path)

@@ -360,6 +360,7 @@ class Dashboard(unittest.TestCase):
         path = os.path.join(self.daemon.directory, "token")
         with open(path, "w") as file:
             file.write(TOKEN + "\n")
+        os.chmod(path, 0o600)
         self.daemon.token = TOKEN
         self.daemon.start("--token-file", path)
         self.go()
@@ -376,6 +377,24 @@ class Dashboard(unittest.TestCase):
         self.click("Forget the token")
         self.see("the question again", "This besad asks for a token")
         self.check_log()
+
+    def test_looking_on(self):
+        """A token of the role read shows all there is, and what it may not do is said where it is tried."""
+        self.daemon.stop()
+        path = os.path.join(self.daemon.directory, "token")
+        with open(path, "w") as file:
+            file.write(f"board read {TOKEN}\nalice admin {TOKEN}-2\n")
+        os.chmod(path, 0o600)
+        self.daemon.token = TOKEN + "-2"
+        self.daemon.start("--token-file", path)
+        job = self.daemon.submit(self.spec(besa={"epochs": 100}))
+        self.go()
+        self.see("the question", "This besad asks for a token")
+        self.field("Token").send_keys(TOKEN, Keys.ENTER)
+        self.go(f"#/job/{job}")
+        self.click("Cancel")
+        self.see("the refusal", "takes a token of the role submit; that of 'board' has the role read")
+        self.assertNotEqual(self.daemon.job(job)["state"], "cancelled")
 
 
 if __name__ == "__main__":

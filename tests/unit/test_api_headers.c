@@ -64,21 +64,6 @@ static void test_origin(void **state)
 	assert_false(origin_is_host("localhost", "localhost"));
 }
 
-static void test_token(void **state)
-{
-	(void)state;
-	struct token *token = token_create("0123456789abcdef");
-	assert_non_null(token);
-	assert_true(token_fits(token, "0123456789abcdef"));
-	const char *wrong[] = {"0123456789abcdeg", "0123456789abcde", "0123456789abcdef0", ""};
-	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-		assert_false(token_fits(token, wrong[i]));
-	assert_true(token_replace(token, "fedcba9876543210"));
-	assert_false(token_fits(token, "0123456789abcdef"));
-	assert_true(token_fits(token, "fedcba9876543210"));
-	token_free(token);
-}
-
 static void test_numbers(void **state)
 {
 	(void)state;
@@ -169,10 +154,18 @@ static void test_path_id(void **state)
 	response_clear(&response);
 }
 
+static struct tokens *parse(const char *text)
+{
+	struct tokens *tokens = NULL;
+	struct error err;
+	if (tokens_parse(text, "FILE", &tokens, &err)) fail_msg("%s", err.message);
+	return tokens;
+}
+
 static void test_authentication(void **state)
 {
 	(void)state;
-	struct api_config config = {.token = token_create("0123456789abcdef")};
+	struct api_config config = {.tokens = parse("0123456789abcdef")};
 	struct response response;
 	struct request request = {.config = &config, .method = "GET", .path = "/v1/jobs", .host = "example.com"};
 	assert_int_equal(check(&request, &response), 401);
@@ -195,20 +188,60 @@ static void test_authentication(void **state)
 	}
 	request.authorization = "bearer 0123456789abcdef";
 	assert_int_equal(check(&request, &response), 0);
-	token_free(config.token);
+	tokens_free(config.tokens);
+}
+
+static void test_roles(void **state)
+{
+	(void)state;
+	struct api_config config = {
+		.tokens = parse("r read reader-0123456789\ns submit submitter-0123456789\na admin admin-0123456789ab\n")};
+	static const struct {
+		const char *method, *path;
+		unsigned read, submit; /* 0: the checks pass */
+	} cases[] = {
+		{"GET", "/v1/jobs", 0, 0},
+		{"HEAD", "/v1/gc", 0, 0},
+		{"GET", "/metrics", 0, 0},
+		{"GET", "/v1/jobs/01hzzzzzzz0123456789abcdef/events", 0, 0},
+		{"POST", "/v1/jobs", 403, 0},
+		{"POST", "/v1/estimate", 403, 0},
+		{"DELETE", "/v1/jobs/01hzzzzzzz0123456789abcdef", 403, 0},
+		{"POST", "/v1/studies/01hzzzzzzz0123456789abcdef/cancel", 403, 0},
+		{"POST", "/v1/gc", 403, 403},
+		{"POST", "/healthz", 405, 405},
+		{"GET", "/", 0, 0},
+	};
+	static const char *const bearers[] = {"Bearer reader-0123456789", "Bearer submitter-0123456789",
+					      "Bearer admin-0123456789ab"};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		for (int who = 0; who < 3; who++) {
+			struct response response;
+			struct request request = {.config = &config, .method = cases[i].method, .path = cases[i].path};
+			request.authorization = bearers[who];
+			unsigned status = check(&request, &response);
+			unsigned wanted = who == 0                 ? cases[i].read
+					  : who == 1               ? cases[i].submit
+					  : cases[i].submit == 403 ? 0
+								   : cases[i].submit;
+			if (status != wanted) fail_msg("%s %s %d: %u", cases[i].method, cases[i].path, who, status);
+			if (status == 403) assert_non_null(strstr(response.body, i == 8 ? "the role admin" : "the role submit"));
+			response_clear(&response);
+		}
+	tokens_free(config.tokens);
 }
 
 static void test_hosts_and_origins(void **state)
 {
 	(void)state;
-	struct api_config open = {0}, guarded = {.token = token_create("0123456789abcdef")};
+	struct api_config open = {0}, guarded = {.tokens = parse("0123456789abcdef")};
 	struct response response;
 	struct request request = {.config = &open, .method = "GET", .path = "/", .host = "evil.example"};
 	assert_int_equal(check(&request, &response), 403);
 	response_clear(&response);
 	request.config = &guarded;
 	assert_int_equal(check(&request, &response), 0);
-	token_free(guarded.token);
+	tokens_free(guarded.tokens);
 
 	request = (struct request){.config = &open, .method = "POST", .path = "/v1/jobs", .host = "localhost:1"};
 	request.origin = "http://localhost:1";
@@ -353,12 +386,12 @@ int main(void)
 		cmocka_unit_test(test_media_type),
 		cmocka_unit_test(test_loopback),
 		cmocka_unit_test(test_origin),
-		cmocka_unit_test(test_token),
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_time),
 		cmocka_unit_test(test_routes),
 		cmocka_unit_test(test_path_id),
 		cmocka_unit_test(test_authentication),
+		cmocka_unit_test(test_roles),
 		cmocka_unit_test(test_hosts_and_origins),
 		cmocka_unit_test(test_negotiation_and_query),
 		cmocka_unit_test(test_ranges),

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include "api/api.h"
 #include "base/buffer.h"
 #include "base/file.h"
+#include "db/audit.h"
 
 static const _Atomic int64_t queue_limit = 3;
 
@@ -25,6 +27,8 @@ struct fixture {
 	struct db *db;
 	struct metrics *metrics;
 	struct api *api;
+	struct tokens *tokens; /* or NULL */
+	atomic_int told;       /* lines that refusals were told in */
 	int port;
 	struct error err;
 	int queued, cancelled, deleted;
@@ -111,9 +115,16 @@ static enum status ready(void *context, struct error *err)
 	return STATUS_OK;
 }
 
-static int setup(void **state)
+static void refused(void *context, const char *text)
+{
+	struct fixture *f = context;
+	if (!strstr(text, "0123456789")) f->told++; /* no token is told */
+}
+
+static int setup_with(void **state, struct tokens *tokens)
 {
 	struct fixture *f = calloc(1, sizeof *f);
+	f->tokens = tokens;
 	char path[96];
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t size = sizeof address;
@@ -130,6 +141,7 @@ static int setup(void **state)
 	struct api_config config = {
 		.db = f->db,
 		.metrics = f->metrics,
+		.tokens = f->tokens,
 		.queue_limit = &queue_limit,
 		.hooks = {.context = f,
 			  .prepare = prepare,
@@ -141,6 +153,7 @@ static int setup(void **state)
 			  .models = models,
 			  .data = models,
 			  .info = info,
+			  .refused = refused,
 			  .ready = ready,
 			  .accepts = ready},
 	};
@@ -149,10 +162,29 @@ static int setup(void **state)
 	return 0;
 }
 
+static int setup(void **state)
+{
+	return setup_with(state, NULL);
+}
+
+static struct tokens *parse_tokens(const char *text)
+{
+	struct tokens *tokens = NULL;
+	struct error err;
+	if (tokens_parse(text, "FILE", &tokens, &err)) fail_msg("%s", err.message);
+	return tokens;
+}
+
+static int setup_guarded(void **state)
+{
+	return setup_with(state, parse_tokens("bob submit bob-0123456789ab\neve read eve-0123456789ab\n"));
+}
+
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
 	api_stop(f->api);
+	tokens_free(f->tokens);
 	db_close(f->db);
 	metrics_free(f->metrics);
 	assert_int_equal(directory_remove(f->directory, &f->err), STATUS_OK);
@@ -539,6 +571,59 @@ static void test_parallel_requests_and_writes(void **state)
 	expect_stream(take(fd), 1, 203, true);
 }
 
+/* ---- tokens -------------------------------------------------------------------------------------------------------------- */
+
+/* Those who guess wait, and meanwhile others are answered, tokens are taken away, and the server is stopped. */
+static void test_guessing(void **state)
+{
+	enum { GUESSERS = 12 };
+	static const char guess[] =
+		"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer guess-0123456789\r\n\r\n";
+	static const char bob[] = "Authorization: Bearer bob-0123456789ab\r\n",
+			  eve[] = "Authorization: Bearer eve-0123456789ab\r\n";
+	struct fixture *f = *state;
+	int fds[GUESSERS];
+	char *text;
+	struct audit_list list;
+	int64_t guesses = 0;
+	assert_int_equal(ask(f, "POST", "/v1/jobs", bob, "{\"output\":\"a\"}", NULL), 201);
+	assert_int_equal(db_audit_list(f->db, INT64_MAX, 1, &list, &f->err), STATUS_OK);
+	char path[96];
+	snprintf(path, sizeof path, "/v1/jobs/%s/events", list.entries[0].target);
+	audit_list_clear(&list);
+	int stream = dial(f);
+	char request[256];
+	snprintf(request, sizeof request,
+		 "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nConnection: close\r\n%s\r\n", path, eve);
+	put(stream, request, strlen(request));
+	for (int i = 0; i < GUESSERS; i++) {
+		fds[i] = dial(f);
+		put(fds[i], guess, strlen(guess));
+	}
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(ask(f, "GET", "/v1/jobs", bob, NULL, NULL), 200);
+	assert_int_equal(ask(f, "POST", "/v1/jobs", eve, "{}", NULL), 403);
+	tokens_replace(f->tokens, parse_tokens("bob submit bob-0123456789ab\n"));
+	text = take(stream); /* it ends */
+	assert_non_null(strstr(text, "event: job.queued"));
+	assert_null(strstr(text, "event: end"));
+	free(text);
+	assert_int_equal(ask(f, "GET", "/v1/jobs", bob, NULL, NULL), 200);
+	api_stop(f->api);
+	f->api = NULL;
+	for (int i = 0; i < GUESSERS; i++) {
+		text = take(fds[i]);
+		assert_non_null(strstr(text, "HTTP/1.1 401"));
+		free(text);
+	}
+	assert_true(f->told > 0);
+	assert_int_equal(db_audit_list(f->db, INT64_MAX, 100, &list, &f->err), STATUS_OK);
+	for (size_t i = 0; i < list.count; i++)
+		guesses += strcmp(list.entries[i].outcome, "unauthorized") == 0 ? list.entries[i].count : 0;
+	audit_list_clear(&list);
+	assert_int_equal(guesses, GUESSERS);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -553,6 +638,7 @@ int main(void)
 		TEST(test_stop_with_open_streams),
 		TEST(test_deleted_job_ends_streams),
 		TEST(test_parallel_requests_and_writes),
+		cmocka_unit_test_setup_teardown(test_guessing, setup_guarded, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
