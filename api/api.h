@@ -80,6 +80,7 @@ struct api_config {
 	struct metrics *metrics;
 	struct api_hooks hooks;
 	struct tokens *tokens; /* the caller's; NULL: no authentication; then only loopback names are answered as Host */
+	bool tls;              /* clients must speak TLS, and are shown what tls_load (api/tls.h) has read */
 	size_t connections;    /* at most; 0: API_MAX_CONNECTIONS, which it may not exceed */
 	const _Atomic int64_t *queue_limit; /* jobs that may wait; the caller's, who may change it at any time */
 };

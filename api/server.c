@@ -20,6 +20,7 @@
 #include "api/peers.h"
 #include "api/refusals.h"
 #include "api/stream.h"
+#include "api/tls.h"
 #include "base/clock.h"
 
 enum {
@@ -493,14 +494,17 @@ static void connected(void *context, struct MHD_Connection *connection, void **s
 
 static struct MHD_Daemon *listen_on(struct api *api, int fd, unsigned share)
 {
+	static const struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
 	size_t connections = api->config.connections;
-	return MHD_start_daemon(
-		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, api, MHD_OPTION_LISTEN_SOCKET, fd,
-		MHD_OPTION_NOTIFY_COMPLETED, completed, api, MHD_OPTION_NOTIFY_CONNECTION, connected, api,
-		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
-		(unsigned)connections / share, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-		(unsigned)api_connections_per_address(connections) / share, MHD_OPTION_CONNECTION_TIMEOUT,
-		(unsigned)INACTIVE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+	unsigned tls = api->config.tls ? MHD_USE_TLS : 0;
+	return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | tls, 0, NULL, NULL, handle, api,
+				MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, completed, api,
+				MHD_OPTION_NOTIFY_CONNECTION, connected, api, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+				MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
+				(unsigned)connections / share, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+				(unsigned)api_connections_per_address(connections) / share, MHD_OPTION_CONNECTION_TIMEOUT,
+				(unsigned)INACTIVE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+				MHD_OPTION_ARRAY, api->config.tls ? tls_options() : none, MHD_OPTION_END);
 }
 
 enum status api_start(const struct api_config *config, const int *sockets, size_t n, struct api **ret, struct error *err)

@@ -17,6 +17,7 @@ enum {
 };
 
 struct client {
+	const char *ca_file; /* or NULL */
 	char *url;           /* without a slash at its end */
 	char *authorization; /* a whole header, or NULL */
 	bool loopback;
@@ -67,11 +68,12 @@ static enum status read_token(struct client *client, const char *path, struct er
 	return status;
 }
 
-enum status client_open(const char *url, const char *token_file, struct client **ret, struct error *err)
+enum status client_open(const char *url, const char *token_file, const char *ca_file, struct client **ret, struct error *err)
 {
 	struct client *client = calloc(1, sizeof *client);
 	enum status status;
 	if (!client) return error_set(err, STATUS_NO_MEMORY, "no memory");
+	client->ca_file = ca_file;
 	client->url = strdup(url);
 	client->curl = curl_easy_init();
 	if (!client->url || !client->curl)
@@ -122,6 +124,7 @@ static void set_up(const struct client *client, CURL *curl, const char *path, st
 	curl_easy_setopt(curl, CURLOPT_USERAGENT, "besactl/" BESAD_VERSION);
 	curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
 	if (client->loopback) curl_easy_setopt(curl, CURLOPT_PROXY, "");
+	if (client->ca_file) curl_easy_setopt(curl, CURLOPT_CAINFO, client->ca_file);
 	if (client->authorization) add_header(headers, client->authorization);
 }
 

@@ -24,7 +24,7 @@ static enum exit_code run(const struct options *options)
 	struct client *client;
 	struct error err;
 	enum exit_code code = EXIT_USAGE;
-	if (client_open(options->url, options->token_file, &client, &err)) {
+	if (client_open(options->url, options->token_file, options->ca_file, &client, &err)) {
 		fprintf(stderr, "besactl: %s\n", err.message);
 		return EXIT_USAGE;
 	}

@@ -65,6 +65,8 @@ static const struct {
 	{OPTION_CSV, 0, "csv", NULL, COMMAND_STUDY, "show the study as CSV"},
 	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon (default $BESAD_URL, else http://127.0.0.1:8642)"},
 	{OPTION_TOKEN_FILE, 0, "token-file", "FILE", COMMAND_ANY, "holds its token (default $BESAD_TOKEN_FILE)"},
+	{OPTION_CA_FILE, 0, "ca-file", "FILE", COMMAND_ANY,
+	 "certificates that https is checked by (default $BESAD_CA_FILE, else the system's)"},
 	{OPTION_JSON, 'j', "json", NULL, COMMAND_ANY, "print JSON; with --watch and watch, each event as a line"},
 	{OPTION_HELP, 'h', "help", NULL, COMMAND_ANY, "print this"},
 	{OPTION_VERSION, 'V', "version", NULL, COMMAND_ANY, "print the version"},
@@ -97,6 +99,9 @@ static bool take(struct options *options, size_t index, const char *value)
 		return true;
 	case OPTION_TOKEN_FILE:
 		options->token_file = value;
+		return true;
+	case OPTION_CA_FILE:
+		options->ca_file = value;
 		return true;
 	case OPTION_JSON:
 		return options->json = true;
@@ -162,9 +167,10 @@ enum exit_code options_parse(int argc, char **argv, struct options *ret)
 	struct option known[OPTIONS + 1] = {{0}};
 	char letters[2 * OPTIONS + 1] = "";
 	bool given[OPTIONS] = {false};
-	const char *url = getenv("BESAD_URL"), *token_file = getenv("BESAD_TOKEN_FILE");
+	const char *url = getenv("BESAD_URL"), *token_file = getenv("BESAD_TOKEN_FILE"), *ca_file = getenv("BESAD_CA_FILE");
 	struct options options = {.url = url && *url ? url : default_url,
 				  .token_file = token_file && *token_file ? token_file : NULL,
+				  .ca_file = ca_file && *ca_file ? ca_file : NULL,
 				  .reconnect_seconds = 600,
 				  .limit = 20};
 	for (size_t i = 0, at = 0; i < OPTIONS; i++) {

@@ -18,6 +18,7 @@ struct setting {
 enum option_code {
 	OPTION_URL = 256,
 	OPTION_TOKEN_FILE,
+	OPTION_CA_FILE,
 	OPTION_JSON,
 	OPTION_HELP,
 	OPTION_VERSION,
@@ -65,7 +66,7 @@ enum command {
 };
 
 struct options {
-	const char *url, *token_file;
+	const char *url, *token_file, *ca_file;
 	bool json, help, version;
 
 	enum command command; /* 0 with --help or --version alone */

@@ -64,6 +64,8 @@ const char options_help[] =
 	"                          ~/.local/state/besad)\n"
 	"  --token-file FILE       requests must bear the token in its first line, or one of those in its lines NAME ROLE TOKEN\n"
 	"                          (read, submit, admin); read again on SIGHUP\n"
+	"  --tls-cert FILE         answer https with this certificate, in PEM, and those that it was signed by behind it ...\n"
+	"  --tls-key FILE          ... and its key; both are read again on SIGHUP\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
 	"  --min-free SIZE         with less room on the disk of the state directory or of the output root no job is accepted and\n"
 	"                          none begins; with less on that of the state directory the running one waits (default 256M)\n"
@@ -116,6 +118,8 @@ enum {
 	OPTION_LISTEN,
 	OPTION_STATE_DIR,
 	OPTION_TOKEN_FILE,
+	OPTION_TLS_CERT,
+	OPTION_TLS_KEY,
 	OPTION_QUEUE_LIMIT,
 	OPTION_MIN_FREE,
 	OPTION_KEEP_SUCCEEDED,
@@ -156,6 +160,8 @@ static const struct option serve_options[] = {
 	{"listen", required_argument, NULL, OPTION_LISTEN},
 	{"state-dir", required_argument, NULL, OPTION_STATE_DIR},
 	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
+	{"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
+	{"tls-key", required_argument, NULL, OPTION_TLS_KEY},
 	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
 	{"keep-succeeded", required_argument, NULL, OPTION_KEEP_SUCCEEDED},
 	{"keep-failed", required_argument, NULL, OPTION_KEEP_FAILED},
@@ -400,6 +406,12 @@ static enum status parse_option(int option, const char *value, struct options *o
 		free(options->token_file);
 		options->token_file = realpath(value, NULL);
 		return options->token_file ? STATUS_OK : error_errno(err, "--token-file %s", value);
+	case OPTION_TLS_CERT:
+		options->tls_cert = value;
+		return STATUS_OK;
+	case OPTION_TLS_KEY:
+		options->tls_key = value;
+		return STATUS_OK;
 	case OPTION_QUEUE_LIMIT:
 		return parse_number("--queue-limit", value, 1, MAX_QUEUE, &options->queue_limit, err);
 	case OPTION_KEEP_SUCCEEDED:
@@ -501,6 +513,8 @@ static enum status complete_serve(struct options *options, struct error *err)
 		options->roots.data = calloc(1, sizeof *options->roots.data);
 		if (!options->roots.data) return error_set(err, STATUS_NO_MEMORY, "no memory for the options");
 	}
+	if (!options->tls_cert != !options->tls_key)
+		return error_set(err, STATUS_INVALID, "--tls-cert and --tls-key need each other");
 	if (!options->n_listen) options->listen[options->n_listen++] = "127.0.0.1:8642";
 	return options->state_dir ? STATUS_OK : default_state_dir(options, err);
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/tls.h"
 #include "base/clock.h"
 #include "base/place.h"
 #include "daemon/artifacts.h"
@@ -33,6 +34,7 @@
 #include "daemon/notify.h"
 #include "daemon/prepare.h"
 #include "daemon/recover.h"
+#include "daemon/secret.h"
 #include "daemon/sweep.h"
 #include "daemon/token_file.h"
 #include "daemon/worker.h"
@@ -335,8 +337,15 @@ static enum status open_sockets(struct daemon *daemon, struct error *err)
 	return STATUS_OK;
 }
 
+static enum status load_certificate(const struct options *options, struct error *err)
+{
+	TRY(secret_check(options->tls_key, err));
+	return tls_load(options->tls_cert, options->tls_key, err);
+}
+
 static enum status start_api(struct daemon *daemon, struct error *err)
 {
+	if (daemon->options->tls_cert) TRY(load_certificate(daemon->options, err));
 	TRY(catalog_create(&models_kind, daemon->options->roots.model, &daemon->models, err));
 	TRY(catalog_create(&data_files_kind, daemon->options->roots.data, &daemon->data, err));
 	struct api_config config = {
@@ -359,6 +368,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .ready = hook_ready,
 			  .accepts = hook_accepts},
 		.tokens = daemon->options->tokens,
+		.tls = daemon->options->tls_cert,
 		.connections = daemon->connections,
 		.queue_limit = &daemon->queue_limit,
 	};
@@ -427,6 +437,15 @@ static void reload_tokens(struct daemon *daemon)
 	log_info("SIGHUP: the tokens were read again; streams of those that are gone end");
 }
 
+static void reload_certificate(struct daemon *daemon)
+{
+	struct error err;
+	if (load_certificate(daemon->options, &err))
+		log_error("SIGHUP: the certificate stays as it is: %s", err.message);
+	else
+		log_info("SIGHUP: the certificate was read again");
+}
+
 static void reload_limits(struct daemon *daemon)
 {
 	struct error err;
@@ -444,8 +463,10 @@ static void reload(struct daemon *daemon)
 {
 	notify("RELOADING=1");
 	if (daemon->options->tokens) reload_tokens(daemon);
+	if (daemon->options->tls_cert) reload_certificate(daemon);
 	if (daemon->options->limits_file) reload_limits(daemon);
-	if (!daemon->options->tokens && !daemon->options->limits_file) log_info("SIGHUP: there is no file to read again");
+	if (!daemon->options->tokens && !daemon->options->tls_cert && !daemon->options->limits_file)
+		log_info("SIGHUP: there is no file to read again");
 	notify("READY=1");
 }
 
@@ -501,6 +522,7 @@ static void stop(struct daemon *daemon)
 	estimator_stop(daemon->estimator);
 	atomic_store(&daemon->stopping, true);
 	api_stop(daemon->api);
+	tls_free();
 	catalog_free(daemon->models);
 	catalog_free(daemon->data);
 	listen_close(&daemon->sockets);

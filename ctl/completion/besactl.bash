@@ -46,7 +46,7 @@ _besactl_field() { # the value of an option that sets a field; false where it is
 
 _besactl() {
 	local cur prev words cword command= word
-	local everywhere='--url --token-file --json --help --version'
+	local everywhere='--url --token-file --ca-file --json --help --version'
 	local submit="$_besactl_fields --sequence-length --eval --set --metadata --after --dry-run --estimate --idempotency-key --watch --wait --reconnect"
 	_init_completion -n = 2>/dev/null || {
 		cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
@@ -75,7 +75,7 @@ _besactl() {
 		fi
 		return
 		;;
-	--token-file) compopt -o default && COMPREPLY=() && return ;;
+	--token-file | --ca-file) compopt -o default && COMPREPLY=() && return ;;
 	--url | -u | --sequence-length | --metadata | --idempotency-key | -k | --reconnect | --limit)
 		COMPREPLY=()
 		return

@@ -10,6 +10,7 @@ end
 complete -c besactl -f
 complete -c besactl -s u -l url -x -d 'address of the daemon'
 complete -c besactl -l token-file -r -F -d 'file that holds its token'
+complete -c besactl -l ca-file -r -F -d 'certificates that https is checked by'
 complete -c besactl -s j -l json -d 'print JSON'
 complete -c besactl -s h -l help -d 'print help'
 complete -c besactl -s V -l version -d 'print the version'
