@@ -96,7 +96,7 @@ static void hardware_row(struct table *table, const char *name, const cJSON *ent
 	table_end_row(table);
 }
 
-static void print_hardware(const cJSON *hardware)
+static void print_simulated(const cJSON *hardware)
 {
 	static const char *const head[] = {"LAYER", "PUBLISHED", "TIMES", "CORRECTED", "TIMES", "MEMORY", "TIMES", NULL};
 	const cJSON *layer;
@@ -110,11 +110,44 @@ static void print_hardware(const cJSON *hardware)
 	table_free(&table);
 }
 
+/* times: of a kind of layers, or of a token; `bytes` a weight, NaN where they are not told. */
+static void times_row(struct table *table, const char *name, const cJSON *times)
+{
+	double bytes = number_member(times, "bytes_per_weight");
+	table_add(table, name);
+	table_add_format(table, "%.1f", number_member(times, "dense_us"));
+	table_add_format(table, "%.1f", number_member(times, "sparse_us"));
+	table_add_format(table, "%.2f", number_member(times, "speedup"));
+	if (isfinite(bytes))
+		table_add_format(table, "%.3f", bytes);
+	else
+		table_add(table, "");
+	table_end_row(table);
+}
+
+static void print_measured(const cJSON *hardware, const cJSON *decode)
+{
+	static const char *const head[] = {"LAYER", "DENSE US", "SPARSE US", "TIMES", "BYTES/WEIGHT", NULL};
+	const cJSON *layer;
+	struct table table = {.align = "lr"};
+	double threads = number_member(decode, "threads");
+	printf("\nProducts of one token on the processor, %.0f thread%s, dense and without the zeros:\n", threads,
+	       threads == 1 ? "" : "s");
+	table_head(&table, head);
+	cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(hardware, "layers"))
+		times_row(&table, text_member_or(layer, "layer", "?"), cJSON_GetObjectItemCaseSensitive(layer, "measured"));
+	times_row(&table, "one token", decode);
+	table_print(&table, stdout);
+	table_free(&table);
+}
+
 static void print_report(const cJSON *report)
 {
 	const cJSON *hardware = cJSON_GetObjectItemCaseSensitive(report, "hardware");
 	print_blocks(report);
-	if (hardware) print_hardware(hardware);
+	const cJSON *decode = cJSON_GetObjectItemCaseSensitive(hardware, "decode");
+	if (cJSON_GetObjectItemCaseSensitive(hardware, "simulated")) print_simulated(hardware);
+	if (decode) print_measured(hardware, decode);
 }
 
 enum exit_code command_report(struct client *client, const struct options *options)

@@ -20,6 +20,7 @@
 	OPTION(SAMPLES, 0, "samples", "N", "calibration.samples", NUMBER, "how many sequences of it") \
 	OPTION(SEED, 0, "seed", "N", "calibration.seed", NUMBER, "chooses the sequences") \
 	OPTION(SIMULATE, 0, "simulate", NULL, "hardware.simulate", FLAG, "simulate what the zeros save on an accelerator") \
+	OPTION(MEASURE, 0, "measure", NULL, "hardware.measure", FLAG, "time what the zeros save on this machine's processor") \
 	OPTION(PRECISION, 0, "precision", "P", "precision", TEXT, "auto (the default), f32, bf16") \
 	OPTION(PRIORITY, 0, "priority", "N", "priority", NUMBER, "higher ones run first") \
 	OPTION(TIMEOUT, 0, "timeout", "SECONDS", "timeout_seconds", NUMBER, "fail after so long; 0: never")

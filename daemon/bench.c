@@ -88,7 +88,7 @@ static enum status look_at(const struct options *options, struct error *err)
 	const struct hardware_wishes wishes = {.simulate = options->simulate,
 					       .measure = !options->simulate,
 					       .threads = options->threads ? options->threads : omp_get_max_threads()};
-	if (!status) status = hardware_report(&model, &wishes, NULL, &report, err);
+	if (!status) status = hardware_report(&model, &wishes, NULL, NULL, &report, err);
 	if (!status && options->json)
 		status = print_json(report, err);
 	else if (!status)

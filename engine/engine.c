@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <malloc.h>
 #include <math.h>
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -384,10 +385,19 @@ static enum status evaluate_tasks(struct run *run, const struct model *model, co
 	return STATUS_OK;
 }
 
-static enum status simulate(struct run *run, const struct model *model, struct error *err)
+static struct hardware_wishes wishes_of(const struct run *run)
 {
-	const struct hardware_wishes wishes = {.simulate = true};
-	return run->spec->hardware.simulate ? hardware_report(model, &wishes, run->job->stop, &run->hardware, err) : STATUS_OK;
+	const struct hardware_settings *settings = &run->spec->hardware;
+	return (struct hardware_wishes){.simulate = settings->simulate,
+					.measure = settings->measure,
+					.threads = run->backend->unified ? run->backend->threads : omp_get_max_threads()};
+}
+
+static enum status look_at_hardware(struct run *run, const struct model *model, struct error *err)
+{
+	const struct hardware_wishes wishes = wishes_of(run);
+	if (!wishes.simulate && !wishes.measure) return STATUS_OK;
+	return hardware_report(model, &wishes, run->job->stop, &run->progress, &run->hardware, err);
 }
 
 /* The loss of the self-check, where no evaluation took it. */
@@ -407,7 +417,7 @@ static enum status evaluate_pruned(struct run *run, const struct self_check *che
 	if (!status) status = take_loss(run, &pruned, run->backend, err);
 	if (!status && run->checked.windows.count) status = self_check_loss(check, run->checked.loss, err);
 	if (!status) status = evaluate_tasks(run, &pruned, "pruned", run->pruned_tasks, err);
-	if (!status) status = simulate(run, &pruned, err);
+	if (!status) status = look_at_hardware(run, &pruned, err);
 	model_close(&pruned);
 	return status;
 }
@@ -628,7 +638,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		if (run->spec->archive) TRY(make_archive(run, err));
 		TRY(exports_write(&job->work, &job->output, run->spec->exports, job->stop, err));
 	} else {
-		TRY(simulate(run, &run->model, err));
+		TRY(look_at_hardware(run, &run->model, err));
 	}
 	report.hardware = run->hardware;
 	if (prunes(run) && run->spec->overwrite && place_has(&job->output, NULL)) report.replaced = job->aside.path;
@@ -810,12 +820,16 @@ static enum status estimate(struct run *run, size_t available, struct engine_nee
 {
 	struct rehearsal rehearsal;
 	struct block_layout layout;
+	const struct hardware_wishes wishes = wishes_of(run);
+	int64_t timing;
 	TRY(model_open(&run->spec->model_place, &run->warnings, &run->model, err));
 	TRY(model_check_all(&run->model, &run->warnings, err));
 	TRY(resolve_settings(run, err));
 	TRY(measure_data(run, err));
 	progress_start(&run->progress, run->sink, (int)run->model.config.layers, 1, 0);
 	TRY(rehearse(run, available, &rehearsal, err));
+	TRY(hardware_memory(&run->model, &wishes, &timing, err));
+	if (rehearsal.process < (size_t)timing) rehearsal.process = (size_t)timing; /* it comes when all else is done */
 	TRY(block_layout_create(&run->model.config, &layout, err));
 	*ret = (struct engine_need){.precision = run->compute_type == DTYPE_BF16 ? "bf16" : "f32",
 				    .device = rehearsal.peak,

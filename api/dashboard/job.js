@@ -8,7 +8,7 @@ import { heatmap, layerNames } from "./heatmap.js";
 import { stateBadge } from "./jobs.js";
 import { WHOLE_MODEL, apply, currentBlock, newProgress, spoken } from "./progress.js";
 import { makesOutput } from "./spec.js";
-import { speedups } from "./speedup.js";
+import { measuredSpeedups, simulatedSpeedups } from "./speedup.js";
 import { follow } from "./stream.js";
 
 const SAMPLED = 12; // rows of the table of a loss curve
@@ -269,17 +269,18 @@ function heatmapPart() {
 	return { node, update };
 }
 
-function hardwarePart() {
+// key: of the result's `hardware`, which is there where there is something to show.
+function hardwarePart(title, key, table) {
 	const place = make("div");
-	const { node } = card("On a simulated accelerator", place);
+	const { node } = card(title, place);
 	let shown = null;
 
 	function update(progress, job) {
 		const hardware = job.result?.hardware || null;
-		node.hidden = !hardware;
-		if (!hardware || shown === job.finished_at) return;
+		node.hidden = !hardware?.[key];
+		if (node.hidden || shown === job.finished_at) return;
 		shown = job.finished_at;
-		place.replaceChildren(speedups(hardware));
+		place.replaceChildren(table(hardware));
 	}
 	return { node, update };
 }
@@ -333,10 +334,12 @@ export function jobView(id) {
 	const ended = new AbortController();
 	const progress = newProgress();
 	const state = statePart(id, (problem) => setText(state.error, problem.message));
-	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(), hardwarePart(), warningsPart(),
+	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(),
+		hardwarePart("On a simulated accelerator", "simulated", simulatedSpeedups),
+		hardwarePart("Timed on the processor", "decode", measuredSpeedups), warningsPart(),
 		artifactsPart(id, ended.signal)];
-	const [curve, heat, blocks, perplexity, tasks, hardware, warnings, artifacts] = parts;
-	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node, tasks.node, hardware.node);
+	const [curve, heat, blocks, perplexity, tasks, simulated, measured, warnings, artifacts] = parts;
+	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node, tasks.node, simulated.node, measured.node);
 	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), state.node, warnings.node, grid, heat.node,
 		artifacts.node);
 	let job = null;

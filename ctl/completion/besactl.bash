@@ -16,7 +16,7 @@ _besactl_names() {
 }
 
 # made by `make generate` of the rows in engine/spec/
-_besactl_fields='--model --name --output --overwrite --archive --archive-coded --preset --method --sparsity --pattern --bits --calibration --samples --seed --simulate --precision --priority --timeout'
+_besactl_fields='--model --name --output --overwrite --archive --archive-coded --preset --method --sparsity --pattern --bits --calibration --samples --seed --simulate --measure --precision --priority --timeout'
 _besactl_keys='
 	name model output overwrite archive archive_coded export preset method sparsity pattern allocation.method allocation.deviation
 	allocation.threshold besa.granularity besa.rows_per_group besa.reconstruct besa.importance besa.candidates besa.lambda
@@ -28,7 +28,7 @@ _besactl_keys='
 	calibration.sources.0.field calibration.field calibration.samples calibration.sequence_length calibration.seed
 	evaluation.perplexity.0.name evaluation.perplexity.0.path evaluation.perplexity.0.sequence_length evaluation.perplexity.0.join
 	evaluation.perplexity.0.field evaluation.tasks.0.name evaluation.tasks.0.path evaluation.tasks.0.format evaluation.tasks.0.limit
-	hardware.simulate progress.perplexity_every notify.url precision priority timeout_seconds
+	hardware.simulate hardware.measure progress.perplexity_every notify.url precision priority timeout_seconds
 '
 _besactl_field() { # the value of an option that sets a field; false where it is another
 	case $1 in

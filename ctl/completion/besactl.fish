@@ -56,6 +56,7 @@ complete -c besactl -n $submit -s c -l calibration -x -a '(besactl data --names 
 complete -c besactl -n $submit -l samples -x -d 'how many sequences of it'
 complete -c besactl -n $submit -l seed -x -d 'chooses the sequences'
 complete -c besactl -n $submit -l simulate -d 'simulate what the zeros save on an accelerator'
+complete -c besactl -n $submit -l measure -d 'time what the zeros save on this machine\'s processor'
 complete -c besactl -n $submit -l precision -x -a 'auto f32 bf16' -d 'of the matrix products'
 complete -c besactl -n $submit -l priority -x -d 'higher ones run first'
 complete -c besactl -n $submit -l timeout -x -d 'fail after so long'
@@ -71,7 +72,8 @@ set -l keys \
     calibration.samples= calibration.sequence_length= calibration.seed= evaluation.perplexity.0.name= \
     evaluation.perplexity.0.path= evaluation.perplexity.0.sequence_length= evaluation.perplexity.0.join= \
     evaluation.perplexity.0.field= evaluation.tasks.0.name= evaluation.tasks.0.path= evaluation.tasks.0.format= \
-    evaluation.tasks.0.limit= hardware.simulate= progress.perplexity_every= notify.url= precision= priority= timeout_seconds=
+    evaluation.tasks.0.limit= hardware.simulate= hardware.measure= progress.perplexity_every= notify.url= precision= priority= \
+    timeout_seconds=
 # to here
 complete -c besactl -n $submit -l sequence-length -x -d 'tokens in each'
 complete -c besactl -n $submit -s e -l eval -x -a '(besactl data --names 2>/dev/null)' -d 'measure perplexity on it'

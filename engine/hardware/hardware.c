@@ -6,6 +6,9 @@
 #include "engine/hardware/vitcod.h"
 #include "engine/model/block.h"
 
+/* Blocks are timed together as long as their linears have so many weights: dense 2 GiB, more than caches have, and a bound for what besad takes. */
+enum { MOST_WEIGHTS = 1 << 30 };
+
 static const char *const variant_names[VITCOD_VARIANTS] = {"published", "corrected", "memory"};
 
 /* A kind of layers, or all. */
@@ -26,6 +29,7 @@ struct look {
 	const struct model *model;
 	const struct hardware_wishes *wishes;
 	const atomic_bool *stop;
+	struct progress *progress;
 	struct block_layout layout;
 	struct tally tallies[LAYOUT_MAX_KINDS];
 	struct measure *measure;
@@ -154,39 +158,66 @@ static cJSON *report_json(const struct look *look)
 	return json;
 }
 
-static enum status make_room(struct look *look, struct error *err)
+/* Blocks that are timed together. */
+static int64_t blocks_at_once(const struct look *look, int64_t weights_of_block)
+{
+	int64_t blocks = look->model->config.layers, most = weights_of_block ? MOST_WEIGHTS / weights_of_block : blocks;
+	return most < 1 ? 1 : most < blocks ? most : blocks;
+}
+
+/* What is timed together, and how many blocks that is. */
+static struct measure_size find_size(const struct look *look, int64_t *ret_blocks)
 {
 	struct measure_size size = {.most_cols = layout_most_columns(&look->layout)};
 	for (int i = 0; i < look->layout.n_linears; i++) {
 		const struct linear *linear = &look->layout.linears[i];
 		if (!is_on_the_way(look, linear)) continue;
-		size.linears += look->model->config.layers;
-		size.weights += look->model->config.layers * linear->rows * linear->cols;
-		size.rows += look->model->config.layers * linear->rows;
-		size.words += look->model->config.layers * linear->rows * ((linear->cols + 63) / 64);
+		size.at_once++;
+		size.weights += linear->rows * linear->cols;
+		size.rows += linear->rows;
+		size.words += linear->rows * ((linear->cols + 63) / 64);
 		if (linear->rows > size.most_rows) size.most_rows = linear->rows;
 	}
-	return measure_create(&size, &look->measure, err);
+	*ret_blocks = blocks_at_once(look, size.weights);
+	size.linears = size.at_once * look->model->config.layers;
+	size.at_once *= *ret_blocks;
+	size.weights *= *ret_blocks;
+	size.rows *= *ret_blocks;
+	size.words *= *ret_blocks;
+	return size;
+}
+
+static enum status look_at_block(struct look *look, int block, struct error *err)
+{
+	for (int i = 0; i < look->layout.n_linears; i++) {
+		struct tally tally;
+		if (look->stop && atomic_load(look->stop))
+			return error_set(err, STATUS_CANCELLED, "stopped while hardware was looked at");
+		TRY(look_at_linear(look, &look->layout.linears[i], block, &tally, err));
+		tally_add(&look->tallies[look->layout.linears[i].kind], &tally);
+		if (look->progress) progress_add(look->progress, 0);
+	}
+	return STATUS_OK;
 }
 
 static enum status look_at_blocks(struct look *look, struct error *err)
 {
-	if (look->wishes->measure) TRY(make_room(look, err));
-	for (int block = 0; block < (int)look->model->config.layers; block++)
-		for (int i = 0; i < look->layout.n_linears; i++) {
-			struct tally tally;
-			if (look->stop && atomic_load(look->stop))
-				return error_set(err, STATUS_CANCELLED, "stopped while hardware was looked at");
-			TRY(look_at_linear(look, &look->layout.linears[i], block, &tally, err));
-			tally_add(&look->tallies[look->layout.linears[i].kind], &tally);
-		}
-	return look->measure ? measure_run(look->measure, look->wishes->threads, look->stop, err) : STATUS_OK;
+	int blocks = (int)look->model->config.layers;
+	int64_t at_once;
+	const struct measure_size size = find_size(look, &at_once);
+	if (look->wishes->measure) TRY(measure_create(&size, &look->measure, err));
+	for (int block = 0; block < blocks; block++) {
+		bool timed = look->measure && ((block + 1) % at_once == 0 || block + 1 == blocks);
+		TRY(look_at_block(look, block, err));
+		if (timed) TRY(measure_run(look->measure, look->wishes->threads, look->stop, look->progress, err));
+	}
+	return STATUS_OK;
 }
 
-enum status hardware_report(const struct model *model, const struct hardware_wishes *wishes, const atomic_bool *stop, cJSON **ret,
-			    struct error *err)
+enum status hardware_report(const struct model *model, const struct hardware_wishes *wishes, const atomic_bool *stop,
+			    struct progress *progress, cJSON **ret, struct error *err)
 {
-	struct look look = {.model = model, .wishes = wishes, .stop = stop};
+	struct look look = {.model = model, .wishes = wishes, .stop = stop, .progress = progress};
 	TRY(block_layout_create(&model->config, &look.layout, err));
 	enum status status = look_at_blocks(&look, err);
 	if (!status) {
@@ -196,4 +227,15 @@ enum status hardware_report(const struct model *model, const struct hardware_wis
 	measure_free(look.measure);
 	block_layout_release(&look.layout);
 	return status;
+}
+
+enum status hardware_memory(const struct model *model, const struct hardware_wishes *wishes, int64_t *ret, struct error *err)
+{
+	struct look look = {.model = model, .wishes = wishes};
+	int64_t ignored;
+	TRY(block_layout_create(&model->config, &look.layout, err));
+	const struct measure_size size = find_size(&look, &ignored);
+	*ret = wishes->measure ? measure_bytes(&size) : 0;
+	block_layout_release(&look.layout);
+	return STATUS_OK;
 }

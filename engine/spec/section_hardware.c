@@ -1,6 +1,12 @@
 /* What is found out of the zeros' worth on hardware. */
 #include "engine/spec/sections.h"
 
+/* Specs of versions that did not know it stay what they were. */
+static bool is_measured(const void *at)
+{
+	return ((const struct hardware_settings *)at)->measure;
+}
+
 static const struct spec_row rows[] = {
 	{
 		.key = "simulate",
@@ -15,6 +21,20 @@ static const struct spec_row rows[] = {
 		.label = "Simulate an accelerator",
 		.hint = "How many cycles the zeros save on ViTCoD's array of processing elements.",
 		.option = {"simulate", .help = "simulate what the zeros save on an accelerator"},
+	},
+	{
+		.key = "measure",
+		.kind = SPEC_BOOL,
+		SPEC_AT(struct hardware_settings, measure),
+		.shown = is_measured,
+		.help = "time the products of one token with the pruned model's linears on this machine's processor, dense and "
+			"with the zeros left out, for each kind of layers, in the result",
+		.more = "On the processor also where the job ran on a device, when everything else is done and no product of "
+			"the job's is under way; other programs of the machine disturb it. docs/hardware.md says what is timed. Of "
+			"the method `none` it is the model itself.",
+		.label = "Measure on this processor",
+		.hint = "How much faster decoding's products are without the zeros, timed on the processor.",
+		.option = {"measure", .help = "time what the zeros save on this machine's processor"},
 	},
 };
 

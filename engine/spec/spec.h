@@ -117,7 +117,7 @@ struct allocation {
 
 /* What is found out of the zeros' worth on hardware (engine/hardware/). */
 struct hardware_settings {
-	bool simulate;
+	bool simulate, measure;
 };
 
 struct spec_section; /* descriptor.h */

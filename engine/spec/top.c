@@ -77,7 +77,8 @@ static bool is_quantized(const void *at)
 
 static bool asks_of_hardware(const void *at)
 {
-	return ((const struct spec *)at)->hardware.simulate;
+	const struct hardware_settings *hardware = &((const struct spec *)at)->hardware;
+	return hardware->simulate || hardware->measure;
 }
 
 /* A component of an output's path: no dot in front; braces are {id} and {date} alone. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the zeros are worth on ViTCoD's accelerator: `besad bench --simulate` and the `hardware` of a job against an implementation of
 its own, of random masks and of pruned models. That one is written from the published rules (docs/hardware.md), row by row and weight by
-weight, and shares nothing with besad's. And what `besad bench` says of products that it times, but for the times."""
+weight, and shares nothing with besad's. And what `besad bench` and jobs say of products that they time, but for the times."""
 import json
 import math
 import os
@@ -179,6 +179,19 @@ def bench(model, *options):
     return subprocess.run([BESAD, "bench", *options, model], capture_output=True, text=True, timeout=PATIENCE)
 
 
+def read_by_token(path, experts=0):
+    """{layer: (linears that a token goes through, bytes that are read of them packed)}: a bitmap of whole words, and the values of 16 rows at
+    a time up to a multiple of 64 bytes."""
+    weights = {}
+    for layer, _, rows, cols, expert in linears(read_safetensors(path)[1]):
+        if expert is not None and expert >= experts:
+            continue
+        values = sum(ceil(Fraction(2 * sum(map(len, rows[i:i + 16])), 64)) * 64 for i in range(0, len(rows), 16))
+        count, read = weights.get(layer, (0, 0))
+        weights[layer] = count + 1, read + len(rows) * ceil(Fraction(cols, 64)) * 8 + values
+    return weights
+
+
 class Hardware(unittest.TestCase):
     maxDiff = None
 
@@ -318,7 +331,7 @@ class Hardware(unittest.TestCase):
         self.assertGreater(decode["copy_gbps"], 0)
 
     def test_measured(self):
-        """A bitmap of whole words, and the values of 16 rows at a time up to a multiple of 64 bytes; of experts those that a token is sent to."""
+        """Of experts those that a token is sent to."""
         llama = os.path.join(self.daemon.models, "llama")
         random_model(llama, 72, 200, 6, 2, "F32", random.Random(3))
         mixtral = family_model(self.daemon, "mixtral")
@@ -326,17 +339,33 @@ class Hardware(unittest.TestCase):
             chosen = json.load(file)["num_experts_per_tok"]
         several = min(2, int(os.environ.get("OMP_NUM_THREADS", "2")))  # the thread sanitizer does not know of OpenMP's
         for directory, name, threads in ((llama, "linears.safetensors", 1), (mixtral, "model.safetensors", several)):
-            weights = {}
-            for layer, _, rows, cols, expert in linears(read_safetensors(os.path.join(directory, name))[1]):
-                if expert is not None and expert >= chosen:
-                    continue
-                values = sum(ceil(Fraction(2 * sum(map(len, rows[i:i + 16])), 64)) * 64 for i in range(0, len(rows), 16))
-                count, read = weights.get(layer, (0, 0))
-                weights[layer] = count + 1, read + len(rows) * ceil(Fraction(cols, 64)) * 8 + values
+            weights = read_by_token(os.path.join(directory, name), chosen)
             done = bench(directory, "--json", "--threads", str(threads))
             self.assertEqual(done.returncode, 0, done.stderr)
             self.check_measured(json.loads(done.stdout), threads, weights)
         self.assertRegex(bench(llama).stdout, r"\ndown_proj +\d+\.\d % +\d+\.\d +\d+\.\d +\d+\.\d\d\none token ")
+
+    def test_measured_job(self):
+        """Of the finished output, in the result, the report and besad.json; with a simulation beside it and without."""
+        threads = int(os.environ.get("OMP_NUM_THREADS", "2"))
+        small_model(self.daemon, 2)
+        self.daemon.start()
+        for wanted in ({"measure": True}, {"simulate": True, "measure": True}):
+            name = "-".join(wanted)
+            job = self.daemon.submit(small_job(output=name, hardware=wanted))
+            done = self.daemon.finish(job)
+            self.assertEqual(done["state"], "succeeded", done)
+            self.assertEqual(done["spec"]["hardware"], {"simulate": False, **wanted})
+            hardware = done["result"]["hardware"]
+            output = os.path.join(self.daemon.output, name)
+            self.check_measured(hardware, threads, read_by_token(os.path.join(output, "model.safetensors")))
+            self.assertEqual(self.daemon.get(f"/v1/jobs/{job}/report").json["hardware"], hardware)
+            with open(os.path.join(output, "besad.json")) as file:
+                self.assertEqual(json.load(file)["result"]["hardware"], hardware)
+            if "simulate" in wanted:
+                self.check(hardware, expected(os.path.join(output, "model.safetensors")))
+            else:
+                self.assertNotIn("simulated", json.dumps(hardware))
 
     def test_refused(self):
         self.assertEqual(bench("one", "other").returncode, 2)

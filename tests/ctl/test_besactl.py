@@ -307,6 +307,16 @@ class Besactl(unittest.TestCase):
         self.assertRegex(text, r"\nall +" + " +".join(f"{counted[name]['cycles']} +{counted[name]['speedup']:.2f}" for name in counted) + r"\n")
         self.assertRegex(text, r"\nq_proj +\d+ +\d\.\d\d ")
 
+    def test_measured(self):
+        job = self.says("submit", "--measure", "--method", "magnitude", "--model", "small", "--sparsity", "0.5").strip()
+        self.says("watch", job)
+        hardware = json.loads(self.says("report", "--json", job))["hardware"]
+        text = self.says("report", job)
+        token = hardware["decode"]
+        self.assertRegex(text, rf"\none token +{token['dense_us']:.1f} +{token['sparse_us']:.1f} +{token['speedup']:.2f}\s")
+        self.assertRegex(text, r"\nq_proj +\d+\.\d +\d+\.\d +\d+\.\d\d +\d\.\d\d\d\n")
+        self.assertNotIn("Cycles", text)
+
     def test_names_and_completion(self):
         with open(os.path.join(self.daemon.data, "$(touch owned) text.txt"), "w") as file:
             file.write("Some text.\n")

@@ -302,6 +302,19 @@ class Dashboard(unittest.TestCase):
         self.picture("simulated")
         self.check_log()
 
+    def test_measured(self):
+        """A row for each kind of layers and one of all, once the job has succeeded; nothing of what was not asked for."""
+        job = self.daemon.submit(self.spec(method="magnitude", hardware={"measure": True}))
+        self.daemon.finish(job)
+        self.go(f"#/job/{job}")
+        card = "section[aria-label='Timed on the processor']"
+        self.see("its figures", r"q\s+\d+\.\d %\s+\d+\.\d\s+\d+\.\d\s+\d+\.\d\d ×", card)
+        layers = self.daemon.job(job)["result"]["hardware"]["layers"]
+        self.assertEqual(len(self.driver.find_elements(By.CSS_SELECTOR, card + " tbody rect")), len(layers) + 1)
+        self.assertFalse(self.driver.find_element(By.CSS_SELECTOR, "section[aria-label='On a simulated accelerator']").is_displayed())
+        self.check_access()
+        self.check_log()
+
     def test_study(self):
         with open(os.path.join(ROOT, "demo", "wikitext2.test.txt"), encoding="utf-8") as text, \
                 open(os.path.join(self.daemon.data, "part.txt"), "w", encoding="utf-8") as part:
