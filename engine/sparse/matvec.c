@@ -15,7 +15,8 @@ static pthread_once_t known_once = PTHREAD_ONCE_INIT;
 static bool has_avx512(void)
 {
 	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-	       __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bf16");
+	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+	       __builtin_cpu_supports("avx512bf16");
 }
 
 static bool has_avx2(void)
@@ -46,6 +47,7 @@ void matvec_input(const float *x, int64_t cols, uint16_t *ret)
 /* What of the work lies before the block: bytes of values, and of the bitmap. */
 static int64_t work_before(const struct sparse_matrix *matrix, int64_t block)
 {
+	if (!matrix->mask) return block * matrix->block_rows * matrix->row_bytes;
 	return matrix->offsets[block] + block * matrix->block_rows * matrix->words * (int64_t)sizeof *matrix->mask;
 }
 
@@ -67,6 +69,10 @@ static int64_t part_begin(const struct sparse_matrix *matrix, int part, int part
 void sparse_matvec(const struct sparse_matrix *matrix, const uint16_t *x, float *y, int threads)
 {
 	const struct matvec_kernels *kernels = matvec_kernels(0);
+	if (matrix->grids.bits) {
+		sparse_matmul(matrix, x, 1, y, threads);
+		return;
+	}
 	if (threads == 1) {
 		kernels->sparse(matrix, x, y, 0, matrix->blocks);
 		return;
@@ -75,6 +81,20 @@ void sparse_matvec(const struct sparse_matrix *matrix, const uint16_t *x, float 
 	{
 		int part = omp_get_thread_num(), parts = omp_get_num_threads();
 		kernels->sparse(matrix, x, y, part_begin(matrix, part, parts), part_begin(matrix, part + 1, parts));
+	}
+}
+
+void sparse_matmul(const struct sparse_matrix *matrix, const uint16_t *x, int n, float *y, int threads)
+{
+	const struct matvec_kernels *kernels = matvec_kernels(0);
+	if (threads == 1) {
+		kernels->product(matrix, x, n, y, 0, matrix->blocks);
+		return;
+	}
+#pragma omp parallel num_threads(threads)
+	{
+		int part = omp_get_thread_num(), parts = omp_get_num_threads();
+		kernels->product(matrix, x, n, y, part_begin(matrix, part, parts), part_begin(matrix, part + 1, parts));
 	}
 }
 

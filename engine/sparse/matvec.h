@@ -1,11 +1,12 @@
-/* Products of a matrix and one vector, as decoding makes them: y = W·x, with W [rows, cols] in bf16, dense, or as a bitmap and what is not zero.
- * Both read W once, so that what counts is how many bytes it has.
+/* Products of a matrix and one vector, or some, as decoding makes them: y = W·x, with W [rows, cols] in bf16 or codes of a quantizer, dense, or as a bitmap
+ * and what is not zero. All read W once, so that what counts is how many bytes it has.
  *
  * x is bf16 too, products are exact in fp32, and sums are fp32, in an order that depends on the kernel: sparse and dense products of the same
  * numbers differ by the rounding of sums alone. Subnormal numbers may count as zeros. */
 #ifndef BESAD_ENGINE_SPARSE_MATVEC_H
 #define BESAD_ENGINE_SPARSE_MATVEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,7 +14,17 @@ enum {
 	SPARSE_WORD = 64,       /* columns that a word of the bitmap tells of */
 	SPARSE_BLOCK_ROWS = 16, /* of what sparse_pack makes */
 	SPARSE_ALIGNMENT = 64,
-	SPARSE_SLACK = 64 /* bytes behind the last value that can be read, whatever they hold */
+	SPARSE_SLACK = 64,  /* bytes behind the last value that can be read, whatever they hold */
+	SPARSE_VECTORS = 32 /* the most at once */
+};
+
+/* Codes in the place of bf16 values (engine/model/packed.h): a weight is (code − zero)·step, with a step and a zero point for each `group` neighbours of
+ * a row. What is left out has the code that stands for 0. */
+struct sparse_grids {
+	int bits;              /* 4 or 8; 0: there are no codes */
+	int64_t group, groups; /* columns of each, and how many a row has; the first divides the columns */
+	const float *steps;    /* [rows, groups] */
+	const uint8_t *zeros;  /* [rows, groups]; NULL: all are 2^(bits − 1) */
 };
 
 /* Rows in blocks of block_rows, the last of which may have fewer. The values of a block begin at a multiple of SPARSE_ALIGNMENT bytes. */
@@ -24,6 +35,9 @@ struct sparse_matrix {
 	const uint64_t *mask;   /* [rows, words]: bit j of word w is column 64·w + j's; bits beyond the last column are 0 */
 	const uint16_t *values; /* bf16: those of each row's set bits, in their order, row behind row */
 	const int64_t *offsets; /* [blocks + 1]: where the values of each block begin, and the last ones end, in bytes */
+	const uint8_t *codes;   /* in the place of values: the first of a row in the lowest bits of a byte */
+	struct sparse_grids grids;
+	int64_t row_bytes; /* of a dense matrix, which has no mask and no offsets: all columns are kept, and each row takes so much */
 };
 
 /* Memory for matrices, aligned to SPARSE_ALIGNMENT and in large pages where there are some: a product waits for fewer translations of addresses
@@ -34,6 +48,14 @@ void *matvec_allocate(size_t bytes);
  * stay while *ret is used. What is zero, of either sign, is left out. */
 int64_t sparse_memory(const uint16_t *dense, int64_t rows, int64_t cols);
 struct sparse_matrix sparse_pack(const uint16_t *dense, int64_t rows, int64_t cols, void *memory);
+
+/* The same of codes, one a byte, dense or sparse. What `grids` points to must stay as well. */
+int64_t sparse_codes_memory(const uint8_t *codes, int64_t rows, int64_t cols, const struct sparse_grids *grids, bool sparse);
+struct sparse_matrix sparse_codes_pack(const uint8_t *codes, int64_t rows, int64_t cols, const struct sparse_grids *grids,
+				       bool sparse, void *memory);
+
+/* A dense matrix as it lies, with slack behind it. */
+struct sparse_matrix dense_matrix(const uint16_t *weights, int64_t rows, int64_t cols);
 
 /* Bytes that a product reads of the matrix. */
 int64_t sparse_bytes(const struct sparse_matrix *);
@@ -54,13 +76,16 @@ struct matvec_kernels {
 	void (*sparse)(const struct sparse_matrix *, const uint16_t *x, float *y, int64_t first, int64_t last);
 	/* The rows [first, last) of a dense matrix with `cols` columns. */
 	void (*dense)(const uint16_t *weights, int64_t cols, const uint16_t *x, float *y, int64_t first, int64_t last);
+	/* Of any matrix, and n vectors, from 1 to SPARSE_VECTORS: y [n, rows] from x [n, matvec_length(cols)], as `sparse`. */
+	void (*product)(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int64_t first, int64_t last);
 };
 
-/* The i-th kernels that this processor runs, the fastest first; NULL behind the last. "avx512" wants VBMI2 and bf16, "avx2" also FMA. */
+/* The i-th kernels that this processor runs, the fastest first; NULL behind the last. "avx512" wants VBMI, VBMI2 and bf16, "avx2" also FMA. */
 const struct matvec_kernels *matvec_kernels(int i);
 
 /* y [rows] by the fastest kernels and `threads` threads, to which blocks are dealt by the bytes that they have. */
 void sparse_matvec(const struct sparse_matrix *, const uint16_t *x, float *y, int threads);
+void sparse_matmul(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int threads); /* `product` */
 void dense_matvec(const uint16_t *weights, int64_t rows, int64_t cols, const uint16_t *x, float *y, int threads);
 
 #endif

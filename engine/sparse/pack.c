@@ -83,7 +83,11 @@ struct sparse_matrix sparse_pack(const uint16_t *dense, int64_t rows, int64_t co
 
 int64_t sparse_bytes(const struct sparse_matrix *matrix)
 {
-	return matrix->rows * matrix->words * (int64_t)sizeof *matrix->mask + matrix->offsets[matrix->blocks];
+	const struct sparse_grids *grids = &matrix->grids;
+	int64_t bytes = matrix->rows * matrix->row_bytes;
+	if (matrix->mask) bytes = matrix->rows * matrix->words * (int64_t)sizeof *matrix->mask + matrix->offsets[matrix->blocks];
+	if (!grids->bits) return bytes;
+	return bytes + matrix->rows * grids->groups * (int64_t)(sizeof *grids->steps + (grids->zeros ? sizeof *grids->zeros : 0));
 }
 
 void *matvec_allocate(size_t bytes)
