@@ -50,7 +50,9 @@ struct work {
 	int64_t rows, cols;
 	int matrices, threads;
 	struct sparse_matrix *all[FORMS][KINDS]; /* [matrices] each */
-	uint16_t *x;                             /* [SPARSE_VECTORS] of them */
+	uint16_t *x;                             /* [SPARSE_VECTORS, cols] */
+	uint16_t *inputs[FORMS];                 /* one, as products want it */
+	uint16_t *wide_inputs[WIDTHS];           /* of bf16: so many */
 	float *y;
 	struct backend *backend;
 };
@@ -151,18 +153,29 @@ static void make_matrices(struct work *work)
 	free(room);
 }
 
+static uint16_t *make_inputs(const struct work *work, enum form form, int n, const float *x)
+{
+	uint16_t *inputs = allocate((size_t)n * (size_t)matvec_length(work->cols) * sizeof *inputs);
+	matvec_inputs(matvec_kernels(0), work->all[form][DENSE], x, n, inputs);
+	return inputs;
+}
+
 static void make(struct work *work)
 {
 	struct error err;
-	float *x = allocate((size_t)work->cols * sizeof *x);
-	for (int64_t j = 0; j < work->cols; j++)
-		x[j] = (float)(j % 13) / 8 - 0.75f;
-	work->x = allocate(SPARSE_VECTORS * (size_t)matvec_length(work->cols) * sizeof *work->x);
+	size_t elements = SPARSE_VECTORS * (size_t)work->cols;
+	float *x = allocate(elements * sizeof *x);
+	work->x = allocate((elements + SPARSE_WORD) * sizeof *work->x);
 	work->y = allocate(SPARSE_VECTORS * (size_t)work->rows * sizeof *work->y);
-	for (int k = 0; k < SPARSE_VECTORS; k++)
-		matvec_input(x, work->cols, work->x + k * matvec_length(work->cols));
-	free(x);
+	for (size_t j = 0; j < elements; j++)
+		x[j] = (float)(j % 13) / 8 - 0.75f;
 	make_matrices(work);
+	matvec_input(x, (int64_t)elements, work->x);
+	for (int form = 0; form < FORMS; form++)
+		work->inputs[form] = make_inputs(work, (enum form)form, 1, x);
+	for (int i = 0; i < WIDTHS; i++)
+		work->wide_inputs[i] = make_inputs(work, BF16, widths[i], x);
+	free(x);
 	check(backend_cpu_create(work->threads, &work->backend, &err), &err);
 }
 
@@ -189,6 +202,7 @@ struct way {
 	void (*run)(const struct work *, const struct way *, int matrix);
 	enum form form;
 	int kind, vectors;
+	const uint16_t *inputs;
 	double *best; /* seconds of each matrix */
 	double bytes; /* of all of them */
 };
@@ -209,12 +223,12 @@ static void read_matrix(const struct work *work, const struct way *way, int matr
 static void multiply(const struct work *work, const struct way *way, int matrix)
 {
 	const struct sparse_matrix *weights = &work->all[way->form][way->kind][matrix];
-	if (way->vectors > 1)
-		sparse_matmul(weights, work->x, way->vectors, work->y, work->threads);
-	else if (weights->mask || weights->codes)
-		sparse_matvec(weights, work->x, work->y, work->threads);
+	if (way->vectors > 1 || way->form != BF16)
+		sparse_matmul(weights, way->inputs, way->vectors, work->y, work->threads);
+	else if (way->kind == DENSE)
+		dense_matvec(weights->values, work->rows, work->cols, way->inputs, work->y, work->threads);
 	else
-		dense_matvec(weights->values, work->rows, work->cols, work->x, work->y, work->threads);
+		sparse_matvec(weights, way->inputs, work->y, work->threads);
 }
 
 static void multiply_by_backend(const struct work *work, const struct way *way, int matrix)
@@ -248,12 +262,16 @@ static void make_ways(const struct work *work, struct ways *ret)
 	ret->read = new_way(work, read_matrix, BF16, DENSE, 1);
 	ret->onednn = new_way(work, multiply_by_backend, BF16, DENSE, 1);
 	for (int form = 0; form < FORMS; form++)
-		for (int kind = 0; kind < KINDS; kind++)
+		for (int kind = 0; kind < KINDS; kind++) {
 			ret->own[form][kind] = new_way(work, multiply, (enum form)form, kind, 1);
+			ret->own[form][kind].inputs = work->inputs[form];
+		}
 	for (int i = 0; i < WIDTHS; i++) {
 		ret->wide_onednn[i] = new_way(work, multiply_by_backend, BF16, DENSE, widths[i]);
-		for (int kind = 0; kind < KINDS; kind++)
+		for (int kind = 0; kind < KINDS; kind++) {
 			ret->wide[i][kind] = new_way(work, multiply, BF16, kind, widths[i]);
+			ret->wide[i][kind].inputs = work->wide_inputs[i];
+		}
 	}
 }
 

@@ -136,4 +136,4 @@ static TARGET void dense(const uint16_t *weights, int64_t cols, const uint16_t *
 	}
 }
 
-const struct matvec_kernels matvec_avx2 = {"avx2", sparse, dense, product_avx2};
+const struct matvec_kernels matvec_avx2 = {"avx2", sparse, dense, product_avx2, NULL};

@@ -71,4 +71,4 @@ static TARGET void dense(const uint16_t *weights, int64_t cols, const uint16_t *
 	}
 }
 
-const struct matvec_kernels matvec_avx512 = {"avx512", sparse, dense, product_avx512};
+const struct matvec_kernels matvec_avx512 = {"avx512", sparse, dense, product_avx512, input_avx512};

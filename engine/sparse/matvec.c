@@ -44,6 +44,16 @@ void matvec_input(const float *x, int64_t cols, uint16_t *ret)
 		ret[i] = i < cols ? bf16_from_f32(x[i]) : 0;
 }
 
+void matvec_inputs(const struct matvec_kernels *kernels, const struct sparse_matrix *matrix, const float *x, int n, uint16_t *ret)
+{
+	for (int64_t j = 0; j < matvec_length(matrix->cols); j++) {
+		int column = (int)(j % SPARSE_WORD), place = kernels->input ? kernels->input(matrix, column) : column;
+		for (int k = 0; k < n; k++)
+			ret[(j / SPARSE_WORD * n + k) * SPARSE_WORD + place] =
+				j < matrix->cols ? bf16_from_f32(x[k * matrix->cols + j]) : 0;
+	}
+}
+
 /* What of the work lies before the block: bytes of values, and of the bitmap. */
 static int64_t work_before(const struct sparse_matrix *matrix, int64_t block)
 {
@@ -69,10 +79,6 @@ static int64_t part_begin(const struct sparse_matrix *matrix, int part, int part
 void sparse_matvec(const struct sparse_matrix *matrix, const uint16_t *x, float *y, int threads)
 {
 	const struct matvec_kernels *kernels = matvec_kernels(0);
-	if (matrix->grids.bits) {
-		sparse_matmul(matrix, x, 1, y, threads);
-		return;
-	}
 	if (threads == 1) {
 		kernels->sparse(matrix, x, y, 0, matrix->blocks);
 		return;

@@ -76,16 +76,23 @@ struct matvec_kernels {
 	void (*sparse)(const struct sparse_matrix *, const uint16_t *x, float *y, int64_t first, int64_t last);
 	/* The rows [first, last) of a dense matrix with `cols` columns. */
 	void (*dense)(const uint16_t *weights, int64_t cols, const uint16_t *x, float *y, int64_t first, int64_t last);
-	/* Of any matrix, and n vectors, from 1 to SPARSE_VECTORS: y [n, rows] from x [n, matvec_length(cols)], as `sparse`. */
+	/* Of any matrix, and n vectors, from 1 to SPARSE_VECTORS, as matvec_inputs makes them for it: y [n, rows], of the rows that `sparse` has. */
 	void (*product)(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int64_t first, int64_t last);
+	/* Where `product` wants column j of a word, of 64. NULL: there. */
+	int (*input)(const struct sparse_matrix *, int column);
 };
 
 /* The i-th kernels that this processor runs, the fastest first; NULL behind the last. "avx512" wants VBMI, VBMI2 and bf16, "avx2" also FMA. */
 const struct matvec_kernels *matvec_kernels(int i);
 
+/* The same as matvec_input of n vectors, x [n, cols], for products with `matrix` by `kernels`: word by word, ret [words, n, SPARSE_WORD]. */
+void matvec_inputs(const struct matvec_kernels *kernels, const struct sparse_matrix *matrix, const float *x, int n, uint16_t *ret);
+
 /* y [rows] by the fastest kernels and `threads` threads, to which blocks are dealt by the bytes that they have. */
 void sparse_matvec(const struct sparse_matrix *, const uint16_t *x, float *y, int threads);
-void sparse_matmul(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int threads); /* `product` */
 void dense_matvec(const uint16_t *weights, int64_t rows, int64_t cols, const uint16_t *x, float *y, int threads);
+
+/* `product`, of inputs for the fastest kernels. sparse_matvec is of bf16 alone. */
+void sparse_matmul(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int threads);
 
 #endif

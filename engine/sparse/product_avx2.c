@@ -53,66 +53,109 @@ struct scale {
 	__m256i zeros;
 };
 
-/* Columns [column, column + 8) of row i; beyond the last column the last group counts. */
-INLINE struct scale find_scale(const struct sparse_matrix *matrix, int64_t i, int64_t column)
+/* The group that a column is in, counted from the first of all rows, and the columns from which on it is another. */
+struct cursor {
+	int64_t group, end, at; /* at: of the next value */
+};
+
+INLINE int zero_of(const struct sparse_matrix *matrix, int64_t group)
 {
-	const struct sparse_grids *grids = &matrix->grids;
-	int64_t group = column / grids->group, first = i * grids->groups;
-	int middle = 1 << (grids->bits - 1);
-	if ((column + LANES - 1) / grids->group == group || group == grids->groups - 1) {
-		int zero = grids->zeros ? grids->zeros[first + group] : middle;
-		return (struct scale){_mm256_set1_ps(grids->steps[first + group]), _mm256_set1_epi32(zero)};
-	}
+	return matrix->grids.zeros ? matrix->grids.zeros[group] : 1 << (matrix->grids.bits - 1);
+}
+
+/* To the group of a column, the first of its group or a later one; beyond the last column the last group goes on. */
+INLINE void go_to(const struct sparse_matrix *matrix, int64_t column, struct cursor *cursor)
+{
+	if (column != cursor->end || column >= matrix->cols) return;
+	cursor->group++;
+	cursor->end += matrix->grids.group;
+}
+
+INLINE struct scale scale_of(const struct sparse_matrix *matrix, const struct cursor *cursor)
+{
+	return (struct scale){_mm256_set1_ps(matrix->grids.steps[cursor->group]),
+			      _mm256_set1_epi32(zero_of(matrix, cursor->group))};
+}
+
+/* Of eight columns from `column` on, of more groups than one. */
+static TARGET struct scale mix_scales(const struct sparse_matrix *matrix, int64_t column, struct cursor *cursor)
+{
 	float steps[LANES];
 	int zeros[LANES];
 	for (int k = 0; k < LANES; k++) {
-		group = (column + k) / grids->group < grids->groups ? (column + k) / grids->group : grids->groups - 1;
-		steps[k] = grids->steps[first + group];
-		zeros[k] = grids->zeros ? grids->zeros[first + group] : middle;
+		go_to(matrix, column + k, cursor);
+		steps[k] = matrix->grids.steps[cursor->group];
+		zeros[k] = zero_of(matrix, cursor->group);
 	}
 	return (struct scale){_mm256_loadu_ps(steps), _mm256_loadu_si256((const __m256i *)zeros)};
 }
 
-/* The words [first, last) of row i as fp32 numbers; returns where the next value is. */
-INLINE int64_t load_piece(int bits, bool sparse, const struct sparse_matrix *matrix, int64_t i, const uint8_t *row, int64_t at,
-			  int64_t first, int64_t last, float *ret)
+INLINE struct scale find_scale(const struct sparse_matrix *matrix, int64_t column, struct cursor *cursor)
 {
-	for (int64_t w = first; w < last; w++) {
-		uint64_t word = sparse ? matrix->mask[i * matrix->words + w] : dense_word(matrix, w);
-		for (int k = 0; k < SPARSE_WORD; k += LANES, ret += LANES) {
-			unsigned byte = word >> k & 0xff;
-			if (!byte) {
-				_mm256_storeu_ps(ret, _mm256_setzero_ps());
-				continue;
-			}
-			__m256i values = load_values(bits, row, at), where = ones(byte);
-			if (sparse) values = _mm256_permutevar8x32_epi32(values, load_bytes(indices[byte]));
-			if (bits == 16) {
-				_mm256_storeu_ps(ret, _mm256_castsi256_ps(_mm256_and_si256(values, where)));
-			} else {
-				const struct scale scale = find_scale(matrix, i, w * SPARSE_WORD + k);
-				values = _mm256_and_si256(_mm256_sub_epi32(values, scale.zeros), where);
-				_mm256_storeu_ps(ret, _mm256_mul_ps(_mm256_cvtepi32_ps(values), scale.steps));
-			}
-			at += sparse ? __builtin_popcount(byte) : LANES;
-		}
-	}
-	return at;
+	go_to(matrix, column, cursor);
+	return column + LANES > cursor->end ? mix_scales(matrix, column, cursor) : scale_of(matrix, cursor);
 }
 
-static TARGET int64_t load_any(const struct sparse_matrix *matrix, int64_t i, const uint8_t *row, int64_t at, int64_t first,
-			       int64_t last, float *ret)
+/* Eight columns from `column` on as fp32 numbers, where bits are set. whole: their scale where that of a whole word is known, or NULL. */
+INLINE __m256 load_eight(int bits, bool sparse, const struct sparse_matrix *matrix, const uint8_t *row, int64_t column,
+			 unsigned byte, const struct scale *whole, struct cursor *cursor)
+{
+	__m256i values = load_values(bits, row, cursor->at);
+	cursor->at += sparse ? __builtin_popcount(byte) : LANES;
+	if (sparse) values = _mm256_permutevar8x32_epi32(values, load_bytes(indices[byte]));
+	if (bits == 16) return _mm256_castsi256_ps(_mm256_and_si256(values, ones(byte)));
+	const struct scale scale = whole ? *whole : find_scale(matrix, column, cursor);
+	values = _mm256_sub_epi32(values, scale.zeros);
+	if (sparse) values = _mm256_and_si256(values, ones(byte));
+	return _mm256_mul_ps(_mm256_cvtepi32_ps(values), scale.steps);
+}
+
+/* The words [first, last) of row i as fp32 numbers. Of dense codes there are numbers beyond the last column, where x is 0. */
+INLINE void load_piece(int bits, bool sparse, const struct sparse_matrix *matrix, int64_t i, const uint8_t *row, int64_t first,
+		       int64_t last, struct cursor *cursor, float *ret)
+{
+	for (int64_t w = first; w < last; w++, ret += SPARSE_WORD) {
+		uint64_t word = sparse ? matrix->mask[i * matrix->words + w] : dense_word(matrix, w);
+		if (bits != 16) go_to(matrix, w * SPARSE_WORD, cursor);
+		if (bits != 16 && (w + 1) * SPARSE_WORD <= cursor->end) {
+			const struct scale scale = scale_of(matrix, cursor);
+#pragma GCC unroll 8
+			for (int k = 0; k < SPARSE_WORD; k += LANES)
+				_mm256_storeu_ps(ret + k,
+						 load_eight(bits, sparse, matrix, row, 0, word >> k & 0xff, &scale, cursor));
+			continue;
+		}
+		for (int k = 0; k < SPARSE_WORD; k += LANES) {
+			int64_t column = w * SPARSE_WORD + k;
+			__m256 numbers = _mm256_setzero_ps();
+			if (column < matrix->cols)
+				numbers = load_eight(bits, sparse, matrix, row, column, word >> k & 0xff, NULL, cursor);
+			_mm256_storeu_ps(ret + k, numbers);
+		}
+	}
+}
+
+static TARGET void load_any(const struct sparse_matrix *matrix, int64_t i, const uint8_t *row, int64_t first, int64_t last,
+			    struct cursor *cursor, float *ret)
 {
 	switch (matrix->grids.bits) {
 	case 0:
-		return matrix->mask ? load_piece(16, true, matrix, i, row, at, first, last, ret)
-				    : load_piece(16, false, matrix, i, row, at, first, last, ret);
+		if (matrix->mask)
+			load_piece(16, true, matrix, i, row, first, last, cursor, ret);
+		else
+			load_piece(16, false, matrix, i, row, first, last, cursor, ret);
+		break;
 	case 8:
-		return matrix->mask ? load_piece(8, true, matrix, i, row, at, first, last, ret)
-				    : load_piece(8, false, matrix, i, row, at, first, last, ret);
+		if (matrix->mask)
+			load_piece(8, true, matrix, i, row, first, last, cursor, ret);
+		else
+			load_piece(8, false, matrix, i, row, first, last, cursor, ret);
+		break;
 	default:
-		return matrix->mask ? load_piece(4, true, matrix, i, row, at, first, last, ret)
-				    : load_piece(4, false, matrix, i, row, at, first, last, ret);
+		if (matrix->mask)
+			load_piece(4, true, matrix, i, row, first, last, cursor, ret);
+		else
+			load_piece(4, false, matrix, i, row, first, last, cursor, ret);
 	}
 }
 
@@ -121,13 +164,17 @@ INLINE __m256 load_floats(const uint16_t *halves)
 	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)halves)), 16));
 }
 
-static TARGET float dot(const float *weights, const uint16_t *x, int64_t words)
+/* x: the words of one of n vectors. */
+static TARGET float dot(const float *weights, const uint16_t *x, int n, int64_t words)
 {
 	__m256 a = _mm256_setzero_ps(), b = a;
-	for (int64_t j = 0; j < words * SPARSE_WORD; j += 2 * LANES) {
-		a = _mm256_fmadd_ps(_mm256_loadu_ps(weights + j), load_floats(x + j), a);
-		b = _mm256_fmadd_ps(_mm256_loadu_ps(weights + j + LANES), load_floats(x + j + LANES), b);
-	}
+	for (int64_t w = 0; w < words; w++)
+		for (int j = 0; j < SPARSE_WORD; j += 2 * LANES) {
+			const float *at = weights + w * SPARSE_WORD + j;
+			const uint16_t *by = x + w * n * SPARSE_WORD + j;
+			a = _mm256_fmadd_ps(_mm256_loadu_ps(at), load_floats(by), a);
+			b = _mm256_fmadd_ps(_mm256_loadu_ps(at + LANES), load_floats(by + LANES), b);
+		}
 	__m256 sum = _mm256_add_ps(a, b);
 	__m128 four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
 	__m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -139,17 +186,17 @@ static TARGET int64_t multiply_row(const struct sparse_matrix *matrix, int64_t i
 				   float *y)
 {
 	float piece[PIECE * SPARSE_WORD];
-	int64_t at = 0, bits = matrix->grids.bits ? matrix->grids.bits : 16;
+	int64_t bits = matrix->grids.bits ? matrix->grids.bits : 16;
+	struct cursor cursor = {i * matrix->grids.groups, matrix->grids.group, 0};
 	for (int k = 0; k < n; k++)
 		y[k * matrix->rows + i] = 0;
 	for (int64_t first = 0; first < matrix->words; first += PIECE) {
 		int64_t last = first + PIECE < matrix->words ? first + PIECE : matrix->words;
-		at = load_any(matrix, i, row, at, first, last, piece);
+		load_any(matrix, i, row, first, last, &cursor, piece);
 		for (int k = 0; k < n; k++)
-			y[k * matrix->rows + i] +=
-				dot(piece, x + k * matvec_length(matrix->cols) + first * SPARSE_WORD, last - first);
+			y[k * matrix->rows + i] += dot(piece, x + (first * n + k) * SPARSE_WORD, n, last - first);
 	}
-	return matrix->mask ? (at * bits + 7) / 8 : matrix->row_bytes;
+	return matrix->mask ? (cursor.at * bits + 7) / 8 : matrix->row_bytes;
 }
 
 TARGET void product_avx2(const struct sparse_matrix *matrix, const uint16_t *x, int n, float *y, int64_t first, int64_t last)

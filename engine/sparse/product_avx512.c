@@ -1,8 +1,10 @@
 /* AVX-512: products with some vectors at once, and of codes. A word of the bitmap becomes two registers of 32 weights in bf16, which are used for
- * all vectors; of codes these are code − zero, which bf16 holds exactly, and the sum of each group is multiplied by its step.
+ * all vectors; of codes these are code − zero, which bf16 holds exactly, and the sum of each group is multiplied by its step. Where no bit is set
+ * stands the code of 0.
  *
  * Codes of 8 bits are put into fp32 numbers as their last byte: behind 0x4b0000 that is 2^23 + code, of which 2^23 + zero is subtracted. Those of 4
- * are looked up in a table of the group, of 16 numbers. */
+ * are looked up in a table of the group, of 16 numbers. Either leaves the columns of a word in another order, in which x has them
+ * (input_avx512); so no instruction is spent on theirs. */
 #include <immintrin.h>
 
 #include "engine/sparse/kernels.h"
@@ -25,11 +27,12 @@ struct weights {
 	__m512i low, high;
 };
 
-/* What the codes of a word stand for. */
+/* What the codes of a word stand for. Four of its columns belong to a lane of a sum, sixteen, a quarter, to a group, or more. */
 struct scale {
-	__m512 low_step, high_step;
-	__m512 bias[SPARSE_WORD / QUARTER]; /* of 8 bits: 2^23 + zero, of each quarter */
-	__m512i low_table, high_table; /* of 4 bits: what code c of the even quarter stands for, and, from 16 on, of the odd one */
+	__m512 steps;
+	__m512i fill;      /* the code of 0, in bytes */
+	__m512 bias;       /* of 8 bits: 2^23 + that */
+	__m512i tables[2]; /* of 4 bits: what code c of quarter 0 (2) stands for, and, from 16 on, of quarter 1 (3) */
 };
 
 /* bf16 numbers from −15 to 15. */
@@ -43,48 +46,46 @@ INLINE int zero_of(const struct sparse_matrix *matrix, int64_t group)
 	return matrix->grids.zeros ? matrix->grids.zeros[group] : 1 << (matrix->grids.bits - 1);
 }
 
-INLINE __m256i table_of(const struct sparse_matrix *matrix, int64_t group)
+INLINE __m256i table_of(int zero)
 {
-	return _mm256_loadu_si256((const __m256i *)(whole_numbers + ZERO_AMONG - zero_of(matrix, group)));
+	return _mm256_loadu_si256((const __m256i *)(whole_numbers + ZERO_AMONG - zero));
 }
 
-INLINE __m512 bias_of(const struct sparse_matrix *matrix, int64_t group)
+INLINE __m512i two_tables(int even, int odd)
 {
-	return _mm512_set1_ps(0x1p23f + (float)zero_of(matrix, group));
+	return _mm512_inserti64x4(_mm512_castsi256_si512(table_of(even)), table_of(odd), 1);
 }
 
 /* Of a word that is all in one group. */
 INLINE void scale_evenly(const struct variant variant, const struct sparse_matrix *matrix, int64_t group, struct scale *ret)
 {
-	ret->low_step = ret->high_step = _mm512_set1_ps(matrix->grids.steps[group]);
+	int zero = zero_of(matrix, group);
+	ret->steps = _mm512_set1_ps(matrix->grids.steps[group]);
+	ret->fill = _mm512_set1_epi8((char)zero);
 	if (variant.bits == 8)
-		ret->bias[0] = ret->bias[1] = ret->bias[2] = ret->bias[3] = bias_of(matrix, group);
+		ret->bias = _mm512_set1_ps(0x1p23f + (float)zero);
 	else
-		ret->low_table = ret->high_table = _mm512_broadcast_i64x4(table_of(matrix, group));
-}
-
-INLINE __m512 two_steps(const float *steps, int64_t even, int64_t odd)
-{
-	return _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(steps[even]), _mm512_set1_ps(steps[odd]));
-}
-
-INLINE __m512i two_tables(const struct sparse_matrix *matrix, int64_t even, int64_t odd)
-{
-	return _mm512_inserti64x4(_mm512_castsi256_si512(table_of(matrix, even)), table_of(matrix, odd), 1);
+		ret->tables[0] = _mm512_broadcast_i64x4(table_of(zero));
 }
 
 /* Each quarter in a group of its own, counted from the first of all rows. */
 INLINE void scale_quarters(const struct variant variant, const struct sparse_matrix *matrix, const int64_t groups[4],
 			   struct scale *ret)
 {
-	ret->low_step = two_steps(matrix->grids.steps, groups[0], groups[1]);
-	ret->high_step = two_steps(matrix->grids.steps, groups[2], groups[3]);
+	const __m512i quarters = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+	const float *steps = matrix->grids.steps;
+	const int zeros[4] = {zero_of(matrix, groups[0]), zero_of(matrix, groups[1]), zero_of(matrix, groups[2]),
+			      zero_of(matrix, groups[3])};
+	__m512i numbers =
+		_mm512_permutexvar_epi32(quarters, _mm512_castsi128_si512(_mm_setr_epi32(zeros[0], zeros[1], zeros[2], zeros[3])));
+	ret->steps = _mm512_permutexvar_ps(quarters, _mm512_castps128_ps512(_mm_setr_ps(steps[groups[0]], steps[groups[1]],
+											steps[groups[2]], steps[groups[3]])));
+	ret->fill = _mm512_mullo_epi32(numbers, _mm512_set1_epi32(0x01010101));
 	if (variant.bits == 8) {
-		for (int q = 0; q < 4; q++)
-			ret->bias[q] = bias_of(matrix, groups[q]);
+		ret->bias = _mm512_add_ps(_mm512_cvtepi32_ps(numbers), _mm512_set1_ps(0x1p23f));
 	} else {
-		ret->low_table = two_tables(matrix, groups[0], groups[1]);
-		ret->high_table = two_tables(matrix, groups[2], groups[3]);
+		ret->tables[0] = two_tables(zeros[0], zeros[1]);
+		ret->tables[1] = two_tables(zeros[2], zeros[3]);
 	}
 }
 
@@ -107,11 +108,18 @@ INLINE struct weights load_halves(const struct variant variant, const uint8_t *r
 				_mm512_mask_expand_epi16(cleared(), high, _mm512_loadu_si512(next))};
 }
 
-/* The codes of a word, a byte each, whatever they are where no bit is set. */
-INLINE __m512i load_bytes(const struct variant variant, const uint8_t *row, int64_t at, uint64_t bits)
+/* The codes of a word, a byte each. What a register held before: see avx512.c. */
+INLINE __m512i spread(__m512i codes, uint64_t bits, const struct scale *scale)
 {
-	if (!variant.sparse) return _mm512_maskz_loadu_epi8(bits, row + at);
-	return _mm512_mask_expand_epi8(cleared(), bits, _mm512_loadu_si512(row + at));
+	__m512i fill = scale->fill;
+	__asm__("" : "+v"(fill));
+	return _mm512_mask_expand_epi8(fill, bits, codes);
+}
+
+INLINE __m512i load_bytes(const struct variant variant, const uint8_t *row, int64_t at, uint64_t bits, const struct scale *scale)
+{
+	__m512i codes = _mm512_loadu_si512(row + at);
+	return variant.sparse ? spread(codes, bits, scale) : codes;
 }
 
 /* Bytes 4k to 4k + 7 to the k-th eight, of which the k-th eight codes of 4 bits are taken, from its first or its second on. */
@@ -121,54 +129,63 @@ static const uint8_t eights[64]
 					24, 25, 26, 27, 24, 25, 26, 27, 28, 29, 30, 31, 28, 29, 30, 31, 32, 33, 34, 35};
 static const uint64_t shifts[2] = {UINT64_C(0x1c1814100c080400), UINT64_C(0x201c1814100c0804)};
 
-INLINE __m512i load_nibbles(const struct variant variant, const uint8_t *row, int64_t at, uint64_t bits)
+/* The lower half of each byte is a code; the other may be anything. */
+INLINE __m512i load_nibbles(const struct variant variant, const uint8_t *row, int64_t at, uint64_t bits, const struct scale *scale)
 {
-	const __m512i lowest = _mm512_set1_epi8(15);
 	if (!variant.sparse) {
-		__mmask32 bytes = (__mmask32)((UINT64_C(1) << (__builtin_popcountll(bits) + 1) / 2) - 1);
-		__m512i words = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(bytes, row + at / 2));
-		return _mm512_and_si512(_mm512_or_si512(words, _mm512_slli_epi16(words, 4)), lowest);
+		__m512i words = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(row + at / 2)));
+		return _mm512_or_si512(words, _mm512_slli_epi16(words, 4));
 	}
 	__m512i packed = _mm512_permutexvar_epi8(_mm512_load_si512(eights), _mm512_loadu_si512(row + at / 2));
 	__m512i codes = _mm512_multishift_epi64_epi8(_mm512_set1_epi64((long long)shifts[at % 2]), packed);
-	return _mm512_mask_expand_epi8(cleared(), bits, _mm512_and_si512(codes, lowest));
+	return spread(codes, bits, scale);
 }
 
-/* fp32 numbers of a quarter's bytes. */
-INLINE __m512 quarter(__m512i codes, int q, uint64_t bits, const struct scale *scale)
+/* code − zero of a byte of each lane, the lowest, in fp32. */
+INLINE __m512 number(__m512i codes, const struct scale *scale)
 {
-	const __m512i to_dwords = _mm512_add_epi8(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-						  _mm512_set1_epi32(QUARTER * q));
-	__m512i numbers =
-		_mm512_mask_permutexvar_epi8(_mm512_set1_epi32(0x4b000000), UINT64_C(0x1111111111111111), to_dwords, codes);
-	return _mm512_maskz_sub_ps((__mmask16)(bits >> (QUARTER * q)), _mm512_castsi512_ps(numbers), scale->bias[q]);
+	const __m512i byte = _mm512_set1_epi32(255), exponent = _mm512_set1_epi32(0x4b000000);
+	enum { A_AND_B_OR_C = 0xea };
+	return _mm512_sub_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(codes, byte, exponent, A_AND_B_OR_C)), scale->bias);
 }
 
-INLINE struct weights from_bytes(__m512i codes, uint64_t bits, const struct scale *scale)
+/* The bf16 numbers that two of fp32 are, as they are exact. */
+INLINE __m512i pair(__m512 low, __m512 high)
 {
-	return (struct weights){(__m512i)_mm512_cvtne2ps_pbh(quarter(codes, 1, bits, scale), quarter(codes, 0, bits, scale)),
-				(__m512i)_mm512_cvtne2ps_pbh(quarter(codes, 3, bits, scale), quarter(codes, 2, bits, scale))};
+	return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), 16), _mm512_castps_si512(high));
 }
 
-INLINE struct weights from_nibbles(const struct variant variant, __m512i codes, uint64_t bits, const struct scale *scale)
+/* Of each lane's four columns the first two, and the last two. */
+INLINE struct weights from_bytes(__m512i codes, const struct scale *scale)
 {
-	const __m512i odd = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
-	__m512i low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(codes));
-	__m512i high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(codes, 1));
-	if (!variant.even) {
-		low = _mm512_or_si512(low, odd);
-		high = _mm512_or_si512(high, odd);
-	}
-	return (struct weights){_mm512_maskz_permutexvar_epi16((__mmask32)bits, low, scale->low_table),
-				_mm512_maskz_permutexvar_epi16((__mmask32)(bits >> HALF), high, scale->high_table)};
+	return (struct weights){pair(number(codes, scale), number(_mm512_srli_epi32(codes, 8), scale)),
+				pair(number(_mm512_srli_epi32(codes, 16), scale), number(_mm512_srli_epi32(codes, 24), scale))};
+}
+
+/* Words of which the lowest five bits count. */
+INLINE __m512i look_up(const struct variant variant, __m512i codes, const struct scale *scale)
+{
+	const __m512i odd_quarters =
+		_mm512_set_epi64(0x0010001000100010, 0x0010001000100010, 0, 0, 0x0010001000100010, 0x0010001000100010, 0, 0);
+	enum { A_AND_B_OR_C = 0xea };
+	if (variant.even) return _mm512_permutexvar_epi16(codes, scale->tables[0]);
+	codes = _mm512_ternarylogic_epi32(codes, _mm512_set1_epi16(15), odd_quarters, A_AND_B_OR_C);
+	return _mm512_mask_permutexvar_epi16(_mm512_permutexvar_epi16(codes, scale->tables[0]), 0xffff0000, codes,
+					     scale->tables[1]);
+}
+
+/* The even columns, and the odd ones. */
+INLINE struct weights from_nibbles(const struct variant variant, __m512i codes, const struct scale *scale)
+{
+	return (struct weights){look_up(variant, codes, scale), look_up(variant, _mm512_srli_epi16(codes, 8), scale)};
 }
 
 INLINE struct weights load_weights(const struct variant variant, const uint8_t *row, int64_t at, uint64_t bits,
 				   const struct scale *scale)
 {
 	if (variant.bits == 16) return load_halves(variant, row, at, bits);
-	if (variant.bits == 8) return from_bytes(load_bytes(variant, row, at, bits), bits, scale);
-	return from_nibbles(variant, load_nibbles(variant, row, at, bits), bits, scale);
+	if (variant.bits == 8) return from_bytes(load_bytes(variant, row, at, bits, scale), scale);
+	return from_nibbles(variant, load_nibbles(variant, row, at, bits, scale), scale);
 }
 
 INLINE __m512 multiply(__m512 sum, __m512i weights, const uint16_t *x)
@@ -207,11 +224,10 @@ INLINE void find_scale(const struct variant variant, const struct sparse_matrix 
 	scale_quarters(variant, matrix, groups, scale);
 }
 
-/* Row i and some vectors; values of sparse rows lie behind each other. Returns how many bytes the row has. */
+/* Row i and some of n vectors. Returns how many bytes a sparse row has. */
 INLINE int64_t multiply_row(const struct variant variant, const struct sparse_matrix *matrix, int64_t i, const uint8_t *row,
-			    const uint16_t *x, float *y)
+			    const uint16_t *x, int n, float *y)
 {
-	const int64_t stride = matvec_length(matrix->cols);
 	struct cursor cursor = {i * matrix->grids.groups, matrix->grids.group, 0};
 	struct scale scale = {0};
 	__m512 sums[16];
@@ -226,16 +242,12 @@ INLINE int64_t multiply_row(const struct variant variant, const struct sparse_ma
 		cursor.at += variant.sparse ? __builtin_popcountll(bits) : SPARSE_WORD;
 #pragma GCC unroll 16
 		for (int k = 0; k < variant.vectors; k++) {
-			const uint16_t *at = x + k * stride + w * SPARSE_WORD;
+			const uint16_t *at = x + (w * n + k) * SPARSE_WORD;
 			if (variant.bits == 16) {
 				sums[k] = multiply(multiply(sums[k], weights.low, at), weights.high, at + HALF);
-			} else if (variant.even) {
-				__m512 part = multiply(multiply(_mm512_setzero_ps(), weights.low, at), weights.high, at + HALF);
-				sums[k] = _mm512_fmadd_ps(part, scale.low_step, sums[k]);
 			} else {
-				sums[k] = _mm512_fmadd_ps(multiply(_mm512_setzero_ps(), weights.low, at), scale.low_step, sums[k]);
-				sums[k] = _mm512_fmadd_ps(multiply(_mm512_setzero_ps(), weights.high, at + HALF), scale.high_step,
-							  sums[k]);
+				__m512 part = multiply(multiply(_mm512_setzero_ps(), weights.low, at), weights.high, at + HALF);
+				sums[k] = _mm512_fmadd_ps(part, scale.steps, sums[k]);
 			}
 		}
 	}
@@ -247,13 +259,13 @@ INLINE int64_t multiply_row(const struct variant variant, const struct sparse_ma
 
 /* ---- the variants ------------------------------------------------------------------------------------------------------------- */
 
-typedef int64_t row_fn(const struct sparse_matrix *, int64_t i, const uint8_t *row, const uint16_t *x, float *y);
+typedef int64_t row_fn(const struct sparse_matrix *, int64_t i, const uint8_t *row, const uint16_t *x, int n, float *y);
 
 #define ROW(name, bits, sparse, even, vectors)                                                                                     \
 	static TARGET int64_t name##_##vectors(const struct sparse_matrix *matrix, int64_t i, const uint8_t *row,                  \
-					       const uint16_t *x, float *y)                                                        \
+					       const uint16_t *x, int n, float *y)                                                 \
 	{                                                                                                                          \
-		return multiply_row((struct variant){bits, sparse, even, vectors}, matrix, i, row, x, y);                          \
+		return multiply_row((struct variant){bits, sparse, even, vectors}, matrix, i, row, x, n, y);                       \
 	}
 #define ROWS(name, bits, sparse, even)                                                                                             \
 	ROW(name, bits, sparse, even, 1)                                                                                           \
@@ -289,11 +301,29 @@ static row_fn *const *choose(const struct sparse_matrix *matrix)
 	}
 }
 
+/* Are groups such as the kernels know? */
+static bool knows(const struct sparse_matrix *matrix)
+{
+	return !matrix->grids.bits || matrix->grids.groups == 1 || matrix->grids.group % QUARTER == 0;
+}
+
+int input_avx512(const struct sparse_matrix *matrix, int column)
+{
+	if (!knows(matrix)) return column;
+	switch (matrix->grids.bits) {
+	case 8:
+		return column % 4 / 2 * HALF + column / 4 * 2 + column % 2;
+	case 4:
+		return column % 2 * HALF + column / 2;
+	default:
+		return column;
+	}
+}
+
 TARGET void product_avx512(const struct sparse_matrix *matrix, const uint16_t *x, int n, float *y, int64_t first, int64_t last)
 {
 	row_fn *const *rows = choose(matrix);
-	int64_t stride = matvec_length(matrix->cols);
-	if (matrix->grids.bits && matrix->grids.groups > 1 && matrix->grids.group % QUARTER) {
+	if (!knows(matrix)) {
 		product_avx2(matrix, x, n, y, first, last);
 		return;
 	}
@@ -305,7 +335,7 @@ TARGET void product_avx512(const struct sparse_matrix *matrix, const uint16_t *x
 				size = 4;
 				while (n - k < 1 << size)
 					size--;
-				bytes = rows[size](matrix, i, row, x + k * stride, y + k * matrix->rows);
+				bytes = rows[size](matrix, i, row, x + k * SPARSE_WORD, n, y + k * matrix->rows);
 			}
 			row += matrix->mask ? bytes : matrix->row_bytes;
 		}

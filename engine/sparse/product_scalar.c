@@ -29,7 +29,7 @@ static int64_t multiply_row(const struct sparse_matrix *matrix, int64_t i, const
 			int64_t j = w * SPARSE_WORD + __builtin_ctzll(word);
 			float weight = weight_at(matrix, i, j, row, at++);
 			for (int k = 0; k < n; k++)
-				y[k * matrix->rows + i] += weight * bf16_to_f32(x[k * matvec_length(matrix->cols) + j]);
+				y[k * matrix->rows + i] += weight * bf16_to_f32(x[(w * n + k) * SPARSE_WORD + j % SPARSE_WORD]);
 		}
 	}
 	return matrix->mask ? (at * bits + 7) / 8 : matrix->row_bytes;

@@ -26,4 +26,4 @@ static void dense(const uint16_t *weights, int64_t cols, const uint16_t *x, floa
 	}
 }
 
-const struct matvec_kernels matvec_scalar = {"scalar", sparse, dense, product_scalar};
+const struct matvec_kernels matvec_scalar = {"scalar", sparse, dense, product_scalar, NULL};

@@ -47,7 +47,8 @@ struct example {
 	struct sparse_grids grids;
 	float *steps;
 	uint8_t *zeros, *codes;
-	uint16_t *halves, *x;
+	uint16_t *halves, *inputs;
+	float *x; /* [vectors, cols], bf16 numbers */
 	double *weights;
 	float *y;
 	void *memory[2];
@@ -104,20 +105,16 @@ static void *room(int64_t bytes)
 static void make_example(const struct form *form, struct example *ret)
 {
 	struct example e = {.form = *form};
-	int64_t elements = form->rows * form->cols, stride = matvec_length(form->cols);
+	int64_t elements = form->rows * form->cols;
 	struct sequence random = {(uint64_t)(form->rows * 1000 + form->cols * 7 + form->group), 0};
-	float *values = allocate(form->cols, sizeof *values);
 	e.weights = allocate(elements, sizeof *e.weights);
 	e.codes = allocate(elements, sizeof *e.codes);
 	e.halves = allocate(elements + SPARSE_SLACK, sizeof *e.halves);
-	e.x = allocate(stride * form->vectors, sizeof *e.x);
+	e.x = allocate(form->cols * form->vectors, sizeof *e.x);
+	e.inputs = allocate(matvec_length(form->cols) * form->vectors, sizeof *e.inputs);
 	e.y = allocate(form->rows * form->vectors, sizeof *e.y);
-	for (int k = 0; k < form->vectors; k++) {
-		for (int64_t j = 0; j < form->cols; j++)
-			values[j] = (float)(2 * uniform(&random) - 1);
-		matvec_input(values, form->cols, e.x + k * stride);
-	}
-	free(values);
+	for (int64_t j = 0; j < form->cols * form->vectors; j++)
+		e.x[j] = bf16_to_f32(bf16_from_f32((float)(2 * uniform(&random) - 1)));
 	if (form->bits) {
 		fill_codes(&e, &random);
 		for (int sparse = 0; sparse < 2; sparse++) {
@@ -144,6 +141,7 @@ static void free_example(struct example *e)
 	free(e->codes);
 	free(e->halves);
 	free(e->x);
+	free(e->inputs);
 	free(e->weights);
 	free(e->y);
 }
@@ -154,10 +152,10 @@ static void check(const struct example *e, const char *kernels, const char *what
 	const struct form *form = &e->form;
 	for (int k = 0; k < form->vectors; k++)
 		for (int64_t i = 0; i < form->rows; i++) {
-			const uint16_t *x = e->x + k * matvec_length(form->cols);
+			const float *x = e->x + k * form->cols;
 			double exact = 0, size = 0, got = (double)e->y[k * form->rows + i];
 			for (int64_t j = 0; j < form->cols; j++) {
-				double product = e->weights[i * form->cols + j] * (double)bf16_to_f32(x[j]);
+				double product = e->weights[i * form->cols + j] * (double)x[j];
 				exact += product;
 				size += fabs(product);
 			}
@@ -168,10 +166,21 @@ static void check(const struct example *e, const char *kernels, const char *what
 		}
 }
 
-static void clear(struct example *e)
+/* As the kernels want it; what they do not write of y is seen. */
+static void prepare(struct example *e, const struct matvec_kernels *kernels, const struct sparse_matrix *matrix)
 {
+	memset(e->inputs, 0xff, (size_t)(matvec_length(e->form.cols) * e->form.vectors) * sizeof *e->inputs);
+	matvec_inputs(kernels, matrix, e->x, e->form.vectors, e->inputs);
 	for (int64_t i = 0; i < e->form.rows * e->form.vectors; i++)
 		e->y[i] = not_written;
+}
+
+static void check_product(struct example *e, const struct matvec_kernels *kernels, const struct sparse_matrix *matrix,
+			  const char *what)
+{
+	prepare(e, kernels, matrix);
+	kernels->product(matrix, e->inputs, e->form.vectors, e->y, 0, matrix->blocks);
+	check(e, kernels->name, what);
 }
 
 static void check_form(const struct form *form)
@@ -179,13 +188,8 @@ static void check_form(const struct form *form)
 	struct example e;
 	make_example(form, &e);
 	for (int i = 0; matvec_kernels(i); i++) {
-		const struct matvec_kernels *kernels = matvec_kernels(i);
-		clear(&e);
-		kernels->product(&e.dense, e.x, form->vectors, e.y, 0, e.dense.blocks);
-		check(&e, kernels->name, "dense");
-		clear(&e);
-		kernels->product(&e.sparse, e.x, form->vectors, e.y, 0, e.sparse.blocks);
-		check(&e, kernels->name, "sparse");
+		check_product(&e, matvec_kernels(i), &e.dense, "dense");
+		check_product(&e, matvec_kernels(i), &e.sparse, "sparse");
 	}
 	free_example(&e);
 }
@@ -230,23 +234,21 @@ static void test_shares(void **state)
 		make_example(&forms[f], &e);
 		for (int i = 0; matvec_kernels(i); i++)
 			for (int sparse = 0; sparse < 2; sparse++) {
-				clear(&e);
-				matvec_kernels(i)->product(sparse ? &e.sparse : &e.dense, e.x, forms[f].vectors, e.y, 1, 3);
+				const struct sparse_matrix *matrix = sparse ? &e.sparse : &e.dense;
+				prepare(&e, matvec_kernels(i), matrix);
+				matvec_kernels(i)->product(matrix, e.inputs, forms[f].vectors, e.y, 1, 3);
 				for (int64_t k = 0; k < 70 * forms[f].vectors; k++) {
 					bool written = e.y[k] != not_written;
 					assert_int_equal(written, k % 70 >= SPARSE_BLOCK_ROWS && k % 70 < 3 * SPARSE_BLOCK_ROWS);
 				}
 			}
 		for (int threads = 1; threads <= MOST_THREADS; threads++) {
-			clear(&e);
-			sparse_matmul(&e.dense, e.x, forms[f].vectors, e.y, threads);
+			prepare(&e, matvec_kernels(0), &e.dense);
+			sparse_matmul(&e.dense, e.inputs, forms[f].vectors, e.y, threads);
 			check(&e, "threads", "dense");
-			clear(&e);
-			sparse_matmul(&e.sparse, e.x, forms[f].vectors, e.y, threads);
+			prepare(&e, matvec_kernels(0), &e.sparse);
+			sparse_matmul(&e.sparse, e.inputs, forms[f].vectors, e.y, threads);
 			check(&e, "threads", "sparse");
-			clear(&e);
-			if (forms[f].vectors == 1) sparse_matvec(&e.sparse, e.x, e.y, threads);
-			if (forms[f].vectors == 1) check(&e, "threads", "one vector");
 		}
 		free_example(&e);
 	}
