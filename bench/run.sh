@@ -6,7 +6,7 @@
 #   estimate      what POST /v1/estimate says of memory against what jobs take; MODEL=DIR CALIBRATION=FILE: of that model too
 #   ops           each operation of the CPU backend
 #   solver        what solves for the weights that stay, against a large product
-#   matvec        products with one vector, dense and sparse, by one thread
+#   matvec        products with one vector and some, dense and sparse, in bf16 and codes, by one thread (build/bench/matvec 4096 4096 16 0: by all)
 #   progress      what the perplexity after each block costs
 #   watchers      what 500 event streams cost
 #   archive       besad pack, unpack and verify against a copy and zstd; only where it is named: MODEL=DIR, a pruned one
