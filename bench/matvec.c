@@ -1,14 +1,15 @@
-/* What zeros are worth in decoding, on this processor: matvec [ROWS COLS [MATRICES [THREADS]]]. Products of MATRICES matrices and one vector
- * each, one after the other, so that together they do not fit into any cache: dense, by besad's own kernel and by the CPU backend's matmul
- * (oneDNN), and sparse, at three sparsities; the same of codes of 8 and of 4 bits, in groups of 128 or, where that does not divide the columns, of 64, 32 or
- * 16, and with some vectors at once. All ways take turns, and of each matrix the best of many rounds counts. By default 16 matrices of 4096 × 4096
- * (512 MiB of bf16, 2.4 GiB of all forms), and one thread; THREADS 0 is all.
+/* What zeros are worth in decoding, on this processor: matvec [ROWS COLS [MATRICES [THREADS]]]. Products of MATRICES matrices and
+ * one vector each, one after the other, so that together they do not fit into any cache: dense, by besad's own kernel and by the
+ * CPU backend's matmul (oneDNN), and sparse, at three sparsities; the same of codes of 8 and of 4 bits, in groups of 128 or,
+ * where that does not divide the columns, of 64, 32 or 16, and with some vectors at once. All ways take turns, and of each matrix
+ * the best of many rounds counts. By default 16 matrices of 4096 × 4096 (512 MiB of bf16, 2.4 GiB of all forms), and one thread;
+ * THREADS 0 is all.
  *
  * Prints {"read_gbps", "dense": {"own": {"us", "gbps"}, "onednn": {…}}, "sparse": {"0.5": {"us", "gbps", "speedup", "bound"}, …},
  * "int8": {"dense": {"us", "gbps", "of_bf16"}, "0.5": {…, "speedup", "bound", "of_bf16", "bound_of_bf16"}, …}, "int4": {…},
- * "vectors": {"2": {"own", "onednn", "0.5", …}, …}}: per matrix; "read_gbps" is what reading memory and adding it up reaches in the same run, "bound" the
- * bytes of a dense matrix by those of the packed one, and "speedup" is against the faster dense one of the same kind, "of_bf16" against the faster dense one in
- * bf16. Bytes are those of the matrix alone. */
+ * "vectors": {"2": {"own", "onednn", "0.5", …}, …}}: per matrix; "read_gbps" is what reading memory and adding it up reaches in
+ * the same run, "bound" the bytes of a dense matrix by those of the packed one, and "speedup" is against the faster dense one of
+ * the same kind, "of_bf16" against the faster dense one in bf16. Bytes are those of the matrix alone. */
 #include <math.h>
 #include <omp.h>
 #include <stdbool.h>

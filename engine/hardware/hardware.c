@@ -6,7 +6,8 @@
 #include "engine/hardware/vitcod.h"
 #include "engine/model/block.h"
 
-/* Blocks are timed together as long as their linears have so many weights: dense 2 GiB, more than caches have, and a bound for what besad takes. */
+/* Blocks are timed together as long as their linears have so many weights: dense 2 GiB, more than caches have, and a bound for
+ * what besad takes. */
 enum { MOST_WEIGHTS = 1 << 30 };
 
 static const char *const variant_names[VITCOD_VARIANTS] = {"published", "corrected", "memory"};

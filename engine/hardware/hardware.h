@@ -17,7 +17,8 @@ struct hardware_wishes {
 	int threads;   /* that measure */
 };
 
-/* Reads all linears of the blocks, one at a time, simulates them, and times those of a token, some blocks at once. *ret, which the caller frees, is
+/* Reads all linears of the blocks, one at a time, simulates them, and times those of a token, some blocks at once. *ret,
+ * which the caller frees, is
  *
  *   {"layers": [{"layer": "q_proj", "linears", "rows", "cols", "params", "zeros", "simulated": S, "measured": M}, …], "simulated": S, "decode": D}
  *
@@ -30,8 +31,8 @@ struct hardware_wishes {
  *   M: {"linears", "dense_us", "sparse_us", "speedup", "bytes_per_weight"}
  *   D: {"threads", "dense_us", "sparse_us", "speedup", "dense_gbps", "sparse_gbps", "copy_gbps"}
  *
- * What was not asked for is not there. `stop` may be NULL; STATUS_CANCELLED when it was raised. `progress` hears often that it goes on, or is
- * NULL. */
+ * What was not asked for is not there. `stop` may be NULL; STATUS_CANCELLED when it was raised. `progress` hears often that it
+ * goes on, or is NULL. */
 enum status hardware_report(const struct model *, const struct hardware_wishes *, const atomic_bool *stop,
 			    struct progress *progress, cJSON **ret, struct error *err);
 

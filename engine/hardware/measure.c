@@ -37,7 +37,8 @@ static int64_t dense_bytes(const struct measure_size *size)
 	return size->weights * (int64_t)sizeof(uint16_t);
 }
 
-/* The most that packing takes: bitmaps, values as if none were zero, and for each block of rows an offset and what alignment wastes. */
+/* The most that packing takes: bitmaps, values as if none were zero, and for each block of rows an offset and what alignment
+ * wastes. */
 static int64_t packed_bytes(const struct measure_size *size)
 {
 	int64_t blocks = size->rows / SPARSE_BLOCK_ROWS + 2 * size->at_once;

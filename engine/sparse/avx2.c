@@ -1,6 +1,7 @@
-/* AVX2: eight packed values become fp32 numbers where eight bits of the bitmap are set, and zeros elsewhere, by one shuffle whose indices are looked up: both halves of a
- * register hold the same sixteen bytes. x is kept as fp32 numbers too, so that a row costs no conversion of it. Asking for values a page
- * ahead, as avx512.c does, and for the bitmap takes a third off the time here. */
+/* AVX2: eight packed values become fp32 numbers where eight bits of the bitmap are set, and zeros elsewhere, by one shuffle whose
+ * indices are looked up: both halves of a register hold the same sixteen bytes. x is kept as fp32 numbers too, so that a row
+ * costs no conversion of it. Asking for values a page ahead, as avx512.c does, and for the bitmap takes a third off the time
+ * here. */
 #include <immintrin.h>
 #include <stdbool.h>
 
@@ -10,7 +11,8 @@
 #define TARGET __attribute__((target("avx2,fma,popcnt")))
 enum { LANES = 8, PIECE = 512, AHEAD = 4096, MASK_AHEAD = AHEAD / 8 }; /* values of a register; words of the bitmap; bytes */
 
-/* The upper half of element j where the bits are m: the value that as many set bits come before, or zero; and the lower half, zero. */
+/* The upper half of element j where the bits are m: the value that as many set bits come before, or zero; and the lower half,
+ * zero. */
 #define FROM(m, j) ((m) >> (j)&1 ? 2 * __builtin_popcount((m) & ((1 << (j)) - 1)) : 0x80)
 #define ELEMENT(m, j) 0x80, 0x80, FROM(m, j), ((m) >> (j)&1 ? FROM(m, j) + 1 : 0x80)
 #define INDICES(m)                                                                                                                 \

@@ -1,8 +1,8 @@
-/* Products of a matrix and one vector, or some, as decoding makes them: y = W·x, with W [rows, cols] in bf16 or codes of a quantizer, dense, or as a bitmap
- * and what is not zero. All read W once, so that what counts is how many bytes it has.
+/* Products of a matrix and one vector, or some, as decoding makes them: y = W·x, with W [rows, cols] in bf16 or codes of a
+ * quantizer, dense, or as a bitmap and what is not zero. All read W once, so that what counts is how many bytes it has.
  *
- * x is bf16 too, products are exact in fp32, and sums are fp32, in an order that depends on the kernel: sparse and dense products of the same
- * numbers differ by the rounding of sums alone. Subnormal numbers may count as zeros. */
+ * x is bf16 too, products are exact in fp32, and sums are fp32, in an order that depends on the kernel: sparse and dense products
+ * of the same numbers differ by the rounding of sums alone. Subnormal numbers may count as zeros. */
 #ifndef BESAD_ENGINE_SPARSE_MATVEC_H
 #define BESAD_ENGINE_SPARSE_MATVEC_H
 
@@ -18,8 +18,9 @@ enum {
 	SPARSE_VECTORS = 32 /* the most at once */
 };
 
-/* Codes in the place of bf16 values (engine/model/packed.h): a weight is (code − zero)·step, with a step and a zero point for each `group` neighbours of
- * a row. What is left out has the code that stands for 0. */
+/* Codes in the place of bf16 values (engine/model/packed.h): a weight is (code − zero)·step, with a step and a zero point for
+ * each `group` neighbours of a row. What is left out has the code that stands for 0. Kernels that multiply by the step first
+ * round once more, each weight. */
 struct sparse_grids {
 	int bits;              /* 4 or 8; 0: there are no codes */
 	int64_t group, groups; /* columns of each, and how many a row has; the first divides the columns */
@@ -76,16 +77,19 @@ struct matvec_kernels {
 	void (*sparse)(const struct sparse_matrix *, const uint16_t *x, float *y, int64_t first, int64_t last);
 	/* The rows [first, last) of a dense matrix with `cols` columns. */
 	void (*dense)(const uint16_t *weights, int64_t cols, const uint16_t *x, float *y, int64_t first, int64_t last);
-	/* Of any matrix, and n vectors, from 1 to SPARSE_VECTORS, as matvec_inputs makes them for it: y [n, rows], of the rows that `sparse` has. */
+	/* Of any matrix, and n vectors, from 1 to SPARSE_VECTORS, as matvec_inputs makes them for it: y [n, rows], of the rows
+	 * that `sparse` has. */
 	void (*product)(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int64_t first, int64_t last);
 	/* Where `product` wants column j of a word, of 64. NULL: there. */
 	int (*input)(const struct sparse_matrix *, int column);
 };
 
-/* The i-th kernels that this processor runs, the fastest first; NULL behind the last. "avx512" wants VBMI, VBMI2 and bf16, "avx2" also FMA. */
+/* The i-th kernels that this processor runs, the fastest first; NULL behind the last. "avx512" wants VBMI, VBMI2 and bf16, "avx2"
+ * also FMA. */
 const struct matvec_kernels *matvec_kernels(int i);
 
-/* The same as matvec_input of n vectors, x [n, cols], for products with `matrix` by `kernels`: word by word, ret [words, n, SPARSE_WORD]. */
+/* The same as matvec_input of n vectors, x [n, cols], for products with `matrix` by `kernels`: word by word, ret [words, n,
+ * SPARSE_WORD]. */
 void matvec_inputs(const struct matvec_kernels *kernels, const struct sparse_matrix *matrix, const float *x, int n, uint16_t *ret);
 
 /* y [rows] by the fastest kernels and `threads` threads, to which blocks are dealt by the bytes that they have. */

@@ -1,6 +1,6 @@
-/* AVX2: products with some vectors at once, and of codes. A piece of a row becomes fp32 numbers, which are multiplied with all vectors: eight at a
- * time, put where eight bits of the bitmap are set by vpermd, whose indices are looked up. Codes are multiplied by their step here, which rounds
- * once more than the kernels of AVX-512 do. */
+/* AVX2: products with some vectors at once, and of codes. A piece of a row becomes fp32 numbers, which are multiplied with all
+ * vectors: eight at a time, put where eight bits of the bitmap are set by vpermd, whose indices are looked up. Codes are
+ * multiplied by their step here, which rounds once more than the kernels of AVX-512 do. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -96,7 +96,8 @@ INLINE struct scale find_scale(const struct sparse_matrix *matrix, int64_t colum
 	return column + LANES > cursor->end ? mix_scales(matrix, column, cursor) : scale_of(matrix, cursor);
 }
 
-/* Eight columns from `column` on as fp32 numbers, where bits are set. whole: their scale where that of a whole word is known, or NULL. */
+/* Eight columns from `column` on as fp32 numbers, where bits are set. whole: their scale where that of a whole word is known, or
+ * NULL. */
 INLINE __m256 load_eight(int bits, bool sparse, const struct sparse_matrix *matrix, const uint8_t *row, int64_t column,
 			 unsigned byte, const struct scale *whole, struct cursor *cursor)
 {

@@ -1,10 +1,10 @@
-/* AVX-512: products with some vectors at once, and of codes. A word of the bitmap becomes two registers of 32 weights in bf16, which are used for
- * all vectors; of codes these are code − zero, which bf16 holds exactly, and the sum of each group is multiplied by its step. Where no bit is set
- * stands the code of 0.
+/* AVX-512: products with some vectors at once, and of codes. A word of the bitmap becomes two registers of 32 weights in bf16,
+ * which are used for all vectors; of codes these are code − zero, which bf16 holds exactly, and the sum of each group is
+ * multiplied by its step. Where no bit is set stands the code of 0.
  *
- * Codes of 8 bits are put into fp32 numbers as their last byte: behind 0x4b0000 that is 2^23 + code, of which 2^23 + zero is subtracted. Those of 4
- * are looked up in a table of the group, of 16 numbers. Either leaves the columns of a word in another order, in which x has them
- * (input_avx512); so no instruction is spent on theirs. */
+ * Codes of 8 bits are put into fp32 numbers as their last byte: behind 0x4b0000 that is 2^23 + code, of which 2^23 + zero is
+ * subtracted. Those of 4 are looked up in a table of the group, of 16 numbers. Either leaves the columns of a word in another
+ * order, in which x has them (input_avx512); so no instruction is spent on theirs. */
 #include <immintrin.h>
 
 #include "engine/sparse/kernels.h"
@@ -257,7 +257,7 @@ INLINE int64_t multiply_row(const struct variant variant, const struct sparse_ma
 	return (cursor.at * variant.bits + 7) / 8;
 }
 
-/* ---- the variants ------------------------------------------------------------------------------------------------------------- */
+/* ---- the variants ------------------------------------------------------------------------------------------------------- */
 
 typedef int64_t row_fn(const struct sparse_matrix *, int64_t i, const uint8_t *row, const uint16_t *x, int n, float *y);
 

@@ -1,4 +1,5 @@
-/* Products with some vectors at once, and of codes, as they are meant: for processors without AVX2, and what the others are held against. */
+/* Products with some vectors at once, and of codes, as they are meant: for processors without AVX2, and what the others are held
+ * against. */
 #include "engine/compute/half.h"
 #include "engine/sparse/kernels.h"
 

@@ -63,6 +63,11 @@ class EstimateTest(unittest.TestCase):
     def test_more_takes_more(self):
         less = self.estimate(small_job(method="wanda", calibration={"path": "tokens.safetensors", "samples": 2, "sequence_length": 64}))
         more = self.estimate(small_job(method="wanda", calibration={"path": "tokens.safetensors", "samples": 32, "sequence_length": 64}))
+        timed = self.estimate(small_job(method="wanda", calibration={"path": "tokens.safetensors", "samples": 2, "sequence_length": 64},
+                                        hardware={"measure": True}))
+        copied = 2 * 64 * 1048576  # what is copied to find the memory's rate
+        self.assertGreater(timed["memory"]["process"]["peak_bytes"], copied)
+        self.assertGreater(timed["memory"]["process"]["peak_bytes"], less["memory"]["process"]["peak_bytes"])
         learning = self.estimate(small_job(method="besa", calibration={"path": "tokens.safetensors", "samples": 32, "sequence_length": 64}))
         for part in ("device", "process"):
             self.assertLess(less["memory"][part]["peak_bytes"], more["memory"][part]["peak_bytes"])

@@ -1,5 +1,5 @@
-/* Timing products (engine/hardware/measure.h): what is told meanwhile, that it stops, and that what was timed in parts adds up. The times
- * themselves are not looked at, but that there are some. */
+/* Timing products (engine/hardware/measure.h): what is told meanwhile, that it stops, and that what was timed in parts adds up.
+ * The times themselves are not looked at, but that there are some. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

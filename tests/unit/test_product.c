@@ -1,5 +1,5 @@
-/* Products of codes, and with some vectors at once (engine/sparse/matvec.h): every kernel that this processor runs against double precision, dense
- * and sparse, and what is packed of codes against what it was packed of. */
+/* Products of codes, and with some vectors at once (engine/sparse/matvec.h): every kernel that this processor runs against double
+ * precision, dense and sparse, and what is packed of codes against what it was packed of. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -93,7 +93,8 @@ static void fill_halves(struct example *e, struct sequence *random)
 	}
 }
 
-/* Memory whose last byte is the last that may be read is followed by what ends a program that reads on, where a sanitizer watches. */
+/* Memory whose last byte is the last that may be read is followed by what ends a program that reads on, where a sanitizer
+ * watches. */
 static void *room(int64_t bytes)
 {
 	void *memory = aligned_alloc(SPARSE_ALIGNMENT, (size_t)bytes);
