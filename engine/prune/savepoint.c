@@ -7,11 +7,80 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <zlib.h>
+
 #include "base/json.h"
 #include "base/place.h"
 #include "engine/spec/restore.h"
 
-enum { MAX_SAVEPOINT = 64 << 20 };
+enum { MAX_SAVEPOINT = 64 << 20, CHECKSUM_DIGITS = 8 };
+
+/* The last member of the object: the CRC-32 of all that is in front of this text. */
+static const char checksum_key[] = ",\"checksum\":\"", checksum_end[] = "\"}";
+
+static uint32_t crc_of(const char *text, size_t bytes)
+{
+	return (uint32_t)crc32_z(0, (const Bytef *)text, bytes);
+}
+
+/* Where the checksum's member begins in the text of a savepoint; NULL where it does not end with one. */
+static const char *find_checksum(const char *text, size_t bytes)
+{
+	const size_t key = sizeof checksum_key - 1, end = sizeof checksum_end - 1, whole = key + CHECKSUM_DIGITS + end;
+	if (bytes < whole || memcmp(text + bytes - whole, checksum_key, key) != 0 ||
+	    memcmp(text + bytes - end, checksum_end, end) != 0)
+		return NULL;
+	return text + bytes - whole;
+}
+
+static enum status damaged(const char *path, const char *now, const char *then, struct error *err)
+{
+	return error_set(err, STATUS_INVALID,
+			 "%s: is damaged: its checksum is %s, and was %.8s when it was written; the job cannot go on from it: look "
+			 "after the disk, and submit the job again",
+			 path, now, then);
+}
+
+static enum status parse_checked(const char *text, size_t bytes, const char *path, cJSON **ret, struct error *err)
+{
+	cJSON *json;
+	const char *at = find_checksum(text, bytes);
+	char now[CHECKSUM_DIGITS + 1];
+	if (at) {
+		const char *then = at + sizeof checksum_key - 1;
+		snprintf(now, sizeof now, "%08x", crc_of(text, (size_t)(at - text)));
+		if (memcmp(now, then, CHECKSUM_DIGITS) != 0) return damaged(path, now, then, err);
+	}
+	TRY(json_parse(text, bytes, path, &json, err));
+	const cJSON *elsewhere = cJSON_GetObjectItemCaseSensitive(json, "checksum");
+	if (!at && elsewhere) {
+		const char *then = cJSON_GetStringValue(elsewhere);
+		damaged(path, "elsewhere", then ? then : "another", err);
+		cJSON_Delete(json);
+		return err->status;
+	}
+	*ret = json;
+	return STATUS_OK;
+}
+
+enum status savepoint_read_open(const struct file *file, cJSON **ret, struct error *err)
+{
+	char *text;
+	size_t bytes;
+	TRY(file_slurp_open(file, MAX_SAVEPOINT, &text, &bytes, err));
+	enum status status = parse_checked(text, bytes, file->path, ret, err);
+	free(text);
+	return status;
+}
+
+enum status savepoint_read(const char *path, cJSON **ret, struct error *err)
+{
+	struct file file;
+	TRY(file_open_read(path, &file, err));
+	enum status status = savepoint_read_open(&file, ret, err);
+	file_close(&file);
+	return status;
+}
 
 static enum status read_fields(const cJSON *json, const char *path, const cJSON *spec, struct savepoint *ret, struct error *err)
 {
@@ -70,7 +139,7 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
 	if (path_exists(path)) {
 		cJSON *json = NULL;
-		TRY(json_read_place(&PLACE(path), NULL, MAX_SAVEPOINT, &json, err));
+		TRY(savepoint_read(path, &json, err));
 		enum status status = read_fields(json, path, spec, &savepoint, err);
 		cJSON_Delete(json);
 		if (status != STATUS_OK) return status;
@@ -99,6 +168,15 @@ int savepoint_format(const struct savepoint *savepoint)
 	return savepoint->allocation ? SAVEPOINT_FORMAT : SAVEPOINT_FORMAT_UNIFORM;
 }
 
+/* The text of an object, with the member behind its last one. The caller frees it; NULL without memory. */
+static char *with_checksum(const char *text)
+{
+	char *checked;
+	size_t bytes = strlen(text) - 1; /* without the brace at its end */
+	int length = asprintf(&checked, "%.*s%s%08x%s", (int)bytes, text, checksum_key, crc_of(text, bytes), checksum_end);
+	return length < 0 ? NULL : checked;
+}
+
 enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec, struct error *err)
 {
 	char path[4096];
@@ -122,9 +200,11 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 		     cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
 	char *text = whole ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
 	cJSON_Delete(json);
-	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
-	enum status status = place_replace(&PLACE(path), NULL, text, strlen(text), err);
+	char *checked = text ? with_checksum(text) : NULL;
 	free(text);
+	if (!checked) return error_set(err, STATUS_NO_MEMORY, "no memory for a savepoint");
+	enum status status = place_replace(&PLACE(path), NULL, checked, strlen(checked), err);
+	free(checked);
 	return status;
 }
 

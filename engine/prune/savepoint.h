@@ -1,6 +1,6 @@
 /* What a job keeps in its checkpoint directory to go on after a crash:
  *
- *   savepoint.json   its format, the spec, what was known of the inputs and the settings that were resolved at the start (backend,
+ *   savepoint.json   a checksum of all the rest of it, its format, the spec, what was known of the inputs and the settings that were resolved at the start (backend,
  *                    threads, precision), dense perplexities, what each block was allotted, the block.finished data of every block on
  *                    disk, and whether the global tune is over
  *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
@@ -17,6 +17,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/error.h"
+#include "base/file.h"
 
 /* Of savepoint.json. 2 added `inputs`, 3 `allocation`, and is written where there is one: who does not know it would go on without. A newer one is
  * refused and left as it is. */
@@ -40,6 +41,11 @@ struct savepoint {
 	bool tuned;      /* the global tune is over, and the output has what it came to (engine/tune/tune.h) */
 	cJSON *inputs;   /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */
 };
+
+/* Reads a savepoint.json as JSON, of whatever job. One that has a checksum, as all have but those of an earlier besad, is STATUS_INVALID where that is
+ * not its text's. *ret is freed with cJSON_Delete. */
+enum status savepoint_read(const char *path, cJSON **ret, struct error *err);
+enum status savepoint_read_open(const struct file *, cJSON **ret, struct error *err);
 
 /* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another
  * spec, in a field that both have, is STATUS_INVALID, one that is gone though there are `blocks_done` STATUS_NOT_FOUND. */

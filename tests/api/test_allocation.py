@@ -117,6 +117,7 @@ class Allocation(unittest.TestCase):
             savepoint = json.load(file)
         self.assertEqual((savepoint["format"], len(savepoint["allocation"])), (3, BLOCKS))
         savepoint["allocation"][BLOCKS - 1] += 1
+        del savepoint["checksum"]  # as an earlier besad wrote it
         with open(path, "w") as file:
             json.dump(savepoint, file)
         self.daemon.start()

@@ -432,7 +432,7 @@ class Faults(unittest.TestCase):
         self.act(job, "pause")
         wait_for("its pause", lambda: self.daemon.job(job)["state"] == "paused")
         directory = os.path.join(self.daemon.state, "jobs", job)
-        [name] = [name for name in os.listdir(directory) if name.startswith(file)]
+        [name] = [name for name in os.listdir(directory) if name.startswith(file) and not name.endswith(".tmp")]
         path = os.path.join(directory, name)
         with open(path, "rb") as whole:
             good = whole.read()
@@ -458,6 +458,10 @@ class Faults(unittest.TestCase):
     def test_a_checkpoint_that_was_changed_is_not_gone_on_from(self):
         small_model(self.daemon.start(), 12)
         self.check_damage("hidden", "block.finished", progress={"perplexity_every": 0})
+
+    def test_a_savepoint_that_was_changed_is_not_gone_on_from(self):
+        small_model(self.daemon.start(), 12)
+        self.check_damage("savepoint", "block.finished", progress={"perplexity_every": 0})
 
     def test_the_state_of_a_tune_that_was_changed_is_not_gone_on_from(self):
         small_model(self.daemon.start(), 2)

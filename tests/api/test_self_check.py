@@ -87,6 +87,7 @@ class SelfCheck(unittest.TestCase):
         [entry] = [e for e in savepoint["written"] if e[0] == name]
         self.assertEqual(entry[1:3], [0, len(data)])
         entry[3] = f"{zlib.crc32(data):08x}"
+        savepoint.pop("checksum", None)  # as an earlier besad wrote it
         with open(self.savepoint, "w") as file:
             json.dump(savepoint, file)
 

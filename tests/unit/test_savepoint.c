@@ -137,6 +137,49 @@ static void test_damage_is_an_error(void **state)
 	cJSON_Delete(spec);
 }
 
+/* Whichever byte is another, and wherever it ends: it is not taken for what was written. Without its checksum it is as an earlier besad wrote it. */
+static void test_a_changed_byte_is_found(void **state)
+{
+	(void)state;
+	struct error err;
+	cJSON *spec = cJSON_Parse("{\"model\":\"m\"}");
+	struct savepoint saved = fresh(spec), loaded;
+	char path[128], *text;
+	size_t bytes;
+	snprintf(path, sizeof path, "%s/savepoint.json", directory);
+	add_blocks(&saved, 2);
+	assert_int_equal(savepoint_save(&saved, spec, &err), STATUS_OK);
+	assert_int_equal(file_slurp(path, 1 << 20, &text, &bytes, &err), STATUS_OK);
+	char *checksum = strstr(text, ",\"checksum\":\"");
+	assert_non_null(checksum);
+	for (char *at = text; at < text + bytes - 2; at++) {
+		if (at >= checksum && at < checksum + 13) continue; /* its name: what is in front of it is whole */
+		*at ^= 1;
+		assert_int_equal(place_replace(&PLACE(path), NULL, text, bytes, &err), STATUS_OK);
+		if (savepoint_load(directory, spec, 2, &loaded, &err) != STATUS_INVALID)
+			fail_msg("byte %d: %s", (int)(at - text), text);
+		assert_non_null(strstr(err.message, "savepoint.json: is damaged: its checksum is "));
+		*at ^= 1;
+	}
+	for (size_t length = 0; length < bytes; length++) {
+		assert_int_equal(place_replace(&PLACE(path), NULL, text, length, &err), STATUS_OK);
+		assert_int_equal(savepoint_load(directory, spec, 2, &loaded, &err), STATUS_INVALID);
+	}
+	char moved[64];
+	snprintf(moved, sizeof moved, "{%.21s, \"blocks\": []}", checksum + 1);
+	assert_int_equal(place_replace(&PLACE(path), NULL, moved, strlen(moved), &err), STATUS_OK);
+	assert_int_equal(savepoint_load(directory, spec, 2, &loaded, &err), STATUS_INVALID);
+	assert_non_null(strstr(err.message, "is damaged: its checksum is elsewhere"));
+	strcpy(checksum, "}");
+	assert_int_equal(place_replace(&PLACE(path), NULL, text, strlen(text), &err), STATUS_OK);
+	assert_int_equal(savepoint_load(directory, spec, 2, &loaded, &err), STATUS_OK);
+	assert_int_equal(savepoint_blocks(&loaded), 2);
+	savepoint_free(&loaded);
+	savepoint_free(&saved);
+	free(text);
+	cJSON_Delete(spec);
+}
+
 static void make_file(const char *name)
 {
 	char path[128];
@@ -309,6 +352,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_spec_of_another_version, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damage_is_an_error, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_changed_byte_is_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hidden_states, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_saved_by_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sweep, setup, teardown),
