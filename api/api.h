@@ -54,6 +54,9 @@ struct api_hooks {
 	void (*cancelled)(void *context, const char *job_id); /* that job is cancelling or pausing, or was cancelled */
 	void (*deleted)(void *context, const char *job_id);   /* its files may go */
 
+	/* Since when the queue is drained now, 0: it is not (db_drain_set). `now`: the running job is to stop, and be queued again. */
+	void (*drained)(void *context, int64_t since, bool now);
+
 	/* The files of a job's output: an array of the contract; and one of them, by its name there. STATUS_NOT_FOUND for no such name, STATUS_EXISTS
 	 * where the output, or the file, is not the job's any more. */
 	enum status (*artifacts)(void *context, const struct job *job, cJSON **ret, struct error *err);

@@ -136,6 +136,7 @@ handler_fn studies_list, studies_submit, studies_show, studies_cancel, studies_d
 handler_fn artifacts_index, artifacts_send;                                                                  /* artifacts.c */
 handler_fn gc_show, gc_run;                                                                                  /* gc.c */
 handler_fn audit_list;                                                                                       /* audit.c */
+handler_fn drain_show, drain_begin, drain_end;                                                               /* drain.c */
 handler_fn estimate_make;                                                                                    /* estimate.c */
 handler_fn log_show;                                                                                         /* log.c */
 handler_fn events_list;                                                                                      /* events.c */

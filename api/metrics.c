@@ -36,6 +36,7 @@ struct metrics {
 	int streams;
 	struct device_reading device;
 	struct state_reading state;
+	bool drained;
 };
 
 struct metrics *metrics_create(const char *backend)
@@ -127,6 +128,13 @@ void metrics_set_state(struct metrics *metrics, const struct state_reading *stat
 	pthread_mutex_unlock(&metrics->lock);
 }
 
+void metrics_set_drained(struct metrics *metrics, bool drained)
+{
+	pthread_mutex_lock(&metrics->lock);
+	metrics->drained = drained;
+	pthread_mutex_unlock(&metrics->lock);
+}
+
 void metrics_get_device(struct metrics *metrics, struct device_reading *ret)
 {
 	pthread_mutex_lock(&metrics->lock);
@@ -179,6 +187,8 @@ static void write_jobs(struct metrics *metrics, const int64_t jobs[JOB_STATES], 
 		buffer_printf(to, "besad_jobs{state=\"%s\"} %lld\n", job_state_name((enum job_state)i), (long long)jobs[i]);
 	describe(to, "besad_queue_depth", "gauge", "Jobs that wait for the worker.");
 	buffer_printf(to, "besad_queue_depth %lld\n", (long long)jobs[JOB_QUEUED]);
+	describe(to, "besad_drained", "gauge", "1 while no job is begun, because the queue is drained.");
+	buffer_printf(to, "besad_drained %d\n", metrics->drained);
 	describe(to, "besad_jobs_finished_total", "counter", "Jobs that ended since the start, by state.");
 	for (int i = JOB_SUCCEEDED; i < JOB_STATES; i++)
 		buffer_printf(to, "besad_jobs_finished_total{state=\"%s\"} %llu\n", job_state_name((enum job_state)i),

@@ -40,6 +40,9 @@ struct state_reading {
 };
 void metrics_set_state(struct metrics *, const struct state_reading *);
 
+/* Whether the queue is drained. */
+void metrics_set_drained(struct metrics *, bool drained);
+
 /* Appends everything in Prometheus' text format, with the jobs by state. */
 void metrics_write(struct metrics *, const int64_t jobs[JOB_STATES], struct buffer *to);
 

@@ -14,6 +14,7 @@ command_fn command_report, command_compare;                                     
 command_fn command_artifacts;                                                        /* artifacts.c */
 command_fn command_gc;                                                               /* gc.c */
 command_fn command_audit;                                                            /* audit.c */
+command_fn command_drain, command_undrain;                                           /* drain.c */
 command_fn command_study;                                                            /* study.c */
 command_fn command_models, command_data, command_info;                               /* daemon.c */
 

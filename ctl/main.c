@@ -10,16 +10,17 @@ static enum exit_code run(const struct options *options)
 		enum command command;
 		command_fn *run;
 	} commands[] = {
-		{COMMAND_SUBMIT, command_submit}, {COMMAND_WATCH, command_watch},
-		{COMMAND_LIST, command_list},     {COMMAND_SHOW, command_show},
-		{COMMAND_REPORT, command_report}, {COMMAND_COMPARE, command_compare},
-		{COMMAND_CANCEL, command_cancel}, {COMMAND_RETRY, command_retry},
-		{COMMAND_RM, command_rm},         {COMMAND_MODELS, command_models},
-		{COMMAND_DATA, command_data},     {COMMAND_INFO, command_info},
-		{COMMAND_LOG, command_log},       {COMMAND_ARTIFACTS, command_artifacts},
-		{COMMAND_PAUSE, command_pause},   {COMMAND_RESUME, command_resume},
-		{COMMAND_GC, command_gc},         {COMMAND_STUDY, command_study},
-		{COMMAND_AUDIT, command_audit},
+		{COMMAND_SUBMIT, command_submit},   {COMMAND_WATCH, command_watch},
+		{COMMAND_LIST, command_list},       {COMMAND_SHOW, command_show},
+		{COMMAND_REPORT, command_report},   {COMMAND_COMPARE, command_compare},
+		{COMMAND_CANCEL, command_cancel},   {COMMAND_RETRY, command_retry},
+		{COMMAND_RM, command_rm},           {COMMAND_MODELS, command_models},
+		{COMMAND_DATA, command_data},       {COMMAND_INFO, command_info},
+		{COMMAND_LOG, command_log},         {COMMAND_ARTIFACTS, command_artifacts},
+		{COMMAND_PAUSE, command_pause},     {COMMAND_RESUME, command_resume},
+		{COMMAND_GC, command_gc},           {COMMAND_STUDY, command_study},
+		{COMMAND_AUDIT, command_audit},     {COMMAND_DRAIN, command_drain},
+		{COMMAND_UNDRAIN, command_undrain},
 	};
 	struct client *client;
 	struct error err;

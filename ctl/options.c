@@ -28,6 +28,8 @@ static const struct {
 	{COMMAND_STUDY, "study", "ACTION...", "studies: submit FILE, list, show, watch, cancel, rm", 1, 1000},
 	{COMMAND_GC, "gc", "", "forget ended jobs by the daemon's rules, at once", 0, 0},
 	{COMMAND_AUDIT, "audit", "", "who has changed what, from where, the newest first", 0, 0},
+	{COMMAND_DRAIN, "drain", "", "have the daemon begin no job; the running one goes on, new ones wait", 0, 0},
+	{COMMAND_UNDRAIN, "undrain", "", "have it begin jobs again", 0, 0},
 	{COMMAND_MODELS, "models", "", "models, and why some cannot be pruned", 0, 0},
 	{COMMAND_DATA, "data", "", "data files, and why some cannot be read", 0, 0},
 	{COMMAND_INFO, "info", "", "the daemon: version, backend, device, limits", 0, 0},
@@ -63,6 +65,7 @@ static const struct {
 	{OPTION_LIMIT, 0, "limit", "N", COMMAND_LIST | COMMAND_STUDY | COMMAND_AUDIT, "at most so many (default 20; 0: all)"},
 	{OPTION_NAMES, 0, "names", NULL, COMMAND_MODELS | COMMAND_DATA, "only the names of what can be used, one a line"},
 	{OPTION_CSV, 0, "csv", NULL, COMMAND_STUDY, "show the study as CSV"},
+	{OPTION_NOW, 0, "now", NULL, COMMAND_DRAIN, "the running job stops, too, and goes on behind undrain"},
 	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon (default $BESAD_URL, else http://127.0.0.1:8642)"},
 	{OPTION_TOKEN_FILE, 0, "token-file", "FILE", COMMAND_ANY, "holds its token (default $BESAD_TOKEN_FILE)"},
 	{OPTION_CA_FILE, 0, "ca-file", "FILE", COMMAND_ANY,
@@ -126,6 +129,8 @@ static bool take(struct options *options, size_t index, const char *value)
 		return options->names = true;
 	case OPTION_CSV:
 		return options->csv = true;
+	case OPTION_NOW:
+		return options->now = true;
 	case OPTION_STATE:
 		options->state = value;
 		return true;
@@ -214,14 +219,15 @@ void options_help(void)
 	const char *title = NULL;
 	for (size_t i = 0; i < OPTIONS; i++) {
 		unsigned own = table[i].commands & ~(unsigned)(COMMAND_STUDY | COMMAND_AUDIT);
-		const char *group = table[i].commands == COMMAND_ANY ? "Everywhere:"
-				    : !own                           ? "For study:"
-				    : own == COMMAND_LIST            ? "For list:"
-				    : own == COMMAND_SUBMIT          ? "For submit:"
-				    : own & COMMAND_LIST             ? "For submit and list:"
-				    : own & COMMAND_DATA             ? "For models and data:"
-				    : own & COMMAND_GC               ? "For submit and gc:"
-								     : "For submit and watch:";
+		const char *group = table[i].commands == COMMAND_ANY     ? "Everywhere:"
+				    : table[i].commands == COMMAND_DRAIN ? "For drain:"
+				    : !own                               ? "For study:"
+				    : own == COMMAND_LIST                ? "For list:"
+				    : own == COMMAND_SUBMIT              ? "For submit:"
+				    : own & COMMAND_LIST                 ? "For submit and list:"
+				    : own & COMMAND_DATA                 ? "For models and data:"
+				    : own & COMMAND_GC                   ? "For submit and gc:"
+									 : "For submit and watch:";
 		char left[64], letter[8] = "    ";
 		if (!title || strcmp(title, group) != 0) printf("\n%s\n", group);
 		title = group;

@@ -39,6 +39,7 @@ enum option_code {
 	OPTION_LIMIT,
 	OPTION_NAMES,
 	OPTION_CSV,
+	OPTION_NOW,
 };
 
 /* Commands as bits, for the table of options. */
@@ -62,7 +63,9 @@ enum command {
 	COMMAND_STUDY = 1 << 16,
 	COMMAND_LOG = 1 << 17,
 	COMMAND_AUDIT = 1 << 18,
-	COMMAND_ANY = (1 << 19) - 1,
+	COMMAND_DRAIN = 1 << 19,
+	COMMAND_UNDRAIN = 1 << 20,
+	COMMAND_ANY = (1 << 21) - 1,
 };
 
 struct options {
@@ -85,6 +88,7 @@ struct options {
 	int limit;
 	bool names; /* models, data */
 	bool csv;   /* study */
+	bool now;   /* drain */
 };
 
 /* Fills *ret from the arguments and the environment. EXIT_USAGE, after a message, when they make no sense. */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/http.h"
 #include "api/tls.h"
 #include "base/clock.h"
 #include "base/place.h"
@@ -55,6 +56,7 @@ struct daemon {
 	struct estimator *estimator;
 	size_t connections; /* that the API may have */
 	_Atomic int64_t queue_limit;
+	_Atomic int64_t drained; /* since when; 0: it is not */
 	struct catalog *models, *data;
 	struct api *api;
 	struct sockets sockets, kept; /* kept: for the process after this one */
@@ -173,6 +175,22 @@ static void hook_deleted(void *context, const char *job_id)
 	sweep_files(daemon->options, daemon->checkpoints, job_id);
 }
 
+static void note_drain(struct daemon *daemon, int64_t since)
+{
+	atomic_store(&daemon->drained, since);
+	metrics_set_drained(daemon->metrics, since != 0);
+}
+
+static void hook_drained(void *context, int64_t since, bool now)
+{
+	struct daemon *daemon = context;
+	bool was = atomic_load(&daemon->drained) != 0;
+	note_drain(daemon, since);
+	if (was != (since != 0)) log_info("%s", since ? "drained: no job is begun" : "no longer drained: jobs are begun");
+	if (now) worker_interrupt(daemon->worker);
+	if (!since) worker_wake(daemon->worker);
+}
+
 static enum status hook_artifacts(void *context, const struct job *job, cJSON **ret, struct error *err)
 {
 	struct daemon *daemon = context;
@@ -206,6 +224,10 @@ static cJSON *hook_info(void *context)
 	struct daemon *daemon = context;
 	cJSON *info = cJSON_Duplicate(daemon->info, true);
 	cJSON_AddNumberToObject(info, "uptime_seconds", floor(monotonic_seconds() - daemon->started));
+	int64_t since = atomic_load(&daemon->drained);
+	char text[32];
+	if (since) time_format(since, text);
+	cJSON_AddItemToObject(info, "drained_since", since ? cJSON_CreateString(text) : cJSON_CreateNull());
 	return info;
 }
 
@@ -343,9 +365,19 @@ static enum status load_certificate(const struct options *options, struct error 
 	return tls_load(options->tls_cert, options->tls_key, err);
 }
 
+static enum status read_drain(struct daemon *daemon, struct error *err)
+{
+	int64_t since;
+	TRY(db_drain_get(daemon->db, &since, err));
+	note_drain(daemon, since);
+	if (since) log_warning("the queue is drained: no job is begun before POST /v1/undrain (besactl undrain)");
+	return STATUS_OK;
+}
+
 static enum status start_api(struct daemon *daemon, struct error *err)
 {
 	if (daemon->options->tls_cert) TRY(load_certificate(daemon->options, err));
+	TRY(read_drain(daemon, err));
 	TRY(catalog_create(&models_kind, daemon->options->roots.model, &daemon->models, err));
 	TRY(catalog_create(&data_files_kind, daemon->options->roots.data, &daemon->data, err));
 	struct api_config config = {
@@ -358,6 +390,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .queued = hook_queued,
 			  .cancelled = hook_cancelled,
 			  .deleted = hook_deleted,
+			  .drained = hook_drained,
 			  .artifacts = hook_artifacts,
 			  .artifact = hook_artifact,
 			  .models = hook_models,

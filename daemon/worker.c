@@ -589,6 +589,13 @@ void worker_cancel(struct worker *worker, const char *job_id)
 	pthread_mutex_unlock(&worker->lock);
 }
 
+void worker_interrupt(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	if (worker->current[0]) atomic_store(&worker->stop, true);
+	pthread_mutex_unlock(&worker->lock);
+}
+
 void worker_tick(struct worker *worker)
 {
 	pthread_mutex_lock(&worker->lock);

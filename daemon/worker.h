@@ -28,6 +28,7 @@ enum status worker_create(const struct worker_config *, struct backend *, struct
 enum status worker_start(struct worker *, struct error *err);
 
 void worker_wake(struct worker *);                       /* there is a job to claim */
+void worker_interrupt(struct worker *);                  /* stops the running job, which is queued again and goes on where it was */
 void worker_cancel(struct worker *, const char *job_id); /* stops that job if it is the running one; its row says why */
 void worker_tick(struct worker *);                       /* about once a second: deadlines */
 bool worker_is_ready(struct worker *);

@@ -168,8 +168,13 @@ enum status db_job_list(struct db *, const struct job_filter *, const char *afte
 enum status db_job_counts(struct db *, int64_t ret[JOB_STATES], struct error *err);
 
 /* Claims the queued job of the highest priority that is not to wait (retry_at, depends_on), the oldest among equals: running, attempt + 1, job.started.
- * *ret_found says whether there was one. */
+ * *ret_found says whether there was one; none is found while the queue is drained. */
 enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct error *err);
+
+/* Drained, in milliseconds of the epoch since when; 0: it is not. It outlasts the process. Behind db_drain_set no job is claimed, or any may be;
+ * what is so already stays as it is. */
+enum status db_drain_get(struct db *, int64_t *ret_since, struct error *err);
+enum status db_drain_set(struct db *, bool drained, int64_t *ret_since, struct error *err);
 
 /* When the first of the queued jobs that wait is to be tried again; 0 where none does. */
 enum status db_job_next_retry(struct db *, int64_t *ret, struct error *err);

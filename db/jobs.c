@@ -361,7 +361,7 @@ static enum status claim(struct connection *writer, bool *ret_found, struct job 
 			   " started_at = CASE started_at WHEN 0 THEN ?1 ELSE started_at END"
 			   " WHERE id = (SELECT id FROM jobs INDEXED BY jobs_to_claim WHERE state = 'queued' AND blockers = 0 AND "
 			   "retry_at <= ?1"
-			   " ORDER BY priority DESC, id LIMIT 1)"
+			   " ORDER BY priority DESC, id LIMIT 1) AND NOT EXISTS (SELECT 1 FROM drain)"
 			   " RETURNING " JOB_COLUMNS,
 			   "i", unix_milliseconds()),
 		     ret_found, job, err));

@@ -179,6 +179,11 @@ static const char *const migrations[] = {
 	"CREATE INDEX audit_by_kind ON audit (refused, id);"
 	"CREATE INDEX audit_by_who ON audit (who, at);"
 	"ALTER TABLE jobs ADD COLUMN queued_by TEXT;",
+	/* 14: while there is a row, no job is claimed. */
+	"CREATE TABLE drain ("
+	"  only INTEGER PRIMARY KEY CHECK (only = 1),"
+	"  since INTEGER NOT NULL CHECK (since > 0)"
+	") STRICT;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -3,7 +3,7 @@
 import { get, hasToken, setToken } from "./api.js";
 import { compareView } from "./compare.js";
 import { alive, lost, refresh } from "./connection.js";
-import { bytes, element, percent, setText } from "./dom.js";
+import { bytes, element, moment, percent, setText } from "./dom.js";
 import { formView } from "./form.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
@@ -24,6 +24,9 @@ function meter(name, value, text) {
 function showInfo(info) {
 	setText(element("version"), info.version);
 	setText(element("device"), info.device);
+	element("drained").hidden = info.drained_since === null;
+	setText(element("drained-text"), info.drained_since === null ? "" : `Drained since ${moment(info.drained_since)}: no job is begun, ` +
+		"those that are queued wait.");
 	const { memory_used_bytes: used, memory_total_bytes: total, utilisation } = info.device_load;
 	meter("memory", used !== null && total ? used / total : null, `${bytes(used)} of ${bytes(total)}`);
 	meter("utilisation", utilisation, percent(utilisation, 0));

@@ -54,7 +54,7 @@ _besactl() {
 	}
 	for word in "${words[@]:1:cword-1}"; do
 		case $word in
-		submit | watch | list | show | report | log | artifacts | compare | cancel | pause | resume | retry | rm | study | gc | audit | models | data | info)
+		submit | watch | list | show | report | log | artifacts | compare | cancel | pause | resume | retry | rm | study | gc | audit | drain | undrain | models | data | info)
 			command=$word && break
 			;;
 		esac
@@ -83,7 +83,7 @@ _besactl() {
 	esac
 
 	case $command in
-	'') word='submit watch list show report log artifacts compare cancel pause resume retry rm study gc audit models data info' ;;
+	'') word='submit watch list show report log artifacts compare cancel pause resume retry rm study gc audit drain undrain models data info' ;;
 	submit) word=$submit ;;
 	watch) word=--reconnect ;;
 	list) word='--state --metadata --limit' ;;
@@ -91,6 +91,7 @@ _besactl() {
 	study) word='--csv --idempotency-key --limit --reconnect --watch' ;;
 	gc) word=--dry-run ;;
 	audit) word=--limit ;;
+	drain) word=--now ;;
 	*) word= ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -1,6 +1,6 @@
 # fish completion for besactl(1)
 
-set -l commands submit watch list show report log artifacts compare cancel pause resume retry rm study gc audit models data info
+set -l commands submit watch list show report log artifacts compare cancel pause resume retry rm study gc audit drain undrain models data info
 
 function __besactl_jobs
     echo last
@@ -32,6 +32,8 @@ complete -c besactl -n $none -a rm -d 'forget finished jobs'
 complete -c besactl -n $none -a study -d 'a job for each combination of settings'
 complete -c besactl -n $none -a gc -d 'forget ended jobs by the daemon\'s rules'
 complete -c besactl -n $none -a audit -d 'who has changed what, the newest first'
+complete -c besactl -n $none -a drain -d 'have the daemon begin no job'
+complete -c besactl -n $none -a undrain -d 'have it begin jobs again'
 complete -c besactl -n $none -a models -d 'models, and why some cannot be pruned'
 complete -c besactl -n $none -a data -d 'data files, and why some cannot be read'
 complete -c besactl -n $none -a info -d 'the daemon'
@@ -94,6 +96,7 @@ complete -c besactl -n "$study; and __fish_seen_subcommand_from show watch cance
 complete -c besactl -n $study -l csv -d 'show the study as CSV'
 complete -c besactl -n $study -l limit -x -d 'list at most so many'
 complete -c besactl -n '__fish_seen_subcommand_from gc' -l dry-run -d 'list what would go'
+complete -c besactl -n '__fish_seen_subcommand_from drain' -l now -d 'the running job stops, too'
 complete -c besactl -n '__fish_seen_subcommand_from models data' -l names -d 'only the names of what can be used'
 complete -c besactl -n '__fish_seen_subcommand_from list' -l metadata -x -d 'only jobs that have this note'
 complete -c besactl -n '__fish_seen_subcommand_from list audit' -l limit -x -d 'at most so many'

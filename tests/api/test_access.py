@@ -74,7 +74,7 @@ class Roles(Access):
                              ("POST", "/v1/estimate")):
             refused = self.says(self.as_token(READER, method, path, {}), 403, "forbidden-role")
             self.assertIn("a token of the role submit; that of 'board' has the role read", refused.json["detail"])
-        for method, path in (("POST", "/v1/gc"), ("GET", "/v1/audit")):
+        for method, path in (("POST", "/v1/gc"), ("POST", "/v1/drain"), ("POST", "/v1/undrain"), ("GET", "/v1/audit")):
             for token in (READER, BOB):
                 self.assertIn("the role admin", self.says(self.as_token(token, method, path), 403, "forbidden-role").json["detail"])
             self.assertEqual(self.as_token(ALICE, method, path).status, 200)

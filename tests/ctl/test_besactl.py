@@ -107,6 +107,20 @@ class Besactl(unittest.TestCase):
         self.assertEqual([entry["action"] for entry in json.loads(self.says("audit", "--json", "--limit", "2"))], ["job.delete", "job.cancel"])
         self.assertEqual(len(json.loads(self.says("audit", "--json", "--limit", "0"))), 3)
         self.says("audit", job, status=USAGE)
+    def test_drain(self):
+        self.assertRegex(self.says("drain"), r"^drained since \S+ \S+ UTC: no job is begun\nno job is at work\n$")
+        job = self.daemon.submit(small_job(output="waits"))
+        self.assertRegex(self.says("info"), r"(?m)^drained_since +20")
+        self.assertEqual(self.daemon.job(job)["state"], "queued")
+        self.assertEqual(self.says("undrain"), "not drained: jobs are begun\n")
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+        running = self.says("submit", self.slow_job()).strip()
+        wait_for("it to run", lambda: self.daemon.job(running)["state"] == "running")
+        self.assertIn(f"still at work: job {running}\n", self.says("drain"))
+        self.assertIs(json.loads(self.says("drain", "--now", "--json"))["drained"], True)
+        wait_for("it to stop", lambda: self.daemon.job(running)["state"] == "queued")
+        self.assertIn("no job is at work", self.says("drain"))
+        self.says("undrain", "--now", status=USAGE)
 
     def slow_job(self):
         """A job that runs for many seconds: passes over every block, again and again."""
@@ -335,7 +349,7 @@ class Besactl(unittest.TestCase):
         self.assertEqual(self.complete("besactl", "submit", "--eval", "wiki=t"), ["wiki=tokens.safetensors"])
         self.assertEqual(self.complete("besactl", "submit", "--set", "evaluation.perplexity.0.path=to"),
                          ["evaluation.perplexity.0.path=tokens.safetensors"])
-        self.assertEqual(self.complete("besactl", "d"), ["data"])
+        self.assertEqual(self.complete("besactl", "d"), ["drain", "data"])
 
     def test_set_in_a_list(self):
         job = self.says("submit", "-m", "small", "--method", "none", "--set", "evaluation.perplexity.0.path=tokens.safetensors",

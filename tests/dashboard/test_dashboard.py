@@ -271,6 +271,17 @@ class Dashboard(unittest.TestCase):
         self.daemon.finish(job)
         self.check_log()
 
+    def test_drained(self):
+        self.go()
+        self.see("that it is live", "Live")
+        self.assertEqual(self.shown("#drained"), [])
+        self.daemon.request("POST", "/v1/drain")
+        self.see("that no job is begun", r"Drained since \d\d:\d\d:\d\d: no job is begun")
+        self.check_access()
+        self.daemon.request("POST", "/v1/undrain")
+        wait_for("its end", lambda: not self.shown("#drained"))
+        self.check_log()
+
     def test_global_tune(self):
         """Its curve is the whole model's, behind those of the blocks."""
         job = self.daemon.submit(self.spec(method="wanda", refit={"method": "global", "epochs": 1, "global_epochs": 100},

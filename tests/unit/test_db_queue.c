@@ -628,6 +628,39 @@ static void test_log(void **state)
 	expect_sound(f);
 }
 
+/* Nothing is claimed, also behind a restart, and what is claimed already goes its way. */
+static void test_drain(void **state)
+{
+	struct fixture *f = *state;
+	char running[JOB_ID_BYTES], waiting[JOB_ID_BYTES];
+	int64_t since, again;
+	submit(f, "a", 0, false, NULL, NULL, running);
+	claim(f, running);
+	OK(db_drain_get(f->db, &since, &f->err));
+	assert_int_equal(since, 0);
+	OK(db_drain_set(f->db, false, &since, &f->err));
+	assert_int_equal(since, 0);
+	int64_t before = unix_milliseconds();
+	OK(db_drain_set(f->db, true, &since, &f->err));
+	assert_true(since >= before && since <= unix_milliseconds());
+	OK(db_drain_set(f->db, true, &again, &f->err));
+	assert_int_equal(again, since);
+	assert_int_equal(submit(f, "b", 0, false, NULL, NULL, waiting), INSERT_NEW);
+	claim(f, NULL);
+	OK(db_job_requeue(f->db, running, &f->err));
+	claim(f, NULL);
+	reopen(f);
+	OK(db_drain_get(f->db, &again, &f->err));
+	assert_int_equal(again, since);
+	claim(f, NULL);
+	expect_events(f, waiting, "job.queued");
+	OK(db_drain_set(f->db, false, &since, &f->err));
+	assert_int_equal(since, 0);
+	claim(f, running);
+	claim(f, waiting);
+	expect_sound(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -647,6 +680,7 @@ int main(void)
 		TEST(test_list_by_metadata),
 		TEST(test_who_is_to_be_told_keeps_a_job),
 		TEST(test_log),
+		TEST(test_drain),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
