@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "daemon/archive.h"
+#include "daemon/backup.h"
 #include "daemon/bench.h"
 #include "daemon/export.h"
 #include "daemon/log.h"
@@ -64,6 +65,12 @@ static int run_tool(const struct options *options)
 		return bench(options);
 	case COMMAND_EXPORT:
 		return export_model(options);
+	case COMMAND_BACKUP:
+		return backup(options);
+	case COMMAND_CHECK:
+		return check(options);
+	case COMMAND_RESTORE:
+		return restore(options);
 	default:
 		return archive(options);
 	}

@@ -34,6 +34,9 @@ const char options_help[] =
 	"       besad unpack [--threads N] ARCHIVE_DIR MODEL_DIR\n"
 	"       besad verify [--threads N] ARCHIVE_DIR\n"
 	"       besad export [--type TYPE] MODEL_DIR FILE.gguf\n"
+	"       besad backup [--state-dir DIR] [--json] BACKUP\n"
+	"       besad check [--state-dir DIR] [--json] [BACKUP]\n"
+	"       besad restore [--state-dir DIR] [--json] BACKUP\n"
 	"       besad schema\n"
 	"\n"
 	"besad makes large language models sparse. `serve` answers HTTP and works through a queue of jobs;\n"
@@ -41,7 +44,9 @@ const char options_help[] =
 	"`bench` says what the zeros of a model are worth; `schema` prints what a job may say, as a JSON schema;\n"
 	"`pack` makes an archive of a model directory, in which zeros take no room, `unpack` restores every\n"
 	"file of it bit for bit, and `verify` compares its checksums;\n"
-	"`export` writes a model directory as one GGUF file, for llama.cpp.\n"
+	"`export` writes a model directory as one GGUF file, for llama.cpp;\n"
+	"`backup` copies the state directory, also while besad runs; `check` says whether it, or a backup, is\n"
+	"whole, and `restore` puts a backup into a state directory that has none of besad's state.\n"
 	"\n"
 	"  --model-root DIR        where models lie; may be repeated, searched in order\n"
 	"  --data-root DIR         where calibration and evaluation data lie; may be repeated\n"
@@ -103,7 +108,8 @@ const char options_help[] =
 	"  --type TYPE             of the weights: f16 (the default), q8_0, q4_0 or q4_1\n"
 	"\n"
 	"Exit status of run and bench: 0 done, 1 failed, 2 the job or the command line is wrong, 128 + n stopped by signal n.\n"
-	"Exit status of pack, unpack, verify and export: 0 done, 1 failed or damaged, 2 the command line is wrong.\n";
+	"Exit status of pack, unpack, verify, export, backup, check and restore: 0 done, 1 failed or damaged, 2 the command line\n"
+	"is wrong.\n";
 
 enum {
 	OPTION_MODEL_ROOT = 256,
@@ -203,6 +209,14 @@ static const struct option *const unpack_options = pack_options + 1;
 
 static const struct option export_options[] = {
 	{"type", required_argument, NULL, OPTION_TYPE},
+	{"help", no_argument, NULL, OPTION_HELP},
+	{"version", no_argument, NULL, OPTION_VERSION},
+	{0},
+};
+
+static const struct option backup_options[] = {
+	{"state-dir", required_argument, NULL, OPTION_STATE_DIR},
+	{"json", no_argument, NULL, OPTION_JSON},
 	{"help", no_argument, NULL, OPTION_HELP},
 	{"version", no_argument, NULL, OPTION_VERSION},
 	{0},
@@ -314,6 +328,8 @@ static enum status make_directory(const char *option, const char *path, char **f
 /* Specs, events and checkpoints are nobody else's. One that is there already is as its owner wants it. */
 static enum status make_state_dir(const char *path, struct options *options, struct error *err)
 {
+	if (options->command == COMMAND_BACKUP || options->command == COMMAND_CHECK)
+		return set_directory("--state-dir", path, &options->state_dir, err);
 	bool made = !path_exists(path);
 	TRY(make_directory("--state-dir", path, &options->state_dir, err));
 	return made && chmod(options->state_dir, 0700) != 0 ? error_errno(err, "--state-dir %s", path) : STATUS_OK;
@@ -544,6 +560,9 @@ static const struct {
 	{"unpack", COMMAND_UNPACK, unpack_options, {"an archive's directory", "the model's directory"}},
 	{"verify", COMMAND_VERIFY, unpack_options, {"an archive's directory"}},
 	{"export", COMMAND_EXPORT, export_options, {"a model directory", "the file's name"}},
+	{"backup", COMMAND_BACKUP, backup_options, {"the backup's directory"}},
+	{"check", COMMAND_CHECK, backup_options, {"a backup's directory"}},
+	{"restore", COMMAND_RESTORE, backup_options, {"a backup's directory"}},
 };
 
 static size_t find_command(const char *name)
@@ -569,6 +588,14 @@ static enum status complete(struct options *options, char *const *operands, stru
 		options->from = operands[0];
 		options->to = operands[1]; /* NULL behind the last one */
 		return STATUS_OK;
+	case COMMAND_BACKUP:
+		options->to = operands[0];
+		return options->state_dir ? STATUS_OK : default_state_dir(options, err);
+	case COMMAND_CHECK:
+	case COMMAND_RESTORE:
+		options->from = operands[0];
+		if (options->state_dir || (options->command == COMMAND_CHECK && options->from)) return STATUS_OK;
+		return default_state_dir(options, err);
 	default:
 		return complete_serve(options, err);
 	}
@@ -605,7 +632,7 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 	int wanted = 0, given = argc - optind;
 	while (commands[found].operands[wanted])
 		wanted++;
-	if (given < wanted)
+	if (given < wanted && ret->command != COMMAND_CHECK /* which has the state directory */)
 		return error_set(err, STATUS_INVALID, "%s needs %s; see besad --help", commands[found].name,
 				 commands[found].operands[given]);
 	if (given > wanted) return error_set(err, STATUS_INVALID, "what is '%s'? See besad --help", argv[optind + wanted]);

@@ -21,6 +21,9 @@ enum command {
 	COMMAND_UNPACK,
 	COMMAND_VERIFY,
 	COMMAND_EXPORT,
+	COMMAND_BACKUP,
+	COMMAND_CHECK,
+	COMMAND_RESTORE,
 	COMMAND_SCHEMA,
 	COMMAND_HELP,
 	COMMAND_VERSION
@@ -61,14 +64,14 @@ struct options {
 	const char *job_file;
 	char *checkpoint_dir; /* absolute; NULL: beside the output */
 	char *scores_dir;     /* absolute; NULL: none */
-	bool json;            /* the result on standard output; of bench too */
+	bool json;            /* the result on standard output; of bench, backup, check and restore too */
 
 	/* bench */
 	const char *model_dir;
 	bool simulate;
 
-	/* pack, unpack, verify, export */
-	const char *from, *to; /* directories; `to` is NULL for verify, and a file for export */
+	/* pack, unpack, verify, export, backup, check, restore */
+	const char *from, *to; /* directories, and `to` a file for export; NULL: none, or, of the last three, the state directory */
 	bool coded;
 	enum export_type export_type;
 };

@@ -45,6 +45,7 @@ struct daemon {
 	const struct options *options;
 	int lock;  /* of the state directory, held for life */
 	bool died; /* the process before this one did not end in order */
+	bool damaged;
 	char *checkpoints;
 	struct db *db;
 	struct metrics *metrics;
@@ -281,9 +282,25 @@ static enum status lock_state(struct daemon *daemon, struct error *err)
 	return error_set(err, STATUS_EXISTS, "another besad uses %s", daemon->options->state_dir);
 }
 
+/* Behind an unclean end, before anything is written. What cannot be looked at, opening it will say. */
+static enum status check_database(struct daemon *daemon, const char *path, struct error *err)
+{
+	enum status status = daemon->died ? db_quick_check(path, err) : STATUS_OK;
+	daemon->damaged = status == STATUS_INVALID;
+	if (daemon->damaged)
+		return error_prefix(
+			err,
+			"besad did not end in order, and starts from no damaged database, so that nothing more is lost: move "
+			"%s* and jobs aside and restore a backup (besad restore, docs/operator.md)",
+			path);
+	if (status) log_warning("the database could not be looked through: %s", err->message);
+	return STATUS_OK;
+}
+
 /* What an upgrade or the journal's index need, the ballast may make room for. */
 static enum status open_database(struct daemon *daemon, const char *path, struct error *err)
 {
+	TRY(check_database(daemon, path, err));
 	enum status status = db_open(path, &daemon->db, err);
 	if (status == STATUS_NO_SPACE && ballast_release(daemon->options->state_dir)) status = db_open(path, &daemon->db, err);
 	return status;
@@ -595,5 +612,6 @@ int serve(const struct options *options)
 		listen_pass_on(&daemon.kept);
 		return SERVE_AGAIN;
 	}
+	if (daemon.damaged) return SERVE_DAMAGED;
 	return status ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Who waits for longer says so, and tries again as it sees fit: writers wait for each other, and requests for them. */
-#define BUSY_TIMEOUT "PRAGMA busy_timeout = 2000"
-
 enum status sqlite_error(struct connection *connection, const char *what, struct error *err)
 {
 	const char *message = sqlite3_errmsg(connection->handle);
@@ -139,7 +136,7 @@ static void reset_statements(struct connection *connection)
 
 /* ---- connections -------------------------------------------------------------------------------------------------------- */
 
-static void connection_close(struct connection *connection)
+void connection_close(struct connection *connection)
 {
 	for (int i = 0; i < CACHED_STATEMENTS; i++)
 		sqlite3_finalize(connection->cache[i].statement);
@@ -147,8 +144,7 @@ static void connection_close(struct connection *connection)
 	memset(connection, 0, sizeof *connection);
 }
 
-static enum status connection_open(struct connection *connection, const char *path, int flags, const char *pragmas,
-				   struct error *err)
+enum status connection_open(struct connection *connection, const char *path, int flags, const char *pragmas, struct error *err)
 {
 	memset(connection, 0, sizeof *connection);
 	enum status status = STATUS_OK;

@@ -85,6 +85,30 @@ void job_list_clear(struct job_list *);
 enum status db_open(const char *path, struct db **ret, struct error *err);
 void db_close(struct db *); /* takes NULL; no call may be under way */
 
+/* Is the file whole, as far as a quick look tells? STATUS_INVALID says what is damaged. For a start behind an unclean end: nobody else may use it, and
+ * nothing of it is changed. STATUS_OK where there is none. */
+enum status db_quick_check(const char *path, struct error *err);
+
+/* Everything that can be looked at, in one snapshot of a file that may be in use; nothing is changed. `problem` is told each thing that is wrong, `job`, which
+ * may be NULL, every job. STATUS_INVALID for what is no database of besad's, STATUS_UNSUPPORTED for a newer one's. */
+struct stored_job {
+	char id[JOB_ID_BYTES];
+	enum job_state state;
+	int blocks_done;
+	int blocks; /* of its model; 0 where no attempt has come so far */
+};
+typedef void db_problem(void *context, const char *text);
+typedef enum status db_stored_job(void *context, const struct stored_job *, struct error *err);
+struct db_verifier {
+	db_problem *problem;
+	db_stored_job *job;
+	void *context;
+};
+enum status db_verify(const char *path, const struct db_verifier *, int64_t *ret_version, struct error *err);
+
+/* A copy, as one file that must not be there yet, of one that may be in use. Not synced. */
+enum status db_copy(const char *from, const char *to, struct error *err);
+
 /* `committed` is called after each commit that appended an event of that job, or removed the job, on the committing thread and with no
  * lock of the database held. Set once, before other threads use `db`; NULL for none. */
 void db_set_listener(struct db *, void (*committed)(void *context, const char *job_id), void *context);

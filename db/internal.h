@@ -43,6 +43,13 @@ struct db {
 	atomic_int trouble;          /* the status of the last transaction that wrote, where others may fail as it did */
 };
 
+/* Who waits for longer says so, and tries again as it sees fit: writers wait for each other, and requests for them. */
+#define BUSY_TIMEOUT "PRAGMA busy_timeout = 2000"
+
+/* A connection of its own, for one thread, with SQLite's flags and behind these statements. Closed also where it was cleared. */
+enum status connection_open(struct connection *, const char *path, int flags, const char *pragmas, struct error *err);
+void connection_close(struct connection *);
+
 /* A write transaction: holds the write lock from write_begin to write_end, which commits when `status` is STATUS_OK and rolls back
  * otherwise, and returns what the whole came to. After a commit the listener hears of `job_id`, unless it is NULL, and of the writer's `told`. */
 enum status write_begin(struct db *, struct error *err);
@@ -76,6 +83,8 @@ enum status column_copy(sqlite3_stmt *, int column, char **ret, struct error *er
 
 /* Is it a database that this besad may write to? STATUS_INVALID, or STATUS_UNSUPPORTED for that of a newer one. Writes nothing. */
 enum status schema_check(struct connection *, const char *path, struct error *err);
+enum status schema_version(struct connection *, const char *path, int64_t *ret,
+			   struct error *err);                    /* the same, and of which version it is */
 enum status schema_touch(struct connection *, struct error *err); /* in a write transaction: writes a page and changes nothing */
 enum status schema_migrate(struct connection *, const char *path, struct error *err);
 

@@ -204,7 +204,7 @@ static enum status run(struct connection *connection, const char *sql, struct er
 	return sqlite_error(connection, "schema", err);
 }
 
-static enum status read_version(struct connection *connection, const char *path, int64_t *ret, struct error *err)
+enum status schema_version(struct connection *connection, const char *path, int64_t *ret, struct error *err)
 {
 	int64_t application, tables;
 	TRY(read_pragma(connection, "PRAGMA application_id", &application, err));
@@ -223,7 +223,7 @@ static enum status read_version(struct connection *connection, const char *path,
 enum status schema_check(struct connection *connection, const char *path, struct error *err)
 {
 	int64_t version;
-	return read_version(connection, path, &version, err);
+	return schema_version(connection, path, &version, err);
 }
 
 enum status schema_touch(struct connection *connection, struct error *err)
@@ -236,7 +236,7 @@ enum status schema_touch(struct connection *connection, struct error *err)
 enum status schema_migrate(struct connection *connection, const char *path, struct error *err)
 {
 	int64_t version;
-	TRY(read_version(connection, path, &version, err));
+	TRY(schema_version(connection, path, &version, err));
 	for (; version < VERSION; version++) {
 		char tail[128];
 		snprintf(tail, sizeof tail, "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", APPLICATION_ID,

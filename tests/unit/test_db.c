@@ -370,6 +370,129 @@ static void test_room_is_made_for_all_that_failed(void **state)
 	assert_false(write_again(f->db, STATUS_NO_SPACE, &late));
 }
 
+/* ---- whether a file is whole ---------------------------------------------------------------------------------------------- */
+
+/* What a kill leaves of the fixture's database: "killed.db", and its journal, which holds all that was written. */
+static void leave_killed(struct fixture *f, char path[128])
+{
+	snprintf(path, 128, "%s/killed.db", f->directory);
+	for (int i = 0; i < 2; i++) {
+		char from[128], to[160], *text;
+		size_t bytes;
+		snprintf(from, sizeof from, "%s%s", f->path, i ? "-wal" : "");
+		snprintf(to, sizeof to, "%s%s", path, i ? "-wal" : "");
+		OK(file_slurp(from, 16 << 20, &text, &bytes, &f->err));
+		OK(place_replace(&PLACE(to), NULL, text, bytes, &f->err));
+		free(text);
+	}
+}
+
+static void test_a_quick_look_changes_nothing(void **state)
+{
+	struct fixture *f = *state;
+	char path[128], journal[160], *before, *after;
+	size_t bytes, bytes_after;
+	submit(f, "a", 0, false, NULL, NULL, NULL);
+	leave_killed(f, path);
+	snprintf(journal, sizeof journal, "%s-wal", path);
+	OK(file_slurp(journal, 16 << 20, &before, &bytes, &f->err));
+	assert_true(bytes > 4096);
+	OK(db_quick_check(path, &f->err));
+	OK(file_slurp(journal, 16 << 20, &after, &bytes_after, &f->err));
+	assert_int_equal(bytes, bytes_after);
+	assert_memory_equal(before, after, bytes);
+	free(after);
+	free(before);
+	struct db *db = NULL;
+	int64_t counts[JOB_STATES];
+	OK(db_open(path, &db, &f->err));
+	OK(db_job_counts(db, counts, &f->err));
+	assert_int_equal(counts[JOB_QUEUED], 1);
+	db_close(db);
+
+	static const char damage[] = "no page of a database";
+	struct file file;
+	OK(file_open_write(path, &file, &f->err));
+	OK(file_write(&file, damage, sizeof damage, file.size - 4096, &f->err));
+	OK(file_write(&file, damage, sizeof damage, file.size - 8192, &f->err));
+	file_close(&file);
+	assert_int_equal(db_quick_check(path, &f->err), STATUS_INVALID);
+	assert_non_null(strstr(f->err.message, "killed.db is damaged: "));
+	OK(place_replace(&PLACE(path), NULL, damage, sizeof damage, &f->err));
+	assert_int_equal(db_quick_check(path, &f->err), STATUS_INVALID);
+	OK(place_remove(&PLACE(path), NULL, &f->err));
+	OK(db_quick_check(path, &f->err));
+}
+
+struct verified {
+	int problems, jobs, blocks_done;
+	char problem[200];
+};
+
+static void take_problem(void *context, const char *text)
+{
+	struct verified *v = context;
+	v->problems++;
+	snprintf(v->problem, sizeof v->problem, "%.199s", text);
+}
+
+static enum status take_job(void *context, const struct stored_job *job, struct error *err)
+{
+	struct verified *v = context;
+	(void)err;
+	v->jobs++;
+	v->blocks_done += job->blocks_done;
+	return STATUS_OK;
+}
+
+static void verify(struct fixture *f, const char *path, struct verified *ret)
+{
+	int64_t version = 0;
+	const struct db_verifier verifier = {take_problem, take_job, ret};
+	*ret = (struct verified){0};
+	OK(db_verify(path, &verifier, &version, &f->err));
+	assert_int_equal(version, 14);
+}
+
+/* Of a database that is written to meanwhile. */
+static void test_a_copy_is_whole(void **state)
+{
+	struct fixture *f = *state;
+	char path[128], id[JOB_ID_BYTES];
+	struct verified v;
+	submit(f, "a", 0, false, NULL, NULL, id);
+	claim(f, id);
+	OK(db_block_commit(f->db, id, 0, "{\"block\":0}", 1, NULL, &f->err));
+	OK(write_begin(f->db, &f->err)); /* nobody waits for a writer */
+	snprintf(path, sizeof path, "%s/copy.db", f->directory);
+	OK(db_copy(f->path, path, &f->err));
+	verify(f, f->path, &v);
+	assert_int_equal(v.problems, 0);
+	OK(write_end(f->db, STATUS_OK, NULL, &f->err));
+	submit(f, "b", 0, false, NULL, NULL, NULL);
+	verify(f, path, &v);
+	assert_int_equal(v.problems, 0);
+	assert_int_equal(v.jobs, 1);
+	assert_int_equal(v.blocks_done, 1);
+	char beside[160];
+	snprintf(beside, sizeof beside, "%s-wal", path);
+	assert_false(path_exists(beside));
+
+	sqlite3 *handle;
+	static const char *const wrong[][2] = {
+		{"UPDATE jobs SET blocks_done = 2", "2 blocks are done, and other ones are stored"},
+		{"UPDATE jobs SET blocks_done = 1; DELETE FROM events WHERE id = 1", "its events are not those up to 3"},
+	};
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
+		assert_int_equal(sqlite3_exec(handle, wrong[i][0], NULL, NULL, NULL), SQLITE_OK);
+		sqlite3_close(handle);
+		verify(f, path, &v);
+		assert_int_equal(v.problems, 1);
+		assert_non_null(strstr(v.problem, wrong[i][1]));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -384,6 +507,8 @@ int main(void)
 		TEST(test_threads),
 		TEST(test_kill_loses_nothing_acknowledged),
 		TEST(test_room_is_made_for_all_that_failed),
+		TEST(test_a_quick_look_changes_nothing),
+		TEST(test_a_copy_is_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
