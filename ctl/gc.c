@@ -1,4 +1,4 @@
-/* What the daemon's rules forget of the jobs that have ended. */
+/* What the daemon's rules forget of the jobs that have ended, and of outputs that were replaced. */
 #include <stdio.h>
 
 #include "ctl/command.h"
@@ -21,11 +21,22 @@ static void print_removals(const cJSON *json, bool dry_run)
 		table_add(&table, text_member_or(removal, "reason", "?"));
 		table_end_row(&table);
 	}
-	int count = cJSON_GetArraySize(removals);
-	if (count) table_print(&table, stdout);
+	const cJSON *replaced = cJSON_GetObjectItemCaseSensitive(json, "replaced"), *output;
+	cJSON_ArrayForEach(output, replaced)
+	{
+		table_add(&table, text_member_or(output, "output", "?"));
+		table_add(&table, "replaced");
+		table_add(&table, format_time(text_member(output, "replaced_at"), text));
+		table_add(&table, format_bytes(number_member(output, "bytes"), text));
+		table_add(&table, "keep_replaced");
+		table_end_row(&table);
+	}
+	int count = cJSON_GetArraySize(removals), outputs = cJSON_GetArraySize(replaced);
+	if (count || outputs) table_print(&table, stdout);
 	table_free(&table);
-	printf("%d job%s %sforgotten, %s\n", count, count == 1 ? "" : "s", dry_run ? "would be " : "",
-	       format_bytes(number_member(json, "bytes"), text));
+	printf("%d job%s %sforgotten, ", count, count == 1 ? "" : "s", dry_run ? "would be " : "");
+	if (outputs) printf("%d replaced output%s removed, ", outputs, outputs == 1 ? "" : "s");
+	printf("%s\n", format_bytes(number_member(json, "bytes"), text));
 }
 
 enum exit_code command_gc(struct client *client, const struct options *options)

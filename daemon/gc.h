@@ -1,4 +1,4 @@
-/* What the API says of the rules by which ended jobs are forgotten (sweep.h). */
+/* What the API says of the rules by which ended jobs are forgotten (sweep.h), and outputs that were replaced removed (--keep-replaced). */
 #ifndef BESAD_DAEMON_GC_H
 #define BESAD_DAEMON_GC_H
 

@@ -39,7 +39,7 @@ void sweep_forgotten(const struct options *options, struct db *db, const char *c
 	if (directory) closedir(directory);
 }
 
-static double bytes_below(const char *path)
+double bytes_below(const char *path)
 {
 	char *const paths[] = {(char *)path, NULL};
 	double bytes = 0;

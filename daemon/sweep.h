@@ -13,6 +13,9 @@ void sweep_files(const struct options *, const char *checkpoints, const char *jo
 /* The files of jobs that were deleted, or succeeded, just before a crash. */
 void sweep_forgotten(const struct options *, struct db *, const char *checkpoints);
 
+/* What the files below a directory take on the disk. */
+double bytes_below(const char *path);
+
 /* What besad holds on the disks. */
 void sweep_measure(const struct options *, struct db *, const char *checkpoints, struct state_reading *ret);
 

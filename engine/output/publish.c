@@ -162,7 +162,7 @@ char *publish_aside_name(const char *job_id)
 	return asprintf(&name, "%s%" PRId64 "-%09ld-%s", aside_prefix, (int64_t)now.tv_sec, now.tv_nsec, job_id) < 0 ? NULL : name;
 }
 
-enum status publish_sweep(const struct place *root, double seconds, struct error *err)
+enum status publish_asides(const struct place *root, double seconds, publish_aside_fn *take, void *context, struct error *err)
 {
 	DIR *stream;
 	TRY(place_list(root, NULL, &stream, err));
@@ -173,8 +173,20 @@ enum status publish_sweep(const struct place *root, double seconds, struct error
 		if (strncmp(entry->d_name, aside_prefix, strlen(aside_prefix)) != 0) continue;
 		long long since = strtoll(entry->d_name + strlen(aside_prefix), &end, 10);
 		if (*end != '-') continue;
-		if (difftime(time(NULL), (time_t)since) >= seconds) status = place_remove(root, entry->d_name, err);
+		if (difftime(time(NULL), (time_t)since) >= seconds) status = take(context, root, entry->d_name, since, err);
 	}
 	closedir(stream);
 	return status;
+}
+
+static enum status remove_aside(void *context, const struct place *root, const char *name, int64_t since, struct error *err)
+{
+	(void)context;
+	(void)since;
+	return place_remove(root, name, err);
+}
+
+enum status publish_sweep(const struct place *root, double seconds, struct error *err)
+{
+	return publish_asides(root, seconds, remove_aside, NULL, err);
 }

@@ -34,7 +34,11 @@ enum status publish(const struct place *work, const struct place *output, const 
 /* After a crash behind the exchange: what is left in `work` was replaced, and goes aside. */
 enum status publish_rest(const struct place *work, const struct place *aside, struct error *err);
 
-/* Removes from `root` what was kept aside for `seconds` or longer. */
+/* Calls `take` with whatever is kept aside in `root` for `seconds` or longer, and since when, in seconds of the epoch. It may remove it. */
+typedef enum status publish_aside_fn(void *context, const struct place *root, const char *name, int64_t since, struct error *err);
+enum status publish_asides(const struct place *root, double seconds, publish_aside_fn *take, void *context, struct error *err);
+
+/* Removes all of that. */
 enum status publish_sweep(const struct place *root, double seconds, struct error *err);
 
 /* ".besad-replaced-TIME-JOB", which publish_sweep knows; another one at each call, for jobs of one name that end in the same second (as

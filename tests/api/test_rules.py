@@ -67,6 +67,33 @@ class Rules(unittest.TestCase):
         self.assertEqual(self.metric("besad_ended_jobs_held_bytes"), 0)
         self.assertIn("job=" + job + " is forgotten", daemon.log())
 
+    def test_outputs_that_were_replaced(self):
+        def replace(*options):
+            daemon.start(*options)
+            for sparsity in (0.5, 0.6):
+                job = daemon.submit(small_job(output="out", method="magnitude", sparsity=sparsity, overwrite=True))
+                self.assertEqual(daemon.finish(job)["state"], "succeeded")
+            return daemon.job(job)["result"]["replaced"]
+        daemon = self.daemon
+        name = replace()
+        self.assertEqual(daemon.get("/v1/gc").json["replaced"], [])  # kept for a day
+        self.assertEqual(daemon.request("POST", "/v1/gc").json["replaced"], [])
+        daemon.stop()
+        older = name.replace(name.split("-")[2], "1000000000", 1)  # it was replaced long ago; the rule is not heeded while a job runs
+        daemon.start()
+        running = daemon.submit(small_job(model="long", output="long", besa={"epochs": 20}))
+        wait_for("it to run", lambda: daemon.job(running)["state"] == "running")
+        os.rename(os.path.join(daemon.output, name), os.path.join(daemon.output, older))
+        plan = daemon.get("/v1/gc").json
+        [replaced] = plan["replaced"]
+        self.assertEqual((replaced["output"], replaced["replaced_at"]), (older, "2001-09-09T01:46:40.000Z"))
+        self.assertGreater(replaced["bytes"], 10000)
+        self.assertEqual((plan["removals"], plan["bytes"]), ([], replaced["bytes"]))
+        self.assertIn(older, os.listdir(daemon.output))
+        self.assertEqual(daemon.request("POST", "/v1/gc").json["replaced"], [replaced])
+        self.assertNotIn(older, os.listdir(daemon.output))
+        self.assertEqual(daemon.get("/v1/gc").json["replaced"], [])
+
     def test_what_ended_first_goes_where_there_is_too_much(self):
         daemon = self.daemon.start()
         first = daemon.submit(small_job(output="first", method="magnitude"))

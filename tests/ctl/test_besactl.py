@@ -92,6 +92,12 @@ class Besactl(unittest.TestCase):
         self.says("show", job)
         self.assertRegex(self.says("gc"), r"(?m)^1 job forgotten, ")
         self.says("show", job, status=REFUSED)
+        old = ".besad-replaced-1000000000-000000000-job"
+        os.mkdir(os.path.join(self.daemon.output, old))
+        told = self.says("gc", "--dry-run")
+        self.assertRegex(told, rf"(?m)^{old} +replaced +2001-09-09 01:46:40 +0 B +keep_replaced$")
+        self.assertRegex(self.says("gc"), r"(?m)^0 jobs forgotten, 1 replaced output removed, 0 B$")
+        self.assertFalse(os.path.exists(os.path.join(self.daemon.output, old)))
         self.says("gc", "all", status=USAGE)
         self.says("rm", "--dry-run", running, status=USAGE)
 
