@@ -4,6 +4,7 @@
 #   make SANITIZE=address,undefined BUILD=build/asan
 #   make WERROR=1        warnings are errors (CI)
 #   make generate        writes what openapi.yaml, the form and besactl say of a spec's fields anew, after a change in engine/spec/
+#   make sbom            an SPDX document of what is linked
 #   make V=1             shows the commands; V=0 shows nothing but what goes wrong, and on a terminal a line that changes
 
 BUILD    ?= build
@@ -144,6 +145,10 @@ generate: $(BUILD)/besad
 	engine/spec/generate.py $(BUILD)/besad
 	engine/model/families.py
 
+# Of what is linked, as SPDX.
+sbom: all
+	debian/sbom.py $(BUILD)/besad.spdx.json $(BUILD)/besad $(BUILD)/besactl
+
 # ---- tests ----------------------------------------------------------------------------------------------------------------
 $(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
@@ -281,5 +286,5 @@ clean:
 source_in = $(word 2,$(subst :, ,$(subst \, ,$(file <$(1)))))
 -include $(foreach d,$(shell find $(BUILD) -name '*.d' 2>/dev/null),$(if $(wildcard $(call source_in,$(d))),$(d)))
 
-.PHONY: FORCE all generate tests benches fuzz check check-built deps demo study bench install install-files clean
+.PHONY: FORCE all generate sbom tests benches fuzz check check-built deps demo study bench install install-files clean
 .DELETE_ON_ERROR:
