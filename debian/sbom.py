@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What the built programs are made of, as an SPDX 2.3 document: sbom.py FILE PROGRAM...
 
-Each program, and each Debian package that has a shared library of it, found by the dynamic linker and dpkg. SOURCE_DATE_EPOCH, where it is set, is when it was
-made: then the same programs on the same system give the same bytes."""
+Each program, and each Debian package that has a shared library of it, found by the dynamic linker and dpkg. SOURCE_DATE_EPOCH, where it is
+set, is when it was made: then the same programs on the same system give the same bytes."""
 import datetime
 import hashlib
 import json
@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.parse
 
 # Looked for when besad runs, by a build with CUDA, and not linked.
 OPTIONAL = "cuBLASLt of the CUDA toolkit and NVML of the driver, where they are there, are opened at run time and are not listed"
@@ -54,7 +55,8 @@ def identifier(*parts):
 
 
 def package_entry(fields):
-    purl = f"pkg:deb/debian/{fields['Package']}@{fields['Version'].replace('+', '%2B').replace('~', '%7E').replace(':', '%3A')}?arch={fields['Architecture']}"
+    version = urllib.parse.quote(fields["Version"], safe="")
+    purl = f"pkg:deb/debian/{fields['Package']}@{version}?arch={fields['Architecture']}"
     return {"SPDXID": identifier("Package", fields["Package"]), "name": fields["Package"], "versionInfo": fields["Version"],
             "supplier": "Organization: " + fields["Maintainer"].split(" <")[0], "downloadLocation": "NOASSERTION",
             "homepage": fields["Homepage"] or "NOASSERTION", "sourceInfo": "built from the source package " + fields["source:Package"],

@@ -27,7 +27,8 @@ class Sbom(unittest.TestCase):
         text = self.made()
         self.assertEqual(text, self.made())
         document = json.loads(text)
-        self.assertEqual((document["spdxVersion"], document["dataLicense"], document["SPDXID"]), ("SPDX-2.3", "CC0-1.0", "SPDXRef-DOCUMENT"))
+        self.assertEqual((document["spdxVersion"], document["dataLicense"], document["SPDXID"]),
+                         ("SPDX-2.3", "CC0-1.0", "SPDXRef-DOCUMENT"))
         self.assertEqual(document["creationInfo"]["created"], "2023-11-14T22:13:20Z")
         self.assertTrue(document["creationInfo"]["creators"] and document["name"] and document["documentNamespace"])
         ids = [package["SPDXID"] for package in document["packages"]]
