@@ -10,6 +10,7 @@
 #   progress      what the perplexity after each block costs
 #   watchers      what 500 event streams cost
 #   archive       besad pack, unpack and verify against a copy and zstd; only where it is named: MODEL=DIR, a pruned one
+#   generate      tokens a second with zeros multiplied and left out, of a random model of 1.1 billion weights; only where it is named; MODEL=DIR: of that
 #   save          hidden states of 4 GiB to the disk of BUILD, by 1 to 8 threads; only where it is named
 #   model         any model: MODEL=DIR CALIBRATION=FILE EVALUATION='FILE...', of text or tokens (bench/smollm2.py makes one)
 set -u
@@ -36,6 +37,7 @@ for name in $names; do
 	matvec) set -- "$build/bench/matvec" ;;
 	progress) set -- bench/progress.py --besad "$build/besad" ;;
 	archive) set -- bench/archive.py --besad "$build/besad" ${MODEL:+--model "$MODEL"} ;;
+	generate) set -- bench/generate.py "$build/besad" ${MODEL:+"$MODEL"} ;;
 	save) set -- "$build/bench/stream_save" "$build/bench" ;;
 	watchers) set -- env BESAD="$build/besad" bench/watchers.py ;;
 	model)

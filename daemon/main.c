@@ -7,6 +7,7 @@
 #include "daemon/backup.h"
 #include "daemon/bench.h"
 #include "daemon/export.h"
+#include "daemon/generate.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
 #include "daemon/run.h"
@@ -56,7 +57,7 @@ static int print_schema(void)
 	return done ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* A signal ends these at once: they have nothing to keep, and what is not whole has not got its name. */
+/* A signal ends these at once, unless they ask for it: they have nothing to keep, and what is not whole has not got its name. */
 static int run_tool(const struct options *options)
 {
 	mask_signals(SIG_UNBLOCK);
@@ -71,6 +72,8 @@ static int run_tool(const struct options *options)
 		return check(options);
 	case COMMAND_RESTORE:
 		return restore(options);
+	case COMMAND_GENERATE:
+		return generate(options);
 	default:
 		return archive(options);
 	}

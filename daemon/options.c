@@ -20,6 +20,7 @@ enum {
 	DEFAULT_QUEUE_LIMIT = 1000,
 	DEFAULT_MAX_ATTEMPTS = 5,
 	DEFAULT_RETRY_AFTER = 60,
+	DEFAULT_MAX_TOKENS = 128,
 	MAX_QUEUE = 1000000,
 	MAX_LIMITS_FILE = 65536
 };
@@ -30,6 +31,7 @@ const char options_help[] =
 	"usage: besad [serve] [option]...\n"
 	"       besad run [option]... JOB.json\n"
 	"       besad bench [--simulate] [--threads N] [--json] MODEL\n"
+	"       besad generate [option]... MODEL\n"
 	"       besad pack [--coded] [--threads N] MODEL_DIR ARCHIVE_DIR\n"
 	"       besad unpack [--threads N] ARCHIVE_DIR MODEL_DIR\n"
 	"       besad verify [--threads N] ARCHIVE_DIR\n"
@@ -41,7 +43,8 @@ const char options_help[] =
 	"\n"
 	"besad makes large language models sparse. `serve` answers HTTP and works through a queue of jobs;\n"
 	"`run` does one job without HTTP and, killed and started again, goes on where it was;\n"
-	"`bench` says what the zeros of a model are worth; `schema` prints what a job may say, as a JSON schema;\n"
+	"`bench` says what the zeros of a model are worth; `generate` has a model continue a text; `schema` prints what a job may "
+	"say, as a JSON schema;\n"
 	"`pack` makes an archive of a model directory, in which zeros take no room, `unpack` restores every\n"
 	"file of it bit for bit, and `verify` compares its checksums;\n"
 	"`export` writes a model directory as one GGUF file, for llama.cpp;\n"
@@ -101,13 +104,26 @@ const char options_help[] =
 	"  --simulate              instead: cycles on a simulated accelerator, with the zeros and without\n"
 	"  --json                  print the figures as JSON\n"
 	"\n"
+	"generate (the text goes to standard output as it is made, how fast it was to standard error):\n"
+	"  --prompt TEXT           what is continued (default: what is on standard input)\n"
+	"  --max-tokens N          at most so many (default 128)\n"
+	"  --temperature T         0, the default, takes the most likely token; more draws one\n"
+	"  --top-p P               of the most likely ones that have P of the probability together (default 1: of all)\n"
+	"  --seed N                of what is drawn (default 0)\n"
+	"  --precision bf16|f32    of the products (default bf16)\n"
+	"  --dense, --sparse       zeros are multiplied, or left out, everywhere (default: left out of matrices that have 30 % of "
+	"them;\n"
+	"                          f32 multiplies them)\n"
+	"  --json                  print text, tokens and figures as JSON, at the end\n"
+	"\n"
 	"pack, unpack (the directory that is made must not be there yet):\n"
 	"  --coded                 exponents are coded too: about a third smaller still\n"
 	"\n"
 	"export (the file must not be there yet):\n"
 	"  --type TYPE             of the weights: f16 (the default), q8_0, q4_0 or q4_1\n"
 	"\n"
-	"Exit status of run and bench: 0 done, 1 failed, 2 the job or the command line is wrong, 128 + n stopped by signal n.\n"
+	"Exit status of run, bench and generate: 0 done, 1 failed, 2 the job or the command line is wrong, 128 + n stopped by "
+	"signal n.\n"
 	"Exit status of pack, unpack, verify, export, backup, check and restore: 0 done, 1 failed or damaged, 2 the command line\n"
 	"is wrong.\n";
 
@@ -143,6 +159,14 @@ enum {
 	OPTION_SCORES_DIR,
 	OPTION_JSON,
 	OPTION_SIMULATE,
+	OPTION_PROMPT,
+	OPTION_MAX_TOKENS,
+	OPTION_TEMPERATURE,
+	OPTION_TOP_P,
+	OPTION_SEED,
+	OPTION_PRECISION,
+	OPTION_DENSE,
+	OPTION_SPARSE,
 	OPTION_CODED,
 	OPTION_TYPE,
 	OPTION_HELP,
@@ -196,6 +220,22 @@ static const struct option bench_options[] = {
 	{"simulate", no_argument, NULL, OPTION_SIMULATE}, {"threads", required_argument, NULL, OPTION_THREADS},
 	{"json", no_argument, NULL, OPTION_JSON},         {"help", no_argument, NULL, OPTION_HELP},
 	{"version", no_argument, NULL, OPTION_VERSION},   {0},
+};
+
+static const struct option generate_options[] = {
+	{"prompt", required_argument, NULL, OPTION_PROMPT},
+	{"max-tokens", required_argument, NULL, OPTION_MAX_TOKENS},
+	{"temperature", required_argument, NULL, OPTION_TEMPERATURE},
+	{"top-p", required_argument, NULL, OPTION_TOP_P},
+	{"seed", required_argument, NULL, OPTION_SEED},
+	{"precision", required_argument, NULL, OPTION_PRECISION},
+	{"dense", no_argument, NULL, OPTION_DENSE},
+	{"sparse", no_argument, NULL, OPTION_SPARSE},
+	{"threads", required_argument, NULL, OPTION_THREADS},
+	{"json", no_argument, NULL, OPTION_JSON},
+	{"help", no_argument, NULL, OPTION_HELP},
+	{"version", no_argument, NULL, OPTION_VERSION},
+	{0},
 };
 
 static const struct option pack_options[] = {
@@ -272,6 +312,16 @@ static enum status parse_time(const char *option, const char *text, int64_t *ret
 	if (errno || end == text || !unit || (*end && end[1]) || value < 0 || value > max_time / seconds[unit - units])
 		return error_set(err, STATUS_INVALID, "%s '%s': must be a time, as in 90m, 24h or 7d", option, text);
 	*ret = value * seconds[unit - units];
+	return STATUS_OK;
+}
+
+static enum status parse_fraction(const char *option, const char *text, double low, double high, double *ret, struct error *err)
+{
+	char *end;
+	double value = strtod(text, &end);
+	if (end == text || *end || !(value >= low && value <= high))
+		return error_set(err, STATUS_INVALID, "%s '%s': must be a number from %g to %g", option, text, low, high);
+	*ret = value;
 	return STATUS_OK;
 }
 
@@ -385,9 +435,53 @@ static enum status parse_export_type(const char *text, enum export_type *ret, st
 	return error_set(err, STATUS_INVALID, "--type must be f16, q8_0, q4_0 or q4_1, not '%s'", text);
 }
 
+static enum status parse_precision(const char *text, enum dtype *ret, struct error *err)
+{
+	if (strcmp(text, "bf16") != 0 && strcmp(text, "f32") != 0)
+		return error_set(err, STATUS_INVALID, "--precision must be bf16 or f32, not '%s'", text);
+	*ret = strcmp(text, "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
+	return STATUS_OK;
+}
+
+static enum status choose_matrices(enum matrix_choice choice, struct options *options, struct error *err)
+{
+	if (options->decoder.choice != MATRIX_AUTO && options->decoder.choice != choice)
+		return error_set(err, STATUS_INVALID, "--dense and --sparse exclude each other");
+	options->decoder.choice = choice;
+	return STATUS_OK;
+}
+
+/* What is said of how a text is generated. */
+static enum status parse_generate_option(int option, const char *value, struct options *options, struct error *err)
+{
+	int64_t number = 0;
+	switch (option) {
+	case OPTION_PROMPT:
+		options->prompt = value;
+		return STATUS_OK;
+	case OPTION_MAX_TOKENS:
+		return parse_number("--max-tokens", value, 1, INT32_MAX, &options->max_tokens, err);
+	case OPTION_TEMPERATURE:
+		return parse_fraction("--temperature", value, 0, 100, &options->sampling.temperature, err);
+	case OPTION_TOP_P:
+		return parse_fraction("--top-p", value, 0, 1, &options->sampling.top_p, err);
+	case OPTION_SEED:
+		TRY(parse_number("--seed", value, 0, INT64_MAX, &number, err));
+		options->sampling.seed = (uint64_t)number;
+		return STATUS_OK;
+	case OPTION_PRECISION:
+		return parse_precision(value, &options->decoder.type, err);
+	case OPTION_DENSE:
+		return choose_matrices(MATRIX_DENSE, options, err);
+	default:
+		return choose_matrices(MATRIX_SPARSE, options, err);
+	}
+}
+
 static enum status parse_option(int option, const char *value, struct options *options, struct error *err)
 {
 	int64_t number = 0;
+	if (option >= OPTION_PROMPT && option <= OPTION_SPARSE) return parse_generate_option(option, value, options, err);
 	switch (option) {
 	case OPTION_MODEL_ROOT:
 		return add_root("--model-root", value, &options->roots.model, err);
@@ -556,6 +650,7 @@ static const struct {
 	{"serve", COMMAND_SERVE, serve_options, {NULL}}, /* the default */
 	{"run", COMMAND_RUN, run_options, {"a job file"}},
 	{"bench", COMMAND_BENCH, bench_options, {"a model directory"}},
+	{"generate", COMMAND_GENERATE, generate_options, {"a model directory"}},
 	{"pack", COMMAND_PACK, pack_options, {"a model directory", "the archive's directory"}},
 	{"unpack", COMMAND_UNPACK, unpack_options, {"an archive's directory", "the model's directory"}},
 	{"verify", COMMAND_VERIFY, unpack_options, {"an archive's directory"}},
@@ -580,6 +675,11 @@ static enum status complete(struct options *options, char *const *operands, stru
 		return complete_run(options, err);
 	case COMMAND_BENCH:
 		options->model_dir = operands[0];
+		return STATUS_OK;
+	case COMMAND_GENERATE:
+		options->model_dir = operands[0];
+		if (options->decoder.type == DTYPE_F32 && options->decoder.choice == MATRIX_SPARSE)
+			return error_set(err, STATUS_INVALID, "--sparse needs --precision bf16: products in f32 are dense");
 		return STATUS_OK;
 	case COMMAND_PACK:
 	case COMMAND_UNPACK:
@@ -618,6 +718,9 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 				.max_attempts = DEFAULT_MAX_ATTEMPTS,
 				.retry_after = DEFAULT_RETRY_AFTER,
 				.keep_replaced = default_keep_replaced,
+				.max_tokens = DEFAULT_MAX_TOKENS,
+				.sampling = {.top_p = 1},
+				.decoder = {.type = DTYPE_BF16},
 				.save_every = -1};
 	if (found || (argc > 1 && strcmp(argv[1], commands[0].name) == 0)) {
 		argv++;

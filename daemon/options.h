@@ -9,6 +9,7 @@
 #include "api/token.h"
 #include "base/error.h"
 #include "engine/export/type.h"
+#include "engine/generate/generator.h"
 #include "engine/spec/spec.h"
 
 enum { MAX_LISTEN = 4, MAX_NOTIFY_HOSTS = 16 };
@@ -17,6 +18,7 @@ enum command {
 	COMMAND_SERVE,
 	COMMAND_RUN,
 	COMMAND_BENCH,
+	COMMAND_GENERATE,
 	COMMAND_PACK,
 	COMMAND_UNPACK,
 	COMMAND_VERIFY,
@@ -64,11 +66,17 @@ struct options {
 	const char *job_file;
 	char *checkpoint_dir; /* absolute; NULL: beside the output */
 	char *scores_dir;     /* absolute; NULL: none */
-	bool json;            /* the result on standard output; of bench, backup, check and restore too */
+	bool json;            /* the result on standard output; of bench, generate, backup, check and restore too */
 
-	/* bench */
+	/* bench, generate */
 	const char *model_dir;
 	bool simulate;
+
+	/* generate */
+	const char *prompt; /* NULL: what is on standard input */
+	int64_t max_tokens;
+	struct sampling sampling;
+	struct decoder_wishes decoder;
 
 	/* pack, unpack, verify, export, backup, check, restore */
 	const char *from, *to; /* directories, and `to` a file for export; NULL: none, or, of the last three, the state directory */

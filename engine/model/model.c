@@ -374,18 +374,56 @@ static enum status add_row(const struct model *model, const struct tensor_info *
 	return STATUS_OK;
 }
 
+/* The tables that embeddings are taken from; positions is NULL where there is none. */
+struct embedding_tables {
+	const struct tensor_info *tokens, *positions;
+};
+
+static enum status find_tables(const struct model *model, struct embedding_tables *ret, struct error *err)
+{
+	char name[128];
+	TRY(table_tensor(model, tensor_name(name, model->embeddings, "weight"), model->config.vocab, &ret->tokens, err));
+	return position_table(model, &ret->positions, err);
+}
+
+/* Of a sequence of `length` tokens. */
+static enum status check_length(const struct model *model, const struct embedding_tables *tables, int64_t length, struct error *err)
+{
+	if (!tables->positions || length <= model->config.max_positions) return STATUS_OK;
+	return error_set(err, STATUS_INVALID, "sequences of %" PRId64 " tokens are longer than the model's %" PRId64 " positions",
+			 length, model->config.max_positions);
+}
+
+/* values [H] += the embedding of a token. `row` has room for H floats. */
+static enum status add_embedding(const struct model *model, const struct embedding_tables *tables, int32_t id, int64_t position,
+				 void *row, float *values, struct error *err)
+{
+	const struct model_config *config = &model->config;
+	TRY(add_row(model, tables->tokens, id, config->embedding_scale, row, values, err));
+	if (!tables->positions) return STATUS_OK;
+	return add_row(model, tables->positions, position + config->position_offset, 1, row, values, err);
+}
+
+enum status model_embed_token(const struct model *model, int32_t id, int64_t position, float *ret, struct error *err)
+{
+	struct embedding_tables tables;
+	TRY(find_tables(model, &tables, err));
+	TRY(check_length(model, &tables, position + 1, err));
+	void *row = malloc((size_t)model->config.hidden * sizeof(float));
+	if (!row) return error_set(err, STATUS_NO_MEMORY, "no memory for the embedding of a token");
+	memset(ret, 0, (size_t)model->config.hidden * sizeof *ret);
+	enum status status = add_embedding(model, &tables, id, position, row, ret, err);
+	free(row);
+	return status;
+}
+
 enum status model_embed(const struct model *model, struct backend *backend, const int32_t *ids, int64_t tokens, int64_t length,
 			struct tensor out, struct error *err)
 {
-	char name[128];
 	const struct model_config *config = &model->config;
-	const struct tensor_info *table, *positions;
-	TRY(table_tensor(model, tensor_name(name, model->embeddings, "weight"), config->vocab, &table, err));
-	TRY(position_table(model, &positions, err));
-	if (positions && length > config->max_positions)
-		return error_set(err, STATUS_INVALID,
-				 "sequences of %" PRId64 " tokens are longer than the model's %" PRId64 " positions", length,
-				 config->max_positions);
+	struct embedding_tables tables;
+	TRY(find_tables(model, &tables, err));
+	TRY(check_length(model, &tables, length, err));
 	int64_t bytes = tokens * config->hidden * (int64_t)sizeof(float);
 	dry_host(backend, bytes);
 	dry_host(backend, -bytes);
@@ -395,12 +433,8 @@ enum status model_embed(const struct model *model, struct backend *backend, cons
 	enum status status = STATUS_OK;
 	if (!row || !values)
 		status = error_set(err, STATUS_NO_MEMORY, "no memory for the embeddings of %" PRId64 " tokens", tokens);
-	for (int64_t t = 0; status == STATUS_OK && t < tokens; t++) {
-		float *to = values + t * config->hidden;
-		status = add_row(model, table, ids[t], config->embedding_scale, row, to, err);
-		if (status == STATUS_OK && positions)
-			status = add_row(model, positions, t % length + config->position_offset, 1, row, to, err);
-	}
+	for (int64_t t = 0; status == STATUS_OK && t < tokens; t++)
+		status = add_embedding(model, &tables, ids[t], t % length, row, values + t * config->hidden, err);
 	if (status == STATUS_OK) {
 		status = backend->ops->upload(backend, out.data, values, (size_t)bytes);
 		if (status != STATUS_OK) *err = backend->error;

@@ -55,6 +55,9 @@ enum status model_upload_matrix(const struct model *, struct backend *, const ch
 enum status model_embed(const struct model *, struct backend *, const int32_t *ids, int64_t tokens, int64_t length,
 			struct tensor out, struct error *err);
 
+/* The same of one token at a position of its sequence, to the host: ret [H]. */
+enum status model_embed_token(const struct model *, int32_t id, int64_t position, float *ret, struct error *err);
+
 /* Checks that the tensors outside the blocks are there with the shape and a type that can be used. */
 enum status model_check(const struct model *, struct error *err);
 

@@ -179,16 +179,27 @@ void added_tokens_free(struct added_tokens *added)
 	free(added);
 }
 
-bool added_tokens_name(const struct added_tokens *added, int32_t id, const char **ret_text, size_t *ret_bytes)
+bool added_tokens_text(const struct added_tokens *added, int32_t id, struct string_view *ret, bool *ret_special)
 {
 	for (int i = 0; i < 2; i++)
-		for (size_t k = 0; k < added->sets[i].count; k++)
-			if (added->sets[i].tokens[k].id == id) {
-				*ret_text = added->sets[i].tokens[k].text;
-				*ret_bytes = added->sets[i].tokens[k].bytes;
-				return true;
-			}
+		for (size_t k = 0; k < added->sets[i].count; k++) {
+			const struct added_token *token = &added->sets[i].tokens[k];
+			if (token->id != id) continue;
+			*ret = (struct string_view){token->text, token->bytes};
+			*ret_special = token->special;
+			return true;
+		}
 	return false;
+}
+
+bool added_tokens_name(const struct added_tokens *added, int32_t id, const char **ret_text, size_t *ret_bytes)
+{
+	struct string_view text;
+	bool special;
+	if (!added_tokens_text(added, id, &text, &special)) return false;
+	*ret_text = text.text;
+	*ret_bytes = text.bytes;
+	return true;
 }
 
 int32_t added_tokens_id(const struct added_tokens *added, const char *text)

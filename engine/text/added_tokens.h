@@ -23,6 +23,8 @@ void added_tokens_free(struct added_tokens *);
 int32_t added_tokens_largest_id(const struct added_tokens *);                                              /* -1: none */
 int32_t added_tokens_id(const struct added_tokens *, const char *text);                                    /* -1: not there */
 bool added_tokens_name(const struct added_tokens *, int32_t id, const char **ret_text, size_t *ret_bytes); /* false: not there */
+/* The text of an added token, and whether it is special; false: not there. */
+bool added_tokens_text(const struct added_tokens *, int32_t id, struct string_view *ret, bool *ret_special);
 
 /* Who gets the text between the tokens (`first`: it starts where the text starts), and the tokens' ids. */
 struct added_sink {

@@ -29,6 +29,11 @@ bool model_takes_bytes(const cJSON *json)
 	       !has_text(json, "end_of_word_suffix");
 }
 
+bool model_is_unigram(const cJSON *json)
+{
+	return strcmp(type_of(json), "Unigram") == 0;
+}
+
 enum status model_parse(const cJSON *json, const char *what, bool byte_level, struct model **ret, struct error *err)
 {
 	struct component_path path = component_path("%s: model", what);

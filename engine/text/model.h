@@ -34,6 +34,7 @@ struct model {
 enum status model_parse(const cJSON *json, const char *what, bool byte_level, struct model **ret, struct error *err);
 void model_free(struct model *); /* NULL is fine */
 bool model_takes_bytes(const cJSON *json);
+bool model_is_unigram(const cJSON *json);
 
 /* The kinds' own, for model_parse. */
 enum status bpe_parse(const cJSON *json, const char *what, bool byte_level, struct model **ret, struct error *err);

@@ -79,6 +79,15 @@ bool string_map_find_value(const struct string_map *map, int32_t value, const ch
 	return false;
 }
 
+void string_map_invert(const struct string_map *map, struct string_view *ret, int64_t count)
+{
+	for (size_t i = 0; i < map->capacity; i++) {
+		const struct string_map_entry *entry = &map->entries[i];
+		if (entry->value >= 0 && entry->value < count)
+			ret[entry->value] = (struct string_view){map->strings.data + entry->start, entry->bytes};
+	}
+}
+
 void string_map_free(struct string_map *map)
 {
 	free(map->entries);

@@ -319,3 +319,8 @@ int32_t tokenizer_bos(const struct tokenizer *tokenizer)
 {
 	return tokenizer->bos;
 }
+
+const struct tokenizer_json *tokenizer_parts(const struct tokenizer *tokenizer)
+{
+	return tokenizer->parts;
+}

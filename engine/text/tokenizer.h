@@ -10,6 +10,7 @@
 #include "base/warnings.h"
 
 struct tokenizer;
+struct tokenizer_json;
 
 /* Loads tokenizer.json from a model directory, or tokenizer.model (SentencePiece) where there is none or it does not parse,
  * which is a warning; with what tokenizer_config.json, special_tokens_map.json and added_tokens.json say. STATUS_UNSUPPORTED
@@ -26,5 +27,8 @@ enum status tokenizer_encode(const struct tokenizer *, const char *text, size_t 
 /* The id that stands once before a whole text, or -1: the post-processor of a tokenizer.json decides, or add_bos_token where
  * there is but a tokenizer.model. */
 int32_t tokenizer_bos(const struct tokenizer *);
+
+/* What it is made of (tokenizer_json.h). */
+const struct tokenizer_json *tokenizer_parts(const struct tokenizer *);
 
 #endif

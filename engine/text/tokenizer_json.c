@@ -18,7 +18,27 @@ struct tokenizer_json {
 	struct model *model;
 	struct added_tokens *added;
 	int32_t bos;
+	enum token_spelling spelling;
 };
+
+/* Whether a normalizer or pre-tokenizer is a ByteLevel, or has one in it. */
+static bool spells_bytes(const cJSON *json)
+{
+	const cJSON *child;
+	const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "type"));
+	if (type && strcmp(type, "ByteLevel") == 0) return true;
+	cJSON_ArrayForEach(child, json) if ((cJSON_IsObject(child) || cJSON_IsArray(child)) && spells_bytes(child)) return true;
+	return false;
+}
+
+static enum token_spelling spelling_of(const cJSON *json)
+{
+	const cJSON *model = cJSON_GetObjectItemCaseSensitive(json, "model");
+	if (!model_takes_bytes(model) && !model_is_unigram(model)) return TOKENS_SPELL_OTHERWISE;
+	bool bytes = spells_bytes(cJSON_GetObjectItemCaseSensitive(json, "normalizer")) ||
+		     spells_bytes(cJSON_GetObjectItemCaseSensitive(json, "pre_tokenizer"));
+	return bytes ? TOKENS_SPELL_BYTES : TOKENS_SPELL_SPACES;
+}
 
 /* ---- loading -------------------------------------------------------------------------------------------------------------- */
 static enum status load(struct tokenizer_json *tokenizer, const cJSON *json, const cJSON *more, bool split_special,
@@ -36,6 +56,7 @@ static enum status load(struct tokenizer_json *tokenizer, const cJSON *json, con
 	TRY(model_parse(model, path, pretokenizer_gives_bytes(tokenizer->pretokenizer), &tokenizer->model, err));
 	TRY(added_tokens_parse(cJSON_GetObjectItemCaseSensitive(json, "added_tokens"), more, path, tokenizer->model,
 			       tokenizer->normalizer, split_special, &tokenizer->added, err));
+	tokenizer->spelling = spelling_of(json);
 	return post_processor_parse(cJSON_GetObjectItemCaseSensitive(json, "post_processor"), path, &tokenizer->bos, err);
 }
 
@@ -89,6 +110,21 @@ bool tokenizer_json_name(const struct tokenizer_json *tokenizer, int32_t id, con
 {
 	return added_tokens_name(tokenizer->added, id, ret_text, ret_bytes) ||
 	       string_map_find_value(&tokenizer->model->vocabulary, id, ret_text, ret_bytes);
+}
+
+enum token_spelling tokenizer_json_spelling(const struct tokenizer_json *tokenizer)
+{
+	return tokenizer->spelling;
+}
+
+bool tokenizer_json_added(const struct tokenizer_json *tokenizer, int32_t id, struct string_view *ret, bool *ret_special)
+{
+	return added_tokens_text(tokenizer->added, id, ret, ret_special);
+}
+
+void tokenizer_json_tokens(const struct tokenizer_json *tokenizer, struct string_view *ret, int64_t count)
+{
+	string_map_invert(&tokenizer->model->vocabulary, ret, count);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------------------------------------- */

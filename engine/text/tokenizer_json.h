@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/json.h"
+#include "engine/text/string_map.h"
 
 struct tokenizer_json;
 
@@ -32,5 +33,16 @@ int32_t tokenizer_json_id(const struct tokenizer_json *, const char *token); /* 
 
 /* A token of the id, not 0-terminated; false: none. */
 bool tokenizer_json_name(const struct tokenizer_json *, int32_t id, const char **ret_text, size_t *ret_bytes);
+
+/* How the tokens of the vocabulary spell text: byte by byte (byte_spelling.h); with "▁" for a space and <0x00> … <0xFF> for bytes; or in another way, from
+ * which text is not put together again. */
+enum token_spelling { TOKENS_SPELL_BYTES, TOKENS_SPELL_SPACES, TOKENS_SPELL_OTHERWISE };
+enum token_spelling tokenizer_json_spelling(const struct tokenizer_json *);
+
+/* The text of an added token as it is found in texts, and whether it is special; false: the id is none's. */
+bool tokenizer_json_added(const struct tokenizer_json *, int32_t id, struct string_view *ret, bool *ret_special);
+
+/* ret[id] of each token of the vocabulary whose id is below `count`; the others stay as they are. */
+void tokenizer_json_tokens(const struct tokenizer_json *, struct string_view *ret, int64_t count);
 
 #endif

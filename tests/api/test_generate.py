@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""`besad generate`: the texts that transformers generates (tests/data/generate), pruned models with their zeros and without, what is drawn, how a
+text goes to a pipe, and what is refused."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import unittest
+
+from support import BESAD, PATIENCE, ROOT
+
+LLAMA, QWEN = os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(ROOT, "tests", "data", "tiny-qwen")
+PROMPT = "The history of the river begins"
+
+
+def generate(*arguments, text="", status=0):
+    done = subprocess.run([BESAD, "generate", "--threads", "2", *arguments], input=text.encode(), capture_output=True, timeout=PATIENCE)
+    if done.returncode != status:
+        raise AssertionError(f"{arguments}: {done.returncode}, {done.stderr.decode()}")
+    return done
+
+
+def figures(*arguments, **options):
+    return json.loads(generate("--json", *arguments, **options).stdout)
+
+
+class Generate(unittest.TestCase):
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix="besad-generate-")
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def prune(self, model, sparsity):
+        output = os.path.join(self.directory, "pruned")
+        job = os.path.join(self.directory, "job.json")
+        with open(job, "w") as file:
+            json.dump({"model": model, "output": "pruned", "method": "magnitude", "sparsity": sparsity}, file)
+        subprocess.run([BESAD, "run", "--output-root", self.directory, job], check=True, capture_output=True, timeout=PATIENCE)
+        return output
+
+    def model(self, **config):
+        """A copy of the demo's model with other fields."""
+        directory = os.path.join(self.directory, "copy")
+        shutil.copytree(LLAMA, directory)
+        path = os.path.join(directory, "config.json")
+        with open(path) as file:
+            fields = json.load(file)
+        with open(path, "w") as file:
+            json.dump({**fields, **config}, file)
+        return directory
+
+    def test_as_transformers(self):
+        with open(os.path.join(ROOT, "tests", "data", "generate", "golden.json")) as file:
+            texts = json.load(file)
+        self.assertEqual(len(texts), 6)
+        for text in texts:
+            with self.subTest(model=text["model"], prompt=text["prompt"]):
+                got = figures("--precision", "f32", "--prompt", text["prompt"], "--max-tokens", "40", os.path.join(ROOT, text["model"]))
+                self.assertEqual({key: got[key] for key in ("ids", "text", "prompt_tokens")},
+                                 {key: text[key] for key in ("ids", "text", "prompt_tokens")})
+                self.assertEqual((got["finish_reason"], got["completion_tokens"]), ("length", 40))
+                self.assertGreater(got["tokens_per_second"], 0)
+                self.assertLessEqual(got["fastest_token_seconds"] * got["tokens_per_second"], 1)
+
+    def test_a_pruned_model(self):
+        """Its zeros are left out, which changes what is read, and the logits by rounding alone."""
+        pruned = self.prune(LLAMA, 0.5)
+        options = ("--prompt", PROMPT, "--max-tokens", "20")
+        exact, sparse, dense = (figures(*options, *more, pruned) for more in (("--precision", "f32"), (), ("--dense",)))
+        self.assertEqual([r["sparse_matrices"] for r in (exact, sparse, dense)], [0, 24, 0])  # the head has no zeros
+        self.assertEqual([r["matrices"] for r in (exact, sparse, dense)], [25] * 3)
+        for r in (exact, sparse, dense):
+            self.assertEqual(r["ids"][0], exact["ids"][0])
+            self.assertEqual(r["zeros"], exact["zeros"])
+        self.assertEqual(exact["weight_bytes"], 2 * dense["weight_bytes"])
+        self.assertLess(sparse["weight_bytes"], 0.7 * dense["weight_bytes"])
+        base = figures(*options, LLAMA)
+        self.assertEqual(base["sparse_matrices"], 0)
+        self.assertNotEqual(base["ids"], dense["ids"])
+        forced = figures(*options, "--sparse", LLAMA)
+        self.assertEqual(forced["sparse_matrices"], 24)
+        self.assertGreater(forced["weight_bytes"], base["weight_bytes"])
+
+    def test_drawn(self):
+        def drawn(*options):
+            return figures("--prompt", PROMPT, "--max-tokens", "30", "--temperature", "1", *options, QWEN)["ids"]
+        self.assertEqual(drawn("--seed", "5"), drawn("--seed", "5"))
+        self.assertNotEqual(drawn("--seed", "5"), drawn("--seed", "6"))
+        self.assertEqual(drawn("--top-p", "0"), figures("--prompt", PROMPT, "--max-tokens", "30", QWEN)["ids"])
+
+    def test_to_a_pipe(self):
+        """The text goes out as it is; a prompt comes in the same way."""
+        expected = figures("--max-tokens", "20", LLAMA, text=PROMPT)
+        done = generate("--max-tokens", "20", LLAMA, text=PROMPT)
+        self.assertEqual(done.stdout.decode(), expected["text"] + "\n")
+        self.assertIn("20 tokens at ", done.stderr.decode())
+        self.assertEqual(figures("--prompt", PROMPT, "--max-tokens", "20", LLAMA)["ids"], expected["ids"])
+
+    def test_ends(self):
+        ids = figures("--prompt", PROMPT, "--max-tokens", "20", LLAMA)["ids"]
+        directory = self.model()
+        os.remove(os.path.join(directory, "generation_config.json"))
+        with open(os.path.join(directory, "generation_config.json"), "w") as file:
+            json.dump({"eos_token_id": [2, ids[4]]}, file)
+        got = figures("--prompt", PROMPT, "--max-tokens", "20", directory)
+        self.assertEqual((got["finish_reason"], got["ids"]), ("stop", ids[:ids.index(ids[4])]))
+
+    def test_a_full_context(self):
+        directory = self.model(max_position_embeddings=16)
+        got = figures("--prompt", PROMPT, "--max-tokens", "20", directory)
+        self.assertEqual((got["finish_reason"], got["prompt_tokens"] + got["completion_tokens"]), ("length", 16))
+        self.assertEqual(got["ids"], figures("--prompt", PROMPT, "--max-tokens", "6", LLAMA)["ids"])
+        said = generate("--prompt", PROMPT + " " + PROMPT, directory, status=1).stderr.decode()
+        self.assertIn("the prompt has 19 tokens, and the model positions for 16", said)
+
+    def test_a_signal(self):
+        command = [BESAD, "generate", "--threads", "2", "--prompt", PROMPT, "--max-tokens", "500", "--temperature", "0.7", LLAMA]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            self.assertTrue(process.stdout.read(1))
+            process.send_signal(signal.SIGINT)
+            text, said = process.stdout.read(), process.stderr.read()
+        self.assertEqual(process.returncode, 128 + signal.SIGINT, said)
+        self.assertTrue(text.endswith(b"\n"))
+        self.assertIn(b"; stopped", said)
+
+    def test_refusals(self):
+        for options in (("--temperature", "-1"), ("--temperature", "warm"), ("--top-p", "1.5"), ("--max-tokens", "0"), ("--seed", "-1"),
+                        ("--precision", "f16"), ("--dense", "--sparse"), ("--sparse", "--precision", "f32"), ("--what",)):
+            with self.subTest(options):
+                generate(*options, LLAMA, status=2)
+        generate(status=2)
+        generate("--prompt", "a", os.path.join(self.directory, "nothing"), status=1)
+        directory = self.model()
+        os.remove(os.path.join(directory, "tokenizer.model"))
+        self.assertIn("tokenizer.json: is not there, nor is a tokenizer.model", generate("--prompt", "a", directory, status=1).stderr.decode())
+        os.remove(os.path.join(directory, "tokenizer_config.json"))  # it names a class, which would build another
+        shutil.copy(os.path.join(ROOT, "tests", "data", "tokenizers", "wordlevel.json"), os.path.join(directory, "tokenizer.json"))
+        self.assertIn("makes no text", generate("--prompt", "a", directory, status=1).stderr.decode())
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([BESAD, "generate", "--prompt", PROMPT, LLAMA], stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"standard output", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
