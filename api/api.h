@@ -42,8 +42,8 @@ struct api_hooks {
 	 * failure, which is not the client's. */
 	enum status (*prepare)(void *context, const cJSON *spec, const char *id, struct api_submission *ret, struct error *err);
 
-	/* What a job of such a spec would take, an object of the contract. `id` is no job's. Fails as `prepare`, and with STATUS_CANCELLED when
-	 * besad stops. */
+	/* What a job of such a spec would take, an object of the contract. `id` is no job's. Fails as `prepare`, and with
+	 * STATUS_CANCELLED when besad stops. */
 	enum status (*estimate)(void *context, const cJSON *spec, const char *id, cJSON **ret, cJSON **ret_errors,
 				struct error *err);
 
@@ -57,8 +57,8 @@ struct api_hooks {
 	/* Since when the queue is drained now, 0: it is not (db_drain_set). `now`: the running job is to stop, and be queued again. */
 	void (*drained)(void *context, int64_t since, bool now);
 
-	/* The files of a job's output: an array of the contract; and one of them, by its name there. STATUS_NOT_FOUND for no such name, STATUS_EXISTS
-	 * where the output, or the file, is not the job's any more. */
+	/* The files of a job's output: an array of the contract; and one of them, by its name there. STATUS_NOT_FOUND for no
+	 * such name, STATUS_EXISTS where the output, or the file, is not the job's any more. */
 	enum status (*artifacts)(void *context, const struct job *job, cJSON **ret, struct error *err);
 	enum status (*artifact)(void *context, const struct job *job, const char *name, struct api_file *ret, struct error *err);
 
@@ -73,7 +73,8 @@ struct api_hooks {
 
 	void (*refused)(void *context, const char *text); /* requests were, and are to be logged; or NULL */
 
-	/* Neither waits for anything. The one: STATUS_OK, or why besad is not ready; the other: STATUS_OK, or why no job can be queued. */
+	/* Neither waits for anything. The one: STATUS_OK, or why besad is not ready; the other: STATUS_OK, or why no job can be
+	 * queued. */
 	enum status (*ready)(void *context, struct error *err);
 	enum status (*accepts)(void *context, struct error *err);
 };

@@ -1,4 +1,5 @@
-/* The files of the dashboard, each with its handler asset_<name>, the path where it is served, its file in api/dashboard/ and its type. */
+/* The files of the dashboard, each with its handler asset_<name>, the path where it is served, its file in api/dashboard/ and
+ * its type. */
 #ifndef BESAD_API_ASSETS_H
 #define BESAD_API_ASSETS_H
 

@@ -95,8 +95,8 @@ bool media_type_is(const char *header, const char *type);
 /* Is `host`, a Host header or an origin's authority, one of localhost, 127.0.0.0/8 or [::1], with or without a port? */
 bool host_is_loopback(const char *host);
 
-/* Which part of a file of `size` bytes a Range header (or NULL) asks for: *ret_bytes bytes from *ret_first on. What is not understood, or asks for
- * several parts, asks for the whole. */
+/* Which part of a file of `size` bytes a Range header (or NULL) asks for: *ret_bytes bytes from *ret_first on. What is not
+ * understood, or asks for several parts, asks for the whole. */
 enum range { RANGE_WHOLE, RANGE_PART, RANGE_OUTSIDE };
 enum range range_find(const char *range, int64_t size, int64_t *ret_first, int64_t *ret_bytes);
 
@@ -181,10 +181,11 @@ bool body_parse(const struct request *, cJSON **ret, struct response *);
 
 /* Query parameters, after router_check has refused unknown and doubled ones. */
 const char *query_value(const struct request *, const char *key);
-/* The parameters name[KEY]=VALUE as an object, as JSON text that the caller frees; *ret is NULL where there are none, or no memory. What is
- * wrong with them is in `errors`. */
+/* The parameters name[KEY]=VALUE as an object, as JSON text that the caller frees; *ret is NULL where there are none, or no
+ * memory. What is wrong with them is in `errors`. */
 void query_map(const struct request *, const char *name, char **ret, cJSON *errors);
-/* A decimal number from `low` to `high`; *ret keeps its value where the parameter is missing or wrong; if wrong, `errors` has one more. */
+/* A decimal number from `low` to `high`; *ret keeps its value where the parameter is missing or wrong; if wrong, `errors` has
+ * one more. */
 void query_number(const struct request *, const char *key, int64_t low, int64_t high, int64_t *ret, cJSON *errors);
 
 /* All of `text` as a decimal number from 0 to `high`. */

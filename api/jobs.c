@@ -76,7 +76,8 @@ static void dependencies_wrong(struct response *response, cJSON *errors)
 	problem_fields(response, 422, "invalid-spec", "a job cannot depend on that", errors);
 }
 
-/* The member `depends_on` of a request, NULL where it has none, is of no concern to the spec. False where it cannot be one: the response says so. */
+/* The member `depends_on` of a request, NULL where it has none, is of no concern to the spec. False where it cannot be one: the
+ * response says so. */
 static bool depends_on_read(const cJSON *list, struct depends_on *ret, struct response *response)
 {
 	struct depends_on jobs = {0};

@@ -1,5 +1,5 @@
-/* Deadlines of connections. The server library's timeout is of inactivity only: a client that sends or takes a byte a second would stay
- * for ever. A connection that misses its deadline is shut down. */
+/* Deadlines of connections. The server library's timeout is of inactivity only: a client that sends or takes a byte a second
+ * would stay for ever. A connection that misses its deadline is shut down. */
 #ifndef BESAD_API_PEERS_H
 #define BESAD_API_PEERS_H
 

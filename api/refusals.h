@@ -1,6 +1,6 @@
-/* Requests that are refused for want of a token, or of its role. The answer to a wrong token waits, the longer the more there were from
- * its address, so that guessing is slow; a right one never does. What was refused alike is summed up, logged and noted in the audit, at
- * most once in ten seconds. All of it on a thread of its own. */
+/* Requests that are refused for want of a token, or of its role. The answer to a wrong token waits, the longer the more there
+ * were from its address, so that guessing is slow; a right one never does. What was refused alike is summed up, logged and noted
+ * in the audit, at most once in ten seconds. All of it on a thread of its own. */
 #ifndef BESAD_API_REFUSALS_H
 #define BESAD_API_REFUSALS_H
 

@@ -104,8 +104,8 @@ static bool find(struct request *request, struct response *response)
 	return false;
 }
 
-/* Without a token, the only protection from web pages that the user visits is that they cannot speak to besad: a page whose name was
- * made to resolve to this machine (DNS rebinding) sends its own name as Host. */
+/* Without a token, the only protection from web pages that the user visits is that they cannot speak to besad: a page whose name
+ * was made to resolve to this machine (DNS rebinding) sends its own name as Host. */
 static bool check_host(const struct request *request, struct response *response)
 {
 	if (request->config->tokens || !request->host || host_is_loopback(request->host)) return true;
@@ -226,7 +226,8 @@ static bool check_body(const struct request *request, struct response *response)
 		return false;
 	}
 	if (type && media_type_is(type, JSON)) return true;
-	/* What `curl -d` sends, or no type at all. A web page may send these anywhere without asking first, but then with an Origin. */
+	/* What `curl -d` sends, or no type at all. A web page may send these anywhere without asking first, but then with an
+	 * Origin. */
 	if (!request->origin && (!type || media_type_is(type, "application/x-www-form-urlencoded"))) return true;
 	problem(response, 415, "unsupported-media-type", "the body must be " JSON);
 	return false;

@@ -2,8 +2,8 @@
  *
  * One thread per listening socket serves every connection, so it must never wait: handlers that write, or read files, run on the
  * executor's threads while their connection is suspended. The library aborts the process when it is stopped with a suspended
- * connection, hence the order in api_stop: no new connections, the executors run dry, answers that wait are released, the streams end,
- * then the library stops. */
+ * connection, hence the order in api_stop: no new connections, the executors run dry, answers that wait are released, the
+ * streams end, then the library stops. */
 #include <arpa/inet.h>
 #include <limits.h>
 #include <microhttpd.h>
@@ -38,8 +38,8 @@ struct api {
 	struct hub *hub;
 	struct peers *peers;
 	struct refusals *refusals;
-	/* Of requests that write or read a file, of those that read the database, of those that look through directories, and of those that take their
-	 * time. */
+	/* Of requests that write or read a file, of those that read the database, of those that look through directories, and of
+	 * those that take their time. */
 	struct executor *executor, *reader, *scanner, *plodder;
 	struct MHD_Daemon *daemons[MAX_SOCKETS];
 	int sockets[MAX_SOCKETS];
@@ -116,16 +116,18 @@ static void read_headers(struct exchange *exchange, const char *url, const char 
 	MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, add_parameter, request);
 }
 
-/* What two readers of a request may read differently, so that one of them is led by the nose (RFC 9112, 11.2): the library lets some of it pass. */
+/* What two readers of a request may read differently, so that one of them is led by the nose (RFC 9112, 11.2): the library lets
+ * some of it pass. */
 struct framing {
 	int hosts, lengths, encodings;
 	bool crooked;    /* a name that is no token, or a value that ends early */
 	const char *end; /* of what was looked at last; NULL: where it lies says nothing */
 };
 
-/* The library before 0.9.76 ends a value at a NUL in it and says nothing of the rest. It has the head of a request where it was received, a line
- * behind the other, its ends overwritten: so what lies behind a value and before the next name is one end of a line, or the value was cut short,
- * or moved elsewhere because it went on in the next line, which is to be refused too (RFC 9112, 5.2). */
+/* The library before 0.9.76 ends a value at a NUL in it and says nothing of the rest. It has the head of a request where it was
+ * received, a line behind the other, its ends overwritten: so what lies behind a value and before the next name is one end of a
+ * line, or the value was cut short, or moved elsewhere because it went on in the next line, which is to be refused too (RFC
+ * 9112, 5.2). */
 static bool leaves_unread(const char *end, const char *next, ptrdiff_t line_ends)
 {
 	return end && (next <= end || next - end > 2 * line_ends);
@@ -442,8 +444,8 @@ static enum MHD_Result run(struct exchange *exchange)
 	return MHD_YES;
 }
 
-/* The library's calls for one request: once with its headers, then with each piece of the body, once at its end, and once more after a
- * suspension. */
+/* The library's calls for one request: once with its headers, then with each piece of the body, once at its end, and once more
+ * after a suspension. */
 static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url, const char *method,
 			      const char *version, const char *data, size_t *size, void **state)
 {

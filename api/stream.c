@@ -1,13 +1,13 @@
 /* Event streams.
  *
- * The server calls `read_stream` whenever it can send. When there is nothing to send, the connection is suspended, because returning
- * nothing would make the server ask again at once, and on one core for ever. The hub's thread resumes it when there are events to send,
- * and every API_HEARTBEAT_SECONDS to send a comment: that is how a client that went away is noticed, since nobody looks at a
- * suspended connection. A connection is suspended and resumed under the hub's lock, with `suspended` saying which it is, so that no
- * wake-up is lost and none reaches a connection that is gone.
+ * The server calls `read_stream` whenever it can send. When there is nothing to send, the connection is suspended, because
+ * returning nothing would make the server ask again at once, and on one core for ever. The hub's thread resumes it when there
+ * are events to send, and every API_HEARTBEAT_SECONDS to send a comment: that is how a client that went away is noticed, since
+ * nobody looks at a suspended connection. A connection is suspended and resumed under the hub's lock, with `suspended` saying
+ * which it is, so that no wake-up is lost and none reaches a connection that is gone.
  *
- * Only the hub's thread reads the database, and without the lock: the thread that serves every connection never waits for it. What a stream or
- * a channel is read for cannot go away meanwhile, since a suspended connection is not closed. */
+ * Only the hub's thread reads the database, and without the lock: the thread that serves every connection never waits for it.
+ * What a stream or a channel is read for cannot go away meanwhile, since a suspended connection is not closed. */
 #include "api/stream.h"
 
 #include <pthread.h>

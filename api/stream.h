@@ -17,8 +17,8 @@ enum status hub_create(struct db *, struct metrics *, struct tokens *, size_t mo
 /* There are new events of that job, or it is gone. Quick; for db_set_listener, with the hub as context. */
 void hub_notify(void *hub, const char *job_id);
 
-/* A response that streams the job's events after `after` to `connection`; `last` is the id of an event that there is. It ends once the
- * token of that serial is taken away. NULL when there are too many streams, or no memory. */
+/* A response that streams the job's events after `after` to `connection`; `last` is the id of an event that there is. It ends
+ * once the token of that serial is taken away. NULL when there are too many streams, or no memory. */
 struct MHD_Response *hub_open(struct hub *, struct MHD_Connection *connection, uint64_t token, const char *job_id, int64_t after,
 			      int64_t last);
 

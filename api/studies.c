@@ -134,7 +134,8 @@ static void read_body(const cJSON *body, const struct api_config *config, struct
 	grid_check(draft->grid, (size_t)(limit < API_MAX_STUDY_JOBS ? limit : API_MAX_STUDY_JOBS), &draft->count, errors);
 }
 
-/* The directory that is the study's: as `output` of the spec says, with the study's id in place of {id}, or of its name and id. NULL without memory. */
+/* The directory that is the study's: as `output` of the spec says, with the study's id in place of {id}, or of its name and id.
+ * NULL without memory. */
 static char *make_directory(const struct draft *draft)
 {
 	static const char hole[] = "{id}";

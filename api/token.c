@@ -174,8 +174,8 @@ static bool names_a_role(const char *line)
 	return role_parse(role) != ROLE_NONE;
 }
 
-/* Is the first line a token, and what follows it of no concern, as it always was? A comment that looks like a token is one where nothing
- * follows. */
+/* Is the first line a token, and what follows it of no concern, as it always was? A comment that looks like a token is one where
+ * nothing follows. */
 static enum status parse_alone(struct tokens *tokens, const char *text, const char *path, bool *ret, struct error *err)
 {
 	size_t length = strcspn(text, "\r\n");

@@ -24,8 +24,8 @@ struct holder {
 struct tokens;
 
 /* From the text of a file: either its first line is a token, which may do everything and is called "token", or each line is
- * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N]`, blank, or a comment behind '#'. STATUS_INVALID says which line of `path` is wrong, and
- * never quotes a token. */
+ * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N]`, blank, or a comment behind '#'. STATUS_INVALID says which line of `path` is
+ * wrong, and never quotes a token. */
 enum status tokens_parse(const char *text, const char *path, struct tokens **ret, struct error *err);
 void tokens_free(struct tokens *); /* takes NULL */
 

@@ -179,7 +179,8 @@ static size_t special_number(const char *s, const char *end)
 	return 0;
 }
 
-/* Copies the text to `to`, which has room for twice as much, with a number beyond the range of a double for NaN and Infinity; its length. */
+/* Copies the text to `to`, which has room for twice as much, with a number beyond the range of a double for NaN and Infinity;
+ * its length. */
 static size_t replace_special_numbers(const char *s, const char *end, char *to)
 {
 	static const char infinite[] = "1e999";

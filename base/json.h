@@ -23,8 +23,8 @@ void utf8_mask(char *text);
 enum status json_parse(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
 enum status json_read_place(const struct place *, const char *name, size_t limit, cJSON **ret, struct error *err);
 
-/* As json_parse, but what Python's json module writes and reads besides: NaN and Infinity, both read as infinite numbers (which json_get_
- * refuses), and of duplicate keys the last. */
+/* As json_parse, but what Python's json module writes and reads besides: NaN and Infinity, both read as infinite numbers (which
+ * json_get_ refuses), and of duplicate keys the last. */
 enum status json_parse_python(const char *text, size_t bytes, const char *what, cJSON **ret, struct error *err);
 
 /* Where two values differ first. */
@@ -47,8 +47,8 @@ enum status json_get_string(const cJSON *object, const char *what, const char *k
 /* Its text in a form that does not depend on how it was written: no spaces, keys sorted. The caller frees it; NULL without memory. */
 char *json_canonical(const cJSON *);
 
-/* The keys of all objects that the members of a list have under `key`, as the keys of an object of nulls, each once, in the order in which they
- * come first. The caller frees it. */
+/* The keys of all objects that the members of a list have under `key`, as the keys of an object of nulls, each once, in the
+ * order in which they come first. The caller frees it. */
 cJSON *json_keys_below(const cJSON *list, const char *key);
 
 #endif

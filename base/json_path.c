@@ -11,8 +11,8 @@ static bool is_index(const char *at)
 	return length > 0 && strspn(at, "0123456789") == length;
 }
 
-/* The member or element of `parent` that the component of `length` bytes at `at` names goes to *ret; NULL where there is none yet, which
- * can be made: a key of an object, or the next place of a list. `path` is the whole, for messages. */
+/* The member or element of `parent` that the component of `length` bytes at `at` names goes to *ret; NULL where there is none
+ * yet, which can be made: a key of an object, or the next place of a list. `path` is the whole, for messages. */
 static enum status find_member(cJSON *parent, const char *path, const char *at, const char *key, cJSON **ret, struct error *err)
 {
 	int before = at > path ? (int)(at - path) - 1 : 0;

@@ -1,5 +1,5 @@
-/* A pull parser: JSON read token by token through a small window, in memory that does not grow with the text. For what may be large and
- * comes from a file: the heads of safetensors files, and their index. */
+/* A pull parser: JSON read token by token through a small window, in memory that does not grow with the text. For what may be
+ * large and comes from a file: the heads of safetensors files, and their index. */
 #ifndef BESAD_BASE_JSON_STREAM_H
 #define BESAD_BASE_JSON_STREAM_H
 
@@ -48,8 +48,8 @@ struct json_stream {
 void json_stream_file(struct json_stream *, const struct file *, int64_t begin, int64_t end);
 void json_stream_memory(struct json_stream *, const char *text, size_t bytes, const char *what);
 
-/* The next token. STATUS_INVALID for what is not JSON, for invalid UTF-8 and NUL in strings, and for nesting beyond JSON_MAX_DEPTH. Escapes
- * are resolved. */
+/* The next token. STATUS_INVALID for what is not JSON, for invalid UTF-8 and NUL in strings, and for nesting beyond
+ * JSON_MAX_DEPTH. Escapes are resolved. */
 enum status json_next(struct json_stream *, enum json_token *ret, struct error *err);
 
 /* Reads to the end of the value that begins with `token`. */

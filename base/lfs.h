@@ -1,4 +1,5 @@
-/* What `git clone` leaves in place of a large file where git-lfs is not installed: a text of a few lines that names the file's hash. */
+/* What `git clone` leaves in place of a large file where git-lfs is not installed: a text of a few lines that names the file's
+ * hash. */
 #ifndef BESAD_BASE_LFS_H
 #define BESAD_BASE_LFS_H
 

@@ -226,7 +226,8 @@ static int open_beneath(const char *root, const char *path, int flags, mode_t mo
 	do
 		fd = file_calls.openat2(top, path, &how, sizeof how);
 	while (fd < 0 && errno == EAGAIN && ++tries < MAX_TRIES);
-	/* The kernel lacks the call, a filter of the service manager forbids it, or there was an absolute link, which may lie inside. */
+	/* The kernel lacks the call, a filter of the service manager forbids it, or there was an absolute link, which may lie
+	 * inside. */
 	if (fd < 0 && (errno == ENOSYS || errno == EPERM || errno == EXDEV || errno == EAGAIN))
 		fd = walk_beneath(top, root, path, flags, mode);
 	int number = errno;

@@ -1,9 +1,9 @@
 /* Files and directories that a client names, below the directories that the operator has opened to clients.
  *
- * Each call opens what it needs below the root's descriptor (openat2 with RESOLVE_BENEATH; where the kernel lacks it, component by component
- * without following a link unseen). So links are followed as long as they stay inside the root, as those of a Hugging Face cache do, and no
- * link leads out of it, however often one is put in place between two calls: that is STATUS_INVALID, and says what to do. What is outside
- * is not told. */
+ * Each call opens what it needs below the root's descriptor (openat2 with RESOLVE_BENEATH; where the kernel lacks it, component
+ * by component without following a link unseen). So links are followed as long as they stay inside the root, as those of a
+ * Hugging Face cache do, and no link leads out of it, however often one is put in place between two calls: that is
+ * STATUS_INVALID, and says what to do. What is outside is not told. */
 #ifndef BESAD_BASE_PLACE_H
 #define BESAD_BASE_PLACE_H
 
@@ -28,8 +28,9 @@ struct place {
 		.path = (char *)(name)                                                                                             \
 	}
 
-/* The place of `text` in the first of the NULL-terminated `roots` that has it; an absolute path must lie in one of them, a relative one is
- * taken from each root, or from `here` where that is not NULL. STATUS_INVALID for ".." and what leads out of its root, STATUS_NOT_FOUND.
+/* The place of `text` in the first of the NULL-terminated `roots` that has it; an absolute path must lie in one of them, a
+ * relative one is taken from each root, or from `here` where that is not NULL. STATUS_INVALID for ".." and what leads out of its
+ * root, STATUS_NOT_FOUND.
  * *ret is freed with place_free. */
 enum status place_find(char *const *roots, const char *here, const char *text, struct place *ret, struct error *err);
 
@@ -57,7 +58,8 @@ enum status place_replace(const struct place *, const char *name, const void *by
 
 enum status place_list(const struct place *, const char *name, DIR **ret, struct error *err); /* for readdir, closedir */
 
-/* Calls `use` for each entry of a directory but "." and "..", in no order, with its name below the place, whose last component is `entry`. */
+/* Calls `use` for each entry of a directory but "." and "..", in no order, with its name below the place, whose last component
+ * is `entry`. */
 typedef enum status (*place_entry_fn)(void *context, const char *name, const char *entry, struct error *err);
 enum status place_each(const struct place *, const char *name, place_entry_fn use, void *context, struct error *err);
 

@@ -12,8 +12,8 @@ struct warnings {
 	size_t count, capacity;
 };
 
-/* Adds one message, once: the same text again is dropped, and so is one for which there is no memory. `warnings` may be NULL: then nobody
- * listens. */
+/* Adds one message, once: the same text again is dropped, and so is one for which there is no memory. `warnings` may be NULL:
+ * then nobody listens. */
 void warnings_add(struct warnings *, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void warnings_free(struct warnings *);
 

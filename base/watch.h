@@ -1,5 +1,5 @@
-/* Who may break off what takes long many calls below, such as the copy of a large file, and is told that it gets on. Each thread has its own, or none:
- * who copies a file need not know for whom. */
+/* Who may break off what takes long many calls below, such as the copy of a large file, and is told that it gets on. Each thread
+ * has its own, or none: who copies a file need not know for whom. */
 #ifndef BESAD_BASE_WATCH_H
 #define BESAD_BASE_WATCH_H
 

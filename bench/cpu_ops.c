@@ -1,6 +1,7 @@
-/* Times the operations of the CPU backend at the shapes of two workloads: a step of tiny-llama (hidden 192, 256 tokens) and of a block with
- * hidden size 2048 (512 tokens). Prints one JSON array; each entry's `fraction` is of the rate of a large sgemm, or of a copy between two large
- * buffers, measured in the same run. Seconds are the least of many runs; of CPU time with OMP_NUM_THREADS=1, which a busy machine disturbs less.
+/* Times the operations of the CPU backend at the shapes of two workloads: a step of tiny-llama (hidden 192, 256 tokens) and of a
+ * block with hidden size 2048 (512 tokens). Prints one JSON array; each entry's `fraction` is of the rate of a large sgemm, or
+ * of a copy between two large buffers, measured in the same run. Seconds are the least of many runs; of CPU time with
+ * OMP_NUM_THREADS=1, which a busy machine disturbs less.
  *
  * Usage: cpu_ops [WORKLOAD 1|2 [OP]] */
 #include <math.h>

@@ -1,5 +1,5 @@
-/* What cuBLASLt's first eight choices make of the eleven products of a LLaMA-7B step of 2,048 tokens, and what binned_gradient makes of panels
- * from 16 to 96 MB. Prints one JSON object. Usage: cuda_choices [SCALE]; SCALE divides the sizes. */
+/* What cuBLASLt's first eight choices make of the eleven products of a LLaMA-7B step of 2,048 tokens, and what binned_gradient
+ * makes of panels from 16 to 96 MB. Prints one JSON object. Usage: cuda_choices [SCALE]; SCALE divides the sizes. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

@@ -1,5 +1,5 @@
-/* The fault drill: an access to no memory, what the backend makes of it, and whether the next process can use the device. Prints one JSON
- * object; the exit status is 0 where all went as it must. Usage: cuda_fault */
+/* The fault drill: an access to no memory, what the backend makes of it, and whether the next process can use the device. Prints
+ * one JSON object; the exit status is 0 where all went as it must. Usage: cuda_fault */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,9 +1,11 @@
-/* Times the CUDA backend's operations at the shapes of a LLaMA-7B block (2,048 tokens in a step, 8,192 in a pass) against the rates that the
- * device reaches in the same run: a large bf16 matmul, and a large device-to-device copy (bytes read and written). Prints one JSON object.
- * Seconds are the median over batches of launches, each batch ended by a wait; buffers are larger than the cache, or several in turn.
+/* Times the CUDA backend's operations at the shapes of a LLaMA-7B block (2,048 tokens in a step, 8,192 in a pass) against the
+ * rates that the device reaches in the same run: a large bf16 matmul, and a large device-to-device copy (bytes read and
+ * written). Prints one JSON object. Seconds are the median over batches of launches, each batch ended by a wait; buffers are
+ * larger than the cache, or several in turn.
  *
- * Usage: cuda_ops [cuda|cpu [SCALE]] [--pad N] [--only OPERATION]; SCALE divides the sizes (for a machine without a GPU: the program itself can be
- * tried with "cpu 16"). Rows of bf16 matrices are N elements apart beyond their length: powers of two may meet in one memory channel. */
+ * Usage: cuda_ops [cuda|cpu [SCALE]] [--pad N] [--only OPERATION]; SCALE divides the sizes (for a machine without a GPU: the
+ * program itself can be tried with "cpu 16"). Rows of bf16 matrices are N elements apart beyond their length: powers of two may
+ * meet in one memory channel. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

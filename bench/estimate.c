@@ -1,8 +1,8 @@
 /* A paper estimate of BESA on one H200: the time of whole models from FLOP and byte counts. Prints the tables of
  * bench/estimate.md. Nothing in it is measured: the rates below are assumptions, to be replaced by what `make bench-cuda` finds.
  *
- * The counts follow engine/model/block.c and the CUDA backend's operations: every operand of an operation is read or written once from
- * device memory, unless a comment says otherwise. */
+ * The counts follow engine/model/block.c and the CUDA backend's operations: every operand of an operation is read or written
+ * once from device memory, unless a comment says otherwise. */
 #include <stdio.h>
 
 /* Assumed rates of an H200 (datasheet: 989 TFLOP/s dense bf16, 4.8 TB/s). */
@@ -74,7 +74,8 @@ static struct seconds estimate(const struct model *m)
 	s.rank = c.params * (4 * 24 + 3) / MEMORY;
 	s.matmul = tokens * 2 * (c.params + (c.params - c.qkv_params) + c.params) / MATMUL;
 	s.attention = tokens * causal * (1 + 3.5) / ATTENTION; /* the backward does seven products, the forward two */
-	/* Per step: masked weights (W, rank, out), the gradient's panels written and read in fp32 with W and the bins, rates and Prodigy. */
+	/* Per step: masked weights (W, rank, out), the gradient's panels written and read in fp32 with W and the bins, rates and
+	 * Prodigy. */
 	double per_step = c.params * 6 + c.params * (8 + 2 + 1) + c.rows * CANDIDATES * (8 + 16 + 52);
 	s.memory = (tokens * (forward_bytes(m, &c) + backward_bytes(m, &c)) + SAMPLES * per_step) / MEMORY;
 	s.launches = SAMPLES * 60 * LAUNCH;
@@ -85,8 +86,8 @@ static struct seconds estimate(const struct model *m)
 	return s;
 }
 
-/* What method admm solves in a block, by its defaults: of each product's inputs, C columns, a Gram matrix, a factor and an inverse; of each linear
- * so many products [R,C]·[C,C]. */
+/* What method admm solves in a block, by its defaults: of each product's inputs, C columns, a Gram matrix, a factor and an
+ * inverse; of each linear so many products [R,C]·[C,C]. */
 enum {
 	SOLVER_PRODUCTS = 1 + 19 + 1 + 30
 }; /* the target, ADMM's iterations but the first, and conjugate gradients with their start */

@@ -1,5 +1,6 @@
-/* The rate of the library's own large matrix product (2048 × 2048 × 2048) on the CPU backend, in GFLOP/s, as {"f32": …, "bf16": …}; "bf16" only
- * where the processor has the instructions. The best of many runs: the mark that a whole learning loop is held against. */
+/* The rate of the library's own large matrix product (2048 × 2048 × 2048) on the CPU backend, in GFLOP/s, as {"f32": …, "bf16":
+ * …}; "bf16" only where the processor has the instructions. The best of many runs: the mark that a whole learning loop is held
+ * against. */
 #include <stdio.h>
 #include <stdlib.h>
 

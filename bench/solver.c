@@ -1,8 +1,8 @@
-/* The rates at which the solvers run on the CPU backend, each against a large matrix product's in the same run: of a linear [ROWS, COLS] whose
- * inputs are TOKENS vectors. Prints one JSON object; `gflops` count what a textbook counts (a Gram matrix as a whole product, (A + ρ·1)⁻¹ as
- * COLS³ for Cholesky's factor, its inverse and their product), `fraction` is of the rate of the large product, and of AdamW's step of a large
- * copy's. "linear" is all that method `admm` solves for one linear by its defaults. Seconds are the least of several runs, of CPU time on one
- * thread, which a busy machine disturbs less.
+/* The rates at which the solvers run on the CPU backend, each against a large matrix product's in the same run: of a linear
+ * [ROWS, COLS] whose inputs are TOKENS vectors. Prints one JSON object; `gflops` count what a textbook counts (a Gram matrix as
+ * a whole product, (A + ρ·1)⁻¹ as COLS³ for Cholesky's factor, its inverse and their product), `fraction` is of the rate of the
+ * large product, and of AdamW's step of a large copy's. "linear" is all that method `admm` solves for one linear by its
+ * defaults. Seconds are the least of several runs, of CPU time on one thread, which a busy machine disturbs less.
  *
  * Usage: solver [ROWS COLS TOKENS [THREADS]]; by default SmolLM2-135M's down_proj and 32,768 tokens */
 #include <stdio.h>

@@ -1,6 +1,6 @@
-/* How long it takes to bring hidden states from memory to a disk (engine/prune/stream.h), by 1, 2, 4 and 8 threads: stream_save DIRECTORY [MIB].
- * Prints {"mib": …, "seconds": {"1": …}, "disk": …}: the best of three, in turn; "disk" is one plain write and fsync of as much. MIB is 4096 where it
- * is not given: 128 sequences of 2048 tokens of a 7B model. */
+/* How long it takes to bring hidden states from memory to a disk (engine/prune/stream.h), by 1, 2, 4 and 8 threads: stream_save
+ * DIRECTORY [MIB]. Prints {"mib": …, "seconds": {"1": …}, "disk": …}: the best of three, in turn; "disk" is one plain write and
+ * fsync of as much. MIB is 4096 where it is not given: 128 sequences of 2048 tokens of a 7B model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Commands that change jobs: cancel, pause, resume, retry, rm. Each takes several jobs, goes on after a refusal, and ends with the first failure. */
+/* Commands that change jobs: cancel, pause, resume, retry, rm. Each takes several jobs, goes on after a refusal, and ends with
+ * the first failure. */
 #include <stdio.h>
 #include <string.h>
 

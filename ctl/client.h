@@ -12,8 +12,8 @@
 
 struct client;
 
-/* `url` is the daemon's, `token_file` NULL or a file whose first line is the token, `ca_file` NULL or one of certificates that https is checked by, in
- * place of the system's; it lives as long as the client. */
+/* `url` is the daemon's, `token_file` NULL or a file whose first line is the token, `ca_file` NULL or one of certificates that
+ * https is checked by, in place of the system's; it lives as long as the client. */
 enum status client_open(const char *url, const char *token_file, const char *ca_file, struct client **ret, struct error *err);
 void client_close(struct client *); /* takes NULL */
 
@@ -38,8 +38,8 @@ struct reply {
 void client_call(struct client *, const struct call *, struct reply *ret);
 void reply_clear(struct reply *);
 
-/* EXIT_OK for an answer of 2xx whose body, if any, is JSON. Else says on standard error what is wrong, a problem with its fields one
- * a line, and returns the exit code for it. */
+/* EXIT_OK for an answer of 2xx whose body, if any, is JSON. Else says on standard error what is wrong, a problem with its fields
+ * one a line, and returns the exit code for it. */
 enum exit_code reply_check(const struct client *, const struct reply *);
 
 /* client_call and reply_check at once. *ret_json, which may be left NULL, is set on success only. */

@@ -41,8 +41,8 @@ enum exit_code resolve_job(struct client *, const char *argument, char ret[JOB_I
 /* One job as JSON, by such an argument. */
 enum exit_code get_job(struct client *, const char *argument, cJSON **ret);
 
-/* Calls `take` with each job, the newest first, until it returns false or `limit` jobs were seen; 0: all. `filter` is query parameters, each
- * with an '&' in front, or "". */
+/* Calls `take` with each job, the newest first, until it returns false or `limit` jobs were seen; 0: all. `filter` is query
+ * parameters, each with an '&' in front, or "". */
 enum exit_code each_job(struct client *, const char *filter, int limit, bool (*take)(void *context, cJSON *job), void *context);
 
 /* May it be the id of something, and be put into a path? */

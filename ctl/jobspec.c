@@ -32,8 +32,8 @@ enum status jobspec_split(const char *option, const char *text, char **ret_key, 
 	return STATUS_OK;
 }
 
-/* KEY=VALUE, where a value that is not JSON is a string; but one that begins as a list, an object or a string does in JSON is meant to be
- * that. "{date}" is none. */
+/* KEY=VALUE, where a value that is not JSON is a string; but one that begins as a list, an object or a string does in JSON is
+ * meant to be that. "{date}" is none. */
 static enum status set_any(cJSON *spec, const char *text, struct error *err)
 {
 	const char *given;

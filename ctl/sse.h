@@ -19,8 +19,8 @@ struct sse {
 /* One event: `type` is "message" where the stream names none; `id` is the last id that the stream gave, "" before the first. */
 typedef void sse_event_fn(void *context, const char *type, const char *id, const char *data, size_t data_size);
 
-/* Parses the next piece, calling `event` for each event that it completes. False once a line or an event was too long, or memory ran
- * out: the stream is then of no more use. */
+/* Parses the next piece, calling `event` for each event that it completes. False once a line or an event was too long, or memory
+ * ran out: the stream is then of no more use. */
 bool sse_feed(struct sse *, const char *bytes, size_t size, sse_event_fn *event, void *context);
 
 /* Forgets an unfinished event, for a new connection. The last id stays. */

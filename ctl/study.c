@@ -170,7 +170,7 @@ static enum exit_code watch(struct client *client, const struct options *options
 	return code;
 }
 
-/* ---- actions: each gets its arguments, of which there are as many as it takes ------------------------------------------------- */
+/* ---- actions: each gets its arguments, of which there are as many as it takes ------------------------------------------------ */
 
 typedef enum exit_code action_fn(struct client *, const struct options *, char **args, int count);
 

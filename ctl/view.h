@@ -23,8 +23,8 @@ void view_take_job(struct view *, const cJSON *job);
 /* Takes an event in. True when it is worth a line: then `line` gets one, without its end. */
 bool view_take_event(struct view *, const char *type, const cJSON *data, struct buffer *line);
 
-/* One line of at most `columns` columns: phase, block, bar, percentage, loss, sparsity, time left. What does not fit is left out, the
- * least important first. */
+/* One line of at most `columns` columns: phase, block, bar, percentage, loss, sparsity, time left. What does not fit is left
+ * out, the least important first. */
 void view_bar(const struct view *, size_t columns, struct buffer *ret);
 
 #endif

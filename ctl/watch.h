@@ -17,8 +17,8 @@ enum watch_style watch_style_for_output(void);
 /* EXIT_OK, EXIT_FAILED or EXIT_CANCELLED by the state of a finished job. */
 enum exit_code job_exit_code(const cJSON *job);
 
-/* Gives up, with EXIT_UNREACHABLE, when the daemon has been silent for `patience` seconds; but when it cannot be reached to begin with,
- * at once. When the job has ended, *ret_job is the job and job_exit_code the result. */
+/* Gives up, with EXIT_UNREACHABLE, when the daemon has been silent for `patience` seconds; but when it cannot be reached to
+ * begin with, at once. When the job has ended, *ret_job is the job and job_exit_code the result. */
 enum exit_code watch_job(struct client *, const char *id, enum watch_style, double patience, cJSON **ret_job);
 
 #endif

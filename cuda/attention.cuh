@@ -1,7 +1,8 @@
 /* What attention's forward and backward share: tiles in shared memory, and products of them on the tensor cores.
  *
- * A tile is [rows, DIM] elements, each row padded by 16 bytes so that eight rows' 16-byte pieces lie in different banks. DIM is the head
- * size rounded up; the rest is zero. Products are built of 16×8 accumulators of 32 lanes (platform.cuh has the fragments):
+ * A tile is [rows, DIM] elements, each row padded by 16 bytes so that eight rows' 16-byte pieces lie in different banks. DIM is
+ * the head size rounded up; the rest is zero. Products are built of 16×8 accumulators of 32 lanes (platform.cuh has the
+ * fragments):
  *   first operand   A [16, DEPTH] from a tile's rows, or from accumulators just computed (registers only)
  *   second operand  B [DEPTH, 16] from a tile by rows ([n][k]: Bᵀ as stored) or by columns ([k][n])
  * F32 runs on tf32 tensor cores as three products of the operands' high and low parts, which is as exact as fp32. Its B by columns
@@ -129,7 +130,7 @@ template <> struct operand<float> {
 	}
 };
 
-/* ---- products of tiles --------------------------------------------------------------------------------------------------------- */
+/* ---- products of tiles ------------------------------------------------------------------------------------------------------- */
 
 /* c [16·M, 8·TILES] += rows `row` … of `a` · (rows 0 … of `b`)ᵀ, over DIM. */
 template <typename T, int DIM, int M, int TILES>
@@ -191,7 +192,7 @@ template <int M, int TILES> static __device__ __forceinline__ void clear(float (
 				c[m][n][i] = 0;
 }
 
-/* ---- between global and shared memory -------------------------------------------------------------------------------------------- */
+/* ---- between global and shared memory ---------------------------------------------------------------------------------------- */
 
 /* One head of a [T, heads · head_dim] tensor: element (t, d) is data[t·stride + d]. `chunked`: rows may be read 16 bytes at a time. */
 template <typename T> struct head_view {
@@ -200,8 +201,8 @@ template <typename T> struct head_view {
 	bool chunked;
 };
 
-/* Starts to load rows [row, row + ROWS) of a head into a tile; rows past `rows` and columns past `dim` become zero. The caller commits
- * and waits, then synchronises the block. */
+/* Starts to load rows [row, row + ROWS) of a head into a tile; rows past `rows` and columns past `dim` become zero. The caller
+ * commits and waits, then synchronises the block. */
 template <typename T, int DIM, int ROWS, int THREADS>
 static __device__ __forceinline__ void load_tile(T *tile, const head_view<T> &from, int row, int rows, int dim)
 {
@@ -253,7 +254,7 @@ static __device__ __forceinline__ void store_rows(const head_view<T> &to, const 
 	}
 }
 
-/* ---- logits ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- logits ------------------------------------------------------------------------------------------------------------------ */
 
 static const float LOG2_E = 1.4426950408889634f;
 
@@ -270,7 +271,7 @@ static __device__ __forceinline__ float logit_of(float s, float scale, float sof
 	return s;
 }
 
-/* ---- host side --------------------------------------------------------------------------------------------------------------------- */
+/* ---- host side --------------------------------------------------------------------------------------------------------------- */
 
 /* Sizes and strides that the kernels get by value. */
 struct attention_shape {
@@ -309,8 +310,8 @@ template <typename T> static inline heads_view<T> heads_of(const struct tensor &
 	return {(T *)t.data, t.stride, heads_chunked(t, head_dim)};
 }
 
-/* Calls f(T{}, DIM, SMALL) with the element type, the head size rounded up to a tile's, and whether the device lacks the shared memory for the
- * larger tiles, which take FITS<T, DIM>::SHARED bytes. */
+/* Calls f(T{}, DIM, SMALL) with the element type, the head size rounded up to a tile's, and whether the device lacks the shared
+ * memory for the larger tiles, which take FITS<T, DIM>::SHARED bytes. */
 template <template <typename, int> class FITS, typename F>
 static inline enum status attention_dispatch(struct cuda *c, enum dtype dtype, int head_dim, F f)
 {

@@ -1,9 +1,9 @@
 /* Attention, backward. With P = exp(logit − lse), dP = dO·Vᵀ and δ = Σ_d dO·O per query:
  *   dS = P ⊙ (dP − δ) · scale (· the cap's slope),   dQ = dS·K,   dK = dSᵀ·Q,   dV = Pᵀ·dO
  *
- * Two kernels, so that every sum has one owner and a fixed order, without atomics: one holds a tile of keys and walks over the queries
- * that see it, of all heads that share it (dK, dV); the other holds a tile of queries and walks over its keys (dQ). Both compute S and dP
- * themselves. The first computes their transposes, so that Pᵀ and dSᵀ are first operands from registers. */
+ * Two kernels, so that every sum has one owner and a fixed order, without atomics: one holds a tile of keys and walks over the
+ * queries that see it, of all heads that share it (dK, dV); the other holds a tile of queries and walks over its keys (dQ). Both
+ * compute S and dP themselves. The first computes their transposes, so that Pᵀ and dSᵀ are first operands from registers. */
 #include "cuda/attention.cuh"
 
 /* δ [batch·heads, tokens], a warp each. */
@@ -33,10 +33,10 @@ static __device__ __forceinline__ void pair_gradient(const struct attention_shap
 	*dp = p * (*dp - delta) * slope * shape.scale;
 }
 
-/* ---- dK and dV -------------------------------------------------------------------------------------------------------------------- */
+/* ---- dK and dV --------------------------------------------------------------------------------------------------------------- */
 
-/* Per block KEYS = 16 · WARPS keys and OUT of their DIM columns; QUERIES at a time, in two stages: while one is multiplied the next arrives.
- * One stage where SMALL, which takes SHARED_LEAST at most. */
+/* Per block KEYS = 16 · WARPS keys and OUT of their DIM columns; QUERIES at a time, in two stages: while one is multiplied the
+ * next arrives. One stage where SMALL, which takes SHARED_LEAST at most. */
 template <typename T, int DIM, bool SMALL> struct keys_tiles {
 	static constexpr bool LARGE = sizeof(T) == 4 && DIM == 256;
 	static constexpr int WARPS = LARGE ? 2 : 4, THREADS = 32 * WARPS;
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(keys_tiles<T, DIM, SMALL>::THREADS)
 	store_rows<T>(dv.head(first_row, kv_head, shape.dim), sum_v[0], key + warp_row, shape.tokens, first_out, shape.dim, one);
 }
 
-/* ---- dQ --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- dQ ---------------------------------------------------------------------------------------------------------------------- */
 
 template <typename T, int DIM, bool SMALL> struct queries_tiles {
 	static constexpr bool LARGE = sizeof(T) == 4 && DIM == 256;

@@ -1,6 +1,6 @@
-/* Attention, forward: a block holds a tile of queries and walks over the tiles of keys that they see, keeping each row's running maximum
- * and sum, so that no [T, T] matrix exists. While the logits are computed the tile's values arrive, and while these are multiplied the
- * next keys. */
+/* Attention, forward: a block holds a tile of queries and walks over the tiles of keys that they see, keeping each row's running
+ * maximum and sum, so that no [T, T] matrix exists. While the logits are computed the tile's values arrive, and while these are
+ * multiplied the next keys. */
 #include "cuda/attention.cuh"
 
 enum { WARPS = 4, THREADS = 32 * WARPS };

@@ -1,8 +1,8 @@
 /* binned_gradient: G = dyᵀ·x in panels of rows by cuBLASLt, each read once by a kernel that adds G ⊙ W into the row's bins.
  *
- * A warp owns a row and each of its lanes a private copy of the row's bins in shared memory, one bank per lane, so that no two lanes
- * meet: lane l adds its columns in their order, then the copies are added in a fixed order. No atomics: the bits do not change from
- * run to run. */
+ * A warp owns a row and each of its lanes a private copy of the row's bins in shared memory, one bank per lane, so that no two
+ * lanes meet: lane l adds its columns in their order, then the copies are added in a fixed order. No atomics: the bits do not
+ * change from run to run. */
 #include "cuda/launch.cuh"
 
 enum { WARPS = 4 };
@@ -27,7 +27,8 @@ static __device__ __forceinline__ chunk<N> load_chunk(const view &gradient, cons
 	return x;
 }
 
-/* out [rows, bins] of a panel of G; a block has WARPS rows, or as many as shared memory holds. The next chunk is under way while one is added. */
+/* out [rows, bins] of a panel of G; a block has WARPS rows, or as many as shared memory holds. The next chunk is under way while
+ * one is added. */
 template <int N>
 __global__ void __launch_bounds__(32 * WARPS)
 	bin_kernel(float *out, int64_t out_stride, view gradient, view weight, const uint8_t *bin, int64_t bin_stride, int64_t rows,

@@ -1,5 +1,5 @@
-/* Sums down the columns of a tall matrix: each block of threads adds up a chunk of its rows, and what the blocks came to is added in order by
- * whoever reads it, so that the same input gives the same bits. */
+/* Sums down the columns of a tall matrix: each block of threads adds up a chunk of its rows, and what the blocks came to is
+ * added in order by whoever reads it, so that the same input gives the same bits. */
 #ifndef BESAD_CUDA_COLUMNS_CUH
 #define BESAD_CUDA_COLUMNS_CUH
 

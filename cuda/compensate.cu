@@ -2,7 +2,7 @@
 #include "cuda/memory.h"
 #include "cuda/select.cuh"
 
-/* ---- the inverse of a factor: one block, a thread a column ---------------------------------------------------------------------- */
+/* ---- the inverse of a factor: one block, a thread a column ------------------------------------------------------------------- */
 
 __global__ void __launch_bounds__(FACTOR_TILE) invert_kernel(view inverse, view negated, view a, int32_t *bad, int n)
 {
@@ -47,7 +47,7 @@ static enum status invert_factor(struct backend *backend, struct tensor inverse,
 		      (int32_t *)bad, (int)a.rows);
 }
 
-/* ---- what goes -------------------------------------------------------------------------------------------------------------------- */
+/* ---- what goes --------------------------------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ uint32_t score_of(float weight, float diagonal)
 {
@@ -73,7 +73,7 @@ struct column_keys {
 	}
 };
 
-/* ---- the sweep: a warp a row ------------------------------------------------------------------------------------------------------ */
+/* ---- the sweep: a warp a row ------------------------------------------------------------------------------------------------- */
 
 enum { SWEEP_WARPS = 4 };
 

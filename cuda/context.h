@@ -110,7 +110,7 @@ static inline bool cuda_chunked(std::initializer_list<struct tensor> tensors)
 	return true;
 }
 
-/* ---- the operations ------------------------------------------------------------------------------------------------------------- */
+/* ---- the operations ---------------------------------------------------------------------------------------------------------- */
 
 /* What matmul.cu keeps. */
 enum status cuda_matmuls_create(struct cuda *c);

@@ -118,7 +118,7 @@ template <int N> static __device__ __forceinline__ void store(const view &v, int
 	}
 }
 
-/* ---- reductions: the order depends on the shape alone ------------------------------------------------------------------------- */
+/* ---- reductions: the order depends on the shape alone ------------------------------------------------------------------------ */
 
 struct plus {
 	template <typename T> __device__ __forceinline__ T operator()(T a, T b) const
@@ -158,7 +158,7 @@ template <typename T, typename F> static __device__ __forceinline__ T block_redu
 	return x;
 }
 
-/* ---- element-wise kernels: blocks of 32 × 8 threads, a warp per row, ELEMENTWISE_STEPS chunks of N columns per lane ---------------- */
+/* ---- element-wise kernels: blocks of 32 × 8 threads, a warp per row, ELEMENTWISE_STEPS chunks of N columns per lane ---------- */
 
 enum { ELEMENTWISE_ROWS = 8, ELEMENTWISE_STEPS = 4 };
 

@@ -1,7 +1,7 @@
 /* Column norms, bins of ranks and masked weights. */
 #include "cuda/columns.cuh"
 
-/* ---- column norms: partial sums of CHUNK rows, then these in order --------------------------------------------------------------- */
+/* ---- column norms: partial sums of CHUNK rows, then these in order ----------------------------------------------------------- */
 
 enum { CHUNK = 256 };
 
@@ -81,7 +81,7 @@ static enum status column_norms(struct backend *backend, void *sums, struct tens
 		      partial.as<double>(), chunks, x.cols);
 }
 
-/* ---- bins ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- bins -------------------------------------------------------------------------------------------------------------------- */
 
 template <int N>
 __global__ void __launch_bounds__(256) bin_kernel(uint8_t *bin, int64_t bin_stride, const uint16_t *rank, int64_t rank_stride,
@@ -122,7 +122,7 @@ static enum status bin_ranks(struct backend *backend, struct tensor bin, struct 
 		      bin.stride, (const uint16_t *)rank.data, rank.stride, candidates, below, above, rank.rows, rank.cols);
 }
 
-/* ---- masked weights --------------------------------------------------------------------------------------------------------------- */
+/* ---- masked weights ---------------------------------------------------------------------------------------------------------- */
 
 template <int N>
 __global__ void __launch_bounds__(256) mask_kernel(view out, view weight, const uint16_t *rank, int64_t rank_stride,

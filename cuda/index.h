@@ -50,7 +50,7 @@ CUDA_BOTH int32_t index_threshold(float s, int32_t cols)
 	return (int32_t)((double)s * (double)cols);
 }
 
-/* ---- radix ranking ------------------------------------------------------------------------------------------------------------ */
+/* ---- radix ranking ----------------------------------------------------------------------------------------------------------- */
 
 enum { RADIX_BITS = 8, RADIX_BINS = 1 << RADIX_BITS, RADIX_PASSES = 4 };
 
@@ -79,25 +79,25 @@ CUDA_BOTH void index_warp_span(int64_t cols, int warp, int warps, int64_t *ret_f
 	*ret_count = index_min(each, cols - first);
 }
 
-/* Blocks that rank rows of C columns, each with its own scratch of two copies of a row's 8-byte entries: as many as the multiprocessors
- * hold while the scratch stays in the L2 cache, but one per multiprocessor at least. */
+/* Blocks that rank rows of C columns, each with its own scratch of two copies of a row's 8-byte entries: as many as the
+ * multiprocessors hold while the scratch stays in the L2 cache, but one per multiprocessor at least. */
 CUDA_BOTH int64_t index_rank_blocks(int64_t rows, int64_t cols, int processors)
 {
 	int64_t cached = ((int64_t)48 << 20) / (2 * cols * 8);
 	return index_min(rows, index_min((int64_t)processors * 4, index_max(processors, cached)));
 }
 
-/* ---- rope --------------------------------------------------------------------------------------------------------------------- */
+/* ---- rope -------------------------------------------------------------------------------------------------------------------- */
 
-/* Pair p of row t of [T, heads · head_dim]: its first column; the second is `rotary / 2` further, or the next where pairs are neighbours.
- * p < heads · rotary/2. */
+/* Pair p of row t of [T, heads · head_dim]: its first column; the second is `rotary / 2` further, or the next where pairs are
+ * neighbours. p < heads · rotary/2. */
 CUDA_BOTH int64_t index_rope_column(int64_t pair, int head_dim, int rotary, bool neighbours)
 {
 	int half = rotary / 2;
 	return pair / half * head_dim + pair % half * (neighbours ? 2 : 1);
 }
 
-/* ---- attention tiles: positions in one sequence; window 0 stands for all -------------------------------------------------------- */
+/* ---- attention tiles: positions in one sequence; window 0 stands for all ----------------------------------------------------- */
 
 /* Whether query i sees key j: causal, the last `window` keys. */
 CUDA_BOTH bool index_sees(int query, int key, int window)
@@ -129,14 +129,14 @@ CUDA_BOTH bool index_tile_full(int query, int queries, int key, int keys, int to
 	return key + keys - 1 <= query && query + queries <= tokens && (window == 0 || query + queries - 1 - key < window);
 }
 
-/* ---- sizes ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------------------- */
 
 #define PANEL_BYTES ((int64_t)96 << 20)    /* of a panel of fp32 gradient, at most */
 #define WORKSPACE_BYTES ((size_t)64 << 20) /* of cuBLASLt */
 #define SHARED_LEAST                                                                                                               \
 	((size_t)99 << 10) /* of a block's shared memory: what sm_86, sm_89 and sm_120 give; kernels choose their tiles by it */
 
-/* ---- the dW panels of binned_gradient -------------------------------------------------------------------------------------------- */
+/* ---- the dW panels of binned_gradient ---------------------------------------------------------------------------------------- */
 
 /* Rows of a panel of the [R, C] gradient: at most `bytes` of fp32, and, within that, the multiple of 128 whose 128 × 256 tiles fill
  * `processors` multiprocessors best (the largest of equals). */

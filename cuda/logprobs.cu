@@ -63,8 +63,8 @@ static enum status token_logprobs(struct backend *backend, void *out, struct ten
 		      logits.cols);
 }
 
-/* losses [rows]: KL(p ‖ q); dlogits, where it has data, = factor · its gradient, which may lie over the logits: those of a row were all read
- * before. */
+/* losses [rows]: KL(p ‖ q); dlogits, where it has data, = factor · its gradient, which may lie over the logits: those of a row
+ * were all read before. */
 template <int N>
 __global__ void __launch_bounds__(BLOCK)
 	divergence_kernel(double *losses, view dlogits, view logits, view wanted, float softcap, float factor, int64_t cols)

@@ -1,12 +1,13 @@
 /* matmul by cuBLASLt.
  *
- * cuBLASLt is column-major: a row-major [R, C] with stride s is a column-major [C, R] with leading dimension s. So C = op(A)·op(B) is
- * computed as Cᵀ = op(B)ᵀ·op(A)ᵀ: B comes first, and each operand is transposed for cuBLASLt exactly where the caller says so.
+ * cuBLASLt is column-major: a row-major [R, C] with stride s is a column-major [C, R] with leading dimension s. So C =
+ * op(A)·op(B) is computed as Cᵀ = op(B)ᵀ·op(A)ᵀ: B comes first, and each operand is transposed for cuBLASLt exactly where the
+ * caller says so.
  *
- * The algorithm for a shape is the first of the library's choices that it says will do, kept in a table. It is not chosen by timing: two runs
- * of a job, or one resumed, must give the same bits, and another algorithm rounds in another order. A sum in parts is added in fp32, never in
- * a result's 16 bits. What the library has no algorithm for (it may refuse strides or addresses that are no multiple of 16 bytes, when it is
- * asked or when it is called) a plain kernel computes. */
+ * The algorithm for a shape is the first of the library's choices that it says will do, kept in a table. It is not chosen by
+ * timing: two runs of a job, or one resumed, must give the same bits, and another algorithm rounds in another order. A sum in
+ * parts is added in fp32, never in a result's 16 bits. What the library has no algorithm for (it may refuse strides or addresses
+ * that are no multiple of 16 bytes, when it is asked or when it is called) a plain kernel computes. */
 #include "cuda/cublaslt.h"
 #include "cuda/launch.cuh"
 #include "cuda/tuning.h"
@@ -246,7 +247,7 @@ void cuda_matmul_operations(struct backend_ops *ops)
 	ops->matmul = matmul;
 }
 
-/* ---- for benches ------------------------------------------------------------------------------------------------------------------ */
+/* ---- for benches ------------------------------------------------------------------------------------------------------------- */
 
 void cuda_tune_choice(struct backend *backend, int choice)
 {

@@ -1,12 +1,13 @@
-/* What callers and operations have is counted by what they asked for, in grains: a part that is handed out again may be up to an eighth larger,
- * and how much larger depends on what was there before.
+/* What callers and operations have is counted by what they asked for, in grains: a part that is handed out again may be up to an
+ * eighth larger, and how much larger depends on what was there before.
  *
- * Device memory is kept when released and handed out again: cudaMalloc and cudaFree wait for the device, and a learning step asks for
- * the same sizes over and over. Operations are issued on one stream, so an operation's own memory may be reused as soon as it is released:
- * what still uses it comes earlier on the stream. What the caller releases is waited for: other streams transfer too.
+ * Device memory is kept when released and handed out again: cudaMalloc and cudaFree wait for the device, and a learning step
+ * asks for the same sizes over and over. Operations are issued on one stream, so an operation's own memory may be reused as soon
+ * as it is released: what still uses it comes earlier on the stream. What the caller releases is waited for: other streams
+ * transfer too.
  *
- * Uploads and downloads go through two pinned buffers: one is filled or emptied by the processor while the other is on the bus. Memory of
- * alloc_host is pinned itself, and needs none. */
+ * Uploads and downloads go through two pinned buffers: one is filled or emptied by the processor while the other is on the bus.
+ * Memory of alloc_host is pinned itself, and needs none. */
 #include "cuda/memory.h"
 
 #include <algorithm>
@@ -64,7 +65,7 @@ struct cuda_staging {
 	int next;
 };
 
-/* ---- transfers ----------------------------------------------------------------------------------------------------------------- */
+/* ---- transfers --------------------------------------------------------------------------------------------------------------- */
 
 #define CALL(call)                                                                                                                 \
 	do {                                                                                                                       \
@@ -241,7 +242,7 @@ static enum status side_download(struct backend *backend, void *host, const void
 	return error == cudaSuccess ? STATUS_OK : side_failed(err, "side_download", error, bytes);
 }
 
-/* ---- allocation ---------------------------------------------------------------------------------------------------------------- */
+/* ---- allocation -------------------------------------------------------------------------------------------------------------- */
 
 static cudaError_t device_malloc(struct cuda *c, void **ret, size_t bytes)
 {

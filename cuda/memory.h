@@ -11,8 +11,8 @@ void cuda_memory_destroy(struct cuda *c);
 /* The operation `download` for one under way: an error names that. */
 enum status cuda_read(struct cuda *c, void *host, const void *device, size_t bytes);
 
-/* Between these two no memory is got from the device, and what operations take for themselves is kept for the recording that *ret names; it is
- * theirs until cuda_scratch_release. */
+/* Between these two no memory is got from the device, and what operations take for themselves is kept for the recording that
+ * *ret names; it is theirs until cuda_scratch_release. */
 struct cuda_scratch;
 void cuda_scratch_begin(struct cuda *c);
 enum status cuda_scratch_end(struct cuda *c, struct cuda_scratch **ret);

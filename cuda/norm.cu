@@ -1,5 +1,5 @@
-/* RMSNorm and LayerNorm of vectors of cols/groups elements, and their backward. A vector belongs to a warp, or, where it is long, to
- * a block; it is read again from the cache for each further pass. */
+/* RMSNorm and LayerNorm of vectors of cols/groups elements, and their backward. A vector belongs to a warp, or, where it is
+ * long, to a block; it is read again from the cache for each further pass. */
 #include "cuda/launch.cuh"
 
 enum { LONG = 2048, BLOCK = 256 };

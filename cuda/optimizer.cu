@@ -1,5 +1,5 @@
-/* Prodigy and AdamW over contiguous parameters. Prodigy's step size needs two sums over all of them: one pass updates the moments and
- * sums per block in a fixed order, one block adds these and decides the step, a second pass moves θ. */
+/* Prodigy and AdamW over contiguous parameters. Prodigy's step size needs two sums over all of them: one pass updates the
+ * moments and sums per block in a fixed order, one block adds these and decides the step, a second pass moves θ. */
 #include "cuda/launch.cuh"
 
 #include <math.h>

@@ -1,9 +1,9 @@
 /* The rank of every weight in its row: a stable radix sort, least significant digit first, of a row's importances by one block.
  *
- * Each of the block's warps owns a contiguous span of the row (of the order so far). A pass counts the digits per warp, sums the counts
- * over (digit, warp), and lets each warp place its elements in order, 32 at a time: lanes of equal digit take neighbouring places in
- * lane order. So equal digits keep their order, and the last pass knows the rank. A persistent block sorts row after row; keys and
- * columns ping-pong in a global scratch of its own that stays in the L2 cache. */
+ * Each of the block's warps owns a contiguous span of the row (of the order so far). A pass counts the digits per warp, sums the
+ * counts over (digit, warp), and lets each warp place its elements in order, 32 at a time: lanes of equal digit take
+ * neighbouring places in lane order. So equal digits keep their order, and the last pass knows the rank. A persistent block
+ * sorts row after row; keys and columns ping-pong in a global scratch of its own that stays in the L2 cache. */
 #include "cuda/launch.cuh"
 #include "cuda/memory.h"
 

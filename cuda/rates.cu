@@ -57,7 +57,8 @@ __global__ void __launch_bounds__(SUM_THREADS)
 	stats[STEP_SLOPE] = 2 * lambda * (sum - target) / (target * target);
 }
 
-/* ∂L/∂β_d, but for what is the same for all d, = slope·share·(p_d − p_{D−1}) − prefix_{D−2−d}, with prefix_k = Σ_{b ≤ k} sums[b]; in double, since these nearly cancel their mean. */
+/* ∂L/∂β_d, but for what is the same for all d, = slope·share·(p_d − p_{D−1}) − prefix_{D−2−d}, with prefix_k = Σ_{b ≤ k}
+ * sums[b]; in double, since these nearly cancel their mean. */
 __global__ void __launch_bounds__(32 * WARPS)
 	backward_kernel(float *dtheta, int64_t dtheta_stride, const float *theta, int64_t theta_stride, const float *beta,
 			int64_t beta_stride, const float *sums, int64_t sums_stride, const double *share, const double *stats,

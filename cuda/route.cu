@@ -15,7 +15,8 @@ static __device__ __forceinline__ candidate better(candidate a, candidate b)
 	return second ? b : a;
 }
 
-/* A warp per token; lane l holds the logits of experts l, l + 32, …. A NaN counts as the smallest: what it belongs to is NaN all the same. */
+/* A warp per token; lane l holds the logits of experts l, l + 32, …. A NaN counts as the smallest: what it belongs to is NaN all
+ * the same. */
 __global__ void __launch_bounds__(BLOCK)
 	choose_kernel(struct routing routing, float *weights, int64_t weights_stride, int32_t *experts, view logits, int64_t tokens)
 {
@@ -158,8 +159,9 @@ __global__ void __launch_bounds__(256) combine_kernel(view to, view from, const 
 	}
 }
 
-/* A block per token. With w_s the weights and d_s = ⟨dy, output of choice s⟩: for the chosen ∂l_s = w_s·(d_s − Σ w·d). Where the softmax runs
- * over all experts, the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. A shared one has w·(1 − w)·d. */
+/* A block per token. With w_s the weights and d_s = ⟨dy, output of choice s⟩: for the chosen ∂l_s = w_s·(d_s − Σ w·d). Where the
+ * softmax runs over all experts, the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. A
+ * shared one has w·(1 − w)·d. */
 template <int N>
 __global__ void __launch_bounds__(DOT_BLOCK)
 	route_backward_kernel(struct routing routing, view dlogits, view logits, const float *weights, int64_t weights_stride,

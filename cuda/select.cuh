@@ -1,5 +1,5 @@
-/* The smallest of many scores: a radix search for the last that goes. Keys are a score's bits above its place, so that no two are equal and of
- * equal scores the earlier goes. A type of keys has n, how many, and operator()(i), the key of the i-th. */
+/* The smallest of many scores: a radix search for the last that goes. Keys are a score's bits above its place, so that no two
+ * are equal and of equal scores the earlier goes. A type of keys has n, how many, and operator()(i), the key of the i-th. */
 #ifndef BESAD_CUDA_SELECT_CUH
 #define BESAD_CUDA_SELECT_CUH
 

@@ -2,7 +2,7 @@
 #include "cuda/memory.h"
 #include "cuda/select.cuh"
 
-/* ---- element by element --------------------------------------------------------------------------------------------------------- */
+/* ---- element by element ------------------------------------------------------------------------------------------------------ */
 
 template <int N>
 __global__ void __launch_bounds__(256) scale_kernel(view y, view x, const float *by_row, const float *by_col, float factor,
@@ -66,7 +66,7 @@ static enum status keep_where(struct backend *backend, struct tensor out, struct
 		      view_of(weight), view_of(support), out.rows, out.cols);
 }
 
-/* ---- the projection: v into w, its scores into u; the last that goes; then all outputs --------------------------------------------- */
+/* ---- the projection: v into w, its scores into u; the last that goes; then all outputs --------------------------------------- */
 
 /* How many of each row go: a cut on the device. */
 struct row_cut {
@@ -201,7 +201,7 @@ static enum status project(struct backend *backend, struct tensor w, struct tens
 		      view_of(rhs), view_of(b), rho, keys, state.as<uint64_t>(), counts, by_row, w.rows);
 }
 
-/* ---- conjugate gradients: a block a row ------------------------------------------------------------------------------------------ */
+/* ---- conjugate gradients: a block a row -------------------------------------------------------------------------------------- */
 
 enum { ROW_THREADS = 256 };
 

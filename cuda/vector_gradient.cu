@@ -9,8 +9,8 @@ struct normed {
 	int groups;
 };
 
-/* partial [chunks, 2, cols] double: Σ dy·x̂, where there is an x, and Σ dy over CHUNK vectors; vector v is group v % groups of row v / groups.
- * Block (32, ACROSS): 32·N columns. */
+/* partial [chunks, 2, cols] double: Σ dy·x̂, where there is an x, and Σ dy over CHUNK vectors; vector v is group v % groups of
+ * row v / groups. Block (32, ACROSS): 32·N columns. */
 template <int N>
 __global__ void __launch_bounds__(32 * ACROSS) vectors_kernel(double *partial, view dy, normed norm, int64_t vectors, int64_t cols)
 {

@@ -120,7 +120,8 @@ static enum status list_files(const struct roots *roots, const struct job *job, 
 	return status;
 }
 
-/* Another job may have replaced the output since its files were listed, by files of the same sizes. An output never becomes a job's again. */
+/* Another job may have replaced the output since its files were listed, by files of the same sizes. An output never becomes a
+ * job's again. */
 static enum status check_owner(const struct place *output, const struct job *job, struct error *err)
 {
 	cJSON *report;

@@ -1,5 +1,5 @@
-/* `besad backup`, `besad check` and `besad restore`: a copy of the state directory, the way back, and whether either is whole. A backup is a directory:
- * besad.db, jobs/ID/…, and a manifest of these. Each returns the exit status. */
+/* `besad backup`, `besad check` and `besad restore`: a copy of the state directory, the way back, and whether either is whole. A
+ * backup is a directory: besad.db, jobs/ID/…, and a manifest of these. Each returns the exit status. */
 #ifndef BESAD_DAEMON_BACKUP_H
 #define BESAD_DAEMON_BACKUP_H
 

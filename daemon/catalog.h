@@ -1,5 +1,5 @@
-/* A list of what lies below the operator's roots, kept from one time to the next: what a file or directory holds is read again only when
- * it is another one, or has changed. */
+/* A list of what lies below the operator's roots, kept from one time to the next: what a file or directory holds is read again
+ * only when it is another one, or has changed. */
 #ifndef BESAD_DAEMON_CATALOG_H
 #define BESAD_DAEMON_CATALOG_H
 
@@ -34,8 +34,8 @@ void identity_of(const struct tree_entry *const *files, size_t count, struct ide
 /* Fills an object of the list, which has its `name` already. False: it says so only for now, and is read again next time. */
 typedef bool catalog_read(struct catalog *, const void *context, cJSON *object);
 
-/* From `visit`: there is something called `name`. It is read unless it was before, with the same identity. The first root that has a name
- * wins. */
+/* From `visit`: there is something called `name`. It is read unless it was before, with the same identity. The first root that
+ * has a name wins. */
 void catalog_offer(struct catalog *, const char *name, const struct identity *, catalog_read *, const void *context);
 
 /* The text, or null. */
@@ -44,8 +44,8 @@ void catalog_add_text(cJSON *object, const char *key, const char *text);
 /* How many bytes of files may still be read in this listing; for catalog_read, which takes what it has read off. */
 size_t *catalog_budget(struct catalog *);
 
-/* The list as it is now, in an array that the caller frees; *ret_truncated where a limit has left something out. The first time takes
- * long. One at a time: others wait. */
+/* The list as it is now, in an array that the caller frees; *ret_truncated where a limit has left something out. The first time
+ * takes long. One at a time: others wait. */
 enum status catalog_list(struct catalog *, cJSON **ret, bool *ret_truncated, struct error *err);
 
 #endif

@@ -13,8 +13,8 @@
 #include "daemon/pace.h"
 #include "engine/engine.h"
 
-/* What computing costs a process beside the data: code that is made, or first used, when operations run, and memory that the allocator has
- * between the parts in use. Measured: bench/compare.py estimate, bench/results/estimate-zen5.json. */
+/* What computing costs a process beside the data: code that is made, or first used, when operations run, and memory that the
+ * allocator has between the parts in use. Measured: bench/compare.py estimate, bench/results/estimate-zen5.json. */
 static const double COMPUTING_BYTES = 22e6;
 
 struct estimator {

@@ -11,13 +11,13 @@
 
 struct estimator;
 
-/* `backend` is the worker's, and not used after this returns: a dry one is made of it, so that estimates may be made whatever the worker does.
- * Best before anything has run: what the process holds now is what it holds beside a job. The others are kept. */
+/* `backend` is the worker's, and not used after this returns: a dry one is made of it, so that estimates may be made whatever
+ * the worker does. Best before anything has run: what the process holds now is what it holds beside a job. The others are kept. */
 enum status estimator_create(const struct options *, const char *checkpoints, struct db *, struct worker *, struct backend *,
 			     struct estimator **ret, struct error *err);
 
-/* What a job of this spec would take, as the API shows it (openapi.yaml, Estimate), but for the spec. One at a time: others wait. STATUS_CANCELLED
- * once estimator_stop was called. */
+/* What a job of this spec would take, as the API shows it (openapi.yaml, Estimate), but for the spec. One at a time: others
+ * wait. STATUS_CANCELLED once estimator_stop was called. */
 enum status estimator_run(struct estimator *, const struct spec *, cJSON **ret, struct error *err);
 
 void estimator_stop(struct estimator *); /* takes NULL */

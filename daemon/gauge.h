@@ -7,8 +7,8 @@
 
 struct gauge;
 
-/* For the device of `backend`, which need not live on. NULL when memory runs out. A GPU of which nothing can be learned is logged, and
- * its readings say nothing. */
+/* For the device of `backend`, which need not live on. NULL when memory runs out. A GPU of which nothing can be learned is
+ * logged, and its readings say nothing. */
 struct gauge *gauge_create(const struct backend *backend);
 void gauge_free(struct gauge *); /* takes NULL */
 

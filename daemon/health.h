@@ -1,5 +1,6 @@
-/* Whether all is well, looked at once a second on a thread of its own, so that whoever asks never waits for a disk or for the database. It also
- * keeps the ballast: a file in the state directory that is given up when the disk is full, so that jobs can be ended, cancelled and forgotten. */
+/* Whether all is well, looked at once a second on a thread of its own, so that whoever asks never waits for a disk or for the
+ * database. It also keeps the ballast: a file in the state directory that is given up when the disk is full, so that jobs can be
+ * ended, cancelled and forgotten. */
 #ifndef BESAD_DAEMON_HEALTH_H
 #define BESAD_DAEMON_HEALTH_H
 

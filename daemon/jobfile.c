@@ -54,8 +54,8 @@ static cJSON *section_of(cJSON *request, const char *key)
 	return cJSON_AddObjectToObject(request, key);
 }
 
-/* The request with what the job began with where the request leaves it to besad, and that is another choice today: the parameterization that
- * "auto" stood for, and no safeguards. Freed with cJSON_Delete; NULL: no memory. */
+/* The request with what the job began with where the request leaves it to besad, and that is another choice today: the
+ * parameterization that "auto" stood for, and no safeguards. Freed with cJSON_Delete; NULL: no memory. */
 static cJSON *as_then(const cJSON *request, const cJSON *then)
 {
 	static const char section[] = "besa", key[] = "parameterization", guards[] = "safeguards";

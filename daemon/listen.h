@@ -25,7 +25,8 @@ enum status listen_inherit(struct sockets *, struct error *err);
 /* Makes `ret` duplicates of listening sockets that stay open when those are closed. */
 enum status listen_keep(const int *fds, size_t n, struct sockets *ret, struct error *err);
 
-/* Hands them on, as systemd does, to the program that this process is about to execute; every other descriptor but 0, 1 and 2 is closed. */
+/* Hands them on, as systemd does, to the program that this process is about to execute; every other descriptor but 0, 1 and 2 is
+ * closed. */
 void listen_pass_on(const struct sockets *);
 
 void listen_close(struct sockets *);

@@ -1,5 +1,5 @@
-/* The one place where besad writes to its log, standard error: a line per event, `key=value` where it helps. Under systemd lines begin
- * with the journal's priority, else with time and level. */
+/* The one place where besad writes to its log, standard error: a line per event, `key=value` where it helps. Under systemd lines
+ * begin with the journal's priority, else with time and level. */
 #ifndef BESAD_DAEMON_LOG_H
 #define BESAD_DAEMON_LOG_H
 

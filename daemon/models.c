@@ -103,7 +103,8 @@ static const struct tree_entry *find_report(const struct candidate *candidate)
 	return NULL;
 }
 
-/* What a report says of where its model comes from; NULL where it does not. An absolute path is the operator's, and only its end is told. */
+/* What a report says of where its model comes from; NULL where it does not. An absolute path is the operator's, and only its end
+ * is told. */
 static cJSON *lineage_of(const cJSON *report)
 {
 	const cJSON *spec = cJSON_GetObjectItemCaseSensitive(report, "spec");

@@ -4,8 +4,8 @@
 
 #include "daemon/catalog.h"
 
-/* The directories below the roots that hold a model, also those that cannot be pruned, as the contract's list: {name, title, family,
- * blocks, bytes, supported, reason}, name being what a job's `model` takes. */
+/* The directories below the roots that hold a model, also those that cannot be pruned, as the contract's list: {name, title,
+ * family, blocks, bytes, supported, reason}, name being what a job's `model` takes. */
 extern const struct catalog_kind models_kind;
 
 #endif

@@ -309,7 +309,8 @@ static size_t receiver_length(const char *url)
 	return host ? (size_t)(host + 3 - url) + strcspn(host + 3, "/?#") : strlen(url);
 }
 
-/* Is somebody under way to the same receiver? It gets one after the other, so that one that does not answer takes one courier alone. */
+/* Is somebody under way to the same receiver? It gets one after the other, so that one that does not answer takes one courier
+ * alone. */
 static bool is_served(void *context, const char *url)
 {
 	struct notifier *notifier = context;
@@ -358,7 +359,8 @@ static enum status send_out(struct courier *courier, struct notification *notifi
 	return error_set(err, STATUS_NO_MEMORY, "cannot start a thread to deliver one");
 }
 
-/* Sends out what is due, as far as there are couriers; *ret_next is when the next one is due, 0 where none is before somebody comes back. */
+/* Sends out what is due, as far as there are couriers; *ret_next is when the next one is due, 0 where none is before somebody
+ * comes back. */
 static enum status deliver_due(struct notifier *notifier, int64_t *ret_next, struct error *err)
 {
 	*ret_next = 0;

@@ -63,8 +63,8 @@ static bool agree(const cJSON *a, const cJSON *b, const char *const *keys, size_
 	return same;
 }
 
-/* A block's time may depend on each field of a spec but these; on the tokens and the weights it depends in proportion. The last two are left out
- * where other settings of the method will do. */
+/* A block's time may depend on each field of a spec but these; on the tokens and the weights it depends in proportion. The last
+ * two are left out where other settings of the method will do. */
 static bool prunes_alike(const cJSON *a, const cJSON *b, enum method_id method, bool strictly)
 {
 	const char *const keys[] = {"name",     "metadata",   "model",           "output",      "overwrite",
@@ -83,7 +83,8 @@ static double block_params(const cJSON *block)
 	return params;
 }
 
-/* The weights of the timed block that a token multiplies, in parts of ours. NAN where that is not known: of experts only those that it is sent to. */
+/* The weights of the timed block that a token multiplies, in parts of ours. NAN where that is not known: of experts only those
+ * that it is sent to. */
 static double weights_ratio(const struct asked *asked, const cJSON *block)
 {
 	const struct engine_need *need = asked->need;

@@ -5,8 +5,8 @@
 #include "engine/engine.h"
 #include "engine/spec/spec.h"
 
-/* Parses the spec of job `id`, expands {date} and {id} in its output, and checks where that lies. STATUS_INVALID with `problems`. *ret is
- * freed with spec_free. */
+/* Parses the spec of job `id`, expands {date} and {id} in its output, and checks where that lies. STATUS_INVALID with
+ * `problems`. *ret is freed with spec_free. */
 enum status prepare_spec(const cJSON *json, const struct roots *roots, const char *id, struct spec **ret,
 			 struct spec_problems *problems, struct error *err);
 

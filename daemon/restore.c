@@ -44,7 +44,8 @@ static enum status refuse_entry(void *context, const char *name, const char *ent
 			 restoring->state.root, name);
 }
 
-/* Of the state that is in the directory; models and outputs may lie there too. A journal would be worked into the restored database. */
+/* Of the state that is in the directory; models and outputs may lie there too. A journal would be worked into the restored
+ * database. */
 static enum status check_empty(struct restoring *restoring, struct error *err)
 {
 	static const char *const names[] = {"besad.db", "besad.db-wal", "besad.db-shm", "besad.db-journal"};

@@ -93,7 +93,8 @@ enum status saved_complete(const struct saved *saved, const char *directory, int
 	return error_set(err, STATUS_NOT_FOUND, "%s/hidden-%d.bin is gone", directory, blocks_done);
 }
 
-/* Where the checksum of the bytes behind the header is in it; 0 for a file without one (engine/prune/stream.c, engine/tune/state.c). */
+/* Where the checksum of the bytes behind the header is in it; 0 for a file without one (engine/prune/stream.c,
+ * engine/tune/state.c). */
 static size_t checksum_offset(const char header[HEADER_BYTES])
 {
 	static const struct {

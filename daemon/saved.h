@@ -16,8 +16,9 @@ struct saved {
 	cJSON *savepoint; /* NULL where there is none, or where it cannot be read */
 };
 
-/* Opens the savepoint, what it says that the job goes on from, and the state of a tune. Nothing is open, and it is STATUS_OK, where there is no
- * savepoint, and no directory. What cannot be read of a savepoint is STATUS_INVALID. Closed by saved_close, also after a failure. */
+/* Opens the savepoint, what it says that the job goes on from, and the state of a tune. Nothing is open, and it is STATUS_OK,
+ * where there is no savepoint, and no directory. What cannot be read of a savepoint is STATUS_INVALID. Closed by saved_close,
+ * also after a failure. */
 enum status saved_open(const char *directory, struct saved *ret, struct error *err);
 void saved_close(struct saved *);
 
@@ -27,7 +28,8 @@ int saved_blocks(const struct saved *);
 /* Is the file of hidden states there, where one must be? `blocks`: of the model; 0: it is not known. */
 enum status saved_complete(const struct saved *, const char *directory, int blocks, struct error *err);
 
-/* Has one of its files of hidden states, or of a tune, the bytes that it was written with? One that an earlier besad wrote has no checksum. */
+/* Has one of its files of hidden states, or of a tune, the bytes that it was written with? One that an earlier besad wrote has
+ * no checksum. */
 enum status saved_check(const struct file *, struct error *err);
 
 #endif

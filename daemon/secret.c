@@ -11,8 +11,8 @@
 
 enum { MAX_GROUPS = 256 };
 
-/* What systemd passes on (LoadCredential=) is in a directory of the service alone, and may have it read by an access list, which looks
- * like a group's bits. */
+/* What systemd passes on (LoadCredential=) is in a directory of the service alone, and may have it read by an access list, which
+ * looks like a group's bits. */
 static bool is_credential(const char *path)
 {
 	char file[PATH_MAX], directory[PATH_MAX];

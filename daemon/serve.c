@@ -252,7 +252,8 @@ static enum status hook_accepts(void *context, struct error *err)
 
 /* ---- start-up ------------------------------------------------------------------------------------------------------------ */
 
-/* The lock's file has something in it from the start of the worker to an end in order. Truncating it needs no room, and no database. */
+/* The lock's file has something in it from the start of the worker to an end in order. Truncating it needs no room, and no
+ * database. */
 static void note_start(const struct daemon *daemon)
 {
 	static const char text[] = "runs\n";

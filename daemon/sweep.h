@@ -1,5 +1,5 @@
-/* What goes by itself: files of jobs that are forgotten, and jobs that ended long ago (--keep-succeeded, --keep-failed) or for which there is no more
- * room (--max-state-bytes). */
+/* What goes by itself: files of jobs that are forgotten, and jobs that ended long ago (--keep-succeeded, --keep-failed) or for
+ * which there is no more room (--max-state-bytes). */
 #ifndef BESAD_DAEMON_SWEEP_H
 #define BESAD_DAEMON_SWEEP_H
 
@@ -41,8 +41,8 @@ struct sweep_plan {
 enum status sweep_plan(const struct options *, struct db *, const char *checkpoints, struct sweep_plan *ret, struct error *err);
 void sweep_plan_free(struct sweep_plan *);
 
-/* Forgets these jobs as if each had been deleted; outputs stay. Leaves in the plan those that went by it. Gives back what the database does not
- * need. */
+/* Forgets these jobs as if each had been deleted; outputs stay. Leaves in the plan those that went by it. Gives back what the
+ * database does not need. */
 enum status sweep_apply(const struct options *, struct db *, const char *checkpoints, struct sweep_plan *, struct error *err);
 
 /* Plans and applies until nothing is left to do, and has the metrics tell what there is then; logs what cannot be. */

@@ -7,8 +7,8 @@
 
 #include "base/place.h"
 
-/* A regular file, or a directory. Links to files are followed as far as they stay below the root; links to directories are left out,
- * since what they lead to is listed where it lies; and so is what begins with a dot, or has a name that no spec can give. */
+/* A regular file, or a directory. Links to files are followed as far as they stay below the root; links to directories are left
+ * out, since what they lead to is listed where it lies; and so is what begins with a dot, or has a name that no spec can give. */
 struct tree_entry {
 	char *name;
 	struct stat info; /* of a link: of what it leads to */

@@ -146,7 +146,8 @@ static enum status wait_for_room(struct attempt *attempt, struct error *err)
 	return status;
 }
 
-/* Every transaction of the database is durable. It waits where it cannot be written, unless the event is one that the job can do without. */
+/* Every transaction of the database is durable. It waits where it cannot be written, unless the event is one that the job can do
+ * without. */
 static enum status append_event(void *context, const struct record *record, struct error *err)
 {
 	struct attempt *attempt = context;
@@ -278,8 +279,8 @@ static enum status write_outcome(struct worker *worker, struct outcome *outcome,
 	return db_job_finish(db, outcome->id, outcome->state, outcome->result, outcome->code, message, err);
 }
 
-/* Writes until it succeeds or the daemon stops; then the job stays as it is, and the next start queues it again, as no crash: the process ends in
- * order. */
+/* Writes until it succeeds or the daemon stops; then the job stays as it is, and the next start queues it again, as no crash:
+ * the process ends in order. */
 static bool keep_writing_outcome(struct worker *worker, struct outcome *outcome)
 {
 	struct error err;

@@ -33,15 +33,15 @@ void worker_cancel(struct worker *, const char *job_id); /* stops that job if it
 void worker_tick(struct worker *);                       /* about once a second: deadlines */
 bool worker_is_ready(struct worker *);
 
-/* The bytes of the device's memory that a job can have when none runs. False where that is not known, and where the device has no memory of
- * its own. */
+/* The bytes of the device's memory that a job can have when none runs. False where that is not known, and where the device has
+ * no memory of its own. */
 bool worker_device_room(struct worker *, size_t *ret);
 
 /* A number that changes as long as all is well: always while the worker is idle, else whenever the engine has got on. */
 unsigned long worker_pulse(struct worker *);
 
-/* NULL, or, once the process has lost the CUDA device and the worker has stopped for it, the job and where it stood: a worker that is told this
- * (WORKER_LOST in the environment) by the process before it does not take the same step a third time. */
+/* NULL, or, once the process has lost the CUDA device and the worker has stopped for it, the job and where it stood: a worker
+ * that is told this (WORKER_LOST in the environment) by the process before it does not take the same step a third time. */
 const char *worker_device_lost(struct worker *);
 #define WORKER_LOST "BESAD_DEVICE_LOST"
 

@@ -1,6 +1,6 @@
-/* The audit: who has changed what, from where, and who was refused. What is written by a thread that acts for somebody is noted in the
- * transaction that writes it. The newest AUDIT_CHANGES entries are kept, those of refusals apart from them, AUDIT_REFUSALS; and none for
- * longer than AUDIT_DAYS. */
+/* The audit: who has changed what, from where, and who was refused. What is written by a thread that acts for somebody is noted
+ * in the transaction that writes it. The newest AUDIT_CHANGES entries are kept, those of refusals apart from them,
+ * AUDIT_REFUSALS; and none for longer than AUDIT_DAYS. */
 #ifndef BESAD_DB_AUDIT_H
 #define BESAD_DB_AUDIT_H
 

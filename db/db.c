@@ -177,7 +177,8 @@ static enum status start_writing(struct connection *writer, const char *path, st
 	return STATUS_OK;
 }
 
-/* With `alone`, one connection does all, with the journal's index in its memory: the index's file, which others would share, needs room. */
+/* With `alone`, one connection does all, with the journal's index in its memory: the index's file, which others would share,
+ * needs room. */
 static enum status open_as(const char *path, bool alone, struct db *db, struct error *err)
 {
 	struct connection *writer = &db->writer;

@@ -1,11 +1,12 @@
 /* The job queue and the event log, in one SQLite file.
  *
- * Threads. Every function may be called from any thread. One connection, guarded by a mutex, does all writes and checkpoints (SQLite
- * before 3.51.3 can corrupt a WAL when two connections do); readers use a pool of read-only connections and never wait for a writer.
+ * Threads. Every function may be called from any thread. One connection, guarded by a mutex, does all writes and checkpoints
+ * (SQLite before 3.51.3 can corrupt a WAL when two connections do); readers use a pool of read-only connections and never wait
+ * for a writer.
  *
- * Crash safety. Every change of a job's state, and every finished block, is one transaction together with the event that tells of it,
- * synced before the function returns. So what a client has been told is never lost, event ids have no gap, and the rows agree with
- * the events at any moment of a crash. */
+ * Crash safety. Every change of a job's state, and every finished block, is one transaction together with the event that tells
+ * of it, synced before the function returns. So what a client has been told is never lost, event ids have no gap, and the rows
+ * agree with the events at any moment of a crash. */
 #ifndef BESAD_DB_DB_H
 #define BESAD_DB_DB_H
 
@@ -80,17 +81,18 @@ void job_list_clear(struct job_list *);
 
 /* ---- life of the database ----------------------------------------------------------------------------------------------- */
 
-/* Opens or makes the file, brings its schema up to date, and refuses one that is not besad's or is from a newer besad. On a full disk it is opened so
- * that nothing need be written, and until it is closed reading waits for writing. */
+/* Opens or makes the file, brings its schema up to date, and refuses one that is not besad's or is from a newer besad. On a full
+ * disk it is opened so that nothing need be written, and until it is closed reading waits for writing. */
 enum status db_open(const char *path, struct db **ret, struct error *err);
 void db_close(struct db *); /* takes NULL; no call may be under way */
 
-/* Is the file whole, as far as a quick look tells? STATUS_INVALID says what is damaged. For a start behind an unclean end: nobody else may use it, and
- * nothing of it is changed. STATUS_OK where there is none. */
+/* Is the file whole, as far as a quick look tells? STATUS_INVALID says what is damaged. For a start behind an unclean end:
+ * nobody else may use it, and nothing of it is changed. STATUS_OK where there is none. */
 enum status db_quick_check(const char *path, struct error *err);
 
-/* Everything that can be looked at, in one snapshot of a file that may be in use; nothing is changed. `problem` is told each thing that is wrong, `job`, which
- * may be NULL, every job. STATUS_INVALID for what is no database of besad's, STATUS_UNSUPPORTED for a newer one's. */
+/* Everything that can be looked at, in one snapshot of a file that may be in use; nothing is changed. `problem` is told each
+ * thing that is wrong, `job`, which may be NULL, every job. STATUS_INVALID for what is no database of besad's,
+ * STATUS_UNSUPPORTED for a newer one's. */
 struct stored_job {
 	char id[JOB_ID_BYTES];
 	enum job_state state;
@@ -109,18 +111,19 @@ enum status db_verify(const char *path, const struct db_verifier *, int64_t *ret
 /* A copy, as one file that must not be there yet, of one that may be in use. Not synced. */
 enum status db_copy(const char *from, const char *to, struct error *err);
 
-/* `committed` is called after each commit that appended an event of that job, or removed the job, on the committing thread and with no
- * lock of the database held. Set once, before other threads use `db`; NULL for none. */
+/* `committed` is called after each commit that appended an event of that job, or removed the job, on the committing thread and
+ * with no lock of the database held. Set once, before other threads use `db`; NULL for none. */
 void db_set_listener(struct db *, void (*committed)(void *context, const char *job_id), void *context);
 
-/* `relieve` makes room on a full disk, and says whether it did: then what ends, cancels or forgets a job, and an event that must not be lost, is
- * tried once more; nothing that a client asks for anew is. Called with no lock held. Set once, before other threads use `db`. */
+/* `relieve` makes room on a full disk, and says whether it did: then what ends, cancels or forgets a job, and an event that must
+ * not be lost, is tried once more; nothing that a client asks for anew is. Called with no lock held. Set once, before other
+ * threads use `db`. */
 void db_set_relief(struct db *, bool (*relieve)(void *context), void *context);
 
-/* After the process has ended: cancelling jobs are cancelled, pausing ones paused, running ones are queued again. Where it has `died`, and did not
- * only fail to write what came of its job, one whose last `max_attempts` attempts (0: no limit) all ended so, without a block finished, an evaluation
- * told or a step of the tune beyond earlier ones, has failed instead, code `crashed`. Call before anything else uses the queue, by the one process that
- * holds the state directory. */
+/* After the process has ended: cancelling jobs are cancelled, pausing ones paused, running ones are queued again. Where it has
+ * `died`, and did not only fail to write what came of its job, one whose last `max_attempts` attempts (0: no limit) all ended
+ * so, without a block finished, an evaluation told or a step of the tune beyond earlier ones, has failed instead, code
+ * `crashed`. Call before anything else uses the queue, by the one process that holds the state directory. */
 struct recovery {
 	int requeued; /* or cancelled, or paused */
 	int failed;
@@ -169,8 +172,8 @@ enum insert_outcome {
 	INSERT_QUOTA_DAY,          /* or has submitted as many */
 };
 
-/* Queues a job with its job.queued event. *ret is filled for INSERT_NEW and INSERT_REPLAY; of a job that it cannot depend on it has the id, and the state
- * where there is one. */
+/* Queues a job with its job.queued event. *ret is filled for INSERT_NEW and INSERT_REPLAY; of a job that it cannot depend on it
+ * has the id, and the state where there is one. */
 enum status db_job_insert(struct db *, const struct submission *, int64_t queue_limit, enum insert_outcome *ret_outcome,
 			  struct job *ret, struct error *err);
 
@@ -191,12 +194,13 @@ enum status db_job_list(struct db *, const struct job_filter *, const char *afte
 
 enum status db_job_counts(struct db *, int64_t ret[JOB_STATES], struct error *err);
 
-/* Claims the queued job of the highest priority that is not to wait (retry_at, depends_on), the oldest among equals: running, attempt + 1, job.started.
+/* Claims the queued job of the highest priority that is not to wait (retry_at, depends_on), the oldest among equals: running,
+ * attempt + 1, job.started.
  * *ret_found says whether there was one; none is found while the queue is drained. */
 enum status db_job_claim(struct db *, bool *ret_found, struct job *ret, struct error *err);
 
-/* Drained, in milliseconds of the epoch since when; 0: it is not. It outlasts the process. Behind db_drain_set no job is claimed, or any may be;
- * what is so already stays as it is. */
+/* Drained, in milliseconds of the epoch since when; 0: it is not. It outlasts the process. Behind db_drain_set no job is
+ * claimed, or any may be; what is so already stays as it is. */
 enum status db_drain_get(struct db *, int64_t *ret_since, struct error *err);
 enum status db_drain_set(struct db *, bool drained, int64_t *ret_since, struct error *err);
 
@@ -219,8 +223,8 @@ struct ended_job {
 	int64_t finished_at;
 };
 
-/* Jobs that have ended so, and of whose end nobody is still to be told, in the order in which they ended. *ret, of *ret_count, is the caller's to free;
- * NULL for none. */
+/* Jobs that have ended so, and of whose end nobody is still to be told, in the order in which they ended. *ret, of *ret_count,
+ * is the caller's to free; NULL for none. */
 enum status db_ended_list(struct db *, const struct ended_filter *, struct ended_job **ret, size_t *ret_count, struct error *err);
 
 /* What the rows of a job hold, with its events, blocks and log, about; 0 where there is no such job. */
@@ -229,8 +233,8 @@ enum status db_job_bytes(struct db *, const char *id, int64_t *ret, struct error
 /* The bytes of the file that are in use, not those of its journal. */
 enum status db_bytes(struct db *, int64_t *ret, struct error *err);
 
-/* Gives room that deleted rows have left back to the file system, at once where no reader is in the way. Nothing where the file was made by an earlier
- * version. */
+/* Gives room that deleted rows have left back to the file system, at once where no reader is in the way. Nothing where the file
+ * was made by an earlier version. */
 enum status db_shrink(struct db *, struct error *err);
 
 enum change_outcome {
@@ -242,9 +246,11 @@ enum change_outcome {
 	CHANGE_DEPENDENCY,     /* retry only: of those that it waits for, one has failed, was cancelled or is forgotten */
 };
 
-/* However a job comes to fail or be cancelled, those that depend on it, and on those, fail in the same transaction, code `dependency`. */
+/* However a job comes to fail or be cancelled, those that depend on it, and on those, fail in the same transaction, code
+ * `dependency`. */
 
-/* queued, paused -> cancelled, running, pausing -> cancelling; cancelling and cancelled stay. *ret is the job as it is then. STATUS_NOT_FOUND. */
+/* queued, paused -> cancelled, running, pausing -> cancelling; cancelling and cancelled stay. *ret is the job as it is then.
+ * STATUS_NOT_FOUND. */
 enum status db_job_cancel(struct db *, const char *id, enum change_outcome *ret_outcome, struct job *ret, struct error *err);
 
 /* queued -> paused, running -> pausing; pausing and paused stay. */
@@ -264,25 +270,27 @@ enum status db_job_delete(struct db *, const char *id, enum change_outcome *ret_
 /* running -> queued, because the daemon stops; cancelling -> cancelled; pausing -> paused. */
 enum status db_job_requeue(struct db *, const char *id, struct error *err);
 
-/* running, cancelling or pausing -> `state`, which is final, with the event that says so. `result` is JSON for JOB_SUCCEEDED; `code` and
- * `message` are set for JOB_FAILED. */
+/* running, cancelling or pausing -> `state`, which is final, with the event that says so. `result` is JSON for JOB_SUCCEEDED;
+ * `code` and `message` are set for JOB_FAILED. */
 enum status db_job_finish(struct db *, const char *id, enum job_state state, const char *result, const char *code,
 			  const char *message, struct error *err);
 
-/* When a job that failed by what may pass is tried again: first after so many milliseconds, then after twice as long each time, up to an hour. */
+/* When a job that failed by what may pass is tried again: first after so many milliseconds, then after twice as long each time,
+ * up to an hour. */
 struct retry_rule {
 	int64_t most; /* times in a row, with no block finished in between; 0: never */
 	int64_t first_delay;
 };
 
-/* A running job has failed: by the rule it is queued again with an event that tells why, and *ret_retry_at says when it may be claimed, or, 0, it is
- * finished as failed, as one that is cancelling or pausing is. */
+/* A running job has failed: by the rule it is queued again with an event that tells why, and *ret_retry_at says when it may be
+ * claimed, or, 0, it is finished as failed, as one that is cancelling or pausing is. */
 enum status db_job_fail(struct db *, const char *id, const char *code, const char *message, const struct retry_rule *,
 			int64_t *ret_retry_at, struct error *err);
 
 enum status db_job_set_progress(struct db *, const char *id, const struct job_progress *, struct error *err);
 
-/* ---- notifications: whom to tell of a job's end: the operator's program, and `notify.url` of its spec; noted in the transaction that ends the job --------- */
+/* ---- notifications: whom to tell of a job's end: the operator's program, and `notify.url` of its spec; noted in the
+ * transaction that ends the job ---- */
 
 struct notification {
 	char job_id[JOB_ID_BYTES];
@@ -292,7 +300,8 @@ struct notification {
 };
 void notification_clear(struct notification *);
 
-/* Of those whose `url` is not skipped, the one that is due first, whether or not its time has come; *ret_found says whether there is any. */
+/* Of those whose `url` is not skipped, the one that is due first, whether or not its time has come; *ret_found says whether
+ * there is any. */
 typedef bool notification_skip(void *context, const char *url);
 enum status db_notification_next(struct db *, notification_skip *, void *context, bool *ret_found, struct notification *ret,
 				 struct error *err);
@@ -329,12 +338,13 @@ struct new_event {
 /* Appends one event, and the progress where it is not NULL. STATUS_NOT_FOUND when there is no such job. */
 enum status db_event_append(struct db *, const char *id, const struct new_event *, const struct job_progress *, struct error *err);
 
-/* Block `block` is finished: its report row, block.finished and blocks_done, all or nothing. A block that is already committed, or that
- * is not the next one, is STATUS_INTERNAL. */
+/* Block `block` is finished: its report row, block.finished and blocks_done, all or nothing. A block that is already committed,
+ * or that is not the next one, is STATUS_INTERNAL. */
 enum status db_block_commit(struct db *, const char *id, int block, const char *data, int64_t at, const struct job_progress *,
 			    struct error *err);
 
-/* Up to `limit` events with ids above `after`, in order, and no more once they have more data than `bytes`, or DB_PAGE_BYTES. STATUS_NOT_FOUND. */
+/* Up to `limit` events with ids above `after`, in order, and no more once they have more data than `bytes`, or DB_PAGE_BYTES.
+ * STATUS_NOT_FOUND. */
 enum status db_event_list(struct db *, const char *id, int64_t after, int limit, struct event_list *ret, struct error *err);
 enum status db_event_batch(struct db *, const char *id, int64_t after, int limit, size_t bytes, struct event_list *ret,
 			   struct error *err);
@@ -347,12 +357,13 @@ void text_list_free(char **texts, size_t count);
 
 /* ---- the log of a job --------------------------------------------------------------------------------------------------- */
 
-/* Notes a line of the job's log behind its newest event; of more than 1000 the oldest go. `level` is info, warning or error. Nothing where there is no
- * such job. */
+/* Notes a line of the job's log behind its newest event; of more than 1000 the oldest go. `level` is info, warning or error.
+ * Nothing where there is no such job. */
 enum status db_job_note(struct db *, const char *id, const char *level, const char *text, struct error *err);
 
-/* Calls `take` with the events of the job, but not those of a block's start and of steps, and with its notes, in the order in which they were written: the
- * type and the data of an event, the level and the text of a note. STATUS_NOT_FOUND, or how `take` fails. */
+/* Calls `take` with the events of the job, but not those of a block's start and of steps, and with its notes, in the order in
+ * which they were written: the type and the data of an event, the level and the text of a note. STATUS_NOT_FOUND, or how `take`
+ * fails. */
 typedef enum status db_log_line(void *context, int64_t at, bool is_note, const char *kind, const char *text, struct error *err);
 enum status db_job_log(struct db *, const char *id, db_log_line *take, void *context, struct error *err);
 

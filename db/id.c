@@ -1,5 +1,5 @@
-/* Sortable job ids: a ULID (48 bits of milliseconds, 80 random bits) in Crockford's base 32, lower case. Within a millisecond, or when
- * the clock stepped back, the last id plus one is given, so ids always grow. */
+/* Sortable job ids: a ULID (48 bits of milliseconds, 80 random bits) in Crockford's base 32, lower case. Within a millisecond,
+ * or when the clock stepped back, the last id plus one is given, so ids always grow. */
 #include "base/clock.h"
 #include "db/internal.h"
 

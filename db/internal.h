@@ -51,12 +51,13 @@ enum status connection_open(struct connection *, const char *path, int flags, co
 void connection_close(struct connection *);
 
 /* A write transaction: holds the write lock from write_begin to write_end, which commits when `status` is STATUS_OK and rolls back
- * otherwise, and returns what the whole came to. After a commit the listener hears of `job_id`, unless it is NULL, and of the writer's `told`. */
+ * otherwise, and returns what the whole came to. After a commit the listener hears of `job_id`, unless it is NULL, and of the
+ * writer's `told`. */
 enum status write_begin(struct db *, struct error *err);
 enum status write_end(struct db *, enum status status, const char *job_id, struct error *err);
 
-/* Has a transaction that came to `status` failed for want of room, and is there more room now, made for it or for another that failed
- * beside it (db_set_relief)? Then it is worth another try. *reliefs is what write_reliefs said before the first. */
+/* Has a transaction that came to `status` failed for want of room, and is there more room now, made for it or for another that
+ * failed beside it (db_set_relief)? Then it is worth another try. *reliefs is what write_reliefs said before the first. */
 bool write_again(struct db *, enum status status, unsigned *reliefs);
 unsigned write_reliefs(struct db *);
 
@@ -64,8 +65,8 @@ unsigned write_reliefs(struct db *);
 enum status read_begin(struct db *, struct connection **ret, struct error *err);
 void read_end(struct db *, struct connection *);
 
-/* A statement for `sql`, ready to be stepped, with parameters bound by `types`: s text (NULL is null), i int64_t, d double. `sql` has
- * static storage: statements are cached by its address. NULL, and `err` filled, on failure. */
+/* A statement for `sql`, ready to be stepped, with parameters bound by `types`: s text (NULL is null), i int64_t, d double.
+ * `sql` has static storage: statements are cached by its address. NULL, and `err` filled, on failure. */
 sqlite3_stmt *query(struct connection *, struct error *err, const char *sql, const char *types, ...);
 
 /* Steps to the next row; *ret_row says whether there was one. */
@@ -97,7 +98,8 @@ void id_init(struct db *, const char *largest); /* `largest` id in use, or NULL 
 /* Reads one job inside a transaction; STATUS_NOT_FOUND. */
 enum status job_read(struct connection *, const char *id, struct job *ret, struct error *err);
 
-/* Inside a write transaction: queues a job, or says in *ret_outcome why not; and cancels one that was read, or says that it is finished.
+/* Inside a write transaction: queues a job, or says in *ret_outcome why not; and cancels one that was read, or says that it is
+ * finished.
  * *ret_event: whether an event was appended. */
 enum status job_insert(struct connection *, const struct submission *, int64_t queue_limit, enum insert_outcome *ret_outcome,
 		       struct job *ret, struct error *err);
@@ -115,7 +117,8 @@ void copy_text(sqlite3_stmt *, int column, char *to, size_t size);
 
 /* ---- dependencies.c: jobs that wait for others. All inside a transaction ----------------------------------------------------- */
 
-/* Can a job that is new depend on those? *ret_outcome is INSERT_NEW, or which of them it cannot depend on is in *ret (db_job_insert). */
+/* Can a job that is new depend on those? *ret_outcome is INSERT_NEW, or which of them it cannot depend on is in *ret
+ * (db_job_insert). */
 enum status dependencies_check(struct connection *, const struct submission *, enum insert_outcome *ret_outcome, struct job *ret,
 			       struct error *err);
 enum status dependencies_insert(struct connection *, const struct submission *, struct error *err);

@@ -396,8 +396,8 @@ enum status db_job_next_retry(struct db *db, int64_t *ret, struct error *err)
 	return status;
 }
 
-/* A change of one job, run inside a write transaction after its row was read. On CHANGE_DONE it has written what there is to write, and
- * says in *ret_event whether an event was appended. */
+/* A change of one job, run inside a write transaction after its row was read. On CHANGE_DONE it has written what there is to
+ * write, and says in *ret_event whether an event was appended. */
 typedef enum status change_fn(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *ret_outcome,
 			      bool *ret_event, struct error *err);
 

@@ -107,7 +107,8 @@ static const char *const migrations[] = {
 	"  END;"
 	"CREATE TRIGGER job_retried AFTER UPDATE OF state ON jobs WHEN NEW.finished_at = 0"
 	"  BEGIN DELETE FROM notifications WHERE job_id = NEW.id; END;",
-	/* 8: two states more. A CHECK cannot be altered, and the rows stay as they are (https://www.sqlite.org/lang_altertable.html, section 7). */
+	/* 8: two states more. A CHECK cannot be altered, and the rows stay as they are
+	 * (https://www.sqlite.org/lang_altertable.html, section 7). */
 	"PRAGMA writable_schema = ON;"
 	"UPDATE sqlite_schema SET sql = replace(sql, '''cancelling''', '''cancelling'', ''pausing'', ''paused''')"
 	"  WHERE type = 'table' AND name = 'jobs';"
@@ -115,7 +116,8 @@ static const char *const migrations[] = {
 	/* 9: failures in a row that are tried again, with no block finished in between, and when. */
 	"ALTER TABLE jobs ADD COLUMN retries INTEGER NOT NULL DEFAULT 0 CHECK (retries >= 0);"
 	"ALTER TABLE jobs ADD COLUMN retry_at INTEGER NOT NULL DEFAULT 0;",
-	/* 10: studies. A job that is forgotten, by whomever, leaves what it came to in the table of its study: state is NULL until then. */
+	/* 10: studies. A job that is forgotten, by whomever, leaves what it came to in the table of its study: state is NULL
+	 * until then. */
 	"CREATE TABLE studies ("
 	"  id TEXT PRIMARY KEY NOT NULL CHECK (length(id) = 26),"
 	"  name TEXT NOT NULL,"
@@ -143,8 +145,8 @@ static const char *const migrations[] = {
 	"    UPDATE study_jobs SET state = OLD.state, result = OLD.result, error_code = OLD.error_code,"
 	"      error_message = OLD.error_message WHERE job_id = OLD.id;"
 	"  END;",
-	/* 11: jobs that wait for others. Those that one needs may be forgotten once they have succeeded: `done` stays, and is no reference. A queued
-	 * job with `blockers`, those that are not done, is not in the index that jobs are claimed by. */
+	/* 11: jobs that wait for others. Those that one needs may be forgotten once they have succeeded: `done` stays, and is no
+	 * reference. A queued job with `blockers`, those that are not done, is not in the index that jobs are claimed by. */
 	"ALTER TABLE jobs ADD COLUMN blockers INTEGER NOT NULL DEFAULT 0 CHECK (blockers >= 0);"
 	"CREATE TABLE dependencies ("
 	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
@@ -154,7 +156,8 @@ static const char *const migrations[] = {
 	") STRICT, WITHOUT ROWID;"
 	"CREATE INDEX dependencies_by_needs ON dependencies (needs);"
 	"CREATE INDEX jobs_to_claim ON jobs (priority DESC, id) WHERE state = 'queued' AND blockers = 0;",
-	/* 12: what a job's log has beside its events: behind which of them it was noted, so that no clock that is set puts it elsewhere. */
+	/* 12: what a job's log has beside its events: behind which of them it was noted, so that no clock that is set puts it
+	 * elsewhere. */
 	"CREATE TABLE notes ("
 	"  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,"
 	"  id INTEGER NOT NULL CHECK (id > 0),"

@@ -45,8 +45,8 @@ struct study_submission {
 	size_t count;
 };
 
-/* Queues the jobs of a study, all of them or, where *ret_outcome is not INSERT_NEW, none. *ret_id is the study's, for INSERT_NEW and
- * INSERT_REPLAY; *ret_claimed the index of a job whose output is claimed, for INSERT_OUTPUT_CLAIMED. */
+/* Queues the jobs of a study, all of them or, where *ret_outcome is not INSERT_NEW, none. *ret_id is the study's, for INSERT_NEW
+ * and INSERT_REPLAY; *ret_claimed the index of a job whose output is claimed, for INSERT_OUTPUT_CLAIMED. */
 enum status db_study_insert(struct db *, const struct study_submission *, int64_t queue_limit, enum insert_outcome *ret_outcome,
 			    char ret_id[JOB_ID_BYTES], size_t *ret_claimed, struct error *err);
 

@@ -329,8 +329,8 @@ static enum status judge(const struct run *run, const char *dataset, double prun
 	return event_tell(run->sink, &event, err);
 }
 
-/* Perplexity of `model` on every dataset that `results` does not have yet; each is added to it and told as eval.finished. `beside`: of the
- * pruned model. */
+/* Perplexity of `model` on every dataset that `results` does not have yet; each is added to it and told as eval.finished.
+ * `beside`: of the pruned model. */
 static enum status evaluate(struct run *run, const struct model *model, const char *which, struct checked *beside, cJSON *results,
 			    struct error *err)
 {
@@ -442,8 +442,8 @@ static enum status compare_inputs(const struct run *run, const cJSON *report, st
 	return status;
 }
 
-/* Takes the result of an output that this job made: of the same spec and of the blocks it has pruned, or, where it is not known to have
- * pruned any, of the same inputs. *ret_result stays NULL where it is another's. */
+/* Takes the result of an output that this job made: of the same spec and of the blocks it has pruned, or, where it is not known
+ * to have pruned any, of the same inputs. *ret_result stays NULL where it is another's. */
 static enum status take_published(struct run *run, const cJSON *report, bool pruned, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
@@ -467,9 +467,9 @@ static enum status take_published(struct run *run, const cJSON *report, bool pru
 	return *ret_result ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the result");
 }
 
-/* A crash between publication and the caller's note of it, or after both, when the caller had begun to forget the job: the output is there
- * under its name and says that it is this job's. Takes its result, and finishes what publication may have left. A job that has blocks to
- * prune and may not replace the output that is there ends here too: STATUS_EXISTS. */
+/* A crash between publication and the caller's note of it, or after both, when the caller had begun to forget the job: the
+ * output is there under its name and says that it is this job's. Takes its result, and finishes what publication may have left.
+ * A job that has blocks to prune and may not replace the output that is there ends here too: STATUS_EXISTS. */
 static enum status find_published(struct run *run, cJSON **ret_result, struct error *err)
 {
 	const struct engine_job *job = run->job;
@@ -504,8 +504,8 @@ static enum status check_inputs(struct run *run, struct error *err)
 	return status;
 }
 
-/* Before anything is computed: what will not fit on the device fails now, with the numbers, and not hours later. Says how many streams of
- * hidden states shall live there. */
+/* Before anything is computed: what will not fit on the device fails now, with the numbers, and not hours later. Says how many
+ * streams of hidden states shall live there. */
 static enum status check_memory(const struct run *run, struct pruning *pruning, struct error *err)
 {
 	const struct calibration *calibration = &run->spec->calibration;
@@ -539,8 +539,8 @@ static void still_writing(void *context)
 	progress_phase(context, "writing");
 }
 
-/* Packs the output, which is whole but for besad.json, into a directory of its own in it. An attempt that was cut short here is done again from
- * the start, with the same bytes. */
+/* Packs the output, which is whole but for besad.json, into a directory of its own in it. An attempt that was cut short here is
+ * done again from the start, with the same bytes. */
 static enum status make_archive(struct run *run, struct error *err)
 {
 	static const char directory[] = "archive";
@@ -695,7 +695,7 @@ static void beat(void *context)
 		run->sink->progress(run->sink->context, "loading", 0, 0, 0, -1);
 }
 
-/* ---- findings: on their way to the caller, they are kept for the report ---------------------------------------------------------- */
+/* ---- findings: on their way to the caller, they are kept for the report ------------------------------------------------------ */
 
 static enum status keep_event(void *context, const struct event *event, struct error *err)
 {
@@ -749,7 +749,7 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 	return status;
 }
 
-/* ---- estimates ------------------------------------------------------------------------------------------------------------------- */
+/* ---- estimates --------------------------------------------------------------------------------------------------------------- */
 
 static enum status output_bytes(struct run *run, int64_t *ret, struct error *err)
 {

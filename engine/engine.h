@@ -1,9 +1,10 @@
 /* besad's pruning library: no HTTP, no SQL. It gets a job, a backend, a sink for events and a flag that says stop.
  *
- * Durability. `engine_run` keeps what it needs to go on in `checkpoint_dir`, and calls `sink.commit_block` for each finished block, in order.
- * A caller that stores the commits durably and passes their number back as `blocks_done` in a later call gets the same bytes as from an
- * uninterrupted run. That call goes on behind the last block that was saved, which may be before the last one that was committed: then
- * commit_block is called again for those between. The output directory appears under its name only when it is whole. */
+ * Durability. `engine_run` keeps what it needs to go on in `checkpoint_dir`, and calls `sink.commit_block` for each finished
+ * block, in order. A caller that stores the commits durably and passes their number back as `blocks_done` in a later call gets
+ * the same bytes as from an uninterrupted run. That call goes on behind the last block that was saved, which may be before the
+ * last one that was committed: then commit_block is called again for those between. The output directory appears under its name
+ * only when it is whole. */
 #ifndef BESAD_ENGINE_ENGINE_H
 #define BESAD_ENGINE_ENGINE_H
 
@@ -24,8 +25,9 @@ struct engine_sink {
 	/* An event of the job contract, other than block.finished. */
 	enum status (*event)(void *context, const struct event *event, struct error *err);
 
-	/* Block `block` is finished: commits it and its block.finished event in one transaction. A block that an earlier attempt has
-	 * committed is done again: what is told of it now must agree with what was told then (event_check_block), and is not kept. */
+	/* Block `block` is finished: commits it and its block.finished event in one transaction. A block that an earlier attempt
+	 * has committed is done again: what is told of it now must agree with what was told then (event_check_block), and is not
+	 * kept. */
 	enum status (*commit_block)(void *context, int block, const struct event *event, struct error *err);
 
 	/* Phase and progress, often; cheap. phase: "loading", "evaluating dense", "allocating", "pruning", "tuning",
@@ -50,8 +52,9 @@ struct engine_job {
 };
 
 /* Runs a whole job. On success *ret_result is the `result` object of the job contract (the caller frees it with cJSON_Delete).
- * STATUS_CANCELLED when the stop flag was raised; the checkpoint stays. Where the output is there already, and may not be replaced, it is
- * that of the same job, of the same spec and inputs, whose result is given again, or STATUS_EXISTS or STATUS_INVALID. */
+ * STATUS_CANCELLED when the stop flag was raised; the checkpoint stays. Where the output is there already, and may not be
+ * replaced, it is that of the same job, of the same spec and inputs, whose result is given again, or STATUS_EXISTS or
+ * STATUS_INVALID. */
 enum status engine_run(const struct engine_job *, struct backend *, const struct engine_sink *, cJSON **ret_result, struct error *);
 
 /* What a job will take. Bytes. */
@@ -66,10 +69,10 @@ struct engine_need {
 	int64_t params, params_per_token; /* weights of a block's linears, and how many of them a token multiplies */
 };
 
-/* Finds out what a job would take, without starting it: by dry runs of its evaluation and pruning, and by reading its evaluation data (whose
- * length says how much memory they take), but neither weights nor calibration. Writes nothing. Of `job` only `spec`, `stop` and `job_id` are
- * used. `backend` is dry, or is used by nobody else meanwhile; `available`: bytes of the device that the job can have, SIZE_MAX where that is
- * not known. */
+/* Finds out what a job would take, without starting it: by dry runs of its evaluation and pruning, and by reading its evaluation
+ * data (whose length says how much memory they take), but neither weights nor calibration. Writes nothing. Of `job` only `spec`,
+ * `stop` and `job_id` are used. `backend` is dry, or is used by nobody else meanwhile; `available`: bytes of the device that the
+ * job can have, SIZE_MAX where that is not known. */
 enum status engine_estimate(const struct engine_job *, struct backend *, size_t available, struct engine_need *ret, struct error *);
 
 /* Token-blocks that pruning one block takes, as progress counts them: how many times one token goes through the block. */

@@ -1,5 +1,5 @@
-/* A packed safetensors file (pack_file.h), opened: checked, restored, read. Everything in it is checked before it is used, so a damaged file is
- * STATUS_INVALID, whatever the damage. */
+/* A packed safetensors file (pack_file.h), opened: checked, restored, read. Everything in it is checked before it is used, so a
+ * damaged file is STATUS_INVALID, whatever the damage. */
 #ifndef BESAD_ENGINE_ARCHIVE_FILE_H
 #define BESAD_ENGINE_ARCHIVE_FILE_H
 
@@ -30,8 +30,8 @@ struct archive_file {
 enum status archive_file_open(const struct file *file, struct archive_file *ret, struct error *err);
 void archive_file_close(struct archive_file *);
 
-/* Reads all tensors and compares their checksums; with `to`, a new file of file_bytes, also writes what was packed. Not yet durable. `stop` may be
- * NULL. */
+/* Reads all tensors and compares their checksums; with `to`, a new file of file_bytes, also writes what was packed. Not yet
+ * durable. `stop` may be NULL. */
 enum status archive_file_restore(const struct archive_file *, const struct file *to, const atomic_bool *stop, struct error *err);
 
 #endif

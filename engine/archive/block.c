@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A 16-bit float is cut in two bytes: a symbol, its bits 7 to 14 (the exponent of a bf16, that of an f16 and the three bits behind it), and the
- * rest: the sign and the seven lowest bits. */
+/* A 16-bit float is cut in two bytes: a symbol, its bits 7 to 14 (the exponent of a bf16, that of an f16 and the three bits
+ * behind it), and the rest: the sign and the seven lowest bits. */
 static inline uint8_t symbol_of(uint16_t value)
 {
 	return (uint8_t)(value >> 7);

@@ -1,11 +1,12 @@
-/* One block of rows of a packed tensor: counted, packed and restored. Nothing here knows of files; blocks are independent of each other. */
+/* One block of rows of a packed tensor: counted, packed and restored. Nothing here knows of files; blocks are independent of
+ * each other. */
 #ifndef BESAD_ENGINE_ARCHIVE_BLOCK_H
 #define BESAD_ENGINE_ARCHIVE_BLOCK_H
 
 #include "engine/archive/packing.h"
 
-/* Values of `elements` that are not zero: whose bits are not all zero, so -0.0 counts. With `symbols`, which is zeroed, how often each exponent
- * is among these; `width` is 2 then. */
+/* Values of `elements` that are not zero: whose bits are not all zero, so -0.0 counts. With `symbols`, which is zeroed, how
+ * often each exponent is among these; `width` is 2 then. */
 int64_t block_count(const void *dense, int64_t elements, size_t width, uint32_t symbols[HUFFMAN_SYMBOLS]);
 
 /* What lies beside each other while a block is packed or restored. Freed with block_room_free. */
@@ -31,13 +32,14 @@ int64_t block_bytes(const struct packing *, int64_t values, uint64_t bits);
 /* Beyond what any block takes, whatever its code. */
 int64_t block_most_bytes(const struct packing *);
 
-/* Packs block `block`, whose rows begin at `dense`, into `mask` (block_rows * stride bytes; unused without a bitmap) and `values` (the bytes of
- * block_bytes, which are at most block_most_bytes). `code` is used where the exponents are coded. Returns the bytes of values. */
+/* Packs block `block`, whose rows begin at `dense`, into `mask` (block_rows * stride bytes; unused without a bitmap) and
+ * `values` (the bytes of block_bytes, which are at most block_most_bytes). `code` is used where the exponents are coded. Returns
+ * the bytes of values. */
 int64_t block_pack(const struct packing *, int64_t block, const struct block_code *code, const void *dense, struct block_room *,
 		   uint8_t *mask, uint8_t *values);
 
-/* Restores what block_pack has packed; `bytes` of values are there. NULL, or what is wrong with them: nothing but what block_pack writes for some
- * rows is taken. *ret_values is how many values were there. */
+/* Restores what block_pack has packed; `bytes` of values are there. NULL, or what is wrong with them: nothing but what
+ * block_pack writes for some rows is taken. *ret_values is how many values were there. */
 const char *block_restore(const struct packing *, int64_t block, const struct block_code *code, const uint8_t *mask,
 			  const uint8_t *values, size_t bytes, struct block_room *, void *ret_dense, int64_t *ret_values);
 

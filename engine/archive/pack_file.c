@@ -119,7 +119,8 @@ static enum status measure_piece(void *context, struct piece *piece, struct piec
 	return STATUS_OK;
 }
 
-/* Where the blocks of a tensor begin in that encoding, and the code that makes its exponents shortest; returns the bytes that it takes. */
+/* Where the blocks of a tensor begin in that encoding, and the code that makes its exponents shortest; returns the bytes that it
+ * takes. */
 static int64_t lay_blocks(const struct packed *tensor, enum archive_encoding encoding, int64_t *offsets,
 			  uint8_t lengths[HUFFMAN_SYMBOLS])
 {

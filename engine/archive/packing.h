@@ -1,4 +1,5 @@
-/* How a tensor lies in an archive (docs/format.md): its shape as rows and columns, cut into blocks of rows, and what the blocks are made of. */
+/* How a tensor lies in an archive (docs/format.md): its shape as rows and columns, cut into blocks of rows, and what the blocks
+ * are made of. */
 #ifndef BESAD_ENGINE_PACKING_H
 #define BESAD_ENGINE_PACKING_H
 

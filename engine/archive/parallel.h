@@ -44,8 +44,8 @@ uint32_t pieces_crc32(const struct pieces *, size_t first, size_t *ret_next);
 
 typedef enum status (*piece_work)(void *context, struct piece *, struct piece_room *, struct error *err);
 
-/* Works on all of them. STATUS_CANCELLED once *stop is true (it may be NULL); else the failure of one piece that failed, behind which no other
- * was begun. */
+/* Works on all of them. STATUS_CANCELLED once *stop is true (it may be NULL); else the failure of one piece that failed, behind
+ * which no other was begun. */
 enum status pieces_work(struct pieces *, piece_work, void *context, const atomic_bool *stop, struct error *err);
 
 #endif

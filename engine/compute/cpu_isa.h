@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The most of x86-64-v2, -v3 and -v4 that may be used, be it there or not: 4, or what the environment's BESAD_CPU_ISA=v2|v3 asks for
- * instead, as ONEDNN_MAX_CPU_ISA does of oneDNN. */
+/* The most of x86-64-v2, -v3 and -v4 that may be used, be it there or not: 4, or what the environment's BESAD_CPU_ISA=v2|v3 asks
+ * for instead, as ONEDNN_MAX_CPU_ISA does of oneDNN. */
 static inline int cpu_isa_most(void)
 {
 	const char *asked = getenv("BESAD_CPU_ISA");

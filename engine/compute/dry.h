@@ -1,6 +1,7 @@
-/* Dry backends: they compute nothing and hold no memory, but count what their device would hold. struct backend_ops.dry makes one; the
- * operations of a backend that takes part allocate as ever and return before they would look at a tensor's data. What is downloaded is zero.
- * Addresses are handed out that no memory can have: who reads or writes there is stopped by the processor. */
+/* Dry backends: they compute nothing and hold no memory, but count what their device would hold. struct backend_ops.dry makes
+ * one; the operations of a backend that takes part allocate as ever and return before they would look at a tensor's data. What
+ * is downloaded is zero. Addresses are handed out that no memory can have: who reads or writes there is stopped by the
+ * processor. */
 #ifndef BESAD_ENGINE_DRY_H
 #define BESAD_ENGINE_DRY_H
 
@@ -21,15 +22,15 @@ struct dry {
 	size_t n, room;
 };
 
-/* An address of `bytes`, aligned to 4096, that nothing may look at; NULL where the host has no memory to note it. `host`: it stands for host
- * memory, as all of a device whose memory is the host's does. */
+/* An address of `bytes`, aligned to 4096, that nothing may look at; NULL where the host has no memory to note it. `host`: it
+ * stands for host memory, as all of a device whose memory is the host's does. */
 void *dry_take(struct dry *, size_t bytes, bool host);
 
 /* Takes it back; its bytes. */
 size_t dry_give(struct dry *, const void *address);
 
-/* The caller has got `bytes` of memory from the host that are none of the backend's, or, where negative, has given them back: they count
- * towards `now`. Does nothing for a backend that computes. */
+/* The caller has got `bytes` of memory from the host that are none of the backend's, or, where negative, has given them back:
+ * they count towards `now`. Does nothing for a backend that computes. */
 void dry_host(struct backend *, int64_t bytes);
 
 void dry_free(struct dry *);

@@ -1,6 +1,6 @@
-/* The checked front of every backend: what backend->ops points at. An operation's operands are checked here, once, and the backend's own
- * function, which trusts them, is called. A refusal names the operation and all sizes: STATUS_INTERNAL, or STATUS_INVALID for a limit that a
- * model's size can pass. */
+/* The checked front of every backend: what backend->ops points at. An operation's operands are checked here, once, and the
+ * backend's own function, which trusts them, is called. A refusal names the operation and all sizes: STATUS_INTERNAL, or
+ * STATUS_INVALID for a limit that a model's size can pass. */
 #include "engine/compute/backend.h"
 
 #include <stdio.h>
@@ -392,7 +392,7 @@ static enum status prune_columns(struct backend *backend, struct tensor weight, 
 	return backend->unchecked.prune_columns(backend, weight, negated_error, factor, zeros, pattern);
 }
 
-/* ---- ADMM and least squares --------------------------------------------------------------------------------------------------------- */
+/* ---- ADMM and least squares -------------------------------------------------------------------------------------------------- */
 
 /* Whether all are F32 of one shape. */
 static bool alike(struct tensor first, const struct tensor *others, int n)

@@ -40,8 +40,8 @@ static inline struct tensor tensor_make(void *data, int64_t rows, int64_t cols, 
 	return (struct tensor){data, rows, cols, cols, dtype};
 }
 
-/* A tensor whose rows do not start at addresses a power of two apart: rows of 512 or 1024 floats fall on a few sets of a cache, and products of
- * such matrices run at half speed. */
+/* A tensor whose rows do not start at addresses a power of two apart: rows of 512 or 1024 floats fall on a few sets of a cache,
+ * and products of such matrices run at half speed. */
 static inline struct tensor tensor_padded(void *data, int64_t rows, int64_t cols, enum dtype dtype)
 {
 	struct tensor tensor = tensor_make(data, rows, cols, dtype);

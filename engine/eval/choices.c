@@ -7,7 +7,8 @@
 
 #include "engine/eval/windows.h"
 
-/* Requests that run together are padded to the longest of them, which is at most this much longer than the shortest, or so many tokens. */
+/* Requests that run together are padded to the longest of them, which is at most this much longer than the shortest, or so many
+ * tokens. */
 static const double LONGER = 1.25;
 enum { LONGER_TOKENS = 8 };
 

@@ -23,9 +23,10 @@ struct score {
 	int64_t questions;
 };
 
-/* Tokens as lm-evaluation-harness makes them: spaces that end a context belong to the continuation; context and continuation are encoded
- * together, without BOS, and the continuation is what is behind the context's own number of tokens. Where the context is nothing, BOS, or
- * else id 0, stands for it. A request longer than `max_length` loses tokens at its front. STATUS_INVALID names the question. */
+/* Tokens as lm-evaluation-harness makes them: spaces that end a context belong to the continuation; context and continuation are
+ * encoded together, without BOS, and the continuation is what is behind the context's own number of tokens. Where the context is
+ * nothing, BOS, or else id 0, stands for it. A request longer than `max_length` loses tokens at its front. STATUS_INVALID names
+ * the question. */
 enum status requests_encode(const struct questions *, const struct tokenizer *, int64_t max_length, struct requests *ret,
 			    struct error *err);
 void requests_free(struct requests *);
@@ -34,8 +35,8 @@ void requests_free(struct requests *);
 int64_t requests_work(const struct requests *);
 
 /* acc: the share of questions whose right choice has the largest log-probability; acc_norm: divided by the choice's characters;
- * acc_bytes: by its bytes, so that an empty one is never picked; the first of equals wins. Standard errors of the mean. `answers`, where not NULL, receives the picks of each
- * question by the three: 3 · questions. */
+ * acc_bytes: by its bytes, so that an empty one is never picked; the first of equals wins. Standard errors of the mean.
+ * `answers`, where not NULL, receives the picks of each question by the three: 3 · questions. */
 enum status choices_score(const struct model *, struct backend *, enum dtype type, const struct questions *,
 			  const struct requests *, const atomic_bool *stop, struct progress *, struct score *ret, int *answers,
 			  struct error *err);

@@ -1,7 +1,8 @@
 /* Perplexities of dense models, kept for the jobs that come later, as those of a study do, which all compare with the same.
  *
- * A score is known by all that it depends on: the model's files as engine/job/inputs.h has them, the tokens, the precision, the device, and besad's
- * version. Each is a file of its own, named by the SHA-256 of that, which holds the number and a checksum; one that is damaged is not known. */
+ * A score is known by all that it depends on: the model's files as engine/job/inputs.h has them, the tokens, the precision, the
+ * device, and besad's version. Each is a file of its own, named by the SHA-256 of that, which holds the number and a checksum;
+ * one that is damaged is not known. */
 #ifndef BESAD_ENGINE_DENSE_SCORES_H
 #define BESAD_ENGINE_DENSE_SCORES_H
 

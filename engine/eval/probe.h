@@ -1,8 +1,8 @@
-/* Progress perplexity: a few sequences follow the pruned blocks, and after a block run ahead through the blocks that are still dense, and
- * the head. What comes out is the perplexity of the model as it is then: pruned so far, dense from there on.
+/* Progress perplexity: a few sequences follow the pruned blocks, and after a block run ahead through the blocks that are still
+ * dense, and the head. What comes out is the perplexity of the model as it is then: pruned so far, dense from there on.
  *
- * What that costs is known beforehand in token-blocks (one token's forward through one block), so which blocks are probed follows from the
- * spec, the model and the kind of device alone: the same in every run. */
+ * What that costs is known beforehand in token-blocks (one token's forward through one block), so which blocks are probed
+ * follows from the spec, the model and the kind of device alone: the same in every run. */
 #ifndef BESAD_ENGINE_PROBE_H
 #define BESAD_ENGINE_PROBE_H
 
@@ -20,8 +20,8 @@ struct probe_plan {
 	bool *due;         /* [layers] */
 };
 
-/* `every`: as struct spec.probe_every. `block_work`: token-blocks that pruning one block takes. `available`: sequences of `length` tokens there are. `unified`: weights need not
- * be moved to a device. The caller frees ret->due. */
+/* `every`: as struct spec.probe_every. `block_work`: token-blocks that pruning one block takes. `available`: sequences of
+ * `length` tokens there are. `unified`: weights need not be moved to a device. The caller frees ret->due. */
 enum status probe_plan(const struct model_config *, int every, double block_work, int64_t available, int64_t length, bool unified,
 		       struct probe_plan *ret, struct error *err);
 
@@ -47,8 +47,8 @@ enum status probe_embed(struct probe *, struct error *err);
 /* The dense model's perplexity on the sequences, to compare with; right after probe_embed. Overwrites the block's weights. */
 enum status probe_dense(struct probe *, double *ret, struct error *err);
 
-/* Sends the sequences through the loaded, active block `index`, which nothing stops, and where that block is due through all later ones, which overwrite the
- * block's weights. *ret is the perplexity, or NAN where it was not due or is not finite. */
+/* Sends the sequences through the loaded, active block `index`, which nothing stops, and where that block is due through all
+ * later ones, which overwrite the block's weights. *ret is the perplexity, or NAN where it was not due or is not finite. */
 enum status probe_advance(struct probe *, int index, double *ret, struct error *err);
 
 #endif

@@ -14,7 +14,8 @@ struct scorer {
 	void *targets, *logprobs; /* I32 [rows], F64 [rows] */
 };
 
-/* `rows` is how many are asked for at once, mostly; fewer are computed together where the vocabulary is large. Products are in `type`. */
+/* `rows` is how many are asked for at once, mostly; fewer are computed together where the vocabulary is large. Products are in
+ * `type`. */
 enum status scorer_create(const struct model *, struct backend *, enum dtype type, int64_t rows, struct scorer *ret,
 			  struct error *err);
 void scorer_release(struct scorer *);

@@ -167,7 +167,8 @@ static enum status read_boolq(struct line *line, struct error *err)
 	return STATUS_OK;
 }
 
-/* hellaswag/utils.py: strip, " [title]" becomes ". ", what is in brackets goes, and double spaces become single ones once. In place. */
+/* hellaswag/utils.py: strip, " [title]" becomes ". ", what is in brackets goes, and double spaces become single ones once. In
+ * place. */
 static void clean_hellaswag(char *text)
 {
 	static const char title[] = " [title]";
@@ -233,8 +234,8 @@ static enum status read_hellaswag(struct line *line, struct error *err)
 	return status ? status : index_field(line, "label", 0, line->question.n, &line->question.answer, err);
 }
 
-/* winogrande/preprocess_winogrande.py: what is scored is the same rest of the sentence behind either option; the choices, whose lengths
- * count, are the sentence up to there. */
+/* winogrande/preprocess_winogrande.py: what is scored is the same rest of the sentence behind either option; the choices, whose
+ * lengths count, are the sentence up to there. */
 static enum status read_winogrande(struct line *line, struct error *err)
 {
 	const char *sentence, *option;

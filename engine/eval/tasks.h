@@ -1,5 +1,5 @@
-/* Multiple-choice tasks: what their files hold, and the questions made of it with the semantics of EleutherAI's lm-evaluation-harness
- * (lm_eval/tasks/{piqa,super_glue/boolq,hellaswag,winogrande,arc}, lm_eval/api/task.py). */
+/* Multiple-choice tasks: what their files hold, and the questions made of it with the semantics of EleutherAI's
+ * lm-evaluation-harness (lm_eval/tasks/{piqa,super_glue/boolq,hellaswag,winogrande,arc}, lm_eval/api/task.py). */
 #ifndef BESAD_ENGINE_TASKS_H
 #define BESAD_ENGINE_TASKS_H
 
@@ -26,8 +26,8 @@ struct questions {
 	int64_t count;
 };
 
-/* Reads the rows of a JSON file (kind.h; `name` is its path as the client wrote it) in the data set's own field names; at most `limit`
- * questions, 0 for all. STATUS_INVALID names file, row and field. */
+/* Reads the rows of a JSON file (kind.h; `name` is its path as the client wrote it) in the data set's own field names; at most
+ * `limit` questions, 0 for all. STATUS_INVALID names file, row and field. */
 enum status questions_load(const struct place *data, const char *name, enum task_format, int64_t limit, struct questions *ret,
 			   struct error *err);
 void questions_free(struct questions *);

@@ -18,8 +18,9 @@ struct window_set {
 };
 enum { WINDOWS_MOST_SETS = 2 };
 
-/* Sends the windows of all sets, which have one length, through the model in one go, and calls each set's `take` for its windows, in order, with
- * products in `type`. What a set comes to does not depend on the others. Adds windows · length · layers to the progress. */
+/* Sends the windows of all sets, which have one length, through the model in one go, and calls each set's `take` for its
+ * windows, in order, with products in `type`. What a set comes to does not depend on the others. Adds windows · length · layers
+ * to the progress. */
 enum status windows_evaluate(const struct model *, struct backend *, enum dtype type, const struct window_set *sets, int n_sets,
 			     const atomic_bool *stop, struct progress *, struct error *err);
 

@@ -21,7 +21,8 @@ struct architecture {
 	bool fused;            /* q, k and v in one, gate and up in one */
 };
 
-/* STATUS_UNSUPPORTED names the family, or the field that llama.cpp has no counterpart of. Warnings tell what holds only within a length. */
+/* STATUS_UNSUPPORTED names the family, or the field that llama.cpp has no counterpart of. Warnings tell what holds only within a
+ * length. */
 enum status architecture_find(const struct model_config *, struct warnings *, const struct architecture **ret, struct error *err);
 
 /* Adds the pairs of the model's sizes and maths. */

@@ -29,7 +29,7 @@ struct export
 	int64_t size;
 };
 
-/* ---- what the file begins with --------------------------------------------------------------------------------------------------- */
+/* ---- what the file begins with ----------------------------------------------------------------------------------------------- */
 
 /* The number of weights as people say it: "135M". */
 static void add_size_label(struct gguf *gguf, const struct parts *parts)
@@ -139,7 +139,7 @@ void export_free(struct export *export)
 	free(export);
 }
 
-/* ---- the weights ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the weights ------------------------------------------------------------------------------------------------------------- */
 
 /* What a file is written with. */
 struct writing {

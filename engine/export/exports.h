@@ -10,8 +10,8 @@
 enum status exports_check(const struct model *model, const struct place *place, unsigned set, struct warnings *warnings,
 			  int64_t *ret_bytes, struct error *err);
 
-/* Writes the files beside the model at `work`: model-f16.gguf and so on; what an attempt that was cut short left of them is replaced. STATUS_CANCELLED
- * when `stop` is raised. */
+/* Writes the files beside the model at `work`: model-f16.gguf and so on; what an attempt that was cut short left of them is
+ * replaced. STATUS_CANCELLED when `stop` is raised. */
 enum status exports_write(const struct place *work, const struct place *output, unsigned set, const atomic_bool *stop,
 			  struct error *err);
 

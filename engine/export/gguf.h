@@ -1,5 +1,6 @@
-/* The GGUF container, version 3: a header of typed pairs of keys and values, the list of tensors, then their data, each at a multiple of
- * GGUF_ALIGNMENT bytes. All numbers are little-endian; dimensions are listed from the innermost on. Specified in ggml's docs/gguf.md. */
+/* The GGUF container, version 3: a header of typed pairs of keys and values, the list of tensors, then their data, each at a
+ * multiple of GGUF_ALIGNMENT bytes. All numbers are little-endian; dimensions are listed from the innermost on. Specified in
+ * ggml's docs/gguf.md. */
 #ifndef BESAD_ENGINE_EXPORT_GGUF_H
 #define BESAD_ENGINE_EXPORT_GGUF_H
 
@@ -20,7 +21,8 @@ struct gguf_tensor {
 	int64_t offset, bytes; /* in the file, set by gguf_lay_out */
 };
 
-/* What a file begins with, while it is put together. Zeroed to begin with; freed with gguf_free. Pairs and tensors keep their order. */
+/* What a file begins with, while it is put together. Zeroed to begin with; freed with gguf_free. Pairs and tensors keep their
+ * order. */
 struct gguf {
 	struct buffer pairs;
 	uint64_t n_pairs;
@@ -44,8 +46,8 @@ void gguf_add_text(struct gguf *, const char *text, size_t bytes);
 /* Adds a tensor, of which `offset` and `bytes` are not set yet. */
 void gguf_tensor(struct gguf *, const struct gguf_tensor *);
 
-/* Gives each tensor its place, and *ret_head, what stands before the first, padded to its offset; the caller frees it with buffer_free.
- * STATUS_NO_MEMORY also where that was missing before. */
+/* Gives each tensor its place, and *ret_head, what stands before the first, padded to its offset; the caller frees it with
+ * buffer_free. STATUS_NO_MEMORY also where that was missing before. */
 enum status gguf_lay_out(struct gguf *, struct buffer *ret_head, int64_t *ret_file_size, struct error *err);
 void gguf_free(struct gguf *);
 

@@ -106,7 +106,7 @@ static enum status list_block(const struct lister *lister, struct error *err)
 	return list_norm(lister, names->mlp_norm, "post_ffw_norm", err);
 }
 
-/* ---- what divides the frequencies of the rotary embeddings --------------------------------------------------------------------- */
+/* ---- what divides the frequencies of the rotary embeddings ------------------------------------------------------------------- */
 
 /* By which llama3's rope divides the frequency of pair i. */
 static double llama3_divisor(const struct rope *rope, int i)
@@ -132,7 +132,7 @@ static enum status list_divisors(const struct lister *lister, const char *name, 
 	return STATUS_OK;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------------------------------------------- */
 
 static enum status list_all(struct lister *lister, struct error *err)
 {

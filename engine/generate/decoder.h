@@ -1,8 +1,8 @@
 /* A model that reads one token after the other: its whole weights in memory, and the keys and values of the tokens so far.
  *
- * A step does what block_forward (engine/model/block.h) does, for one token, from the same description of the block: every family that can be
- * pruned can be run. Only the products differ: in F32 they are those of the weights as they are; in bf16 weights and what they multiply are rounded
- * to it, sums are F32 (engine/sparse/matvec.h), and all between products is F32. */
+ * A step does what block_forward (engine/model/block.h) does, for one token, from the same description of the block: every
+ * family that can be pruned can be run. Only the products differ: in F32 they are those of the weights as they are; in bf16
+ * weights and what they multiply are rounded to it, sums are F32 (engine/sparse/matvec.h), and all between products is F32. */
 #ifndef BESAD_ENGINE_GENERATE_DECODER_H
 #define BESAD_ENGINE_GENERATE_DECODER_H
 
@@ -18,20 +18,22 @@ struct decoder_wishes {
 
 struct decoder;
 
-/* Loads all weights. The model has been checked (model_check_all); it and the backend, which is the CPU's, stay while the decoder is used.
- * STATUS_CANCELLED once `stop`, which may be NULL, is raised. */
+/* Loads all weights. The model has been checked (model_check_all); it and the backend, which is the CPU's, stay while the
+ * decoder is used. STATUS_CANCELLED once `stop`, which may be NULL, is raised. */
 enum status decoder_create(const struct model *, struct backend *, const struct decoder_wishes *, const atomic_bool *stop,
 			   struct decoder **ret, struct error *err);
 void decoder_free(struct decoder *); /* takes NULL */
 
-/* The most tokens, the prompt's among them, that a sequence with such a prompt may have: as many as the model has positions, or fewer where more
- * would turn the tokens before them otherwise. */
+/* The most tokens, the prompt's among them, that a sequence with such a prompt may have: as many as the model has positions, or
+ * fewer where more would turn the tokens before them otherwise. */
 int64_t decoder_most_tokens(const struct model_config *, int64_t prompt);
 
-/* Begins a new sequence, of up to `context` tokens: decoder_most_tokens at most, or tokens turn as they do in a whole sequence of that length. */
+/* Begins a new sequence, of up to `context` tokens: decoder_most_tokens at most, or tokens turn as they do in a whole sequence
+ * of that length. */
 enum status decoder_begin(struct decoder *, int64_t context, struct error *err);
 
-/* The next token of the sequence. *ret_logits, unless it is NULL, becomes [vocab] logits of the one behind it, which stay until the next step. */
+/* The next token of the sequence. *ret_logits, unless it is NULL, becomes [vocab] logits of the one behind it, which stay until
+ * the next step. */
 enum status decoder_step(struct decoder *, int32_t id, const float **ret_logits, struct error *err);
 
 /* What was loaded. */

@@ -9,8 +9,9 @@
 
 struct generator;
 
-/* Opens a model directory, loads all of it and its tokenizer. STATUS_UNSUPPORTED, STATUS_INVALID or STATUS_NOT_FOUND where something in it cannot be
- * used. `threads` of the CPU, 0 for all that the process may use. STATUS_CANCELLED once `stop`, which may be NULL, is raised. */
+/* Opens a model directory, loads all of it and its tokenizer. STATUS_UNSUPPORTED, STATUS_INVALID or STATUS_NOT_FOUND where
+ * something in it cannot be used. `threads` of the CPU, 0 for all that the process may use. STATUS_CANCELLED once `stop`, which
+ * may be NULL, is raised. */
 struct generator_wishes {
 	struct decoder_wishes decoder;
 	int threads;
@@ -22,8 +23,8 @@ void generator_close(struct generator *); /* takes NULL */
 struct decoder_size generator_size(const struct generator *);
 int generator_threads(const struct generator *);
 
-/* Takes a token as it is chosen, and the text that it adds, which may be empty, and is valid UTF-8. The last call, with the id -1, has what of a
- * character was left; that call may be missing. */
+/* Takes a token as it is chosen, and the text that it adds, which may be empty, and is valid UTF-8. The last call, with the id
+ * -1, has what of a character was left; that call may be missing. */
 typedef enum status (*generator_take)(void *context, int32_t id, const char *text, size_t bytes, struct error *err);
 
 struct generator_request {
@@ -36,7 +37,8 @@ struct generator_request {
 	void *context;
 };
 
-/* Why a text ends: a token that ends it was chosen (it is not given to `take`), it is as long as it may be, or the stop flag was raised. */
+/* Why a text ends: a token that ends it was chosen (it is not given to `take`), it is as long as it may be, or the stop flag was
+ * raised. */
 enum generator_end { GENERATOR_STOP, GENERATOR_LENGTH, GENERATOR_STOPPED };
 
 struct generator_outcome {

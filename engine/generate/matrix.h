@@ -1,5 +1,5 @@
-/* A matrix of weights as decoding multiplies it, one vector at a time: in F32, or in bf16 by the kernels of engine/sparse/, dense or with its zeros
- * left out. */
+/* A matrix of weights as decoding multiplies it, one vector at a time: in F32, or in bf16 by the kernels of engine/sparse/,
+ * dense or with its zeros left out. */
 #ifndef BESAD_ENGINE_GENERATE_MATRIX_H
 #define BESAD_ENGINE_GENERATE_MATRIX_H
 
@@ -23,8 +23,8 @@ int64_t matrix_bytes(const struct matrix *);
 /* The memory that a matrix of that size takes at most, in `type`: F32 or BF16. A multiple of SPARSE_ALIGNMENT. */
 int64_t matrix_memory(int64_t rows, int64_t cols, enum dtype type, enum matrix_choice);
 
-/* Makes one of `weights`, any float without gaps, in *memory, which is aligned to SPARSE_ALIGNMENT and moves on behind it; it must stay. F32 holds
- * the same numbers, bf16 the nearest. STATUS_NO_MEMORY. */
+/* Makes one of `weights`, any float without gaps, in *memory, which is aligned to SPARSE_ALIGNMENT and moves on behind it; it
+ * must stay. F32 holds the same numbers, bf16 the nearest. STATUS_NO_MEMORY. */
 enum status matrix_make(struct tensor weights, enum dtype type, enum matrix_choice, char **memory, struct matrix *ret,
 			struct error *err);
 

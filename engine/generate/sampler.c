@@ -45,7 +45,8 @@ static void sift(struct sampler *sampler, int64_t at, int64_t count)
 	order[at] = moving;
 }
 
-/* Leaves the weights of the most likely tokens that have `top_p` of the sum, one at least, and 0 for others; returns the sum of those that stay. */
+/* Leaves the weights of the most likely tokens that have `top_p` of the sum, one at least, and 0 for others; returns the sum of
+ * those that stay. */
 static double cut(struct sampler *sampler, double sum)
 {
 	int32_t *order = sampler->order;

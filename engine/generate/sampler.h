@@ -6,8 +6,9 @@
 
 #include "base/error.h"
 
-/* With temperature 0 the most likely token is taken, of equals the one with the smaller id. Else one is drawn from softmax(logits / temperature), of the
- * fewest tokens, the most likely first, that have `top_p` of it, one at least; all where that is 1. */
+/* With temperature 0 the most likely token is taken, of equals the one with the smaller id. Else one is drawn from
+ * softmax(logits / temperature), of the fewest tokens, the most likely first, that have `top_p` of it, one at least; all where
+ * that is 1. */
 struct sampling {
 	double temperature, top_p;
 	uint64_t seed;

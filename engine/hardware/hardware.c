@@ -18,8 +18,8 @@ struct tally {
 	struct vitcod_cost cost;
 };
 
-/* The columns that the array computes at a time: all, but those of the MLP's last linear, where it has more than outputs, are cut as
- * BESA's published code cuts down_proj, into squares. */
+/* The columns that the array computes at a time: all, but those of the MLP's last linear, where it has more than outputs, are
+ * cut as BESA's published code cuts down_proj, into squares. */
 static int64_t patch_columns(const struct linear *linear)
 {
 	bool last = linear->fused == FUSED_MLP_OUT || linear->fused == FUSED_SHARED_OUT;

@@ -26,7 +26,8 @@ struct hardware_wishes {
  *
  *   S: {"published": {"cycles", "dense_cycles", "speedup"}, "corrected": {…}, "memory": {…, "compute_cycles", "transfer_cycles"}}
  *
- * and "speedup" is null where no cycles are left. Measured are sums over the linears that one token goes through, in as many experts as it is sent to:
+ * and "speedup" is null where no cycles are left. Measured are sums over the linears that one token goes through, in as many
+ * experts as it is sent to:
  *
  *   M: {"linears", "dense_us", "sparse_us", "speedup", "bytes_per_weight"}
  *   D: {"threads", "dense_us", "sparse_us", "speedup", "dense_gbps", "sparse_gbps", "copy_gbps"}

@@ -9,11 +9,11 @@
  *   dw = ⌊64 · g·out / (g·out + n)⌋     sw = 64 − dw     cycles = max(dense, ⌈n / (64·sw)⌉)
  *
  * t begins at 0.5 and goes up by 0.1 where the dense columns hold 60 % or more of all that is not zero, down by 0.1 where they hold
- * 40 % or less; the fifth try, or one between, is the last, and the least cycles of all tries count. A matrix may be cut into patches
- * of columns, which are computed one after the other, each with a split of its own.
+ * 40 % or less; the fifth try, or one between, is the last, and the least cycles of all tries count. A matrix may be cut into
+ * patches of columns, which are computed one after the other, each with a split of its own.
  *
- * sw = 0 where nothing is left for the sparse part, which takes no cycles then; dw = 0 where the dense columns are less than a 64th of
- * the work, and what that means depends on the variant. */
+ * sw = 0 where nothing is left for the sparse part, which takes no cycles then; dw = 0 where the dense columns are less than a
+ * 64th of the work, and what that means depends on the variant. */
 #ifndef BESAD_ENGINE_HARDWARE_VITCOD_H
 #define BESAD_ENGINE_HARDWARE_VITCOD_H
 

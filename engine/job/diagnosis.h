@@ -1,6 +1,6 @@
-/* The signatures of a job that does not come out well: one table of what is looked for, from where on it is told, what it means and what to change.
- * Who finds one fills a struct finding; it becomes a `warning` event that has more than a message, and part of the report. docs/diagnosis.md says for
- * each why its threshold is what it is. */
+/* The signatures of a job that does not come out well: one table of what is looked for, from where on it is told, what it means
+ * and what to change. Who finds one fills a struct finding; it becomes a `warning` event that has more than a message, and part
+ * of the report. docs/diagnosis.md says for each why its threshold is what it is. */
 #ifndef BESAD_ENGINE_DIAGNOSIS_H
 #define BESAD_ENGINE_DIAGNOSIS_H
 

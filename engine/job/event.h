@@ -42,8 +42,8 @@ struct event {
 	cJSON *data; /* owned */
 };
 
-/* The builders take the time. Events that a later attempt may tell again (block.started, block.step, tune.step) say which attempt they
- * are of. */
+/* The builders take the time. Events that a later attempt may tell again (block.started, block.step, tune.step) say which
+ * attempt they are of. */
 struct event event_job_started(int attempt, int blocks_done);
 struct event event_job_succeeded(const cJSON *result); /* copies `result` */
 struct event event_warning(const char *message);
@@ -62,8 +62,8 @@ struct event event_block_step(int block, const struct event_step *, int attempt)
 struct event event_block_finished(cJSON *data); /* takes `data` */
 struct event event_tune_step(int step, int steps, double loss, int attempt);
 
-/* A block that is done again, after a crash, must come to what was told of it, but for times: else the events and the output would be of two
- * runs, and it is STATUS_INVALID. Both are data of block.finished. */
+/* A block that is done again, after a crash, must come to what was told of it, but for times: else the events and the output
+ * would be of two runs, and it is STATUS_INVALID. Both are data of block.finished. */
 enum status event_check_block(const cJSON *told, const cJSON *again, struct error *err);
 
 /* Hands the event to the sink, and frees it. */

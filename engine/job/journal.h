@@ -1,4 +1,5 @@
-/* The events of a job without a database: a file of JSON Lines, {"id", "type", "created_at", "data"} each, that is only appended to.
+/* The events of a job without a database: a file of JSON Lines, {"id", "type", "created_at", "data"} each, that is only appended
+ * to.
  *
  * Crash safety. A line counts once its newline is there; what a kill left behind the last newline is cut off when the journal is
  * opened again. A durable line is synced before journal_append returns, together with all lines before it. */

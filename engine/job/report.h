@@ -22,7 +22,8 @@ struct report {
 	double seconds;       /* of this attempt */
 };
 
-/* {"output", "sparsity", "zeros", "params", "perplexity": {name: {"dense", "pruned", "sequence_length"}}, "seconds", …}; the caller frees it. */
+/* {"output", "sparsity", "zeros", "params", "perplexity": {name: {"dense", "pruned", "sequence_length"}}, "seconds", …}; the
+ * caller frees it. */
 cJSON *report_result(const struct report *);
 
 /* Writes besad.json into the directory `work`: the spec, the result, the blocks and what they were computed with, and `artifacts`

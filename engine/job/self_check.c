@@ -63,7 +63,7 @@ static enum status find_room(struct reading *r, int64_t bytes, struct error *err
 	return STATUS_OK;
 }
 
-/* ---- names, types and shapes ----------------------------------------------------------------------------------------------------- */
+/* ---- names, types and shapes ------------------------------------------------------------------------------------------------- */
 
 static bool same_kind(const struct tensor_info *a, const struct tensor_info *b)
 {
@@ -88,7 +88,7 @@ static enum status compare_tensors(const struct reading *r, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- what was written ------------------------------------------------------------------------------------------------------------- */
+/* ---- what was written -------------------------------------------------------------------------------------------------------- */
 
 static enum status parse_written(struct reading *r, struct error *err)
 {
@@ -166,7 +166,7 @@ static enum status check_rest(struct reading *r, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- zeros ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- zeros ------------------------------------------------------------------------------------------------------------------- */
 
 /* Of the groups of N:M, in weights that lie row by row. */
 static enum status check_groups(const struct reading *r, const struct tensor_info *info, const char *weights, struct error *err)
@@ -236,7 +236,7 @@ static enum status check_blocks(struct reading *r, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- what was copied -------------------------------------------------------------------------------------------------------------- */
+/* ---- what was copied --------------------------------------------------------------------------------------------------------- */
 
 static int by_tensor(const void *a, const void *b)
 {
@@ -295,7 +295,7 @@ static enum status check_copies(struct reading *r, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it --------------------------------------------------------------------------------------------------------------- */
 
 static enum status read_all(struct reading *r, struct error *err)
 {

@@ -10,9 +10,9 @@
  *
  * What differs is STATUS_SELF_CHECK, and the job has failed; its files stay as those of any failed job.
  *
- * What it costs: one read of the output, the pages of which the kernel is asked to forget before, and of the input's tensors that are copied; and
- * of one to four windows one forward pass, in the same go through the model as the first evaluation where that has their length and type,
- * else in one of their own. */
+ * What it costs: one read of the output, the pages of which the kernel is asked to forget before, and of the input's tensors
+ * that are copied; and of one to four windows one forward pass, in the same go through the model as the first evaluation where
+ * that has their length and type, else in one of their own. */
 #ifndef BESAD_ENGINE_SELF_CHECK_H
 #define BESAD_ENGINE_SELF_CHECK_H
 
@@ -23,8 +23,8 @@
 #include "engine/prune/savepoint.h"
 #include "engine/spec/spec.h"
 
-/* So much of the loss, the logarithm of the perplexity, and of 1 where it is less. On the CPU the two are the same, to the last digits; a device adds
- * up batches of other sizes in another order, which may send a token to another expert. */
+/* So much of the loss, the logarithm of the perplexity, and of 1 where it is less. On the CPU the two are the same, to the last
+ * digits; a device adds up batches of other sizes in another order, which may send a token to another expert. */
 #define SELF_CHECK_TOLERANCE 0.005
 
 struct self_check {
@@ -41,7 +41,8 @@ enum status self_check_files(const struct self_check *, struct error *err);
 /* The last: the loss that the files give, by end_loss_sequences. */
 enum status self_check_loss(const struct self_check *, double loss, struct error *err);
 
-/* What was found to differ, or what a reader refused of an output: STATUS_SELF_CHECK, saying what to do, in the place of the reader's status. */
+/* What was found to differ, or what a reader refused of an output: STATUS_SELF_CHECK, saying what to do, in the place of the
+ * reader's status. */
 enum status self_check_failed(enum status, struct error *err);
 
 #endif

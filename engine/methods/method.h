@@ -1,5 +1,6 @@
-/* A pruning method: how it decides which weights of a block go, and what the others become. The walk over the blocks (engine/prune/) loads a
- * block, runs the passes and brings the result to disk; a method sees one block after the other, and none of that. */
+/* A pruning method: how it decides which weights of a block go, and what the others become. The walk over the blocks
+ * (engine/prune/) loads a block, runs the passes and brings the result to disk; a method sees one block after the other, and
+ * none of that. */
 #ifndef BESAD_ENGINE_METHOD_H
 #define BESAD_ENGINE_METHOD_H
 
@@ -45,7 +46,8 @@ struct block_task {
 	enum status (*find)(void *context, const struct finding *, struct error *err); /* the same, of a rule of diagnosis.h */
 	/* Runs the block, with what is in block->active now, over all of `input`, for the observer. */
 	enum status (*pass)(void *context, const struct observer *, struct error *err);
-	/* Runs the block, with what is in block->active now, over all of `input`: ret [sequences] receives the reconstruction loss of each. */
+	/* Runs the block, with what is in block->active now, over all of `input`: ret [sequences] receives the reconstruction
+	 * loss of each. */
 	enum status (*losses)(void *context, double *ret, struct error *err);
 	void *context;
 };
@@ -58,11 +60,12 @@ struct block_outcome {
 };
 
 struct method {
-	/* In forward passes of the calibration through a block, what pruning it takes beside the passes of the walk; NULL for nothing. */
+	/* In forward passes of the calibration through a block, what pruning it takes beside the passes of the walk; NULL for
+	 * nothing. */
 	double (*work)(const struct spec *);
 
-	/* Whether the reference is what the dense model gives on its own activations, instead of the dense block on the pruned model's; NULL for
-	 * no. */
+	/* Whether the reference is what the dense model gives on its own activations, instead of the dense block on the pruned
+	 * model's; NULL for no. */
 	bool (*dense_stream)(const struct spec *);
 
 	/* The most sequences that it asks of the streams at once; NULL for 1. */
@@ -72,13 +75,13 @@ struct method {
 	enum status (*create)(const struct method_setup *, void **ret, struct error *err);
 	void (*destroy)(void *method); /* takes NULL */
 
-	/* Where it looks at the inputs of a block's products: `begin` before the reference pass of a block, `observe` as in struct observer, with
-	 * `method` as its context. Both fill the backend's error. NULL where it does not. */
+	/* Where it looks at the inputs of a block's products: `begin` before the reference pass of a block, `observe` as in
+	 * struct observer, with `method` as its context. Both fill the backend's error. NULL where it does not. */
 	enum status (*begin)(void *method);
 	enum status (*observe)(void *method, int product, struct tensor x);
 
-	/* Prunes the block, which block->active holds dense. It may change block->weight, in the file's type, or, with `masters`, fill
-	 * block->master; where `changes_weights` is set, also those that are zero already. */
+	/* Prunes the block, which block->active holds dense. It may change block->weight, in the file's type, or, with
+	 * `masters`, fill block->master; where `changes_weights` is set, also those that are zero already. */
 	enum status (*prune)(void *method, const struct block_task *, struct block_outcome *, struct error *err);
 
 	bool changes_weights, masters;
@@ -90,7 +93,8 @@ struct method {
 	double (*loss)(const struct spec *, double target, double reconstruction, double sparsity);
 };
 
-/* That of METHOD_NONE, whose sparsity is 0, is magnitude's, which keeps all weights then: what prunes nothing still goes over the blocks to quantize them. */
+/* That of METHOD_NONE, whose sparsity is 0, is magnitude's, which keeps all weights then: what prunes nothing still goes over
+ * the blocks to quantize them. */
 const struct method *method_find(enum method_id);
 
 #endif

@@ -384,7 +384,7 @@ void activations_release(struct activations *a, struct backend *backend)
 	*a = (struct activations){0};
 }
 
-/* ---- forward and backward ----------------------------------------------------------------------------------------------------- */
+/* ---- forward and backward ---------------------------------------------------------------------------------------------------- */
 
 /* Query, key and value columns of a fused qkv tensor; q and k lie side by side, so that one rope turns both. */
 struct qkv {
@@ -509,8 +509,8 @@ static enum status copy_rows(struct backend *backend, struct tensor to, struct t
 	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
 }
 
-/* The linear whose outputs are added to the residual stream, attention's or the MLP's: they are kept in `output` where they are normalised,
- * by `weight`, or scaled. Without data they are neither. */
+/* The linear whose outputs are added to the residual stream, attention's or the MLP's: they are kept in `output` where they are
+ * normalised, by `weight`, or scaled. Without data they are neither. */
 struct residual {
 	enum fused fused;
 	struct tensor output, stats, weight;
@@ -626,7 +626,8 @@ struct wanted {
 	const struct vector_gradients *vectors;
 };
 
-/* dx = dy · active, or is added to, through a fused matrix to its input, where dx has data; and the gradients of its weights and bias. */
+/* dx = dy · active, or is added to, through a fused matrix to its input, where dx has data; and the gradients of its weights and
+ * bias. */
 static enum status linear_backward(const struct block *block, enum fused f, struct tensor dx, struct tensor dy, struct tensor x,
 				   bool accumulate, const struct wanted *wanted)
 {
@@ -683,8 +684,8 @@ static enum status mlp_backward(const struct block *block, struct activations *a
 	return linear_backward(block, FUSED_MLP_IN, dn2, gate_up, n2, false, wanted);
 }
 
-/* The gradients of the first linears, and, where they are wanted, of the norm before them and of what went into it: this one is added to
- * dy, that of what goes past the linears. */
+/* The gradients of the first linears, and, where they are wanted, of the norm before them and of what went into it: this one is
+ * added to dy, that of what goes past the linears. */
 static enum status first_backward(const struct block *block, struct activations *a, struct tensor dy, const struct wanted *wanted)
 {
 	const struct vector_gradients *vectors = wanted->vectors;

@@ -1,8 +1,8 @@
 /* One transformer block: its weights on the device, and its forward and backward.
  *
- * Linears that read the same input lie one under the other in one "fused" matrix (engine/model/layout.h), so that a block is four large
- * products instead of seven small ones. The frozen weights stay in the file's type; `active` holds what the products use, in the
- * compute type: the dense weights, or W ⊙ M.
+ * Linears that read the same input lie one under the other in one "fused" matrix (engine/model/layout.h), so that a block is
+ * four large products instead of seven small ones. The frozen weights stay in the file's type; `active` holds what the products
+ * use, in the compute type: the dense weights, or W ⊙ M.
  *
  *   n1 = norm(x)           qkv = n1·Wqkvᵀ (+ bias)     q, k = rope(q, k)     a = attention(q, k, v)     h = x + a·Woᵀ
  *   n2 = norm(h)           g, u = n2·Wguᵀ              s = act(g) ⊙ u        y = h + s·Wdᵀ
@@ -10,9 +10,9 @@
  * Where attention and the MLP are parallel, n2 is norm2(x), or n1 where there is no norm2.
  * Without a gate there is no u, and s = act(g). With experts there are many such MLPs: engine/model/experts.h.
  *
- * Where the family has q and k norms, each head of q and k, or all of it, is normalised before it is rotated; where it has no norms before the
- * sublayers, n1 is x and n2 is h; where it has output norms, a·Woᵀ and s·Wdᵀ are
- * normalised before they are added; where it has a residual scale, they are multiplied by it.
+ * Where the family has q and k norms, each head of q and k, or all of it, is normalised before it is rotated; where it has no
+ * norms before the sublayers, n1 is x and n2 is h; where it has output norms, a·Woᵀ and s·Wdᵀ are normalised before they are
+ * added; where it has a residual scale, they are multiplied by it.
  *
  * T is the number of token rows of a batch (sequences one after the other), H the hidden size, I the intermediate size. */
 #ifndef BESAD_ENGINE_BLOCK_H
@@ -73,15 +73,16 @@ enum status block_add_spare(struct block *, struct error *err);
 /* Reads the linears of block `index` into `spare`, beside operations that use the rest. Where it fails, block_load will say why. */
 enum status block_fetch(struct block *, const struct model *, int index, struct error *err);
 
-/* Tells it which block of the model it is, as far as its weights do not: whether it has a window, and turns q and k. block_load does it too. */
+/* Tells it which block of the model it is, as far as its weights do not: whether it has a window, and turns q and k. block_load
+ * does it too. */
 void block_set_index(struct block *, int index);
 
-/* Reads block `index` into `weight`, the biases and the norms; the linears were fetched, or are read now. With a spare the weights that were
- * there change places with it. */
+/* Reads block `index` into `weight`, the biases and the norms; the linears were fetched, or are read now. With a spare the
+ * weights that were there change places with it. */
 enum status block_load(struct block *, const struct model *, int index, struct error *err);
 
-/* Where the file holds `linear` of block `index`: its rows of a tensor, described as a tensor of their own, also where they lie transposed. The
- * name is that of the whole tensor and stays the checkpoint's. */
+/* Where the file holds `linear` of block `index`: its rows of a tensor, described as a tensor of their own, also where they lie
+ * transposed. The name is that of the whole tensor and stays the checkpoint's. */
 enum status block_linear_tensor(const struct model *, const struct linear *, int index, struct tensor_info *ret, struct error *err);
 
 /* Reads them as they lie in memory, checked as by model_read. The caller frees *ret. */
@@ -140,7 +141,8 @@ struct activations {
 	struct tensor dmlp, dn2, dqkv, dattention,
 		dhalf;               /* of the backward: compute type; without data unless `backward` was asked for */
 	struct tensor dqk, dqk_wide; /* with q and k norms: compute type; F32, unless that is the compute type */
-	/* With output norms or a residual scale: F32 [T,H] what the two linears gave, F32 statistics, and the gradient of what they gave. */
+	/* With output norms or a residual scale: F32 [T,H] what the two linears gave, F32 statistics, and the gradient of what
+	 * they gave. */
 	struct tensor attention_output, mlp_output, stats_attention, stats_mlp, doutput;
 	void *memory;
 };
@@ -150,13 +152,13 @@ enum status activations_create(const struct block *, int batch, int64_t tokens, 
 			       struct error *err);
 void activations_release(struct activations *, struct backend *);
 
-/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `observer` may be NULL; where it ends the pass, y is
- * not what the block gives. y must not be x. */
+/* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `observer` may be NULL; where it
+ * ends the pass, y is not what the block gives. y must not be x. */
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,
 			  const struct observer *observer);
 
-/* The halves of it, one after the other: attention's leaves h in the activations, and the MLP's goes on from there. The second is not to be called where
- * the observer ended the first. */
+/* The halves of it, one after the other: attention's leaves h in the activations, and the MLP's goes on from there. The second
+ * is not to be called where the observer ended the first. */
 enum status block_forward_attention(const struct block *block, struct activations *, int batch, struct tensor x,
 				    const struct observer *observer);
 enum status block_forward_mlp(const struct block *block, struct activations *, int batch, struct tensor y,
@@ -169,8 +171,8 @@ struct vector_gradients {
 	bool input;             /* dy becomes the gradient of x */
 };
 
-/* The backward of the last block_forward, from dy F32 [T,H], which it overwrites: with the gradient of x where that is wanted. `use` may
- * change the active weights of its product: nothing after it reads them. `vectors` may be NULL. */
+/* The backward of the last block_forward, from dy F32 [T,H], which it overwrites: with the gradient of x where that is wanted.
+ * `use` may change the active weights of its product: nothing after it reads them. `vectors` may be NULL. */
 enum status block_backward(const struct block *, struct activations *, int batch, struct tensor dy, product_gradient_fn use,
 			   void *context, const struct vector_gradients *vectors);
 

@@ -86,7 +86,8 @@ static bool is_repeated(const struct checkpoint *c, size_t i)
 	return i > 0 && strcmp(c->tensors[i - 1].name, c->tensors[i].name) == 0;
 }
 
-/* Sorts the tensors by name. Of one that is in several shards the last is kept, which is what transformers loads; they must be the same. */
+/* Sorts the tensors by name. Of one that is in several shards the last is kept, which is what transformers loads; they must be
+ * the same. */
 static enum status sort_tensors(struct checkpoint *c, struct warnings *warnings, struct error *err)
 {
 	qsort(c->tensors, c->n_tensors, sizeof *c->tensors, by_name);

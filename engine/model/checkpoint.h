@@ -1,8 +1,8 @@
-/* The tensors of a model directory: one safetensors file, or a set of shards with model.safetensors.index.json, read with pread: a file that
- * is cut short while a job runs is an error, not a SIGBUS, and a tensor's pages never count as the process's memory.
+/* The tensors of a model directory: one safetensors file, or a set of shards with model.safetensors.index.json, read with pread:
+ * a file that is cut short while a job runs is an error, not a SIGBUS, and a tensor's pages never count as the process's memory.
  *
- * Where a tensor lies is what the headers of the files say. The index gives the list of shards; what it says of tensors and the headers
- * contradict is a warning, as it changes nothing: transformers reads in the same way. */
+ * Where a tensor lies is what the headers of the files say. The index gives the list of shards; what it says of tensors and the
+ * headers contradict is a warning, as it changes nothing: transformers reads in the same way. */
 #ifndef BESAD_ENGINE_CHECKPOINT_H
 #define BESAD_ENGINE_CHECKPOINT_H
 

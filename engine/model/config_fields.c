@@ -286,8 +286,8 @@ static bool is_heeded(const struct family *f, const char *key)
 	return f->mlp_bias && strcmp(key, "mlp_bias") == 0;
 }
 
-/* What transformers leaves in the configuration and does not look at, because the family calls it otherwise or lacks it. Where it is usual,
- * nothing is said of it. */
+/* What transformers leaves in the configuration and does not look at, because the family calls it otherwise or lacks it. Where
+ * it is usual, nothing is said of it. */
 static bool is_ignored(const struct family *f, const char *key, bool *ret_usual)
 {
 	static const char *const fields[] = {"intermediate_size",
@@ -316,7 +316,7 @@ static bool is_ignored(const struct family *f, const char *key, bool *ret_usual)
 	return is_one_of(key, fields);
 }
 
-/* ---- what is off --------------------------------------------------------------------------------------------------------------- */
+/* ---- what is off ------------------------------------------------------------------------------------------------------------- */
 
 /* Features that besad lacks, or has for other families, and the number at which they do nothing, besides null, false and empty. */
 static const struct feature {
@@ -416,7 +416,7 @@ static enum status refuse(const cJSON *field, const char *what, const char *path
 	return STATUS_UNSUPPORTED;
 }
 
-/* ---- quantization --------------------------------------------------------------------------------------------------------------- */
+/* ---- quantization ------------------------------------------------------------------------------------------------------------ */
 
 static const cJSON *member(const cJSON *object, const char *key)
 {
@@ -460,7 +460,7 @@ static enum status check_quantization(const cJSON *field, const char *path, stru
 			 format ? ", " : "", cJSON_IsString(format) ? format->valuestring : "");
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the whole --------------------------------------------------------------------------------------------------------------- */
 
 static const char *const quantizations[] = {"quantization_config", "compression_config", "quantization", NULL};
 

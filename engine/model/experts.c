@@ -90,7 +90,8 @@ static enum status route(const struct block *block, struct expert_activations *e
 	return STATUS_OK;
 }
 
-/* Whether the pass ends before these products, as far as the experts have them: what comes out of a shared one is a fused matrix by itself. */
+/* Whether the pass ends before these products, as far as the experts have them: what comes out of a shared one is a fused matrix
+ * by itself. */
 static bool ends(const struct observer *observer, enum fused fused)
 {
 	return observer_ends(observer, fused) || (fused == FUSED_MLP_OUT && observer_ends(observer, FUSED_SHARED_OUT));

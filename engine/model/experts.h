@@ -1,11 +1,12 @@
-/* The MLP of a block with experts (Mixtral, arXiv 2401.04088, section 2.1): a router sends each token to a few of many MLPs, and their
- * outputs are added by its weights.
+/* The MLP of a block with experts (Mixtral, arXiv 2401.04088, section 2.1): a router sends each token to a few of many MLPs, and
+ * their outputs are added by its weights.
  *
  *   l = n·Wrᵀ     w, e = route(l)     x = rows of n, grouped by expert     per expert: g, u = x·Wguᵀ   s = act(g) ⊙ u   o = s·Wdᵀ
  *   y += Σ_s w_s · o[row of token and choice s]
  *
- * An expert that is shared by all tokens is one more, the last, with a size S of its own, and the sigmoid of its logit as its weight.
- * T is the number of tokens, P that of the grouped rows (struct backend_ops.route), of which the last R are the shared one's. */
+ * An expert that is shared by all tokens is one more, the last, with a size S of its own, and the sigmoid of its logit as its
+ * weight. T is the number of tokens, P that of the grouped rows (struct backend_ops.route), of which the last R are the shared
+ * one's. */
 #ifndef BESAD_ENGINE_EXPERTS_H
 #define BESAD_ENGINE_EXPERTS_H
 

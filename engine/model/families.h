@@ -7,9 +7,9 @@
 
 #include "engine/model/config.h"
 
-/* Where a sliding window holds: nowhere; in all layers, when `sliding_window` is a number; only where `use_sliding_window` is true as well,
- * from `max_window_layers` on; where it is, in all layers; where it is, in every other layer up to `max_window_layers`, the first among them;
- * where it is, in the layers that do not turn; in all but every `window_pattern`-th
+/* Where a sliding window holds: nowhere; in all layers, when `sliding_window` is a number; only where `use_sliding_window` is
+ * true as well, from `max_window_layers` on; where it is, in all layers; where it is, in every other layer up to
+ * `max_window_layers`, the first among them; where it is, in the layers that do not turn; in all but every `window_pattern`-th
  * layer. `layer_types` goes before the third and the last three, and must say the same as the others. */
 enum window_rule {
 	WINDOW_NEVER,
@@ -125,8 +125,8 @@ const struct size_names *family_sizes(const struct family *);
 const struct family *family_of_type(const char *model_type);
 const struct family *family_of_architecture(const char *architecture);
 
-/* Whether a class of `architectures` is the family's: its language model, in any spelling of the letters' case ("LLaMAForCausalLM") and with
- * the "FSDP" that sharded training puts before it, or the model without its head ("LlamaModel"). */
+/* Whether a class of `architectures` is the family's: its language model, in any spelling of the letters' case
+ * ("LLaMAForCausalLM") and with the "FSDP" that sharded training puts before it, or the model without its head ("LlamaModel"). */
 bool family_has_architecture(const struct family *, const char *architecture);
 
 #endif

@@ -29,8 +29,8 @@ static const char *last_part(const char *path)
 	return dot ? dot + 1 : path;
 }
 
-/* What events and reports call a linear outside the experts: by the last part of its path, or by all of it where the other linear that a block
- * ends in has the same last part (GPT-2's attn.c_proj and mlp.c_proj), which may be of another shape. */
+/* What events and reports call a linear outside the experts: by the last part of its path, or by all of it where the other
+ * linear that a block ends in has the same last part (GPT-2's attn.c_proj and mlp.c_proj), which may be of another shape. */
 static const char *kind_name(const struct weight_names *names, const char *path)
 {
 	const char *last = last_part(path);
@@ -224,8 +224,8 @@ int64_t layout_room(const struct block_layout *layout, enum dtype type)
 	return layout_largest_linear(layout) * (int64_t)dtype_size(type) * (transposed ? 2 : 1);
 }
 
-/* Copies between a linear's rows and the transposed form that the file has, in tiles: of what is read and of what is written a few cache lines at
- * a time. Elements have 2 bytes or 4. */
+/* Copies between a linear's rows and the transposed form that the file has, in tiles: of what is read and of what is written a
+ * few cache lines at a time. Elements have 2 bytes or 4. */
 static void turn(const struct linear *linear, void *to, const void *from, size_t size, bool to_file)
 {
 	enum { TILE = 32 };

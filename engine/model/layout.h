@@ -1,8 +1,9 @@
 /* How the prunable linears of a block lie in memory, and under which names in a checkpoint.
  *
- * Linears that read the same input lie one under the other in one "fused" matrix: q, k, v · o · gate, up · down. With experts the latter two
- * hold gate, up of all experts and down of all experts, expert by expert. A shared expert is one more, the last, with a size of its own: its
- * down is a fused matrix by itself. A product is the part of a fused matrix that multiplies one input: a whole one, or an expert's part. */
+ * Linears that read the same input lie one under the other in one "fused" matrix: q, k, v · o · gate, up · down. With experts
+ * the latter two hold gate, up of all experts and down of all experts, expert by expert. A shared expert is one more, the last,
+ * with a size of its own: its down is a fused matrix by itself. A product is the part of a fused matrix that multiplies one
+ * input: a whole one, or an expert's part. */
 #ifndef BESAD_ENGINE_LAYOUT_H
 #define BESAD_ENGINE_LAYOUT_H
 
@@ -40,8 +41,8 @@ struct linear {
 	bool bias;
 };
 
-/* Rows of a linear, or elements of its bias, that lie together in the file and in memory: from `stored` on of its rows in the file, and from
- * `first` on of those in memory. */
+/* Rows of a linear, or elements of its bias, that lie together in the file and in memory: from `stored` on of its rows in the
+ * file, and from `first` on of those in memory. */
 struct stretch {
 	int64_t stored, first, rows;
 };
@@ -60,8 +61,8 @@ struct block_layout {
 	int64_t rows, params;           /* of all linears */
 };
 
-/* Sees the input of each product in a pass, before it is multiplied: x, compute type [T, cols]. Not called for an expert that got no token.
- * Fills the backend's error. */
+/* Sees the input of each product in a pass, before it is multiplied: x, compute type [T, cols]. Not called for an expert that
+ * got no token. Fills the backend's error. */
 struct observer {
 	enum status (*observe)(void *context, int product, struct tensor x);
 	void *context;
@@ -104,8 +105,8 @@ int64_t layout_largest_linear(const struct block_layout *);
 /* Host memory for layout_file_order of any linear, in the file's type. */
 int64_t layout_room(const struct block_layout *, enum dtype);
 
-/* The weights of a linear as the file has them. `room`, of layout_room's size, begins with its rows, one behind the other; what comes back lies
- * in there too. */
+/* The weights of a linear as the file has them. `room`, of layout_room's size, begins with its rows, one behind the other; what
+ * comes back lies in there too. */
 void *layout_file_order(const struct linear *, void *room, enum dtype);
 
 /* The reverse, for a linear that is not as the file has it: `to` gets its rows. */

@@ -1,5 +1,5 @@
-/* What may change of a block's weights while it is pruned: its linears, in F32, and its vectors. What is stored of them has the file's types:
- * both are rounded to these before anything is computed that is to show what the stored block does. */
+/* What may change of a block's weights while it is pruned: its linears, in F32, and its vectors. What is stored of them has the
+ * file's types: both are rounded to these before anything is computed that is to show what the stored block does. */
 #ifndef BESAD_ENGINE_MASTERS_H
 #define BESAD_ENGINE_MASTERS_H
 
@@ -24,8 +24,8 @@ struct stored_vectors {
 	int count;
 };
 
-/* Rounds all vectors of block `index`, which is loaded: on the device they are then what is stored. With masters only. *ret is freed with
- * stored_vectors_release. */
+/* Rounds all vectors of block `index`, which is loaded: on the device they are then what is stored. With masters only. *ret is
+ * freed with stored_vectors_release. */
 enum status block_store_vectors(struct block *, const struct model *, int index, struct stored_vectors *ret, struct error *err);
 void stored_vectors_release(struct stored_vectors *);
 

@@ -81,8 +81,8 @@ static const char *shard_path(const struct model *model, const struct tensor_inf
 	return model->checkpoint.shards[info->shard].path;
 }
 
-/* Of a language model inside another: "model.x" is "language_model.model.x" or "model.language_model.x", as transformers 4 and 5 have it, and
- * "lm_head.weight" may be "language_model.lm_head.weight". */
+/* Of a language model inside another: "model.x" is "language_model.model.x" or "model.language_model.x", as transformers 4 and 5
+ * have it, and "lm_head.weight" may be "language_model.lm_head.weight". */
 static const struct tensor_info *find_text_tensor(const struct model *model, const char *name)
 {
 	char room[256];

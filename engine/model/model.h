@@ -13,18 +13,20 @@ struct model {
 	const char *embeddings, *head; /* names of tensors without ".weight"; the same where the embeddings are tied */
 };
 
-/* Reads config.json and the tensors' heads, and decides as transformers does which tensors are embeddings and head where config.json ties
- * them: of two that differ each is used (a warning), and where there is one, it is both. */
+/* Reads config.json and the tensors' heads, and decides as transformers does which tensors are embeddings and head where
+ * config.json ties them: of two that differ each is used (a warning), and where there is one, it is both. */
 enum status model_open(const struct place *, struct warnings *, struct model *ret, struct error *err);
 void model_close(struct model *);
 
 /* Which tensors are embeddings and head, as far as config.json and their names tell; model_open looks into them besides. */
 void model_name_ends(struct model *);
 
-/* The tensor of that name, or of the name without the first of its parts, as "model.", where that is the embeddings' too: models that were saved without their head lack it. NULL when there is none. */
+/* The tensor of that name, or of the name without the first of its parts, as "model.", where that is the embeddings' too: models
+ * that were saved without their head lack it. NULL when there is none. */
 const struct tensor_info *model_find(const struct model *, const char *name);
 
-/* The tensor of that name, as model_find finds it; its shape must be [rows, cols], or [cols] where rows is 0, and its type F32, BF16 or F16. */
+/* The tensor of that name, as model_find finds it; its shape must be [rows, cols], or [cols] where rows is 0, and its type F32,
+ * BF16 or F16. */
 enum status model_tensor(const struct model *, const char *name, int64_t rows, int64_t cols, const struct tensor_info **ret,
 			 struct error *err);
 

@@ -4,8 +4,8 @@
 
 #include "engine/model/block.h"
 
-/* A vector [length] of a block's norms: the last parts of its name, and where it lies on the device. In the file it is a vector, a matrix of
- * `rows`, or, of so many `heads`, a vector for each. */
+/* A vector [length] of a block's norms: the last parts of its name, and where it lies on the device. In the file it is a vector,
+ * a matrix of `rows`, or, of so many `heads`, a vector for each. */
 struct norm_vector {
 	const char *path, *kind;
 	int64_t length;

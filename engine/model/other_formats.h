@@ -4,8 +4,8 @@
 
 #include "base/place.h"
 
-/* Fills `err` for a model directory that has neither model.safetensors nor its index; STATUS_NOT_FOUND, or STATUS_UNSUPPORTED where other
- * weights are there. */
+/* Fills `err` for a model directory that has neither model.safetensors nor its index; STATUS_NOT_FOUND, or STATUS_UNSUPPORTED
+ * where other weights are there. */
 enum status other_formats_error(const struct place *, struct error *err);
 
 #endif

@@ -5,7 +5,8 @@
  *   P.weight_zero_point  I32 [⌈O·b/32⌉, N]   where it is not symmetric: the codes that stand for 0, packed down the columns
  *   P.weight_shape       I64 [2]             O and I
  *
- * and a weight is (code − zero)·step, rounded to the type of the step; symmetric, zero is 2^(b−1). So what code = zero stands for is 0. */
+ * and a weight is (code − zero)·step, rounded to the type of the step; symmetric, zero is 2^(b−1). So what code = zero stands
+ * for is 0. */
 #ifndef BESAD_ENGINE_MODEL_PACKED_H
 #define BESAD_ENGINE_MODEL_PACKED_H
 
@@ -26,9 +27,10 @@ struct packed {
 	char *shape;                            /* the name of the fourth */
 };
 
-/* Puts, in the list of the checkpoint's tensors, one P.weight with its shape and the type of its steps in the place of the parts of each packed
- * linear; checkpoint_read then gives its weights. Where nothing is packed (0 bits) nothing happens. STATUS_INVALID, or STATUS_UNSUPPORTED,
- * names a tensor that is missing, too much, or of another type or shape than the others and `packing` say. */
+/* Puts, in the list of the checkpoint's tensors, one P.weight with its shape and the type of its steps in the place of the parts
+ * of each packed linear; checkpoint_read then gives its weights. Where nothing is packed (0 bits) nothing happens.
+ * STATUS_INVALID, or STATUS_UNSUPPORTED, names a tensor that is missing, too much, or of another type or shape than the others
+ * and `packing` say. */
 enum status packed_find(struct checkpoint *, const struct packed_form *, struct error *err);
 
 /* For checkpoint.c: `info->bytes` of a packed tensor from info->offset on, both whole rows, into `buffer`; and the end of the list. */

@@ -8,7 +8,8 @@
 enum status rope_parse(const cJSON *json, const struct family *, const char *path, struct model_config *config, struct error *err);
 
 /* The rope table of struct backend_ops.rope for `positions` positions: host F32 [positions, rotary], computed in double. For
- * ROPE_DYNAMIC the base, and for ROPE_LONG the factors, depend on `positions` as in transformers. The caller frees it. NULL when memory runs out. */
+ * ROPE_DYNAMIC the base, and for ROPE_LONG the factors, depend on `positions` as in transformers. The caller frees it. NULL when
+ * memory runs out. */
 float *model_rope_table(const struct model_config *, const struct rope *, int64_t positions);
 
 /* Whether queries turn by a table of their own, and that table: it scales them too. */

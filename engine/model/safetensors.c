@@ -288,7 +288,8 @@ static enum status read_header(struct json_stream *s, int64_t data, int64_t file
 	return check_names(list->infos, list->count, path, err);
 }
 
-/* `first` is what the file begins with, `bytes` of it; 8 of them are looked at, or what a text in place of a safetensors file tells. */
+/* `first` is what the file begins with, `bytes` of it; 8 of them are looked at, or what a text in place of a safetensors file
+ * tells. */
 static enum status check_length(const char *first, size_t bytes, int64_t file_size, const char *path, uint64_t *ret,
 				struct error *err)
 {

@@ -1,5 +1,5 @@
-/* model.safetensors.index.json: {"metadata": {…}, "weight_map": {tensor: file}}, read as a stream: what it takes in memory is the list of the
- * files. */
+/* model.safetensors.index.json: {"metadata": {…}, "weight_map": {tensor: file}}, read as a stream: what it takes in memory is
+ * the list of the files. */
 #ifndef BESAD_ENGINE_SHARD_INDEX_H
 #define BESAD_ENGINE_SHARD_INDEX_H
 
@@ -18,7 +18,8 @@ enum status shard_index_walk(struct json_stream *, shard_index_fn use, void *con
 /* A stream at the start of an index file; STATUS_INVALID for a file that is too large, or a git-lfs pointer. `file` is borrowed. */
 enum status shard_index_start(const struct file *file, struct json_stream *ret, struct error *err);
 
-/* The files that an index names, sorted, NULL-terminated; *ret_count of them, at least one. The caller frees the names and the list. */
+/* The files that an index names, sorted, NULL-terminated; *ret_count of them, at least one. The caller frees the names and the
+ * list. */
 enum status shard_index_files(struct json_stream *, char ***ret_names, int *ret_count, struct error *err);
 
 #endif

@@ -140,8 +140,8 @@ static float read_code(int code, int zero, float step, enum dtype dtype)
 	return half_load(room, dtype, 0);
 }
 
-/* The code of a weight on its grid; false where none stands for that. Weights are rounded to the file's type, so that the nearest multiple of the
- * step may be one off in bf16, from 128 on, where several codes are read as the same weight too. */
+/* The code of a weight on its grid; false where none stands for that. Weights are rounded to the file's type, so that the
+ * nearest multiple of the step may be one off in bf16, from 128 on, where several codes are read as the same weight too. */
 static bool find_code(float weight, float step, int zero, int bits, enum dtype dtype, uint8_t *ret)
 {
 	static const int off[] = {0, 1, -1};

@@ -15,8 +15,8 @@ cJSON *pack_config(const struct model *, const struct packed_form *);
 /* Writes the shapes of all packed linears, so that the output can be opened from now on. */
 enum status pack_write_shapes(const struct model *, struct writer *, struct error *err);
 
-/* Writes codes and steps of a linear of block `index` from its weights as the model has them in its file, in that type. Each must be what its code
- * will be read as, or 0: STATUS_NUMERIC for one that is not. */
+/* Writes codes and steps of a linear of block `index` from its weights as the model has them in its file, in that type. Each
+ * must be what its code will be read as, or 0: STATUS_NUMERIC for one that is not. */
 enum status pack_write_linear(const struct model *, struct writer *, const struct linear *, int index, const struct grids *,
 			      const void *weights, struct error *err);
 

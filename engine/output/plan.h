@@ -1,5 +1,5 @@
-/* What a rewritten model holds: the name, type and shape of every tensor, and which are copied from the input. It is made before the first byte
- * is written, so every offset is known then, and made again by each attempt of a job, with the same result. */
+/* What a rewritten model holds: the name, type and shape of every tensor, and which are copied from the input. It is made before
+ * the first byte is written, so every offset is known then, and made again by each attempt of a job, with the same result. */
 #ifndef BESAD_ENGINE_OUTPUT_PLAN_H
 #define BESAD_ENGINE_OUTPUT_PLAN_H
 
@@ -33,9 +33,9 @@ void plan_free(struct plan *);
 /* Leaves out a tensor of the input. */
 enum status plan_remove(struct plan *, const char *name, struct error *err);
 
-/* Adds a tensor, which the caller writes (until then it is zeros), with the name, type and shape of `info`, to the shard of the input's tensor
- * `beside`. One that takes the name of an input's tensor takes its place when that is removed; else the name is there twice, which
- * rewrite_open refuses. */
+/* Adds a tensor, which the caller writes (until then it is zeros), with the name, type and shape of `info`, to the shard of the
+ * input's tensor `beside`. One that takes the name of an input's tensor takes its place when that is removed; else the name is
+ * there twice, which rewrite_open refuses. */
 enum status plan_add(struct plan *, const char *beside, const struct tensor_info *info, struct error *err);
 
 /* ---- for rewrite.c --------------------------------------------------------------------------------------------------------- */
@@ -55,8 +55,8 @@ struct planned_shards {
 	struct planned_tensor **tensors; /* of all shards */
 };
 
-/* Which tensors lie where. Borrows the plan; freed with planned_shards_free. STATUS_INVALID when a name is there twice, when no tensor is left
- * and where safetensors_lay_out gives it. */
+/* Which tensors lie where. Borrows the plan; freed with planned_shards_free. STATUS_INVALID when a name is there twice, when no
+ * tensor is left and where safetensors_lay_out gives it. */
 enum status plan_shards(const struct plan *, struct planned_shards *ret, struct error *err);
 
 /* model.safetensors.index.json as transformers writes it: empty for a model that is one file without an index. */

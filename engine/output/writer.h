@@ -1,13 +1,15 @@
-/* The output of a job while it is made: a work directory, in which blocks are written as they are finished, and which publish.h brings to its
- * final name when it is whole. Two makers:
+/* The output of a job while it is made: a work directory, in which blocks are written as they are finished, and which publish.h
+ * brings to its final name when it is whole. Two makers:
  *
  *   in_place_open (in_place.h)  a copy of the model in which every tensor keeps its type, shape and place
  *   rewrite_open (rewrite.h)    new safetensors files to a plan: other types and shapes, more tensors or fewer, in other shards
  *
- * They differ in how the files are made. What follows is the same for both: the shards are there at their full size with their headers, so
- * tensors are written in any order and in parts, and whoever opens the work directory of an earlier attempt again finds all that was synced.
+ * They differ in how the files are made. What follows is the same for both: the shards are there at their full size with their
+ * headers, so tensors are written in any order and in parts, and whoever opens the work directory of an earlier attempt again
+ * finds all that was synced.
  *
- * An archive (engine/archive/) is made of either once all is written: what it takes depends on the values, so it cannot be laid out before. */
+ * An archive (engine/archive/) is made of either once all is written: what it takes depends on the values, so it cannot be laid
+ * out before. */
 #ifndef BESAD_ENGINE_WRITER_H
 #define BESAD_ENGINE_WRITER_H
 
@@ -17,8 +19,8 @@
 
 struct writer;
 
-/* For the makers: opens the shards in a work directory where all files are made. `layout` says where the tensors lie in them, and is borrowed;
- * NULL: what the shards themselves say. Shards of other sizes than it has are STATUS_INVALID. */
+/* For the makers: opens the shards in a work directory where all files are made. `layout` says where the tensors lie in them,
+ * and is borrowed; NULL: what the shards themselves say. Shards of other sizes than it has are STATUS_INVALID. */
 enum status writer_open(const struct place *work, const struct checkpoint *layout, struct writer **ret, struct error *err);
 
 /* Where the tensors lie in the shards. */
@@ -30,8 +32,8 @@ const struct place *writer_place(const struct writer *);
 /* Writes `bytes` of the output's tensor of that name from its byte `at` on, in the type it has there. Not yet durable. */
 enum status writer_write(struct writer *, const char *tensor, int64_t at, const void *data, size_t bytes, struct error *err);
 
-/* Moves what is known of each part that was written since the last call to the array `list`: ["tensor", its first byte, bytes, "CRC-32 in hex"]. Not
- * beside a writer_write. */
+/* Moves what is known of each part that was written since the last call to the array `list`: ["tensor", its first byte, bytes,
+ * "CRC-32 in hex"]. Not beside a writer_write. */
 enum status writer_take_sums(struct writer *, cJSON *list, struct error *err);
 
 /* All that was written is on disk: a block may be committed. */

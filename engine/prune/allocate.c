@@ -38,7 +38,7 @@ double allocate_target(const struct spec *spec, const struct savepoint *savepoin
 	return zeros ? cJSON_GetNumberValue(zeros) / (double)params : spec->sparsity;
 }
 
-/* ---- the walk that measures ------------------------------------------------------------------------------------------------------- */
+/* ---- the walk that measures -------------------------------------------------------------------------------------------------- */
 
 /* In place of a method: it looks at the dense blocks as Wanda does, and prunes nothing for good. */
 struct look {
@@ -98,7 +98,7 @@ static void work_done(struct walk *w)
 	progress_add(w->p->progress, (double)(w->input.sequences * w->input.tokens));
 }
 
-/* ---- outliers --------------------------------------------------------------------------------------------------------------------- */
+/* ---- outliers ---------------------------------------------------------------------------------------------------------------- */
 
 /* Over a linear's weights: the sum of |w| · ‖x‖ where `ret_sum` is not NULL, and how many are above `level`. */
 static enum status look_at_linear(struct walk *w, const struct linear *linear, const double *norms, double level, double *ret_sum,
@@ -166,7 +166,7 @@ static enum status find_outliers(struct walk *w, const struct measures *m, doubl
 	return STATUS_OK;
 }
 
-/* ---- losses ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- losses ------------------------------------------------------------------------------------------------------------------ */
 
 /* The mean loss of the block's outputs, on the dense model's inputs, when Wanda takes this share of it. */
 static enum status find_loss(struct walk *w, double share, double *ret, struct error *err)
@@ -208,7 +208,7 @@ static enum status find_losses(struct walk *w, struct measures *m, int index, st
 	return STATUS_OK;
 }
 
-/* ---- the pass --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the pass ---------------------------------------------------------------------------------------------------------------- */
 
 static void release(struct measures *m)
 {
@@ -340,7 +340,7 @@ enum status allocate_blocks(const struct pruning *p, const struct sequences *cal
 	return savepoint_save(p->savepoint, p->spec_json, err);
 }
 
-/* ---- the rehearsal ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the rehearsal ----------------------------------------------------------------------------------------------------------- */
 
 static enum status rehearse(struct walk *w, struct measures *m, struct error *err)
 {

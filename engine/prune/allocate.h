@@ -1,7 +1,7 @@
 /* Allocation: which block loses how many of its weights, from a pass over the dense model before the walk over its blocks.
  *
- * What comes out of the pass is in the savepoint before the first block begins, and is read from there ever after. A pass that was killed is done
- * again, from the same weights and tokens by the same threads, and so comes to the same. */
+ * What comes out of the pass is in the savepoint before the first block begins, and is read from there ever after. A pass that
+ * was killed is done again, from the same weights and tokens by the same threads, and so comes to the same. */
 #ifndef BESAD_ENGINE_ALLOCATE_H
 #define BESAD_ENGINE_ALLOCATE_H
 

@@ -11,7 +11,7 @@ struct share_bounds share_bounds(double target, double deviation)
 	return (struct share_bounds){target - fmin(deviation, most * target), target + fmin(deviation, most * (1 - target))};
 }
 
-/* ---- by outliers ------------------------------------------------------------------------------------------------------------------ */
+/* ---- by outliers ------------------------------------------------------------------------------------------------------------- */
 
 void shares_by_outliers(const double *outliers, int blocks, double target, double deviation, double *shares)
 {
@@ -31,7 +31,7 @@ void shares_by_outliers(const double *outliers, int blocks, double target, doubl
 		shares[b] = target + (mean - outliers[b]) * scale * smaller;
 }
 
-/* ---- by losses -------------------------------------------------------------------------------------------------------------------- */
+/* ---- by losses --------------------------------------------------------------------------------------------------------------- */
 
 /* log loss(s) = start + slope · (s − low), and the log of the loss' own slope is that of `slope` more. */
 struct curve {
@@ -77,7 +77,7 @@ void shares_by_losses(const double *const at[2], int blocks, double target, stru
 	}
 }
 
-/* ---- whole numbers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- whole numbers ----------------------------------------------------------------------------------------------------------- */
 
 enum status shares_to_zeros(const double *shares, int blocks, double target, int64_t params, int64_t *zeros, struct error *err)
 {

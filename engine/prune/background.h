@@ -1,4 +1,5 @@
-/* One thread beside the walk over the blocks. It is given work in two stages: the walk waits for the first sooner than for the second. */
+/* One thread beside the walk over the blocks. It is given work in two stages: the walk waits for the first sooner than for the
+ * second. */
 #ifndef BESAD_ENGINE_BACKGROUND_H
 #define BESAD_ENGINE_BACKGROUND_H
 

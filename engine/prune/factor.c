@@ -1,11 +1,12 @@
-/* Blocked by tiles of FACTOR_TILE columns. With R upper triangular and G + λ·1 = R·Rᵀ, U is R⁻¹: R is found from the last tile to the first,
+/* Blocked by tiles of FACTOR_TILE columns. With R upper triangular and G + λ·1 = R·Rᵀ, U is R⁻¹: R is found from the last tile
+ * to the first,
  *
  *   R[k,k] from what is left of the tile;  R[i,k] = A[i,k]·R[k,k]⁻ᵀ;  A[i,j] −= R[i,k]·R[j,k]ᵀ        for i, j < k
  *
  * and overwrites the Gram matrix; then U from the first to the last, U[k,k] = R[k,k]⁻¹ and U[0:k,k] = −U[0:k,0:k]·R[0:k,k]·U[k,k].
  *
- * What is overwritten is kept, where R may not be found: the tiles on the diagonal in `tiles`, and what is right of them in U, which is not
- * needed there before R is known. */
+ * What is overwritten is kept, where R may not be found: the tiles on the diagonal in `tiles`, and what is right of them in U,
+ * which is not needed there before R is known. */
 #include "engine/prune/factor.h"
 
 #include <inttypes.h>
@@ -97,7 +98,8 @@ enum status factor_diagonal(struct factor *f, struct tensor matrix, double *ret)
 	return STATUS_OK;
 }
 
-/* Of what is symmetric or triangular a product takes the other triangle along, which nobody reads, in panels of so many columns alone. */
+/* Of what is symmetric or triangular a product takes the other triangle along, which nobody reads, in panels of so many columns
+ * alone. */
 enum { PANEL = 512 };
 
 /* a −= column·columnᵀ, of a square matrix, on and above its diagonal. */

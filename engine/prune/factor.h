@@ -1,5 +1,5 @@
-/* The upper triangular U with UᵀU = A⁻¹, of a Gram matrix of inputs with something on its diagonal: what SparseGPT's errors spread by, and half
- * of an inverse. */
+/* The upper triangular U with UᵀU = A⁻¹, of a Gram matrix of inputs with something on its diagonal: what SparseGPT's errors
+ * spread by, and half of an inverse. */
 #ifndef BESAD_ENGINE_FACTOR_H
 #define BESAD_ENGINE_FACTOR_H
 
@@ -33,15 +33,15 @@ void factor_release(struct factor *);
 /* factor->host = the diagonal of a square matrix, and *ret its mean: STATUS_NUMERIC where that is not finite. */
 enum status factor_diagonal(struct factor *, struct tensor matrix, double *ret);
 
-/* factor->u [C,C], in its upper left part, from `a` F32 [C,C] + λ·1; `a` is overwritten. λ, at first *lambda, grows tenfold until that is
- * positive definite in fp32; *lambda is what it came to. STATUS_NUMERIC where FACTOR_TRIES were not enough. */
+/* factor->u [C,C], in its upper left part, from `a` F32 [C,C] + λ·1; `a` is overwritten. λ, at first *lambda, grows tenfold
+ * until that is positive definite in fp32; *lambda is what it came to. STATUS_NUMERIC where FACTOR_TRIES were not enough. */
 enum status factor_damped(struct factor *, struct tensor a, double *lambda);
 
 enum { FACTOR_TRIES = 10 };
 
-/* The same of a Gram matrix, λ being `dampening` times the mean of its diagonal to begin with. A column of nothing but zeros gets 10⁻⁶ of
- * that, so that to lose its weights, which change no output, costs less than to lose others. A matrix of nothing but zeros counts as the unit
- * matrix. */
+/* The same of a Gram matrix, λ being `dampening` times the mean of its diagonal to begin with. A column of nothing but zeros
+ * gets 10⁻⁶ of that, so that to lose its weights, which change no output, costs less than to lose others. A matrix of nothing
+ * but zeros counts as the unit matrix. */
 enum status factor_compute(struct factor *, struct tensor gram, double dampening, struct damping *ret);
 
 /* factor->host = the diagonal of u, of `cols` columns. */

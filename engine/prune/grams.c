@@ -142,7 +142,8 @@ static const char *path_of(const struct block_layout *layout, int product)
 	return path;
 }
 
-/* Whether it speaks for the others: of all that every token reaches the widest, of the first block; of experts that which got the fewest. */
+/* Whether it speaks for the others: of all that every token reaches the widest, of the first block; of experts that which got
+ * the fewest. */
 static bool speaks(const struct grams *grams, const struct block_task *task, int product)
 {
 	const struct block_layout *layout = &grams->block->layout;

@@ -1,5 +1,5 @@
-/* The Gram matrices XᵀX of what goes into the products of a block, a fused matrix after the other, so that each can be taken behind those that
- * are pruned already. */
+/* The Gram matrices XᵀX of what goes into the products of a block, a fused matrix after the other, so that each can be taken
+ * behind those that are pruned already. */
 #ifndef BESAD_ENGINE_GRAMS_H
 #define BESAD_ENGINE_GRAMS_H
 
@@ -19,8 +19,8 @@ struct grams {
 enum status grams_create(struct block *, struct grams *ret, struct error *err);
 void grams_release(struct grams *);
 
-/* Those of the products of `fused`, settled, of the inputs that they have of the calibration with block->active as it is. A product that no token
- * reached, an expert's, has zeros. */
+/* Those of the products of `fused`, settled, of the inputs that they have of the calibration with block->active as it is. A
+ * product that no token reached, an expert's, has zeros. */
 enum status grams_collect(struct grams *, const struct block_task *, enum fused fused, struct error *err);
 
 /* The matrices of all products, which a method looks on for in the reference pass: the next two are its `begin` and `observe`. */
@@ -28,14 +28,14 @@ enum status grams_create_all(struct block *, struct grams *ret, struct error *er
 enum status grams_reset(struct grams *);
 enum status grams_observe(struct grams *, int product, struct tensor x);
 
-/* To be called once before such a matrix is read. T inputs of C columns are a matrix of rank T at most: where T < C, weights could change at
- * will as long as these few inputs do not notice. So what is off the diagonal then counts T/C only (a shrinkage towards the diagonal as
- * Schäfer's and Strimmer's, 2005; with none of it left, all there is to a column is its norm, as for Wanda), and people are told: of experts by the one
- * that got the fewest, else once. */
+/* To be called once before such a matrix is read. T inputs of C columns are a matrix of rank T at most: where T < C, weights
+ * could change at will as long as these few inputs do not notice. So what is off the diagonal then counts T/C only (a shrinkage
+ * towards the diagonal as Schäfer's and Strimmer's, 2005; with none of it left, all there is to a column is its norm, as for
+ * Wanda), and people are told: of experts by the one that got the fewest, else once. */
 enum status grams_settle(struct grams *, const struct block_task *, int product, struct error *err);
 
-/* Tells of what was done about the matrix of a product so that it could be inverted, where something was, and of inputs that are zero, whose
- * weights are pruned first. */
+/* Tells of what was done about the matrix of a product so that it could be inverted, where something was, and of inputs that are
+ * zero, whose weights are pruned first. */
 enum status grams_warn(const struct block_layout *, const struct block_task *, int product, const struct damping *,
 		       struct error *err);
 

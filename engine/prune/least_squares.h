@@ -1,7 +1,7 @@
-/* What the weights of a linear that are kept become so that it gives what the dense one gave, in least squares over the calibration: with G the
- * Gram matrix of its inputs X and W its dense weights, the V that minimises ‖(V − W)·Xᵀ‖² + λ·‖V − W‖², V being zero where nothing is kept.
- * Each row is a problem of its own, and all are solved together by conjugate gradients: a step is a product and one operation
- * (struct backend_ops.conjugate_step). After Boža, arXiv 2401.02938, which solves the same. */
+/* What the weights of a linear that are kept become so that it gives what the dense one gave, in least squares over the
+ * calibration: with G the Gram matrix of its inputs X and W its dense weights, the V that minimises ‖(V − W)·Xᵀ‖² + λ·‖V − W‖²,
+ * V being zero where nothing is kept. Each row is a problem of its own, and all are solved together by conjugate gradients: a
+ * step is a product and one operation (struct backend_ops.conjugate_step). After Boža, arXiv 2401.02938, which solves the same. */
 #ifndef BESAD_ENGINE_LEAST_SQUARES_H
 #define BESAD_ENGINE_LEAST_SQUARES_H
 
@@ -43,7 +43,8 @@ void least_squares_begin(struct least_squares *, int64_t rows, int64_t cols);
 /* target = weight · gram */
 enum status least_squares_aim(struct least_squares *, struct tensor weight, struct tensor gram);
 
-/* weight F32 [R,C], the dense one, becomes V. STATUS_CANCELLED where it is stopped, STATUS_NUMERIC where the Gram matrix is not finite. */
+/* weight F32 [R,C], the dense one, becomes V. STATUS_CANCELLED where it is stopped, STATUS_NUMERIC where the Gram matrix is not
+ * finite. */
 enum status least_squares_solve(struct least_squares *, const struct least_squares_settings *, struct tensor weight,
 				struct tensor gram);
 

@@ -18,8 +18,8 @@ void mask_release(struct mask *);
 
 /* The operations below fill backend->error. */
 
-/* Ranks the weights of the block. `norms` of its inputs, over `sequences` sequences, for Wanda; an expert that got no token is ranked by
- * magnitude. In a pattern a weight's rank is that among its neighbours. */
+/* Ranks the weights of the block. `norms` of its inputs, over `sequences` sequences, for Wanda; an expert that got no token is
+ * ranked by magnitude. In a pattern a weight's rank is that among its neighbours. */
 enum status mask_rank(struct mask *, const struct block *, enum importance, const struct column_norms *norms, int64_t sequences,
 		      struct pattern);
 

@@ -76,7 +76,8 @@ static enum status save_stream(const struct pipeline *pl, const char *kind, int 
 	return stream_save(stream, path, SAVE_THREADS, err);
 }
 
-/* The first steps of (1), for a savepoint whose last block is `index`: the tensors, and the hidden states that the next one starts from. */
+/* The first steps of (1), for a savepoint whose last block is `index`: the tensors, and the hidden states that the next one
+ * starts from. */
 static enum status sync_blocks(const struct pipeline *pl, int index, const struct outputs *outputs, struct error *err)
 {
 	int next = index + 1;
@@ -96,8 +97,8 @@ static void note_save(struct pipeline *pl)
 	pl->last_save = monotonic_seconds();
 }
 
-/* The last step of (1) for `last`, which is written, where it is to be saved, and the caller's commit. One that is committed again is compared
- * first: what differs is not saved (5). */
+/* The last step of (1) for `last`, which is written, where it is to be saved, and the caller's commit. One that is committed
+ * again is compared first: what differs is not saved (5). */
 static enum status commit(struct pipeline *pl, struct error *err)
 {
 	const struct pruning *p = pl->p;

@@ -1,10 +1,11 @@
 /* The way of a finished block to disk, behind the walk over the blocks, and of the next block's weights from it, ahead of the walk.
  *
- * A job may be killed at any moment, and any of its writes may fail. What it has told stays told, and its next attempt goes on behind the
- * last block that was saved, with the same bytes as if nothing had happened. A block is finished when its tensors are written and the caller
- * has committed it (struct engine_sink); it is saved when the job can go on behind it. Where saving each block would set the pace, several
- * are saved at once (`due`); a walk that is stopped, or fails, saves what is finished before it ends (pipeline_save), so that only a crash,
- * or a device that is lost, costs more than the running block. Comments refer to these invariants by their numbers:
+ * A job may be killed at any moment, and any of its writes may fail. What it has told stays told, and its next attempt goes on
+ * behind the last block that was saved, with the same bytes as if nothing had happened. A block is finished when its tensors are
+ * written and the caller has committed it (struct engine_sink); it is saved when the job can go on behind it. Where saving each
+ * block would set the pace, several are saved at once (`due`); a walk that is stopped, or fails, saves what is finished before
+ * it ends (pipeline_save), so that only a crash, or a device that is lost, costs more than the running block. Comments refer to
+ * these invariants by their numbers:
  *
  *   (1) A save covers all finished blocks. Before savepoint.json, which lists them, is renamed into place, the tensors of all of them and the
  *       hidden states behind the last one are synced, these under their names.
@@ -37,8 +38,8 @@
  *                     while the walk prunes the one between. Events of that one are held back (4), and told by the pipeline_settle that
  *                     commits the block
  *
- * A failure to write, or to commit, ends the walk: the block is dropped, the state is PIPELINE_CLEAR, nothing more is saved, and (2) says
- * where the next attempt goes on. */
+ * A failure to write, or to commit, ends the walk: the block is dropped, the state is PIPELINE_CLEAR, nothing more is saved, and
+ * (2) says where the next attempt goes on. */
 #ifndef BESAD_ENGINE_PIPELINE_H
 #define BESAD_ENGINE_PIPELINE_H
 
@@ -50,8 +51,8 @@
 
 enum pipeline_state { PIPELINE_CLEAR, PIPELINE_KEPT, PIPELINE_WRITING };
 
-/* Hidden states behind a block, which the pipeline only reads: those of the walk, the dense model's, the probe's. A stream without a
- * backend is not there. */
+/* Hidden states behind a block, which the pipeline only reads: those of the walk, the dense model's, the probe's. A stream
+ * without a backend is not there. */
 struct outputs {
 	struct stream hidden, dense, probe;
 };
@@ -62,8 +63,8 @@ struct pipeline {
 	void *room;          /* host room for a linear, layout_room: */
 	int64_t room_bytes;
 
-	/* NULL where the device's memory is the host's: there the processor has its hands full, and copies beside it hold up its threads
-	 * for longer than the disk does. */
+	/* NULL where the device's memory is the host's: there the processor has its hands full, and copies beside it hold up its
+	 * threads for longer than the disk does. */
 	struct background *background;
 	enum pipeline_state state;
 	struct block_result last;
@@ -80,14 +81,15 @@ struct pipeline {
 	bool intact;      /* `last_outputs` are behind the last block that is committed */
 };
 
-/* Makes up for the commits that the savepoint has blocks for, and removes the hidden states that it does not go on from (5, 2). Before the
- * first block of an attempt. */
+/* Makes up for the commits that the savepoint has blocks for, and removes the hidden states that it does not go on from (5, 2).
+ * Before the first block of an attempt. */
 enum status pipeline_catch_up(const struct pruning *, struct error *err);
 
 /* `block` is the walk's, and gets a spare where there is a background. On failure pipeline_destroy frees what there is. */
 enum status pipeline_create(const struct pruning *, struct block *block, struct pipeline *ret, struct error *err);
 
-/* Bytes of files that a job's savepoints take at most: while one is written, the one before is there (2). `probed`: sequences of the probe. */
+/* Bytes of files that a job's savepoints take at most: while one is written, the one before is there (2). `probed`: sequences of
+ * the probe. */
 int64_t pipeline_disk_bytes(const struct model *, const struct spec *, int64_t probed);
 
 /* Waits for what runs, and drops a block that is not committed. */
@@ -111,8 +113,8 @@ enum status pipeline_settle(struct pipeline *, struct error *err);
 /* As pipeline_settle, and waits for the fetch too. */
 enum status pipeline_stop(struct pipeline *, struct error *err);
 
-/* Writes the tensors of the running block at once, behind pipeline_stop: for a block that is not kept, whose weights in `block` are about to
- * be written over. Counts its zeros. */
+/* Writes the tensors of the running block at once, behind pipeline_stop: for a block that is not kept, whose weights in `block`
+ * are about to be written over. Counts its zeros. */
 enum status pipeline_write_weights(struct pipeline *, struct block_result *, struct error *err);
 
 /* The walk is about to write over what is behind the block before: if the running block is not finished, nothing more can be saved. */

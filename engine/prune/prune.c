@@ -49,7 +49,7 @@ static int64_t batch_at(const struct walk *w, int64_t first)
 	return left < w->batch ? left : w->batch;
 }
 
-/* ---- passes ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- passes ------------------------------------------------------------------------------------------------------------------ */
 
 enum status walk_embed(struct walk *w, const struct sequences *calibration, struct error *err)
 {
@@ -67,8 +67,8 @@ enum status walk_embed(struct walk *w, const struct sequences *calibration, stru
 	return STATUS_OK;
 }
 
-/* to = block(from), batch by batch; from and to may be one stream. `observer` as in block_forward; `seen`, where it is not NULL, grows by the
- * tokens that each expert gets. */
+/* to = block(from), batch by batch; from and to may be one stream. `observer` as in block_forward; `seen`, where it is not NULL,
+ * grows by the tokens that each expert gets. */
 static enum status pass(struct walk *w, struct stream *from, struct stream *to, const struct observer *observer, int64_t *seen,
 			struct error *err)
 {
@@ -136,7 +136,7 @@ static enum status final_pass(struct walk *w, double *ret, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- the method and the stages ---------------------------------------------------------------------------------------------------- */
+/* ---- the method and the stages ----------------------------------------------------------------------------------------------- */
 
 /* What a method, or a stage, is given to call. */
 struct task_context {
@@ -341,7 +341,7 @@ static enum status report_sparse(struct walk *w, const struct block_result *resu
 	return pipeline_tell(&w->pipeline, event_warning(message), err);
 }
 
-/* ---- the walk -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------------------- */
 
 static enum status announce_block(struct walk *w, int index, struct error *err)
 {
@@ -350,16 +350,16 @@ static enum status announce_block(struct walk *w, int index, struct error *err)
 	return pipeline_tell(&w->pipeline, event_block_started(index, (int)w->p->model->config.layers, w->p->job->attempt), err);
 }
 
-/* Whether block `index` can be written while the next one is pruned: not if what goes to disk is changed by then, or the device's room for
- * weights is wanted at once. */
+/* Whether block `index` can be written while the next one is pruned: not if what goes to disk is changed by then, or the
+ * device's room for weights is wanted at once. */
 static bool may_wait(const struct walk *w, int index)
 {
 	bool probed = walk_probes(w) && w->probe.plan->due[index];
 	return pipeline_keeps(&w->pipeline, index) && !w->dense_stream && !probed;
 }
 
-/* Whether what is behind block `index` stays until the next one is finished: a probe of that one can be stopped when it is on its way, and the
- * dense model's stream moves on in place. */
+/* Whether what is behind block `index` stays until the next one is finished: a probe of that one can be stopped when it is on
+ * its way, and the dense model's stream moves on in place. */
 static bool outputs_last(const struct walk *w, int index)
 {
 	bool probed = walk_probes(w) && index + 1 < w->p->model->config.layers && w->probe.plan->due[index + 1];
@@ -617,7 +617,7 @@ enum status prune_blocks(const struct pruning *p, const struct sequences *calibr
 	return status;
 }
 
-/* ---- the rehearsal --------------------------------------------------------------------------------------------------------------- */
+/* ---- the rehearsal ----------------------------------------------------------------------------------------------------------- */
 
 int64_t walk_few_sequences(const struct walk *w)
 {
@@ -626,7 +626,8 @@ int64_t walk_few_sequences(const struct walk *w)
 	return wanted < all ? wanted : all;
 }
 
-/* What takes memory, in the order in which prune_blocks does it: the probe of the dense model, one block, and the loading of the next. */
+/* What takes memory, in the order in which prune_blocks does it: the probe of the dense model, one block, and the loading of the
+ * next. */
 static enum status rehearse_block(struct walk *w, struct block_result *result, struct error *err)
 {
 	double ignored;

@@ -28,11 +28,12 @@ struct pruning {
 /* The work of one block, in forward passes of its calibration tokens, as progress counts it. */
 double prune_block_work(const struct spec *);
 
-/* Takes, on a dry backend, the memory that prune_blocks takes, with the worst that routed experts can ask for. Nothing is read of the weights,
- * nothing written. *ret_device_streams: how many streams found room. */
+/* Takes, on a dry backend, the memory that prune_blocks takes, with the worst that routed experts can ask for. Nothing is read
+ * of the weights, nothing written. *ret_device_streams: how many streams found room. */
 enum status prune_rehearse(const struct pruning *, int *ret_device_streams, struct error *err);
 
-/* Prunes the blocks that the savepoint does not have. `calibration` is used where it has none; later blocks go on from its hidden states. */
+/* Prunes the blocks that the savepoint does not have. `calibration` is used where it has none; later blocks go on from its
+ * hidden states. */
 enum status prune_blocks(const struct pruning *, const struct sequences *calibration, struct error *err);
 
 #endif

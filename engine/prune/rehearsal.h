@@ -17,9 +17,9 @@ struct rehearsal {
 /* The device's memory that a job of this backend can have: what is free now, and what the backend has of it. */
 enum status rehearsal_available(struct backend *, size_t *ret, struct error *err);
 
-/* `pruning`: its backend is the one that the job is to run on, or a dry one of the same device; `probe` and `plan` as they will be, or as large
- * as they can be; its `device_streams` are the most. `available`: bytes of the device. Where a job does not fit, even with no stream on the
- * device, `peak` is what that would take. */
+/* `pruning`: its backend is the one that the job is to run on, or a dry one of the same device; `probe` and `plan` as they will
+ * be, or as large as they can be; its `device_streams` are the most. `available`: bytes of the device. Where a job does not fit,
+ * even with no stream on the device, `peak` is what that would take. */
 enum status rehearse_pruning(const struct pruning *, size_t available, struct rehearsal *ret, struct error *err);
 
 /* The same before the data are there: with the largest probe that the spec allows. */

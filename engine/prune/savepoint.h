@@ -7,8 +7,9 @@
  *                    probe-K.bin those of the progress perplexity
  *   tune.bin         the state of the global tune (engine/tune/tune.h)
  *
- * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin beside it. Where
- * not every block is saved, it may be behind the caller's commits; it may be one block ahead of them (engine/prune/pipeline.h). */
+ * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin
+ * beside it. Where not every block is saved, it may be behind the caller's commits; it may be one block ahead of them
+ * (engine/prune/pipeline.h). */
 #ifndef BESAD_ENGINE_SAVEPOINT_H
 #define BESAD_ENGINE_SAVEPOINT_H
 
@@ -19,8 +20,8 @@
 #include "base/error.h"
 #include "base/file.h"
 
-/* Of savepoint.json. 2 added `inputs`, 3 `allocation`, and is written where there is one: who does not know it would go on without. A newer one is
- * refused and left as it is. */
+/* Of savepoint.json. 2 added `inputs`, 3 `allocation`, and is written where there is one: who does not know it would go on
+ * without. A newer one is refused and left as it is. */
 enum { SAVEPOINT_FORMAT = 3, SAVEPOINT_FORMAT_UNIFORM = 2 };
 
 struct savepoint {
@@ -42,13 +43,13 @@ struct savepoint {
 	cJSON *inputs;   /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */
 };
 
-/* Reads a savepoint.json as JSON, of whatever job. One that has a checksum, as all have but those of an earlier besad, is STATUS_INVALID where that is
- * not its text's. *ret is freed with cJSON_Delete. */
+/* Reads a savepoint.json as JSON, of whatever job. One that has a checksum, as all have but those of an earlier besad, is
+ * STATUS_INVALID where that is not its text's. *ret is freed with cJSON_Delete. */
 enum status savepoint_read(const char *path, cJSON **ret, struct error *err);
 enum status savepoint_read_open(const struct file *, cJSON **ret, struct error *err);
 
-/* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of another
- * spec, in a field that both have, is STATUS_INVALID, one that is gone though there are `blocks_done` STATUS_NOT_FOUND. */
+/* Reads the directory's savepoint; a fresh one (found is false) when there is none. `spec` is the job's, as JSON: a savepoint of
+ * another spec, in a field that both have, is STATUS_INVALID, one that is gone though there are `blocks_done` STATUS_NOT_FOUND. */
 enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_done, struct savepoint *ret, struct error *err);
 enum status savepoint_save(const struct savepoint *, const cJSON *spec, struct error *err);
 void savepoint_free(struct savepoint *);

@@ -1,6 +1,6 @@
-/* File format: "BESAHID2", then I64 sequences, tokens, hidden and U32 CRC-32 of the values in host byte order, padding to 64 bytes, then the F32
- * values. It is read by the machine that wrote it. A file under its final name is whole: it was fsynced before it got that name; what happens to it
- * behind that the checksum tells. An earlier besad wrote "BESAHID1", without one. */
+/* File format: "BESAHID2", then I64 sequences, tokens, hidden and U32 CRC-32 of the values in host byte order, padding to 64
+ * bytes, then the F32 values. It is read by the machine that wrote it. A file under its final name is whole: it was fsynced
+ * before it got that name; what happens to it behind that the checksum tells. An earlier besad wrote "BESAHID1", without one. */
 #include "engine/prune/stream.h"
 
 #include <inttypes.h>

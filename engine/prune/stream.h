@@ -1,5 +1,6 @@
-/* Hidden states of all calibration (or evaluation) sequences between two blocks: F32 [sequences · tokens, hidden]. They live on the device
- * when they fit, else in host memory, from where a batch at a time goes up and down: the next one while the last is computed with. */
+/* Hidden states of all calibration (or evaluation) sequences between two blocks: F32 [sequences · tokens, hidden]. They live on
+ * the device when they fit, else in host memory, from where a batch at a time goes up and down: the next one while the last is
+ * computed with. */
 #ifndef BESAD_ENGINE_STREAM_H
 #define BESAD_ENGINE_STREAM_H
 
@@ -22,8 +23,8 @@ enum status stream_create_on_host(struct backend *, int64_t sequences, int64_t t
 				  struct stream *ret, struct error *err);
 void stream_release(struct stream *);
 
-/* Device tensor [count · tokens, hidden] for sequences first …: with their values where `load` is set, else for writing. Valid until the next
- * call for this stream. Fills backend->error. */
+/* Device tensor [count · tokens, hidden] for sequences first …: with their values where `load` is set, else for writing. Valid
+ * until the next call for this stream. Fills backend->error. */
 enum status stream_batch(struct stream *, int64_t first, int64_t count, bool load, struct tensor *ret);
 
 /* Brings `count` sequences, wherever they are in the stream, one behind the other into a device tensor. Fills backend->error. */
@@ -35,9 +36,9 @@ enum status stream_store(struct stream *, int64_t first, int64_t count, struct t
 /* How large a stream's file is. */
 int64_t stream_file_bytes(int64_t sequences, int64_t tokens, int64_t hidden);
 
-/* Writes the whole stream to a file durably (under a temporary name, fsync, rename), by `threads` threads, and reads it back; the sizes must
- * agree, and the checksum, else it is STATUS_INVALID. Saving may go on beside operations that do not write to the stream; those that wrote to it must have been waited for. It uses the
- * backend's side_download. */
+/* Writes the whole stream to a file durably (under a temporary name, fsync, rename), by `threads` threads, and reads it back;
+ * the sizes must agree, and the checksum, else it is STATUS_INVALID. Saving may go on beside operations that do not write to the
+ * stream; those that wrote to it must have been waited for. It uses the backend's side_download. */
 enum status stream_save(const struct stream *, const char *path, int threads, struct error *err);
 enum status stream_load(struct stream *, const char *path, struct error *err);
 

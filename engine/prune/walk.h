@@ -52,9 +52,10 @@ static inline bool walk_calibrated(const struct walk *w)
 	return w->spec->calibration.n_sources > 0;
 }
 
-/* ---- what is done with one (prune.c), for each walk over the blocks ---------------------------------------------------------------- */
+/* ---- what is done with one (prune.c), for each walk over the blocks ---------------------------------------------------------- */
 
-/* Takes its memory; `p`, `spec`, `backend`, `method`, `stages` and `dense_stream` are filled. On failure walk_destroy frees what there is. */
+/* Takes its memory; `p`, `spec`, `backend`, `method`, `stages` and `dense_stream` are filled. On failure walk_destroy frees what
+ * there is. */
 enum status walk_create(struct walk *, struct error *err);
 void walk_destroy(struct walk *);
 
@@ -64,12 +65,12 @@ enum status walk_check_stop(const struct walk *, struct error *err);
 /* What goes into the first block, into `input`. */
 enum status walk_embed(struct walk *, const struct sequences *calibration, struct error *err);
 
-/* The dense block's outputs into `reference`; the method sees the inputs of its products. `seen` [experts], where it is not NULL, grows by the
- * tokens that each expert gets. */
+/* The dense block's outputs into `reference`; the method sees the inputs of its products. `seen` [experts], where it is not
+ * NULL, grows by the tokens that each expert gets. */
 enum status walk_reference(struct walk *, int64_t *seen, struct error *err);
 
-/* The reconstruction loss of each sequence, with what is in block->active: ret [sequences]. Where `to` is not NULL, the outputs go there; it may
- * be one of the two that are read. */
+/* The reconstruction loss of each sequence, with what is in block->active: ret [sequences]. Where `to` is not NULL, the outputs
+ * go there; it may be one of the two that are read. */
 enum status walk_losses(struct walk *, struct stream *to, double *ret, struct error *err);
 
 /* For a rehearsal: as many sequences as make batches of every size, and a learning step that is recorded, the second one. */

@@ -1,6 +1,6 @@
-/* Quantization with feedback (GPTQ, Frantar et al., arXiv 2210.17323): the columns of a linear go to their grids one after the other, and what a
- * weight loses there is made up for, on the calibration, by the weights of its row to the right. A weight that is zero stays zero; it is a column
- * whose grid is 0 alone, so that what it was to make up for goes on to those that stay. */
+/* Quantization with feedback (GPTQ, Frantar et al., arXiv 2210.17323): the columns of a linear go to their grids one after the
+ * other, and what a weight loses there is made up for, on the calibration, by the weights of its row to the right. A weight that
+ * is zero stays zero; it is a column whose grid is 0 alone, so that what it was to make up for goes on to those that stay. */
 #ifndef BESAD_ENGINE_FEEDBACK_H
 #define BESAD_ENGINE_FEEDBACK_H
 

@@ -1,4 +1,5 @@
-/* The grids of a block's weights on the host, as they are stored: what a packed output is written with, while the quantizer goes on. */
+/* The grids of a block's weights on the host, as they are stored: what a packed output is written with, while the quantizer goes
+ * on. */
 #ifndef BESAD_ENGINE_GRIDS_H
 #define BESAD_ENGINE_GRIDS_H
 

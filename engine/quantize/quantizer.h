@@ -1,4 +1,5 @@
-/* The quantizer of a block (besa.md section 3): the grid of each group of its weights, and, where it is learned, how strongly it clips them. */
+/* The quantizer of a block (besa.md section 3): the grid of each group of its weights, and, where it is learned, how strongly it
+ * clips them. */
 #ifndef BESAD_ENGINE_QUANTIZER_H
 #define BESAD_ENGINE_QUANTIZER_H
 
@@ -13,13 +14,15 @@ struct quantizer {
 	int64_t group; /* weights of each; 0: a whole row is one */
 	bool symmetric;
 	struct tensor steps[FUSED_COUNT], zeros[FUSED_COUNT]; /* F32 [rows, N]: the grid that the weights were last brought to */
-	/* Where it is learned: F32 [rows, N], or [rows, 2N] where it is not symmetric, with the optimizer's moments. Without data elsewhere. */
+	/* Where it is learned: F32 [rows, N], or [rows, 2N] where it is not symmetric, with the optimizer's moments. Without
+	 * data elsewhere. */
 	struct tensor strength[FUSED_COUNT], gradient[FUSED_COUNT], m[FUSED_COUNT], v[FUSED_COUNT];
 	struct tensor panel; /* F32: room for the gradient of some rows of weights */
 	int taken;           /* steps of the running block */
 };
 
-/* Puts zeros into the gradient by the rows of a linear from its row `first` on, F32, where those are pruned. Fills the backend's error. */
+/* Puts zeros into the gradient by the rows of a linear from its row `first` on, F32, where those are pruned. Fills the backend's
+ * error. */
 typedef enum status (*quantizer_mask_fn)(void *context, int linear, int64_t first, struct tensor gradient);
 
 /* Whether pruning rates and clipping are learned together. */

@@ -1,6 +1,6 @@
-/* AVX-512 with VBMI2, whose vpexpandw puts 32 packed values where the bitmap has set bits, and bf16, whose vdpbf16ps multiplies and adds them.
- * Packed values are asked for a page of 4 KiB before they are needed: the processor's own prefetches stop at its end, and beside all the rest
- * that is felt (28 GB/s instead of 24 of Zen 5's 30). Dense rows are read as fast without. */
+/* AVX-512 with VBMI2, whose vpexpandw puts 32 packed values where the bitmap has set bits, and bf16, whose vdpbf16ps multiplies
+ * and adds them. Packed values are asked for a page of 4 KiB before they are needed: the processor's own prefetches stop at its
+ * end, and beside all the rest that is felt (28 GB/s instead of 24 of Zen 5's 30). Dense rows are read as fast without. */
 #include <immintrin.h>
 
 #include "engine/sparse/kernels.h"
@@ -13,9 +13,9 @@ static inline TARGET __m512 multiply(__m512 sum, __m512i weights, const uint16_t
 	return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)_mm512_loadu_si512(x));
 }
 
-/* The next values, where the bits are set; zeros elsewhere. Zen 5's vpexpandw waits for what its register held before, also where it keeps nothing of
- * that, and compilers give it the same register again and again, which took 14 cycles a word of the bitmap; into a register that was just
- * cleared it takes 7. The empty asm hides from the compiler that it was. */
+/* The next values, where the bits are set; zeros elsewhere. Zen 5's vpexpandw waits for what its register held before, also
+ * where it keeps nothing of that, and compilers give it the same register again and again, which took 14 cycles a word of the
+ * bitmap; into a register that was just cleared it takes 7. The empty asm hides from the compiler that it was. */
 static inline TARGET __m512i spread(uint32_t bits, const uint16_t *values)
 {
 	__m512i cleared = _mm512_setzero_si512();

@@ -28,7 +28,8 @@ struct sparse_grids {
 	const uint8_t *zeros;  /* [rows, groups]; NULL: all are 2^(bits − 1) */
 };
 
-/* Rows in blocks of block_rows, the last of which may have fewer. The values of a block begin at a multiple of SPARSE_ALIGNMENT bytes. */
+/* Rows in blocks of block_rows, the last of which may have fewer. The values of a block begin at a multiple of SPARSE_ALIGNMENT
+ * bytes. */
 struct sparse_matrix {
 	int64_t rows, cols;
 	int64_t words; /* of a row of the bitmap: ⌈cols / 64⌉ */
@@ -41,12 +42,13 @@ struct sparse_matrix {
 	int64_t row_bytes; /* of a dense matrix, which has no mask and no offsets: all columns are kept, and each row takes so much */
 };
 
-/* Memory for matrices, aligned to SPARSE_ALIGNMENT and in large pages where there are some: a product waits for fewer translations of addresses
- * then, and reads at nearly twice the rate. Many small matrices should share it. NULL without memory; freed with free. */
+/* Memory for matrices, aligned to SPARSE_ALIGNMENT and in large pages where there are some: a product waits for fewer
+ * translations of addresses then, and reads at nearly twice the rate. Many small matrices should share it. NULL without memory;
+ * freed with free. */
 void *matvec_allocate(size_t bytes);
 
-/* Packs a dense matrix, row by row, into `memory`, which is aligned to SPARSE_ALIGNMENT, has sparse_memory bytes (a multiple of it, with slack), and must
- * stay while *ret is used. What is zero, of either sign, is left out. */
+/* Packs a dense matrix, row by row, into `memory`, which is aligned to SPARSE_ALIGNMENT, has sparse_memory bytes (a multiple of
+ * it, with slack), and must stay while *ret is used. What is zero, of either sign, is left out. */
 int64_t sparse_memory(const uint16_t *dense, int64_t rows, int64_t cols);
 struct sparse_matrix sparse_pack(const uint16_t *dense, int64_t rows, int64_t cols, void *memory);
 

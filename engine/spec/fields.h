@@ -19,8 +19,8 @@ struct fields {
 	char pointer[FIELDS_POINTER_ROOM]; /* "" for the whole, "/besa" …: keys of the contract, which all fit */
 };
 
-/* Adds a problem about a field, or about the section itself where `key` is NULL. The detail says what was found, what is wanted and, where
- * that is not plain, what to do. */
+/* Adds a problem about a field, or about the section itself where `key` is NULL. The detail says what was found, what is wanted
+ * and, where that is not plain, what to do. */
 void fields_problem(const struct fields *, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Every key of the object that is not in the NULL-terminated list is a problem. */

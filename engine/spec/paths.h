@@ -13,7 +13,8 @@ enum { PATH_CHARACTERS = 1000 };
  * are where it is missing, and what is wrong is a problem. */
 void path_parse_file(struct spec_parser *, const struct fields *, const char *key, char **ret_text, struct place *ret);
 
-/* The same of a directory below the model roots that holds a model besad can prune; parser->max_positions and columns become the model's. */
+/* The same of a directory below the model roots that holds a model besad can prune; parser->max_positions and columns become the
+ * model's. */
 void path_parse_model(struct spec_parser *, const struct fields *, const char *key, char **ret_text, struct place *ret);
 
 bool path_is_file(const struct place *);

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-/* In the manner of what a client sends. Costs are in runs of BESA on 128 sequences (docs/decisions.md says what they were chosen by). */
+/* In the manner of what a client sends. Costs are in runs of BESA on 128 sequences (docs/decisions.md says what they were chosen
+ * by). */
 static const struct {
 	const char *name, *fields;
 } presets[] = {

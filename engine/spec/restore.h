@@ -16,8 +16,8 @@ cJSON *spec_places(const struct spec *spec);
  * STATUS_INVALID, naming the first field that is wrong. *ret is freed with spec_free. */
 enum status spec_restore(const cJSON *json, const cJSON *places, const struct roots *roots, struct spec **ret, struct error *err);
 
-/* A copy of a spec, or of a request for one, without what changes nothing of the work that it asks for: `metadata`. Compared with another, it
- * says whether a job may go on. NULL is taken for null. The caller frees it; NULL: no memory. */
+/* A copy of a spec, or of a request for one, without what changes nothing of the work that it asks for: `metadata`. Compared
+ * with another, it says whether a job may go on. NULL is taken for null. The caller frees it; NULL: no memory. */
 cJSON *spec_work(const cJSON *json);
 
 /* For the parser: the place that `name` led to, a name of a model or of data, if it is kept and still there. *ret is freed with

@@ -1,10 +1,12 @@
 /* The refit of a block: Adam on the weights that are kept, the norms and the biases, until the block gives what it is to give.
  *
- * The loss is the mean over tokens t and channels h of (y − Y)² / mean_t Y_h², these means taken over the whole calibration, so that each
- * channel counts alike. The learning rate rises over the first twentieth of the steps and falls to 0 along a cosine. What is zero stays zero.
+ * The loss is the mean over tokens t and channels h of (y − Y)² / mean_t Y_h², these means taken over the whole calibration, so
+ * that each channel counts alike. The learning rate rises over the first twentieth of the steps and falls to 0 along a cosine.
+ * What is zero stays zero.
  *
- * The products use the weights as they would be stored: what training does not see it cannot make up for. Where these are rounded to the nearest
- * on a grid when the stages are done, that follows their extremes from step to step, and the gradient goes straight through the rounding. */
+ * The products use the weights as they would be stored: what training does not see it cannot make up for. Where these are
+ * rounded to the nearest on a grid when the stages are done, that follows their extremes from step to step, and the gradient
+ * goes straight through the rounding. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +41,7 @@ struct refit {
 	struct schedule schedule;
 };
 
-/* ---- memory --------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static enum status allocate(struct backend *backend, struct tensor shape, struct tensor *ret)
 {
@@ -145,7 +147,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	return status;
 }
 
-/* ---- the loss -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the loss ---------------------------------------------------------------------------------------------------------------- */
 
 static enum status weigh_channels(struct refit *r, struct stream *reference)
 {
@@ -192,7 +194,7 @@ static enum status whole_loss(struct refit *r, const struct block_task *task, do
 	return backend->ops->download(backend, ret, r->losses, sizeof *ret);
 }
 
-/* ---- a step ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a step ------------------------------------------------------------------------------------------------------------------ */
 
 static enum status train_vectors(struct refit *r)
 {
@@ -220,7 +222,7 @@ static enum status take_step(struct refit *r, const struct block_task *task, int
 	return train_vectors(r);
 }
 
-/* ---- a block ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a block ----------------------------------------------------------------------------------------------------------------- */
 
 static enum status zero_moments(struct refit *r)
 {
@@ -283,8 +285,8 @@ static enum status take_steps(struct refit *r, const struct block_task *task, st
 	return STATUS_OK;
 }
 
-/* The loss that the block ends with. The mean over the last epoch's steps is not below it where it falls, and where it has fallen well below
- * `start` a pass that says by how much more is spared. */
+/* The loss that the block ends with. The mean over the last epoch's steps is not below it where it falls, and where it has
+ * fallen well below `start` a pass that says by how much more is spared. */
 static enum status end_loss(struct refit *r, const struct block_task *task, double start, double *ret)
 {
 	int64_t count = r->schedule.steps < r->per_epoch ? r->schedule.steps : r->per_epoch;

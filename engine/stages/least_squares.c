@@ -1,5 +1,5 @@
-/* Least squares: what the weights that are kept become so that each linear gives, on the calibration, what its dense weights give, of the inputs
- * that it has behind the linears that are fitted already (engine/prune/least_squares.h). */
+/* Least squares: what the weights that are kept become so that each linear gives, on the calibration, what its dense weights
+ * give, of the inputs that it has behind the linears that are fitted already (engine/prune/least_squares.h). */
 #include "engine/prune/least_squares.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Every stage, a line each, in the order in which they follow a method: STAGE(name). `stage_<name>` lies in a file or folder of that name here;
- * engine/stages/stage.h says what it must give. What they take of a spec are the sections of settings.c. */
+/* Every stage, a line each, in the order in which they follow a method: STAGE(name). `stage_<name>` lies in a file or folder of
+ * that name here; engine/stages/stage.h says what it must give. What they take of a spec are the sections of settings.c. */
 #ifndef BESAD_ENGINE_STAGES_LIST_H
 #define BESAD_ENGINE_STAGES_LIST_H
 

@@ -1,6 +1,6 @@
-/* Quantization of what a method and a refit leave: each weight goes to the nearest on its group's grid, which its extremes give, by itself or with
- * feedback to those that follow. Where the clipping is learned with the rates and no refit follows, or the rounded weights are what is pruned, it
- * is done already. */
+/* Quantization of what a method and a refit leave: each weight goes to the nearest on its group's grid, which its extremes give,
+ * by itself or with feedback to those that follow. Where the clipping is learned with the rates and no refit follows, or the
+ * rounded weights are what is pruned, it is done already. */
 #include "engine/quantize/quantizer.h"
 
 #include <stdlib.h>

@@ -26,8 +26,8 @@ void schedule_begin(struct schedule *, int64_t sequences, int epochs, uint64_t s
 /* It rises over the first twentieth of the steps, and falls to 0 along a cosine. Steps count from 0. */
 double schedule_rate(const struct schedule *, int64_t step);
 
-/* The sequences of a step, valid until the next call: each epoch has an order of its own, which the seed gives, and what is left of one begins a
- * batch with the first of the next. */
+/* The sequences of a step, valid until the next call: each epoch has an order of its own, which the seed gives, and what is left
+ * of one begins a batch with the first of the next. */
 const int64_t *schedule_choose(struct schedule *, int64_t step);
 
 #endif

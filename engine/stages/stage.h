@@ -1,5 +1,6 @@
-/* A stage: what becomes of the weights that a method keeps. Stages follow the method, block by block, in the order of engine/stages/list.h,
- * those that the spec asks for. As methods, they see one block after the other, and leave passes, files and progress to the walk. */
+/* A stage: what becomes of the weights that a method keeps. Stages follow the method, block by block, in the order of
+ * engine/stages/list.h, those that the spec asks for. As methods, they see one block after the other, and leave passes, files
+ * and progress to the walk. */
 #ifndef BESAD_ENGINE_STAGE_H
 #define BESAD_ENGINE_STAGE_H
 
@@ -17,8 +18,8 @@ struct stage {
 	enum status (*create)(const struct method_setup *, void **ret, struct error *err);
 	void (*destroy)(void *stage); /* takes NULL */
 
-	/* block->master holds the weights, F32, and block->active the same: what is zero there stays zero. Changes master, and where
-	 * `changes_vectors` is set the block's vectors (engine/model/masters.h), in place. */
+	/* block->master holds the weights, F32, and block->active the same: what is zero there stays zero. Changes master, and
+	 * where `changes_vectors` is set the block's vectors (engine/model/masters.h), in place. */
 	enum status (*run)(void *stage, const struct block_task *, struct error *err);
 
 	bool changes_vectors;

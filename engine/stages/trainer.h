@@ -1,5 +1,5 @@
-/* Adam on a block's masters and vectors, for whoever trains them. A product's gradient is made some rows at a time and used up at once: beside the
- * weights in F32 and their two moments no more is in memory. What is zero stays zero. */
+/* Adam on a block's masters and vectors, for whoever trains them. A product's gradient is made some rows at a time and used up
+ * at once: beside the weights in F32 and their two moments no more is in memory. What is zero stays zero. */
 #ifndef BESAD_ENGINE_TRAINER_H
 #define BESAD_ENGINE_TRAINER_H
 

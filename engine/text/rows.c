@@ -99,7 +99,7 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* ---- rows that are not lines ---------------------------------------------------------------------------------------------------- */
+/* ---- rows that are not lines ------------------------------------------------------------------------------------------------- */
 
 /* The next byte that is not blank, which is not consumed, or END. */
 static enum status peek(struct rows *rows, int *ret, struct error *err)
@@ -235,7 +235,7 @@ static enum status next_object(struct rows *rows, bool *ret_more, struct error *
 	return c == END || c == '{' ? STATUS_OK : invalid(rows, "not valid JSON: an object should begin here", err);
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------------------- */
 
 /* The bytes of the next row; *ret is NULL at the end. */
 static enum status next_bytes(struct rows *rows, const char **ret, size_t *ret_bytes, struct error *err)

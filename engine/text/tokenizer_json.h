@@ -34,8 +34,8 @@ int32_t tokenizer_json_id(const struct tokenizer_json *, const char *token); /* 
 /* A token of the id, not 0-terminated; false: none. */
 bool tokenizer_json_name(const struct tokenizer_json *, int32_t id, const char **ret_text, size_t *ret_bytes);
 
-/* How the tokens of the vocabulary spell text: byte by byte (byte_spelling.h); with "▁" for a space and <0x00> … <0xFF> for bytes; or in another way, from
- * which text is not put together again. */
+/* How the tokens of the vocabulary spell text: byte by byte (byte_spelling.h); with "▁" for a space and <0x00> … <0xFF> for
+ * bytes; or in another way, from which text is not put together again. */
 enum token_spelling { TOKENS_SPELL_BYTES, TOKENS_SPELL_SPACES, TOKENS_SPELL_OTHERWISE };
 enum token_spelling tokenizer_json_spelling(const struct tokenizer_json *);
 

@@ -127,8 +127,8 @@ static inline uint32_t child(const struct unigram *model, uint32_t at, uint8_t b
 }
 
 /* ---- loading -------------------------------------------------------------------------------------------------------------- */
-/* The score as serde_json reads its shortest decimal form: the digits as an integer, divided or multiplied by a power of ten, which may miss the
- * nearest double by one bit. Ways of equal score are told apart by such a bit, so theirs is taken. */
+/* The score as serde_json reads its shortest decimal form: the digits as an integer, divided or multiplied by a power of ten,
+ * which may miss the nearest double by one bit. Ways of equal score are told apart by such a bit, so theirs is taken. */
 static double as_package_reads(double score)
 {
 	char text[40];

@@ -1,5 +1,6 @@
-/* A step of the tune: forward through all blocks, the loss, and back, block by block. What goes into each block is kept; what is in it is computed
- * again on the way back. Each block is changed as soon as its gradient is there, so that no more than some rows of one is in memory. */
+/* A step of the tune: forward through all blocks, the loss, and back, block by block. What goes into each block is kept; what is
+ * in it is computed again on the way back. Each block is changed as soon as its gradient is there, so that no more than some
+ * rows of one is in memory. */
 #ifndef BESAD_ENGINE_TUNE_BATCH_H
 #define BESAD_ENGINE_TUNE_BATCH_H
 

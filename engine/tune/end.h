@@ -2,7 +2,8 @@
  *
  *   n = norm(x)   l = n·Wᵀ   L = Σ_t KL(softmax(l_dense,t) ‖ softmax(l_t)) / T
  *
- * Logits are made for some tokens at a time. The head is the dense model's, in the compute type, and stays as it is; the final norm is tuned. */
+ * Logits are made for some tokens at a time. The head is the dense model's, in the compute type, and stays as it is; the final
+ * norm is tuned. */
 #ifndef BESAD_ENGINE_TUNE_END_H
 #define BESAD_ENGINE_TUNE_END_H
 
@@ -35,8 +36,8 @@ enum status end_create(const struct model *, const struct model *stored, struct 
 		       struct end *ret, struct error *err);
 void end_release(struct end *);
 
-/* The loss of hidden states x F32 [T,H] behind the last block, those of the dense model being `wanted`: into end->loss, on the device; dx F32 [T,H],
- * and the norm's gradients. Fills the backend's error. */
+/* The loss of hidden states x F32 [T,H] behind the last block, those of the dense model being `wanted`: into end->loss, on the
+ * device; dx F32 [T,H], and the norm's gradients. Fills the backend's error. */
 enum status end_backward(struct end *, struct tensor dx, struct tensor x, struct tensor wanted);
 
 /* ret[t] = log p(targets[t] | hidden row t), T targets on the host, with the norm as it is tuned. Fills the backend's error. */

@@ -1,5 +1,5 @@
-/* File format: "BESATUN2", then I64 step, steps, bytes, F64 before, after, U32 CRC-32 of the parts in host byte order, padding to 64 bytes, then the parts one behind the other: F32 of the
- * machine that reads it again. */
+/* File format: "BESATUN2", then I64 step, steps, bytes, F64 before, after, U32 CRC-32 of the parts in host byte order, padding
+ * to 64 bytes, then the parts one behind the other: F32 of the machine that reads it again. */
 #include "engine/tune/state.h"
 #include "engine/model/fixed.h"
 
@@ -22,7 +22,7 @@ static enum status failed(const struct state *state, enum status status, struct 
 	return status;
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static enum status allocate_zeros(struct state *state, struct tensor like, struct tensor *ret)
 {
@@ -134,7 +134,7 @@ enum status state_enter(struct state *state, int index)
 	return block_activate_dense(block);
 }
 
-/* ---- to a file and back ------------------------------------------------------------------------------------------------------------ */
+/* ---- to a file and back ------------------------------------------------------------------------------------------------------ */
 
 /* A part of the state on the device. */
 struct part {

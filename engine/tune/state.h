@@ -1,5 +1,6 @@
-/* All that a tune of the whole model changes, on the device: of each block the weights in F32 and its vectors, the final norm, and Adam's two
- * moments of them, 12 bytes a weight. One struct block stands for all: `state_enter` brings a block of the state into it. */
+/* All that a tune of the whole model changes, on the device: of each block the weights in F32 and its vectors, the final norm,
+ * and Adam's two moments of them, 12 bytes a weight. One struct block stands for all: `state_enter` brings a block of the state
+ * into it. */
 #ifndef BESAD_ENGINE_TUNE_STATE_H
 #define BESAD_ENGINE_TUNE_STATE_H
 
@@ -23,18 +24,18 @@ struct state {
 	bool entered; /* the block has something of the state's */
 };
 
-/* Takes the memory, for batches of up to `tokens` tokens, in sequences of `length`, and the weights of `from`: the output as the walk over the
- * blocks has left it; moments are 0. `model` is the dense one. On failure state_release frees what there is. */
+/* Takes the memory, for batches of up to `tokens` tokens, in sequences of `length`, and the weights of `from`: the output as the
+ * walk over the blocks has left it; moments are 0. `model` is the dense one. On failure state_release frees what there is. */
 enum status state_create(const struct model *model, const struct model *from, struct backend *, enum dtype compute_type,
 			 int64_t tokens, int64_t length, struct state *ret, struct error *err);
 void state_release(struct state *);
 
-/* Brings block `index` into state->block: weight as the weights will be stored, rounded, and active the same. Training sees what rounding does,
- * and can make up for it. No block is loaded into it any more. Fills the backend's error. */
+/* Brings block `index` into state->block: weight as the weights will be stored, rounded, and active the same. Training sees what
+ * rounding does, and can make up for it. No block is loaded into it any more. Fills the backend's error. */
 enum status state_enter(struct state *, int index);
 
-/* Brings all of it to a file, durably, under another name until it is whole, and back. A file of another size, or of other numbers of steps, is
- * STATUS_INVALID. */
+/* Brings all of it to a file, durably, under another name until it is whole, and back. A file of another size, or of other
+ * numbers of steps, is STATUS_INVALID. */
 enum status state_save(const struct state *, const char *path, struct error *err);
 enum status state_load(struct state *, const char *path, struct error *err);
 

@@ -93,7 +93,7 @@ static enum status check_stop(const struct tune *t, struct error *err)
 		       : STATUS_OK;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static enum status create(struct tune *t, const struct model *from, struct error *err)
 {
@@ -122,7 +122,7 @@ static void destroy(struct tune *t)
 	free(t->ids);
 }
 
-/* ---- the dense model --------------------------------------------------------------------------------------------------------------- */
+/* ---- the dense model --------------------------------------------------------------------------------------------------------- */
 
 static enum status embed(struct tune *t, const int32_t *ids, int64_t sequences, struct tensor to, struct error *err)
 {
@@ -159,7 +159,7 @@ static enum status run_dense(struct tune *t, struct error *err)
 	return STATUS_OK;
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------------------- */
 
 static enum status fill_batch(struct tune *t, const int64_t *chosen, struct error *err)
 {
@@ -219,7 +219,7 @@ static enum status report(struct tune *t, double loss, struct error *err)
 	return event_tell(p->sink, &event, err);
 }
 
-/* ---- durability -------------------------------------------------------------------------------------------------------------------- */
+/* ---- durability -------------------------------------------------------------------------------------------------------------- */
 
 static enum status save(struct tune *t, struct error *err)
 {
@@ -329,7 +329,8 @@ static enum status run_batch(struct tune *t, int64_t *chosen, int64_t first, str
 	return backend_failed(t, batch_output(&t->batch, ret), err);
 }
 
-/* What the self-check will compare the files with, of the first sequences of the calibration: as engine/prune/end_loss.h has it of the walk. */
+/* What the self-check will compare the files with, of the first sequences of the calibration: as engine/prune/end_loss.h has it
+ * of the walk. */
 static enum status find_end_loss(struct tune *t, double *ret, struct error *err)
 {
 	int64_t batch = t->batch.sequences, length = t->dense.tokens, n = end_loss_sequences(t->p->job->spec);
@@ -400,7 +401,7 @@ static enum status judge(struct tune *t, bool *ret_better, struct error *err)
 	return event_tell(t->p->sink, &event, err);
 }
 
-/* ---- a job's ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- a job's ----------------------------------------------------------------------------------------------------------------- */
 
 /* Where the state is on disk, the output is not read: what it holds may be half written (3). */
 static enum status start(struct tune *t, bool saved, struct error *err)

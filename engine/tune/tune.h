@@ -1,12 +1,12 @@
-/* The global tune, behind the walk over the blocks: Adam on the weights that are kept, the norms and the biases of the whole model, until its
- * logits on the calibration are the dense model's, as near as they get. The loss is KL(dense ‖ pruned), its mean over the tokens. Embeddings,
- * head and routers stay; what is zero stays zero.
+/* The global tune, behind the walk over the blocks: Adam on the weights that are kept, the norms and the biases of the whole
+ * model, until its logits on the calibration are the dense model's, as near as they get. The loss is KL(dense ‖ pruned), its
+ * mean over the tokens. Embeddings, head and routers stay; what is zero stays zero.
  *
- * It does not end worse than it began: the loss of some sequences is taken before the first step and behind the last, and where it has risen, or a
- * step's is no number, the output stays as the walk has left it, with a warning.
+ * It does not end worse than it began: the loss of some sequences is taken before the first step and behind the last, and where
+ * it has risen, or a step's is no number, the output stays as the walk has left it, with a warning.
  *
- * It starts from what the output holds: the stored weights of all blocks. A job may be killed at any moment; as the walk's (pipeline.h), its next
- * attempt comes to the same bytes:
+ * It starts from what the output holds: the stored weights of all blocks. A job may be killed at any moment; as the walk's
+ * (pipeline.h), its next attempt comes to the same bytes:
  *
  *   (1) Nothing of the output is written before the tuned weights are whole on disk: tune.bin in the job's directory, with all steps done,
  *       written under another name, synced, renamed.
@@ -25,7 +25,8 @@ bool tune_wanted(const struct spec *);
 /* The work of it, as progress counts it: in forward passes of a token through a block. */
 double tune_work(const struct spec *, const struct model_config *);
 
-/* Tunes the model, unless the savepoint says that it is tuned. All blocks are pruned, and the output is open (struct pruning.writer). */
+/* Tunes the model, unless the savepoint says that it is tuned. All blocks are pruned, and the output is open (struct
+ * pruning.writer). */
 enum status tune_model(const struct pruning *, const struct sequences *calibration, struct error *err);
 
 /* Takes, on a dry backend, the memory that tune_model takes. */

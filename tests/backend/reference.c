@@ -17,7 +17,7 @@ void ref_matmul(double *c, const double *a, bool transpose_a, const double *b, b
 	}
 }
 
-/* ---- norms ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- norms ------------------------------------------------------------------------------------------------------------------- */
 
 static void norm_stats(const struct norm *norm, const double *x, int64_t n, double *ret_mean, double *ret_inverse)
 {
@@ -99,7 +99,7 @@ void ref_rope(const struct rotation *rotation, double *x, const double *table, i
 	}
 }
 
-/* ---- attention -------------------------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------------------- */
 
 static bool sees(const struct attention *a, int64_t query, int64_t key)
 {
@@ -267,7 +267,7 @@ double ref_activation_slope(enum activation_kind kind, double x)
 	return x > 0 ? 1 : 0;
 }
 
-/* ---- importance, ranks, bins -------------------------------------------------------------------------------------------------------- */
+/* ---- importance, ranks, bins ------------------------------------------------------------------------------------------------- */
 
 struct ranked {
 	float importance;
@@ -337,7 +337,7 @@ void ref_binned_gradient(double *sums, const double *dy, const double *x, const 
 	}
 }
 
-/* ---- rates, loss, optimizers -------------------------------------------------------------------------------------------------------- */
+/* ---- rates, loss, optimizers ------------------------------------------------------------------------------------------------- */
 
 static double squash(const struct ref_rates *rates, double theta)
 {

@@ -1,5 +1,5 @@
-/* Every operation of engine/compute/backend.h in double precision, by the obvious loops. Matrices are row-major without gaps; the arguments
- * are those of the operation. */
+/* Every operation of engine/compute/backend.h in double precision, by the obvious loops. Matrices are row-major without gaps;
+ * the arguments are those of the operation. */
 #ifndef BESAD_TESTS_REFERENCE_H
 #define BESAD_TESTS_REFERENCE_H
 

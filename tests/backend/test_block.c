@@ -1,5 +1,5 @@
-/* Whole blocks: the forward against a plain double-precision block, the gradients against finite differences of it, and BESA's gradient of
- * the learnables against finite differences of its straight-through surrogate (besa.md 1.7). */
+/* Whole blocks: the forward against a plain double-precision block, the gradients against finite differences of it, and BESA's
+ * gradient of the learnables against finite differences of its straight-through surrogate (besa.md 1.7). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -87,7 +87,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* ---- the block in double ---------------------------------------------------------------------------------------------------------- */
+/* ---- the block in double ----------------------------------------------------------------------------------------------------- */
 
 static void plain_norm(double *y, const double *x, const double *weight, double eps)
 {
@@ -222,7 +222,7 @@ static double plain_part_loss(const struct fixture *f, enum reconstruct reconstr
 	return attention ? plain_miss(p.h, dense.h, H) : plain_miss(p.y, dense.y, H);
 }
 
-/* ---- forward and dW --------------------------------------------------------------------------------------------------------------- */
+/* ---- forward and dW ---------------------------------------------------------------------------------------------------------- */
 
 static struct tensor new_tensor(struct backend *backend, int64_t rows, int64_t cols, const void *values)
 {
@@ -351,7 +351,7 @@ static void test_weight_gradients_of_a_masked_block(void **state)
 	mask_release(&mask);
 }
 
-/* ---- BESA's dθ ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- BESA's dθ --------------------------------------------------------------------------------------------------------------- */
 
 struct surrogate {
 	const struct fixture *f;
@@ -566,7 +566,7 @@ static void check_parts(struct fixture *f, enum reconstruct reconstruct, enum gr
 	close_learner(&l);
 }
 
-/* ---- two blocks ------------------------------------------------------------------------------------------------------------------- */
+/* ---- two blocks -------------------------------------------------------------------------------------------------------------- */
 
 /* What is behind the fixture's block: the model's other one. */
 static void open_second(const struct fixture *f, struct fixture *second)

@@ -13,7 +13,7 @@
 #include "tests/backend/harness.h"
 #include "tests/backend/reference.h"
 
-/* ---- dense layers ----------------------------------------------------------------------------------------------------------------- */
+/* ---- dense layers ------------------------------------------------------------------------------------------------------------ */
 
 static void test_convert(void **state)
 {
@@ -443,7 +443,7 @@ static void test_activation(void **state)
 					kind == ACTIVATION_CLAMPED_SWIGLU || (shape + (size_t)kind) % 3 != 0);
 }
 
-/* ---- evaluation -------------------------------------------------------------------------------------------------------------------- */
+/* ---- evaluation -------------------------------------------------------------------------------------------------------------- */
 
 static void test_token_logprobs(void **state)
 {
@@ -471,7 +471,7 @@ static void test_token_logprobs(void **state)
 	}
 }
 
-/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 /* To and from the backend's own host memory, and from the middle of it; its bounds are those of no other memory. */
 static void test_host_memory(void **state)

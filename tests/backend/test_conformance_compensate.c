@@ -10,7 +10,7 @@
 #include "engine/prune/factor.h"
 #include "tests/backend/harness.h"
 
-/* ---- invert_factor ---------------------------------------------------------------------------------------------------------------- */
+/* ---- invert_factor ----------------------------------------------------------------------------------------------------------- */
 
 /* A symmetric positive definite matrix: a Gram matrix of n + 3 random rows, and a little on its diagonal. */
 static double *positive_definite(int64_t n)
@@ -85,7 +85,7 @@ static void test_not_positive_definite(void **state)
 	operand_free(&a, &inverse, &negated, NULL);
 }
 
-/* ---- damping ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- damping ----------------------------------------------------------------------------------------------------------------- */
 
 enum { DAMPED = 2 * FACTOR_TILE + 21 };
 
@@ -98,8 +98,8 @@ static void fetch_factor(const struct factor *factor, float *ret)
 	OPS->release(BACKEND, flat.data);
 }
 
-/* Tokens that are all alike: fp32 needs more on the diagonal than is asked for. What was tried in vain is not left in the matrix: the factor is
- * the one of who asks for that much at once. */
+/* Tokens that are all alike: fp32 needs more on the diagonal than is asked for. What was tried in vain is not left in the
+ * matrix: the factor is the one of who asks for that much at once. */
 static void test_damping_grows(void **state)
 {
 	static float grown[DAMPED * DAMPED], at_once[DAMPED * DAMPED];
@@ -154,7 +154,7 @@ static void test_dead_columns(void **state)
 	operand_free(&a, NULL);
 }
 
-/* ---- prune_columns ---------------------------------------------------------------------------------------------------------------- */
+/* ---- prune_columns ----------------------------------------------------------------------------------------------------------- */
 
 struct scored {
 	float score;

@@ -12,7 +12,7 @@
 #include "tests/backend/harness.h"
 #include "tests/backend/reference.h"
 
-/* ---- importance, ranks, masks ------------------------------------------------------------------------------------------------------ */
+/* ---- importance, ranks, masks ------------------------------------------------------------------------------------------------ */
 
 static void test_column_norms(void **state)
 {
@@ -229,7 +229,7 @@ static void test_binned_gradient(void **state)
 	binned_case(8, 40, 33000, 101, DTYPE_F32, DTYPE_F32, NO_GAP, true);
 }
 
-/* ---- rates, loss, optimizers --------------------------------------------------------------------------------------------------------- */
+/* ---- rates, loss, optimizers ------------------------------------------------------------------------------------------------- */
 
 static void rates_case(int64_t groups, int candidates, enum parameterization parameterization, double spread, int gap, int below,
 		       int above)

@@ -1,5 +1,5 @@
-/* The operations of quantization against double precision: weights on their grid, and the gradient of its strengths, which finite differences of
- * the grid with its roundings held still give too. */
+/* The operations of quantization against double precision: weights on their grid, and the gradient of its strengths, which
+ * finite differences of the grid with its roundings held still give too. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -156,7 +156,7 @@ static void test_quantize_in_place(void **state)
 	operand_free(&w, &out, &steps, &zeros, NULL);
 }
 
-/* ---- with compensation --------------------------------------------------------------------------------------------------------------- */
+/* ---- with compensation ------------------------------------------------------------------------------------------------------- */
 
 static double *upper_triangular(int64_t n)
 {
@@ -167,8 +167,8 @@ static double *upper_triangular(int64_t n)
 	return u;
 }
 
-/* A row, column after column: what `out` says that a weight became must be the nearest, give or take fp32, and goes on from there. `w` is what it
- * was, `minus` receives what its errors are. */
+/* A row, column after column: what `out` says that a weight became must be the nearest, give or take fp32, and goes on from
+ * there. `w` is what it was, `minus` receives what its errors are. */
 static void ref_columns(const struct grid *grid, double *w, double *minus, const double *out, const double *support,
 			const double *u, const double *steps, const double *zeros, int64_t cols)
 {
@@ -227,7 +227,7 @@ static void test_quantize_columns(void **state)
 				     how % 2 ? GAP : NO_GAP);
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- backward ---------------------------------------------------------------------------------------------------------------- */
 
 /* Σ g·out of a group as its strengths move from `was`, where the roundings are held still: what they added there is added again. */
 static double surrogate(const struct quantized *q, const double *w, const double *g, const double was[2], const double now[2])

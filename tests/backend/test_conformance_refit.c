@@ -9,7 +9,7 @@
 #include "tests/backend/harness.h"
 #include "tests/backend/reference.h"
 
-/* ---- gradients of vectors ------------------------------------------------------------------------------------------------------------ */
+/* ---- gradients of vectors ---------------------------------------------------------------------------------------------------- */
 
 static void norm_gradient_case(struct norm norm, int64_t rows, int64_t cols, enum dtype x_type, enum dtype dy_type, int gap,
 			       bool biased)
@@ -90,7 +90,7 @@ static void test_column_sums(void **state)
 	operand_free(&sums, NULL);
 }
 
-/* ---- the loss ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the loss ---------------------------------------------------------------------------------------------------------------- */
 
 static void weighted_error_case(int64_t rows, int64_t cols, enum dtype y_type, enum dtype ref_type, enum dtype dy_type, int gap)
 {
@@ -186,7 +186,7 @@ static void test_divergence(void **state)
 	operand_free(&one, &same, &stats, NULL);
 }
 
-/* ---- AdamW --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- AdamW ------------------------------------------------------------------------------------------------------------------- */
 
 /* Operands that are read and written; of their values some are 0 where `zeros` is set. */
 static struct operand changing(int64_t rows, int64_t cols, int gap, bool zeros)

@@ -1,6 +1,6 @@
-/* The operations at the sizes of large models on a device: a 7B model's linears over 2,048 tokens, gradients in several panels, more blocks
- * than 16 bits count, and 2³¹ elements of hidden states. Of each result 4,096 elements or more are compared with double precision. Where
- * there is no device, the sizes are a 64th and less, so that the test itself is tried; it says so. */
+/* The operations at the sizes of large models on a device: a 7B model's linears over 2,048 tokens, gradients in several panels,
+ * more blocks than 16 bits count, and 2³¹ elements of hidden states. Of each result 4,096 elements or more are compared with
+ * double precision. Where there is no device, the sizes are a 64th and less, so that the test itself is tried; it says so. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

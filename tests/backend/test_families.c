@@ -1,5 +1,5 @@
-/* Every family against transformers: the logits of a tiny random model, and the gradients of its last block's weights against PyTorch's.
- * tests/data/families/make.py made the models and what is expected of them, and says what the files hold. */
+/* Every family against transformers: the logits of a tiny random model, and the gradients of its last block's weights against
+ * PyTorch's. tests/data/families/make.py made the models and what is expected of them, and says what the files hold. */
 #include <math.h>
 
 #include "tests/unit/scratch.h"
@@ -26,7 +26,7 @@ struct subject {
 	struct tensor x, y; /* F32 [TOKENS, H]: what goes into a block, and what comes out */
 };
 
-/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------------------- */
 
 static void copy_file(struct scratch *s, const char *from, const char *name)
 {
@@ -53,7 +53,7 @@ static void *golden(struct subject *t, const char *name, enum dtype dtype, int64
 	return data;
 }
 
-/* ---- on the device -------------------------------------------------------------------------------------------------------------- */
+/* ---- on the device ----------------------------------------------------------------------------------------------------------- */
 
 static struct tensor new_tensor(int64_t rows, int64_t cols, enum dtype type)
 {
@@ -114,7 +114,7 @@ static void run_blocks(struct subject *t)
 	}
 }
 
-/* ---- logits --------------------------------------------------------------------------------------------------------------------- */
+/* ---- logits ------------------------------------------------------------------------------------------------------------------ */
 
 static void check_logits(struct subject *t)
 {
@@ -147,7 +147,7 @@ static void check_logits(struct subject *t)
 	OPS->release(BACKEND, logits.data);
 }
 
-/* ---- gradients ------------------------------------------------------------------------------------------------------------------ */
+/* ---- gradients --------------------------------------------------------------------------------------------------------------- */
 
 struct comparison {
 	struct subject *t;
@@ -221,7 +221,7 @@ static void check_gradients(struct subject *t)
 	OPS->release(BACKEND, dy.data);
 }
 
-/* ---- gradients of norms and biases, against differences of the forward ----------------------------------------------------------- */
+/* ---- gradients of norms and biases, against differences of the forward ------------------------------------------------------- */
 
 static enum status leave_gradient(void *context, int product, const struct product_gradient *gradient)
 {
@@ -262,7 +262,8 @@ static bool difference_at(struct subject *t, struct tensor values, int64_t i, do
 	return fabs(before - behind) < 0.05 * fmax(fabs(before), fabs(behind));
 }
 
-/* Some elements of a gradient, about 40, or 3 on a device: the emulator is slow. What fp32 adds to differences is below a hundredth. */
+/* Some elements of a gradient, about 40, or 3 on a device: the emulator is slow. What fp32 adds to differences is below a
+ * hundredth. */
 static void compare_differences(struct subject *t, struct tensor values, struct tensor gradient, const char *of)
 {
 	float *got = download(gradient);

@@ -1,5 +1,5 @@
-/* Quantization with feedback (engine/quantize/feedback.h) against the algorithm as published (arXiv 2210.17323) in double precision: one column
- * after another, with the inverse of the whole matrix, of which each column is taken out when it is done. */
+/* Quantization with feedback (engine/quantize/feedback.h) against the algorithm as published (arXiv 2210.17323) in double
+ * precision: one column after another, with the inverse of the whole matrix, of which each column is taken out when it is done. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -76,8 +76,8 @@ static double loss_of(const double *a, const double *b, const double *gram, int6
 	return sum;
 }
 
-/* What is compared. Where fp32 may round a weight up and double precision down, everything behind it differs; so each step is judged by itself,
- * and the next one begins with what besad made of the weight. */
+/* What is compared. Where fp32 may round a weight up and double precision down, everything behind it differs; so each step is
+ * judged by itself, and the next one begins with what besad made of the weight. */
 struct compared {
 	const struct feedback_case *c;
 	double *w;      /* [rows, cols]: as the steps so far leave them */

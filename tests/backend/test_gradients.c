@@ -1,5 +1,5 @@
-/* The gradients of a backend against central differences of the double-precision forwards. With the loss f = ⟨dy, forward(x)⟩ the gradient by x
- * is what the backward gives for dy; differences with a step of 1e-5 are good to about 1e-10. */
+/* The gradients of a backend against central differences of the double-precision forwards. With the loss f = ⟨dy, forward(x)⟩
+ * the gradient by x is what the backward gives for dy; differences with a step of 1e-5 are good to about 1e-10. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,7 +36,7 @@ static double *differences(double (*f)(void *context), void *context, double *x,
 	return gradient;
 }
 
-/* ---- norms -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- norms ------------------------------------------------------------------------------------------------------------------- */
 
 struct norm_loss {
 	struct norm norm;
@@ -86,7 +86,7 @@ static void test_norm(void **state)
 	norm_case((struct norm){NORM_LAYER, 1e-5f, 0, 1}, 5, 64);
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------------------- */
 
 struct attention_loss {
 	struct attention shape;
@@ -139,7 +139,7 @@ static void test_attention(void **state)
 	attention_case((struct attention){1, 17, 2, 2, 4, 0.5f, 0, 5});
 }
 
-/* ---- activations and positions ---------------------------------------------------------------------------------------------------------- */
+/* ---- activations and positions ----------------------------------------------------------------------------------------------- */
 
 static void test_activation(void **state)
 {
@@ -205,7 +205,7 @@ static void test_rope(void **state)
 	rope_case(true);
 }
 
-/* ---- rates -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- rates ------------------------------------------------------------------------------------------------------------------- */
 
 /* f(θ) = Σ_groups Σ_weights G·W·P(θ) + λ((ŝ − s*)/s*)², where a weight in bin b is kept with P = 1 − Σ_{d : k_d > rank} β_d, and
  * rank < k_d is b < D − 1 − d. The binned sums are Σ G·W of each bin. */
@@ -275,7 +275,7 @@ static void test_rates(void **state)
 	rates_case(5, 11, PARAM_SOFTMAX);
 }
 
-/* ---- loss --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- loss -------------------------------------------------------------------------------------------------------------------- */
 
 struct reconstruction_loss {
 	double *y, *ref;
@@ -303,7 +303,7 @@ static void test_reconstruction(void **state)
 	operand_free(&y, &ref, &dy, &stats, NULL);
 }
 
-/* ---- divergence ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- divergence -------------------------------------------------------------------------------------------------------------- */
 
 struct divergence_loss {
 	int64_t rows, cols;

@@ -1,5 +1,5 @@
-/* A disk that is slower than the learning: what a block learned while the one before was written is told when that is committed, with
- * the times at which it happened, and without a hole. On the CPU, whose memory is taken for a device's. */
+/* A disk that is slower than the learning: what a block learned while the one before was written is told when that is committed,
+ * with the times at which it happened, and without a hole. On the CPU, whose memory is taken for a device's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

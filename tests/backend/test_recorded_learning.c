@@ -90,8 +90,8 @@ static enum status ignore(void *context, const struct method_step *step, struct 
 	return STATUS_OK;
 }
 
-/* The rates of two blocks, one after the other: their weights and norms lie in other places. With safeguards of one, and the loss of the start is
- * said to be so small that every window of steps diverges. */
+/* The rates of two blocks, one after the other: their weights and norms lie in other places. With safeguards of one, and the
+ * loss of the start is said to be so small that every window of steps diverges. */
 static float *learn(struct learner *l)
 {
 	static const atomic_bool running = false;

@@ -1,5 +1,5 @@
-/* What a backend must refuse: the call returns STATUS_INTERNAL or STATUS_INVALID, its message names the operation and the sizes, nothing is
- * written, and the backend goes on working. */
+/* What a backend must refuse: the call returns STATUS_INTERNAL or STATUS_INVALID, its message names the operation and the sizes,
+ * nothing is written, and the backend goes on working. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
-/* What a dry run says that a job takes of the device's memory, against what the job then takes: for every family, method and granularity, the
- * same to the byte. With experts the dry run assumes the worst, so it may say more; where every token goes to every expert, it may not. */
+/* What a dry run says that a job takes of the device's memory, against what the job then takes: for every family, method and
+ * granularity, the same to the byte. With experts the dry run assumes the worst, so it may say more; where every token goes to
+ * every expert, it may not. */
 #include <math.h>
 #include <sys/stat.h>
 
@@ -48,7 +49,7 @@ static const struct family families[] = {
 	{"gpt_oss", "newer", true},
 };
 
-/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------------------- */
 
 /* Copies a file, with every `from` in it replaced by `to`, of the same length, where that is not NULL. */
 static void copy_file(struct scratch *s, const char *path, const char *name, const char *from, const char *to)
@@ -84,7 +85,7 @@ static void write_calibration(struct scratch *s)
 	free(bytes);
 }
 
-/* ---- a job ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a job ------------------------------------------------------------------------------------------------------------------- */
 
 struct subject {
 	struct scratch *s;

@@ -1,5 +1,5 @@
-/* A model that is rewritten, in other shards, in another type, with a head of its own, is the same model to besad: no complaint when it is
- * opened, and the same perplexity to the last bit. */
+/* A model that is rewritten, in other shards, in another type, with a head of its own, is the same model to besad: no complaint
+ * when it is opened, and the same perplexity to the last bit. */
 #include "tests/unit/scratch.h"
 
 #include "engine/compute/half.h"

@@ -1,5 +1,5 @@
-/* Multiple-choice tasks against a straightforward computation with transformers: the same picks and scores (tests/data/tasks/make.py made
- * the files and golden.json); and files that are refused. */
+/* Multiple-choice tasks against a straightforward computation with transformers: the same picks and scores
+ * (tests/data/tasks/make.py made the files and golden.json); and files that are refused. */
 #include <math.h>
 
 #include "tests/unit/scratch.h"

@@ -1,5 +1,5 @@
-/* --device-memory: a limit is kept, and a job that has less puts its hidden states elsewhere before it fits no more. Nothing is computed here
- * but by dry runs, on the emulated CUDA backend. */
+/* --device-memory: a limit is kept, and a job that has less puts its hidden states elsewhere before it fits no more. Nothing is
+ * computed here but by dry runs, on the emulated CUDA backend. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>

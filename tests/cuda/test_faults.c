@@ -1,5 +1,5 @@
-/* What a device may answer and the emulator seldom does: errors that stay and errors that do not, cuBLASLt's refusals, less shared memory,
- * copies that are late. */
+/* What a device may answer and the emulator seldom does: errors that stay and errors that do not, cuBLASLt's refusals, less
+ * shared memory, copies that are late. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -84,7 +84,7 @@ static void expect_near(const float *a, const float *b, int64_t n, double bound)
 	if (!(norm > 0 && error <= bound * norm)) fail_msg("normalised mean squared error %.3g, at most %.1g", error / norm, bound);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- errors ------------------------------------------------------------------------------------------------------------------ */
 
 /* A launch that is refused is that launch's error, not the next one's too; nor is it what another call has left. */
 static void test_error_that_passes(void **state)
@@ -135,7 +135,7 @@ static void test_too_little_shared_memory(void **state)
 	assert_non_null(strstr(err.message, "shared memory"));
 }
 
-/* ---- cuBLASLt ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- cuBLASLt ---------------------------------------------------------------------------------------------------------------- */
 
 enum { ROWS = 40, COLS = 56, INNER = 2000 };
 
@@ -200,7 +200,7 @@ static void test_choices_that_will_not_do(void **state)
 	free(refused);
 }
 
-/* ---- 99 KiB of shared memory ----------------------------------------------------------------------------------------------------------- */
+/* ---- 99 KiB of shared memory ------------------------------------------------------------------------------------------------- */
 
 enum { TOKENS = 70, ATTENTION_OUTPUTS = 4 };
 
@@ -268,11 +268,12 @@ static void test_small_tiles(void **state)
 	free(large);
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 enum { RELEASED = 1000 };
 
-/* Releases memory that something issued before still writes, and expects in it what another stream writes when it is given out again. */
+/* Releases memory that something issued before still writes, and expects in it what another stream writes when it is given out
+ * again. */
 static void release_and_reuse(void *written)
 {
 	struct error err;
@@ -326,7 +327,8 @@ static void test_fetch_is_beside(void **state)
 	OPS->release_host(backend, host);
 }
 
-/* Hidden states on the host come to the device while the batch before is computed with, and are what the host has when they are asked for. */
+/* Hidden states on the host come to the device while the batch before is computed with, and are what the host has when they are
+ * asked for. */
 static void test_stream_ahead(void **state)
 {
 	enum {

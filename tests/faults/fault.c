@@ -1,5 +1,5 @@
-/* Makes the n-th file call of a program fail, or kills it there: LD_PRELOAD this. What is counted are calls that make, change, sync, rename or
- * remove something below some directories, of any thread, those of SQLite among them.
+/* Makes the n-th file call of a program fail, or kills it there: LD_PRELOAD this. What is counted are calls that make, change,
+ * sync, rename or remove something below some directories, of any thread, those of SQLite among them.
  *
  *   FAULT_DIR    the directories, real paths, with colons between; without them nothing is counted
  *   FAULT_AT     n, from 1 on; 0 only counts
@@ -150,7 +150,7 @@ int posix_fallocate64(int fd, off64_t offset, off64_t bytes)
 	return number ? number : real(fd, offset, bytes);
 }
 
-/* ---- calls with a path --------------------------------------------------------------------------------------------------------- */
+/* ---- calls with a path ------------------------------------------------------------------------------------------------------- */
 
 /* A file that is there already takes none. */
 static enum room room_of(int directory, const char *path, int flags)
@@ -226,7 +226,7 @@ PATH_CALL(remove, AT_FDCWD, path, NO_ROOM, int, (const char *path), path)
 PATH_CALL(mkdir, AT_FDCWD, path, room_of(AT_FDCWD, path, O_CREAT), int, (const char *path, mode_t mode), path, mode)
 PATH_CALL(mkdirat, fd, path, room_of(fd, path, O_CREAT), int, (int fd, const char *path, mode_t mode), fd, path, mode)
 
-/* ---- how much is free ----------------------------------------------------------------------------------------------------------- */
+/* ---- how much is free -------------------------------------------------------------------------------------------------------- */
 
 #define FREE_CALL(name, type)                                                                                                      \
 	int name(const char *path, struct type *info)                                                                              \

@@ -1,5 +1,5 @@
-/* libFuzzer over archives: a packed file, opened and restored; or, where the first byte is odd, values that a block is packed of and must give
- * again, to the bit. */
+/* libFuzzer over archives: a packed file, opened and restored; or, where the first byte is odd, values that a block is packed of
+ * and must give again, to the bit. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* libFuzzer over calibration and evaluation files of every kind; the first byte says under which name. Stands in for the tokenizer, which has a
- * target of its own: a byte is an id. */
+/* libFuzzer over calibration and evaluation files of every kind; the first byte says under which name. Stands in for the
+ * tokenizer, which has a target of its own: a byte is an id. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* libFuzzer over a safetensors file with packed linears: what is accepted is read whole, and row by row with the same result, without a step out
- * of the files. The first byte says how they are packed. */
+/* libFuzzer over a safetensors file with packed linears: what is accepted is read whole, and row by row with the same result,
+ * without a step out of the files. The first byte says how they are packed. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* The server over real sockets, with a database and hooks that stand for the daemon: requests and limits, many watchers of one job, and
- * a stop with open streams. */
+/* The server over real sockets, with a database and hooks that stand for the daemon: requests and limits, many watchers of one
+ * job, and a stop with open streams. */
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <setjmp.h>

@@ -1,4 +1,5 @@
-/* Archives: every kind of tensor there and back, the smallest form of each, sizes, thousands of damaged archives, and what is refused. */
+/* Archives: every kind of tensor there and back, the smallest form of each, sizes, thousands of damaged archives, and what is
+ * refused. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>

@@ -352,7 +352,8 @@ static bool give_up_ballast(void *context)
 	return was;
 }
 
-/* Two transactions meet the full disk side by side, and the first of them to say so gives up the ballast: it is there for the other, too. */
+/* Two transactions meet the full disk side by side, and the first of them to say so gives up the ballast: it is there for the
+ * other, too. */
 static void test_room_is_made_for_all_that_failed(void **state)
 {
 	struct fixture *f = *state;

@@ -426,7 +426,8 @@ static void test_failures_are_tried_again(void **state)
 	claim(f, other);
 	claim(f, NULL);
 
-	/* The next wait is twice as long, never more than an hour, and so often in a row; what was paused and goes on waits no more. */
+	/* The next wait is twice as long, never more than an hour, and so often in a row; what was paused and goes on waits no
+	 * more. */
 	assert_int_equal(pause_it(f, id, CHANGE_DONE), JOB_PAUSED);
 	assert_int_equal(resume_it(f, id, 9, CHANGE_DONE), JOB_QUEUED);
 	claim(f, id);

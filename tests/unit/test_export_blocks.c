@@ -79,7 +79,8 @@ static void test_golden(void **state)
 	free(golden);
 }
 
-/* The most that a weight moves: half a step of the grid, a whole one at the open end of Q4_0, and what rounding the scale to a half adds. */
+/* The most that a weight moves: half a step of the grid, a whole one at the open end of Q4_0, and what rounding the scale to a
+ * half adds. */
 static void test_zeros_and_errors(void **state)
 {
 	size_t count;

@@ -1,5 +1,5 @@
-/* Generation (engine/generate/): of every family in tests/data/families the logits of each step against those of the whole forward by blocks, and
- * transformers'; products with zeros left out; and what is drawn from logits, and put together of tokens. */
+/* Generation (engine/generate/): of every family in tests/data/families the logits of each step against those of the whole
+ * forward by blocks, and transformers'; products with zeros left out; and what is drawn from logits, and put together of tokens. */
 #include <dirent.h>
 #include <math.h>
 #include <unistd.h>

@@ -1,4 +1,5 @@
-/* Products with one vector (engine/sparse/matvec.h): every kernel that this processor runs against double precision, dense and sparse. */
+/* Products with one vector (engine/sparse/matvec.h): every kernel that this processor runs against double precision, dense and
+ * sparse. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,4 +1,5 @@
-/* Packed linears: files that compressed-tensors wrote (tests/data/packed), what is refused of them, and codes that are packed and read again. */
+/* Packed linears: files that compressed-tensors wrote (tests/data/packed), what is refused of them, and codes that are packed
+ * and read again. */
 #include <errno.h>
 #include <glob.h>
 

@@ -34,7 +34,8 @@ static void link_to(struct scratch *s, const char *target, const char *name)
 	assert_int_equal(symlink(target, scratch_path(s, name)), 0);
 }
 
-/* root/m/{config.json, inner -> ../blobs/1, absolute -> root/blobs/1, out -> ../../secret, up/…}, root/blobs/1, secret beside the root. */
+/* root/m/{config.json, inner -> ../blobs/1, absolute -> root/blobs/1, out -> ../../secret, up/…}, root/blobs/1, secret beside
+ * the root. */
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof *f);

@@ -1,5 +1,5 @@
-/* A rewritten output: what the files are, resumption after a kill at every call, plans that are refused, and config.json. The headers are those
- * of the safetensors library for the same tensors. */
+/* A rewritten output: what the files are, resumption after a kill at every call, plans that are refused, and config.json. The
+ * headers are those of the safetensors library for the same tensors. */
 #include <errno.h>
 #include <signal.h>
 #include <sys/stat.h>

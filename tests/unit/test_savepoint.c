@@ -137,7 +137,8 @@ static void test_damage_is_an_error(void **state)
 	cJSON_Delete(spec);
 }
 
-/* Whichever byte is another, and wherever it ends: it is not taken for what was written. Without its checksum it is as an earlier besad wrote it. */
+/* Whichever byte is another, and wherever it ends: it is not taken for what was written. Without its checksum it is as an
+ * earlier besad wrote it. */
 static void test_a_changed_byte_is_found(void **state)
 {
 	(void)state;

@@ -4,7 +4,7 @@
 
 #include "engine/compute/cpu/cpu.h"
 
-/* ---- the inverse of a factor ------------------------------------------------------------------------------------------------------ */
+/* ---- the inverse of a factor ------------------------------------------------------------------------------------------------- */
 
 /* r = the upper triangular R with a = R·Rᵀ, from its last column to its first; false where a pivot is not positive. */
 static bool factorize(double (*r)[FACTOR_TILE], const struct tensor *a)
@@ -57,7 +57,7 @@ static enum status invert_factor(struct backend *backend, struct tensor inverse,
 	return STATUS_OK;
 }
 
-/* ---- columns ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- columns ----------------------------------------------------------------------------------------------------------------- */
 
 static enum status prune_columns(struct backend *backend, struct tensor weight, struct tensor negated_error, struct tensor factor,
 				 int64_t zeros, const struct pattern *pattern)

@@ -1,6 +1,6 @@
-/* What the files of the CPU backend share. An operation gets operands that are checked (engine/compute/ops.c), shares the work out over
- * the threads in one parallel region, and runs a kernel (engine/compute/cpu/kernels.h) on each share. One of a dry backend
- * returns once it has its scratch memory. */
+/* What the files of the CPU backend share. An operation gets operands that are checked (engine/compute/ops.c), shares the work
+ * out over the threads in one parallel region, and runs a kernel (engine/compute/cpu/kernels.h) on each share. One of a dry
+ * backend returns once it has its scratch memory. */
 #ifndef BESAD_ENGINE_CPU_CPU_H
 #define BESAD_ENGINE_CPU_CPU_H
 
@@ -45,14 +45,14 @@ static inline struct share cpu_share(int64_t n, int64_t grain)
 	return (struct share){first < n ? first : n, last < n ? last : n};
 }
 
-/* Marks in gone [n] the `count` smallest of n scores, the earlier of equal ones. Scores are bits of non-negative floats: the larger, the
- * larger. (select.c) */
+/* Marks in gone [n] the `count` smallest of n scores, the earlier of equal ones. Scores are bits of non-negative floats: the
+ * larger, the larger. (select.c) */
 void select_smallest(struct cpu_backend *, uint8_t *gone, const uint32_t *score, int64_t n, int64_t count);
 
 /* What matmul_bf16.c keeps. */
 void cpu_matmul_release(struct cpu_backend *);
 
-/* ---- the operations --------------------------------------------------------------------------------------------------------------- */
+/* ---- the operations ---------------------------------------------------------------------------------------------------------- */
 
 /* Each sets the operations of the file of that name. */
 void cpu_attention_operations(struct backend_ops *);

@@ -1,6 +1,6 @@
-/* The kernels in engine/compute/cpu/isa/, which are compiled once per instruction set (v2, v3, v4: the x86-64 levels). Every kernel runs on
- * one thread and works on the rows, columns or elements [first, last): engine/compute/cpu/ checks the shapes and shares out the ranges.
- * Unless a comment says otherwise the arguments are those of the operation in engine/compute/backend.h. */
+/* The kernels in engine/compute/cpu/isa/, which are compiled once per instruction set (v2, v3, v4: the x86-64 levels). Every
+ * kernel runs on one thread and works on the rows, columns or elements [first, last): engine/compute/cpu/ checks the shapes and
+ * shares out the ranges. Unless a comment says otherwise the arguments are those of the operation in engine/compute/backend.h. */
 #ifndef BESAD_ENGINE_CPU_KERNELS_H
 #define BESAD_ENGINE_CPU_KERNELS_H
 
@@ -29,7 +29,8 @@ struct layer_kernels {
 				    int64_t last);
 	void (*token_logprobs)(double *out, const struct tensor *logits, const int32_t *targets, float softcap, int64_t first,
 			       int64_t last);
-	/* loss[t] = KL(softmax(softcap(wanted)) ‖ softmax(softcap(logits))), and dlogits, factor times its gradient, for the rows [first, last). */
+	/* loss[t] = KL(softmax(softcap(wanted)) ‖ softmax(softcap(logits))), and dlogits, factor times its gradient, for the
+	 * rows [first, last). */
 	void (*divergence)(double *loss, const struct tensor *dlogits, const struct tensor *logits, const struct tensor *wanted,
 			   float softcap, float factor, int64_t first, int64_t last);
 };
@@ -102,7 +103,8 @@ struct gradient_kernels {
 	void (*pack)(const struct gradient_job *, int64_t first, int64_t last);
 	/* Adds to the sums of the rows [first, last). workspace: GRADIENT_ROWS · (GRADIENT_COLS + tokens) floats. */
 	void (*gradient)(const struct gradient_job *, int64_t first, int64_t last, float *workspace);
-	/* The same for a gradient that was made elsewhere: g holds the rows [row, row + rows), columns [col, col + cols). Overwrites g. */
+	/* The same for a gradient that was made elsewhere: g holds the rows [row, row + rows), columns [col, col + cols).
+	 * Overwrites g. */
 	void (*drop)(const struct gradient_job *, float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col, int64_t cols);
 };
 

@@ -7,10 +7,11 @@
 
 #include "engine/compute/dry.h"
 
-/* A model's step multiplies a few dozen shapes, with experts a few hundred, again and again; a primitive costs much more to make than to
- * run. */
+/* A model's step multiplies a few dozen shapes, with experts a few hundred, again and again; a primitive costs much more to make
+ * than to run. */
 enum { MOST_PRIMITIVES = 512 };
-/* How much of its operands oneDNN packs at once, where it has AVX-512: columns of the product, some of its rows, and of the inner dimension. */
+/* How much of its operands oneDNN packs at once, where it has AVX-512: columns of the product, some of its rows, and of the
+ * inner dimension. */
 enum { PANEL_COLS = 9984, PANEL_ROWS = 384, PANEL_DEPTH = 768 };
 
 struct matmul_shape {
@@ -62,8 +63,8 @@ static dnnl_status_t describe(dnnl_memory_desc_t *ret, int64_t rows, int64_t col
 	return dnnl_memory_desc_init_by_strides(ret, 2, sizes, type, strides);
 }
 
-/* Each primitive has memory of its own as long as it lives. A dry run makes none, but counts that: oneDNN asks for room for the whole product for
- * each thread, and all of them together write it once. */
+/* Each primitive has memory of its own as long as it lives. A dry run makes none, but counts that: oneDNN asks for room for the
+ * whole product for each thread, and all of them together write it once. */
 static dnnl_status_t primitive_create(struct backend *backend, struct matmul_cache *cache, const struct matmul_shape *shape,
 				      struct matmul_primitive *ret)
 {

@@ -28,7 +28,7 @@ static enum status add_saliency(struct backend *backend, struct tensor scores, s
 	return STATUS_OK;
 }
 
-/* ---- ranks --------------------------------------------------------------------------------------------------------------------- */
+/* ---- ranks ------------------------------------------------------------------------------------------------------------------- */
 
 /* Orders n keys, ascending and stable, by a radix sort of 11-bit digits; the result is a permutation, smallest key first.
  * key and index are [2][n]: the passes go to and fro between the halves and end in the second. Bit 31 of the keys is 0. */
@@ -155,7 +155,7 @@ static enum status bin_ranks(struct backend *backend, struct tensor bin, struct 
 	return STATUS_OK;
 }
 
-/* ---- masks --------------------------------------------------------------------------------------------------------------------- */
+/* ---- masks ------------------------------------------------------------------------------------------------------------------- */
 
 static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
 				const void *threshold, bool shared)

@@ -97,8 +97,9 @@ static enum status combine(struct backend *backend, struct tensor to, struct ten
 	return STATUS_OK;
 }
 
-/* With w_s the weights and d_s = ⟨dy, output of choice s⟩: for the chosen ∂l_s = w_s·(d_s − Σ w·d). Where the softmax runs over all experts,
- * the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. A shared one has w·(1 − w)·d. */
+/* With w_s the weights and d_s = ⟨dy, output of choice s⟩: for the chosen ∂l_s = w_s·(d_s − Σ w·d). Where the softmax runs over
+ * all experts, the others have −p·Σ w·d, with p = their share, which the weight of the first choice gives. A shared one has w·(1
+ * − w)·d. */
 static void token_backward(const struct cpu_backend *cpu, const struct routing *routing, const struct tensor *dlogits,
 			   const struct tensor *logits, const struct tensor *weights, const int32_t *experts, const int32_t *places,
 			   const struct tensor *dy, const struct tensor *outputs, int64_t t)

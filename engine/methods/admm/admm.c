@@ -1,6 +1,7 @@
-/* Boža's method (arXiv 2401.02938): which weights of a linear go, and what the others become, are one problem, min ‖(V − W)·Xᵀ‖² over V with so
- * many zeros. ADMM finds the zeros: V and its projection onto what is that sparse are drawn to each other, the number of zeros rising to the
- * target meanwhile; conjugate gradients then find the weights that stay (engine/prune/least_squares.h).
+/* Boža's method (arXiv 2401.02938): which weights of a linear go, and what the others become, are one problem, min ‖(V − W)·Xᵀ‖²
+ * over V with so many zeros. ADMM finds the zeros: V and its projection onto what is that sparse are drawn to each other, the
+ * number of zeros rising to the target meanwhile; conjugate gradients then find the weights that stay
+ * (engine/prune/least_squares.h).
  *
  * ADMM works on columns scaled by d, the root of the Gram matrix' diagonal: with H = G/(d·dᵀ) + damping·1 and w = W·d,
  *   z = what is largest of w + u;   u += w − z;   w = (b + ρ·(z − u))·(H + ρ·1)⁻¹,   b = w₀·H.
@@ -47,7 +48,7 @@ static struct backend *backend_of(const struct admm *a)
 	return a->setup.block->backend;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static void destroy(void *method)
 {
@@ -98,7 +99,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	return status;
 }
 
-/* ---- a product: the inverse that its linears share ----------------------------------------------------------------------------------- */
+/* ---- a product: the inverse that its linears share --------------------------------------------------------------------------- */
 
 /* d and 1/d on the device, of a Gram matrix whose diagonal is in factor->host. */
 static enum status set_scales(struct admm *a, int64_t cols, double mean)
@@ -140,7 +141,7 @@ static enum status prepare_product(struct admm *a, int product, double *ret_damp
 	return invert(a, gram, ret_damping);
 }
 
-/* ---- a linear --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a linear ---------------------------------------------------------------------------------------------------------------- */
 
 /* The part of its budget that goes of a linear in iteration i: a cubic that ends at 1 after `ramp` iterations. */
 static double part_of(int i, int ramp)
@@ -209,7 +210,7 @@ static enum status prune_product(struct admm *a, int product, double *ret_dampin
 	return STATUS_OK;
 }
 
-/* ---- a block ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- a block ----------------------------------------------------------------------------------------------------------------- */
 
 static enum status failed(const struct admm *a, enum status status, struct error *err)
 {
@@ -251,7 +252,8 @@ static enum status observe(void *method, int product, struct tensor x)
 	return budgets_observe(&((struct admm *)method)->budgets, product, x);
 }
 
-/* Three partial passes, the Gram matrices, and some fifty products of the weights with those: about as much again. And what is learned. */
+/* Three partial passes, the Gram matrices, and some fifty products of the weights with those: about as much again. And what is
+ * learned. */
 static double work(const struct spec *spec)
 {
 	const struct admm_settings *settings = spec_settings(spec, &method_admm_settings);

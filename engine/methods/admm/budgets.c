@@ -60,17 +60,18 @@ enum status budgets_observe(struct budgets *b, int product, struct tensor x)
 	return b->besa ? learner()->observe(b->besa, product, x) : STATUS_OK;
 }
 
-/* ---- what is learned ------------------------------------------------------------------------------------------------------------------ */
+/* ---- what is learned --------------------------------------------------------------------------------------------------------- */
 
-/* By how much layers' rates are nearer to the target than learning would take them. The sigmoid's candidates stand 2·min(t, 1 − t) wide about a target
- * t, and what they reach shrinks with that: at 70 % to three fifths of what it is at 50 %. */
+/* By how much layers' rates are nearer to the target than learning would take them. The sigmoid's candidates stand 2·min(t, 1 −
+ * t) wide about a target t, and what they reach shrinks with that: at 70 % to three fifths of what it is at 50 %. */
 static double room_lost(const struct spec *spec, double target)
 {
 	double room = 2 * fmin(target, 1 - target);
 	return spec->besa.parameterization == PARAM_SOFTMAX || room <= 0 ? 1 : 1 / room;
 }
 
-/* Takes the linears' budgets as far from the target as candidates a whole wide would have: at most so far that one goes whole, or stays. Their sum stays. */
+/* Takes the linears' budgets as far from the target as candidates a whole wide would have: at most so far that one goes whole,
+ * or stays. Their sum stays. */
 static void stretch(struct budgets *b, double target)
 {
 	const struct block_layout *layout = layout_of(b);

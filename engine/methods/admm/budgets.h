@@ -22,8 +22,8 @@ void budgets_release(struct budgets *); /* takes one that is zeroed, or was not 
 enum status budgets_begin(struct budgets *);
 enum status budgets_observe(struct budgets *, int product, struct tensor x);
 
-/* Fills the budgets of the block of the task, whose weights stay as they are; `rates` [layout.rows], host, gets the share that each row, or the
- * linear it is of, is to lose. */
+/* Fills the budgets of the block of the task, whose weights stay as they are; `rates` [layout.rows], host, gets the share that
+ * each row, or the linear it is of, is to lose. */
 enum status budgets_find(struct budgets *, const struct block_task *, float *rates, struct error *err);
 
 /* What goes of a linear when `part` of its budget does. Valid until the next call. Fills the backend's error. */

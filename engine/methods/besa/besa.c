@@ -1,5 +1,5 @@
-/* BESA (arXiv 2402.16880): how many weights each row, or each linear, loses is learned by gradient descent on the block's reconstruction
- * loss; which ones is their order of importance. */
+/* BESA (arXiv 2402.16880): how many weights each row, or each linear, loses is learned by gradient descent on the block's
+ * reconstruction loss; which ones is their order of importance. */
 #include <math.h>
 #include <stdlib.h>
 

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "engine/job/progress.h"
 
-/* ---- the start: θ₀ ------------------------------------------------------------------------------------------------------------ */
+/* ---- the start: θ₀ ----------------------------------------------------------------------------------------------------------- */
 
 /* s of β = softmax(τ·p). */
 static double softmax_rate(double tau, int candidates)
@@ -21,8 +21,8 @@ static double softmax_rate(double tau, int candidates)
 	return weighted / sum;
 }
 
-/* Under the sigmoid the candidates stand evenly about the target: θ₀ = 0, which makes all alike, gives the target, and the gradient has the shape
- * that it has at 50 % (besa.md 2). */
+/* Under the sigmoid the candidates stand evenly about the target: θ₀ = 0, which makes all alike, gives the target, and the
+ * gradient has the shape that it has at 50 % (besa.md 2). */
 static void place_candidates(double target, struct rates *rates)
 {
 	rates->below = rates->above = 0;
@@ -64,7 +64,7 @@ void besa_aim(struct besa *besa, double target)
 	fill_theta_start(target, &besa->rates, besa->theta_start);
 }
 
-/* ---- memory --------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static enum status allocate(struct backend *backend, struct tensor *tensor, int64_t rows, int64_t cols, enum dtype type)
 {
@@ -232,7 +232,7 @@ static const struct tensor *weights_of(const struct besa *besa)
 	return besa->quantizer ? besa->block->master : besa->block->weight;
 }
 
-/* ---- one step ------------------------------------------------------------------------------------------------------------------- */
+/* ---- one step ---------------------------------------------------------------------------------------------------------------- */
 
 /* The optimizer begins where θ is. A recording has the step size in it. */
 static enum status start_optimizer(struct besa *besa)
@@ -438,7 +438,8 @@ static enum status theta_gradient(struct besa *besa)
 						  of_part(besa, besa->beta), of_part(besa, besa->sums), besa->stats);
 }
 
-/* The gradient for the sequences whose inputs and, where the whole block is reconstructed, reference outputs are given, in the streams' layout. */
+/* The gradient for the sequences whose inputs and, where the whole block is reconstructed, reference outputs are given, in the
+ * streams' layout. */
 static enum status gradient_of(struct besa *besa, struct tensor input, struct tensor wanted, int64_t count)
 {
 	TRY(besa->second                    ? pair_gradient(besa, input, wanted, count)
@@ -514,7 +515,8 @@ static enum status record(struct besa *besa)
 	return end == STATUS_UNSUPPORTED || status == STATUS_UNSUPPORTED ? STATUS_OK : end != STATUS_OK ? end : status;
 }
 
-/* Gradient and optimizer for `count` sequences from `first` on. The first step of a block asks for all shapes, the second can be recorded. */
+/* Gradient and optimizer for `count` sequences from `first` on. The first step of a block asks for all shapes, the second can be
+ * recorded. */
 static enum status take_step(struct besa *besa, struct stream *x, struct stream *reference, int64_t first, int64_t count)
 {
 	struct backend *backend = besa->backend;
@@ -575,7 +577,7 @@ static enum status read_rates(struct besa *besa, float *rates)
 	return STATUS_OK;
 }
 
-/* ---- watching it ------------------------------------------------------------------------------------------------------------------ */
+/* ---- watching it ------------------------------------------------------------------------------------------------------------- */
 
 /* Steps are undone back to where the best window began, and those to come are smaller. */
 static enum status go_back(struct besa *besa, struct besa_watch *w, int step)
@@ -611,8 +613,8 @@ static enum status judge(struct besa *besa, struct besa_watch *w, int step, bool
 	return besa->backend->ops->copy(besa->backend, besa->mark.data, besa->theta.data, tensor_bytes(&besa->theta));
 }
 
-/* Notes what the step just issued came to, without waiting for it, and, at the end of a window, looks at its steps, of `batch` sequences each,
- * but for the last of an epoch. */
+/* Notes what the step just issued came to, without waiting for it, and, at the end of a window, looks at its steps, of `batch`
+ * sequences each, but for the last of an epoch. */
 static enum status watch(struct besa *besa, struct besa_watch *w, const struct method_step *step, int64_t batch, int64_t sequences)
 {
 	struct backend *backend = besa->backend;
@@ -637,7 +639,7 @@ enum status besa_best_rates(struct besa *besa, float *rates)
 	return read_rates(besa, rates);
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it --------------------------------------------------------------------------------------------------------------- */
 
 /* What was learned of a part is what the later ones see. */
 static enum status next_part(struct besa *besa)

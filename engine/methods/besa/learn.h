@@ -41,14 +41,14 @@ struct besa {
 	/* How far steps go: the settings', and less behind a divergence. */
 	double d_coef, learning_rate;
 	int taken; /* steps since the optimizer began, or began again */
-	/* Where learning is watched: θ where the running window began and where the best one did, F32 [G,D], and what the window's steps came to,
-	 * device F64 [WATCH_STEPS, STEP_STATS]. Without data elsewhere. */
+	/* Where learning is watched: θ where the running window began and where the best one did, F32 [G,D], and what the
+	 * window's steps came to, device F64 [WATCH_STEPS, STEP_STATS]. Without data elsewhere. */
 	struct tensor mark, kept;
 	void *window;
 };
 
-/* What is seen of a block's learning while it goes on. A window of steps that diverges is undone: θ is again where the best window began, and
- * the optimizer begins again, with smaller steps. */
+/* What is seen of a block's learning while it goes on. A window of steps that diverges is undone: θ is again where the best
+ * window began, and the optimizer begins again, with smaller steps. */
 struct besa_watch {
 	struct loss_watch watch;
 	int divergences;
@@ -58,9 +58,9 @@ struct besa_watch {
 	int first, mark, kept; /* of the first: as `at`; the steps behind which the running and the best window began */
 };
 
-/* Whether a learning step is recorded once a block and then replayed: where its operations are so small that launching them would take longer
- * than they do. With experts each step has its own shapes, AdamW's has its number, and of two blocks none is recorded. `tokens` of a sequence,
- * `params` of a block. */
+/* Whether a learning step is recorded once a block and then replayed: where its operations are so small that launching them
+ * would take longer than they do. With experts each step has its own shapes, AdamW's has its number, and of two blocks none is
+ * recorded. `tokens` of a sequence, `params` of a block. */
 bool besa_records(const struct spec *, const struct model_config *, const struct backend *, int64_t tokens, int64_t params);
 
 static inline bool besa_learns_whole(const struct spec *spec)
@@ -68,7 +68,8 @@ static inline bool besa_learns_whole(const struct spec *spec)
 	return spec->besa.reconstruct == RECONSTRUCT_BLOCK || spec->besa.reconstruct == RECONSTRUCT_TWO_BLOCKS;
 }
 
-/* Whether learning is watched while it goes on: against the losses of the block, which are not those of its parts, or of two blocks. */
+/* Whether learning is watched while it goes on: against the losses of the block, which are not those of its parts, or of two
+ * blocks. */
 static inline bool besa_watches(const struct spec *spec)
 {
 	return spec->besa.safeguards && spec->besa.reconstruct == RECONSTRUCT_BLOCK;
@@ -82,7 +83,8 @@ void besa_release(struct besa *);
 /* Learning of the blocks from now on aims at this sparsity, which is above 0, instead of the spec's. */
 void besa_aim(struct besa *, double target);
 
-/* Learns the rates of the block that is loaded and ranked. rates [layout.rows], on the host, receives the learned rate of every row;
+/* Learns the rates of the block that is loaded and ranked. rates [layout.rows], on the host, receives the learned rate of every
+ * row;
  * *ret_last the last step. Reads `stop` before each step. `watch`, with watch.start set, where the spec has safeguards; else NULL. */
 enum status besa_learn(struct besa *, const struct block_task *, const atomic_bool *stop, struct besa_watch *watch, float *rates,
 		       struct method_step *ret_last, struct error *err);
@@ -90,8 +92,8 @@ enum status besa_learn(struct besa *, const struct block_task *, const atomic_bo
 /* The rates where the best window of the learning just watched began. Fills backend->error. */
 enum status besa_best_rates(struct besa *, float *rates);
 
-/* The gradient of the loss of besa->part by θ for sequences first …, in besa->gradient, with the masks of the current θ. What a step does before
- * the optimizer; of use to tests. Fills backend->error. */
+/* The gradient of the loss of besa->part by θ for sequences first …, in besa->gradient, with the masks of the current θ. What a
+ * step does before the optimizer; of use to tests. Fills backend->error. */
 enum status besa_gradient(struct besa *, struct stream *x, struct stream *reference, int64_t first, int64_t count);
 
 /* What a part's gradient is made of, by parts.c. They fill backend->error. */

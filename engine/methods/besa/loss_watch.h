@@ -1,4 +1,5 @@
-/* Whether learning goes up instead of down: its loss against what the same sequences lose where learning starts, over a window of steps. */
+/* Whether learning goes up instead of down: its loss against what the same sequences lose where learning starts, over a window
+ * of steps. */
 #ifndef BESAD_ENGINE_BESA_LOSS_WATCH_H
 #define BESAD_ENGINE_BESA_LOSS_WATCH_H
 

@@ -2,7 +2,7 @@
 
 #include "engine/methods/besa/learn.h"
 
-/* ---- which there are ------------------------------------------------------------------------------------------------------------ */
+/* ---- which there are --------------------------------------------------------------------------------------------------------- */
 
 static int part_of(enum reconstruct reconstruct, enum fused fused)
 {
@@ -48,8 +48,8 @@ int parts_find(const struct spec *spec, const struct block_layout *layout, const
 	return parts;
 }
 
-/* The backward counts twice; what comes before a part in its block is run again, and a part twice, dense and pruned. Attention is taken for a third of a
- * block. */
+/* The backward counts twice; what comes before a part in its block is run again, and a part twice, dense and pruned. Attention
+ * is taken for a third of a block. */
 double parts_work(const struct spec *spec)
 {
 	static const double work[] = {
@@ -67,7 +67,7 @@ void parts_room(const struct spec *spec, const struct block *block, int64_t toke
 		if (block->layout.products[p].rows > *ret_cols) *ret_cols = block->layout.products[p].rows;
 }
 
-/* ---- a half ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a half ------------------------------------------------------------------------------------------------------------------ */
 
 static enum status activate_dense(const struct besa *besa)
 {
@@ -106,7 +106,7 @@ static enum status mlp_gradient(struct besa *besa, struct tensor input, int batc
 	return block_backward_mlp(besa->block, a, batch, dy, besa_bin_gradient, besa);
 }
 
-/* ---- the linears that read one input ----------------------------------------------------------------------------------------------- */
+/* ---- the linears that read one input ----------------------------------------------------------------------------------------- */
 
 struct layer_pass {
 	struct besa *besa;

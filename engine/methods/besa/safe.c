@@ -96,10 +96,10 @@ static enum status choose(struct comparison *c, const struct besa_watch *w, floa
 	return set_mask(c, rates, err);
 }
 
-/* ---- what is told ----------------------------------------------------------------------------------------------------------------- */
+/* ---- what is told ------------------------------------------------------------------------------------------------------------ */
 
-/* Smaller steps, found once, are what the size of steps adapts to; where they had to be found again, or nothing was won by them, learning
- * is unstable. */
+/* Smaller steps, found once, are what the size of steps adapts to; where they had to be found again, or nothing was won by them,
+ * learning is unstable. */
 static enum status warn_of_divergence(const struct comparison *c, const struct besa_watch *w, int steps, struct error *err)
 {
 	bool adapted = w->divergences == 1 && c->kept < c->start;
@@ -212,7 +212,7 @@ static enum status warn(const struct comparison *c, const struct besa_watch *w, 
 	return warn_of_target(c, rates, err);
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it --------------------------------------------------------------------------------------------------------------- */
 
 static enum status learn(struct comparison *c, const atomic_bool *stop, float *rates, struct error *err)
 {

@@ -47,9 +47,9 @@ static enum status failed(const struct ranking *r, enum status status, struct er
 	return status;
 }
 
-/* With u the diagonal of the upper Cholesky factor of the inverse of a product's damped Gram matrix, w²/u² is the error that the outputs get
- * where w goes and those right of it make up for that; w²/u is what BESA's published code has by that name (besa.md 1.2). By either weights are
- * ordered as by |w| times its root, which is by norms whose squares are 1/u² and 1/u. */
+/* With u the diagonal of the upper Cholesky factor of the inverse of a product's damped Gram matrix, w²/u² is the error that the
+ * outputs get where w goes and those right of it make up for that; w²/u is what BESA's published code has by that name (besa.md
+ * 1.2). By either weights are ordered as by |w| times its root, which is by norms whose squares are 1/u² and 1/u. */
 static enum status weigh_product(struct ranking *r, int product, struct damping *ret)
 {
 	struct backend *backend = r->setup.block->backend;

@@ -1,5 +1,5 @@
-/* What orders the weights of a block, and so which go first: an importance of each, by which those of a row, or of a group of a pattern, are
- * ranked. */
+/* What orders the weights of a block, and so which go first: an importance of each, by which those of a row, or of a group of a
+ * pattern, are ranked. */
 #ifndef BESAD_ENGINE_IMPORTANCE_H
 #define BESAD_ENGINE_IMPORTANCE_H
 

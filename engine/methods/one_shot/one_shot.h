@@ -1,11 +1,12 @@
-/* What magnitude and Wanda are, which go by one importance, and the method one_shot, which goes by any, and what BESA begins with: the weights of
- * each row are ranked, and the share that was asked for goes. */
+/* What magnitude and Wanda are, which go by one importance, and the method one_shot, which goes by any, and what BESA begins
+ * with: the weights of each row are ranked, and the share that was asked for goes. */
 #ifndef BESAD_ENGINE_ONE_SHOT_H
 #define BESAD_ENGINE_ONE_SHOT_H
 
 #include "engine/methods/one_shot/importance.h"
 
-/* The state of a method that does that alone, and the first member of one that does more: these are struct method's functions for both. */
+/* The state of a method that does that alone, and the first member of one that does more: these are struct method's functions
+ * for both. */
 struct one_shot {
 	struct method_setup setup;
 	struct mask mask;
@@ -22,8 +23,8 @@ void one_shot_destroy(void *method);
 enum status one_shot_begin(void *method);
 enum status one_shot_observe(void *method, int product, struct tensor x);
 
-/* Ranks the block's weights, and has ⌊C·target⌋ of each row go, or M − N of each M of a pattern; where blocks were allotted shares of their own,
- * exactly the block's. */
+/* Ranks the block's weights, and has ⌊C·target⌋ of each row go, or M − N of each M of a pattern; where blocks were allotted
+ * shares of their own, exactly the block's. */
 enum status one_shot_prune(void *method, const struct block_task *, struct block_outcome *, struct error *err);
 
 #endif

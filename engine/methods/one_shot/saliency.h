@@ -1,9 +1,9 @@
 /* |weight × gradient| of a block's reconstruction loss, summed over the sequences of the calibration.
  *
- * The dense block gives its reference, where that loss is at its least and has no gradient. So the reference is moved: each output of a token by
- * plus or minus the norm of its channel, by chance. The gradient at the dense weights is then, up to a factor, that of Σ ±y/‖Y‖, and the square of
- * weight times gradient is on average what the loss, to second order, is after the weight goes. Signs are the same for each sequence, of each
- * block and of each job. */
+ * The dense block gives its reference, where that loss is at its least and has no gradient. So the reference is moved: each
+ * output of a token by plus or minus the norm of its channel, by chance. The gradient at the dense weights is then, up to a
+ * factor, that of Σ ±y/‖Y‖, and the square of weight times gradient is on average what the loss, to second order, is after the
+ * weight goes. Signs are the same for each sequence, of each block and of each job. */
 #ifndef BESAD_ENGINE_SALIENCY_H
 #define BESAD_ENGINE_SALIENCY_H
 

@@ -1,6 +1,6 @@
-/* SparseGPT (Frantar and Alistarh, arXiv 2301.00774): a linear is pruned column by column, and what each weight that goes leaves as an
- * error of the outputs, on the calibration, is made up for by the weights to its right. Which go is chosen 128 columns at a time, over all
- * rows of a linear, by the error that each would leave. Weights change: no mask is left but their zeros. */
+/* SparseGPT (Frantar and Alistarh, arXiv 2301.00774): a linear is pruned column by column, and what each weight that goes leaves
+ * as an error of the outputs, on the calibration, is made up for by the weights to its right. Which go is chosen 128 columns at
+ * a time, over all rows of a linear, by the error that each would leave. Weights change: no mask is left but their zeros. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -72,7 +72,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	return status;
 }
 
-/* ---- what a pass shows -------------------------------------------------------------------------------------------------------------- */
+/* ---- what a pass shows ------------------------------------------------------------------------------------------------------- */
 
 static enum status begin(void *method)
 {
@@ -84,7 +84,7 @@ static enum status observe(void *method, int product, struct tensor x)
 	return grams_observe(&((struct sparsegpt *)method)->grams, product, x);
 }
 
-/* ---- a linear ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- a linear ---------------------------------------------------------------------------------------------------------------- */
 
 /* Columns that are pruned at a time: whole groups of a pattern. */
 static int64_t columns_at_once(const struct pattern *pattern)

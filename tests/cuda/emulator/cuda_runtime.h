@@ -1,12 +1,12 @@
-/* A CUDA runtime on the host, enough to run besad's kernels on a machine without a GPU: the part of <cuda_runtime.h> that cuda/ uses,
- * with the same names. Only the tests are built with it.
+/* A CUDA runtime on the host, enough to run besad's kernels on a machine without a GPU: the part of <cuda_runtime.h> that cuda/
+ * uses, with the same names. Only the tests are built with it.
  *
  * A block's threads are coroutines that switch at barriers and warp operations; blocks run one after the other. What it finds:
- * wrong indices, reads of memory nobody wrote (allocations start as NaN), accesses past an allocation's end (a guard page follows each),
- * barriers that not all threads reach, missing barriers (EMULATOR_ORDER=reverse|shuffle runs the threads in another order), and wrong
- * tensor-core fragments. Work on a stream is done as late as a device may do it: when somebody waits for it, so that what may not change
- * meanwhile must not. An access to no memory is an error that stays, as on a device. What it cannot find: weak memory ordering, and anything
- * about speed. faults.h beside this says what tests may make fail. */
+ * wrong indices, reads of memory nobody wrote (allocations start as NaN), accesses past an allocation's end (a guard page
+ * follows each), barriers that not all threads reach, missing barriers (EMULATOR_ORDER=reverse|shuffle runs the threads in
+ * another order), and wrong tensor-core fragments. Work on a stream is done as late as a device may do it: when somebody waits
+ * for it, so that what may not change meanwhile must not. An access to no memory is an error that stays, as on a device. What it
+ * cannot find: weak memory ordering, and anything about speed. faults.h beside this says what tests may make fail. */
 #ifndef EMULATOR_CUDA_RUNTIME_H
 #define EMULATOR_CUDA_RUNTIME_H
 

@@ -157,7 +157,7 @@ void run_block(dim3 block, dim3 at, dim3 grid)
 
 emulator_thread *emulator_self;
 
-/* ---- errors ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------------------ */
 
 struct emulator_faults emulator_faults = {0, 0, false, true, false, 0};
 
@@ -284,7 +284,7 @@ std::vector<std::vector<emulator_copy>> &emulator_copy_groups()
 	return current->copies;
 }
 
-/* ---- streams and graphs ---------------------------------------------------------------------------------------------------------- */
+/* ---- streams and graphs ------------------------------------------------------------------------------------------------------ */
 
 struct emulator_stream {
 	std::recursive_mutex lock; /* of what follows; held while work is done */
@@ -455,7 +455,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
 	return answer();
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static size_t memory_used;
 static const size_t MEMORY_TOTAL = (size_t)4 << 30;

@@ -1,6 +1,6 @@
 /* Causal attention by tiles (FlashAttention, arXiv 2205.14135): a tile of queries meets the tiles of keys one after the other, and
- * no [T, T] matrix is ever stored. Tiles above the diagonal, or out of the window, are skipped; inside the tiles at the edge each block of
- * rows computes only the columns it needs. */
+ * no [T, T] matrix is ever stored. Tiles above the diagonal, or out of the window, are skipped; inside the tiles at the edge
+ * each block of rows computes only the columns it needs. */
 #include "engine/compute/cpu/isa/isa.h"
 #include "engine/compute/cpu/isa/product.h"
 
@@ -35,7 +35,7 @@ static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, 
 	}
 }
 
-/* ---- which keys a query sees ----------------------------------------------------------------------------------------------------- */
+/* ---- which keys a query sees ------------------------------------------------------------------------------------------------- */
 
 struct range {
 	int first, last; /* [first, last) */
@@ -66,7 +66,7 @@ INLINE int first_tile(const struct attention *shape, int64_t query)
 	return shape->window && query >= shape->window ? (int)((query - shape->window + 1) / TILE) : 0;
 }
 
-/* ---- unpacking into fp32 tiles ----------------------------------------------------------------------------------------------------- */
+/* ---- unpacking into fp32 tiles ----------------------------------------------------------------------------------------------- */
 
 static int rows_of_tile(const struct attention_job *job, int tile)
 {
@@ -119,9 +119,10 @@ static void unpack(const struct attention_job *job, int64_t first, int64_t last)
 	}
 }
 
-/* ---- forward ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------------------------------------------- */
 
-/* Rows [first, last) of logits [TILE, TILE] = q · kᵀ, where the row's block sees the keys; the caller blanks what a row itself does not. */
+/* Rows [first, last) of logits [TILE, TILE] = q · kᵀ, where the row's block sees the keys; the caller blanks what a row itself
+ * does not. */
 static void logits_of_tile(const struct attention_job *job, float *logits, const float *q, const float *k_transposed, int rows,
 			   int64_t query, int64_t key)
 {
@@ -209,7 +210,7 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 	}
 }
 
-/* ---- backward ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------------------------------------- */
 
 /* With P = exp(logits − lse) and dP = dout · vᵀ: dlogits = P ∘ (dP − Σ_d dout·out), times 1 − (logits/softcap)² under a cap.
  * On return p holds P and dp holds dlogits, 0 where a query does not see a key. */

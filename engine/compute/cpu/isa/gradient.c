@@ -1,12 +1,12 @@
 /* Binned gradients: G = dyᵀ·x a block at a time, each multiplied by W and dropped into its rows' bins while it lies in the cache.
  *
- * Both factors have the inner index (the token) down their rows, so packing only gathers: x into panels of BLOCK_COLS columns, which all threads
- * share, dy into panels of BLOCK_ROWS columns for the rows at hand. */
+ * Both factors have the inner index (the token) down their rows, so packing only gathers: x into panels of BLOCK_COLS columns,
+ * which all threads share, dy into panels of BLOCK_ROWS columns for the rows at hand. */
 #include "engine/compute/cpu/isa/isa.h"
 #include "engine/compute/cpu/isa/product.h"
 
-/* panels[⌊col / width⌋][token][col mod width] = x[token, first + col], 0 where x ends. Several panels at a time, and fetched ahead: rows of x that are a
- * power of 2 apart share few places in the caches and are not foreseen by the processor. */
+/* panels[⌊col / width⌋][token][col mod width] = x[token, first + col], 0 where x ends. Several panels at a time, and fetched
+ * ahead: rows of x that are a power of 2 apart share few places in the caches and are not foreseen by the processor. */
 INLINE void pack_panels(float *panels, const struct tensor *x, int64_t first, int64_t count, int width)
 {
 	enum { PANELS = 8, AHEAD = 16 };

@@ -103,7 +103,7 @@ static inline void store_floats(void *to, enum dtype type, const float *from, in
 	}
 }
 
-/* ---- rows, in pieces that fit the stack ---------------------------------------------------------------------------------------- */
+/* ---- rows, in pieces that fit the stack -------------------------------------------------------------------------------------- */
 
 enum { PIECE = 1024 };
 
@@ -131,7 +131,7 @@ INLINE int64_t least(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-/* ---- elementary functions: about 1 ulp, NaN in gives NaN out ---------------------------------------------------------------------- */
+/* ---- elementary functions: about 1 ulp, NaN in gives NaN out ----------------------------------------------------------------- */
 
 /* Splits x = n·ln 2 + r with |r| ≤ ln 2 / 2 and returns e^r − 1; *ret_power = 2ⁿ. −87.3 ≤ x ≤ 88.3. */
 INLINE float exp_parts(float x, float *ret_power)

@@ -190,7 +190,7 @@ static void column_sums(float *out, const struct tensor *x_tensor, int64_t first
 	}
 }
 
-/* ---- rotary positions ---------------------------------------------------------------------------------------------------------- */
+/* ---- rotary positions -------------------------------------------------------------------------------------------------------- */
 
 /* The pairs of one head, which begins at column `start`, of neighbouring columns. */
 static void turn_neighbours(const struct tensor *x, int64_t row, int64_t start, int64_t pairs, const float *angles, float sign)
@@ -243,7 +243,7 @@ static void rope(const struct rotation *rotation, const struct tensor *x_tensor,
 	}
 }
 
-/* ---- attention's sinks ---------------------------------------------------------------------------------------------------------- */
+/* ---- attention's sinks ------------------------------------------------------------------------------------------------------- */
 
 static void attention_sinks(const struct attention *shape, const struct tensor *out, const struct tensor *lse, const float *sinks,
 			    int64_t first, int64_t last)
@@ -268,7 +268,7 @@ static void attention_sinks(const struct attention *shape, const struct tensor *
 	}
 }
 
-/* ---- activations --------------------------------------------------------------------------------------------------------------- */
+/* ---- activations ------------------------------------------------------------------------------------------------------------- */
 
 #define GELU_SCALE 0.7978845608f /* sqrt(2/π) */
 #define GELU_CUBIC 0.044715f
@@ -436,7 +436,7 @@ static void activation_backward(struct activation activation, const struct tenso
 	}
 }
 
-/* ---- evaluation ---------------------------------------------------------------------------------------------------------------- */
+/* ---- evaluation -------------------------------------------------------------------------------------------------------------- */
 
 /* A piece of a row of logits, capped where asked; in `buffer` if anything had to be done to it. */
 INLINE const float *logits_piece(const struct tensor *logits, int64_t row, int64_t col, int64_t n, float softcap, float *buffer)

@@ -40,7 +40,8 @@ static void rates_forward(const struct rates *rates, const struct tensor *beta, 
 	}
 }
 
-/* The gradient by β_d is −(the sum over the first D−1−d bins) + pull·(p_d − p_{D−1}), but for what is the same for all d; by the logit z_d it is β_d·(that − its mean under β). */
+/* The gradient by β_d is −(the sum over the first D−1−d bins) + pull·(p_d − p_{D−1}), but for what is the same for all d; by the
+ * logit z_d it is β_d·(that − its mean under β). */
 static void rates_backward(const struct rates *rates, const struct tensor *dtheta, const struct tensor *theta,
 			   const struct tensor *beta, const struct tensor *sums, double stats_slope, int64_t first, int64_t last)
 {
@@ -73,7 +74,7 @@ static void rates_backward(const struct rates *rates, const struct tensor *dthet
 	}
 }
 
-/* ---- loss ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- loss -------------------------------------------------------------------------------------------------------------------- */
 
 static void reconstruction(double *loss, const struct tensor *dy_tensor, const struct tensor *y_tensor,
 			   const struct tensor *ref_tensor, int64_t first, int64_t last)
@@ -137,7 +138,7 @@ static void weighted_error(double *loss, const struct tensor *dy_tensor, const s
 	}
 }
 
-/* ---- optimizers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- optimizers -------------------------------------------------------------------------------------------------------------- */
 
 static void prodigy_moments(const struct prodigy *p, double d, double d0, const float *theta, const float *theta0, float *m,
 			    float *v, float *s, const float *gradient, int64_t first, int64_t last, double *ret_dot,

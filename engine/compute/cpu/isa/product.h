@@ -16,7 +16,8 @@ enum { BLOCK_COLS = 2 * LANES };
 
 typedef float vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
-/* C [rows, BLOCK_COLS] (+)= A · B over the inner range, rows ≤ BLOCK_ROWS; A is read through two strides, so that it may be transposed. */
+/* C [rows, BLOCK_COLS] (+)= A · B over the inner range, rows ≤ BLOCK_ROWS; A is read through two strides, so that it may be
+ * transposed. */
 INLINE void product_block(int rows, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row, int inner,
 			  float *c, int64_t c_row, bool accumulate)
 {

@@ -53,7 +53,7 @@ static bool importance(uint32_t *key, const struct tensor *weight, const float *
 	return !bad;
 }
 
-/* ---- masks --------------------------------------------------------------------------------------------------------------------- */
+/* ---- masks ------------------------------------------------------------------------------------------------------------------- */
 
 static void mask_words(uint32_t *out, const uint32_t *weight, const uint16_t *rank, int32_t threshold, int64_t n)
 {

@@ -111,7 +111,7 @@ static void quantize(const struct grid *grid, const struct tensor *out, const st
 			quantize_group(grid, out, steps, zeros, weight, strength, row, group);
 }
 
-/* ---- with compensation ------------------------------------------------------------------------------------------------------------- */
+/* ---- with compensation ------------------------------------------------------------------------------------------------------- */
 
 static void columns(const struct grid *grid, const struct tensor *weight, const struct tensor *negated_error,
 		    const struct tensor *support, const struct tensor *factor, const struct tensor *steps,
@@ -135,7 +135,7 @@ static void columns(const struct grid *grid, const struct tensor *weight, const 
 	}
 }
 
-/* ---- backward ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------------------------------------- */
 
 /* Sums of g over a group: times rint(W/h) − W/h where the code is not clamped, and where it is, at the top and at the bottom. */
 struct group_sums {
@@ -173,8 +173,8 @@ static struct group_sums sum_group(const struct grid *grid, const struct tensor 
 	return sums;
 }
 
-/* With e = z + δ·min W / h, which the rounding of z added: where the code is clamped, out is γ·max W − e·h at the top, δ·min W − e·h at the
- * bottom; and where not, W + (rint(W/h) − W/h)·h. */
+/* With e = z + δ·min W / h, which the rounding of z added: where the code is clamped, out is γ·max W − e·h at the top, δ·min W −
+ * e·h at the bottom; and where not, W + (rint(W/h) − W/h)·h. */
 static void backward_group(const struct grid *grid, const struct tensor *dstrength, const struct tensor *g,
 			   const struct tensor *weight, const struct tensor *steps, const struct tensor *zeros,
 			   const struct tensor *strength, int64_t row, int64_t group)

@@ -28,7 +28,7 @@ static void scale(const struct tensor *y, const struct tensor *x, const float *r
 	}
 }
 
-/* ---- the projection --------------------------------------------------------------------------------------------------------------- */
+/* ---- the projection ---------------------------------------------------------------------------------------------------------- */
 
 /* What is not among the of − keep smallest of a group does not go. */
 INLINE void spare_in_groups(uint32_t *scores, int64_t cols, int keep, int of)
@@ -116,7 +116,7 @@ static void project(const struct tensor *w, const struct tensor *u, const struct
 	}
 }
 
-/* ---- least squares ------------------------------------------------------------------------------------------------------------------ */
+/* ---- least squares ----------------------------------------------------------------------------------------------------------- */
 
 static void keep_where(const struct tensor *out, const struct tensor *weight, const struct tensor *support, int64_t first,
 		       int64_t last)
