@@ -59,13 +59,25 @@ static int preset_of(const struct fields *client)
 	return preset || fields_get(client, "method") || fields_get(client, "besa") ? PRESET_NONE : PRESET_STANDARD;
 }
 
+/* A tune of the whole model would take weights from their grids again: where they are quantized it is the refit of the blocks, which
+ * goes through the rounding. */
+static bool heed_quantization(const struct fields *client, cJSON *of_preset)
+{
+	cJSON *refit = cJSON_GetObjectItemCaseSensitive(of_preset, "refit");
+	const char *method = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(refit, "method"));
+	if (!cJSON_IsObject(fields_get(client, "quantization")) || !method || strcmp(method, "global") != 0) return true;
+	cJSON *block = cJSON_CreateString("block");
+	return block && cJSON_ReplaceItemInObjectCaseSensitive(refit, "method", block);
+}
+
 cJSON *preset_fill(const struct fields *client)
 {
 	cJSON *filled = cJSON_Duplicate(client->object, true), *of_preset;
 	int preset = preset_of(client);
 	if (!filled || preset == PRESET_NONE) return filled;
 	of_preset = cJSON_Parse(presets[preset].fields);
-	bool whole = of_preset && cJSON_AddStringToObject(of_preset, "preset", presets[preset].name) && fill(filled, of_preset);
+	bool whole = of_preset && heed_quantization(client, of_preset) &&
+		     cJSON_AddStringToObject(of_preset, "preset", presets[preset].name) && fill(filled, of_preset);
 	cJSON_Delete(of_preset);
 	if (whole) return filled;
 	cJSON_Delete(filled);

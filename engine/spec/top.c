@@ -200,8 +200,8 @@ static const struct spec_row rows[] = {
 			"nor "
 			"settings of `besa`",
 		.more = "Fields that are given override those of the preset; `method` excludes it. A job shows what it became. "
-			"`paper` "
-			"is BESA as it was published.",
+			"With "
+			"`quantization` `best` has the refit `block` in place of `global`. `paper` is BESA as it was published.",
 		.group = "Pruning",
 		.label = "Preset",
 		.hint = "What it may cost: fast, balanced (the default) or best.",

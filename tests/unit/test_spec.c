@@ -161,6 +161,9 @@ static void test_presets(void **state)
 		{",\"preset\":\"balanced\"", "tiny-balanced-{id}", METHOD_ADMM, REFIT_BLOCK},
 		{",\"preset\":\"fast\"", "tiny-fast-{id}", METHOD_ADMM, REFIT_NONE},
 		{",\"preset\":\"best\"", "tiny-best-{id}", METHOD_ADMM, REFIT_GLOBAL},
+		{",\"preset\":\"best\",\"quantization\":{\"bits\":4}", "tiny-best-{id}", METHOD_ADMM, REFIT_BLOCK},
+		{",\"preset\":\"best\",\"quantization\":null", "tiny-best-{id}", METHOD_ADMM, REFIT_GLOBAL},
+		{",\"preset\":\"fast\",\"quantization\":{\"bits\":4}", "tiny-fast-{id}", METHOD_ADMM, REFIT_NONE},
 		{",\"preset\":\"paper\"", "tiny-paper-{id}", METHOD_BESA, REFIT_NONE},
 		{",\"preset\":\"balanced\",\"refit\":{\"method\":\"none\"}", "tiny-balanced-{id}", METHOD_ADMM, REFIT_NONE},
 		{",\"preset\":\"fast\",\"refit\":{\"method\":\"block\"}", "tiny-fast-{id}", METHOD_ADMM, REFIT_BLOCK},
@@ -186,6 +189,10 @@ static void test_presets(void **state)
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"fast\",\"method\":\"wanda\"}", "/preset",
 		       "exclude each other");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"slow\"}", "/preset", "fast");
+	assert_problem(f,
+		       "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"best\",\"quantization\":{\"bits\":4},"
+		       "\"refit\":{\"method\":\"global\"}}",
+		       "/quantization", "would take the weights from their grids again");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":3}", "/preset", "fast");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"best\",\"refit\":7}", "/refit", "object");
 }
