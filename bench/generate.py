@@ -6,6 +6,7 @@ sets the given shares of the linears' weights to zero. Models that are named are
 which zeros they have. Dense and sparse take turns, and of each the best round counts, and the fastest token of
 all: beside other work that is what compares. Prints JSON."""
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -32,7 +33,9 @@ def billion(directory):
 
 
 def prune(besad, model, share, directory):
-    name = f"{os.path.basename(os.path.normpath(model))}-{round(100 * share)}"
+    path = os.path.realpath(model)
+    known = hashlib.sha256(f"{path} {os.stat(os.path.join(path, 'config.json')).st_mtime_ns}".encode()).hexdigest()[:8]
+    name = f"{os.path.basename(path)}-{round(100 * share)}-{known}"
     if not os.path.exists(os.path.join(directory, name)):
         job = os.path.join(directory, "job.json")
         with open(job, "w") as file:
@@ -44,7 +47,10 @@ def prune(besad, model, share, directory):
 def generate(besad, model, options, form):
     command = [besad, "generate", "--json", "--threads", str(options.threads), "--max-tokens", str(options.tokens), "--prompt", PROMPT,
                *form, model]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    if figures["completion_tokens"] != options.tokens:
+        sys.exit(f"{model}: its text ended behind {figures['completion_tokens']} tokens; ask for fewer (--tokens)")
+    return figures
 
 
 def main():

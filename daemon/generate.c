@@ -64,14 +64,30 @@ static enum status show(void *context, int32_t id, const char *text, size_t byte
 {
 	(void)context;
 	(void)id;
-	if (fwrite(text, 1, bytes, stdout) == bytes && fflush(stdout) == 0) return STATUS_OK;
-	return error_errno(err, "standard output");
+	for (size_t at = 0; at < bytes;) {
+		ssize_t written = write(STDOUT_FILENO, text + at, bytes - at);
+		if (written < 0 && errno != EINTR)
+			return error_errno(err, "standard output"); /* a signal ends the text, not a write */
+		if (written > 0) at += (size_t)written;
+	}
+	return STATUS_OK;
+}
+
+/* JSON's strings end at a zero byte here. */
+static void append_without_zeros(struct buffer *buffer, const char *text, size_t bytes)
+{
+	static const char unknown[] = "\xEF\xBF\xBD"; /* U+FFFD */
+	for (size_t at = 0, end; at < bytes; at = end + 1) {
+		end = at + strnlen(text + at, bytes - at);
+		buffer_append(buffer, text + at, end - at);
+		if (end < bytes) buffer_append(buffer, unknown, sizeof unknown - 1);
+	}
 }
 
 static enum status keep(void *context, int32_t id, const char *text, size_t bytes, struct error *err)
 {
 	struct generation *g = context;
-	buffer_append(&g->text, text, bytes);
+	append_without_zeros(&g->text, text, bytes);
 	bool kept = !g->text.failed && (id < 0 || cJSON_AddItemToArray(g->ids, cJSON_CreateNumber(id)));
 	return kept ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the text");
 }

@@ -728,15 +728,21 @@ static enum status fail(struct connection *writer, const char *id, const char *c
 	return status;
 }
 
+static enum status fail_once(struct db *db, const char *id, const char *code, const char *message, const struct retry_rule *rule,
+			     int64_t *ret_retry_at, struct error *err)
+{
+	TRY(write_begin(db, err));
+	return write_end(db, fail(&db->writer, id, code, message, rule, ret_retry_at, err), id, err);
+}
+
 enum status db_job_fail(struct db *db, const char *id, const char *code, const char *message, const struct retry_rule *rule,
 			int64_t *ret_retry_at, struct error *err)
 {
 	enum status status;
 	unsigned reliefs = write_reliefs(db);
-	do {
-		TRY(write_begin(db, err));
-		status = write_end(db, fail(&db->writer, id, code, message, rule, ret_retry_at, err), id, err);
-	} while (write_again(db, status, &reliefs));
+	do
+		status = fail_once(db, id, code, message, rule, ret_retry_at, err);
+	while (write_again(db, status, &reliefs));
 	return status;
 }
 

@@ -24,7 +24,8 @@ enum status dense_scores_key(const cJSON *model_files, const struct sequences *w
 	cJSON *known = cJSON_CreateObject();
 	bool whole = known && cJSON_AddItemToObject(known, "model", cJSON_Duplicate(model_files, true)) &&
 		     add_tokens(known, windows, err) && cJSON_AddNumberToObject(known, "precision", precision) &&
-		     cJSON_AddStringToObject(known, "device", device) && cJSON_AddStringToObject(known, "version", BESAD_VERSION);
+		     cJSON_AddStringToObject(known, "device", device) && cJSON_AddStringToObject(known, "version", BESAD_VERSION) &&
+		     cJSON_AddNumberToObject(known, "of", DENSE_SCORES_OF);
 	char *text = whole ? cJSON_PrintUnformatted(known) : NULL;
 	enum status status = text ? sha256_bytes(text, strlen(text), ret, err) : err->status;
 	free(text);
@@ -56,25 +57,32 @@ bool dense_scores_find(const char *directory, const char *key, double *ret)
 	return good;
 }
 
+static bool is_score(const char *entry)
+{
+	return strlen(entry) == SHA256_TEXT - 1 && strspn(entry, "0123456789abcdef") == SHA256_TEXT - 1;
+}
+
 static enum status count(void *context, const char *name, const char *entry, struct error *err)
 {
 	(void)name;
-	(void)entry;
 	(void)err;
-	++*(int *)context;
+	*(int *)context += is_score(entry);
 	return STATUS_OK;
+}
+
+static enum status forget(void *context, const char *name, const char *entry, struct error *err)
+{
+	return is_score(entry) ? place_remove(context, name, err) : STATUS_OK;
 }
 
 enum status dense_scores_keep(const char *directory, const char *key, double score, struct error *err)
 {
 	char line[LINE];
 	int files = 0;
+	struct place scores = PLACE(directory);
 	TRY(write_line(key, score, line, err));
 	TRY(directory_make(directory, err));
-	TRY(place_each(&PLACE(directory), NULL, count, &files, err));
-	if (files >= DENSE_SCORES_MOST) {
-		TRY(directory_remove(directory, err));
-		TRY(directory_make(directory, err));
-	}
-	return place_replace(&PLACE(directory), key, line, strlen(line), err);
+	TRY(place_each(&scores, NULL, count, &files, err));
+	if (files >= DENSE_SCORES_MOST) TRY(place_each(&scores, NULL, forget, &scores, err));
+	return place_replace(&scores, key, line, strlen(line), err);
 }

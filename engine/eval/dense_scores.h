@@ -12,7 +12,10 @@
 #include "engine/compute/tensor.h"
 #include "engine/text/corpus.h"
 
-enum { DENSE_SCORES_MOST = 4096 }; /* files; where there would be more all are forgotten */
+enum {
+	DENSE_SCORES_MOST = 4096, /* where there would be more all are forgotten; other files of the directory stay */
+	DENSE_SCORES_OF = 1 /* to be raised where a dense model comes to give other numbers: those before are not known then */
+};
 
 /* model_files: "model" of what inputs_describe makes. */
 enum status dense_scores_key(const cJSON *model_files, const struct sequences *windows, enum dtype precision, const char *device,

@@ -104,6 +104,12 @@ static enum status room_for(const struct run *run, int64_t prompt, int64_t *ret,
 {
 	int64_t most = decoder_most_tokens(&run->g->model.config, prompt), wanted = run->request->max_tokens;
 	if (!prompt) return error_set(err, STATUS_INVALID, "the prompt is empty, and the tokenizer puts no token before a text");
+	if (prompt == most && most < run->g->model.config.max_positions)
+		return error_set(err, STATUS_INVALID,
+				 "the prompt has %" PRId64
+				 " tokens, 'original_max_position_embeddings': behind the next all tokens would turn by other "
+				 "factors of longrope; a shorter or longer prompt can be continued",
+				 prompt);
 	if (prompt >= most)
 		return error_set(err, STATUS_INVALID,
 				 "the prompt has %" PRId64 " tokens, and the model positions for %" PRId64
@@ -118,9 +124,10 @@ static enum status read_prompt(struct run *run, const int32_t *ids, size_t count
 {
 	double start = monotonic_seconds();
 	*ret_logits = NULL;
-	for (size_t i = 0; i < count && !stopped(run); i++)
+	for (size_t i = 0; i < count && !stopped(run); i++) {
 		TRY(decoder_step(run->g->decoder, ids[i], i + 1 == count ? ret_logits : NULL, err));
-	run->outcome.prompt_tokens = (int64_t)count;
+		run->outcome.prompt_tokens++;
+	}
 	run->outcome.prompt_seconds = monotonic_seconds() - start;
 	return STATUS_OK;
 }

@@ -25,7 +25,7 @@ struct sparse_grids {
 	int bits;              /* 4 or 8; 0: there are no codes */
 	int64_t group, groups; /* columns of each, and how many a row has; the first divides the columns */
 	const float *steps;    /* [rows, groups] */
-	const uint8_t *zeros;  /* [rows, groups]; NULL: all are 2^(bits − 1) */
+	const uint8_t *zeros;  /* [rows, groups], below 2^bits; NULL: all are 2^(bits − 1) */
 };
 
 /* Rows in blocks of block_rows, the last of which may have fewer. The values of a block begin at a multiple of SPARSE_ALIGNMENT

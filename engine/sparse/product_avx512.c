@@ -48,7 +48,7 @@ INLINE int zero_of(const struct sparse_matrix *matrix, int64_t group)
 
 INLINE __m256i table_of(int zero)
 {
-	return _mm256_loadu_si256((const __m256i *)(whole_numbers + ZERO_AMONG - zero));
+	return _mm256_loadu_si256((const __m256i *)(whole_numbers + ZERO_AMONG - (zero & 15)));
 }
 
 INLINE __m512i two_tables(int even, int odd)

@@ -71,24 +71,26 @@ static void test_damage(void **state)
 	free(text);
 }
 
-/* It does not grow for ever. */
+/* It does not grow for ever, and nothing goes that is not its own. */
 static void test_bound(void **state)
 {
 	struct scratch *s = *state;
-	char directory[256], key[SHA256_TEXT], name[300];
+	char directory[256], key[SHA256_TEXT], name[400];
 	double found;
 	struct file file;
 	snprintf(directory, sizeof directory, "%s/scores", s->directory);
 	key_of(s, "[]", 1, DTYPE_F32, "a device", key);
 	SUCCEEDS(directory_make(directory, &s->err));
+	SUCCEEDS(place_make(&PLACE(directory), "somebody else's", &s->err));
 	for (int i = 0; i < DENSE_SCORES_MOST; i++) {
-		snprintf(name, sizeof name, "%s/%d", directory, i);
+		snprintf(name, sizeof name, "%s/%064x", directory, i);
 		SUCCEEDS(file_create(name, 0, &file, &s->err));
 		file_close(&file);
 	}
 	SUCCEEDS(dense_scores_keep(directory, key, 7, &s->err));
 	assert_true(dense_scores_find(directory, key, &found));
 	assert_false(place_has(&PLACE(name), NULL));
+	assert_true(place_has(&PLACE(directory), "somebody else's"));
 }
 
 int main(void)
