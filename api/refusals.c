@@ -13,10 +13,12 @@ enum {
 	FREE_TRIES = 3,       /* wrong tokens that are answered at once */
 	FORGET_SECONDS = 600, /* without another one, and they are again */
 	WRITE_SECONDS = 10,   /* between two notes of refusals that are alike */
+	HELD_MOST = 64,       /* answers that wait at once: each has a connection */
 	ADDRESS_BYTES = INET6_ADDRSTRLEN,
 };
 
 static const double first_delay = 0.25, longest_delay = 5; /* seconds */
+static const double write_apart = 0.1;                     /* seconds between any two notes: each is a synced transaction */
 
 /* Refusals that are alike: from one network, of one token's holder, for one reason. */
 struct slot {
@@ -37,6 +39,8 @@ struct refusals {
 	struct slot slots[SLOTS];
 	size_t n;
 	struct held *held;
+	int n_held;
+	double written; /* when the last note was; monotonic seconds */
 	bool stopping;
 };
 
@@ -93,8 +97,8 @@ double refusals_note(struct refusals *refusals, const struct request *request, c
 		snprintf(slot->action, sizeof slot->action, "%s %s", route ? route->method : "other", route ? route->path : "none");
 	if (now - slot->last > FORGET_SECONDS) slot->tries = 0;
 	slot->last = now;
-	slot->unwritten++;
-	if (!request->holder.role) { /* it is nobody's token */
+	if (!refusals->stopping) slot->unwritten++; /* what comes then would be written for ever */
+	if (!request->holder.role) {                /* it is nobody's token */
 		if (slot->tries < 100) slot->tries++;
 		delay = delay_after(slot->tries);
 	}
@@ -106,8 +110,9 @@ double refusals_note(struct refusals *refusals, const struct request *request, c
 void refusals_hold(struct refusals *refusals, struct held *held, double seconds)
 {
 	pthread_mutex_lock(&refusals->lock);
-	bool hold = !refusals->stopping;
+	bool hold = !refusals->stopping && refusals->n_held < HELD_MOST;
 	if (hold) {
+		refusals->n_held++;
 		held->due = monotonic_seconds() + seconds;
 		held->next = refusals->held;
 		refusals->held = held;
@@ -138,13 +143,14 @@ static void write_note(const struct refusals *refusals, const struct slot *slot)
 static bool write_one(struct refusals *refusals)
 {
 	double now = monotonic_seconds();
+	if (!refusals->stopping && now - refusals->written < write_apart) return false;
 	for (size_t i = 0; i < refusals->n; i++) {
 		struct slot *slot = &refusals->slots[i];
 		bool due = refusals->stopping || !slot->written || now - slot->written >= WRITE_SECONDS;
 		if (!slot->unwritten || !due) continue;
 		struct slot copy = *slot;
 		slot->unwritten = 0;
-		slot->written = now;
+		slot->written = refusals->written = now;
 		pthread_mutex_unlock(&refusals->lock);
 		write_note(refusals, &copy);
 		pthread_mutex_lock(&refusals->lock);
@@ -161,6 +167,7 @@ static double release_due(struct refusals *refusals)
 		struct held *held = *at;
 		if (refusals->stopping || held->due <= now) {
 			*at = held->next;
+			refusals->n_held--;
 			held->release(held); /* it may be gone now */
 		} else {
 			if (held->due - now < rest) rest = held->due - now;

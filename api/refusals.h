@@ -20,7 +20,7 @@ enum status refusals_create(struct db *, const struct api_hooks *, struct refusa
 /* Notes that a request was refused as `problem` says, and returns for how many seconds its answer is to wait: 0 for none. */
 double refusals_note(struct refusals *, const struct request *, const char *problem);
 
-/* `release` is called by another thread after so many seconds, or as soon as refusals_stop is; or at once. */
+/* `release` is called by another thread after so many seconds, or as soon as refusals_stop is; or at once, where too many wait. */
 void refusals_hold(struct refusals *, struct held *, double seconds);
 
 /* Releases all, writes what is not yet written, and ends the thread. */

@@ -169,7 +169,7 @@ static bool names_a_role(const char *line)
 	word += strcspn(word, blanks);
 	word += strspn(word, blanks);
 	size_t length = strcspn(word, " \t\r\n");
-	if (length >= sizeof role) return false;
+	if (line[strspn(line, blanks)] == '#' || length >= sizeof role) return false;
 	memcpy(role, word, length);
 	return role_parse(role) != ROLE_NONE;
 }

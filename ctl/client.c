@@ -124,7 +124,10 @@ static void set_up(const struct client *client, CURL *curl, const char *path, st
 	curl_easy_setopt(curl, CURLOPT_USERAGENT, "besactl/" BESAD_VERSION);
 	curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
 	if (client->loopback) curl_easy_setopt(curl, CURLOPT_PROXY, "");
-	if (client->ca_file) curl_easy_setopt(curl, CURLOPT_CAINFO, client->ca_file);
+	if (client->ca_file) {
+		curl_easy_setopt(curl, CURLOPT_CAINFO, client->ca_file);
+		curl_easy_setopt(curl, CURLOPT_CAPATH, NULL); /* the system's, which would count beside it */
+	}
 	if (client->authorization) add_header(headers, client->authorization);
 }
 

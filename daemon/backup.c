@@ -82,6 +82,8 @@ static enum status copy_checkpoint(void *context, const char *name, const char *
 		log_warning("%s", err->message);
 		status = STATUS_OK;
 	}
+	for (int i = 1; !status && i < saved.count; i++) /* the first is the savepoint, which was read */
+		if (saved_check(&saved.files[i], err)) log_warning("%s", err->message);
 	if (!status && saved.count) {
 		status = copy_files(&saved, &copying->part, entry, err);
 		copying->checkpoints++;

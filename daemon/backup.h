@@ -23,7 +23,8 @@ struct check_report {
 	bool backup;
 	int64_t version; /* of the database */
 	int jobs, checkpoints;
-	cJSON *problems; /* texts; the caller's to free, also after a failure */
+	cJSON *problems;    /* texts; the caller's to free, also after a failure */
+	char unusable[400]; /* the first of those that are not of one job's checkpoint alone; "" for none */
 };
 enum status check_directory(const char *directory, struct check_report *ret, struct error *err);
 

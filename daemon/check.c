@@ -25,6 +25,14 @@ static void tell(void *context, const char *problem)
 	cJSON_AddItemToArray(checking->report->problems, cJSON_CreateString(problem));
 }
 
+/* Of the database, or of files that are not what the manifest says. */
+static void tell_of_all(void *context, const char *problem)
+{
+	struct check_report *report = ((struct checking *)context)->report;
+	if (!report->unusable[0]) snprintf(report->unusable, sizeof report->unusable, "%s", problem);
+	tell(context, problem);
+}
+
 /* ---- checkpoints --------------------------------------------------------------------------------------------------------- */
 
 /* Where the job goes on, against what the database has of it. */
@@ -88,13 +96,13 @@ enum status check_directory(const char *directory, struct check_report *ret, str
 	*ret = (struct check_report){.problems = cJSON_CreateArray(), .backup = place_has(&place, MANIFEST_NAME)};
 	if (!ret->problems) return error_set(err, STATUS_NO_MEMORY, "no memory for a list");
 	struct checking checking = {directory, !ret->backup && is_held(directory), ret};
-	if (ret->backup) TRY(inventory_check(&place, tell, &checking, err));
+	if (ret->backup) TRY(inventory_check(&place, tell_of_all, &checking, err));
 	if (snprintf(database, sizeof database, "%s/besad.db", directory) >= (int)sizeof database)
 		return error_set(err, STATUS_INVALID, "%s: the name is too long", directory);
 	if (!path_exists(database))
 		return error_set(err, STATUS_NOT_FOUND, "%s has no besad.db: it is no state directory, and no backup of one",
 				 directory);
-	const struct db_verifier verifier = {tell, check_job, &checking};
+	const struct db_verifier verifier = {tell_of_all, check_job, &checking};
 	return db_verify(database, &verifier, &ret->version, err);
 }
 

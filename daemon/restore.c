@@ -18,10 +18,12 @@ static const char part_name[] = "restore.besad-part";
 struct restoring {
 	struct place backup, state;
 	struct stat owner; /* of the state directory, whose the files become */
+	int lock;
 };
 
-/* Held until the process ends. */
-static enum status take_lock(const char *state_dir, struct error *err)
+/* Held until the process ends. What it holds tells whether the end of the process before was clean, and stays until there is another
+ * queue: who is refused now may start besad from the one that is there. */
+static enum status take_lock(const char *state_dir, int *ret, struct error *err)
 {
 	char path[PATH_MAX];
 	if (snprintf(path, sizeof path, "%s/lock", state_dir) >= (int)sizeof path)
@@ -32,8 +34,8 @@ static enum status take_lock(const char *state_dir, struct error *err)
 		close(fd);
 		return error_set(err, STATUS_BUSY, "a besad uses %s: stop it first", state_dir);
 	}
-	/* The end of the process before was not that of this queue. */
-	return ftruncate(fd, 0) == 0 ? STATUS_OK : error_errno(err, "%s", path);
+	*ret = fd;
+	return STATUS_OK;
 }
 
 static enum status refuse_entry(void *context, const char *name, const char *entry, struct error *err)
@@ -91,6 +93,12 @@ static enum status copy_back(void *context, const char *name, struct error *err)
 	return status ? status : give(restoring, to, err);
 }
 
+static enum status sync_checkpoint(void *context, const char *name, const char *entry, struct error *err)
+{
+	(void)entry;
+	return place_sync(context, name, err);
+}
+
 /* The database last: without it there is nothing to start from. */
 static enum status put_in_place(const struct restoring *restoring, struct error *err)
 {
@@ -98,10 +106,14 @@ static enum status put_in_place(const struct restoring *restoring, struct error 
 	const struct place *state = &restoring->state;
 	snprintf(from, sizeof from, "%s/jobs", part_name);
 	if (place_has(state, from)) {
+		TRY(place_each(state, from, sync_checkpoint, (void *)state, err));
+		TRY(place_sync(state, from, err));
 		TRY(place_remove(state, "jobs", err));
 		TRY(place_rename(state, from, state, "jobs", PLACE_NEW, err));
 	}
 	snprintf(from, sizeof from, "%s/besad.db", part_name);
+	/* The end of the process before was not that of this queue. */
+	if (ftruncate(restoring->lock, 0) != 0) return error_errno(err, "the lock of %s", state->root);
 	TRY(place_rename(state, from, state, "besad.db", PLACE_NEW, err));
 	return place_remove(state, part_name, err);
 }
@@ -112,8 +124,11 @@ static enum status check_backup(const struct options *options, struct error *err
 	enum status status = check_directory(options->from, &report, err);
 	if (!status && !report.backup)
 		status = error_set(err, STATUS_INVALID, "%s has no %s: it is no backup", options->from, MANIFEST_NAME);
-	const cJSON *first = status ? NULL : cJSON_GetArrayItem(report.problems, 0);
-	if (first) status = error_set(err, STATUS_INVALID, "%s is damaged: %s", options->from, first->valuestring);
+	if (!status && report.unusable[0])
+		status = error_set(err, STATUS_INVALID, "%s is damaged: %s", options->from, report.unusable);
+	/* A damaged checkpoint fails its job when that goes on, and nothing else. */
+	const cJSON *problem;
+	if (!status) cJSON_ArrayForEach(problem, report.problems) log_warning("%s", problem->valuestring);
 	cJSON_Delete(report.problems);
 	return status;
 }
@@ -125,7 +140,7 @@ static enum status work(const struct options *options, struct inventory_totals *
 	TRY(check_backup(options, err));
 	if (!realpath(options->from, backup_root)) return error_errno(err, "%s", options->from);
 	restoring.backup = (struct place){backup_root, "."};
-	TRY(take_lock(options->state_dir, err));
+	TRY(take_lock(options->state_dir, &restoring.lock, err));
 	TRY(check_empty(&restoring, err));
 	if (stat(options->state_dir, &restoring.owner) != 0) return error_errno(err, "%s", options->state_dir);
 	TRY(give(&restoring, "lock", err));

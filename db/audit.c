@@ -36,14 +36,16 @@ void audit_list_clear(struct audit_list *list)
 
 /* ---- in ------------------------------------------------------------------------------------------------------------------ */
 
-/* Refusals and changes have bounds of their own, so that who is refused cannot have what was changed forgotten. */
+/* Refusals and changes have bounds of their own, so that who is refused cannot have what was changed forgotten; and what a quota counts
+ * stays for as long as it does. */
 static enum status prune(struct connection *writer, bool refused, struct error *err)
 {
 	return execute(writer, err, NULL,
 		       "DELETE FROM audit WHERE refused = ?1 AND (at < ?2 OR id <= (SELECT id FROM audit WHERE refused = ?1"
-		       " ORDER BY id DESC LIMIT 1 OFFSET ?3))",
-		       "iii", (int64_t)refused, unix_milliseconds() - AUDIT_DAYS * day,
-		       (int64_t)(refused ? AUDIT_REFUSALS : AUDIT_CHANGES));
+		       " ORDER BY id DESC LIMIT 1 OFFSET ?3)) AND NOT (at > ?4 AND action IN ('job.submit', 'study.submit')"
+		       " AND outcome = 'done')",
+		       "iiii", (int64_t)refused, unix_milliseconds() - AUDIT_DAYS * day,
+		       (int64_t)(refused ? AUDIT_REFUSALS : AUDIT_CHANGES), unix_milliseconds() - day);
 }
 
 static enum status insert(struct connection *writer, const struct actor *actor, const char *target, const char *outcome,

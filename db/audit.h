@@ -44,7 +44,8 @@ struct audit_list {
 
 void audit_list_clear(struct audit_list *);
 
-/* What came of a request that has changed no rows, in a transaction of its own. `refused`: for want of a token, or of its role. */
+/* What came of a request that has changed no rows, in a transaction of its own. `refused`: it
+ * counts among what was refused, of which fewer are kept. */
 enum status db_audit_note(struct db *, const struct actor *, const char *target, const char *outcome, int64_t count, bool refused,
 			  struct error *err);
 

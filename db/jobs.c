@@ -407,9 +407,11 @@ static enum status change_once(struct db *db, const char *id, change_fn *fn, int
 	struct job job = {0};
 	bool event = false;
 	TRY(write_begin(db, err));
+	int64_t before = sqlite3_total_changes64(db->writer.handle); /* to cancel what is cancelled changes nothing */
 	enum status status = job_read(&db->writer, id, &job, err);
 	if (!status) status = fn(&db->writer, &job, limit, ret_outcome, &event, err);
-	if (!status && *ret_outcome == CHANGE_DONE) status = audit_change(&db->writer, id, 1, err);
+	if (!status && *ret_outcome == CHANGE_DONE && sqlite3_total_changes64(db->writer.handle) != before)
+		status = audit_change(&db->writer, id, 1, err);
 	job_clear(&job);
 	if (!status && ret) status = job_read(&db->writer, id, &job, err);
 	status = write_end(db, status, event ? id : NULL, err);

@@ -155,6 +155,28 @@ class Backup(unittest.TestCase):
         connection.close()
         self.check(problems=[f"job {job}: its events are not those up to"])
 
+    def test_a_damaged_checkpoint_costs_its_job_alone(self):
+        daemon = self.daemon.start("--checkpoint-every", "0")
+        done = daemon.submit(small_job(output="done", method="magnitude"))
+        self.assertEqual(daemon.finish(done)["state"], "succeeded")
+        job = self.begun("paused")
+        self.pause(job)
+        checkpoint = os.path.join(daemon.state, "jobs", job)
+        [hidden] = [name for name in os.listdir(checkpoint) if name.startswith("hidden-")]
+        self.flip(os.path.join(checkpoint, hidden))
+        done_so = subprocess.run([BESAD, "backup", "--state-dir", daemon.state, self.backup], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done_so.returncode, 0, done_so.stderr)
+        self.assertIn("is damaged: its checksum", done_so.stderr)
+        daemon.stop()
+        self.check(self.backup, ["is damaged: its checksum"])
+        self.lose_state()
+        self.command("restore", "--state-dir", daemon.state, self.backup)
+        daemon.start()
+        self.assertEqual(daemon.job(done)["state"], "succeeded")
+        self.assertEqual(daemon.request("POST", f"/v1/jobs/{job}/resume").status, 200)
+        failed = daemon.finish(job)
+        self.assertEqual((failed["state"], failed["error"]["code"]), ("failed", "invalid"))
+
     def lose_nothing_to(self, backup):
         empty = os.path.join(self.daemon.directory, "empty")
         self.assertIn("is damaged", self.command("restore", "--state-dir", empty, backup, status=1))
@@ -183,7 +205,8 @@ class Backup(unittest.TestCase):
         daemon.start(ready=False)
         self.assertEqual(daemon.process.wait(PATIENCE), 3)
         self.assertRegex(daemon.log(), r"cannot start: besad did not end in order.*restore a backup.*is damaged")
-        daemon.start(ready=False)  # and it stays so
+        self.assertIn("replaces nothing", self.command("restore", "--state-dir", daemon.state, self.backup, status=1))
+        daemon.start(ready=False)  # and it stays so, whoever was refused meanwhile
         self.assertEqual(daemon.process.wait(PATIENCE), 3)
         with open(os.path.join(daemon.state, "besad.db"), "rb") as file:
             self.assertEqual(file.read(), bytes_then)

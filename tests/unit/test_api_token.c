@@ -23,7 +23,8 @@ static void test_alone(void **state)
 {
 	(void)state;
 	static const char *const texts[] = {"0123456789abcdef", "0123456789abcdef\n", "0123456789abcdef\r\n",
-					    "0123456789abcdef\nwhatever else there is\n\n"};
+					    "0123456789abcdef\nwhatever else there is\n\n",
+					    "0123456789abcdef\n# admin token of ci\n"};
 	static const char *const wrong[] = {"0123456789abcdeg", "0123456789abcde", "0123456789abcdef0", ""};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
 		struct tokens *tokens = parse(texts[i]);

@@ -131,7 +131,8 @@ static void test_bounds(void **state)
 	       " INSERT INTO audit (at, action, outcome, count, refused) SELECT strftime('%s') * 1000, 'x', 'done', 1, 0 FROM n");
 	run(f, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10200)"
 	       " INSERT INTO audit (at, action, outcome, count, refused) SELECT strftime('%s') * 1000, 'x', 'no', 1, 1 FROM n");
-	run(f, "UPDATE audit SET at = 0 WHERE id BETWEEN 110000 AND 110004"); /* refusals of long ago */
+	run(f, "UPDATE audit SET at = 0 WHERE id BETWEEN 110000 AND 110004");        /* refusals of long ago */
+	run(f, "UPDATE audit SET action = 'job.submit' WHERE id BETWEEN 11 AND 17"); /* a quota counts them */
 	for (int i = 0; i < 64; i++)
 		OK(db_audit_note(f->db, &alice, NULL, "no", 1, true, &f->err));
 	assert_in_range(scalar(f, "SELECT count(*) FROM audit WHERE refused"), AUDIT_REFUSALS - 5, AUDIT_REFUSALS + 64);
@@ -140,7 +141,8 @@ static void test_bounds(void **state)
 	for (int i = 0; i < 64; i++)
 		OK(db_audit_note(f->db, &alice, NULL, "done", 1, false, &f->err));
 	assert_in_range(scalar(f, "SELECT count(*) FROM audit WHERE NOT refused"), AUDIT_CHANGES, AUDIT_CHANGES + 64);
-	assert_int_equal(scalar(f, "SELECT min(id) > 200 FROM audit WHERE NOT refused"), 1); /* the oldest went */
+	assert_int_equal(scalar(f, "SELECT min(id) > 200 FROM audit WHERE NOT refused AND action = 'x'"), 1); /* the oldest went */
+	assert_int_equal(scalar(f, "SELECT count(*) FROM audit WHERE action = 'job.submit'"), 7);
 }
 
 static void test_queued_quota(void **state)
