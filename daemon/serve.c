@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -57,6 +58,7 @@ struct daemon {
 	struct estimator *estimator;
 	size_t connections; /* that the API may have */
 	_Atomic int64_t queue_limit;
+	pthread_mutex_t drain_lock;
 	_Atomic int64_t drained; /* since when; 0: it is not */
 	struct catalog *models, *data;
 	struct api *api;
@@ -185,8 +187,14 @@ static void note_drain(struct daemon *daemon, int64_t since)
 static void hook_drained(void *context, int64_t since, bool now)
 {
 	struct daemon *daemon = context;
+	struct error ignored;
+	int64_t stored;
+	/* Of two that come at once the later one in the database counts, not the later one here. */
+	pthread_mutex_lock(&daemon->drain_lock);
+	if (db_drain_get(daemon->db, &stored, &ignored) == STATUS_OK) since = stored;
 	bool was = atomic_load(&daemon->drained) != 0;
 	note_drain(daemon, since);
+	pthread_mutex_unlock(&daemon->drain_lock);
 	if (was != (since != 0)) log_info("%s", since ? "drained: no job is begun" : "no longer drained: jobs are begun");
 	if (now) worker_interrupt(daemon->worker);
 	if (!since) worker_wake(daemon->worker);
@@ -592,7 +600,8 @@ static void stop(struct daemon *daemon)
 
 int serve(const struct options *options)
 {
-	struct daemon daemon = {.options = options, .lock = -1, .queue_limit = options->queue_limit};
+	struct daemon daemon = {
+		.options = options, .lock = -1, .queue_limit = options->queue_limit, .drain_lock = PTHREAD_MUTEX_INITIALIZER};
 	struct error err;
 	bool again = false;
 	sigset_t hangup; /* a job run by hand ends with its terminal, the daemon does not */
