@@ -18,7 +18,10 @@ say "dpkg-buildpackage"
 mkdir "$work/besad"
 git archive HEAD | tar -x -C "$work/besad"
 (cd "$work/besad" && dpkg-buildpackage -us -uc -b >"$work/build.log" 2>&1) || { tail -40 "$work/build.log" && exit 1; }
-for part in besad.spdx.json SECURITY.md; do dpkg-deb -c "$work"/besad_*.deb | grep -q "usr/share/doc/besad/$part" || { echo "the package lacks $part"; exit 1; }; done
+dpkg-deb -c "$work"/besad_*.deb >"$work/files"
+for part in besad.spdx.json SECURITY.md; do
+	grep -q "usr/share/doc/besad/$part" "$work/files" || { echo "the package lacks $part" && exit 1; }
+done
 for deb in "$work"/besad_*.deb "$work"/besactl_*.deb; do dpkg-deb --info "$deb" | grep -E '^ (Package|Version|Depends)'; done
 
 say "a clean root"
