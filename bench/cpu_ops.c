@@ -8,36 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "engine/compute/backend.h"
+#include "bench/cpu_bench.h"
 
-static struct backend *backend;
 static double gemm_rate, copy_rate; /* FLOP/s, bytes/s */
 static const char *only_op;
 static bool first_entry = true;
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(backend->threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void check(enum status status)
-{
-	if (status == STATUS_OK) return;
-	fprintf(stderr, "%s\n", backend->error.message);
-	exit(1);
-}
-
-static void *allocate(size_t bytes)
-{
-	void *memory;
-	check(backend->ops->alloc(backend, bytes, &memory));
-	check(backend->ops->zero(backend, memory, bytes));
-	return memory;
-}
 
 /* Small random numbers, reproducible. */
 static struct tensor random_tensor(int64_t rows, int64_t cols, enum dtype type)

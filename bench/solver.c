@@ -7,37 +7,12 @@
  * Usage: solver [ROWS COLS TOKENS [THREADS]]; by default SmolLM2-135M's down_proj and 32,768 tokens */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
-#include "engine/compute/backend.h"
+#include "bench/cpu_bench.h"
 #include "engine/job/progress.h"
 #include "engine/prune/factor.h"
 
 enum { LARGE = 2048, ITERATIONS = 20, CG_STEPS = 30, PASS = 8 * 256 };
-
-static struct backend *backend;
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(backend->threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void check(enum status status)
-{
-	if (status == STATUS_OK) return;
-	fprintf(stderr, "%s\n", backend->error.message);
-	exit(1);
-}
-
-static void *allocate(size_t bytes)
-{
-	void *memory;
-	check(backend->ops->alloc(backend, bytes, &memory));
-	check(backend->ops->zero(backend, memory, bytes));
-	return memory;
-}
 
 /* Small random numbers, with rows as far apart as the engine lays them. */
 static struct tensor random_tensor(int64_t rows, int64_t cols)

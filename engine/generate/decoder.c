@@ -282,19 +282,6 @@ static enum status make_rope(const struct decoder *d, const struct rope *rope, r
 	return STATUS_OK;
 }
 
-static struct attention attention_of(const struct decoder *d, const struct block *block)
-{
-	const struct model_config *config = d->config;
-	return (struct attention){.batch = 1,
-				  .tokens = 1,
-				  .heads = (int)config->heads,
-				  .kv_heads = (int)config->kv_heads,
-				  .head_dim = (int)config->head_dim,
-				  .scale = config->attention_scale,
-				  .softcap = config->attention_softcap,
-				  .window = block->window};
-}
-
 static enum status begin(struct decoder *d, struct error *err)
 {
 	const struct model_config *config = d->config;
@@ -304,7 +291,7 @@ static enum status begin(struct decoder *d, struct error *err)
 	d->room.scores = malloc((size_t)config->heads * (size_t)d->context * sizeof(float));
 	if (!d->room.scores) return error_set(err, STATUS_NO_MEMORY, "no memory for the scores of %" PRId64 " tokens", d->context);
 	for (int64_t i = 0; i < config->layers; i++) {
-		struct attention attention = attention_of(d, &d->layers[i].block);
+		struct attention attention = block_attention(&d->layers[i].block, 1, 1);
 		TRY(cache_create(&attention, d->context, &d->layers[i].cache, err));
 	}
 	return STATUS_OK;
@@ -386,7 +373,7 @@ static enum status attention_half(const struct decoder *d, struct layer *layer)
 		TRY(qk_norm_forward(block, config->kv_heads, k, tensor_cols(room->stats, 0, k_stats), raw_k, block->k_norm));
 	}
 	TRY(turn(d, block, q, k));
-	struct attention attention = attention_of(d, block);
+	struct attention attention = block_attention(block, 1, 1);
 	cache_put(&layer->cache, &attention, d->length, k.data, v.data);
 	attend(&attention, &layer->cache, d->length, q.data, block->fixed.sinks.data, room->scores, room->attention.data,
 	       d->backend->threads);

@@ -481,11 +481,11 @@ static enum status normalise_back(const struct block *block, struct tensor dx, s
 	return ops->norm_backward(block->backend, &block->config->norm, dx, dn, x, stats, weight, true);
 }
 
-static struct attention attention_of(const struct block *block, const struct activations *a, int batch)
+struct attention block_attention(const struct block *block, int batch, int64_t tokens)
 {
 	const struct model_config *config = block->config;
 	return (struct attention){.batch = batch,
-				  .tokens = (int)a->tokens,
+				  .tokens = (int)tokens,
 				  .heads = (int)config->heads,
 				  .kv_heads = (int)config->kv_heads,
 				  .head_dim = (int)config->head_dim,
@@ -583,7 +583,7 @@ enum status block_forward_attention(const struct block *block, struct activation
 	if (observer_ends(observer, FUSED_QKV)) return STATUS_OK;
 	struct qkv heads = split_qkv(config, qkv);
 	TRY(rotate_heads(block, a, &heads));
-	struct attention attention = attention_of(block, a, batch);
+	struct attention attention = block_attention(block, batch, a->tokens);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_forward(backend, &attention, out, lse, heads.q, heads.k, heads.v));
 	if (block->fixed.sinks.data) TRY(ops->attention_sinks(backend, &attention, out, lse, block->fixed.sinks));
@@ -731,7 +731,7 @@ static enum status attention_half_backward(const struct block *block, struct act
 		heads = with_qk(raw, ROWS(a->qk));
 		d = with_qk(draw, ROWS(a->dqk));
 	}
-	struct attention attention = attention_of(block, a, batch);
+	struct attention attention = block_attention(block, batch, a->tokens);
 	struct tensor lse = tensor_rows(a->lse, 0, batch * config->heads);
 	TRY(ops->attention_backward(backend, &attention, d.q, d.k, d.v, heads.q, heads.k, heads.v, ROWS(a->attention), lse, dout));
 	TRY(rotate_heads_back(block, a, d, raw, draw, wanted->vectors));

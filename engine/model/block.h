@@ -77,6 +77,9 @@ enum status block_fetch(struct block *, const struct model *, int index, struct 
  * does it too. */
 void block_set_index(struct block *, int index);
 
+/* How its tokens look at each other, in `batch` sequences of `tokens` tokens each. */
+struct attention block_attention(const struct block *, int batch, int64_t tokens);
+
 /* Reads block `index` into `weight`, the biases and the norms; the linears were fetched, or are read now. With a spare the
  * weights that were there change places with it. */
 enum status block_load(struct block *, const struct model *, int index, struct error *err);

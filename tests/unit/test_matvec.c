@@ -11,28 +11,13 @@
 
 #include <cmocka.h>
 
-#include "base/random.h"
+#include "tests/unit/products.h"
+
 #include "engine/compute/half.h"
 #include "engine/sparse/matvec.h"
 
 enum { MOST_ROWS = 70, MOST_COLS = 700, MOST_THREADS = 5 };
 static const float not_written = 12345;
-
-struct sequence {
-	uint64_t seed, index;
-};
-
-static double uniform(struct sequence *sequence) /* [0, 1) */
-{
-	return (double)random_below(random_at(sequence->seed, sequence->index++), 1 << 30) * 0x1p-30;
-}
-
-/* Share of a row's weights that are not zero. */
-static double density_of(int64_t row)
-{
-	static const double densities[] = {0.5, 0, 1, 0.02, 0.98};
-	return densities[row % (int64_t)(sizeof densities / sizeof *densities)];
-}
 
 struct example {
 	int64_t rows, cols;
