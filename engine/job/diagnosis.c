@@ -27,6 +27,11 @@ const struct diagnosis_rule diagnosis_rules[DIAGNOSES] = {
 				  "bits: what it shows "
 				  "of the weights may not hold for that text",
 				  "a calibration, or calibration.sources, of the kind of text that the model is for"},
+	[DIAGNOSIS_ORDER] =
+		{"order", 0.8,
+		 "the rank correlation between the order that importance gives the weights and what pruning them costs: "
+		 "what it calls unimportant is not",
+		 "another besa.importance or one_shot.importance, such as wanda or gradient, or another method"},
 	[DIAGNOSIS_PERPLEXITY] = {"perplexity", 2,
 				  "the pruned model's perplexity is so many times the dense one's: it has lost too much",
 				  "a lower sparsity, the preset balanced or best, or allocation.method loss"},

@@ -183,7 +183,7 @@ static enum status find_loss(struct walk *w, double share, double *ret, struct e
 		*err = w->backend->error;
 		return status;
 	}
-	TRY(walk_losses(w, NULL, w->host_losses, err));
+	TRY(walk_losses(w, w->input.sequences, NULL, w->host_losses, err));
 	for (int64_t i = 0; i < w->input.sequences; i++)
 		sum += w->host_losses[i];
 	if (!isfinite(sum))

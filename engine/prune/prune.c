@@ -97,12 +97,12 @@ enum status walk_reference(struct walk *w, int64_t *seen, struct error *err)
 	return pass(w, &w->reference, &w->reference, NULL, NULL, err);
 }
 
-enum status walk_losses(struct walk *w, struct stream *to, double *ret, struct error *err)
+enum status walk_losses(struct walk *w, int64_t sequences, struct stream *to, double *ret, struct error *err)
 {
 	const struct backend_ops *ops = w->backend->ops;
 	int64_t tokens = w->input.tokens;
-	for (int64_t i = 0; i < w->input.sequences; i += w->batch) {
-		int64_t n = batch_at(w, i);
+	for (int64_t i = 0; i < sequences; i += w->batch) {
+		int64_t n = i + w->batch < sequences ? w->batch : sequences - i;
 		struct tensor x, wanted, y = tensor_rows(w->y, 0, n * tokens), none = {0};
 		TRY(walk_check_stop(w, err));
 		TRY(backend_failed(w, stream_batch(&w->input, i, n, true, &x), err));
@@ -116,14 +116,14 @@ enum status walk_losses(struct walk *w, struct stream *to, double *ret, struct e
 					   err));
 		if (to) TRY(backend_failed(w, stream_store(to, i, n, y), err));
 	}
-	return backend_failed(w, ops->download(w->backend, ret, w->losses, (size_t)w->input.sequences * sizeof *ret), err);
+	return backend_failed(w, ops->download(w->backend, ret, w->losses, (size_t)sequences * sizeof *ret), err);
 }
 
 /* The pruned block's outputs become the next block's inputs; *ret is the mean reconstruction loss over the sequences. */
 static enum status final_pass(struct walk *w, double *ret, struct error *err)
 {
 	double sum = 0;
-	TRY(walk_losses(w, w->dense_stream ? &w->input : &w->reference, w->host_losses, err));
+	TRY(walk_losses(w, w->input.sequences, w->dense_stream ? &w->input : &w->reference, w->host_losses, err));
 	for (int64_t i = 0; i < w->input.sequences; i++)
 		sum += w->host_losses[i];
 	if (!isfinite(sum)) return error_set(err, STATUS_NUMERIC, "the outputs of the pruned block are not finite");
@@ -209,11 +209,12 @@ static enum status observe_pass(void *context, const struct observer *observer, 
 	return pipeline_poll(&c->w->pipeline, err);
 }
 
-static enum status find_losses(void *context, double *ret, struct error *err)
+static enum status find_losses(void *context, int64_t sequences, double *ret, struct error *err)
 {
 	struct task_context *c = context;
-	TRY(walk_losses(c->w, NULL, ret, err));
-	credit(c, c->credited + 1 < c->work ? c->credited + 1 : c->work);
+	TRY(walk_losses(c->w, sequences, NULL, ret, err));
+	double work = c->credited + (double)sequences / (double)c->w->input.sequences;
+	credit(c, work < c->work ? work : c->work);
 	return pipeline_poll(&c->w->pipeline, err);
 }
 

@@ -69,9 +69,9 @@ enum status walk_embed(struct walk *, const struct sequences *calibration, struc
  * NULL, grows by the tokens that each expert gets. */
 enum status walk_reference(struct walk *, int64_t *seen, struct error *err);
 
-/* The reconstruction loss of each sequence, with what is in block->active: ret [sequences]. Where `to` is not NULL, the outputs
- * go there; it may be one of the two that are read. */
-enum status walk_losses(struct walk *, struct stream *to, double *ret, struct error *err);
+/* The reconstruction loss of each of the first `sequences`, with what is in block->active: ret [sequences]. Where `to` is not NULL,
+ * the outputs go there; it may be one of the two that are read. */
+enum status walk_losses(struct walk *, int64_t sequences, struct stream *to, double *ret, struct error *err);
 
 /* For a rehearsal: as many sequences as make batches of every size, and a learning step that is recorded, the second one. */
 int64_t walk_few_sequences(const struct walk *);

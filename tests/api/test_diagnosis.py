@@ -12,7 +12,7 @@ import unittest
 from support import ROOT, Daemon, small_job, small_model
 
 sys.path.insert(0, os.path.join(ROOT, "bench"))
-from random_models import write_safetensors  # noqa: E402
+from random_models import read_safetensors, write_safetensors  # noqa: E402
 
 TINY = os.path.join(ROOT, "demo", "tiny-llama")
 
@@ -109,6 +109,36 @@ class Diagnosis(unittest.TestCase):
         [finding] = found("other").values()
         self.assertEqual(finding["rule"], "other_text")
         self.assertGreater(finding["value"], 0.22)
+
+    def misleading_model(self):
+        """Every other input of its linears is 64 times as large as its neighbours and has weights 8 times as small."""
+        small_model(self.daemon.start(), 2)
+        path = os.path.join(self.daemon.models, "small", "model.safetensors")
+        _, tensors = read_safetensors(path)
+        for name, (dtype, shape, data) in tensors.items():
+            if name.endswith("layernorm.weight"):
+                factors = [8.0, 0.125]
+            elif any(part in name for part in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")):
+                factors = [0.25, 2.0]
+            else:
+                continue
+            values = [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] * factors[i // 2 % 2] for i in range(0, len(data), 2)]
+            tensors[name] = (dtype, shape, b"".join(struct.pack("<f", value)[2:] for value in values))
+        write_safetensors(path, tensors)
+
+    def test_an_importance_that_does_not_order(self):
+        """Magnitude takes the weights of large inputs for the least."""
+        self.misleading_model()
+        calibration = {"path": "tokens.safetensors", "samples": 16, "sequence_length": 64}
+
+        def found(method, **spec):
+            return self.findings(small_job(output=f"{method}-{len(spec)}", method=method, calibration=calibration, **spec))
+        self.assertEqual(found("wanda"), {})
+        [finding] = found("magnitude").values()
+        self.assertEqual(finding["rule"], "order")
+        self.assertLess(finding["value"], 0.5)
+        self.assertIn("importance (magnitude) does not order its weights", finding["message"])
+        self.assertIn("order", found("besa", besa={"importance": "magnitude"}))
 
     def test_a_perplexity_far_off(self):
         self.bundled()

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "engine/methods/one_shot/order.h"
 #include "engine/methods/one_shot/settings.h"
 #include "engine/prune/exact.h"
 #include "engine/spec/sections.h"
@@ -73,6 +74,7 @@ enum status one_shot_prune(void *method, const struct block_task *task, struct b
 	const struct method_setup *setup = &one_shot->setup;
 	const struct block *block = setup->block;
 	TRY(ranking_find(&one_shot->ranking, task, mask, err));
+	TRY(order_check(setup, one_shot->ranking.by, mask, task, err));
 	TRY(task->ranked(task->context, err));
 	TRY(fill_thresholds(&block->layout, setup->spec, task->target, mask->host_thresholds, outcome->rates, err));
 	enum status status = mask_set(mask, block);
