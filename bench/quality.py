@@ -2,7 +2,7 @@
 """How good besad's pruned models are: perplexity, exact zeros, seconds and cost of every way to prune, by model, sparsity and seed.
 
     quality.py --results FILE --model NAME=DIR,TOKENS,TEXT,EVALUATION ... [--ways W,...] [--cells C,...] [--seeds N] [--other TEXT]
-               [--backend cpu|cuda] [--at-once N] [--seconds S]
+               [--backend cpu|cuda] [--at-once N] [--threads N] [--samples N] [--seconds S]
     quality.py --results FILE --table
 
 A model is given with its calibration of seed 0 (token ids, safetensors), the text that other seeds draw theirs from, and what it is evaluated
@@ -92,7 +92,7 @@ def merged(*specs):
     return result
 
 
-def spec_of(model, way, cell, seed, other):
+def spec_of(model, way, cell, seed, other, samples):
     """`other`: the two parts of the other domain's text, and whether it is calibrated on; or None."""
     data = [("own", model.evaluation)]
     if other:
@@ -101,7 +101,7 @@ def spec_of(model, way, cell, seed, other):
             "evaluation": {"perplexity": [{"name": name, "path": os.path.basename(path), "sequence_length": LENGTH}
                                           for name, path in data]}}
     roots = [path for _, path in data]
-    samples = {"calibration": {"samples": 128}} if not way.startswith("best") else {}
+    samples = {"calibration": {"samples": samples}} if not way.startswith("best") else {}
     source = other[0] if other and other[2] else model.tokens if seed == 0 and not way.startswith("best") else model.text
     calibration = {"calibration": {"path": os.path.basename(source), "sequence_length": LENGTH, "seed": seed}}
     return merged(spec, samples, calibration, CELLS[cell], WAYS[way]), [source, *roots]
@@ -118,6 +118,7 @@ def run(args, model, spec, roots):
             json.dump(spec, file)
         options = [option for path in roots for option in ("--data-root", os.path.dirname(path))]
         options += ["--scores-dir", args.scores] + (["--backend", args.backend] if args.backend else [])
+        options += ["--threads", str(args.threads)] if args.threads else []
         done = subprocess.run([args.besad, "run", os.path.join(work, "job.json"), "--model-root", os.path.dirname(model.directory),
                                "--output-root", os.path.join(work, "output"), *options], capture_output=True, text=True)
         if done.returncode:
@@ -159,7 +160,7 @@ def measure(args, results):
             if args.seconds and time.monotonic() - began > args.seconds:
                 problems.append(f"{key}: no time was left")
                 return
-            spec, roots = spec_of(model, way, cell, seed, halves and (*halves, domain == "other"))
+            spec, roots = spec_of(model, way, cell, seed, halves and (*halves, domain == "other"), args.samples)
             try:
                 entry = entry_of(run(args, model, spec, roots))
             except Failed as problem:
@@ -230,6 +231,8 @@ def main():
     parser.add_argument("--results", required=True)
     parser.add_argument("--backend", choices=("cpu", "cuda"))
     parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--samples", type=int, default=128, help="of the calibration; the preset best has its own")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--ways", type=lambda text: text.split(","), default=list(STANDARD_WAYS))

@@ -319,11 +319,12 @@ function warningsPart() {
 	const { node } = card("Warnings", list);
 	let shown = -1;
 	function update(progress) {
-		const count = [...progress.warnings.values()].reduce((sum, n) => sum + n, 0);
+		const count = [...progress.warnings.values()].reduce((sum, warning) => sum + warning.count, 0);
 		if (count === shown) return;
 		shown = count;
 		node.hidden = count === 0;
-		list.replaceChildren(...[...progress.warnings].map(([message, n]) => make("li", null, n > 1 ? `${message} (${n} times)` : message)));
+		list.replaceChildren(...[...progress.warnings].map(([message, { count: n, change }]) => make("li", null,
+			n > 1 ? `${message} (${n} times)` : message, change ? make("p", null, `To change: ${change}.`) : null)));
 	}
 	return { node, update };
 }

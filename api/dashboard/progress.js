@@ -50,7 +50,7 @@ const handlers = {
 	"job.paused": (progress) => (progress.running = null),
 	"job.cancelled": (progress) => (progress.running = null),
 	"job.failed": (progress) => (progress.running = null),
-	warning: (progress, data) => progress.warnings.set(data.message, (progress.warnings.get(data.message) || 0) + 1),
+	warning: (progress, data) => progress.warnings.set(data.message, { count: (progress.warnings.get(data.message)?.count || 0) + 1, change: data.change }),
 };
 
 export function apply(progress, event) {

@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import PATIENCE, ROOT, Daemon, wait_for  # noqa: E402
+from support import PATIENCE, ROOT, Daemon, small_job, small_model, wait_for  # noqa: E402
 
 AXE = os.environ.get("AXE", "")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -324,6 +324,47 @@ class Dashboard(unittest.TestCase):
         self.assertEqual(len(self.driver.find_elements(By.CSS_SELECTOR, card + " tbody rect")), len(layers) + 1)
         self.assertFalse(self.driver.find_element(By.CSS_SELECTOR, "section[aria-label='On a simulated accelerator']").is_displayed())
         self.check_access()
+        self.check_log()
+
+    def test_many_blocks(self):
+        """The heat map of 80 blocks fits the page, on a phone too; its values are there for those who cannot see colours."""
+        small_model(self.daemon, 80)
+        job = self.daemon.submit(small_job(method="wanda", output="many"))
+        self.daemon.finish(job)
+        card = "section[aria-label='Learned sparsity, per cent']"
+        phone = self.open_browser(390, 844)
+        for driver in (self.driver, phone):
+            self.go(f"#/job/{job}", driver)
+            wait_for("all columns", lambda: len(driver.find_elements(By.CSS_SELECTOR, f"{card} .heatmap thead th")) == 81)
+            for element in ("document.documentElement", f'document.querySelector("{card} .scroll")'):
+                wide, room = driver.execute_script(f"return [{element}.scrollWidth, {element}.clientWidth]")
+                self.assertLessEqual(wide, room, element)
+            self.check_log(driver)
+        self.check_access()
+        self.picture("many-blocks")
+
+    def test_waits_and_warnings(self):
+        """A job that waits for another names it, with a way there; what the diagnosis finds has its figure and what to change."""
+        small_model(self.daemon, 2)
+        first = self.daemon.submit(self.spec(besa={"epochs": 60}))
+        job = self.daemon.submit(small_job(method="sparsegpt", output="waits", depends_on=[first], calibration={
+            "path": "tokens.safetensors", "samples": 1, "sequence_length": 64}))
+        self.go(f"#/job/{job}")
+        self.see("what it waits for", f"Waits for\\s+{first}", "section[aria-label='State']")
+        self.picture("waits")
+        self.click(first)
+        wait_for("the other job's page", lambda: self.driver.current_url.endswith(first))
+        self.daemon.request("POST", f"/v1/jobs/{first}/cancel")
+        self.daemon.finish(first)
+        job = self.daemon.submit(small_job(method="sparsegpt", output="warned", calibration={
+            "path": "tokens.safetensors", "samples": 1, "sequence_length": 64}))
+        self.daemon.finish(job)
+        self.go(f"#/job/{job}")
+        warnings = "section[aria-label='Warnings']"
+        self.see("the finding", r"64 tokens|few_tokens", warnings)
+        self.see("what to change", "more calibration.samples", warnings)
+        self.check_access()
+        self.picture("warnings")
         self.check_log()
 
     def test_study(self):
