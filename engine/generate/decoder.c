@@ -19,14 +19,13 @@ struct layer {
 	struct cache cache;
 };
 
-/* What a step computes with: F32 [1, …], as the block has it. */
+/* What a step computes with: F32 [tokens, …], as the block has it. Of tokens that go through experts there is one at a time. */
 struct step_room {
-	struct tensor x, h, y, n1, n2, qkv, qk, attention, gate_up, mlp, output, logits;
-	struct tensor stats, router, shares;
+	struct tensor x, h, y, n1, n2, qkv, qk, attention, gate_up, mlp, output, stats;
+	struct tensor logits, router, shares;        /* [1, …] */
 	int32_t *chosen, *counts, *places, *sources; /* as `route` gives them */
 	uint16_t *half;                              /* what the longest product reads */
 	float *scores;
-	void *memory;
 };
 
 struct decoder {
@@ -40,7 +39,8 @@ struct decoder {
 	struct matrix head;
 	void *head_weights;
 	struct tensor head_bias;
-	struct step_room room;
+	struct step_room room;                      /* for DECODER_TOKENS */
+	void *memory;                               /* the room's */
 	struct tensor rope, local_rope, query_rope; /* as in struct block, of `context` positions */
 	int64_t context, length;                    /* the room for tokens, and those that there are */
 };
@@ -136,19 +136,20 @@ static void place_room(const struct decoder *d, struct step_room *room, struct a
 	const struct model_config *config = d->config;
 	struct routing routing = experts_routing(config);
 	int64_t hidden = config->hidden, heads = config->heads * config->head_dim, keys = config->kv_heads * config->head_dim;
+	const int64_t tokens = DECODER_TOKENS;
 	int64_t inner = config->intermediate > config->shared_intermediate ? config->intermediate : config->shared_intermediate;
 	int64_t most = layout_most_columns(&d->layout) > hidden ? layout_most_columns(&d->layout) : hidden;
 	struct tensor *const wide[] = {&room->x, &room->h, &room->y, &room->n1, &room->n2, &room->output};
 	for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
-		*wide[i] = arena_place_whole(arena, 1, hidden, DTYPE_F32);
-	room->qkv = arena_place_whole(arena, 1, heads + 2 * keys, DTYPE_F32);
-	room->qk = arena_place_whole(arena, 1, heads + keys, DTYPE_F32);
-	room->attention = arena_place_whole(arena, 1, heads, DTYPE_F32);
-	room->gate_up = arena_place_whole(arena, 1, (config->gated_mlp ? 2 : 1) * inner, DTYPE_F32);
-	room->mlp = arena_place_whole(arena, 1, inner, DTYPE_F32);
+		*wide[i] = arena_place_whole(arena, tokens, hidden, DTYPE_F32);
+	room->qkv = arena_place_whole(arena, tokens, heads + 2 * keys, DTYPE_F32);
+	room->qk = arena_place_whole(arena, tokens, heads + keys, DTYPE_F32);
+	room->attention = arena_place_whole(arena, tokens, heads, DTYPE_F32);
+	room->gate_up = arena_place_whole(arena, tokens, (config->gated_mlp ? 2 : 1) * inner, DTYPE_F32);
+	room->mlp = arena_place_whole(arena, tokens, inner, DTYPE_F32);
 	room->logits = arena_place_whole(arena, 1, config->vocab, DTYPE_F32);
-	room->stats = arena_place_whole(arena, 1, 2 * config->heads, DTYPE_F32);
-	room->half = arena_take(arena, (size_t)matvec_length(most) * sizeof *room->half);
+	room->stats = arena_place_whole(arena, tokens, 2 * config->heads, DTYPE_F32);
+	room->half = arena_take(arena, (size_t)(tokens * matvec_length(most)) * sizeof *room->half);
 	if (!config->experts) return;
 	room->router = arena_place_whole(arena, 1, routing.experts, DTYPE_F32);
 	room->shares = arena_place_whole(arena, 1, routing.chosen, DTYPE_F32);
@@ -162,9 +163,9 @@ static enum status make_room(struct decoder *d, struct error *err)
 {
 	struct arena arena = {0};
 	place_room(d, &d->room, &arena);
-	d->room.memory = aligned_alloc(256, arena.used);
-	if (!d->room.memory) return error_set(err, STATUS_NO_MEMORY, "no memory for a token's activations");
-	arena = (struct arena){.memory = d->room.memory};
+	d->memory = aligned_alloc(256, arena.used);
+	if (!d->memory) return error_set(err, STATUS_NO_MEMORY, "no memory for the activations of %d tokens", DECODER_TOKENS);
+	arena = (struct arena){.memory = d->memory};
 	place_room(d, &d->room, &arena);
 	return STATUS_OK;
 }
@@ -235,7 +236,7 @@ void decoder_free(struct decoder *d)
 	model_norm_release(&d->norm, d->backend);
 	release(d->backend, &d->head_bias);
 	free(d->head_weights);
-	free(d->room.memory);
+	free(d->memory);
 	free(d);
 }
 
@@ -307,40 +308,54 @@ enum status decoder_begin(struct decoder *d, int64_t context, struct error *err)
 	return status;
 }
 
-/* ---- a step ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a step: of some tokens, one behind the other ---------------------------------------------------------------------------- */
+
+/* The rows of one token, or the first rows of all. */
+static struct step_room rows_of(const struct step_room *room, int64_t first, int64_t count)
+{
+	struct step_room rows = *room;
+	struct tensor *const all[] = {&rows.x,  &rows.h,         &rows.y,       &rows.n1,  &rows.n2,     &rows.qkv,
+				      &rows.qk, &rows.attention, &rows.gate_up, &rows.mlp, &rows.output, &rows.stats};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		*all[i] = tensor_rows(*all[i], first, count);
+	return rows;
+}
 
 /* As in block.c: x, normalised where there is a norm. */
-static enum status normalise(const struct decoder *d, struct tensor n, struct tensor x, struct tensor weight, struct tensor bias)
+static enum status normalise(const struct decoder *d, const struct step_room *room, struct tensor n, struct tensor x,
+			     struct tensor weight, struct tensor bias)
 {
 	const struct backend_ops *ops = d->backend->ops;
-	struct tensor stats = tensor_cols(d->room.stats, 0, 2);
+	struct tensor stats = tensor_cols(room->stats, 0, 2);
 	if (!weight.data) return ops->convert(d->backend, n, x);
 	return ops->norm_forward(d->backend, &d->config->norm, n, stats, x, weight, bias);
 }
 
 /* Of a whole fused matrix. */
-static enum status linear(const struct decoder *d, const struct layer *layer, enum fused f, struct tensor y, struct tensor x)
+static enum status linear(const struct decoder *d, const struct layer *layer, const struct step_room *room, enum fused f,
+			  struct tensor y, struct tensor x)
 {
-	TRY(matrix_multiply(&layer->matrices[layout_product(f)], d->backend, y, x, d->room.half));
+	TRY(matrix_multiply(&layer->matrices[layout_product(f)], d->backend, y, x, room->half));
 	struct tensor bias = layer->block.bias[f];
 	return bias.data ? d->backend->ops->add_bias(d->backend, y, bias) : STATUS_OK;
 }
 
 /* to = from + what attention or the MLP gave, which is in room.output: normalised, where there is such a norm, or scaled. */
-static enum status add_output(const struct decoder *d, struct tensor to, struct tensor from, struct tensor norm)
+static enum status add_output(const struct decoder *d, const struct step_room *room, struct tensor to, struct tensor from,
+			      struct tensor norm)
 {
 	const struct backend_ops *ops = d->backend->ops;
-	struct tensor none = {0}, stats = tensor_cols(d->room.stats, 0, 2);
+	struct tensor none = {0}, stats = tensor_cols(room->stats, 0, 2);
 	if (norm.data) {
-		TRY(ops->norm_forward(d->backend, &d->config->norm, to, stats, d->room.output, norm, none));
+		TRY(ops->norm_forward(d->backend, &d->config->norm, to, stats, room->output, norm, none));
 		return ops->add(d->backend, to, from);
 	}
 	TRY(ops->copy(d->backend, to.data, from.data, tensor_bytes(&from)));
-	if (d->config->residual_scale == 1) return ops->add(d->backend, to, d->room.output);
-	return ops->scale(d->backend, to, d->room.output, NULL, NULL, d->config->residual_scale, true);
+	if (d->config->residual_scale == 1) return ops->add(d->backend, to, room->output);
+	return ops->scale(d->backend, to, room->output, NULL, NULL, d->config->residual_scale, true);
 }
 
-/* q and k turn as those of the token's position do. */
+/* q and k turn as those of the tokens' positions do. */
 static enum status turn(const struct decoder *d, const struct block *block, struct tensor q, struct tensor k)
 {
 	const struct backend_ops *ops = d->backend->ops;
@@ -348,20 +363,32 @@ static enum status turn(const struct decoder *d, const struct block *block, stru
 	if (!table.data || block->still) return STATUS_OK;
 	struct rotation rotation = {(int)d->config->head_dim, (int)table.cols, d->config->turns_neighbours, false};
 	struct tensor queries = d->query_rope.data ? d->query_rope : table;
-	TRY(ops->rope(d->backend, &rotation, q, tensor_rows(queries, d->length, 1)));
-	return ops->rope(d->backend, &rotation, k, tensor_rows(table, d->length, 1));
+	TRY(ops->rope(d->backend, &rotation, q, tensor_rows(queries, d->length, q.rows)));
+	return ops->rope(d->backend, &rotation, k, tensor_rows(table, d->length, k.rows));
+}
+
+/* Each token to itself and those before it. */
+static void attend_all(const struct decoder *d, struct layer *layer, const struct step_room *room, struct tensor q, struct tensor k,
+		       struct tensor v)
+{
+	struct attention attention = block_attention(&layer->block, 1, 1);
+	for (int64_t t = 0; t < q.rows; t++) {
+		int64_t at = d->length + t;
+		cache_put(&layer->cache, &attention, at, tensor_rows(k, t, 1).data, tensor_rows(v, t, 1).data);
+		attend(&attention, &layer->cache, at, tensor_rows(q, t, 1).data, layer->block.fixed.sinks.data, room->scores,
+		       tensor_rows(room->attention, t, 1).data, d->backend->threads);
+	}
 }
 
 /* Leaves in room.h the sum of x and what attention gives. */
-static enum status attention_half(const struct decoder *d, struct layer *layer)
+static enum status attention_half(const struct decoder *d, struct layer *layer, const struct step_room *room)
 {
 	const struct model_config *config = d->config;
 	const struct block *block = &layer->block;
-	const struct step_room *room = &d->room;
 	int64_t query = config->heads * config->head_dim, key = config->kv_heads * config->head_dim;
-	TRY(normalise(d, room->n1, room->x, block->norm1, block->norm1_bias));
-	if (config->parallel && config->names->norm2) TRY(normalise(d, room->n2, room->x, block->norm2, block->norm2_bias));
-	TRY(linear(d, layer, FUSED_QKV, room->qkv, room->n1));
+	TRY(normalise(d, room, room->n1, room->x, block->norm1, block->norm1_bias));
+	if (config->parallel && config->names->norm2) TRY(normalise(d, room, room->n2, room->x, block->norm2, block->norm2_bias));
+	TRY(linear(d, layer, room, FUSED_QKV, room->qkv, room->n1));
 	struct tensor q = tensor_cols(room->qkv, 0, query), k = tensor_cols(room->qkv, query, key);
 	struct tensor v = tensor_cols(room->qkv, query + key, key);
 	if (config->qk_norm) {
@@ -373,19 +400,16 @@ static enum status attention_half(const struct decoder *d, struct layer *layer)
 		TRY(qk_norm_forward(block, config->kv_heads, k, tensor_cols(room->stats, 0, k_stats), raw_k, block->k_norm));
 	}
 	TRY(turn(d, block, q, k));
-	struct attention attention = block_attention(block, 1, 1);
-	cache_put(&layer->cache, &attention, d->length, k.data, v.data);
-	attend(&attention, &layer->cache, d->length, q.data, block->fixed.sinks.data, room->scores, room->attention.data,
-	       d->backend->threads);
-	TRY(linear(d, layer, FUSED_O, room->output, room->attention));
-	return add_output(d, room->h, room->x, block->attention_norm);
+	attend_all(d, layer, room, q, k, v);
+	TRY(linear(d, layer, room, FUSED_O, room->output, room->attention));
+	return add_output(d, room, room->h, room->x, block->attention_norm);
 }
 
-/* room.y += share · what the expert gives of n. */
-static enum status run_expert(const struct decoder *d, const struct layer *layer, int expert, float share, struct tensor n)
+/* room.y += share · what the expert gives of n, of one token. */
+static enum status run_expert(const struct decoder *d, const struct layer *layer, const struct step_room *room, int expert,
+			      float share, struct tensor n)
 {
 	const struct backend_ops *ops = d->backend->ops;
-	const struct step_room *room = &d->room;
 	const struct fixed_weights *fixed = &layer->block.fixed;
 	const struct matrix *in = &layer->matrices[layout_expert(&d->layout, FUSED_MLP_IN, expert)];
 	const struct matrix *out = &layer->matrices[layout_expert(&d->layout, FUSED_MLP_OUT, expert)];
@@ -403,10 +427,10 @@ static enum status run_expert(const struct decoder *d, const struct layer *layer
 	return ops->scale(d->backend, room->y, room->output, NULL, NULL, share, true);
 }
 
-static enum status run_experts(const struct decoder *d, const struct layer *layer, struct tensor n)
+/* One token, whose normalised rows are n. */
+static enum status run_experts(const struct decoder *d, const struct layer *layer, const struct step_room *room, struct tensor n)
 {
 	const struct backend_ops *ops = d->backend->ops;
-	const struct step_room *room = &d->room;
 	const struct fixed_weights *fixed = &layer->block.fixed;
 	struct routing routing = experts_routing(d->config);
 	TRY(ops->copy(d->backend, room->y.data, room->h.data, tensor_bytes(&room->h)));
@@ -414,43 +438,47 @@ static enum status run_experts(const struct decoder *d, const struct layer *laye
 	if (fixed->router_bias.data) TRY(ops->add_bias(d->backend, room->router, fixed->router_bias));
 	TRY(ops->route(d->backend, &routing, room->shares, room->chosen, room->counts, room->places, room->sources, room->router));
 	for (int i = 0; i < routing.chosen; i++)
-		TRY(run_expert(d, layer, room->chosen[i], ((const float *)room->shares.data)[i], n));
+		TRY(run_expert(d, layer, room, room->chosen[i], ((const float *)room->shares.data)[i], n));
 	return STATUS_OK;
 }
 
 /* Leaves in room.y what the block gives. */
-static enum status mlp_half(const struct decoder *d, const struct layer *layer)
+static enum status mlp_half(const struct decoder *d, const struct layer *layer, const struct step_room *room)
 {
 	const struct model_config *config = d->config;
 	const struct block *block = &layer->block;
-	const struct step_room *room = &d->room;
 	struct tensor n = config->parallel && !config->names->norm2 ? room->n1 : room->n2;
-	if (!config->parallel) TRY(normalise(d, n, room->h, block->norm2, block->norm2_bias));
-	if (config->experts) return run_experts(d, layer, n);
-	TRY(linear(d, layer, FUSED_MLP_IN, room->gate_up, n));
+	if (!config->parallel) TRY(normalise(d, room, n, room->h, block->norm2, block->norm2_bias));
+	for (int64_t t = 0; config->experts && t < n.rows; t++) {
+		struct step_room one = rows_of(room, t, 1);
+		TRY(run_experts(d, layer, &one, tensor_rows(n, t, 1)));
+	}
+	if (config->experts) return STATUS_OK;
+	TRY(linear(d, layer, room, FUSED_MLP_IN, room->gate_up, n));
 	TRY(d->backend->ops->activation_forward(d->backend, config->activation, room->mlp, block_gate(config, room->gate_up),
 						block_up(config, room->gate_up)));
-	TRY(linear(d, layer, FUSED_MLP_OUT, room->output, room->mlp));
-	return add_output(d, room->y, room->h, block->mlp_norm);
+	TRY(linear(d, layer, room, FUSED_MLP_OUT, room->output, room->mlp));
+	return add_output(d, room, room->y, room->h, block->mlp_norm);
 }
 
-static enum status run_layers(struct decoder *d)
+/* From the embeddings in room.x to what the last block gives, which is there then. */
+static enum status run_layers(struct decoder *d, struct step_room *room)
 {
 	for (int64_t i = 0; i < d->config->layers; i++) {
-		TRY(attention_half(d, &d->layers[i]));
-		TRY(mlp_half(d, &d->layers[i]));
-		struct tensor x = d->room.x;
-		d->room.x = d->room.y;
-		d->room.y = x;
+		TRY(attention_half(d, &d->layers[i], room));
+		TRY(mlp_half(d, &d->layers[i], room));
+		struct tensor x = room->x;
+		room->x = room->y;
+		room->y = x;
 	}
 	return STATUS_OK;
 }
 
-static enum status find_logits(const struct decoder *d)
+/* Of one token. */
+static enum status find_logits(const struct decoder *d, const struct step_room *room)
 {
 	const struct backend_ops *ops = d->backend->ops;
-	const struct step_room *room = &d->room;
-	TRY(normalise(d, room->n1, room->x, d->norm.weight, d->norm.bias));
+	TRY(normalise(d, room, room->n1, room->x, d->norm.weight, d->norm.bias));
 	TRY(matrix_multiply(&d->head, d->backend, room->logits, room->n1, room->half));
 	if (d->head_bias.data) TRY(ops->add_bias(d->backend, room->logits, d->head_bias));
 	float *logits = room->logits.data, scale = d->config->logit_scale, cap = d->config->logit_softcap;
@@ -461,18 +489,33 @@ static enum status find_logits(const struct decoder *d)
 	return STATUS_OK;
 }
 
-enum status decoder_step(struct decoder *d, int32_t id, const float **ret_logits, struct error *err)
+static enum status check_step(const struct decoder *d, const int32_t *ids, int64_t count, struct error *err)
 {
-	if (d->length == d->context)
-		return error_set(err, STATUS_INVALID, "the sequence has its %" PRId64 " tokens already", d->context);
-	if (id < 0 || id >= d->config->vocab)
-		return error_set(err, STATUS_INVALID, "the token %d is not one of the model's %" PRId64, id, d->config->vocab);
-	TRY(model_embed_token(d->model, id, d->length, d->room.x.data, err));
-	TRY(backend_failed(d, run_layers(d), err));
+	if (count < 1 || count > DECODER_TOKENS)
+		return error_set(err, STATUS_INVALID, "a step is of 1 to %d tokens, not %" PRId64, DECODER_TOKENS, count);
+	if (count > d->context - d->length)
+		return error_set(err, STATUS_INVALID,
+				 "the sequence has %" PRId64 " of its %" PRId64 " tokens, and no room for %" PRId64 " more",
+				 d->length, d->context, count);
+	for (int64_t i = 0; i < count; i++)
+		if (ids[i] < 0 || ids[i] >= d->config->vocab)
+			return error_set(err, STATUS_INVALID, "the token %d is not one of the model's %" PRId64, ids[i],
+					 d->config->vocab);
+	return STATUS_OK;
+}
+
+enum status decoder_step(struct decoder *d, const int32_t *ids, int64_t count, const float **ret_logits, struct error *err)
+{
+	TRY(check_step(d, ids, count, err));
+	struct step_room room = rows_of(&d->room, 0, count);
+	for (int64_t t = 0; t < count; t++)
+		TRY(model_embed_token(d->model, ids[t], d->length + t, tensor_rows(room.x, t, 1).data, err));
+	TRY(backend_failed(d, run_layers(d, &room), err));
 	if (ret_logits) {
-		TRY(backend_failed(d, find_logits(d), err));
+		struct step_room last = rows_of(&room, count - 1, 1);
+		TRY(backend_failed(d, find_logits(d, &last), err));
 		*ret_logits = d->room.logits.data;
 	}
-	d->length++;
+	d->length += count;
 	return STATUS_OK;
 }

@@ -1,6 +1,7 @@
-/* A model that reads one token after the other: its whole weights in memory, and the keys and values of the tokens so far.
+/* A model that reads one token after the other, or some at once: its whole weights in memory, and the keys and values of the tokens
+ * so far.
  *
- * A step does what block_forward (engine/model/block.h) does, for one token, from the same description of the block: every
+ * A step does what block_forward (engine/model/block.h) does, for the next tokens, from the same description of the block: every
  * family that can be pruned can be run. Only the products differ: in F32 they are those of the weights as they are; in bf16
  * weights and what they multiply are rounded to it, sums are F32 (engine/sparse/matvec.h), and all between products is F32. */
 #ifndef BESAD_ENGINE_GENERATE_DECODER_H
@@ -32,9 +33,11 @@ int64_t decoder_most_tokens(const struct model_config *, int64_t prompt);
  * of that length. */
 enum status decoder_begin(struct decoder *, int64_t context, struct error *err);
 
-/* The next token of the sequence. *ret_logits, unless it is NULL, becomes [vocab] logits of the one behind it, which stay until
- * the next step. */
-enum status decoder_step(struct decoder *, int32_t id, const float **ret_logits, struct error *err);
+/* The next `count` tokens of the sequence, up to DECODER_TOKENS, for which all weights are read once (those of experts once a
+ * token). *ret_logits, unless it is NULL, becomes [vocab] logits of the token behind them, which stay until the next step. Sums of
+ * one token and of several are added up in different orders. Where it fails for the tokens' sake nothing has changed. */
+enum { DECODER_TOKENS = SPARSE_VECTORS };
+enum status decoder_step(struct decoder *, const int32_t *ids, int64_t count, const float **ret_logits, struct error *err);
 
 /* What was loaded. */
 struct decoder_size {

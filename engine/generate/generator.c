@@ -124,9 +124,10 @@ static enum status read_prompt(struct run *run, const int32_t *ids, size_t count
 {
 	double start = monotonic_seconds();
 	*ret_logits = NULL;
-	for (size_t i = 0; i < count && !stopped(run); i++) {
-		TRY(decoder_step(run->g->decoder, ids[i], i + 1 == count ? ret_logits : NULL, err));
-		run->outcome.prompt_tokens++;
+	for (size_t i = 0, n; i < count && !stopped(run); i += n) {
+		n = count - i < DECODER_TOKENS ? count - i : DECODER_TOKENS;
+		TRY(decoder_step(run->g->decoder, ids + i, (int64_t)n, i + n == count ? ret_logits : NULL, err));
+		run->outcome.prompt_tokens += (int64_t)n;
 	}
 	run->outcome.prompt_seconds = monotonic_seconds() - start;
 	return STATUS_OK;
@@ -161,7 +162,7 @@ static enum status continue_text(struct run *run, const float *logits, int64_t m
 		}
 		if (outcome->tokens == most) break;
 		double begin = monotonic_seconds();
-		TRY(decoder_step(run->g->decoder, id, &logits, err));
+		TRY(decoder_step(run->g->decoder, &id, 1, &logits, err));
 		double took = monotonic_seconds() - begin;
 		if (!outcome->steps++ || took < outcome->fastest) outcome->fastest = took;
 	}

@@ -24,7 +24,7 @@ int64_t matrix_bytes(const struct matrix *matrix)
 
 int64_t matrix_memory(int64_t rows, int64_t cols, enum dtype type, enum matrix_choice choice)
 {
-	int64_t dense = aligned(rows * cols * (int64_t)dtype_size(type));
+	int64_t dense = aligned(rows * cols * (int64_t)dtype_size(type) + SPARSE_SLACK);
 	if (type == DTYPE_F32 || choice == MATRIX_DENSE) return dense;
 	/* As if nothing were zero: bitmaps, values, and for each block of rows an offset and what alignment wastes. */
 	int64_t words = (cols + SPARSE_WORD - 1) / SPARSE_WORD, blocks = rows / SPARSE_BLOCK_ROWS + 2;
@@ -64,7 +64,7 @@ static struct matrix make_half(const uint16_t *weights, int64_t rows, int64_t co
 	size_t bytes = (size_t)(rows * cols) * sizeof *weights;
 	memcpy(*memory, weights, bytes);
 	matrix.dense = (uint16_t *)*memory;
-	*memory += aligned((int64_t)bytes);
+	*memory += aligned((int64_t)bytes + SPARSE_SLACK);
 	return matrix;
 }
 
@@ -89,12 +89,23 @@ enum status matrix_make(struct tensor weights, enum dtype type, enum matrix_choi
 	return STATUS_OK;
 }
 
+static void multiply_some(const struct matrix *matrix, float *y, struct tensor x, uint16_t *room, int threads)
+{
+	struct sparse_matrix weights = matrix->dense ? dense_matrix(matrix->dense, matrix->rows, matrix->cols) : matrix->sparse;
+	matvec_inputs(matvec_kernels(0), &weights, x.data, (int)x.rows, room);
+	sparse_matmul(&weights, room, (int)x.rows, y, threads);
+}
+
 enum status matrix_multiply(const struct matrix *matrix, struct backend *backend, struct tensor y, struct tensor x, uint16_t *room)
 {
 	if (matrix->wide) {
 		/* What is multiplied is only read. */
 		struct tensor weights = tensor_make((void *)matrix->wide, matrix->rows, matrix->cols, DTYPE_F32);
 		return backend->ops->matmul(backend, y, x, false, weights, true, false);
+	}
+	if (x.rows > 1) {
+		multiply_some(matrix, y.data, x, room, backend->threads);
+		return STATUS_OK;
 	}
 	matvec_input(x.data, matrix->cols, room);
 	if (matrix->dense)

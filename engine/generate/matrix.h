@@ -1,4 +1,4 @@
-/* A matrix of weights as decoding multiplies it, one vector at a time: in F32, or in bf16 by the kernels of engine/sparse/,
+/* A matrix of weights as decoding multiplies it, by one vector or a few: in F32, or in bf16 by the kernels of engine/sparse/,
  * dense or with its zeros left out. */
 #ifndef BESAD_ENGINE_GENERATE_MATRIX_H
 #define BESAD_ENGINE_GENERATE_MATRIX_H
@@ -28,7 +28,8 @@ int64_t matrix_memory(int64_t rows, int64_t cols, enum dtype type, enum matrix_c
 enum status matrix_make(struct tensor weights, enum dtype type, enum matrix_choice, char **memory, struct matrix *ret,
 			struct error *err);
 
-/* y = W·x, F32 without gaps: [1, rows] and [1, cols]. `room` has matvec_length(cols) elements. Fills the backend's error. */
+/* y = x·Wᵀ, F32 without gaps: [n, rows] and [n, cols], n up to SPARSE_VECTORS. `room` has n · matvec_length(cols) elements.
+ * Fills the backend's error. */
 enum status matrix_multiply(const struct matrix *, struct backend *, struct tensor y, struct tensor x, uint16_t *room);
 
 #endif
