@@ -270,3 +270,8 @@ void cuda_tune_panel(struct backend *backend, int64_t bytes)
 {
 	((struct cuda *)backend)->panel_bytes = bytes;
 }
+
+void *cuda_tune_stream(struct backend *backend)
+{
+	return ((struct cuda *)backend)->stream;
+}

@@ -106,6 +106,23 @@ static __device__ __forceinline__ uint32_t to_tf32(float x)
 	return y;
 }
 
+/* Where something lies in shared memory, in bytes. */
+static __device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+	return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+/* The 16 bits at an address of shared memory and OFFSET bytes further, or, where they are not to be taken, 0. */
+template <int OFFSET> static __device__ __forceinline__ uint32_t take_half(uint32_t address, uint32_t take)
+{
+	uint32_t y;
+	asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.b32 %0, 0;\n\t@p ld.shared.u16 %0, [%1+%3];\n\t}"
+		     : "=&r"(y)
+		     : "r"(address), "r"(take), "n"(OFFSET)
+		     : "memory");
+	return y;
+}
+
 /* Starts a 16-byte copy to shared memory; where `valid` is false, zeros are written and `from` is not read. */
 static __device__ __forceinline__ void copy_async(void *to, const void *from, bool valid)
 {

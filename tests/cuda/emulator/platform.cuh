@@ -84,6 +84,18 @@ static inline uint32_t to_tf32(float x)
 	return (__float_as_uint(x) + 0x1000) & 0xffffe000u;
 }
 
+static inline uint32_t shared_address(const void *p)
+{
+	return (uint32_t)((const char *)p - (const char *)emulator_shared());
+}
+
+template <int OFFSET> static inline uint32_t take_half(uint32_t address, uint32_t take)
+{
+	uint16_t y = 0;
+	if (take) memcpy(&y, (const char *)emulator_shared() + (int64_t)address + OFFSET, sizeof y);
+	return y;
+}
+
 /* Copies happen when they are waited for, so that a kernel that does not wait reads what was there before. */
 struct emulator_copy {
 	void *to;
