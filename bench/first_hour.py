@@ -5,7 +5,7 @@
 
     1   machine conformance sanitizers compare
     2   ops torch blocks
-    3   choices ncu fault memory
+    3   choices ncu fault memory matvec
 
 Every step's result is written as soon as it is there, into RESULTS/group-N.json and group-N.log, and copied to --out ($OUT by default, where it
 is set). What is there already is not done again: a group that ran out of its time goes on where it stopped. A tool that is missing or refuses is
@@ -316,10 +316,19 @@ class Hour:
                 results[shape] = {"predicted_mib": least and least + streams, "before_mib": before, "peak_mib": peak[0], "status": status}
         return results
 
+    def matvec(self):
+        """Products of pruned weights as in decoding, beside the best dense ones."""
+        status, out = self.run([self.program("cuda_matvec"), *self.scale()], 200, merge=False)
+        if status == 4:
+            raise Wrong("a product of cuda_matvec is wrong: the log says which")
+        if status:
+            raise Failed(f"status {status}; the log has the reason")
+        return json.loads(out)
+
     # ---- the groups ----------------------------------------------------------------------------------------------------------------
 
     GROUPS = {"1": ("machine", "conformance", "sanitizers", "compare"), "2": ("ops", "torch", "blocks"),
-              "3": ("choices", "ncu", "fault", "memory")}
+              "3": ("choices", "ncu", "fault", "memory", "matvec")}
 
     def path(self, name):
         return os.path.join(self.args.results, name)

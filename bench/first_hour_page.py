@@ -86,6 +86,25 @@ def memory(r):
     return table(("job", "predicted, MiB", "measured, MiB"), [(n, v["predicted_mib"], v["peak_mib"] - v["before_mib"]) for n, v in r.items()])
 
 
+def matvec(r):
+    lines = [f"{r['checked']} products were compared with double precision first. Copy: {r['copy']['gbs']:.0f} GB/s, read and written; cuBLAS is "
+             f"{'among' if r['cublas'] else 'not among'} the dense ones. Factors are of the fastest dense product; in brackets what bytes alone "
+             "would give.", ""]
+    shares = list(r["products"][0]["sparse"])
+    rows = []
+    for p in r["products"]:
+        best = p["dense"].get(p["dense"]["best"], {})
+        row = [f"{p['rows']} × {p['cols']}", p["vectors"], best.get("us", ""), p["dense"]["best"], best.get("gbs", "")]
+        for share in shares:
+            s = p["sparse"][share]
+            row += [s["us"], s["direct_us"], f"{s['speedup']:.2f} ({s['bound']:.2f})" if "speedup" in s else "", s["of_copy"]]
+        rows.append(row)
+    heads = ["matrix", "vectors", "dense, µs", "by", "GB/s"]
+    for share in shares:
+        heads += [f"{share} zeros, µs", "not staged, µs", "times as fast", "of the copy's rate"]
+    return lines + table(heads, rows)
+
+
 def page(groups):
     kinds = {(g["kind"], g["small"]) for g in groups.values()}
     lines = ["# The first hour on a device", ""]

@@ -9,7 +9,7 @@ KIT       := $(BUILD)/kit$(if $(KIT_EMULATED),-emulated)
 KIT_LINK  := -s -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN'
 KIT_TESTS := $(notdir $(filter $(BUILD)/tests/test_conformance%,$(BACKEND_TESTS))) test_gradients test_refusals test_recorded_learning \
              test_device_sizes
-KIT_BENCHES  := cuda_ops cuda_choices cuda_fault
+KIT_BENCHES  := cuda_ops cuda_choices cuda_fault cuda_matvec
 KIT_PROGRAMS := $(addprefix $(KIT)/,besad $(KIT_TESTS) $(KIT_BENCHES))
 KIT_OBJECTS  := $(if $(KIT_EMULATED),$(EMULATED_OBJECTS))
 
@@ -39,7 +39,8 @@ ONLY         := $(BUILD)/only$(if $(KIT_EMULATED),-emulated)
 ONLY_TESTS   := $(addprefix $(ONLY)/,$(filter-out test_recorded_learning,$(KIT_TESTS)))
 ONLY_CPP     := -I. -Itests/cuda/only -D_GNU_SOURCE
 ONLY_FLAGS   := -O2 -g -Wall -pthread -fno-math-errno
-ONLY_PARTS   := base/error.c engine/compute/ops.c engine/compute/dry.c tests/cuda/only/only.c
+ONLY_PARTS   := base/error.c engine/compute/ops.c engine/compute/dry.c engine/sparse/pack.c \
+                cuda/sparse_matrix.c tests/cuda/only/only.c
 ONLY_BACKEND := $(if $(KIT_EMULATED),$(EMULATED_SOURCES),$(CUDA_SOURCES))
 ONLY_OBJECTS := $(patsubst %,$(ONLY)/%.o,$(ONLY_PARTS) $(ONLY_BACKEND))
 ONLY_HELPERS := $(ONLY)/tests/backend/harness.c.o $(ONLY)/tests/backend/reference.c.o

@@ -14,6 +14,11 @@ TESTS = ("test_conformance", "test_conformance_experts", "test_gradients", "test
 PASSES = "echo '[       OK ] test_one' >&2"
 CHOICES = {"device": "x", "products": [{"product": "o forward", "m": 1, "n": 2, "k": 3, "tflops": [1.5, 2.5]}],
            "panels": [{"rows": 1, "cols": 2, "tokens": 3, "mb_16": 1e-6}]}
+MATVEC = {"device": "x", "copy": {"gbs": 1.0}, "cublas": False, "checked": 7, "products": [
+    {"rows": 8, "cols": 9, "vectors": 1, "sets": 2, "dense": {"own": {"us": 3.5, "gbs": 2.0}, "choice": 0, "best": "own"},
+     "sparse": {"0.5": {"us": 2.5, "direct_us": 3.0, "gbs": 1.5, "of_copy": 0.75, "speedup": 1.4, "bound": 1.77}}},
+    {"rows": 8, "cols": 9, "vectors": 4, "sets": 2, "dense": {"choice": 0, "best": ""},
+     "sparse": {"0.5": {"us": 2.5, "direct_us": 3.0, "gbs": 1.5, "of_copy": 0.75, "bound": 1.77}}}]}
 FAULT = {"before": True, "lost": True, "same_process_refused": True, "next_process": True}
 
 
@@ -31,6 +36,7 @@ class FirstHour(unittest.TestCase):
         self.program("besad", "echo besad 0.1.0")
         self.program("cuda_choices", f"echo '{json.dumps(CHOICES)}'")
         self.program("cuda_fault", f"echo '{json.dumps(FAULT)}'")
+        self.program("cuda_matvec", f"echo '{json.dumps(MATVEC)}'")
 
     def write_kit(self, kind):
         with open(os.path.join(self.kit, "kit.json"), "w") as file:
@@ -71,7 +77,7 @@ class FirstHour(unittest.TestCase):
         self.assertIn("status 7", steps["conformance"]["result"]["test_gradients"])
         self.assertEqual(steps["conformance"]["result"]["test_refusals"]["passed"], 1)
         self.assertEqual(self.run_parts("--small", "3").returncode, 0)
-        self.assertEqual(self.states(3), {"choices": "done", "ncu": "skipped", "fault": "done", "memory": "skipped"})
+        self.assertEqual(self.states(3), {"choices": "done", "ncu": "skipped", "fault": "done", "memory": "skipped", "matvec": "done"})
 
     def test_a_wrong_number_ends_it(self):
         self.program("test_refusals", "echo '[  FAILED  ] test_shapes' >&2; exit 1")
@@ -80,6 +86,16 @@ class FirstHour(unittest.TestCase):
         self.assertEqual(self.states(1), {"machine": "done", "conformance": "wrong"})
         self.assertIn("test_shapes", self.steps(1)["conformance"]["why"])
         self.assertIn("test_shapes", self.page())
+
+    def test_a_wrong_product_is_no_time(self):
+        self.program("cuda_matvec", "echo 'sparse, [8, 9], 1 vectors: element 3 is 1, not 2' >&2; exit 4")
+        self.assertEqual(self.run_parts("--small", "matvec").returncode, 1)
+        self.assertEqual(self.states(3), {"matvec": "wrong"})
+        with open(os.path.join(self.kit, "out", "group-3.log")) as file:
+            self.assertIn("element 3 is 1, not 2", file.read())
+        self.program("cuda_matvec", "echo 'no CUDA driver is installed' >&2; exit 1")
+        self.assertEqual(self.run_parts("--small", "matvec").returncode, 0)
+        self.assertEqual(self.states(3), {"matvec": "failed"})
 
     def test_no_device_is_no_wrong_number(self):
         self.program("test_refusals", "echo 'no backend: no CUDA driver is installed' >&2; exit 1")
@@ -129,6 +145,8 @@ class FirstHour(unittest.TestCase):
         self.run_parts("--small", "3")
         self.assertIn("No figure here is a device's", self.page())
         self.assertIn("| o forward | 1 × 2 × 3 | 1.5 | 2.5 | 2 |", self.page())
+        self.assertIn("| 8 × 9 | 1 | 3.5 | own | 2 | 2.5 | 3 | 1.40 (1.77) | 0.75 |", self.page())
+        self.assertIn("| 8 × 9 | 4 |  |  |  | 2.5 | 3 |  | 0.75 |", self.page())
         write = [sys.executable, os.path.join(self.kit, "bench", "first_hour_page.py"), os.path.join(self.kit, "out"), "--write"]
         self.assertIn("not a device's", subprocess.run(write, capture_output=True, text=True).stderr)
         self.assertFalse(os.path.exists(os.path.join(self.kit, "bench", "results")))
