@@ -10,6 +10,7 @@
 
 #include "api/api.h"
 #include "api/assets.h"
+#include "api/user.h"
 #include "base/buffer.h"
 #include "db/audit.h"
 
@@ -31,11 +32,12 @@ struct request {
 
 	/* Filled by router_check. */
 	const struct route *route;
-	char id[JOB_ID_BYTES]; /* of paths with {id}; "" when it is not of an id's form */
-	const char *name;      /* of paths with {name}: all that follows, slashes included */
-	const char *peer;      /* its address; static until the connection ends, or NULL */
-	struct holder holder;  /* whose token it bears; where none is asked for, nobody's, who may do everything */
-	struct actor *actor;   /* whom its handler's thread acts for; NULL for nobody */
+	char id[JOB_ID_BYTES];   /* of paths with {id}; "" when it is not of an id's form */
+	const char *name;        /* of paths with {name}: all that follows, slashes included */
+	const char *peer;        /* its address, or "uid:N"; static until the connection ends, or NULL */
+	const struct user *user; /* who sent it through a Unix socket; NULL: it came another way */
+	struct holder holder;    /* whose token it bears; where none is asked for, nobody's, who may do everything */
+	struct actor *actor;     /* whom its handler's thread acts for; NULL for nobody */
 };
 
 struct response {

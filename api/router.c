@@ -1,4 +1,5 @@
 /* Which handler answers, and every check that all handlers share. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -108,9 +109,32 @@ static bool find(struct request *request, struct response *response)
  * was made to resolve to this machine (DNS rebinding) sends its own name as Host. */
 static bool check_host(const struct request *request, struct response *response)
 {
-	if (request->config->tokens || !request->host || host_is_loopback(request->host)) return true;
+	if (request->config->tokens || request->user || !request->host || host_is_loopback(request->host)) return true;
 	problem(response, 403, "forbidden-host", "without a token besad answers to localhost, 127.0.0.0/8 and [::1], not to %s",
 		request->host);
+	return false;
+}
+
+/* Of a Unix socket the kernel says who is there. */
+static bool check_user(struct request *request, struct response *response)
+{
+	struct tokens *tokens = request->config->tokens;
+	const struct user *user = request->user;
+	if (user_is_operator(user)) {
+		request->holder.serial = TOKEN_OPERATOR;
+		snprintf(request->holder.name, sizeof request->holder.name, "uid:%u", (unsigned)user->uid);
+		return true;
+	}
+	if (tokens && tokens_find_user(tokens, user, &request->holder)) return true;
+	request->holder = (struct holder){0};
+	if (user->uid == USER_NOBODY)
+		problem(response, 403, "forbidden-user",
+			"besad cannot tell which user this is: either nobody, or one that its user namespace does not know "
+			"(PrivateUsers=)");
+	else
+		problem(response, 403, "forbidden-user",
+			"the user with the id %u is neither root nor whom besad runs as, and no line of its token file names them",
+			(unsigned)user->uid);
 	return false;
 }
 
@@ -119,8 +143,10 @@ static bool check_token(struct request *request, struct response *response)
 	struct tokens *tokens = request->config->tokens;
 	const char *given = request->authorization;
 	request->holder = (struct holder){.role = ROLE_ADMIN};
-	if (!tokens || (request->route && request->route->open)) return true;
+	if (request->route && request->route->open) return true;
 	bool bearer = given && strncasecmp(given, "Bearer ", 7) == 0;
+	if (request->user && !(tokens && bearer)) return check_user(request, response);
+	if (!tokens) return true;
 	if (bearer && tokens_find(tokens, given + 7 + strspn(given + 7, " "), &request->holder)) return true;
 	request->holder = (struct holder){0};
 	problem(response, 401, "unauthorized", bearer ? "this is no token of besad's" : "send the token: Authorization: Bearer …");

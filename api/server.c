@@ -9,13 +9,16 @@
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "api/executor.h"
+#include "api/gate.h"
 #include "api/http.h"
 #include "api/peers.h"
 #include "api/refusals.h"
@@ -42,6 +45,7 @@ struct api {
 	 * those that take their time. */
 	struct executor *executor, *reader, *scanner, *plodder;
 	struct MHD_Daemon *daemons[MAX_SOCKETS];
+	struct gate *gates[MAX_SOCKETS]; /* of Unix sockets */
 	int sockets[MAX_SOCKETS];
 	size_t n;
 	pthread_mutex_t lock;
@@ -55,6 +59,7 @@ struct exchange {
 	struct task task;
 	struct held held; /* while its answer waits */
 	char peer[INET6_ADDRSTRLEN];
+	struct user user; /* of a Unix socket */
 	struct api *api;
 	struct MHD_Connection *connection;
 	struct request request;
@@ -230,6 +235,18 @@ static void read_address(struct MHD_Connection *connection, char ret[INET6_ADDRS
 	if (!made) ret[0] = 0;
 }
 
+static void read_peer(struct exchange *exchange)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	if (info && user_read(info->connect_fd, &exchange->user)) {
+		exchange->request.user = &exchange->user;
+		snprintf(exchange->peer, sizeof exchange->peer, "uid:%u", (unsigned)exchange->user.uid);
+	} else {
+		read_address(exchange->connection, exchange->peer);
+	}
+	if (exchange->peer[0]) exchange->request.peer = exchange->peer;
+}
+
 static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *connection, const char *url, const char *method,
 				       const char *version)
 {
@@ -242,8 +259,7 @@ static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *c
 	api->exchanges++;
 	pthread_mutex_unlock(&api->lock);
 	read_headers(exchange, url, method);
-	read_address(connection, exchange->peer);
-	if (exchange->peer[0]) exchange->request.peer = exchange->peer;
+	read_peer(exchange);
 	exchange->refused = !check_framing(exchange, version) || !check_sizes(exchange) ||
 			    !router_check(&exchange->request, &exchange->response);
 	return exchange;
@@ -405,10 +421,11 @@ static enum MHD_Result refuse(struct exchange *exchange)
 {
 	const struct request *request = &exchange->request;
 	const char *problem = exchange->response.problem;
-	bool tried = problem && request->authorization && *request->authorization &&
-		     (strcmp(problem, "unauthorized") == 0 || strcmp(problem, "forbidden-role") == 0);
+	bool token = request->authorization && *request->authorization;
+	bool tried = problem && (((token || request->user) && strcmp(problem, "forbidden-role") == 0) ||
+				 (token && strcmp(problem, "unauthorized") == 0) || strcmp(problem, "forbidden-user") == 0);
 	double seconds = tried ? refusals_note(exchange->api->refusals, request, problem) : 0;
-	if (seconds <= 0) return answer(exchange);
+	if (seconds <= 0 || !token) return answer(exchange);
 	exchange->phase = RUNNING;
 	exchange->held.release = release;
 	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), 0);
@@ -474,6 +491,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
 	bool sent_file = exchange->sends_file;
 	response_clear(&exchange->response);
 	buffer_free(&exchange->request.body);
+	user_clear(&exchange->user);
 	free(exchange);
 	*state = NULL;
 	pthread_mutex_lock(&api->lock);
@@ -496,19 +514,29 @@ static void connected(void *context, struct MHD_Connection *connection, void **s
 
 /* ---- start and stop ------------------------------------------------------------------------------------------------------ */
 
-static struct MHD_Daemon *listen_on(struct api *api, int fd, unsigned share)
+static bool is_local(int fd)
+{
+	int domain = 0;
+	socklen_t size = sizeof domain;
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
+}
+
+/* What comes through a Unix socket stays on this machine: without TLS. */
+static struct MHD_Daemon *listen_on(struct api *api, int fd, unsigned share, bool local)
 {
 	static const struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+	const struct MHD_OptionItem listening[] = {{MHD_OPTION_LISTEN_SOCKET, fd, NULL}, {MHD_OPTION_END, 0, NULL}};
 	size_t connections = api->config.connections;
-	unsigned tls = api->config.tls ? MHD_USE_TLS : 0;
-	return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | tls, 0, NULL, NULL, handle, api,
-				MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, completed, api,
+	bool tls = api->config.tls && !local;
+	unsigned flags = (tls ? MHD_USE_TLS : 0) | (local ? MHD_USE_NO_LISTEN_SOCKET : 0);
+	return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | flags, 0, NULL, NULL, handle, api,
+				MHD_OPTION_ARRAY, local ? none : listening, MHD_OPTION_NOTIFY_COMPLETED, completed, api,
 				MHD_OPTION_NOTIFY_CONNECTION, connected, api, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 				MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
 				(unsigned)connections / share, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
 				(unsigned)api_connections_per_address(connections) / share, MHD_OPTION_CONNECTION_TIMEOUT,
 				(unsigned)INACTIVE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-				MHD_OPTION_ARRAY, api->config.tls ? tls_options() : none, MHD_OPTION_END);
+				MHD_OPTION_ARRAY, tls ? tls_options() : none, MHD_OPTION_END);
 }
 
 enum status api_start(const struct api_config *config, const int *sockets, size_t n, struct api **ret, struct error *err)
@@ -537,8 +565,10 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	if (!status) status = executor_create(1, &api->plodder, err);
 	if (!status) db_set_listener(config->db, hub_notify, api->hub);
 	for (size_t i = 0; i < n && !status; i++) {
-		api->daemons[i] = listen_on(api, sockets[i], (unsigned)n);
+		bool local = is_local(sockets[i]);
+		api->daemons[i] = listen_on(api, sockets[i], (unsigned)n, local);
 		if (!api->daemons[i]) status = error_errno(err, "cannot start the server");
+		if (local && !status) status = gate_open(sockets[i], api->daemons[i], &api->gates[i], err);
 	}
 	if (status) {
 		api_stop(api);
@@ -562,8 +592,10 @@ static void wait_until_idle(struct api *api)
 void api_stop(struct api *api)
 {
 	if (!api) return;
-	for (size_t i = 0; i < api->n; i++)
+	for (size_t i = 0; i < api->n; i++) {
+		gate_close(api->gates[i]);
 		if (api->daemons[i]) MHD_quiesce_daemon(api->daemons[i]);
+	}
 	if (api->executor) executor_stop(api->executor);
 	if (api->reader) executor_stop(api->reader);
 	if (api->scanner) executor_stop(api->scanner);

@@ -1,10 +1,13 @@
 #include "api/token.h"
 
+#include <grp.h>
 #include <pthread.h>
+#include <pwd.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/user.h"
 #include "base/text.h"
 
 enum { MIN_TOKEN = 16, MAX_TOKENS = 256, MAX_WORDS = 5 };
@@ -13,6 +16,8 @@ static const char blanks[] = " \t";
 
 struct token {
 	char *text;
+	enum { BY_TOKEN, BY_USER, BY_GROUP } kind;
+	id_t id; /* of the user, or the group */
 	struct holder holder;
 };
 
@@ -74,9 +79,41 @@ static bool is_name(const char *text)
 	return length > 0 && length < TOKEN_NAME_BYTES && strspn(text, letters) == length;
 }
 
-static enum status add(struct tokens *tokens, const char *text, const struct holder *holder, struct error *err)
+static bool find_id(const char *name, bool group, id_t *ret)
 {
-	char *copy = strdup(text);
+	char room[16384];
+	struct passwd user, *found_user = NULL;
+	struct group members, *found_group = NULL;
+	size_t length = strlen(name);
+	if (length > 0 && length <= 9 && strspn(name, "0123456789") == length) {
+		*ret = (id_t)strtoul(name, NULL, 10);
+		return true;
+	}
+	if (group)
+		getgrnam_r(name, &members, room, sizeof room, &found_group);
+	else
+		getpwnam_r(name, &user, room, sizeof room, &found_user);
+	if (!found_user && !found_group) return false;
+	*ret = group ? members.gr_gid : user.pw_uid;
+	return true;
+}
+
+/* What stands in place of a token; NULL, or what is wrong with it. */
+static const char *read_kind(struct token *token)
+{
+	bool group = text_starts_with(token->text, "group:");
+	if (!group && !text_starts_with(token->text, "user:")) return NULL;
+	token->kind = group ? BY_GROUP : BY_USER;
+	if (!find_id(strchr(token->text, ':') + 1, group, &token->id))
+		return group ? "there is no such group" : "there is no such user";
+	if (token->id == USER_NOBODY) return "nobody's id, 65534, stands for all that are not known, and cannot be let in";
+	return NULL;
+}
+
+/* Copies its text. */
+static enum status add(struct tokens *tokens, const struct token *new, struct error *err)
+{
+	char *copy = strdup(new->text);
 	struct token *list = copy ? realloc(tokens->list, (tokens->count + 1) * sizeof *list) : NULL;
 	if (list) tokens->list = list;
 	if (!list) {
@@ -84,8 +121,8 @@ static enum status add(struct tokens *tokens, const char *text, const struct hol
 		return error_set(err, STATUS_NO_MEMORY, "no memory for a token");
 	}
 	struct token *token = &list[tokens->count++];
+	*token = *new;
 	token->text = copy;
-	token->holder = *holder;
 	token->holder.serial = atomic_fetch_add(&serials, 1) + 1;
 	return STATUS_OK;
 }
@@ -112,13 +149,17 @@ static const char *take_option(const char *word, struct holder *holder)
 }
 
 /* NULL, or what is wrong. */
-static const char *check_line(const struct tokens *tokens, char *const *words, size_t n, struct holder *holder)
+static const char *check_line(const struct tokens *tokens, char *const *words, size_t n, struct token *ret)
 {
+	struct holder *holder = &ret->holder;
 	if (n < 3) return "must be NAME ROLE TOKEN, or all of the file one token of at least 16 printable characters";
 	if (!is_name(words[0])) return "a name has up to 64 letters, digits, '.', '_' and '-'";
 	holder->role = role_parse(words[1]);
 	if (!holder->role) return "the role must be read, submit or admin";
-	if (!is_token(words[2])) return "a token has at least 16 printable characters";
+	ret->text = words[2];
+	const char *wrong = read_kind(ret);
+	if (wrong) return wrong;
+	if (ret->kind == BY_TOKEN && !is_token(words[2])) return "a token has at least 16 printable characters";
 	for (size_t i = 0; i < tokens->count; i++) {
 		if (strcmp(tokens->list[i].holder.name, words[0]) == 0) return "the name is there twice";
 		if (strcmp(tokens->list[i].text, words[2]) == 0) return "the token is there twice";
@@ -126,7 +167,7 @@ static const char *check_line(const struct tokens *tokens, char *const *words, s
 	if (tokens->count == MAX_TOKENS) return "there are more than 256 tokens";
 	strcpy(holder->name, words[0]);
 	for (size_t i = 3; i < n; i++) {
-		const char *wrong = take_option(words[i], holder);
+		wrong = take_option(words[i], holder);
 		if (wrong) return wrong;
 	}
 	return NULL;
@@ -143,13 +184,13 @@ static size_t split(char *line, char *words[MAX_WORDS + 1])
 
 static enum status parse_line(struct tokens *tokens, char *line, int number, const char *path, struct error *err)
 {
-	struct holder holder = {0};
+	struct token token = {0};
 	char *words[MAX_WORDS + 1];
 	size_t n = split(line, words);
 	if (n == 0 || words[0][0] == '#') return STATUS_OK;
-	const char *wrong = n > MAX_WORDS ? "there are too many words" : check_line(tokens, words, n, &holder);
+	const char *wrong = n > MAX_WORDS ? "there are too many words" : check_line(tokens, words, n, &token);
 	if (wrong) return error_set(err, STATUS_INVALID, "%s: line %d: %s", path, number, wrong);
-	return add(tokens, words[2], &holder, err);
+	return add(tokens, &token, err);
 }
 
 /* Ends the line at `text` and returns the next one, NULL where it was the last. */
@@ -187,7 +228,8 @@ static enum status parse_alone(struct tokens *tokens, const char *text, const ch
 	for (const char *next = rest; *ret && !status && *next; next += strcspn(next, "\n"), next += *next == '\n')
 		if (names_a_role(next))
 			status = error_set(err, STATUS_INVALID, "%s: line 1: with others, a token needs a name and a role", path);
-	if (*ret && !status) status = add(tokens, line, &(struct holder){.name = "token", .role = ROLE_ADMIN}, err);
+	if (*ret && !status)
+		status = add(tokens, &(struct token){.text = line, .holder = {.name = "token", .role = ROLE_ADMIN}}, err);
 	explicit_bzero(line, length);
 	free(line);
 	return status;
@@ -263,7 +305,7 @@ bool tokens_find(struct tokens *tokens, const char *given, struct holder *ret)
 	bool found = false;
 	pthread_mutex_lock(&tokens->lock);
 	for (size_t i = 0; i < tokens->count; i++) {
-		if (!same(tokens->list[i].text, given)) continue;
+		if (tokens->list[i].kind != BY_TOKEN || !same(tokens->list[i].text, given)) continue;
 		*ret = tokens->list[i].holder;
 		found = true;
 	}
@@ -271,9 +313,29 @@ bool tokens_find(struct tokens *tokens, const char *given, struct holder *ret)
 	return found;
 }
 
-bool tokens_hold(struct tokens *tokens, uint64_t serial)
+static bool stands_for(const struct token *token, const struct user *user)
+{
+	bool stands = token->kind == BY_USER && user->uid != USER_NOBODY && token->id == user->uid;
+	for (size_t i = 0; token->kind == BY_GROUP && i < user->n_groups; i++)
+		stands |= token->id == user->groups[i];
+	return stands;
+}
+
+bool tokens_find_user(struct tokens *tokens, const struct user *user, struct holder *ret)
 {
 	bool found = false;
+	pthread_mutex_lock(&tokens->lock);
+	for (size_t i = 0; i < tokens->count && !found; i++) {
+		found = stands_for(&tokens->list[i], user);
+		if (found) *ret = tokens->list[i].holder;
+	}
+	pthread_mutex_unlock(&tokens->lock);
+	return found;
+}
+
+bool tokens_hold(struct tokens *tokens, uint64_t serial)
+{
+	bool found = serial == TOKEN_OPERATOR;
 	pthread_mutex_lock(&tokens->lock);
 	for (size_t i = 0; i < tokens->count; i++)
 		found |= tokens->list[i].holder.serial == serial;

@@ -21,11 +21,16 @@ struct holder {
 	uint64_t serial;                 /* of the token: no other one gets it, as long as the process lives */
 };
 
+/* The serial of those who need no line (user_is_operator): it is always among them. */
+#define TOKEN_OPERATOR UINT64_MAX
+
 struct tokens;
+struct user;
 
 /* From the text of a file: either its first line is a token, which may do everything and is called "token", or each line is
- * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N]`, blank, or a comment behind '#'. STATUS_INVALID says which line of `path` is
- * wrong, and never quotes a token. */
+ * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N]`, blank, or a comment behind '#'. In place of the token `user:WHO` or
+ * `group:WHO`, by name or number, stands for those who come through a Unix socket; names are looked up here. STATUS_INVALID
+ * says which line of `path` is wrong, and never quotes a token. */
 enum status tokens_parse(const char *text, const char *path, struct tokens **ret, struct error *err);
 void tokens_free(struct tokens *); /* takes NULL */
 
@@ -34,6 +39,9 @@ void tokens_replace(struct tokens *, struct tokens *by);
 
 /* Whose is it? Compares with every token, and gives away by its time neither where two differ nor which one fits. */
 bool tokens_find(struct tokens *, const char *given, struct holder *ret);
+
+/* The first line for this user, or for a group of theirs. */
+bool tokens_find_user(struct tokens *, const struct user *, struct holder *ret);
 
 /* Is it still among them? */
 bool tokens_hold(struct tokens *, uint64_t serial);

@@ -19,12 +19,24 @@ enum {
 struct client {
 	const char *ca_file; /* or NULL */
 	char *url;           /* without a slash at its end */
+	const char *socket;  /* of a Unix socket the path, which is part of the URL; or NULL */
 	char *authorization; /* a whole header, or NULL */
 	bool loopback;
 	CURL *curl; /* reused from call to call, so that its connection is */
 };
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------ */
+
+/* unix:/PATH; false for another URL. */
+static bool check_socket(struct client *client, enum status *ret, struct error *err)
+{
+	static const char prefix[] = "unix:";
+	if (strncmp(client->url, prefix, strlen(prefix)) != 0) return false;
+	client->socket = client->url + strlen(prefix);
+	client->loopback = true;
+	*ret = client->socket[0] == '/' ? STATUS_OK : error_set(err, STATUS_INVALID, "'%s' must be unix:/PATH", client->url);
+	return true;
+}
 
 /* Splits `text` with curl's own parser, so that what is checked is what is used. */
 static enum status check_url(struct client *client, const char *text, struct error *err)
@@ -78,14 +90,14 @@ enum status client_open(const char *url, const char *token_file, const char *ca_
 	client->curl = curl_easy_init();
 	if (!client->url || !client->curl)
 		status = error_set(err, STATUS_NO_MEMORY, "no memory");
-	else
+	else if (!check_socket(client, &status, err))
 		status = check_url(client, url, err);
 	if (!status && token_file) status = read_token(client, token_file, err);
 	if (status) {
 		client_close(client);
 		return status;
 	}
-	for (size_t length = strlen(client->url); length && client->url[length - 1] == '/'; length--)
+	for (size_t length = strlen(client->url); !client->socket && length && client->url[length - 1] == '/'; length--)
 		client->url[length - 1] = 0;
 	*ret = client;
 	return STATUS_OK;
@@ -118,7 +130,8 @@ static void add_header(struct curl_slist **headers, const char *line)
 static void set_up(const struct client *client, CURL *curl, const char *path, struct curl_slist **headers)
 {
 	char url[2048];
-	snprintf(url, sizeof url, "%s%s", client->url, path);
+	snprintf(url, sizeof url, "%s%s", client->socket ? "http://localhost" : client->url, path);
+	if (client->socket) curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, client->socket);
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(curl, CURLOPT_USERAGENT, "besactl/" BESAD_VERSION);

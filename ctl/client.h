@@ -12,8 +12,8 @@
 
 struct client;
 
-/* `url` is the daemon's, `token_file` NULL or a file whose first line is the token, `ca_file` NULL or one of certificates that
- * https is checked by, in place of the system's; it lives as long as the client. */
+/* `url` is the daemon's, http://…, https://… or unix:/PATH, `token_file` NULL or a file whose first line is the token, `ca_file`
+ * NULL or one of certificates that https is checked by, in place of the system's; it lives as long as the client. */
 enum status client_open(const char *url, const char *token_file, const char *ca_file, struct client **ret, struct error *err);
 void client_close(struct client *); /* takes NULL */
 

@@ -66,7 +66,7 @@ static const struct {
 	{OPTION_NAMES, 0, "names", NULL, COMMAND_MODELS | COMMAND_DATA, "only the names of what can be used, one a line"},
 	{OPTION_CSV, 0, "csv", NULL, COMMAND_STUDY, "show the study as CSV"},
 	{OPTION_NOW, 0, "now", NULL, COMMAND_DRAIN, "the running job stops, too, and goes on behind undrain"},
-	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon (default $BESAD_URL, else http://127.0.0.1:8642)"},
+	{OPTION_URL, 'u', "url", "URL", COMMAND_ANY, "the daemon, or unix:/PATH (default $BESAD_URL, else http://127.0.0.1:8642)"},
 	{OPTION_TOKEN_FILE, 0, "token-file", "FILE", COMMAND_ANY, "holds its token (default $BESAD_TOKEN_FILE)"},
 	{OPTION_CA_FILE, 0, "ca-file", "FILE", COMMAND_ANY,
 	 "certificates that https is checked by (default $BESAD_CA_FILE, else the system's)"},

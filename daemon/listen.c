@@ -8,12 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
+
+#include "base/text.h"
 
 enum { BACKLOG = 512, FIRST_PASSED = 3 /* SD_LISTEN_FDS_START */ };
 
 static bool is_loopback(const struct sockaddr *address)
 {
+	if (address->sa_family == AF_UNIX) return true;
 	if (address->sa_family == AF_INET) return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
 	return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
 }
@@ -22,9 +27,16 @@ static int port_of(int fd)
 {
 	struct sockaddr_storage address;
 	socklen_t size = sizeof address;
-	if (getsockname(fd, (struct sockaddr *)&address, &size) != 0) return 0;
+	if (getsockname(fd, (struct sockaddr *)&address, &size) != 0 || address.ss_family == AF_UNIX) return 0;
 	/* The port is at the same place in both families. */
 	return ntohs(((struct sockaddr_in *)&address)->sin_port);
+}
+
+static void add(int fd, const struct sockaddr *address, struct sockets *sockets)
+{
+	sockets->loopback = (sockets->n == 0 || sockets->loopback) && is_loopback(address);
+	if (!sockets->port) sockets->port = port_of(fd);
+	sockets->fds[sockets->n++] = fd;
 }
 
 static enum status open_one(const struct addrinfo *info, const char *text, struct sockets *sockets, struct error *err)
@@ -40,11 +52,81 @@ static enum status open_one(const struct addrinfo *info, const char *text, struc
 		close(fd);
 		return status;
 	}
-	sockets->loopback = (sockets->n == 0 || sockets->loopback) && is_loopback(info->ai_addr);
-	if (sockets->n == 0) sockets->port = port_of(fd);
-	sockets->fds[sockets->n++] = fd;
+	add(fd, info->ai_addr, sockets);
 	return STATUS_OK;
 }
+
+/* ---- Unix sockets --------------------------------------------------------------------------------------------------------- */
+
+static const char unix_prefix[] = "unix:";
+
+static bool unix_address(const char *path, struct sockaddr_un *ret)
+{
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	return snprintf(ret->sun_path, sizeof ret->sun_path, "%s", path) < (int)sizeof ret->sun_path;
+}
+
+/* Is it a socket that nobody listens to? */
+static bool is_dead(const char *path)
+{
+	struct sockaddr_un address;
+	struct stat file;
+	if (lstat(path, &file) != 0 || !S_ISSOCK(file.st_mode) || !unix_address(path, &address)) return false;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool refused = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED;
+	if (fd >= 0) close(fd);
+	return refused;
+}
+
+static enum status check_place(const char *text, const char *path, struct error *err)
+{
+	struct stat file;
+	if (lstat(path, &file) != 0) return errno == ENOENT ? STATUS_OK : error_errno(err, "--listen %s", text);
+	if (!S_ISSOCK(file.st_mode)) return error_set(err, STATUS_EXISTS, "--listen %s: what is there is no socket", text);
+	return is_dead(path) ? STATUS_OK : error_set(err, STATUS_EXISTS, "--listen %s: another process listens there", text);
+}
+
+/* It gets its name when it listens, and lets everybody connect: who may do what is found out then. */
+static enum status bind_path(int fd, const char *text, const char *path, struct error *err)
+{
+	const mode_t everybody = 0666;
+	struct sockaddr_un address;
+	char made[sizeof address.sun_path + 8];
+	snprintf(made, sizeof made, "%s.new", path);
+	if (!unix_address(made, &address))
+		return error_set(err, STATUS_INVALID, "--listen %s: the path is longer than %zu characters", text,
+				 sizeof address.sun_path - sizeof ".new");
+	unlink(made);
+	if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0) return error_errno(err, "--listen %s", text);
+	if (chmod(made, everybody) == 0 && listen(fd, BACKLOG) == 0 && rename(made, path) == 0) return STATUS_OK;
+	enum status status = error_errno(err, "--listen %s", text);
+	unlink(made);
+	return status;
+}
+
+static enum status open_path(const char *text, struct sockets *sockets, struct error *err)
+{
+	const char *path = text + strlen(unix_prefix);
+	if (path[0] != '/') return error_set(err, STATUS_INVALID, "--listen %s: must be unix:/PATH", text);
+	if (sockets->n == MAX_SOCKETS) return error_set(err, STATUS_INVALID, "--listen: more than %d addresses", MAX_SOCKETS);
+	TRY(check_place(text, path, err));
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) return error_errno(err, "--listen %s", text);
+	enum status status = bind_path(fd, text, path, err);
+	if (status)
+		close(fd);
+	else
+		add(fd, &(struct sockaddr){.sa_family = AF_UNIX}, sockets);
+	return status;
+}
+
+void listen_remove(const char *address)
+{
+	const char *path = address + strlen(unix_prefix);
+	if (text_starts_with(address, unix_prefix) && is_dead(path)) unlink(path);
+}
+
+/* ---- what was passed on --------------------------------------------------------------------------------------------------- */
 
 static enum status inherit_one(int fd, struct sockets *sockets, struct error *err)
 {
@@ -54,13 +136,12 @@ static enum status inherit_one(int fd, struct sockets *sockets, struct error *er
 	if (getsockname(fd, (struct sockaddr *)&address, &size) != 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0)
 		return error_errno(err, "descriptor %d of $LISTEN_FDS", fd);
-	if (!listening || (address.ss_family != AF_INET && address.ss_family != AF_INET6))
-		return error_set(err, STATUS_INVALID, "descriptor %d of $LISTEN_FDS is no listening TCP socket", fd);
+	sa_family_t family = address.ss_family;
+	if (!listening || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
+		return error_set(err, STATUS_INVALID, "descriptor %d of $LISTEN_FDS is no listening TCP or Unix socket", fd);
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0)
 		return error_errno(err, "descriptor %d of $LISTEN_FDS", fd);
-	sockets->loopback = (sockets->n == 0 || sockets->loopback) && is_loopback((struct sockaddr *)&address);
-	if (sockets->n == 0) sockets->port = port_of(fd);
-	sockets->fds[sockets->n++] = fd;
+	add(fd, (struct sockaddr *)&address, sockets);
 	return STATUS_OK;
 }
 
@@ -103,9 +184,11 @@ enum status listen_open(const char *address, struct sockets *sockets, struct err
 {
 	char host[256];
 	const char *port;
+	if (text_starts_with(address, unix_prefix)) return open_path(address, sockets, err);
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
 	if (!split(address, host, sizeof host, &port))
-		return error_set(err, STATUS_INVALID, "--listen %s: must be HOST:PORT, IPv6 addresses in brackets", address);
+		return error_set(err, STATUS_INVALID, "--listen %s: must be HOST:PORT, IPv6 addresses in brackets, or unix:/PATH",
+				 address);
 	int failed = getaddrinfo(host, port, &hints, &found);
 	if (failed) return error_set(err, STATUS_INVALID, "--listen %s: %s", address, gai_strerror(failed));
 	enum status status = STATUS_OK;

@@ -22,6 +22,7 @@
 #include "api/tls.h"
 #include "base/clock.h"
 #include "base/place.h"
+#include "base/text.h"
 #include "daemon/artifacts.h"
 #include "daemon/data.h"
 #include "daemon/device.h"
@@ -64,6 +65,7 @@ struct daemon {
 	struct api *api;
 	struct sockets sockets, kept; /* kept: for the process after this one */
 	size_t listening;             /* how many of `sockets` the API has */
+	bool passed_on;               /* these stand in for all that options name */
 	cJSON *info;                  /* what does not change of /v1/info */
 	atomic_bool stopping;         /* what takes its time for a client is broken off */
 	double started;               /* monotonic seconds */
@@ -378,7 +380,8 @@ static enum status open_sockets(struct daemon *daemon, struct error *err)
 {
 	const struct options *options = daemon->options;
 	TRY(listen_inherit(&daemon->sockets, err));
-	for (size_t i = 0; i < options->n_listen && !daemon->sockets.n; i++)
+	daemon->passed_on = daemon->sockets.n > 0;
+	for (size_t i = 0; i < options->n_listen && !daemon->passed_on; i++)
 		TRY(listen_open(options->listen[i], &daemon->sockets, err));
 	if (!daemon->sockets.loopback && !options->tokens)
 		return error_set(err, STATUS_INVALID, "an address that is not loopback needs --token-file");
@@ -575,6 +578,23 @@ static bool wait_for_end(struct daemon *daemon)
 	}
 }
 
+static void log_addresses(const struct daemon *daemon)
+{
+	const struct options *options = daemon->options;
+	if (daemon->sockets.port) log_info("besad %s answers on port %d", BESAD_VERSION, daemon->sockets.port);
+	if (daemon->passed_on && !daemon->sockets.port) log_info("besad %s answers on what was passed on", BESAD_VERSION);
+	for (size_t i = 0; i < options->n_listen && !daemon->passed_on; i++)
+		if (text_starts_with(options->listen[i], "unix:"))
+			log_info("besad %s answers on %s", BESAD_VERSION, options->listen[i]);
+}
+
+/* Those that the next process does not go on with. */
+static void remove_sockets(const struct options *options)
+{
+	for (size_t i = 0; i < options->n_listen; i++)
+		listen_remove(options->listen[i]);
+}
+
 static void stop(struct daemon *daemon)
 {
 	if (daemon->worker) worker_stop(daemon->worker); /* before the streams end, so that watchers hear of it */
@@ -612,12 +632,13 @@ int serve(const struct options *options)
 	if (status) {
 		log_error("cannot start: %s", err.message);
 	} else {
-		log_info("besad %s answers on port %d", BESAD_VERSION, daemon.sockets.port);
+		log_addresses(&daemon);
 		notify("READY=1");
 		again = wait_for_end(&daemon);
 		notify(again ? "RELOADING=1" : "STOPPING=1");
 	}
 	stop(&daemon);
+	if (!again) remove_sockets(options);
 	if (again) {
 		listen_pass_on(&daemon.kept);
 		return SERVE_AGAIN;

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "api/token.h"
+#include "api/user.h"
 
 static struct tokens *parse(const char *text)
 {
@@ -89,6 +90,12 @@ static void test_refused(void **state)
 		{"a read 0123456789abcdef max-queued=1 max-queued=1\n", "a limit is there twice"},
 		{"a read 0123456789abcdef max-bytes=1\n", "behind the token there may be"},
 		{"a read 0123456789abcdef max-queued=1 max-per-day=1 x\n", "there are too many words"},
+		{"a read user:no-such-user-here\n", "line 1: there is no such user"},
+		{"a read group:no-such-group-here\n", "line 1: there is no such group"},
+		{"a read user:\n", "line 1: there is no such user"},
+		{"a read user:4294967295\n", "line 1: there is no such user"},
+		{"a read group:65534\n", "line 1: nobody's id"},
+		{"a read user:5\nb read user:5\n", "line 2: the token is there twice"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct tokens *tokens = NULL;
@@ -122,9 +129,45 @@ static void test_replaced(void **state)
 	tokens_free(tokens);
 }
 
+static void test_users(void **state)
+{
+	(void)state;
+	gid_t groups[] = {100, 2000, 65534};
+	const struct user members[] = {
+		{1000, groups, 3}, {1001, groups + 1, 1}, {1002, groups + 2, 1}, {0, NULL, 0}, {65534, NULL, 0}};
+	struct tokens *tokens = parse("one admin user:1000\nmany read group:2000\nroot submit user:root max-queued=3\n"
+				      "by-token read user-0123456789ab\nlate admin group:100\n");
+	static const char *const names[] = {"one", "many", NULL, "root", NULL};
+	struct holder holder;
+	for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+		assert_int_equal(tokens_find_user(tokens, &members[i], &holder), names[i] != NULL);
+		if (names[i]) assert_string_equal(holder.name, names[i]);
+	}
+	assert_true(tokens_find_user(tokens, &members[3], &holder));
+	assert_int_equal(holder.max_queued, 3);
+	/* What stands in place of a token is none. */
+	assert_false(tokens_find(tokens, "user:1000", &holder));
+	assert_false(tokens_find(tokens, "group:2000", &holder));
+	assert_true(tokens_find(tokens, "user-0123456789ab", &holder));
+	assert_true(tokens_find_user(tokens, &members[0], &holder));
+	uint64_t serial = holder.serial;
+	tokens_replace(tokens, parse("one read user:1000\n"));
+	assert_true(tokens_hold(tokens, serial));
+	assert_true(tokens_find_user(tokens, &members[0], &holder));
+	assert_int_equal(holder.role, ROLE_READ);
+	assert_false(tokens_find_user(tokens, &members[1], &holder));
+	assert_true(tokens_hold(tokens, TOKEN_OPERATOR));
+	tokens_free(tokens);
+	/* As it always was: a file that is one token. */
+	tokens = parse("user:0123456789abcdef\n");
+	assert_true(tokens_find(tokens, "user:0123456789abcdef", &holder));
+	tokens_free(tokens);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone), cmocka_unit_test(test_named),
-					   cmocka_unit_test(test_refused), cmocka_unit_test(test_replaced)};
+					   cmocka_unit_test(test_refused), cmocka_unit_test(test_replaced),
+					   cmocka_unit_test(test_users)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
