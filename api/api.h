@@ -20,6 +20,7 @@ struct api_submission {
 	char *places; /* where its names lead, as JSON text; or NULL */
 	char *output; /* relative to the output root, expanded */
 	bool overwrite;
+	int64_t bytes; /* that the output will take, about */
 	cJSON *errors; /* [{"pointer", "detail"}] of a spec that is STATUS_INVALID */
 };
 void api_submission_clear(struct api_submission *);
@@ -49,6 +50,10 @@ struct api_hooks {
 
 	/* STATUS_EXISTS when a job that is to be queued again can no longer have its output. */
 	enum status (*prepare_retry)(void *context, const struct job *job, struct error *err);
+
+	/* What the jobs of `who` that have ended hold on the disks, in bytes: outputs, and what failed and cancelled ones left; but not
+	 * the job `but`, which may be NULL. Needed for a token with max-bytes. */
+	enum status (*held)(void *context, const char *who, const char *but, int64_t *ret, struct error *err);
 
 	void (*queued)(void *context);                        /* there is a job to claim */
 	void (*cancelled)(void *context, const char *job_id); /* that job is cancelling or pausing, or was cancelled */

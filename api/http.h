@@ -156,6 +156,8 @@ void idempotency_key_reused(struct response *);
 void output_claimed(struct response *, const char *output);
 void queue_full(const struct request *, struct response *);
 void quota_spent(const struct request *, enum insert_outcome, struct response *);
+/* Where there is a bound of what whom the request is from may hold, looks what that is, but for job `but`, or NULL. */
+enum status quota_measure(const struct request *, const char *but, struct error *err);
 
 /* ---- study_table.c: the jobs of a study as a table ------------------------------------------------------------------------ */
 

@@ -31,11 +31,29 @@ void quota_spent(const struct request *request, enum insert_outcome outcome, str
 		problem(response, 429, "quota-day", "'%s' may submit %lld jobs in 24 hours (max-per-day)", holder->name,
 			(long long)holder->max_per_day);
 		response_header(response, "Retry-After", "%lld", (long long)request->actor->wait_seconds);
+	} else if (outcome == INSERT_QUOTA_BYTES) {
+		const struct actor *actor = request->actor;
+		problem(response, 429, "quota-bytes",
+			"'%s' may hold %lld bytes (max-bytes): outputs, and what failed and cancelled jobs left, take %lld, jobs "
+			"that have not "
+			"ended are expected to take %lld, and this one %lld; outputs that are removed, and failed or cancelled "
+			"jobs that are deleted, make room",
+			holder->name, (long long)actor->max_bytes, (long long)actor->held_bytes, (long long)actor->expected_bytes,
+			(long long)actor->wanted_bytes);
+		response_header(response, "Retry-After", "%d", RETRY_AFTER_SECONDS);
 	} else {
 		problem(response, 429, "quota-queued", "'%s' may have %lld jobs that are queued or paused (max-queued)",
 			holder->name, (long long)holder->max_queued);
 		response_header(response, "Retry-After", "%d", RETRY_AFTER_SECONDS);
 	}
+}
+
+enum status quota_measure(const struct request *request, const char *but, struct error *err)
+{
+	struct actor *actor = request->actor;
+	const struct api_hooks *hooks = &request->config->hooks;
+	if (!actor || !actor->max_bytes) return STATUS_OK;
+	return hooks->held(hooks->context, actor->who, but, &actor->held_bytes, err);
 }
 
 void output_claimed(struct response *response, const char *output)
@@ -166,6 +184,7 @@ static void insert(const struct request *request, const char *canonical, const c
 					.places = prepared->places,
 					.output = prepared->output,
 					.overwrite = prepared->overwrite,
+					.expected_bytes = prepared->bytes,
 					.idempotency_key = request->idempotency_key,
 					.request = canonical,
 					.depends_on = depends_on->ids,
@@ -179,7 +198,7 @@ static void insert(const struct request *request, const char *canonical, const c
 		output_claimed(response, prepared->output);
 	} else if (outcome == INSERT_QUEUE_FULL) {
 		queue_full(request, response);
-	} else if (outcome == INSERT_QUOTA_QUEUED || outcome == INSERT_QUOTA_DAY) {
+	} else if (outcome == INSERT_QUOTA_QUEUED || outcome == INSERT_QUOTA_DAY || outcome == INSERT_QUOTA_BYTES) {
 		quota_spent(request, outcome, response);
 	} else if (outcome == INSERT_DEPENDENCY_UNKNOWN || outcome == INSERT_DEPENDENCY_FAILED) {
 		dependency_refused(&submission, outcome, &job, response);
@@ -204,6 +223,8 @@ static void prepare_and_insert(const struct request *request, const cJSON *spec,
 	if (config->hooks.prepare(config->hooks.context, spec, id, &prepared, &err)) {
 		problem_spec(response, &err, prepared.errors);
 		prepared.errors = NULL;
+	} else if (quota_measure(request, NULL, &err)) {
+		problem_failure(response, &err);
 	} else {
 		insert(request, canonical, id, depends_on, &prepared, response);
 	}
@@ -386,6 +407,9 @@ static void answer_retry(const struct request *request, enum change_outcome outc
 	case CHANGE_QUOTA:
 		quota_spent(request, INSERT_QUOTA_QUEUED, response);
 		break;
+	case CHANGE_QUOTA_BYTES:
+		quota_spent(request, INSERT_QUOTA_BYTES, response);
+		break;
 	case CHANGE_DEPENDENCY:
 		problem(response, 409, "wrong-state",
 			"the job depends on %s, and one of these has failed, was cancelled or is forgotten; retry that one first",
@@ -409,7 +433,8 @@ void jobs_retry(const struct request *request, struct response *response)
 	job_clear(&job);
 	if (status == STATUS_EXISTS)
 		problem(response, 409, "output-exists", "%s", err.message);
-	else if (status || db_job_retry(config->db, request->id, *config->queue_limit, &outcome, &job, &err))
+	else if (status || quota_measure(request, request->id, &err) ||
+		 db_job_retry(config->db, request->id, *config->queue_limit, &outcome, &job, &err))
 		problem_failure(response, &err);
 	else
 		answer_retry(request, outcome, &job, response);

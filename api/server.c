@@ -390,7 +390,8 @@ static void run_as_actor(struct exchange *exchange)
 			      .peer = request->peer,
 			      .action = request->route->action,
 			      .max_queued = holder->max_queued,
-			      .max_per_day = holder->max_per_day};
+			      .max_per_day = holder->max_per_day,
+			      .max_bytes = holder->max_bytes};
 	request->actor = &actor;
 	db_act_for(&actor);
 	router_run(request, &exchange->response);

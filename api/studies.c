@@ -292,8 +292,10 @@ static void insert(const struct request *request, const char *canonical, const s
 						      .spec = prepared->spec,
 						      .places = prepared->places,
 						      .output = prepared->output,
-						      .overwrite = prepared->overwrite};
+						      .overwrite = prepared->overwrite,
+						      .expected_bytes = prepared->bytes};
 	}
+	if (!status) status = quota_measure(request, NULL, &err);
 	if (!status) status = db_study_insert(config->db, &new, *config->queue_limit, &outcome, id, &claimed, &err);
 	if (status) {
 		problem_failure(response, &err);
@@ -301,7 +303,7 @@ static void insert(const struct request *request, const char *canonical, const s
 		output_claimed(response, new.jobs[claimed].job.output);
 	} else if (outcome == INSERT_QUEUE_FULL) {
 		queue_full(request, response);
-	} else if (outcome == INSERT_QUOTA_QUEUED || outcome == INSERT_QUOTA_DAY) {
+	} else if (outcome == INSERT_QUOTA_QUEUED || outcome == INSERT_QUOTA_DAY || outcome == INSERT_QUOTA_BYTES) {
 		quota_spent(request, outcome, response);
 	} else if (outcome == INSERT_KEY_REUSED) {
 		idempotency_key_reused(response);

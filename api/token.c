@@ -10,7 +10,7 @@
 #include "api/user.h"
 #include "base/text.h"
 
-enum { MIN_TOKEN = 16, MAX_TOKENS = 256, MAX_WORDS = 5 };
+enum { MIN_TOKEN = 16, MAX_TOKENS = 256, MAX_WORDS = 6 };
 
 static const char blanks[] = " \t";
 
@@ -127,6 +127,21 @@ static enum status add(struct tokens *tokens, const struct token *new, struct er
 	return STATUS_OK;
 }
 
+/* Bytes, with K, M, G or T for powers of 1024; NULL, or what is wrong. */
+static const char *take_bytes(const char *text, struct holder *holder)
+{
+	static const char units[] = "KMGT";
+	size_t digits = strspn(text, "0123456789");
+	const char *unit = text[digits] ? strchr(units, text[digits]) : NULL;
+	int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+	int64_t value = digits > 0 && digits <= 15 ? (int64_t)strtoll(text, NULL, 10) : 0;
+	if (value <= 0 || (unit ? text[digits + 1] : text[digits]) || value > INT64_MAX >> shift)
+		return "max-bytes must be a size, as in 200G";
+	if (holder->max_bytes) return "a limit is there twice";
+	holder->max_bytes = value << shift;
+	return NULL;
+}
+
 /* NULL, or what is wrong with an option of a line. */
 static const char *take_option(const char *word, struct holder *holder)
 {
@@ -134,6 +149,8 @@ static const char *take_option(const char *word, struct holder *holder)
 		const char *name;
 		int64_t *value;
 	} options[] = {{"max-queued=", &holder->max_queued}, {"max-per-day=", &holder->max_per_day}};
+	static const char bytes[] = "max-bytes=";
+	if (text_starts_with(word, bytes)) return take_bytes(word + strlen(bytes), holder);
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
 		if (!text_starts_with(word, options[i].name)) continue;
 		const char *digits = word + strlen(options[i].name);
@@ -145,7 +162,7 @@ static const char *take_option(const char *word, struct holder *holder)
 		*options[i].value = value;
 		return NULL;
 	}
-	return "behind the token there may be max-queued=N and max-per-day=N";
+	return "behind the token there may be max-queued=N, max-per-day=N and max-bytes=SIZE";
 }
 
 /* NULL, or what is wrong. */

@@ -18,6 +18,7 @@ struct holder {
 	char name[TOKEN_NAME_BYTES]; /* "": nobody was asked for a token */
 	enum role role;
 	int64_t max_queued, max_per_day; /* jobs of theirs; 0: as many as there may be */
+	int64_t max_bytes;               /* that these hold on the disks; 0: no bound */
 	uint64_t serial;                 /* of the token: no other one gets it, as long as the process lives */
 };
 
@@ -28,7 +29,7 @@ struct tokens;
 struct user;
 
 /* From the text of a file: either its first line is a token, which may do everything and is called "token", or each line is
- * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N]`, blank, or a comment behind '#'. In place of the token `user:WHO` or
+ * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N] [max-bytes=SIZE]`, blank, or a comment behind '#'. In place of the token `user:WHO` or
  * `group:WHO`, by name or number, stands for those who come through a Unix socket; names are looked up here. STATUS_INVALID
  * says which line of `path` is wrong, and never quotes a token. */
 enum status tokens_parse(const char *text, const char *path, struct tokens **ret, struct error *err);

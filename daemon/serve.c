@@ -30,6 +30,7 @@
 #include "daemon/gauge.h"
 #include "daemon/gc.h"
 #include "daemon/health.h"
+#include "daemon/holdings.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
 #include "daemon/models.h"
@@ -94,7 +95,8 @@ static enum status fill_submission(const struct spec *spec, struct api_submissio
 					    .spec = json ? cJSON_PrintUnformatted(json) : NULL,
 					    .places = places ? cJSON_PrintUnformatted(places) : NULL,
 					    .output = strdup(spec->output),
-					    .overwrite = spec->overwrite};
+					    .overwrite = spec->overwrite,
+					    .bytes = holdings_expect(spec)};
 	cJSON_Delete(json);
 	cJSON_Delete(places);
 	if (!submission.name || !submission.spec || !submission.places || !submission.output) {
@@ -160,6 +162,12 @@ static enum status hook_prepare_retry(void *context, const struct job *job, stru
 {
 	struct daemon *daemon = context;
 	return prepare_output(&daemon->options->roots, job->output, job->overwrite, job->id, err);
+}
+
+static enum status hook_held(void *context, const char *who, const char *but, int64_t *ret, struct error *err)
+{
+	struct daemon *daemon = context;
+	return holdings_measure(daemon->options, daemon->db, daemon->checkpoints, who, but, ret, err);
 }
 
 static void hook_queued(void *context)
@@ -416,6 +424,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .prepare = hook_prepare,
 			  .estimate = hook_estimate,
 			  .prepare_retry = hook_prepare_retry,
+			  .held = hook_held,
 			  .queued = hook_queued,
 			  .cancelled = hook_cancelled,
 			  .deleted = hook_deleted,

@@ -65,6 +65,13 @@ static void held_by(const struct options *options, const char *checkpoints, cons
 	prepare_paths_free(&paths);
 }
 
+double bytes_of_job(const struct options *options, const char *checkpoints, const char *job_id)
+{
+	double checkpoint, unfinished;
+	held_by(options, checkpoints, job_id, &checkpoint, &unfinished);
+	return checkpoint + unfinished;
+}
+
 static bool has_ended(struct db *db, const char *id)
 {
 	struct job job;

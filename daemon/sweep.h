@@ -16,6 +16,9 @@ void sweep_forgotten(const struct options *, struct db *, const char *checkpoint
 /* What the files below a directory take on the disk. */
 double bytes_below(const char *path);
 
+/* What a job's checkpoint and its unfinished output take. */
+double bytes_of_job(const struct options *, const char *checkpoints, const char *job_id);
+
 /* What besad holds on the disks. */
 void sweep_measure(const struct options *, struct db *, const char *checkpoints, struct state_reading *ret);
 

@@ -123,6 +123,24 @@ enum status quota_day(struct connection *writer, int64_t jobs, bool *ret_over, s
 	return STATUS_OK;
 }
 
+enum status quota_bytes(struct connection *writer, int64_t wanted, const char *again, bool *ret_over, struct error *err)
+{
+	int64_t found[2] = {0};
+	*ret_over = false;
+	if (!acting || !acting->who || !acting->max_bytes) return STATUS_OK;
+	TRY(read_pair(writer,
+		      query(writer, err,
+			    "SELECT (SELECT coalesce(sum(expected_bytes), 0) FROM jobs WHERE queued_by = ?1 AND state NOT IN"
+			    " ('succeeded', 'failed', 'cancelled')),"
+			    " (SELECT coalesce(sum(expected_bytes), 0) FROM jobs WHERE id = ?2)",
+			    "ss", acting->who, again),
+		      found, err));
+	acting->expected_bytes = found[0];
+	acting->wanted_bytes = again ? found[1] : wanted;
+	*ret_over = acting->held_bytes + acting->expected_bytes + acting->wanted_bytes > acting->max_bytes;
+	return STATUS_OK;
+}
+
 /* ---- out ----------------------------------------------------------------------------------------------------------------- */
 
 static enum status entry_from_row(sqlite3_stmt *row, struct audit_entry *entry, struct error *err)

@@ -15,11 +15,15 @@ struct actor {
 	const char *action;  /* "job.cancel" */
 	int64_t max_queued;  /* their jobs that may be queued or paused; 0: as many as there may be */
 	int64_t max_per_day; /* and that they may submit in 24 hours */
+	int64_t max_bytes;   /* that their jobs may hold on the disks; 0: no bound */
+	int64_t held_bytes;  /* and do, of those that have ended: db_holdings */
 
 	/* Filled while a thread acts for them. */
 	bool noted;           /* a transaction that was committed has an entry of it */
 	bool pending;         /* the one that is under way has */
 	int64_t wait_seconds; /* where max_per_day was in the way: for how long it is */
+	int64_t expected_bytes,
+		wanted_bytes; /* where max_bytes was: of jobs that have not ended, and of the one that was refused */
 };
 
 /* From here on the calling thread acts for `actor`, which lives until the next call; NULL: for nobody, and nothing is noted. */

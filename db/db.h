@@ -153,6 +153,7 @@ struct submission {
 	const char *places; /* or NULL */
 	const char *output;
 	bool overwrite;
+	int64_t expected_bytes;      /* that its output will take, about */
 	const char *idempotency_key; /* or NULL */
 	const char *request;         /* what the client sent, in one canonical form: compared when the key comes again */
 	const char *const *
@@ -170,6 +171,7 @@ enum insert_outcome {
 	INSERT_DEPENDENCY_FAILED,  /* or that has failed or was cancelled */
 	INSERT_QUOTA_QUEUED,       /* whom the thread acts for (db/audit.h) has as many that wait as they may */
 	INSERT_QUOTA_DAY,          /* or has submitted as many */
+	INSERT_QUOTA_BYTES,        /* or would hold more than they may */
 };
 
 /* Queues a job with its job.queued event. *ret is filled for INSERT_NEW and INSERT_REPLAY; of a job that it cannot depend on it
@@ -243,6 +245,7 @@ enum change_outcome {
 	CHANGE_OUTPUT_CLAIMED, /* retry only */
 	CHANGE_QUEUE_FULL,     /* retry and resume only */
 	CHANGE_QUOTA,          /* retry only: INSERT_QUOTA_QUEUED */
+	CHANGE_QUOTA_BYTES,    /* and INSERT_QUOTA_BYTES */
 	CHANGE_DEPENDENCY,     /* retry only: of those that it waits for, one has failed, was cancelled or is forgotten */
 };
 

@@ -143,6 +143,9 @@ const char *audit_who(void);    /* NULL for nobody */
 enum status quota_queued(struct connection *, bool *ret_over, struct error *err);
 enum status quota_day(struct connection *, int64_t jobs, bool *ret_over, struct error *err);
 
+/* Or of a job that is expected to hold so many bytes; `again`: of that one, which has ended, once more. */
+enum status quota_bytes(struct connection *, int64_t wanted, const char *again, bool *ret_over, struct error *err);
+
 /* ---- events.c ----------------------------------------------------------------------------------------------------------- */
 
 /* Appends an event inside a write transaction. */

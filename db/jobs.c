@@ -216,12 +216,17 @@ enum status job_insert(struct connection *writer, const struct submission *new, 
 	else if (over)
 		*outcome = INSERT_QUOTA_QUEUED;
 	if (*outcome != INSERT_NEW) return STATUS_OK;
+	TRY(quota_bytes(writer, new->expected_bytes, NULL, &over, err));
+	if (over) {
+		*outcome = INSERT_QUOTA_BYTES;
+		return STATUS_OK;
+	}
 	TRY(execute(writer, err, NULL,
 		    "INSERT INTO jobs (id, state, name, priority, spec, output, overwrite, idempotency_key, request, created_at,"
-		    " places, queued_by) VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-		    "ssissississ", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
-		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds(), new->places,
-		    audit_who()));
+		    " places, queued_by, expected_bytes) VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+		    "ssissississi", new->id, new->name, (int64_t) new->priority, new->spec, new->output, (int64_t) new->overwrite,
+		    new->idempotency_key, new->idempotency_key ? new->request : NULL, unix_milliseconds(), new->places, audit_who(),
+		    new->expected_bytes));
 	TRY(dependencies_insert(writer, new, err));
 	TRY(event_insert(writer, new->id, "job.queued", "{\"reason\":\"submitted\"}", err));
 	return job_read(writer, new->id, ret, err);
@@ -549,9 +554,10 @@ enum status db_job_resume(struct db *db, const char *id, int64_t queue_limit, en
 static enum status retry(struct connection *writer, const struct job *job, int64_t limit, enum change_outcome *outcome, bool *event,
 			 struct error *err)
 {
-	bool claimed, lost, over;
+	bool claimed, lost, over, large;
 	int64_t queued = 0;
 	TRY(quota_queued(writer, &over, err));
+	TRY(quota_bytes(writer, 0, job->id, &large, err));
 	TRY(output_is_claimed(writer, job->output, &claimed, err));
 	TRY(queue_length(writer, &queued, err));
 	TRY(dependencies_are_lost(writer, job->id, &lost, err));
@@ -566,6 +572,8 @@ static enum status retry(struct connection *writer, const struct job *job, int64
 		*outcome = CHANGE_QUEUE_FULL;
 	else if (over)
 		*outcome = CHANGE_QUOTA;
+	else if (large)
+		*outcome = CHANGE_QUOTA_BYTES;
 	if (*outcome != CHANGE_DONE) return STATUS_OK;
 	*event = true;
 	TRY(execute(writer, err, NULL,

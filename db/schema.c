@@ -187,6 +187,22 @@ static const char *const migrations[] = {
 	"  only INTEGER PRIMARY KEY CHECK (only = 1),"
 	"  since INTEGER NOT NULL CHECK (since > 0)"
 	") STRICT;",
+	/* 15: whose outputs there are, also of jobs that are forgotten, and what those that are to come are expected to take
+	 * (db/outputs.c). */
+	"ALTER TABLE jobs ADD COLUMN expected_bytes INTEGER NOT NULL DEFAULT 0 CHECK (expected_bytes >= 0);"
+	"CREATE TABLE outputs ("
+	"  output TEXT PRIMARY KEY NOT NULL,"
+	"  job_id TEXT NOT NULL,"
+	"  who TEXT NOT NULL"
+	") STRICT, WITHOUT ROWID;"
+	"CREATE INDEX outputs_by_who ON outputs (who);"
+	"INSERT OR REPLACE INTO outputs SELECT output, id, queued_by FROM jobs WHERE state = 'succeeded' AND queued_by IS NOT NULL"
+	"  ORDER BY finished_at;"
+	"CREATE TRIGGER job_succeeded AFTER UPDATE OF state ON jobs WHEN NEW.state = 'succeeded' AND OLD.state <> 'succeeded'"
+	"  BEGIN"
+	"    DELETE FROM outputs WHERE output = NEW.output;"
+	"    INSERT INTO outputs SELECT NEW.output, NEW.id, NEW.queued_by WHERE NEW.queued_by IS NOT NULL;"
+	"  END;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Who may do what: tokens with roles, what becomes of them when their file is read again, wrong ones, quotas, and the audit."""
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -295,6 +296,40 @@ class Quotas(Access):
         self.assertLessEqual(int(spent.headers["Retry-After"]), 24 * 3600 + 1)
         self.assertEqual(daemon.request("POST", "/v1/jobs", small_job(output="a")).status, 201)
         self.assertEqual([e["outcome"] for e in self.audit(who="bob", target=None)], ["quota-day", "quota-queued", "quota-queued"])
+
+    def test_bytes(self):
+        """What is expected of jobs that have not ended, and what those that have hold, also when they are forgotten."""
+        daemon = self.daemon
+        small_model(daemon, 2)
+        size = os.path.getsize(os.path.join(daemon.models, "small", "model.safetensors"))
+        self.write(f"bob submit {BOB} max-bytes={5 * size // 2}\nalice admin {ALICE}\n")
+        daemon.token = ALICE
+        daemon.start("--token-file", self.tokens)
+        daemon.request("POST", "/v1/drain")
+        study = {"name": "three", "spec": {"model": "small", "method": "magnitude"}, "grid": {"sparsity": [0.4, 0.5, 0.6]}}
+        self.says(self.as_token(BOB, "POST", "/v1/studies", study), 429, "quota-bytes")
+        self.assertEqual(daemon.get("/v1/jobs").json["jobs"], [])  # all or none
+        jobs = [self.as_token(BOB, "POST", "/v1/jobs", small_job(method="magnitude", output=f"b{i}")) for i in range(2)]
+        self.assertEqual([j.status for j in jobs], [201, 201])
+        full = self.says(self.as_token(BOB, "POST", "/v1/jobs", small_job(output="b2")), 429, "quota-bytes")
+        self.assertIn(f"'bob' may hold {5 * size // 2} bytes (max-bytes)", full.json["detail"])
+        self.assertIn(f"expected to take {2 * size}, and this one {size}", full.json["detail"])
+        self.assertGreater(int(full.headers["Retry-After"]), 0)
+        daemon.request("POST", "/v1/undrain")
+        for job in jobs:
+            self.assertEqual(daemon.finish(job.json["id"])["state"], "succeeded")
+            self.as_token(BOB, "DELETE", "/v1/jobs/" + job.json["id"])
+        held = self.says(self.as_token(BOB, "POST", "/v1/jobs", small_job(output="b2")), 429, "quota-bytes").json["detail"]
+        taken = int(held.partition("left, take ")[2].partition(",")[0])
+        self.assertGreaterEqual(taken, 2 * size)
+        self.assertIn("expected to take 0, and this one", held)
+        self.assertEqual(daemon.request("POST", "/v1/jobs", small_job(output="a", method="magnitude")).status, 201)
+        shutil.rmtree(os.path.join(daemon.output, "b0"))
+        again = self.as_token(BOB, "POST", "/v1/jobs", small_job(output="b2", sparsity=0.5, besa={"epochs": 100}))
+        self.assertEqual(again.status, 201, again.body)
+        self.assertEqual(self.as_token(BOB, "POST", f"/v1/jobs/{again.json['id']}/cancel").status, 200)
+        daemon.finish(again.json["id"])
+        self.assertEqual(self.as_token(BOB, "POST", f"/v1/jobs/{again.json['id']}/retry").status, 200)  # it does not count twice
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class Upgrade(HalfDone):
         self.check_output(daemon, "served")
         self.assertEqual(daemon.stop(), 0)
         connection = sqlite3.connect(os.path.join(daemon.state, "besad.db"))
-        self.assertEqual(connection.execute("PRAGMA user_version").fetchall(), [(14,)])
+        self.assertEqual(connection.execute("PRAGMA user_version").fetchall(), [(15,)])
         self.assertEqual(connection.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
         connection.close()
 

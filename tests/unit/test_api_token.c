@@ -47,9 +47,9 @@ static void test_alone(void **state)
 static void test_named(void **state)
 {
 	(void)state;
-	struct tokens *tokens =
-		parse("#################\n# who\n\n  \nalice admin alice-0123456789\r\n"
-		      "bob\tsubmit   bob-0123456789ab  max-per-day=12 max-queued=3\n  dash.board-1 read dash-0123456789a");
+	struct tokens *tokens = parse(
+		"#################\n# who\n\n  \nalice admin alice-0123456789\r\n"
+		"bob\tsubmit   bob-0123456789ab  max-per-day=12 max-bytes=20G max-queued=3\n  dash.board-1 read dash-0123456789a");
 	struct holder holder;
 	assert_true(tokens_find(tokens, "alice-0123456789", &holder));
 	assert_string_equal(holder.name, "alice");
@@ -59,6 +59,7 @@ static void test_named(void **state)
 	assert_int_equal(holder.role, ROLE_SUBMIT);
 	assert_int_equal(holder.max_queued, 3);
 	assert_int_equal(holder.max_per_day, 12);
+	assert_int_equal(holder.max_bytes, INT64_C(20) << 30);
 	assert_true(holder.serial != alice);
 	assert_true(tokens_find(tokens, "dash-0123456789a", &holder));
 	assert_string_equal(holder.name, "dash.board-1");
@@ -88,8 +89,14 @@ static void test_refused(void **state)
 		{"a read 0123456789abcdef max-queued=0\n", "a limit must be"},
 		{"a read 0123456789abcdef max-queued=-1\n", "a limit must be"},
 		{"a read 0123456789abcdef max-queued=1 max-queued=1\n", "a limit is there twice"},
-		{"a read 0123456789abcdef max-bytes=1\n", "behind the token there may be"},
-		{"a read 0123456789abcdef max-queued=1 max-per-day=1 x\n", "there are too many words"},
+		{"a read 0123456789abcdef max-size=1\n", "behind the token there may be"},
+		{"a read 0123456789abcdef max-bytes=\n", "max-bytes must be a size"},
+		{"a read 0123456789abcdef max-bytes=0\n", "max-bytes must be a size"},
+		{"a read 0123456789abcdef max-bytes=1GB\n", "max-bytes must be a size"},
+		{"a read 0123456789abcdef max-bytes=1P\n", "max-bytes must be a size"},
+		{"a read 0123456789abcdef max-bytes=99999999T\n", "max-bytes must be a size"},
+		{"a read 0123456789abcdef max-bytes=1 max-bytes=2\n", "a limit is there twice"},
+		{"a read 0123456789abcdef max-queued=1 max-per-day=1 max-bytes=1 x\n", "there are too many words"},
 		{"a read user:no-such-user-here\n", "line 1: there is no such user"},
 		{"a read group:no-such-group-here\n", "line 1: there is no such group"},
 		{"a read user:\n", "line 1: there is no such user"},

@@ -14,7 +14,7 @@ static void test_pragmas(void **state)
 {
 	struct fixture *f = *state;
 	assert_int_equal(scalar(f, "SELECT application_id FROM pragma_application_id"), 0x62657361);
-	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 14);
+	assert_int_equal(scalar(f, "SELECT user_version FROM pragma_user_version"), 15);
 	assert_int_equal(scalar(f, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
 	assert_int_equal(scalar(f, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND name IN"
 				   " ('jobs', 'events', 'blocks') AND strict"),
@@ -452,7 +452,7 @@ static void verify(struct fixture *f, const char *path, struct verified *ret)
 	const struct db_verifier verifier = {take_problem, take_job, ret};
 	*ret = (struct verified){0};
 	OK(db_verify(path, &verifier, &version, &f->err));
-	assert_int_equal(version, 14);
+	assert_int_equal(version, 15);
 }
 
 /* Of a database that is written to meanwhile. */

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "db/audit.h"
+#include "db/outputs.h"
 #include "db/studies.h"
 
 static struct audit_list entries(struct fixture *f)
@@ -223,9 +224,88 @@ static void test_daily_quota(void **state)
 	expect_sound(f);
 }
 
+static enum insert_outcome submit_large(struct fixture *f, const char *output, int64_t bytes, char id[JOB_ID_BYTES])
+{
+	struct job job = {0};
+	enum insert_outcome outcome;
+	db_new_id(f->db, id);
+	const struct submission submission = {
+		.id = id, .name = "large", .spec = "{}", .output = output, .overwrite = true, .expected_bytes = bytes};
+	OK(db_job_insert(f->db, &submission, 100, &outcome, &job, &f->err));
+	job_clear(&job);
+	return outcome;
+}
+
+/* The outputs that `who` has, and jobs that left something, joined by spaces. */
+static void expect_holdings(struct fixture *f, const char *who, const char *wanted)
+{
+	char text[256] = "";
+	struct holding *list;
+	size_t count;
+	OK(db_holdings(f->db, who, &list, &count, &f->err));
+	for (size_t i = 0; i < count; i++) {
+		strcat(text, i ? " " : "");
+		strcat(text, list[i].output ? list[i].output : "-");
+	}
+	assert_string_equal(text, wanted);
+	holdings_free(list, count);
+}
+
+static void test_bytes_quota(void **state)
+{
+	struct fixture *f = *state;
+	char first[JOB_ID_BYTES], second[JOB_ID_BYTES], third[JOB_ID_BYTES];
+	enum change_outcome outcome;
+	struct job job;
+	struct actor bob = {.who = "bob", .action = "job.submit", .max_bytes = 100, .held_bytes = 30},
+		     eve = {.who = "eve", .action = "job.submit"};
+	db_act_for(&bob);
+	assert_int_equal(submit_large(f, "a", 40, first), INSERT_NEW);
+	assert_int_equal(submit_large(f, "b", 31, second), INSERT_QUOTA_BYTES);
+	assert_int_equal(bob.expected_bytes, 40);
+	assert_int_equal(bob.wanted_bytes, 31);
+	assert_int_equal(submit_large(f, "b", 30, second), INSERT_NEW); /* exactly */
+	assert_int_equal(submit_large(f, "c", 1, third), INSERT_QUOTA_BYTES);
+	assert_int_equal(submit_large(f, "c", 0, third), INSERT_NEW); /* it makes no output */
+	assert_int_equal(cancel(f, second), CHANGE_DONE);
+	assert_int_equal(submit_large(f, "d", 25, third), INSERT_NEW);
+	OK(db_job_retry(f->db, second, 100, &outcome, &job, &f->err)); /* 30 again are too many now */
+	assert_int_equal(outcome, CHANGE_QUOTA_BYTES);
+	assert_int_equal(bob.wanted_bytes, 30);
+	job_clear(&job);
+	expect_holdings(f, "bob", "-");
+	db_act_for(&eve); /* has no bound */
+	assert_int_equal(submit_large(f, "e", INT64_C(1) << 40, third), INSERT_NEW);
+	/* What it came to stays hers when the job is forgotten, and becomes his who replaces it. */
+	db_act_for(NULL);
+	claim(f, first);
+	run(f, "UPDATE jobs SET state = 'succeeded', finished_at = 1, result = '{}' WHERE output = 'a'");
+	expect_holdings(f, "bob", "a -");
+	OK(db_job_delete(f->db, first, &outcome, &f->err));
+	expect_holdings(f, "bob", "a -");
+	db_act_for(&eve);
+	assert_int_equal(submit_large(f, "a", 1, third), INSERT_NEW);
+	db_act_for(NULL);
+	run(f, "UPDATE jobs SET state = 'succeeded', finished_at = 1, result = '{}' WHERE output = 'a'");
+	expect_holdings(f, "bob", "-");
+	expect_holdings(f, "eve", "a");
+	struct holding *list;
+	size_t count;
+	OK(db_holdings(f->db, "eve", &list, &count, &f->err));
+	list[0].job_id[0] = '!'; /* another one's by now */
+	OK(db_output_gone(f->db, &list[0], &f->err));
+	expect_holdings(f, "eve", "a");
+	strcpy(list[0].job_id, third);
+	OK(db_output_gone(f->db, &list[0], &f->err));
+	expect_holdings(f, "eve", "");
+	holdings_free(list, count);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(test_changes), TEST(test_one_transaction), TEST(test_other_threads_act_for_nobody),
-					   TEST(test_bounds),  TEST(test_queued_quota),    TEST(test_daily_quota)};
+	const struct CMUnitTest tests[] = {
+		TEST(test_changes),    TEST(test_one_transaction), TEST(test_other_threads_act_for_nobody),
+		TEST(test_bounds),     TEST(test_queued_quota),    TEST(test_daily_quota),
+		TEST(test_bytes_quota)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,66 @@
+#include "daemon/holdings.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/place.h"
+#include "base/text.h"
+#include "daemon/sweep.h"
+#include "db/outputs.h"
+
+/* What cannot be looked at counts for nothing. */
+static double measure_output(const struct options *options, struct db *db, const struct holding *holding)
+{
+	struct place place = {options->roots.output, holding->output};
+	struct error ignored;
+	bool there = true;
+	if (place_look(&place, NULL, &there, &ignored) == STATUS_OK && !there) {
+		db_output_gone(db, holding, &ignored); /* or the next time */
+		return 0;
+	}
+	char *path = place_text(&place, NULL);
+	double bytes = path ? bytes_below(path) : 0;
+	free(path);
+	return bytes;
+}
+
+enum status holdings_measure(const struct options *options, struct db *db, const char *checkpoints, const char *who,
+			     const char *but, int64_t *ret, struct error *err)
+{
+	struct holding *list;
+	size_t count;
+	double bytes = 0;
+	TRY(db_holdings(db, who, &list, &count, err));
+	for (size_t i = 0; i < count; i++)
+		if (list[i].output)
+			bytes += measure_output(options, db, &list[i]);
+		else if (!but || strcmp(list[i].job_id, but) != 0)
+			bytes += bytes_of_job(options, checkpoints, list[i].job_id);
+	holdings_free(list, count);
+	*ret = (int64_t)bytes;
+	return STATUS_OK;
+}
+
+struct expectation {
+	const struct place *model;
+	int64_t bytes;
+};
+
+static enum status add_file(void *context, const char *name, const char *entry, struct error *err)
+{
+	struct expectation *expectation = context;
+	struct stat file;
+	(void)entry;
+	if (text_ends_with(name, ".safetensors") && place_stat(expectation->model, name, &file, err) == STATUS_OK)
+		expectation->bytes += file.st_size;
+	return STATUS_OK;
+}
+
+int64_t holdings_expect(const struct spec *spec)
+{
+	struct expectation expectation = {.model = &spec->model_place};
+	struct error ignored;
+	if (!spec_makes_output(spec)) return 0;
+	place_each(&spec->model_place, NULL, add_file, &expectation, &ignored);
+	return expectation.bytes;
+}
