@@ -1,6 +1,7 @@
 # besad: `make` builds, `make demo` shows it, `make check` tests it, `make bench` measures it. Everything built lies in $(BUILD).
 #
 #   make CUDA=0          leave the CUDA backend out even where a toolkit is there
+#   make SECCOMP=0       leave the filter of system calls out even where libseccomp is there
 #   make SANITIZE=address,undefined BUILD=build/asan
 #   make WERROR=1        warnings are errors (CI)
 #   make generate        writes what openapi.yaml, the form and besactl say of a spec's fields anew, after a change in engine/spec/
@@ -8,6 +9,7 @@
 #   make V=1             shows the commands; V=0 shows nothing but what goes wrong, and on a terminal a line that changes
 
 BUILD    ?= build
+comma    := ,
 CC       ?= gcc
 CXX      ?= g++
 OPT      ?= -O2 -g
@@ -49,7 +51,12 @@ WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wundef $(if $(WERROR),
 CFLAGS   += -std=gnu11 $(OPT) $(WARNINGS) -Wstrict-prototypes -Wmissing-prototypes -fopenmp -fno-math-errno -pthread
 CXXFLAGS += -std=c++17 $(OPT) $(WARNINGS) -pthread
 LDFLAGS  += -fopenmp -pthread
-LDLIBS   += $(PACKAGE_LIBS) -ldnnl -lstdc++ -lm -ldl
+LDLIBS   += $(PACKAGE_LIBS) $(SECCOMP_LIBS) -ldnnl -lstdc++ -lm -ldl
+
+# besad's filter of system calls, where libseccomp is there.
+SECCOMP_LIBS := $(if $(filter 0,$(SECCOMP)),,$(shell pkg-config --libs libseccomp 2>/dev/null))
+SECCOMP_FLAG := $(if $(SECCOMP_LIBS),-DBESAD_SECCOMP)
+SECCOMP_NOTE := $(if $(SECCOMP_LIBS),,$(comma) without seccomp ($(if $(filter 0,$(SECCOMP)),SECCOMP=0,no libseccomp-dev)))
 
 ifdef SANITIZE
 SANITIZER_FLAGS := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
@@ -98,11 +105,12 @@ TEST_HELPERS   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/back
 include tests/cuda/emulator.mk
 
 all: $(BUILD)/besad $(BUILD)/besactl
-	@$(clear_line)echo 'built $(BUILD)/besad $(or $(CUDA_NOTE),with CUDA by $(NVCC))'
+	@$(clear_line)echo 'built $(BUILD)/besad $(or $(CUDA_NOTE),with CUDA by $(NVCC))$(SECCOMP_NOTE)'
 
 FLAGS_compile   = $(CC) $(CXX) $(CPPFLAGS) $(CFLAGS) $(CXXFLAGS) $(foreach isa,$(ISAS),$(ISA_$(isa)))
 FLAGS_link      = $(CC) $(LDFLAGS) $(LDLIBS) $(CTL_LIBS) $(CUDA_LIBS) $(ENGINE_OBJECTS) $(SERVER_OBJECTS) $(DAEMON_OBJECTS)
 FLAGS_no_cuda   = $(NO_CUDA)
+FLAGS_seccomp   = $(SECCOMP_FLAG)
 $(BUILD)/besad: $(DAEMON_OBJECTS) $(SERVER_OBJECTS) $(BUILD)/libengine.a $(LINK)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(CUDA_LIBS)
@@ -128,6 +136,8 @@ $(BUILD)/%.o: %.cc $(COMPILE)
 
 $(BUILD)/engine/compute/backend_none.o: private CPPFLAGS += $(NO_CUDA)
 $(BUILD)/engine/compute/backend_none.o: $(BUILD)/flags/no_cuda
+$(BUILD)/base/confine.o: private CPPFLAGS += $(SECCOMP_FLAG)
+$(BUILD)/base/confine.o: $(BUILD)/flags/seccomp
 
 define isa_rule
 $(BUILD)/engine/compute/cpu/isa/%.$(1).o: engine/compute/cpu/isa/%.c $(COMPILE)
@@ -231,7 +241,7 @@ check-built: all tests
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
 DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \
-                   zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libcmocka-dev sqlite3 \
+                   zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libseccomp-dev libcmocka-dev sqlite3 \
                    curl jq python3
 
 deps:

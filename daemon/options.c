@@ -77,6 +77,7 @@ const char options_help[] =
 	"                          read again on SIGHUP\n"
 	"  --tls-cert FILE         answer https with this certificate, in PEM, and those that it was signed by behind it ...\n"
 	"  --tls-key FILE          ... and its key; both are read again on SIGHUP\n"
+	"  --no-seccomp            keep system calls that besad never needs (default: they fail, for besad and for --on-finish)\n"
 	"  --queue-limit N         jobs that may wait (default 1000)\n"
 	"  --min-free SIZE         with less room on the disk of the state directory or of the output root no job is accepted and\n"
 	"                          none begins; with less on that of the state directory the running one waits (default 256M)\n"
@@ -145,6 +146,7 @@ enum {
 	OPTION_TOKEN_FILE,
 	OPTION_TLS_CERT,
 	OPTION_TLS_KEY,
+	OPTION_NO_SECCOMP,
 	OPTION_QUEUE_LIMIT,
 	OPTION_MIN_FREE,
 	OPTION_KEEP_SUCCEEDED,
@@ -195,6 +197,7 @@ static const struct option serve_options[] = {
 	{"token-file", required_argument, NULL, OPTION_TOKEN_FILE},
 	{"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
 	{"tls-key", required_argument, NULL, OPTION_TLS_KEY},
+	{"no-seccomp", no_argument, NULL, OPTION_NO_SECCOMP},
 	{"queue-limit", required_argument, NULL, OPTION_QUEUE_LIMIT},
 	{"keep-succeeded", required_argument, NULL, OPTION_KEEP_SUCCEEDED},
 	{"keep-failed", required_argument, NULL, OPTION_KEEP_FAILED},
@@ -524,6 +527,9 @@ static enum status parse_option(int option, const char *value, struct options *o
 		return STATUS_OK;
 	case OPTION_TLS_KEY:
 		options->tls_key = value;
+		return STATUS_OK;
+	case OPTION_NO_SECCOMP:
+		options->no_seccomp = true;
 		return STATUS_OK;
 	case OPTION_QUEUE_LIMIT:
 		return parse_number("--queue-limit", value, 1, MAX_QUEUE, &options->queue_limit, err);

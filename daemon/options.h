@@ -49,6 +49,7 @@ struct options {
 	char *token_file;               /* real path; NULL: none */
 	struct tokens *tokens;          /* its; NULL: none */
 	const char *tls_cert, *tls_key; /* files; NULL: no TLS */
+	bool no_seccomp;                /* no system call is taken from the process */
 	int64_t queue_limit;
 	int64_t max_state_bytes; /* of the database, checkpoints and unfinished outputs of ended jobs; -1: no bound */
 	int64_t min_free;        /* bytes below the state directory and the output root; less, and no job is accepted or goes on */

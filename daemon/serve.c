@@ -21,6 +21,7 @@
 #include "api/http.h"
 #include "api/tls.h"
 #include "base/clock.h"
+#include "base/confine.h"
 #include "base/place.h"
 #include "base/text.h"
 #include "daemon/artifacts.h"
@@ -384,6 +385,27 @@ static enum status start_worker(struct daemon *daemon, struct error *err)
 	return estimator_create(daemon->options, daemon->checkpoints, daemon->db, daemon->worker, backend, &daemon->estimator, err);
 }
 
+/* Once the device is open, for which its driver may run a program of its own, and before anybody is answered. Programs are run for
+ * --on-finish, and this one again where a device was lost. */
+static enum status confine(const struct daemon *daemon, struct error *err)
+{
+	const struct options *options = daemon->options;
+	const char *backend = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(daemon->info, "backend"));
+	bool programs = options->on_finish || strcmp(backend ? backend : "", "cpu") != 0;
+	if (options->no_seccomp) {
+		log_info("seccomp: off (--no-seccomp)");
+		return STATUS_OK;
+	}
+	enum status status = confine_process(programs, err);
+	if (status == STATUS_UNSUPPORTED) {
+		log_info("seccomp: off (%s)", err->message);
+		return STATUS_OK;
+	}
+	if (!status)
+		log_info("seccomp: system calls that besad never needs fail from now on%s", programs ? "" : ", execve among them");
+	return status ? error_prefix(err, "seccomp (--no-seccomp goes without)") : STATUS_OK;
+}
+
 static enum status open_sockets(struct daemon *daemon, struct error *err)
 {
 	const struct options *options = daemon->options;
@@ -481,6 +503,7 @@ static enum status start(struct daemon *daemon, struct error *err)
 	TRY(open_state(daemon, err));
 	TRY(notifier_start(daemon->options, daemon->db, &daemon->notifier, err));
 	TRY(start_worker(daemon, err));
+	TRY(confine(daemon, err));
 	TRY(start_api(daemon, err));
 	note_start(daemon);
 	TRY(worker_start(daemon->worker, err));
