@@ -3,6 +3,7 @@
 #   make CUDA=0          leave the CUDA backend out even where a toolkit is there
 #   make SECCOMP=0       leave the filter of system calls out even where libseccomp is there
 #   make SANITIZE=address,undefined BUILD=build/asan
+#   make coverage         which lines and branches the tests run (tests/coverage.py)
 #   make WERROR=1        warnings are errors (CI)
 #   make generate        writes what openapi.yaml, the form and besactl say of a spec's fields anew, after a change in engine/spec/
 #   make sbom            an SPDX document of what is linked
@@ -63,6 +64,12 @@ SANITIZER_FLAGS := -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-
 CFLAGS   += $(SANITIZER_FLAGS)
 CXXFLAGS += $(SANITIZER_FLAGS)
 LDFLAGS  += $(SANITIZER_FLAGS)
+endif
+
+ifdef COVERAGE
+CFLAGS   += --coverage
+CXXFLAGS += --coverage
+LDFLAGS  += --coverage
 endif
 
 # ---- CUDA: $CUDA_HOME, PATH, /usr/local/cuda ------------------------------------------------------------------------------
@@ -239,6 +246,14 @@ check: deps
 check-built: all tests
 	tests/run.py $(BUILD)
 
+# Without optimization, so that what a line or branch came to is told of it. TESTS='unit api' limits what is run.
+coverage: deps
+	@demo/packages.sh $(BUILD) gcovr
+	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/coverage COVERAGE=1 CUDA=0 OPT='-O0 -g' coverage-built
+
+coverage-built: all $(FAULTS) $(UNIT_TESTS) $(BACKEND_TESTS)
+	tests/coverage.py $(BUILD)
+
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
 DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \
                    zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libseccomp-dev libcmocka-dev sqlite3 \
@@ -296,5 +311,5 @@ clean:
 source_in = $(word 2,$(subst :, ,$(subst \, ,$(file <$(1)))))
 -include $(foreach d,$(shell find $(BUILD) -name '*.d' 2>/dev/null),$(if $(wildcard $(call source_in,$(d))),$(d)))
 
-.PHONY: FORCE all generate sbom tests benches fuzz check check-built deps demo study bench install install-files clean
+.PHONY: FORCE all generate sbom tests benches fuzz check check-built coverage coverage-built deps demo study bench install install-files clean
 .DELETE_ON_ERROR:

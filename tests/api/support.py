@@ -127,6 +127,8 @@ class Daemon:
         return status
 
     def remove(self):
+        if self.process and os.environ.get("BESAD_COVERAGE") and self.process.poll() is None:
+            self.stop()
         if self.process:
             self.kill()
         shutil.rmtree(self.directory)
