@@ -79,7 +79,7 @@ static bool changes(const struct value *value, const struct text *name)
 
 enum status routine_of(struct run *run, const struct value *value, const struct text *name, struct value *ret, bool *ret_there)
 {
-	const struct routine *method = method_find(value, name);
+	const struct routine *method = python_method_find(value, name);
 	*ret_there = true;
 	if (method) return routine_value(run, method, value, ret);
 	if (changes(value, name)) return value_undefined_for(run, "a template cannot change a list or dict", ret);

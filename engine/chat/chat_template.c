@@ -61,11 +61,12 @@ static enum status read_member(struct chat_template *template, const cJSON *json
 {
 	const cJSON *member = cJSON_GetObjectItemCaseSensitive(json, "chat_template"), *item;
 	const char *source = cJSON_GetStringValue(member);
-	cJSON_ArrayForEach(item, cJSON_IsArray(member) ? member : NULL)
+	const cJSON *list = cJSON_IsArray(member) ? member : NULL;
+	cJSON_ArrayForEach(item, list)
 	{
 		const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "name"));
-		if (name && strcmp(name, "default") == 0)
-			source = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "template"));
+		bool meant = name && strcmp(name, "default") == 0;
+		if (meant) source = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "template"));
 	}
 	if (source) return compile(template, source, strlen(source), err);
 	if (!member || cJSON_IsNull(member))

@@ -20,7 +20,7 @@ static enum status as_method(struct run *run, const char *name, const struct val
 	struct value text;
 	TRY(value_to_string(run, self, &text));
 	const struct text method = {name, strlen(name), strlen(name)};
-	return routine_run(run, method_find(&text, &method), &text, call, ret);
+	return routine_run(run, python_method_find(&text, &method), &text, call, ret);
 }
 
 /* ---- strings ------------------------------------------------------------------------------------------------------------- */

@@ -171,7 +171,7 @@ FILTER(filter_items)
 	(void)arguments;
 	if (self->kind == VALUE_UNDEFINED) return value_list(run, VALUE_GENERATOR, NULL, 0, ret);
 	if (self->kind != VALUE_DICT) return run_fail(run, "Can only get item pairs from a mapping.");
-	TRY(routine_run(run, method_find(self, &(struct text){"items", 5, 5}), self, &none, &view));
+	TRY(routine_run(run, python_method_find(self, &(struct text){"items", 5, 5}), self, &none, &view));
 	return value_list(run, VALUE_GENERATOR, view.list->items, view.list->count, ret);
 }
 

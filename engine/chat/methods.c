@@ -592,7 +592,7 @@ static const struct routine loop_methods[] = {
 
 #define FIND(table, name) routine_find(table, sizeof(table) / sizeof *(table), name)
 
-const struct routine *method_find(const struct value *self, const struct text *name)
+const struct routine *python_method_find(const struct value *self, const struct text *name)
 {
 	switch (self->kind) {
 	case VALUE_STRING:

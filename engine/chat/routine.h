@@ -45,7 +45,7 @@ enum status routine_value(struct run *, const struct routine *, const struct val
 enum status routine_of(struct run *, const struct value *, const struct text *name, struct value *ret, bool *ret_there);
 
 const struct routine *function_find(const struct text *name);
-const struct routine *method_find(const struct value *self, const struct text *name);
+const struct routine *python_method_find(const struct value *self, const struct text *name);
 const struct routine *loop_method_find(const struct text *name);
 const struct routine *list_filter_find(const struct text *name);
 

@@ -143,7 +143,7 @@ static enum status by_method(struct run *run, const char *name, const struct val
 	struct value text, holds;
 	TRY(value_to_string(run, self, &text));
 	const struct text method = {name, strlen(name), strlen(name)};
-	TRY(routine_run(run, method_find(&text, &method), &text, &(struct call){0}, &holds));
+	TRY(routine_run(run, python_method_find(&text, &method), &text, &(struct call){0}, &holds));
 	*ret = holds.truth;
 	return STATUS_OK;
 }
