@@ -229,6 +229,8 @@ FUZZ_fuzz_reader := engine/text/reader.c engine/text/unpack.c
 FUZZ_fuzz_kind := $(DATA_SOURCES)
 FUZZ_fuzz_tokenizer_model := $(FUZZ_fuzz_tokenizer_json)
 FUZZ_fuzz_tasks := engine/eval/tasks.c $(DATA_SOURCES)
+FUZZ_fuzz_chat_template := $(wildcard engine/chat/*.c) $(patsubst %,engine/text/%.c,string_map tokenizer_class tokenizer_config \
+	unicode unicode_tables)
 FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
 
 .SECONDEXPANSION:

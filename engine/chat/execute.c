@@ -182,6 +182,7 @@ static enum status execute_for(struct run *run, const struct node *node, struct 
 	run->line = node->line;
 	*loop = (struct loop){.node = node, .outer = outer, .index0 = -1};
 	TRY(value_items(run, &source, &loop->source));
+	bool reached_end = false; /* of the body; else is for where that never was, so Jinja */
 	const struct value loop_value = {.kind = VALUE_LOOP, .loop = loop};
 	while (true) {
 		bool there;
@@ -193,10 +194,11 @@ static enum status execute_for(struct run *run, const struct node *node, struct 
 		TRY(assign(run, node->a, &loop->current, scope));
 		TRY(execute(run, node->blocks, scope));
 		bool ends = run->flow == FLOW_BREAK;
+		reached_end = reached_end || run->flow == FLOW_ON;
 		run->flow = FLOW_ON;
 		if (ends) break;
 	}
-	if (loop->index0 >= 0 || !node->otherwise.count) return STATUS_OK;
+	if (reached_end || !node->otherwise.count) return STATUS_OK;
 	struct scope *scope = scope_new(run, outer);
 	return scope ? execute(run, &node->otherwise, scope) : run->status;
 }

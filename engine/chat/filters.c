@@ -218,6 +218,8 @@ static enum status format_into(struct run *run, const struct text *text, const s
 		struct value value = call->positional[used++];
 		if (kind == 'd' || kind == 'i') {
 			TRY(value_need(run, &value));
+			if (!value_is_number(&value))
+				return run_fail(run, "%%%c of a value of type '%s'", kind, value_type(&value));
 			if (!value_is_whole(&value))
 				return run_refuse(run, "%%%c of a value of type '%s'", kind, value_type(&value));
 			value = VALUE_OF_INT(value_whole(&value));

@@ -187,7 +187,8 @@ static enum status take_raw(struct lexer *lexer, const char *behind)
 		end_token(lexer, stop);
 		return STATUS_OK;
 	}
-	return run_fail(lexer->run, "{%% raw %%} has no end");
+	if (behind < lexer->end) return run_fail(lexer->run, "{%% raw %%} has no end");
+	return STATUS_OK;
 }
 
 static enum status take_comment(struct lexer *lexer, const char *from)
@@ -198,7 +199,9 @@ static enum status take_comment(struct lexer *lexer, const char *from)
 		end_token(lexer, stop);
 		return STATUS_OK;
 	}
-	return run_fail(lexer->run, "a comment has no end");
+	if (from < lexer->end) return run_fail(lexer->run, "a comment has no end");
+	move_to(lexer, from);
+	return STATUS_OK;
 }
 
 /* ---- in tags ------------------------------------------------------------------------------------------------------------- */

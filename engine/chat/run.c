@@ -95,7 +95,7 @@ enum status run_spend(struct run *run, size_t steps)
 {
 	if (steps > (size_t)run->steps) {
 		run->steps = 0;
-		return run_refuse(run, "it takes more than %d million steps", RUN_STEPS / 1000000);
+		return run_refuse(run, "it takes more than %d steps", RUN_STEPS);
 	}
 	run->steps -= (int64_t)steps;
 	return STATUS_OK;

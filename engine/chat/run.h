@@ -10,11 +10,17 @@
 #include "base/error.h"
 
 enum {
-	RUN_DEPTH = 400,              /* nesting of what is evaluated, or printed */
+	RUN_DEPTH = 400,                        /* nesting of what is evaluated, or printed */
+	STEP_BYTES = 16,                        /* of text gone through are a step */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION /* what clang says of libFuzzer's programs: the bounds are met sooner */
+	RUN_MEMORY = 16 << 20,
+	RUN_OUTPUT = 1 << 20,
+	RUN_STEPS = 200 * 1000,
+#else
 	RUN_MEMORY = 256 << 20,       /* bytes of values and nodes */
 	RUN_OUTPUT = 64 << 20,        /* bytes of the text, and of each text that is put together on the way */
-	RUN_STEPS = 20 * 1000 * 1000, /* things evaluated; a step is also STEP_BYTES of text gone through */
-	STEP_BYTES = 16,
+	RUN_STEPS = 20 * 1000 * 1000, /* things evaluated */
+#endif
 };
 
 struct pool_part;

@@ -101,12 +101,7 @@ static enum status split_at_spaces(struct run *run, const struct text *text, int
 	TRY(run_spend_bytes(run, text->bytes));
 	while ((at = skip(at, end, true)) < end) {
 		const char *stop = skip(at, end, false);
-		if (most >= 0 && (int64_t)parts.count == most) { /* the rest, without the spaces at its end */
-			struct value rest;
-			TRY(letters_strip(run, &(struct text){.data = at, .bytes = (size_t)(end - at)}, NULL, STRIP_RIGHT, &rest));
-			TRY(collect_value(run, &parts, &rest));
-			break;
-		}
+		if (most >= 0 && (int64_t)parts.count == most) stop = end; /* the rest, with the spaces in it */
 		TRY(collect_text(run, &parts, at, (size_t)(stop - at)));
 		at = stop;
 	}

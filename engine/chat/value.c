@@ -520,6 +520,7 @@ enum status value_item(struct run *run, const struct value *value, const struct 
 	size_t index;
 	bool there = false;
 	TRY(value_need(run, value));
+	if (value->kind == VALUE_DICT && !is_hashable(key)) return undefined_item(run, value, key, ret);
 	if (value->kind == VALUE_DICT) {
 		TRY(dict_get(run, value->dict, key, &found));
 		if (found) *ret = *found;
@@ -545,11 +546,6 @@ static enum status slice_bounds(struct run *run, const struct value bounds[3], i
 				int64_t *step)
 {
 	*step = 1;
-	for (int i = 0; i < 3; i++)
-		if (bounds[i].kind != VALUE_NONE && !value_is_whole(&bounds[i])) {
-			TRY(value_need(run, &bounds[i]));
-			return run_fail(run, "slice indices must be integers, not %s", value_type(&bounds[i]));
-		}
 	if (bounds[2].kind != VALUE_NONE) *step = value_whole(&bounds[2]);
 	if (*step == 0) return run_fail(run, "slice step cannot be zero");
 	if (*step == INT64_MIN) *step = -INT64_MAX;
@@ -572,10 +568,10 @@ enum status value_slice(struct run *run, const struct value *value, const struct
 	int64_t start, stop, step;
 	TRY(value_need(run, value));
 	bool is_text = value->kind == VALUE_STRING;
-	if (!is_text && value->kind != VALUE_LIST && value->kind != VALUE_TUPLE && value->kind != VALUE_RANGE) {
-		const struct value key = VALUE_OF_NONE;
-		return undefined_item(run, value, &key, ret);
-	}
+	bool slices = is_text || value->kind == VALUE_LIST || value->kind == VALUE_TUPLE || value->kind == VALUE_RANGE;
+	for (int i = 0; i < 3; i++)
+		slices = slices && (bounds[i].kind == VALUE_NONE || value_is_whole(&bounds[i]));
+	if (!slices) return undefined_item(run, value, &VALUE_OF_NONE, ret);
 	TRY(slice_bounds(run, bounds, is_text ? (int64_t)value->text->characters : (int64_t)value->list->count, &start, &stop,
 			 &step));
 	int64_t count =

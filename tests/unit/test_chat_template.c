@@ -1,0 +1,265 @@
+/* Chat templates, against what transformers makes of the same templates and conversations (tests/data/chat). */
+#include "tests/unit/scratch.h"
+
+#include <time.h>
+
+#include "base/json.h"
+#include "engine/chat/chat_template.h"
+
+static const struct chat_message hello[] = {{"user", "Hello"}};
+
+static cJSON *read_golden(struct scratch *s)
+{
+	char *text;
+	size_t bytes;
+	cJSON *golden;
+	SUCCEEDS(file_slurp("tests/data/chat/golden.json", 16 << 20, &text, &bytes, &s->err));
+	SUCCEEDS(json_parse(text, bytes, "golden.json", &golden, &s->err));
+	free(text);
+	char *special = cJSON_Print(cJSON_GetObjectItem(golden, "special"));
+	scratch_text(s, "tokenizer_config.json", special);
+	cJSON_free(special);
+	return golden;
+}
+
+static size_t read_conversation(const cJSON *conversation, struct chat_message messages[16])
+{
+	size_t count = 0;
+	const cJSON *message;
+	cJSON_ArrayForEach(message, conversation)
+	{
+		messages[count++] = (struct chat_message){cJSON_GetArrayItem(message, 0)->valuestring,
+							  cJSON_GetArrayItem(message, 1)->valuestring};
+	}
+	return count;
+}
+
+/* What a template makes of a conversation; NULL where it is refused. */
+static char *make(struct scratch *s, const char *source, const struct chat_message *messages, size_t count, bool prompt)
+{
+	struct chat_template *template;
+	char *text = NULL;
+	scratch_text(s, "chat_template.jinja", source);
+	if (chat_template_open(&PLACE(s->directory), &template, &s->err) != STATUS_OK) return NULL;
+	if (chat_template_render(template, messages, count, prompt, &text, &s->err) != STATUS_OK) text = NULL;
+	chat_template_close(template);
+	return text;
+}
+
+static int check(struct scratch *s, const char *what, const char *source, const cJSON *conversation, bool prompt,
+		 const cJSON *expected)
+{
+	struct chat_message messages[16];
+	size_t count = read_conversation(conversation, messages);
+	char *text = make(s, source, messages, count, prompt);
+	const char *wanted = cJSON_GetStringValue(expected);
+	bool same = text && wanted ? strcmp(text, wanted) == 0 : !text && !wanted && s->err.status == STATUS_INVALID;
+	if (!same) print_error("%s\nexpected %s\ngot %s\n", what, wanted ? wanted : "a refusal", text ? text : s->err.message);
+	free(text);
+	return !same;
+}
+
+static void test_snippets(void **state)
+{
+	struct scratch *s = *state;
+	cJSON *golden = read_golden(s);
+	const cJSON *snippet, *conversations = cJSON_GetObjectItem(golden, "conversations");
+	int which = cJSON_GetObjectItem(golden, "snippet_conversation")->valueint, wrong = 0, count = 0;
+	cJSON_ArrayForEach(snippet, cJSON_GetObjectItem(golden, "snippets"))
+	{
+		const char *source = cJSON_GetArrayItem(snippet, 0)->valuestring;
+		wrong += check(s, source, source, cJSON_GetArrayItem(conversations, which), true, cJSON_GetArrayItem(snippet, 1));
+		count++;
+	}
+	cJSON_Delete(golden);
+	assert_true(count > 150);
+	assert_int_equal(wrong, 0);
+}
+
+static void test_templates(void **state)
+{
+	struct scratch *s = *state;
+	cJSON *golden = read_golden(s);
+	const cJSON *template, *conversations = cJSON_GetObjectItem(golden, "conversations");
+	int wrong = 0, count = 0;
+	cJSON_ArrayForEach(template, cJSON_GetObjectItem(golden, "templates"))
+	{
+		char path[256], *source;
+		size_t bytes;
+		snprintf(path, sizeof path, "tests/data/chat/%s", template->string);
+		SUCCEEDS(file_slurp(path, 1 << 20, &source, &bytes, &s->err));
+		for (int i = 0; i < cJSON_GetArraySize(conversations); i++)
+			for (int prompt = 0; prompt < 2; prompt++, count++)
+				wrong += check(s, path, source, cJSON_GetArrayItem(conversations, i), prompt,
+					       cJSON_GetArrayItem(cJSON_GetArrayItem(template, i), prompt));
+		free(source);
+	}
+	cJSON_Delete(golden);
+	assert_true(count > 100);
+	assert_int_equal(wrong, 0);
+}
+
+static void expect(struct scratch *s, const char *source, const char *expected)
+{
+	char *text = make(s, source, hello, 1, true);
+	if (!text) fail_msg("%s: %s", source, s->err.message);
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+static void refuse(struct scratch *s, const char *source, enum status status, const char *part)
+{
+	char *text = make(s, source, hello, 1, true);
+	if (text) fail_msg("%s: \"%.100s\"", source, text);
+	FAILS(status, part, s->err.status);
+}
+
+/* What is not supported is named, with the line, and only where it is reached. */
+static void test_unsupported(void **state)
+{
+	struct scratch *s = *state;
+	scratch_text(s, "tokenizer_config.json", "{}");
+	refuse(s, "a\n\n{{ 'x' | wordwrap }}", STATUS_UNSUPPORTED, "chat_template.jinja, line 3: there is no filter 'wordwrap'");
+	refuse(s, "{{ 1 is foo }}", STATUS_UNSUPPORTED, "line 1: there is no test 'foo'");
+	refuse(s, "{{ 'a'.zfill(3) }}", STATUS_UNSUPPORTED, "'zfill' is not supported");
+	refuse(s, "\n{% include 'x' %}", STATUS_UNSUPPORTED, "line 2: {% include %} is not supported");
+	refuse(s, "{% for x in [] recursive %}{% endfor %}", STATUS_UNSUPPORTED, "a recursive loop");
+	refuse(s, "{{ 9223372036854775807 + 1 }}", STATUS_UNSUPPORTED, "64 bits");
+	refuse(s, "{{ '\\0' }}", STATUS_UNSUPPORTED, "zero byte");
+	expect(s, "{% if tools %}{{ tools | wordwrap }}{{ 1 is foo }}{% endif %}x", "x");
+}
+
+static void test_refusals(void **state)
+{
+	struct scratch *s = *state;
+	scratch_text(s, "tokenizer_config.json", "{}");
+	refuse(s, "a\n{{ raise_exception('Only \"user\"\nand so') }}", STATUS_INVALID,
+	       "line 2: the template refuses the conversation: Only \"user\" and so");
+	refuse(s, "{{ bos_token + 'a' }}", STATUS_INVALID, "'bos_token' is undefined");
+	refuse(s, "{{ messages[0].x.y }}", STATUS_INVALID, "'dict object' has no attribute 'x'");
+	refuse(s, "a\xff", STATUS_INVALID, "must be UTF-8");
+	refuse(s, "{{ messages[0].content.role + 'a' }}", STATUS_INVALID, "'str object' has no attribute 'role'");
+	char *text;
+	struct chat_template *template;
+	scratch_text(s, "chat_template.jinja", "x");
+	SUCCEEDS(chat_template_open(&PLACE(s->directory), &template, &s->err));
+	FAILS(STATUS_INVALID, "at least one message", chat_template_render(template, hello, 0, true, &text, &s->err));
+	FAILS(STATUS_INVALID, "message 0 is not UTF-8",
+	      chat_template_render(template, &(struct chat_message){"user", "\xc0"}, 1, true, &text, &s->err));
+	chat_template_close(template);
+	chat_template_close(NULL);
+}
+
+/* A template that would go on for ever, or take all memory or stack, is refused. */
+static void test_bounds(void **state)
+{
+	struct scratch *s = *state;
+	char *deep = malloc(200000);
+	assert_non_null(deep);
+	scratch_text(s, "tokenizer_config.json", "{}");
+	refuse(s, "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", STATUS_UNSUPPORTED, "steps");
+	refuse(s, "{% set ns = namespace(x='ab') %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+	       STATUS_UNSUPPORTED, "MiB");
+	refuse(s, "{% set ns = namespace(x=[1]) %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+	       STATUS_UNSUPPORTED, "chat_template.jinja, line 1: it takes");
+	refuse(s, "{% set ns = namespace(x=1) %}{% for a in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+	       STATUS_UNSUPPORTED, "line 1: it ");
+	refuse(s, "{% set ns = namespace(x=1) %}{% for a in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+	       STATUS_UNSUPPORTED, "deep");
+	refuse(s,
+	       "{% set ns = namespace(x=1, y=1) %}{% for a in range(9999) %}{% set ns.x = [ns.x] %}{% set ns.y = [ns.y] %}{% "
+	       "endfor %}"
+	       "{{ ns.x == ns.y }}",
+	       STATUS_UNSUPPORTED, "deep");
+	refuse(s, "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", STATUS_UNSUPPORTED, "deep");
+	refuse(s, "{{ 'a' * 1000000000000 }}", STATUS_UNSUPPORTED, "repeated");
+	refuse(s, "{{ [1] * 1000000000000 }}", STATUS_UNSUPPORTED, "it takes");
+	refuse(s, "{{ 'a' | indent(100000000) }}", STATUS_UNSUPPORTED, "repeated");
+	refuse(s, "{{ 'a' | center(1000000000) }}", STATUS_UNSUPPORTED, "width");
+	refuse(s, "{% for a in range(100000) %}{{ 'a' * 10000 }}{% endfor %}", STATUS_UNSUPPORTED, "MiB");
+	for (int kind = 0; kind < 4; kind++) {
+		static const char *const repeated[] = {"(", "not ", "-", "1+"};
+		strcpy(deep, "{{ ");
+		for (int i = 0; i < 40000; i++)
+			strcat(deep + 3 + (size_t)i * strlen(repeated[kind]), repeated[kind]);
+		refuse(s, deep, STATUS_UNSUPPORTED, kind ? "nested more than" : "open brackets");
+	}
+	free(deep);
+}
+
+static void open_fails(struct scratch *s, const char *config, enum status status, const char *part)
+{
+	struct chat_template *template;
+	scratch_text(s, "tokenizer_config.json", config);
+	FAILS(status, part, chat_template_open(&PLACE(s->directory), &template, &s->err));
+}
+
+static void open_gives(struct scratch *s, const char *config, const char *expected)
+{
+	struct chat_template *template;
+	char *text;
+	scratch_text(s, "tokenizer_config.json", config);
+	SUCCEEDS(chat_template_open(&PLACE(s->directory), &template, &s->err));
+	SUCCEEDS(chat_template_render(template, hello, 1, false, &text, &s->err));
+	assert_string_equal(text, expected);
+	free(text);
+	chat_template_close(template);
+}
+
+/* Where the template is, and the special tokens. */
+static void test_files(void **state)
+{
+	struct scratch *s = *state;
+	open_fails(s, "{}", STATUS_NOT_FOUND, "the model has no chat template");
+	open_fails(s, "{\"chat_template\": null}", STATUS_NOT_FOUND, "the model has no chat template");
+	open_fails(s, "{\"chat_template\": 5}", STATUS_INVALID, "must be a string");
+	open_fails(s, "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"x\"}]}", STATUS_NOT_FOUND, "named 'default'");
+	open_fails(s, "{\"chat_template\": \"{{ \"}", STATUS_INVALID, "tokenizer_config.json: chat_template, line 1: ");
+	open_gives(
+		s,
+		"{\"chat_template\": \"{{ bos_token }}-{{ eos_token }}-{{ pad_token is defined }}-{{ messages[0].content }}\","
+		"\"bos_token\": \"<b>\", \"eos_token\": {\"__type\": \"AddedToken\", \"content\": \"<e>\"}, \"pad_token\": null}",
+		"<b>-<e>-False-Hello");
+	open_gives(s,
+		   "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"r\"}, {\"name\": \"default\", \"template\": \"d\"}]}",
+		   "d");
+	open_gives(s, "{\"chat_template\": \"{{ bos_token }}\", \"tokenizer_class\": \"LlamaTokenizer\"}",
+		   "<s>"); /* the class's own */
+	scratch_text(s, "special_tokens_map.json", "{\"bos_token\": {\"content\": \"<m>\"}}");
+	open_gives(s, "{\"chat_template\": \"{{ bos_token }}\"}", "<m>");
+	scratch_text(s, "chat_template.jinja", "file\n");
+	open_gives(s, "{\"chat_template\": \"config\"}", "file");
+	open_gives(s, "{}", "file");
+}
+
+static void format_now(char text[64])
+{
+	time_t now = time(NULL);
+	struct tm local;
+	localtime_r(&now, &local);
+	strftime(text, 64, "%d %b %Y, %A %%  1", &local);
+}
+
+static void test_time(void **state)
+{
+	struct scratch *s = *state;
+	char before[64], after[64]; /* a day may end just now */
+	scratch_text(s, "tokenizer_config.json", "{}");
+	format_now(before);
+	char *text = make(s, "{{ strftime_now('%d %b %Y, %A %% %z%Z ') ~ strftime_now('%f') | length // 6 }}", hello, 1, true);
+	format_now(after);
+	assert_non_null(text);
+	if (strcmp(text, before) != 0) assert_string_equal(text, after);
+	free(text);
+	refuse(s, "{{ strftime_now('%1000000d') }}", STATUS_UNSUPPORTED, "format of time");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		SCRATCH_TEST(test_snippets), SCRATCH_TEST(test_templates), SCRATCH_TEST(test_unsupported),
+		SCRATCH_TEST(test_refusals), SCRATCH_TEST(test_bounds),    SCRATCH_TEST(test_files),
+		SCRATCH_TEST(test_time),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
