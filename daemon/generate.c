@@ -13,6 +13,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "daemon/log.h"
+#include "engine/chat/chat_template.h"
 
 enum { EXIT_SIGNAL = 128, MAX_PROMPT = 16 << 20 };
 
@@ -37,6 +38,7 @@ static void catch_signals(void)
 struct generation {
 	const struct options *options;
 	struct generator *generator;
+	struct chat_template *template; /* with --chat */
 	struct generator_outcome outcome;
 	double load_seconds;
 	struct buffer text; /* with --json */
@@ -149,27 +151,51 @@ static enum status tell(const struct generation *g, struct error *err)
 	return STATUS_OK;
 }
 
+/* The prompt, or what the model's chat template makes of it as a message. The caller frees *ret. */
+static enum status make_prompt(const struct options *options, const struct chat_template *template, struct buffer *ret,
+			       struct error *err)
+{
+	struct buffer said = {0};
+	char *text = NULL;
+	if (options->prompt)
+		buffer_append(&said, options->prompt, strlen(options->prompt));
+	else
+		TRY(read_prompt(&said, err));
+	if (!template || said.failed) {
+		*ret = said;
+		return said.failed ? error_set(err, STATUS_NO_MEMORY, "no memory for the prompt") : STATUS_OK;
+	}
+	const struct chat_message message = {.role = "user", .content = said.data ? said.data : ""};
+	enum status status = strlen(message.content) == said.size
+				     ? chat_template_render(template, &message, 1, true, &text, err)
+				     : error_set(err, STATUS_INVALID, "the message on standard input has a zero byte");
+	buffer_free(&said);
+	if (status == STATUS_OK) *ret = (struct buffer){.data = text, .size = strlen(text)};
+	return status;
+}
+
 static enum status generate_text(struct generation *g, struct warnings *warnings, struct error *err)
 {
 	const struct options *options = g->options;
-	struct buffer input = {0};
+	struct buffer prompt = {0};
 	const struct generator_wishes wishes = {.decoder = options->decoder, .threads = options->threads};
 	double start = monotonic_seconds();
+	if (options->chat) TRY(chat_template_open(&PLACE(options->model_dir), &g->template, err));
 	TRY(generator_open(&PLACE(options->model_dir), &wishes, &stop, warnings, &g->generator, err));
 	g->load_seconds = monotonic_seconds() - start;
 	for (size_t i = 0; i < warnings->count; i++)
 		log_warning("%s", warnings->messages[i]);
-	enum status status = options->prompt ? STATUS_OK : read_prompt(&input, err);
-	const char *prompt = options->prompt ? options->prompt : input.data ? input.data : "";
-	const struct generator_request request = {.prompt = prompt,
-						  .bytes = options->prompt ? strlen(prompt) : input.size,
+	TRY(make_prompt(options, g->template, &prompt, err));
+	const struct generator_request request = {.prompt = prompt.data ? prompt.data : "",
+						  .bytes = prompt.size,
+						  .whole = options->chat,
 						  .max_tokens = options->max_tokens,
 						  .sampling = options->sampling,
 						  .stop = &stop,
 						  .take = options->json ? keep : show,
 						  .context = g};
-	if (status == STATUS_OK) status = generator_run(g->generator, &request, &g->outcome, err);
-	buffer_free(&input);
+	enum status status = generator_run(g->generator, &request, &g->outcome, err);
+	buffer_free(&prompt);
 	TRY(status);
 	return options->json ? print_json(g, err) : tell(g, err);
 }
@@ -185,6 +211,7 @@ int generate(const struct options *options)
 	if (status != STATUS_OK && !(taken && status == STATUS_CANCELLED)) log_error("%s", err.message);
 	warnings_free(&warnings);
 	generator_close(g.generator);
+	chat_template_close(g.template);
 	buffer_free(&g.text);
 	cJSON_Delete(g.ids);
 	if (taken) return EXIT_SIGNAL + taken;

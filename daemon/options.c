@@ -110,6 +110,7 @@ const char options_help[] =
 	"\n"
 	"generate (the text goes to standard output as it is made, how fast it was to standard error):\n"
 	"  --prompt TEXT           what is continued (default: what is on standard input)\n"
+	"  --chat                  the prompt is a user's message, for the model's chat template\n"
 	"  --max-tokens N          at most so many (default 128)\n"
 	"  --temperature T         0, the default, takes the most likely token; more draws one\n"
 	"  --top-p P               of the most likely ones that have P of the probability together (default 1: of all)\n"
@@ -165,6 +166,7 @@ enum {
 	OPTION_JSON,
 	OPTION_SIMULATE,
 	OPTION_PROMPT,
+	OPTION_CHAT,
 	OPTION_MAX_TOKENS,
 	OPTION_TEMPERATURE,
 	OPTION_TOP_P,
@@ -230,6 +232,7 @@ static const struct option bench_options[] = {
 
 static const struct option generate_options[] = {
 	{"prompt", required_argument, NULL, OPTION_PROMPT},
+	{"chat", no_argument, NULL, OPTION_CHAT},
 	{"max-tokens", required_argument, NULL, OPTION_MAX_TOKENS},
 	{"temperature", required_argument, NULL, OPTION_TEMPERATURE},
 	{"top-p", required_argument, NULL, OPTION_TOP_P},
@@ -464,6 +467,9 @@ static enum status parse_generate_option(int option, const char *value, struct o
 	switch (option) {
 	case OPTION_PROMPT:
 		options->prompt = value;
+		return STATUS_OK;
+	case OPTION_CHAT:
+		options->chat = true;
 		return STATUS_OK;
 	case OPTION_MAX_TOKENS:
 		return parse_number("--max-tokens", value, 1, INT32_MAX, &options->max_tokens, err);

@@ -75,6 +75,7 @@ struct options {
 
 	/* generate */
 	const char *prompt; /* NULL: what is on standard input */
+	bool chat;          /* it is a user's message */
 	int64_t max_tokens;
 	struct sampling sampling;
 	struct decoder_wishes decoder;

@@ -177,6 +177,9 @@ enum status operate(struct run *run, enum token_kind operation, const struct val
 	if (operation == TOKEN_MULTIPLY && repeats(a, b)) return repeat(run, a, value_whole(b), ret);
 	if (operation == TOKEN_MULTIPLY && repeats(b, a)) return repeat(run, b, value_whole(a), ret);
 	if (operation == TOKEN_MODULO && a->kind == VALUE_STRING) {
+		bool unused = b->kind == VALUE_DICT || b->kind == VALUE_LIST; /* what could be named need not be */
+		*ret = *a;
+		if (unused && !(a->text->bytes && memchr(a->text->data, '%', a->text->bytes))) return STATUS_OK;
 		bool is_tuple = b->kind == VALUE_TUPLE;
 		const struct call call = {.positional = is_tuple ? b->list->items : b, .count = is_tuple ? b->list->count : 1};
 		return run_filter(run, &(struct text){"format", 6, 6}, a, &call, ret);

@@ -485,7 +485,7 @@ static enum status normalize(struct run *run, const char *source, size_t bytes, 
 
 enum status template_lex(struct run *run, const char *source, size_t bytes, const struct token **ret)
 {
-	const char *text;
+	const char *text = NULL;
 	TRY(normalize(run, source, bytes, &text, &bytes));
 	struct lexer lexer = {.run = run, .at = text, .counted = text, .end = text + bytes, .line = 1, .line_starts = true};
 	run->line = 1;

@@ -287,7 +287,7 @@ static enum status parse_arguments(struct parser *parser, struct node *call)
 
 static enum status parse_call(struct parser *parser, struct node **node)
 {
-	struct node *call;
+	struct node *call = NULL;
 	TRY(node_binary(parser, NODE_CALL, parser->at->line, *node, NULL, &call));
 	TRY(parse_arguments(parser, call));
 	*node = call;
@@ -606,7 +606,7 @@ static enum status parse_items(struct parser *parser, bool with_condition, const
 			       bool members, struct node **ret)
 {
 	struct node_list list = {0};
-	struct node *item, *tuple;
+	struct node *item, *tuple = NULL;
 	bool is_tuple = false;
 	TRY(node_new(parser, NODE_TUPLE, parser->at->line, &tuple));
 	while (true) {

@@ -1,6 +1,7 @@
 #include "engine/chat/letters.h"
 #include "engine/chat/print.h"
 #include "engine/chat/routine.h"
+#include "engine/chat/scope.h"
 
 /* `a` is the test's argument, where it has one. */
 typedef enum status (*test_fn)(struct run *, const struct value *self, const struct value *a, bool *ret);
@@ -104,38 +105,30 @@ TEST(is_same)
 	}
 }
 
-static enum status modulo(struct run *run, const struct value *self, int64_t by, int64_t *ret)
+/* Whether the rest of a division is so much. */
+static enum status leaves(struct run *run, const struct value *self, const struct value *divisor, int64_t rest, bool *ret)
 {
-	TRY(value_need(run, self));
-	if (!value_is_whole(self)) return run_fail(run, "a test of divisors of a value of type '%s'", value_type(self));
-	if (by == 0) return run_fail(run, "division by zero");
-	*ret = by == -1 ? 0 : value_whole(self) % by;
-	return STATUS_OK;
+	struct value found;
+	const struct value wanted = VALUE_OF_INT(rest);
+	TRY(operate(run, TOKEN_MODULO, self, divisor, &found));
+	return value_equal(run, &found, &wanted, ret);
 }
 
 TEST(is_odd)
 {
-	int64_t rest;
 	(void)a;
-	TRY(modulo(run, self, 2, &rest));
-	*ret = rest != 0;
-	return STATUS_OK;
+	return leaves(run, self, &VALUE_OF_INT(2), 1, ret);
 }
 
 TEST(is_even)
 {
-	TRY(is_odd(run, self, a, ret));
-	*ret = !*ret;
-	return STATUS_OK;
+	(void)a;
+	return leaves(run, self, &VALUE_OF_INT(2), 0, ret);
 }
 
 TEST(is_divisible)
 {
-	int64_t by, rest;
-	TRY(argument_int(run, a, "a divisor", 0, &by));
-	TRY(modulo(run, self, by, &rest));
-	*ret = rest == 0;
-	return STATUS_OK;
+	return leaves(run, self, a, 0, ret);
 }
 
 static enum status by_method(struct run *run, const char *name, const struct value *self, bool *ret)

@@ -565,13 +565,14 @@ static enum status slice_bounds(struct run *run, const struct value bounds[3], i
 enum status value_slice(struct run *run, const struct value *value, const struct value bounds[3], struct value *ret)
 {
 	struct list items;
-	int64_t start, stop, step;
+	int64_t start = 0, stop = 0, step = 1;
 	TRY(value_need(run, value));
 	bool is_text = value->kind == VALUE_STRING;
-	bool slices = is_text || value->kind == VALUE_LIST || value->kind == VALUE_TUPLE || value->kind == VALUE_RANGE;
+	if (!is_text && value->kind != VALUE_LIST && value->kind != VALUE_TUPLE && value->kind != VALUE_RANGE)
+		return run_fail(run, "'%s' object cannot be sliced", value_type(value));
 	for (int i = 0; i < 3; i++)
-		slices = slices && (bounds[i].kind == VALUE_NONE || value_is_whole(&bounds[i]));
-	if (!slices) return undefined_item(run, value, &VALUE_OF_NONE, ret);
+		if (bounds[i].kind != VALUE_NONE && !value_is_whole(&bounds[i]))
+			return run_fail(run, "slice indices must be integers, not %s", value_type(&bounds[i]));
 	TRY(slice_bounds(run, bounds, is_text ? (int64_t)value->text->characters : (int64_t)value->list->count, &start, &stop,
 			 &step));
 	int64_t count =

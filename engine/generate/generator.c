@@ -85,7 +85,7 @@ static bool stopped(const struct run *run)
 static enum status encode(const struct run *run, int32_t **ret, size_t *ret_count, struct error *err)
 {
 	const struct tokenizer *tokenizer = run->g->tokenizer;
-	int32_t bos = tokenizer_bos(tokenizer), *ids;
+	int32_t bos = run->request->whole ? -1 : tokenizer_bos(tokenizer), *ids;
 	size_t count, before = bos >= 0;
 	TRY(tokenizer_encode(tokenizer, run->request->prompt, run->request->bytes, &ids, &count, err));
 	int32_t *all = malloc((count + 1) * sizeof *all);

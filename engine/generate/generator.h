@@ -35,6 +35,7 @@ struct generator_request {
 	const atomic_bool *stop; /* or NULL */
 	generator_take take;
 	void *context;
+	bool whole; /* what comes before a text is in the prompt already */
 };
 
 /* Why a text ends: a token that ends it was chosen (it is not given to `take`), it is as long as it may be, or the stop flag was

@@ -115,6 +115,27 @@ class Generate(unittest.TestCase):
         said = generate("--prompt", PROMPT + " " + PROMPT, directory, status=1).stderr.decode()
         self.assertIn("the prompt has 19 tokens, and the model positions for 16", said)
 
+    def test_chat(self):
+        """The text of the model's chat template is the whole prompt: the token before a text is the template's."""
+        directory = self.model()
+        said = generate("--chat", "--prompt", PROMPT, directory, status=1).stderr.decode()
+        self.assertIn("the model has no chat template", said)
+        plain = figures("--prompt", PROMPT, "--max-tokens", "5", LLAMA)
+        for template, text in (("{{ bos_token }}{{ messages[0].content }}", {}), ("{{ bos_token }}{{ messages[0]['content'] }}", {"text": PROMPT})):
+            with open(os.path.join(directory, "chat_template.jinja"), "w") as file:
+                file.write(template)
+            prompt = () if text else ("--prompt", PROMPT)
+            chat = figures("--chat", *prompt, "--max-tokens", "5", directory, **text)
+            self.assertEqual((chat["ids"], chat["prompt_tokens"]), (plain["ids"], plain["prompt_tokens"]))
+        with open(os.path.join(directory, "chat_template.jinja"), "w") as file:
+            file.write("{{ messages[0].content }}{% if add_generation_prompt %} and{% endif %}")
+        self.assertEqual(figures("--chat", "--prompt", PROMPT, directory)["prompt_tokens"],
+                         figures("--prompt", PROMPT + " and", directory)["prompt_tokens"] - 1)
+        with open(os.path.join(directory, "chat_template.jinja"), "w") as file:
+            file.write("{{ raise_exception('No ' + messages[0].role) }}")
+        said = generate("--chat", "--prompt", PROMPT, directory, status=1).stderr.decode()
+        self.assertIn("chat_template.jinja, line 1: the template refuses the conversation: No user", said)
+
     def test_a_signal(self):
         command = [BESAD, "generate", "--threads", THREADS, "--prompt", PROMPT, "--max-tokens", "500", "--temperature", "0.7", LLAMA]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

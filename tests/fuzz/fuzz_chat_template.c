@@ -1,6 +1,7 @@
 /* libFuzzer over chat templates, which are made texts of with a fixed conversation: what comes of it is UTF-8, or an error that
  * names the file. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
