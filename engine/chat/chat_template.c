@@ -186,7 +186,7 @@ static enum status render(struct run *run, const struct chat_template *template,
 	if (!scope) return run->status;
 	TRY(make_messages(run, messages, count, &list));
 	TRY(set_variables(run, template, &list, add_generation_prompt, scope));
-	TRY(execute(run, &template->statements, scope));
+	TRY(execute_block(run, &template->statements, scope));
 	if (run->out->size && memchr(run->out->data, 0, run->out->size)) return run_refuse(run, "a text with a zero byte");
 	buffer_append(run->out, "", 0);
 	return run->out->failed ? run_no_memory(run) : STATUS_OK;

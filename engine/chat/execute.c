@@ -192,7 +192,7 @@ static enum status execute_for(struct run *run, const struct node *node, struct 
 		if (!scope) return run->status;
 		TRY(scope_set(run, scope, &loop_name, &loop_value));
 		TRY(assign(run, node->a, &loop->current, scope));
-		TRY(execute(run, node->blocks, scope));
+		TRY(execute_block(run, node->blocks, scope));
 		bool ends = run->flow == FLOW_BREAK;
 		reached_end = reached_end || run->flow == FLOW_ON;
 		run->flow = FLOW_ON;
@@ -200,7 +200,7 @@ static enum status execute_for(struct run *run, const struct node *node, struct 
 	}
 	if (reached_end || !node->otherwise.count) return STATUS_OK;
 	struct scope *scope = scope_new(run, outer);
-	return scope ? execute(run, &node->otherwise, scope) : run->status;
+	return scope ? execute_block(run, &node->otherwise, scope) : run->status;
 }
 
 /* ---- other statements ---------------------------------------------------------------------------------------------------- */
@@ -208,7 +208,7 @@ enum status capture(struct run *run, const struct block *block, struct scope *sc
 {
 	struct buffer own = {0}, *outer = run->out;
 	run->out = &own;
-	enum status status = execute(run, block, scope);
+	enum status status = execute_block(run, block, scope);
 	run->out = outer;
 	if (status == STATUS_OK) status = value_copy_string(run, own.data, own.size, ret);
 	buffer_free(&own);
@@ -244,9 +244,9 @@ static enum status execute_if(struct run *run, const struct node *node, struct s
 	struct value test;
 	for (size_t i = 0; i < node->count; i++) {
 		TRY(evaluate(run, node->items[i], scope, &test));
-		if (value_truth(&test)) return execute(run, &node->blocks[i], scope);
+		if (value_truth(&test)) return execute_block(run, &node->blocks[i], scope);
 	}
-	return execute(run, &node->otherwise, scope);
+	return execute_block(run, &node->otherwise, scope);
 }
 
 static enum status execute_print(struct run *run, const struct node *node, struct scope *scope)
@@ -314,13 +314,13 @@ static enum status execute_with(struct run *run, const struct node *node, struct
 		TRY(evaluate(run, node->items[i + 1], outer, &value));
 		TRY(assign(run, node->items[i], &value, scope));
 	}
-	return execute(run, node->blocks, scope);
+	return execute_block(run, node->blocks, scope);
 }
 
 static enum status execute_scope(struct run *run, const struct node *node, struct scope *outer)
 {
 	struct scope *scope = scope_new(run, outer);
-	return scope ? execute(run, node->blocks, scope) : run->status;
+	return scope ? execute_block(run, node->blocks, scope) : run->status;
 }
 
 static enum status execute_statement(struct run *run, const struct node *node, struct scope *scope)
@@ -354,7 +354,7 @@ static enum status execute_statement(struct run *run, const struct node *node, s
 	}
 }
 
-enum status execute(struct run *run, const struct block *block, struct scope *scope)
+enum status execute_block(struct run *run, const struct block *block, struct scope *scope)
 {
 	TRY(run_enter(run));
 	for (size_t i = 0; i < block->count && run->flow == FLOW_ON; i++) {

@@ -55,7 +55,7 @@ enum status evaluate_filters(struct run *, const struct node *filters, const str
 /* a + b and the like; `operation` is its token. */
 enum status operate(struct run *, enum token_kind operation, const struct value *a, const struct value *b, struct value *ret);
 
-enum status execute(struct run *, const struct block *, struct scope *);
+enum status execute_block(struct run *, const struct block *, struct scope *);
 
 /* Sets names, a tuple of them, or members of namespaces. */
 enum status assign(struct run *, const struct node *target, const struct value *, struct scope *);

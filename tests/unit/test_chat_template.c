@@ -157,9 +157,12 @@ static void test_bounds(void **state)
 	char *deep = malloc(200000);
 	assert_non_null(deep);
 	scratch_text(s, "tokenizer_config.json", "{}");
-	refuse(s, "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", STATUS_UNSUPPORTED, "steps");
+	refuse(s, "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", STATUS_UNSUPPORTED,
+	       "it takes");
+	refuse(s, "{% set a = 'a' * 9999999 %}{% for i in range(9999) %}{% if 'b' in a %}{% endif %}{% endfor %}",
+	       STATUS_UNSUPPORTED, "steps");
 	refuse(s, "{% set ns = namespace(x='ab') %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-	       STATUS_UNSUPPORTED, "MiB");
+	       STATUS_UNSUPPORTED, "line 1: it ");
 	refuse(s, "{% set ns = namespace(x=[1]) %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
 	       STATUS_UNSUPPORTED, "chat_template.jinja, line 1: it takes");
 	refuse(s, "{% set ns = namespace(x=1) %}{% for a in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
@@ -176,12 +179,13 @@ static void test_bounds(void **state)
 	refuse(s, "{{ [1] * 1000000000000 }}", STATUS_UNSUPPORTED, "it takes");
 	refuse(s, "{{ 'a' | indent(100000000) }}", STATUS_UNSUPPORTED, "repeated");
 	refuse(s, "{{ 'a' | center(1000000000) }}", STATUS_UNSUPPORTED, "width");
-	refuse(s, "{% for a in range(100000) %}{{ 'a' * 10000 }}{% endfor %}", STATUS_UNSUPPORTED, "MiB");
+	refuse(s, "{% for a in range(100000) %}{{ 'a' * 10000 }}{% endfor %}", STATUS_UNSUPPORTED, "line 1: it ");
 	for (int kind = 0; kind < 4; kind++) {
 		static const char *const repeated[] = {"(", "not ", "-", "1+"};
 		strcpy(deep, "{{ ");
 		for (int i = 0; i < 40000; i++)
 			strcat(deep + 3 + (size_t)i * strlen(repeated[kind]), repeated[kind]);
+		strcat(deep + 3 + 40000 * strlen(repeated[kind]), "1 }}");
 		refuse(s, deep, STATUS_UNSUPPORTED, kind ? "nested more than" : "open brackets");
 	}
 	free(deep);
