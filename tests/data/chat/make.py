@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Golden data of chat templates, by transformers: golden.json, of the templates beside this and of the lines of snippets.txt, each of
-which is a template. Or compares besad's test program of templates elsewhere with transformers: make.py --compare PROGRAM TEMPLATE...
-(see `compare` below).
+which is a template. Or compares what besad makes of templates elsewhere: make.py --compare BUILD/tests/chat_text TEMPLATE...
 
 Needs transformers 5.24 and jinja2 3.1.6."""
 import glob
@@ -55,27 +54,31 @@ def golden():
             "snippets": snippets}
 
 
+def besad(program, source, asked):
+    """The texts, or what is said instead of each, as an object."""
+    with tempfile.TemporaryDirectory() as directory:
+        with open(os.path.join(directory, "chat_template.jinja"), "w", encoding="utf-8", newline="") as file:
+            file.write(source)
+        with open(os.path.join(directory, "tokenizer_config.json"), "w", encoding="utf-8") as file:
+            json.dump(SPECIAL, file)
+        given = json.dumps([{"conversation": conversation, "prompt": prompt} for conversation, prompt in asked])
+        done = subprocess.run([program, directory], input=given, capture_output=True, text=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else [{"error": done.stderr.strip()}] * len(asked)
+
+
 def compare(program, paths):
-    """`program DIRECTORY` is given a conversation as JSON on standard input, and prints its text, or fails."""
-    equal = refused = 0
-    total = len(paths) * len(CONVERSATIONS) * 2
+    equal = refused = total = 0
+    asked = [(conversation, prompt) for conversation in CONVERSATIONS for prompt in (False, True)]
     for path in paths:
         source = read(path)
-        with tempfile.TemporaryDirectory() as directory:
-            with open(os.path.join(directory, "chat_template.jinja"), "w", encoding="utf-8", newline="") as file:
-                file.write(source)
-            with open(os.path.join(directory, "tokenizer_config.json"), "w", encoding="utf-8") as file:
-                json.dump(SPECIAL, file)
-            for index, conversation in enumerate(CONVERSATIONS):
-                for prompt in (False, True):
-                    expected = render(source, conversation, prompt)
-                    asked = json.dumps({"conversation": conversation, "prompt": prompt})
-                    done = subprocess.run([program, directory], input=asked, capture_output=True, text=True, check=False)
-                    got = done.stdout if done.returncode == 0 else None
-                    equal += got == expected
-                    refused += expected is None and got is None
-                    if got != expected:
-                        print(f"{path}, conversation {index}, {prompt}: {done.stderr.strip() or repr(got)[:300]}")
+        for (conversation, prompt), got in zip(asked, besad(program, source, asked)):
+            expected = render(source, conversation, prompt)
+            same = isinstance(got, dict) if expected is None else got == expected
+            equal += same
+            refused += same and expected is None
+            total += 1
+            if not same:
+                print(f"{path}, {conversation}, {prompt}: {got}, expected {expected!r}")
     print(f"{len(paths)} templates: {equal} of {total} equal, {refused} of them refused by both")
     return equal == total
 
