@@ -150,7 +150,8 @@ static enum status set_others(struct run *run, const struct node *node, const st
 	size_t taken = call->count < node->parameter_count ? call->count : node->parameter_count;
 	if (node->wants_named) TRY(set_rest(run, scope, "kwargs", &rest));
 	if (node->wants_more) {
-		TRY(value_list(run, VALUE_TUPLE, call->positional + taken, call->count - taken, &more));
+		const struct value *left = call->count > taken ? call->positional + taken : NULL;
+		TRY(value_list(run, VALUE_TUPLE, left, call->count - taken, &more));
 		return set_rest(run, scope, "varargs", &more);
 	}
 	return call->count == taken ? STATUS_OK : run_fail(run, "a macro takes not more than %zu arguments", node->parameter_count);

@@ -39,9 +39,10 @@ enum status value_c_string(struct run *run, const char *text, struct value *ret)
 
 enum status value_list(struct run *run, enum value_kind kind, const struct value *items, size_t count, struct value *ret)
 {
+	static const struct value nothing[1];
 	struct list *list = run_new(run, 1, sizeof *list);
 	if (!list) return run->status;
-	*list = (struct list){.items = items, .count = count};
+	*list = (struct list){.items = count ? items : nothing, .count = count};
 	*ret = (struct value){.kind = kind, .list = list};
 	return STATUS_OK;
 }
