@@ -602,6 +602,7 @@ const struct routine *python_method_find(const struct value *self, const struct 
 	case VALUE_LIST:
 		return FIND(list_methods, name);
 	case VALUE_TUPLE:
+	case VALUE_RANGE:
 		return text_is(name, "copy") ? NULL : FIND(list_methods, name);
 	default:
 		return NULL;
