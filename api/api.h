@@ -12,6 +12,28 @@
 
 struct api;
 
+/* What every server keeps to; /v1/info shows them. */
+enum {
+	API_MAX_CONNECTIONS = 1024,
+	API_MAX_BODY = 1 << 20,
+	API_MAX_HEADERS = 16 << 10,
+	API_MAX_TARGET = 8 << 10,
+	API_MAX_PAGE = 1000,
+	API_DEFAULT_PAGE = 100,
+	API_MAX_STUDY_JOBS = 256,
+	API_MAX_DEPENDENCIES = 16, /* of a job */
+	API_MAX_LOG = 1 << 20,     /* of a job: the newest bytes */
+	API_HEARTBEAT_SECONDS = 15,
+	API_RECEIVE_SECONDS = 60, /* for a request, from its first byte or the end of the last one; idle connections end so too */
+	API_SEND_SECONDS = 120,   /* for a response that is not a stream; and for a file, as long as these bytes a second take */
+	API_SEND_BYTES = 64 << 10,
+	API_MAX_COMPLETIONS = 8, /* that are made, wait, or are sent; one is made at a time */
+	API_MAX_COMPLETION_TOKENS = 8192,
+	API_MAX_STOPS = 4,
+	API_MAX_STOP = 64,             /* characters of one */
+	API_COMPLETION_SECONDS = 3600, /* for a completion, from its request to its end */
+};
+
 /* What a client's spec came to. The strings are the caller's to free, with api_submission_clear. */
 struct api_submission {
 	char *name; /* or NULL */
@@ -34,6 +56,32 @@ struct api_file {
 };
 
 void api_file_close(struct api_file *);
+
+/* A text that a client wants of a model. What it points to is the API's. */
+struct api_message {
+	const char *role, *content;
+};
+struct api_completion {
+	const char *model;
+	const char *prompt;                 /* the text that is continued; or NULL: ... */
+	const struct api_message *messages; /* ... a conversation, whose next message is wanted */
+	size_t n_messages;
+	int64_t max_tokens;
+	double temperature, top_p;
+	uint64_t seed;
+	const char *stops[API_MAX_STOPS]; /* strings that end the text, and are no part of it */
+	int n_stops;
+
+	/* Takes text, maybe none, as it is made: UTF-8 without zero bytes. From its first call on nothing is wrong with the request. */
+	enum status (*take)(void *to, const char *text, size_t bytes, struct error *err);
+	bool (*gone)(void *to); /* does nobody want it any more? Asked before each step */
+	void *to;
+};
+struct api_completed {
+	const char *finish_reason; /* "stop", "length" */
+	int64_t prompt_tokens, tokens;
+	const char *pointer; /* of a failure: the field that is to blame, as a JSON pointer; or NULL */
+};
 
 /* Called on threads of the API; each may block. */
 struct api_hooks {
@@ -74,6 +122,10 @@ struct api_hooks {
 	/* What the rules by which ended jobs are forgotten would remove, an object of the contract; and, unless `dry`, removes it. */
 	enum status (*gc)(void *context, bool dry, cJSON **ret, struct error *err);
 
+	/* Makes a text, one at a time; NULL where no models are served. STATUS_NOT_FOUND for no such model; STATUS_INVALID and
+	 * STATUS_UNSUPPORTED with the field that is to blame; STATUS_CANCELLED when besad stops, or nobody wants it any more. */
+	enum status (*complete)(void *context, const struct api_completion *, struct api_completed *ret, struct error *err);
+
 	cJSON *(*info)(void *context); /* what the daemon adds to /v1/info; NULL: no memory */
 
 	void (*refused)(void *context, const char *text); /* requests were, and are to be logged; or NULL */
@@ -92,23 +144,6 @@ struct api_config {
 	bool tls;              /* clients must speak TLS, and are shown what tls_load (api/tls.h) has read */
 	size_t connections;    /* at most; 0: API_MAX_CONNECTIONS, which it may not exceed */
 	const _Atomic int64_t *queue_limit; /* jobs that may wait; the caller's, who may change it at any time */
-};
-
-/* What every server keeps to; /v1/info shows them. */
-enum {
-	API_MAX_CONNECTIONS = 1024,
-	API_MAX_BODY = 1 << 20,
-	API_MAX_HEADERS = 16 << 10,
-	API_MAX_TARGET = 8 << 10,
-	API_MAX_PAGE = 1000,
-	API_DEFAULT_PAGE = 100,
-	API_MAX_STUDY_JOBS = 256,
-	API_MAX_DEPENDENCIES = 16, /* of a job */
-	API_MAX_LOG = 1 << 20,     /* of a job: the newest bytes */
-	API_HEARTBEAT_SECONDS = 15,
-	API_RECEIVE_SECONDS = 60, /* for a request, from its first byte or the end of the last one; idle connections end so too */
-	API_SEND_SECONDS = 120,   /* for a response that is not a stream; and for a file, as long as these bytes a second take */
-	API_SEND_BYTES = 64 << 10,
 };
 
 /* Of the connections, so many may come from one address, and so many be streams. */

@@ -23,6 +23,7 @@
 	SCRIPT(EACH, spec)                                                                                                         \
 	SCRIPT(EACH, speedup)                                                                                                      \
 	SCRIPT(EACH, stream)                                                                                                       \
-	SCRIPT(EACH, studies)
+	SCRIPT(EACH, studies)                                                                                                      \
+	SCRIPT(EACH, try)
 
 #endif

@@ -17,6 +17,7 @@
 enum { MAX_QUERY = 24, MAX_RESPONSE_HEADERS = 6 };
 
 struct context; /* server.c */
+struct live;    /* live.h */
 struct route;
 
 struct request {
@@ -38,6 +39,7 @@ struct request {
 	const struct user *user; /* who sent it through a Unix socket; NULL: it came another way */
 	struct holder holder;    /* whose token it bears; where none is asked for, nobody's, who may do everything */
 	struct actor *actor;     /* whom its handler's thread acts for; NULL for nobody */
+	struct live *live;       /* of a route that makes a text: the body that its handler may write while it is sent */
 };
 
 struct response {
@@ -58,6 +60,7 @@ struct response {
 		char value[160];
 	} headers[MAX_RESPONSE_HEADERS];
 	size_t n_headers;
+	bool live;                         /* instead of a body: what the handler goes on writing to request->live */
 	bool stream;                       /* instead of a body: the events of request->id after `stream_after` */
 	int64_t stream_after, stream_last; /* stream_last: the newest event there was */
 };
@@ -119,6 +122,7 @@ struct route {
 	bool reads;            /* the database: likewise, on threads that do not wait for those that write */
 	bool scans;            /* looks through directories: on a thread of its own, so that nothing else waits for it */
 	bool works;            /* reads or computes for a while: likewise, on another one */
+	bool completes;        /* has a model make a text: likewise, and no more wait than API_MAX_COMPLETIONS */
 	bool body;             /* takes a JSON body */
 	const char *types[4];  /* what it can answer with, NULL-terminated */
 	const char *params[5]; /* query parameters, NULL-terminated; "name[]" stands for name[KEY] with any key */
@@ -140,6 +144,7 @@ handler_fn gc_show, gc_run;                                                     
 handler_fn audit_list;                                                                                       /* audit.c */
 handler_fn drain_show, drain_begin, drain_end;                                                               /* drain.c */
 handler_fn estimate_make;                                                                                    /* estimate.c */
+handler_fn completions_text, completions_chat;                                                               /* completions.c */
 handler_fn log_show;                                                                                         /* log.c */
 handler_fn events_list;                                                                                      /* events.c */
 handler_fn report_show, models_list, data_list, info_show, metrics_show, health_live, health_ready;

@@ -28,6 +28,8 @@ static const struct route routes[] = {
 	{"GET", "/v1/jobs", jobs_list, .reads = true, .types = {JSON}, .params = {"state", "limit", "after", "metadata[]"}},
 	{"POST", "/v1/jobs", jobs_submit, .action = "job.submit", .slow = true, .body = true, .types = {JSON}},
 	{"POST", "/v1/estimate", estimate_make, .works = true, .body = true, .types = {JSON}},
+	{"POST", "/v1/completions", completions_text, .completes = true, .body = true, .types = {JSON, "text/event-stream"}},
+	{"POST", "/v1/chat/completions", completions_chat, .completes = true, .body = true, .types = {JSON, "text/event-stream"}},
 	{"GET", "/v1/jobs/{id}", jobs_show, .reads = true, .types = {JSON}},
 	{"DELETE", "/v1/jobs/{id}", jobs_delete, .action = "job.delete", .slow = true, .types = {JSON}},
 	{"POST", "/v1/jobs/{id}/cancel", jobs_cancel, .action = "job.cancel", .slow = true, .types = {JSON}},

@@ -20,6 +20,7 @@
 #include "api/executor.h"
 #include "api/gate.h"
 #include "api/http.h"
+#include "api/live.h"
 #include "api/peers.h"
 #include "api/refusals.h"
 #include "api/stream.h"
@@ -41,9 +42,9 @@ struct api {
 	struct hub *hub;
 	struct peers *peers;
 	struct refusals *refusals;
-	/* Of requests that write or read a file, of those that read the database, of those that look through directories, and of
-	 * those that take their time. */
-	struct executor *executor, *reader, *scanner, *plodder;
+	/* Of requests that write or read a file, of those that read the database, of those that look through directories, of
+	 * those that take their time, and of those that have a model make a text: NULL where none is served. */
+	struct executor *executor, *reader, *scanner, *plodder, *completer;
 	struct MHD_Daemon *daemons[MAX_SOCKETS];
 	struct gate *gates[MAX_SOCKETS]; /* of Unix sockets */
 	int sockets[MAX_SOCKETS];
@@ -51,7 +52,8 @@ struct api {
 	pthread_mutex_t lock;
 	pthread_cond_t idle;
 	int exchanges; /* requests under way */
-	int files;     /* of them, those that send one */
+	int files;     /* of them, those that send one, ... */
+	int texts;     /* ... and those of a text that a model makes */
 };
 
 /* One request and its response. */
@@ -65,7 +67,8 @@ struct exchange {
 	struct request request;
 	struct response response;
 	enum { RECEIVING, RUNNING, ANSWERED } phase;
-	bool sends_file;
+	struct live *live; /* a body that is made while it is sent; or NULL */
+	bool sends_file, has_text;
 	bool refused;        /* the response is known before the body has come */
 	uint64_t body_bytes; /* as sent, also of what is dropped */
 	double begun;        /* monotonic seconds */
@@ -303,6 +306,7 @@ static struct MHD_Response *make_response(struct exchange *exchange)
 			api_streams(exchange->api->config.connections));
 		response_header(response, "Retry-After", "30");
 	}
+	if (response->live) return live_response(exchange->live);
 	if (response->file.open) {
 		struct MHD_Response *file =
 			MHD_create_response_from_fd_at_offset64(response->size, response->file.fd, (uint64_t)response->file.at);
@@ -324,6 +328,20 @@ static bool take_file(struct exchange *exchange)
 	api->files += exchange->sends_file;
 	pthread_mutex_unlock(&api->lock);
 	return exchange->sends_file;
+}
+
+/* The same of texts that models make. */
+static bool take_text(struct exchange *exchange)
+{
+	struct api *api = exchange->api;
+	pthread_mutex_lock(&api->lock);
+	exchange->has_text = api->texts < API_MAX_COMPLETIONS;
+	api->texts += exchange->has_text;
+	pthread_mutex_unlock(&api->lock);
+	if (exchange->has_text) return true;
+	problem(&exchange->response, 503, "too-many-completions", "%d completions are made, or wait, already", API_MAX_COMPLETIONS);
+	response_header(&exchange->response, "Retry-After", "5");
+	return false;
 }
 
 static const char *method_label(const struct exchange *exchange)
@@ -357,11 +375,12 @@ static enum MHD_Result answer(struct exchange *exchange)
 	MHD_add_response_header(made, "X-Content-Type-Options", "nosniff");
 	MHD_add_response_header(made, "Referrer-Policy", "no-referrer");
 	MHD_add_response_header(made, "Content-Security-Policy", security_policy(response->page));
-	if (response->stream) MHD_add_response_header(made, "X-Accel-Buffering", "no");
+	if (response->stream || response->live) MHD_add_response_header(made, "X-Accel-Buffering", "no");
 	for (size_t i = 0; i < response->n_headers; i++)
 		MHD_add_response_header(made, response->headers[i].name, response->headers[i].value);
-	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection),
-			  response->stream ? 0 : (int)(seconds < INT_MAX ? seconds : INT_MAX));
+	if (!response->live) /* whose deadline is the request's */
+		peer_set_deadline(exchange->api->peers, peer_of(exchange->connection),
+				  response->stream ? 0 : (int)(seconds < INT_MAX ? seconds : INT_MAX));
 	exchange->phase = ANSWERED;
 	count_request(exchange);
 	enum MHD_Result result = MHD_queue_response(exchange->connection, response->status, made);
@@ -400,15 +419,20 @@ static void run_as_actor(struct exchange *exchange)
 	if (!actor.noted) note_outcome(exchange, &actor);
 }
 
-/* On a thread of the executor. Once the connection is resumed, the exchange is the server's again. */
+/* On a thread of the executor. Once the connection is resumed, the exchange is the server's again: also where the handler has
+ * begun a body that it goes on writing. */
 static void run_slowly(struct task *task)
 {
 	struct exchange *exchange = (struct exchange *)task;
+	struct MHD_Connection *connection = exchange->connection;
+	struct live *live = exchange->has_text ? live_create(connection) : NULL;
+	exchange->live = exchange->request.live = live;
 	if (exchange->request.route->action)
 		run_as_actor(exchange);
 	else
 		router_run(&exchange->request, &exchange->response);
-	MHD_resume_connection(exchange->connection);
+	if (!live || !live_begun(live)) MHD_resume_connection(connection);
+	live_release(live);
 }
 
 static void release(struct held *held)
@@ -438,11 +462,12 @@ static enum MHD_Result refuse(struct exchange *exchange)
 /* NULL: it needs none. */
 static struct executor *executor_of(const struct api *api, const struct route *route)
 {
-	return route->scans   ? api->scanner
-	       : route->works ? api->plodder
-	       : route->reads ? api->reader
-	       : route->slow  ? api->executor
-			      : NULL;
+	return route->scans       ? api->scanner
+	       : route->works     ? api->plodder
+	       : route->reads     ? api->reader
+	       : route->slow      ? api->executor
+	       : route->completes ? api->completer
+				  : NULL;
 }
 
 static enum MHD_Result run(struct exchange *exchange)
@@ -454,7 +479,9 @@ static enum MHD_Result run(struct exchange *exchange)
 		router_run(&exchange->request, &exchange->response);
 		return answer(exchange);
 	}
-	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), 0);
+	bool completes = exchange->request.route->completes;
+	if (completes && !take_text(exchange)) return answer(exchange);
+	peer_set_deadline(exchange->api->peers, peer_of(exchange->connection), completes ? API_COMPLETION_SECONDS : 0);
 	exchange->task.run = run_slowly;
 	MHD_suspend_connection(exchange->connection);
 	if (executor_push(executor, &exchange->task)) return MHD_YES;
@@ -489,7 +516,9 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
 	(void)why;
 	if (!exchange) return;
 	peer_set_deadline(api->peers, peer_of(connection), API_RECEIVE_SECONDS);
-	bool sent_file = exchange->sends_file;
+	bool sent_file = exchange->sends_file, had_text = exchange->has_text;
+	if (exchange->live) live_close(exchange->live);
+	live_release(exchange->live);
 	response_clear(&exchange->response);
 	buffer_free(&exchange->request.body);
 	user_clear(&exchange->user);
@@ -497,6 +526,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
 	*state = NULL;
 	pthread_mutex_lock(&api->lock);
 	api->files -= sent_file;
+	api->texts -= had_text;
 	if (--api->exchanges == 0) pthread_cond_signal(&api->idle);
 	pthread_mutex_unlock(&api->lock);
 }
@@ -564,6 +594,7 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->reader, err);
 	if (!status) status = executor_create(1, &api->scanner, err);
 	if (!status) status = executor_create(1, &api->plodder, err);
+	if (!status && config->hooks.complete) status = executor_create(1, &api->completer, err);
 	if (!status) db_set_listener(config->db, hub_notify, api->hub);
 	for (size_t i = 0; i < n && !status; i++) {
 		bool local = is_local(sockets[i]);
@@ -601,6 +632,7 @@ void api_stop(struct api *api)
 	if (api->reader) executor_stop(api->reader);
 	if (api->scanner) executor_stop(api->scanner);
 	if (api->plodder) executor_stop(api->plodder);
+	if (api->completer) executor_stop(api->completer);
 	if (api->refusals) refusals_stop(api->refusals);
 	db_set_listener(api->config.db, NULL, NULL); /* only now does none of these write any more */
 	if (api->hub) hub_stop(api->hub);
@@ -613,6 +645,7 @@ void api_stop(struct api *api)
 	executor_free(api->reader);
 	executor_free(api->scanner);
 	executor_free(api->plodder);
+	executor_free(api->completer);
 	refusals_free(api->refusals);
 	peers_free(api->peers);
 	hub_free(api->hub);

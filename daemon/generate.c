@@ -13,6 +13,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "daemon/log.h"
+#include "daemon/text.h"
 #include "engine/chat/chat_template.h"
 
 enum { EXIT_SIGNAL = 128, MAX_PROMPT = 16 << 20 };
@@ -75,21 +76,10 @@ static enum status show(void *context, int32_t id, const char *text, size_t byte
 	return STATUS_OK;
 }
 
-/* JSON's strings end at a zero byte here. */
-static void append_without_zeros(struct buffer *buffer, const char *text, size_t bytes)
-{
-	static const char unknown[] = "\xEF\xBF\xBD"; /* U+FFFD */
-	for (size_t at = 0, end; at < bytes; at = end + 1) {
-		end = at + strnlen(text + at, bytes - at);
-		buffer_append(buffer, text + at, end - at);
-		if (end < bytes) buffer_append(buffer, unknown, sizeof unknown - 1);
-	}
-}
-
 static enum status keep(void *context, int32_t id, const char *text, size_t bytes, struct error *err)
 {
 	struct generation *g = context;
-	append_without_zeros(&g->text, text, bytes);
+	text_append_without_zeros(&g->text, text, bytes);
 	bool kept = !g->text.failed && (id < 0 || cJSON_AddItemToArray(g->ids, cJSON_CreateNumber(id)));
 	return kept ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the text");
 }

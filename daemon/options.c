@@ -20,6 +20,7 @@ enum {
 	DEFAULT_QUEUE_LIMIT = 1000,
 	DEFAULT_MAX_ATTEMPTS = 5,
 	DEFAULT_RETRY_AFTER = 60,
+	DEFAULT_SERVE_IDLE = 300,
 	DEFAULT_MAX_TOKENS = 128,
 	MAX_QUEUE = 1000000,
 	MAX_LIMITS_FILE = 65536
@@ -98,6 +99,11 @@ const char options_help[] =
 	"  --notify-host HOST      jobs may ask for a web address there to be told of their end; may be repeated\n"
 	"  --notify-key-file FILE  sign that with the key in its first line\n"
 	"  --on-finish PROGRAM     run it at the end of every job, with the job's id and state as arguments\n"
+	"  --serve-models          have models below the model roots and the output root continue texts: POST /v1/completions and\n"
+	"                          /v1/chat/completions, as OpenAI's API has them (default: refused)\n"
+	"  --serve-memory SIZE     what the one model that is loaded, and its text, may take (default: half of the machine's "
+	"memory)\n"
+	"  --serve-idle TIME       how long it is kept when nobody asks for it (default 5m)\n"
 	"\n"
 	"run (paths are relative to the current directory unless roots are given):\n"
 	"  --checkpoint-dir DIR    events and checkpoints (default: beside the output, removed at the end)\n"
@@ -161,6 +167,9 @@ enum {
 	OPTION_NOTIFY_HOST,
 	OPTION_NOTIFY_KEY_FILE,
 	OPTION_ON_FINISH,
+	OPTION_SERVE_MODELS,
+	OPTION_SERVE_MEMORY,
+	OPTION_SERVE_IDLE,
 	OPTION_CHECKPOINT_DIR,
 	OPTION_SCORES_DIR,
 	OPTION_JSON,
@@ -213,6 +222,9 @@ static const struct option serve_options[] = {
 	{"notify-host", required_argument, NULL, OPTION_NOTIFY_HOST},
 	{"notify-key-file", required_argument, NULL, OPTION_NOTIFY_KEY_FILE},
 	{"on-finish", required_argument, NULL, OPTION_ON_FINISH},
+	{"serve-models", no_argument, NULL, OPTION_SERVE_MODELS},
+	{"serve-memory", required_argument, NULL, OPTION_SERVE_MEMORY},
+	{"serve-idle", required_argument, NULL, OPTION_SERVE_IDLE},
 	{0},
 };
 
@@ -567,6 +579,13 @@ static enum status parse_option(int option, const char *value, struct options *o
 		options->on_finish = realpath(value, NULL);
 		if (!options->on_finish || access(options->on_finish, X_OK) != 0) return error_errno(err, "--on-finish %s", value);
 		return STATUS_OK;
+	case OPTION_SERVE_MODELS:
+		options->serve_models = true;
+		return STATUS_OK;
+	case OPTION_SERVE_MEMORY:
+		return parse_room("--serve-memory", value, &options->serve_memory, err);
+	case OPTION_SERVE_IDLE:
+		return parse_time("--serve-idle", value, &options->serve_idle, err);
 	case OPTION_LIMITS_FILE:
 		free(options->limits_file);
 		options->limits_file = realpath(value, NULL);
@@ -640,6 +659,7 @@ static enum status complete_serve(struct options *options, struct error *err)
 	}
 	if (!options->tls_cert != !options->tls_key)
 		return error_set(err, STATUS_INVALID, "--tls-cert and --tls-key need each other");
+	if (!options->serve_memory) options->serve_memory = sysconf(_SC_PHYS_PAGES) / 2 * sysconf(_SC_PAGESIZE);
 	if (!options->n_listen) options->listen[options->n_listen++] = "127.0.0.1:8642";
 	return options->state_dir ? STATUS_OK : default_state_dir(options, err);
 }
@@ -732,6 +752,7 @@ enum status options_parse(int argc, char **argv, struct options *ret, struct err
 				.max_state_bytes = -1,
 				.max_attempts = DEFAULT_MAX_ATTEMPTS,
 				.retry_after = DEFAULT_RETRY_AFTER,
+				.serve_idle = DEFAULT_SERVE_IDLE,
 				.keep_replaced = default_keep_replaced,
 				.max_tokens = DEFAULT_MAX_TOKENS,
 				.sampling = {.top_p = 1},

@@ -62,6 +62,9 @@ struct options {
 	size_t n_notify_hosts;
 	char *notify_key; /* NULL: notifications are not signed */
 	char *on_finish;  /* a program's real path; or NULL */
+	bool serve_models;
+	int64_t serve_memory; /* bytes that a served model and its sequence may take */
+	int64_t serve_idle;   /* seconds that it is kept when nobody asks for it */
 
 	/* run */
 	const char *job_file;

@@ -25,6 +25,7 @@
 #include "base/place.h"
 #include "base/text.h"
 #include "daemon/artifacts.h"
+#include "daemon/completer.h"
 #include "daemon/data.h"
 #include "daemon/device.h"
 #include "daemon/estimate.h"
@@ -59,7 +60,8 @@ struct daemon {
 	struct notifier *notifier;
 	struct worker *worker;
 	struct estimator *estimator;
-	size_t connections; /* that the API may have */
+	struct completer *completer; /* NULL: no models are served */
+	size_t connections;          /* that the API may have */
 	_Atomic int64_t queue_limit;
 	pthread_mutex_t drain_lock;
 	_Atomic int64_t drained; /* since when; 0: it is not */
@@ -239,6 +241,11 @@ static enum status hook_gc(void *context, bool dry, cJSON **ret, struct error *e
 	return gc_run_rules(daemon->options, daemon->db, daemon->checkpoints, daemon->metrics, dry, ret, err);
 }
 
+static enum status hook_complete(void *context, const struct api_completion *wish, struct api_completed *ret, struct error *err)
+{
+	return completer_run(((struct daemon *)context)->completer, wish, ret, err);
+}
+
 static cJSON *hook_info(void *context)
 {
 	struct daemon *daemon = context;
@@ -247,6 +254,7 @@ static cJSON *hook_info(void *context)
 	int64_t since = atomic_load(&daemon->drained);
 	char text[32];
 	if (since) time_format(since, text);
+	cJSON_AddBoolToObject(info, "serves_models", daemon->completer != NULL);
 	cJSON_AddItemToObject(info, "drained_since", since ? cJSON_CreateString(text) : cJSON_CreateNull());
 	return info;
 }
@@ -439,6 +447,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 	TRY(read_drain(daemon, err));
 	TRY(catalog_create(&models_kind, daemon->options->roots.model, &daemon->models, err));
 	TRY(catalog_create(&data_files_kind, daemon->options->roots.data, &daemon->data, err));
+	if (daemon->options->serve_models) TRY(completer_create(daemon->options, &daemon->completer, err));
 	struct api_config config = {
 		.db = daemon->db,
 		.metrics = daemon->metrics,
@@ -456,6 +465,7 @@ static enum status start_api(struct daemon *daemon, struct error *err)
 			  .models = hook_models,
 			  .data = hook_data,
 			  .gc = hook_gc,
+			  .complete = daemon->completer ? hook_complete : NULL,
 			  .info = hook_info,
 			  .refused = hook_refused,
 			  .ready = hook_ready,
@@ -601,6 +611,7 @@ static bool wait_for_end(struct daemon *daemon)
 		worker_tick(daemon->worker);
 		read_gauge(daemon);
 		feed_watchdog(daemon);
+		completer_tick(daemon->completer);
 		if (number == SIGHUP) reload(daemon);
 		if (number != SIGTERM && number != SIGINT && prepare_again(daemon)) return true;
 		if (number < 0 || number == SIGHUP) continue;
@@ -629,6 +640,7 @@ static void remove_sockets(const struct options *options)
 
 static void stop(struct daemon *daemon)
 {
+	completer_stop(daemon->completer);
 	if (daemon->worker) worker_stop(daemon->worker); /* before the streams end, so that watchers hear of it */
 	estimator_stop(daemon->estimator);
 	atomic_store(&daemon->stopping, true);
@@ -639,6 +651,7 @@ static void stop(struct daemon *daemon)
 	listen_close(&daemon->sockets);
 	notifier_stop(daemon->notifier);
 	estimator_free(daemon->estimator);
+	completer_free(daemon->completer);
 	worker_free(daemon->worker);
 	health_free(daemon->health);
 	gauge_free(daemon->gauge);

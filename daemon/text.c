@@ -20,3 +20,13 @@ char *text_valid_utf8(const char *text)
 	}
 	return copy;
 }
+
+void text_append_without_zeros(struct buffer *buffer, const char *text, size_t bytes)
+{
+	static const char unknown[] = "\xEF\xBF\xBD"; /* U+FFFD */
+	for (size_t at = 0, end; at < bytes; at = end + 1) {
+		end = at + strnlen(text + at, bytes - at);
+		buffer_append(buffer, text + at, end - at);
+		if (end < bytes) buffer_append(buffer, unknown, sizeof unknown - 1);
+	}
+}

@@ -10,6 +10,7 @@ import { WHOLE_MODEL, apply, currentBlock, newProgress, spoken } from "./progres
 import { makesOutput } from "./spec.js";
 import { measuredSpeedups, simulatedSpeedups } from "./speedup.js";
 import { follow } from "./stream.js";
+import { tryPart } from "./try.js";
 
 const SAMPLED = 12; // rows of the table of a loss curve
 const QUIET = ["block.started", "block.step", "tune.step"]; // events that change nothing of the job itself
@@ -338,11 +339,11 @@ export function jobView(id) {
 	const parts = [curvePart(), heatmapPart(), blocksPart(), perplexityPart(), tasksPart(),
 		hardwarePart("On a simulated accelerator", "simulated", simulatedSpeedups),
 		hardwarePart("Timed on the processor", "decode", measuredSpeedups), warningsPart(),
-		artifactsPart(id, ended.signal)];
-	const [curve, heat, blocks, perplexity, tasks, simulated, measured, warnings, artifacts] = parts;
+		artifactsPart(id, ended.signal), tryPart(ended.signal)];
+	const [curve, heat, blocks, perplexity, tasks, simulated, measured, warnings, artifacts, trial] = parts;
 	const grid = make("div", { class: "grid" }, curve.node, blocks.node, perplexity.node, tasks.node, simulated.node, measured.node);
 	const node = make("div", null, make("p", { class: "crumb" }, make("a", { href: "#/" }, "All jobs")), state.node, warnings.node, grid, heat.node,
-		artifacts.node);
+		trial.node, artifacts.node);
 	let job = null;
 	let drawing = false;
 	let streaming = false;

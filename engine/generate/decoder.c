@@ -188,6 +188,26 @@ enum status decoder_create(const struct model *model, struct backend *backend, c
 	return status;
 }
 
+enum status decoder_memory(const struct model_config *config, const struct decoder_wishes *wishes, int64_t *ret, struct error *err)
+{
+	struct block_layout layout;
+	int64_t block = 0, wide = 0;
+	TRY(block_layout_create(config, &layout, err));
+	for (int i = 0; i < layout.n_products; i++) {
+		block += matrix_memory(layout.products[i].rows, layout.products[i].cols, wishes->type, wishes->choice);
+		wide += layout.products[i].rows * layout.products[i].cols * (int64_t)sizeof(float);
+	}
+	block_layout_release(&layout);
+	*ret = config->layers * block + wide + matrix_memory(config->vocab, config->hidden, wishes->type, wishes->choice);
+	return STATUS_OK;
+}
+
+int64_t decoder_sequence_memory(const struct model_config *config, int64_t context)
+{
+	int64_t keys = config->layers * 2 * config->kv_heads * config->head_dim;
+	return context * (keys + config->heads + 3 * config->head_dim) * (int64_t)sizeof(float);
+}
+
 static void release(struct backend *backend, struct tensor *tensor)
 {
 	backend->ops->release(backend, tensor->data);

@@ -25,6 +25,11 @@ enum status decoder_create(const struct model *, struct backend *, const struct 
 			   struct decoder **ret, struct error *err);
 void decoder_free(struct decoder *); /* takes NULL */
 
+/* The bytes that its weights take at most, those of one block in F32 while it is loaded among them; and those that a sequence of
+ * `context` tokens takes besides. */
+enum status decoder_memory(const struct model_config *, const struct decoder_wishes *, int64_t *ret, struct error *err);
+int64_t decoder_sequence_memory(const struct model_config *, int64_t context);
+
 /* The most tokens, the prompt's among them, that a sequence with such a prompt may have: as many as the model has positions, or
  * fewer where more would turn the tokens before them otherwise. */
 int64_t decoder_most_tokens(const struct model_config *, int64_t prompt);

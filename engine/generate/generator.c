@@ -16,7 +16,21 @@ struct generator {
 	struct tokenizer *tokenizer;
 	struct stops stops;
 	struct decoder *decoder;
+	int64_t memory; /* that sequences may take; -1: no bound */
 };
+
+static enum status bound_memory(struct generator *g, const struct generator_wishes *wishes, struct error *err)
+{
+	int64_t weights;
+	g->memory = -1;
+	if (!wishes->memory) return STATUS_OK;
+	TRY(decoder_memory(&g->model.config, &wishes->decoder, &weights, err));
+	if (weights > wishes->memory)
+		return error_set(err, STATUS_UNSUPPORTED, "the model takes %" PRId64 " MiB of memory, and may take %" PRId64,
+				 weights >> 20, wishes->memory >> 20);
+	g->memory = wishes->memory - weights;
+	return STATUS_OK;
+}
 
 static enum status open_parts(struct generator *g, const struct place *place, const struct generator_wishes *wishes,
 			      const atomic_bool *stop, struct warnings *warnings, struct error *err)
@@ -24,6 +38,7 @@ static enum status open_parts(struct generator *g, const struct place *place, co
 	struct detokenizer *trial;
 	TRY(model_open(place, warnings, &g->model, err));
 	g->opened = true;
+	TRY(bound_memory(g, wishes, err));
 	TRY(model_check_all(&g->model, warnings, err));
 	TRY(tokenizer_load(place, g->model.config.vocab, warnings, &g->tokenizer, err));
 	TRY(detokenizer_create(g->tokenizer, &trial, err));
@@ -78,7 +93,9 @@ struct run {
 
 static bool stopped(const struct run *run)
 {
-	return run->request->stop && atomic_load_explicit(run->request->stop, memory_order_relaxed);
+	const struct generator_request *request = run->request;
+	if (request->stop && atomic_load_explicit(request->stop, memory_order_relaxed)) return true;
+	return request->ended && request->ended(request->context);
 }
 
 /* The prompt's ids, with what comes before a text. The caller frees *ret. */
@@ -115,7 +132,14 @@ static enum status room_for(const struct run *run, int64_t prompt, int64_t *ret,
 				 "the prompt has %" PRId64 " tokens, and the model positions for %" PRId64
 				 ": none is left for another",
 				 prompt, most);
-	*ret = wanted < most - prompt ? wanted : most - prompt;
+	wanted = wanted < most - prompt ? wanted : most - prompt;
+	int64_t bytes = decoder_sequence_memory(&run->g->model.config, prompt + wanted);
+	if (run->g->memory >= 0 && bytes > run->g->memory)
+		return error_set(err, STATUS_UNSUPPORTED,
+				 "the keys and values of %" PRId64 " tokens take %" PRId64
+				 " MiB of memory, and beside the model %" PRId64 " are left: ask for fewer tokens",
+				 prompt + wanted, bytes >> 20, run->g->memory >> 20);
+	*ret = wanted;
 	return STATUS_OK;
 }
 

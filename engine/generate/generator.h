@@ -15,6 +15,7 @@ struct generator;
 struct generator_wishes {
 	struct decoder_wishes decoder;
 	int threads;
+	int64_t memory; /* bytes at most of weights, and of a sequence's keys and values; 0: no bound. More is STATUS_UNSUPPORTED */
 };
 enum status generator_open(const struct place *model, const struct generator_wishes *, const atomic_bool *stop, struct warnings *,
 			   struct generator **ret, struct error *err);
@@ -34,6 +35,7 @@ struct generator_request {
 	struct sampling sampling;
 	const atomic_bool *stop; /* or NULL */
 	generator_take take;
+	bool (*ended)(void *context); /* asked before each step: raises the stop flag of this text alone; or NULL */
 	void *context;
 	bool whole; /* what comes before a text is in the prompt already */
 };
@@ -50,7 +52,8 @@ struct generator_outcome {
 	double fastest;                 /* seconds of the fastest of them: beside other work all others say more of that */
 };
 
-/* STATUS_INVALID for a prompt without a token, or one that leaves no position for another. */
+/* STATUS_INVALID for a prompt without a token, or one that leaves no position for another; STATUS_UNSUPPORTED for a sequence that
+ * takes more memory than there may be. */
 enum status generator_run(struct generator *, const struct generator_request *, struct generator_outcome *ret, struct error *err);
 
 #endif

@@ -72,7 +72,7 @@ class Roles(Access):
                 self.assertEqual(self.as_token(token, "GET", path).status, 200, path)
         self.assertEqual(self.as_token(READER, "HEAD", "/v1/jobs").status, 200)
         for method, path in (("POST", "/v1/jobs"), ("POST", f"/v1/jobs/{job}/cancel"), ("DELETE", f"/v1/jobs/{job}"), ("POST", "/v1/studies"),
-                             ("POST", "/v1/estimate")):
+                             ("POST", "/v1/estimate"), ("POST", "/v1/completions"), ("POST", "/v1/chat/completions")):
             refused = self.says(self.as_token(READER, method, path, {}), 403, "forbidden-role")
             self.assertIn("a token of the role submit; that of 'board' has the role read", refused.json["detail"])
         for method, path in (("POST", "/v1/gc"), ("POST", "/v1/drain"), ("POST", "/v1/undrain"), ("GET", "/v1/audit")):

@@ -7,6 +7,7 @@
 #include "tests/unit/scratch.h"
 
 #include "base/json.h"
+#include "engine/generate/cutter.h"
 #include "engine/generate/generator.h"
 #include "engine/generate/stops.h"
 #include "engine/model/block.h"
@@ -414,11 +415,39 @@ static void test_stops(void **state)
 	FAILS(STATUS_INVALID, "generation_config.json", stops_read(&PLACE(s->directory), &stops, &s->err));
 }
 
+/* What comes out of the pieces, of which each must be certain by then; "|" stands where the next piece came. */
+static void check_cut(struct cutter cutter, const char *const *pieces, const char *expected, bool found)
+{
+	char got[256] = "";
+	for (int i = 0; pieces[i]; i++) {
+		assert_true(cutter_add(&cutter, pieces[i], strlen(pieces[i]), !pieces[i + 1]));
+		strncat(got, cutter.free.data, cutter.free.size);
+		if (pieces[i + 1]) strcat(got, "|");
+	}
+	assert_string_equal(got, expected);
+	assert_int_equal(cutter.found, found);
+	cutter_free(&cutter);
+}
+
+static void test_cutter(void **state)
+{
+	(void)state;
+	const struct cutter one = {.stops = {"aab"}, .count = 1}, two = {.stops = {"abcdef", "bc"}, .count = 2},
+			    none = {.count = 0};
+	check_cut(none, (const char *const[]){"aa", "b", "", NULL}, "aa|b|", false);
+	check_cut(one, (const char *const[]){"xa", "a", "a", "bz", "y", "", NULL}, "x||a|||", true);
+	check_cut(one, (const char *const[]){"xaa", "c", "aa", "", NULL}, "x|aac||aa", false); /* what is held comes at the end */
+	check_cut(one, (const char *const[]){"xaaby", "", NULL}, "x|", true);
+	check_cut(two, (const char *const[]){"xab", "c", "def", "", NULL}, "x|a||", true); /* the first that is whole */
+	check_cut(two, (const char *const[]){"abcdef", "", NULL}, "|", true);              /* of two, the one that begins first */
+	check_cut(two, (const char *const[]){"abd", "b", "", NULL}, "abd||b", false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		SCRATCH_TEST(test_families), SCRATCH_TEST(test_limits), SCRATCH_TEST(test_which_are_sparse),
 		SCRATCH_TEST(test_sampling), SCRATCH_TEST(test_text),   SCRATCH_TEST(test_broken_text),
-		SCRATCH_TEST(test_stops)};
+		SCRATCH_TEST(test_stops),    SCRATCH_TEST(test_cutter)};
 	return cmocka_run_group_tests(tests, make_backend, end_backend);
 }
