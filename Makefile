@@ -195,11 +195,11 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a $(COMPILE) $(LINK)
 
 benches: $(patsubst %,$(BUILD)/bench/%,matmul_rate matvec cpu_ops solver estimate stream_save)
 
-# What tests/api/test_crash_points.py has besad meet. A sanitizer wants to be loaded first itself.
+# What tests/api/test_crash_points.py and the fault laboratory have besad meet. A sanitizer wants to be loaded first itself.
 ifndef SANITIZE
-FAULTS := $(BUILD)/tests/fault.so
+FAULTS := $(patsubst %,$(BUILD)/tests/%.so,fault powercut allocations)
 endif
-$(BUILD)/tests/fault.so: tests/faults/fault.c $(COMPILE)
+$(BUILD)/tests/%.so: tests/faults/%.c $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared -MMD -MP -o $@ $< -ldl
@@ -255,6 +255,10 @@ coverage: deps
 
 coverage-built: all $(FAULTS) $(UNIT_TESTS) $(BACKEND_TESTS)
 	tests/coverage.py $(BUILD)
+
+# The fault laboratory at its full length, which takes hours: parts and settings in LAB (tests/faults/run.py), all of it without.
+lab: all tests
+	tests/faults/run.py $(LAB)
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
 DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \
@@ -313,5 +317,5 @@ clean:
 source_in = $(word 2,$(subst :, ,$(subst \, ,$(file <$(1)))))
 -include $(foreach d,$(shell find $(BUILD) -name '*.d' 2>/dev/null),$(if $(wildcard $(call source_in,$(d))),$(d)))
 
-.PHONY: FORCE all generate sbom tests benches fuzz check check-built coverage coverage-built deps demo study bench install install-files clean
+.PHONY: FORCE all generate sbom tests benches fuzz check check-built coverage coverage-built lab deps demo study bench install install-files clean
 .DELETE_ON_ERROR:

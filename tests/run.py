@@ -4,7 +4,7 @@
 Prints what failed, what was skipped and why, and, last, 'N passed, N failed, N skipped': programs that passed and failed; tests, or
 programs, that were skipped. In the environment:
 
-    TESTS      limits it to some parts: make, unit, backend, cuda, reference, api, ctl, systemd
+    TESTS      limits it to some parts: make, unit, backend, cuda, reference, api, faults, ctl, systemd
     AT_ONCE    how many run side by side; as many as there are processors otherwise. Most of them use one.
     PATIENCE   seconds that a test may take (15 minutes), times SLOWNESS
 
@@ -20,7 +20,8 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PARTS = ("make", "unit", "backend", "cuda", "reference", "api", "ctl", "systemd")
+PARTS = ("make", "unit", "backend", "cuda", "reference", "api", "faults", "ctl", "systemd")
+FAULTS = ("powercut", "failures", "allocations", "kills")  # the fault laboratory, in short
 LAST = 60  # lines of a failed test that are shown
 
 # unittest with -v and cmocka name what they skip.
@@ -108,6 +109,8 @@ def emulated_of(build, count):
 def tests_of(part, build, count):
     if part == "cuda":
         return emulated_of(build, count)
+    if part == "faults":
+        return [Test(f"faults-{name}", ["python3", f"tests/faults/{name}.py", "-v"], {"BESAD": f"{build}/besad"}) for name in FAULTS]
     return programs_of(part, build) if part in ("unit", "backend") else scripts_of(part, build)
 
 

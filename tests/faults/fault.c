@@ -3,46 +3,34 @@
  *
  *   FAULT_DIR    the directories, real paths, with colons between; without them nothing is counted
  *   FAULT_AT     n, from 1 on; 0 only counts
- *   FAULT_KIND   kill: the process is killed instead of the call; EIO: the call fails; ENOSPC: it fails, and from then on each that takes room
+ *   FAULT_STACK  instead of the n-th call, the first one from there: a hash that FAULT_STACKS told
+ *   FAULT_KIND   kill: the process is killed instead of the call; EIO, EMFILE: the call fails; ENOSPC: it fails, and from then on each that
+ *                takes room
+ *   FAULT_READS  with any text reads are counted too
  *   FAULT_FULL   a file elsewhere: while it is there, each call that takes room fails with ENOSPC ...
  *   FAULT_SPARE  ... but only while this one is there too
  *   FAULT_FREE   a file elsewhere: while it is there, it says how many bytes are free
- *   FAULT_LOG    a file elsewhere that gets a line for each call: its number, its name, the path */
-#include <dlfcn.h>
+ *   FAULT_LOG    a file elsewhere that gets a line for each call: its number, its name, the path
+ *   FAULT_STACKS a file elsewhere that gets a line for each call: its number, its name, the hash of what called it, and the stack */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
-#include <unistd.h>
+
+#include "calls.h"
+#include "stacks.h"
 
 /* Whether a call takes room on the disk. */
 enum room { NO_ROOM, TAKES_ROOM };
 
 static atomic_long calls;
-static atomic_bool full;
-
-static const char *setting(const char *name)
-{
-	const char *value = getenv(name);
-	return value ? value : "";
-}
+static atomic_bool full, met;
 
 static bool is_below(const char *path)
 {
-	for (const char *directory = setting("FAULT_DIR"); *directory;) {
-		size_t length = strcspn(directory, ":");
-		if (length && strncmp(path, directory, length) == 0 && (path[length] == '/' || !path[length])) return true;
-		directory += length + (directory[length] == ':');
-	}
-	return false;
+	return is_below_one(setting("FAULT_DIR"), path);
 }
 
 static bool is_there(const char *path)
@@ -56,14 +44,40 @@ static bool is_full(void)
 	return is_there(setting("FAULT_FULL")) && (!*spare || is_there(spare));
 }
 
-static void log_call(long number, const char *name, const char *path)
+static void log_line(const char *file, const char *line, int length)
 {
-	char line[4400];
-	int length = snprintf(line, sizeof line, "%ld %s %s\n", number, name, path);
-	int fd = (int)syscall(SYS_openat, AT_FDCWD, setting("FAULT_LOG"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	int fd = (int)syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 	if (fd < 0) return;
 	syscall(SYS_write, fd, line, (size_t)length);
 	syscall(SYS_close, fd);
+}
+
+static void log_call(long number, const char *name, const char *path)
+{
+	char line[4400];
+	log_line(setting("FAULT_LOG"), line, snprintf(line, sizeof line, "%ld %s %s\n", number, name, path));
+}
+
+/* Whether the call is the one, by where it comes from; of all that come from there the first. */
+static bool is_from_there(long number, const char *name)
+{
+	struct stack stack;
+	char line[8192];
+	stack_read(&stack);
+	if (*setting("FAULT_STACKS")) {
+		int used = snprintf(line, sizeof line, "%ld %s ", number, name);
+		used += stack_print(&stack, line + used, sizeof line - (size_t)used - 1);
+		line[used++] = '\n';
+		log_line(setting("FAULT_STACKS"), line, used);
+	}
+	bool there = *setting("FAULT_STACK") && stack.hash == strtoull(setting("FAULT_STACK"), NULL, 16);
+	return there && !atomic_exchange(&met, true);
+}
+
+static bool is_the_one(long number, const char *name)
+{
+	if (!*setting("FAULT_STACKS") && !*setting("FAULT_STACK")) return number == atol(setting("FAULT_AT"));
+	return is_from_there(number, name);
 }
 
 /* The error number that a call on that path is to fail with; 0 for none. */
@@ -72,20 +86,13 @@ static int fault(const char *name, const char *path, enum room room)
 	if (!is_below(path)) return 0;
 	long number = atomic_fetch_add(&calls, 1) + 1;
 	const char *kind = setting("FAULT_KIND");
-	bool here = number == atol(setting("FAULT_AT"));
+	bool here = is_the_one(number, name);
 	log_call(number, name, path);
 	if (here && strcmp(kind, "kill") == 0) kill(getpid(), SIGKILL);
 	if (here && strcmp(kind, "EIO") == 0) return EIO;
+	if (here && strcmp(kind, "EMFILE") == 0) return EMFILE;
 	if (here && strcmp(kind, "ENOSPC") == 0) atomic_store(&full, true);
 	return here || (room == TAKES_ROOM && (atomic_load(&full) || is_full())) ? ENOSPC : 0;
-}
-
-static void path_of(int fd, char path[4096])
-{
-	char link[64];
-	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	ssize_t length = readlink(link, path, 4095);
-	path[length < 0 ? 0 : length] = 0;
 }
 
 static int fault_fd(const char *name, int fd, enum room room)
@@ -100,22 +107,13 @@ static int fault_fd(const char *name, int fd, enum room room)
 
 static int fault_at(const char *name, int directory, const char *path, enum room room)
 {
-	char whole[8400], above[4096] = "";
+	char whole[8400];
 	int saved = errno;
-	if (*path != '/' && directory == AT_FDCWD) {
-		if (!getcwd(above, sizeof above)) *above = 0;
-	} else if (*path != '/') {
-		path_of(directory, above);
-	}
-	snprintf(whole, sizeof whole, "%s%s%s", above, *above ? "/" : "", path);
+	whole_path(directory, path, whole);
 	int number = fault(name, whole, room);
 	errno = number ? number : saved;
 	return number;
 }
-
-#define REAL(name)                                                                                                                 \
-	static __typeof__(name) *real;                                                                                             \
-	if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
 /* ---- calls with a descriptor ------------------------------------------------------------------------------------------------- */
 
@@ -135,6 +133,16 @@ FD_CALL(fsync, NO_ROOM, int, (int fd), fd)
 FD_CALL(fdatasync, NO_ROOM, int, (int fd), fd)
 FD_CALL(ftruncate, NO_ROOM, int, (int fd, off_t size), fd, size)
 FD_CALL(ftruncate64, NO_ROOM, int, (int fd, off64_t size), fd, size)
+
+#define READ_CALL(name, offset_type)                                                                                               \
+	ssize_t name(int fd, void *buffer, size_t bytes, offset_type offset)                                                       \
+	{                                                                                                                          \
+		REAL(name);                                                                                                        \
+		return *setting("FAULT_READS") && fault_fd(#name, fd, NO_ROOM) ? -1 : real(fd, buffer, bytes, offset);             \
+	}
+
+READ_CALL(pread, off_t)
+READ_CALL(pread64, off64_t)
 
 int posix_fallocate(int fd, off_t offset, off_t bytes)
 {
@@ -157,15 +165,6 @@ static enum room room_of(int directory, const char *path, int flags)
 {
 	return flags & O_CREAT && syscall(SYS_faccessat, directory, path, F_OK) != 0 ? TAKES_ROOM : NO_ROOM;
 }
-
-#define OPEN_MODE(flags)                                                                                                           \
-	mode_t mode = 0;                                                                                                           \
-	if ((flags) & (O_CREAT | __O_TMPFILE)) {                                                                                   \
-		va_list arguments;                                                                                                 \
-		va_start(arguments, flags);                                                                                        \
-		mode = va_arg(arguments, mode_t);                                                                                  \
-		va_end(arguments);                                                                                                 \
-	}
 
 #define OPEN_CALL(name)                                                                                                            \
 	int name(const char *path, int flags, ...)                                                                                 \
