@@ -63,6 +63,13 @@ static enum status replay(struct journal *journal, const char *line, size_t byte
 	return status;
 }
 
+/* A line ends at `newline`. What a power cut has kept of lines that were not synced may have zeros where the rest would be: of
+ * that, and what is behind it, nothing was to be relied on. */
+static bool is_torn(const char *line, const char *newline)
+{
+	return memchr(line, 0, (size_t)(newline - line)) != NULL;
+}
+
 static enum status replay_all(struct journal *journal, struct error *err)
 {
 	char *text;
@@ -71,13 +78,15 @@ static enum status replay_all(struct journal *journal, struct error *err)
 	enum status status = STATUS_OK;
 	for (char *line = text, *newline; !status && (newline = memchr(line, '\n', bytes - (size_t)(line - text)));
 	     line = newline + 1) {
+		if (is_torn(line, newline)) break;
 		status = replay(journal, line, (size_t)(newline - line), err);
 		journal->end = newline + 1 - text;
 	}
 	free(text);
-	if (!status && (size_t)journal->end < bytes && ftruncate(journal->file.fd, journal->end) != 0)
-		return error_errno(err, "%s", journal->file.path);
-	return status;
+	if (status || (size_t)journal->end == bytes) return status;
+	/* On the disk, before a line is written there that would leave a part of the rest behind itself. */
+	if (ftruncate(journal->file.fd, journal->end) != 0) return error_errno(err, "%s", journal->file.path);
+	return file_sync(&journal->file, err);
 }
 
 static enum status open_file(const char *path, struct file *ret, struct error *err)

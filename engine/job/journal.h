@@ -2,7 +2,8 @@
  * to.
  *
  * Crash safety. A line counts once its newline is there; what a kill left behind the last newline is cut off when the journal is
- * opened again. A durable line is synced before journal_append returns, together with all lines before it. */
+ * opened again, and so is all from a line on that has zeros in it: a power cut may leave those of lines that were not synced. A
+ * durable line is synced before journal_append returns, together with all lines before it. */
 #ifndef BESAD_ENGINE_JOURNAL_H
 #define BESAD_ENGINE_JOURNAL_H
 

@@ -151,6 +151,25 @@ static void test_torn_and_foreign_lines(void **state)
 	assert_non_null(strstr(err.message, "event 5"));
 }
 
+/* A power cut may keep of what was not synced the end, and zeros in front of it. */
+static void test_holes(void **state)
+{
+	static const char rest[] = "\0\0\0\0\0\0\0\0age\":\"two\"}}\n{\"id\":4,\"type\":\"warning\",\"data\":{}}\n";
+	const char *path = scratch_path(*state, "events.jsonl");
+	struct attempt attempt;
+	begin(&attempt, path);
+	tell(&attempt, event_warning("one"));
+	end(&attempt);
+	FILE *file = fopen(path, "a");
+	assert_non_null(file);
+	assert_int_equal(fwrite(rest, 1, sizeof rest - 1, file), sizeof rest - 1);
+	assert_int_equal(fclose(file), 0);
+	begin(&attempt, path);
+	assert_int_equal(attempt.journal.last_id, 3);
+	end(&attempt);
+	expect(path, "job.started warning job.started");
+}
+
 /* Blocks that were told and not saved are done again: they are compared, and not kept again. */
 static void test_blocks_done_again(void **state)
 {
@@ -200,6 +219,7 @@ int main(void)
 		SCRATCH_TEST(test_blocks_done_again),
 		SCRATCH_TEST(test_blocks_told_by_another_version),
 		SCRATCH_TEST(test_torn_and_foreign_lines),
+		SCRATCH_TEST(test_holes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
