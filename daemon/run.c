@@ -284,8 +284,8 @@ static int finish(struct run *run)
 	return EXIT_FAILURE;
 }
 
-/* Of a job that is done. The journal says so, and goes when there is no checkpoint any more that would want it: what a kill
- * leaves is a job that is done, or one that has not begun, whose output the engine finds. */
+/* Of a job that is done. The journal says so, and goes when there is no checkpoint any more that would want it, on the disk
+ * either: what a kill or a power cut leaves is a job that is done, or one that has not begun, whose output the engine finds. */
 static enum status remove_directory(const struct run *run, struct error *err)
 {
 	static const char *const first[] = {"checkpoint", "events.jsonl"};
@@ -293,6 +293,7 @@ static enum status remove_directory(const struct run *run, struct error *err)
 		char path[PATH_MAX];
 		TRY(path_in(run, first[i], path, err));
 		TRY(directory_remove(path, err));
+		TRY(directory_sync(run->directory, err));
 	}
 	return directory_remove(run->directory, err);
 }
