@@ -267,9 +267,17 @@ static void note_trouble(struct db *db, enum status status)
 	if (lasts || status == STATUS_OK) atomic_store(&db->trouble, (int)status);
 }
 
+/* Ends what a COMMIT or a ROLLBACK that failed has left: nothing could begin behind it. */
+static void end_transaction(struct connection *connection)
+{
+	reset_statements(connection);
+	if (!sqlite3_get_autocommit(connection->handle)) sqlite3_exec(connection->handle, "ROLLBACK", NULL, NULL, NULL);
+}
+
 enum status write_begin(struct db *db, struct error *err)
 {
 	pthread_mutex_lock(&db->write_lock);
+	end_transaction(&db->writer);
 	enum status status = execute(&db->writer, err, NULL, "BEGIN IMMEDIATE", "");
 	if (status) note_trouble(db, status);
 	if (status) pthread_mutex_unlock(&db->write_lock);
@@ -320,6 +328,7 @@ bool write_again(struct db *db, enum status status, unsigned *reliefs)
 static enum status read_alone(struct db *db, struct connection **ret, struct error *err)
 {
 	pthread_mutex_lock(&db->write_lock);
+	end_transaction(&db->writer);
 	enum status status = execute(&db->writer, err, NULL, "BEGIN", "");
 	if (status)
 		pthread_mutex_unlock(&db->write_lock);
@@ -357,10 +366,14 @@ enum status read_begin(struct db *db, struct connection **ret, struct error *err
 
 void read_end(struct db *db, struct connection *reader)
 {
-	reset_statements(reader);
-	if (!sqlite3_get_autocommit(reader->handle)) sqlite3_exec(reader->handle, "COMMIT", NULL, NULL, NULL);
+	end_transaction(reader);
 	if (db->alone) {
 		pthread_mutex_unlock(&db->write_lock);
+		return;
+	}
+	if (!sqlite3_get_autocommit(reader->handle)) { /* there was no memory to end it */
+		connection_close(reader);
+		free(reader);
 		return;
 	}
 	pthread_mutex_lock(&db->pool_lock);
