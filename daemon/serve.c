@@ -279,13 +279,15 @@ static enum status hook_accepts(void *context, struct error *err)
 
 /* ---- start-up ------------------------------------------------------------------------------------------------------------ */
 
-/* The lock's file has something in it from the start of the worker to an end in order. Truncating it needs no room, and no
- * database. */
+/* The lock's file has something in it from the start of the worker to an end in order, also behind a power cut. Truncating it
+ * needs no room, and no database. */
 static void note_start(const struct daemon *daemon)
 {
 	static const char text[] = "runs\n";
 	/* On a full disk this end will not be known for a crash. */
-	if (!daemon->died && pwrite(daemon->lock, text, sizeof text - 1, 0) < 0) log_warning("lock: %s", strerror(errno));
+	if (daemon->died) return;
+	if (pwrite(daemon->lock, text, sizeof text - 1, 0) < 0 || fdatasync(daemon->lock) != 0)
+		log_warning("lock: %s", strerror(errno));
 }
 
 static void note_end(const struct daemon *daemon)
