@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "api/http.h"
+#include "base/json.h"
 
 void response_clear(struct response *response)
 {
@@ -76,7 +77,7 @@ void response_text(struct response *response, const char *type, struct buffer *b
 
 void response_json(struct response *response, unsigned status, cJSON *json)
 {
-	char *text = json ? cJSON_PrintUnformatted(json) : NULL;
+	char *text = json && !json_ran_out() ? cJSON_PrintUnformatted(json) : NULL;
 	cJSON_Delete(json);
 	size_t size = text ? strlen(text) : 0;
 	char *line = text ? realloc(text, size + 2) : NULL;

@@ -6,6 +6,7 @@
 
 #include "api/assets.h"
 #include "api/http.h"
+#include "base/json.h"
 #include "base/text.h"
 
 #define JSON "application/json"
@@ -234,6 +235,7 @@ static bool check_query(const struct request *request, struct response *response
 
 bool router_check(struct request *request, struct response *response)
 {
+	json_begin();
 	struct response missed = {0};
 	bool found = find(request, &missed);
 	bool passed = check_host(request, response) && check_token(request, response);
@@ -263,6 +265,7 @@ static bool check_body(const struct request *request, struct response *response)
 
 void router_run(struct request *request, struct response *response)
 {
+	json_begin();
 	if (request->route->body && !check_body(request, response)) return;
 	if (strchr(request->route->path, '{') && !request->id[0]) {
 		bool study = text_starts_with(request->path, "/v1/studies/");

@@ -16,6 +16,7 @@
 
 #include "api/http.h"
 #include "base/clock.h"
+#include "base/json.h"
 
 enum {
 	RECENT = 64,             /* formatted events that a channel keeps */
@@ -71,8 +72,9 @@ struct hub {
 
 static void format_event(struct buffer *to, const struct stored_event *event)
 {
+	json_begin();
 	cJSON *json = event_json(event);
-	char *text = json ? cJSON_PrintUnformatted(json) : NULL;
+	char *text = json && !json_ran_out() ? cJSON_PrintUnformatted(json) : NULL;
 	cJSON_Delete(json);
 	if (!text) {
 		to->failed = true;

@@ -9,6 +9,30 @@
 #include "base/file.h"
 #include "base/lfs.h"
 
+static _Thread_local bool ran_out;
+
+static void *take_memory(size_t bytes)
+{
+	void *memory = malloc(bytes);
+	if (!memory) ran_out = true;
+	return memory;
+}
+
+void json_heed_memory(void)
+{
+	cJSON_InitHooks(&(cJSON_Hooks){take_memory, free});
+}
+
+void json_begin(void)
+{
+	ran_out = false;
+}
+
+bool json_ran_out(void)
+{
+	return ran_out;
+}
+
 /* The bytes of the character at `s`, 0 where there is none. */
 static int utf8_length(const unsigned char *s, const unsigned char *end)
 {
@@ -148,8 +172,13 @@ static enum status parse(const char *text, size_t bytes, const char *what, cJSON
 	memcpy(copy, text, bytes);
 	copy[bytes] = 0;
 	const char *end = copy;
+	bool before = ran_out;
+	ran_out = false;
 	cJSON *value = cJSON_ParseWithLengthOpts(copy, bytes + 1, &end, true);
-	enum status status = value ? STATUS_OK : invalid(copy, bytes, end, what, "", err);
+	enum status status = value     ? STATUS_OK
+			     : ran_out ? error_set(err, STATUS_NO_MEMORY, "no memory to parse %s", what)
+				       : invalid(copy, bytes, end, what, "", err);
+	ran_out |= before;
 	free(copy);
 	if (value) *ret = value;
 	return status;

@@ -13,6 +13,13 @@
 
 enum { JSON_MAX_DEPTH = 64 };
 
+/* Most of cJSON's functions that add to a value say whether they could, and few callers ask: a value that lacks something looks
+ * like any other. json_ran_out says whether cJSON wanted for memory in this thread since json_begin; what is asked before a value
+ * is told or kept is whole. json_heed_memory has cJSON notice it, and is called once, before there are threads. */
+void json_heed_memory(void);
+void json_begin(void);
+bool json_ran_out(void);
+
 bool utf8_valid(const char *text, size_t bytes);
 
 /* Puts '?' for every byte that is not part of valid UTF-8: names of files, and messages that were cut, may have such. */

@@ -6,6 +6,7 @@
 
 #include <gnutls/crypto.h>
 
+#include "base/json.h"
 #include "engine/text/string_map.h"
 
 enum { BUDGET = 256 << 20 };
@@ -90,7 +91,7 @@ static char *read_object(struct catalog *catalog, const char *name, struct ident
 	cJSON *object = cJSON_CreateObject();
 	cJSON_AddStringToObject(object, "name", name);
 	if (!read(catalog, context, object)) memset(identity, 0, sizeof *identity);
-	char *text = cJSON_PrintUnformatted(object);
+	char *text = json_ran_out() ? NULL : cJSON_PrintUnformatted(object);
 	cJSON_Delete(object);
 	return text;
 }
@@ -136,6 +137,11 @@ void catalog_offer(struct catalog *catalog, const char *name, const struct ident
 void catalog_add_text(cJSON *object, const char *key, const char *text)
 {
 	cJSON_AddItemToObject(object, key, text ? cJSON_CreateString(text) : cJSON_CreateNull());
+}
+
+void catalog_ran_out(struct catalog *catalog)
+{
+	catalog->no_memory = true;
 }
 
 size_t *catalog_budget(struct catalog *catalog)

@@ -41,6 +41,9 @@ void catalog_offer(struct catalog *, const char *name, const struct identity *, 
 /* The text, or null. */
 void catalog_add_text(cJSON *object, const char *key, const char *text);
 
+/* From `visit`: something could not be looked at for want of memory. The listing fails. */
+void catalog_ran_out(struct catalog *);
+
 /* How many bytes of files may still be read in this listing; for catalog_read, which takes what it has read off. */
 size_t *catalog_budget(struct catalog *);
 

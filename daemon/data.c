@@ -77,9 +77,11 @@ static bool visit(void *context, const struct tree_directory *directory)
 		const struct tree_entry *entry = &directory->entries[i];
 		struct candidate candidate = {.size = entry->info.st_size};
 		struct error ignored;
-		if (entry->lost || !S_ISREG(entry->info.st_mode) ||
-		    place_below(&directory->place, entry->name, &candidate.place, &ignored))
+		if (entry->lost || !S_ISREG(entry->info.st_mode)) continue;
+		if (place_below(&directory->place, entry->name, &candidate.place, &ignored)) { /* for want of memory alone */
+			catalog_ran_out(context);
 			continue;
+		}
 		struct identity identity;
 		identity_of(&entry, 1, &identity);
 		candidate.name = candidate.place.path;

@@ -159,7 +159,7 @@ enum status jobfile_read(const char *path, const cJSON *request, const struct ro
 enum status jobfile_write(const char *path, const cJSON *request, const struct spec *spec, struct error *err)
 {
 	cJSON *json = cJSON_CreateObject(), *resolved = spec_to_json(spec), *places = spec_places(spec);
-	bool whole = json && resolved && places && cJSON_AddNumberToObject(json, "format", JOBFILE_FORMAT) &&
+	bool whole = json && resolved && places && !json_ran_out() && cJSON_AddNumberToObject(json, "format", JOBFILE_FORMAT) &&
 		     cJSON_AddItemReferenceToObject(json, "request", (cJSON *)request) &&
 		     cJSON_AddItemReferenceToObject(json, "spec", resolved) &&
 		     cJSON_AddItemReferenceToObject(json, "places", places);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "daemon/archive.h"
 #include "daemon/backup.h"
 #include "daemon/bench.h"
@@ -87,6 +88,7 @@ int main(int argc, char **argv)
 	int result = EXIT_SUCCESS;
 	shorten_spins(argv);
 	set_signals();
+	json_heed_memory();
 	if (options_parse(argc, argv, &options, &err)) {
 		log_error("%s", err.message);
 		result = EXIT_USAGE;

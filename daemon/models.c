@@ -183,7 +183,10 @@ static bool visit(void *context, const struct tree_directory *directory)
 	struct candidate *candidate = calloc(1, sizeof *candidate);
 	bool config = false, weights = false, named = false;
 	struct identity identity = {{0}};
-	if (!candidate) return false;
+	if (!candidate) {
+		catalog_ran_out(context);
+		return false;
+	}
 	candidate->directory = directory;
 	for (size_t i = 0; i < directory->count && candidate->count < MAX_FILES; i++) {
 		const struct tree_entry *entry = &directory->entries[i];

@@ -22,6 +22,7 @@
 #include "api/tls.h"
 #include "base/clock.h"
 #include "base/confine.h"
+#include "base/json.h"
 #include "base/place.h"
 #include "base/text.h"
 #include "daemon/artifacts.h"
@@ -102,7 +103,7 @@ static enum status fill_submission(const struct spec *spec, struct api_submissio
 					    .bytes = holdings_expect(spec)};
 	cJSON_Delete(json);
 	cJSON_Delete(places);
-	if (!submission.name || !submission.spec || !submission.places || !submission.output) {
+	if (!submission.name || !submission.spec || !submission.places || !submission.output || json_ran_out()) {
 		api_submission_clear(&submission);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the job");
 	}

@@ -116,6 +116,9 @@ static void visit(struct walk *walk, const char *name, int depth)
 	if (place_list(&directory.place, NULL, &stream, &err) == STATUS_OK) {
 		read_entries(walk, &directory, stream);
 		closedir(stream);
+	} else if (err.status == STATUS_NO_MEMORY) {
+		walk->whole = false;
+		return;
 	} else {
 		place_hide(&directory.place, &err);
 		directory.failure = err.message;

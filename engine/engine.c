@@ -735,6 +735,7 @@ enum status engine_run(const struct engine_job *job, struct backend *backend, co
 	through.progress = pass_progress;
 	run.sink = &through;
 	cJSON *result = NULL;
+	json_begin();
 	const struct watch watch = {.stop = job->stop, .beat = beat, .context = &run};
 	run.spec_json = spec_to_json(job->spec);
 	run.pruned = cJSON_CreateObject();

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "base/json.h"
+
 static enum status no_memory(struct error *err)
 {
 	return error_set(err, STATUS_NO_MEMORY, "no memory for the job's events");
@@ -41,7 +43,7 @@ static bool was_told(const struct recorder *recorder, const char *type, const cJ
 static enum status append(struct recorder *recorder, const struct event *event, int block, struct error *err)
 {
 	const struct event_kind *kind = &event_kinds[event->type];
-	char *text = cJSON_PrintUnformatted(event->data);
+	char *text = json_ran_out() ? NULL : cJSON_PrintUnformatted(event->data);
 	if (!text) return no_memory(err);
 	const struct record record = {.type = kind->name,
 				      .data = event->data,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "engine/output/publish.h"
 #include "engine/prune/end_loss.h"
 
@@ -129,7 +130,10 @@ enum status report_write(const struct report *report, const cJSON *result, const
 	char *text = status ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);
 	TRY(status);
-	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
+	if (!text || json_ran_out()) {
+		free(text);
+		return error_set(err, STATUS_NO_MEMORY, "no memory for besad.json");
+	}
 	status = place_replace(work, REPORT_NAME, text, strlen(text), err);
 	free(text);
 	return status;

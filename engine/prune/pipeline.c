@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "engine/compute/dry.h"
 #include "engine/methods/method.h"
 #include "engine/output/pack.h"
@@ -106,7 +107,7 @@ static enum status commit(struct pipeline *pl, struct error *err)
 	cJSON *data = block_result_json(result, &pl->block->layout, p->job->spec, (int)p->model->config.layers,
 					p->savepoint->probe_dense);
 	cJSON *copy = data ? cJSON_Duplicate(data, true) : NULL;
-	if (!copy || !cJSON_AddItemToArray(p->savepoint->blocks, copy)) {
+	if (!copy || json_ran_out() || !cJSON_AddItemToArray(p->savepoint->blocks, copy)) {
 		cJSON_Delete(copy);
 		cJSON_Delete(data);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for the result of a block");

@@ -198,7 +198,7 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 		     (isnan(savepoint->end_loss) || cJSON_AddNumberToObject(json, "end_loss", savepoint->end_loss)) &&
 		     (!savepoint->tuned || cJSON_AddTrueToObject(json, "tuned")) &&
 		     cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
-	char *text = whole ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
+	char *text = whole && !json_ran_out() ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
 	cJSON_Delete(json);
 	char *checked = text ? with_checksum(text) : NULL;
 	free(text);

@@ -1,5 +1,6 @@
 /* JSON: what is refused, with the place, and the typed reads. */
 #include <math.h>
+#include <sys/resource.h>
 
 #include "tests/unit/scratch.h"
 
@@ -243,12 +244,43 @@ static void test_keys_below(void **state)
 	cJSON_Delete(list);
 }
 
+/* What lacks something for want of memory is known; an allocation fails by its size. */
+static void test_ran_out(void **state)
+{
+	(void)state;
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+	skip(); /* they want all of the address space */
+#endif
+	struct rlimit limit, less;
+	size_t length = (size_t)64 << 20;
+	char *large = malloc(length + 1);
+	assert_non_null(large);
+	memset(large, 'x', length);
+	large[length] = 0;
+	json_heed_memory();
+	json_begin();
+	cJSON *json = cJSON_CreateObject();
+	cJSON_AddNumberToObject(json, "a", 1);
+	assert_false(json_ran_out());
+	getrlimit(RLIMIT_AS, &limit);
+	less = (struct rlimit){(rlim_t)1 << 20, limit.rlim_max};
+	setrlimit(RLIMIT_AS, &less);
+	cJSON_AddStringToObject(json, "b", large);
+	setrlimit(RLIMIT_AS, &limit);
+	assert_true(json_ran_out());
+	assert_false(cJSON_HasObjectItem(json, "b"));
+	json_begin();
+	assert_false(json_ran_out());
+	cJSON_Delete(json);
+	free(large);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {SCRATCH_TEST(test_accepts),       SCRATCH_TEST(test_refuses),
-					   SCRATCH_TEST(test_depth),         SCRATCH_TEST(test_typed),
-					   SCRATCH_TEST(test_python),        SCRATCH_TEST(test_lfs_pointer),
-					   SCRATCH_TEST(test_mask),          SCRATCH_TEST(test_difference),
-					   SCRATCH_TEST(test_long_messages), cmocka_unit_test(test_keys_below)};
+	const struct CMUnitTest tests[] = {
+		SCRATCH_TEST(test_accepts),        SCRATCH_TEST(test_refuses),    SCRATCH_TEST(test_depth),
+		SCRATCH_TEST(test_typed),          SCRATCH_TEST(test_python),     SCRATCH_TEST(test_lfs_pointer),
+		SCRATCH_TEST(test_mask),           SCRATCH_TEST(test_difference), SCRATCH_TEST(test_long_messages),
+		cmocka_unit_test(test_keys_below), cmocka_unit_test(test_ran_out)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
