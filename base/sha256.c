@@ -36,7 +36,11 @@ enum status sha256_file_stoppable(const struct file *file, int64_t bytes, const 
 	char *chunk = malloc(CHUNK);
 	if (!chunk) return error_set(err, STATUS_NO_MEMORY, "no memory to read %s", file->path);
 	int code = gnutls_hash_init(&hash, GNUTLS_DIG_SHA256);
-	enum status status = code ? failed(code, err) : STATUS_OK;
+	enum status status = STATUS_OK;
+	if (code) { /* it lacks nothing but memory */
+		status = error_set(err, STATUS_NO_MEMORY, "no memory for a SHA-256: %s", gnutls_strerror(code));
+		hash = NULL; /* what was given and freed again */
+	}
 	for (int64_t at = 0; status == STATUS_OK && at < bytes; at += CHUNK) {
 		size_t n = bytes - at < CHUNK ? (size_t)(bytes - at) : CHUNK;
 		if (stop && atomic_load(stop)) status = error_set(err, STATUS_CANCELLED, "stopped");

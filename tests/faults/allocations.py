@@ -296,7 +296,7 @@ class Served(Allocations):
             self.counts["closed"] += 1
         elif status == whole_status:
             self.counts["answered"] += 1
-            same = body == whole_body if kind not in VARYING else self.keys(body) == self.keys(whole_body)
+            same = body == whole_body if kind not in VARYING and status < 400 else self.keys(body) == self.keys(whole_body)
             same = same or (kind == "stream" and whole_body.startswith(body))  # the client asks for the rest
             cut = b'"truncated":true' in body  # of models and data, what could not be looked at
             if not same and not cut and kind not in ("metrics", "list", "log", "retry", "estimate"):
@@ -337,7 +337,9 @@ class Served(Allocations):
             self.assertIn(wanted[0], (200, 201, 202, 204, 404, 422), (kind, wanted))
             stacks = self.control.stacks()
             total += len(stacks)
-            for stack in evenly(stacks):
+            tried = evenly(stacks)
+            # GnuTLS gives, and has freed, a hash where it had no memory for it.
+            for stack in tried + [stack for stack in stacks if " libgnutls" in stack and stack not in tried][:3]:
                 self.attempt(kind, stack, wanted)
             if os.environ.get("LAB_VERBOSE"):
                 print(f"{kind}: {len(stacks)} stacks, {self.counts}", flush=True)
