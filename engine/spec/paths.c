@@ -46,16 +46,32 @@ bool path_is_file(const struct place *place)
 	return has_mode(place, S_IFREG);
 }
 
+/* Whether it is what is wanted, with a problem where it is not, or cannot be looked at. */
+static bool check_mode(struct spec_parser *parser, const struct fields *fields, const char *key, const char *text,
+		       const struct place *place, mode_t mode)
+{
+	struct stat st;
+	struct error err;
+	enum status status = place_stat(place, NULL, &st, &err);
+	if (status == STATUS_OK && (st.st_mode & S_IFMT) == mode) return true;
+	if (status == STATUS_NO_MEMORY) {
+		parser->no_memory = true;
+	} else if (status != STATUS_OK) {
+		place_hide(place, &err);
+		fields_problem(fields, key, "%s", err.message);
+	} else {
+		fields_problem(fields, key, "'%s' is not a %s", text, mode == S_IFDIR ? "directory" : "regular file");
+	}
+	return false;
+}
+
 void path_parse_file(struct spec_parser *parser, const struct fields *fields, const char *key, char **ret_text, struct place *ret)
 {
 	struct error err;
 	struct file file;
 	enum data_kind kind;
 	if (!find(parser, fields, key, false, ret_text, ret)) return;
-	if (!path_is_file(ret)) {
-		fields_problem(fields, key, "'%s' is not a regular file", *ret_text);
-		return;
-	}
+	if (!check_mode(parser, fields, key, *ret_text, ret, S_IFREG)) return;
 	if (parser->roots->places) return;
 	/* Its head tells whether it can be read, so that is told now and not when the job runs. */
 	enum status status = place_open(ret, NULL, &file, &err);
@@ -100,11 +116,9 @@ void path_parse_model(struct spec_parser *parser, const struct fields *fields, c
 	const struct architecture *architecture;
 	int64_t bytes;
 	if (!find(parser, fields, key, true, ret_text, ret)) return;
-	if (!has_mode(ret, S_IFDIR)) {
-		fields_problem(fields, key, "'%s' is not a directory", *ret_text);
-	} else if (parser->roots->places) {
-		return; /* what depends on it is stored */
-	} else if (model_vet(ret, NULL, &config, &bytes, &err) != STATUS_OK) {
+	if (!check_mode(parser, fields, key, *ret_text, ret, S_IFDIR)) return;
+	if (parser->roots->places) return; /* what depends on it is stored */
+	if (model_vet(ret, NULL, &config, &bytes, &err) != STATUS_OK) {
 		if (err.status == STATUS_NO_MEMORY) parser->no_memory = true;
 		fields_problem(fields, key, "%s", err.message);
 	} else {

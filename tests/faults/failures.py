@@ -113,6 +113,16 @@ class Run(test_crash_points.Run, Counting):
             test_crash_points.shutil.rmtree(directory)
         self.each(stacks_of(list_), attempt)
 
+    def test_looking_at_the_model(self):
+        """What cannot be looked at is not said to be something else."""
+        for n in range(1, 9):
+            directory = os.path.join(self.base, f"looked-{n}")
+            os.mkdir(directory)
+            done = self.run_job(directory, "0", faults(self, [self.models], os.path.join(self.base, f"looked-{n}.log"), n, "EIO"))
+            self.assertIn(done.returncode, (0, 1, 2), n)
+            if done.returncode:
+                self.assertIn("Input/output error", done.stderr)
+
     test_blocks_saved_together = test_allotted = test_quantized = test_tuned = test_cleaning_up = None
 
 
