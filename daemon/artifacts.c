@@ -97,27 +97,26 @@ static enum status find_list(const struct place *output, const struct job *job, 
 	return status;
 }
 
-static bool has_output(const struct job *job, cJSON **ret_result)
+static enum status find_output(const struct job *job, bool *ret, struct error *err)
 {
-	struct error ignored;
-	*ret_result = NULL;
-	if (job->state != JOB_SUCCEEDED || !job->result) return false;
-	if (json_parse(job->result, strlen(job->result), "a result", ret_result, &ignored)) return false;
-	return cJSON_IsString(cJSON_GetObjectItemCaseSensitive(*ret_result, "output"));
+	cJSON *result;
+	*ret = false;
+	if (job->state != JOB_SUCCEEDED || !job->result) return STATUS_OK;
+	TRY(json_parse(job->result, strlen(job->result), "a result", &result, err));
+	*ret = cJSON_IsString(cJSON_GetObjectItemCaseSensitive(result, "output"));
+	cJSON_Delete(result);
+	return STATUS_OK;
 }
 
 static enum status list_files(const struct roots *roots, const struct job *job, const atomic_bool *stop, cJSON **ret,
 			      struct error *err)
 {
 	const struct place output = {roots->output, job->output};
-	cJSON *result;
-	enum status status = STATUS_OK;
-	if (has_output(job, &result))
-		status = find_list(&output, job, stop, ret, err);
-	else if (!(*ret = cJSON_CreateArray()))
-		status = no_memory(err);
-	cJSON_Delete(result);
-	return status;
+	bool has_output;
+	TRY(find_output(job, &has_output, err));
+	if (has_output) return find_list(&output, job, stop, ret, err);
+	*ret = cJSON_CreateArray();
+	return *ret ? STATUS_OK : no_memory(err);
 }
 
 /* Another job may have replaced the output since its files were listed, by files of the same sizes. An output never becomes a

@@ -154,7 +154,7 @@ enum status cpu_matmul_bf16(struct cpu_backend *cpu, struct tensor c, struct ten
 {
 	struct backend *backend = &cpu->base;
 	if (!cpu->matmuls && !(cpu->matmuls = cache_create()))
-		return error_set(&backend->error, STATUS_BACKEND, "matmul: oneDNN gives no engine for the CPU");
+		return error_set(&backend->error, STATUS_NO_MEMORY, "matmul: oneDNN gives no engine for the CPU");
 	struct matmul_shape shape = {
 		.m = c.rows,
 		.n = c.cols,
