@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "api"))
 import test_crash_points  # noqa: E402
 from support import FINISHED, digests, faults  # noqa: E402
 
-STACKS = os.environ.get("STACKS", "6")
+STACKS = os.environ.get("STACKS", "3")
 KINDS = os.environ.get("KINDS", "EIO ENOSPC EMFILE").split()
 OPENS = ("open", "open64", "openat", "openat64", "openat2")
 ALLOWED = (501, 503, 505, 507)

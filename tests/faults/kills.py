@@ -22,8 +22,8 @@ import failures  # noqa: E402
 import test_crash_points  # noqa: E402
 from support import FINISHED, Daemon, digests, faults  # noqa: E402
 
-KILLS = int(os.environ.get("KILLS", "12"))
-STEPS = os.environ.get("STEPS", "6")
+KILLS = int(os.environ.get("KILLS", "8"))
+STEPS = os.environ.get("STEPS", "3")
 SEED = int(os.environ.get("SEED", "1"))
 WAITING = 3  # jobs that are not over
 KINDS = {"besa": test_crash_points.JOB, "tuned": test_crash_points.TUNED, "quantized": test_crash_points.QUANTIZED,

@@ -30,7 +30,7 @@ from support import BESAD, FAULTS, PATIENCE, Daemon, digests, sanitized, wait_fo
 from test_crash_points import BLOCKS, JOB, TUNED, files, make_inputs  # noqa: E402
 import powercut_disk  # noqa: E402
 
-CUTS = os.environ.get("CUTS", "6")
+CUTS = os.environ.get("CUTS", "3")
 TEARS = int(os.environ.get("TEARS", "1"))
 TWICE = int(os.environ.get("TWICE", "4"))
 SEED = int(os.environ.get("SEED", "1"))
