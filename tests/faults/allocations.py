@@ -218,7 +218,7 @@ class Served(Allocations):
 
     def setUp(self):
         super().setUp()
-        self.daemon = Daemon("--threads", THREADS, "--max-attempts", "0")
+        self.daemon = Daemon("--threads", THREADS, "--max-attempts", "0", "--queue-limit", "100000")
         self.addCleanup(self.daemon.remove)
         make_inputs(self.daemon.models, self.daemon.data)
         self.start()
