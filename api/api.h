@@ -25,6 +25,7 @@ enum {
 	API_MAX_LOG = 1 << 20,     /* of a job: the newest bytes */
 	API_HEARTBEAT_SECONDS = 15,
 	API_RECEIVE_SECONDS = 60, /* for a request, from its first byte or the end of the last one; idle connections end so too */
+	API_CROWDED_SECONDS = 10, /* the same, once api_crowd connections are open */
 	API_SEND_SECONDS = 120,   /* for a response that is not a stream; and for a file, as long as these bytes a second take */
 	API_SEND_BYTES = 64 << 10,
 	API_MAX_COMPLETIONS = 8, /* that are made, wait, or are sent; one is made at a time */
@@ -154,6 +155,12 @@ static inline size_t api_connections_per_address(size_t connections)
 static inline size_t api_streams(size_t connections)
 {
 	return connections * 7 / 8;
+}
+
+/* From so many on, those that wait for a request make way sooner. */
+static inline size_t api_crowd(size_t connections)
+{
+	return connections * 3 / 4;
 }
 
 /* Serves on `n` listening sockets, which are the API's from then on, also when this fails. */

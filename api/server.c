@@ -515,7 +515,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
 	struct exchange *exchange = *state;
 	(void)why;
 	if (!exchange) return;
-	peer_set_deadline(api->peers, peer_of(connection), API_RECEIVE_SECONDS);
+	peer_wait(api->peers, peer_of(connection), API_RECEIVE_SECONDS);
 	bool sent_file = exchange->sends_file, had_text = exchange->has_text;
 	if (exchange->live) live_close(exchange->live);
 	live_release(exchange->live);
@@ -588,7 +588,7 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	pthread_mutex_init(&api->lock, NULL);
 	pthread_cond_init(&api->idle, NULL);
 	status = hub_create(config->db, config->metrics, config->tokens, api_streams(api->config.connections), &api->hub, err);
-	if (!status) status = peers_create(&api->peers, err);
+	if (!status) status = peers_create(api_crowd(api->config.connections), API_CROWDED_SECONDS, &api->peers, err);
 	if (!status) status = refusals_create(config->db, &config->hooks, &api->refusals, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->executor, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->reader, err);
