@@ -232,6 +232,7 @@ FUZZ_fuzz_tasks := engine/eval/tasks.c $(DATA_SOURCES)
 FUZZ_fuzz_chat_template := $(wildcard engine/chat/*.c) $(patsubst %,engine/text/%.c,string_map tokenizer_class tokenizer_config \
 	unicode unicode_tables)
 FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
+FUZZ_fuzz_http := $(filter-out api/server.c,$(wildcard api/*.c)) $(wildcard db/*.c) base/clock.c base/json_path.c
 
 .SECONDEXPANSION:
 $(BUILD)/fuzz/%: tests/fuzz/%.c base/buffer.c base/error.c base/file.c base/json.c base/place.c base/warnings.c base/watch.c $$(FUZZ_$$*) $(COMPILE)
