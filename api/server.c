@@ -34,7 +34,9 @@ enum {
 	DRAIN_LIMIT = 16 << 20, /* of a body that is too large, this much is read and dropped so that the client sees the answer */
 	INACTIVE_SECONDS = 60,
 	MOST_FILES = 24, /* downloads at once: each takes a descriptor, besides its connection's, of those that are kept for jobs */
-	FINISH_SECONDS = 2, /* for answers under way when the server stops */
+	MOST_ROOM = 128 << 20, /* memory of bodies, while they come and while nobody reads them ... */
+	SMALL_BODY = 64 << 10, /* ... beyond so much of each, which there is room for on every connection */
+	FINISH_SECONDS = 2,    /* for answers under way when the server stops */
 };
 
 struct api {
@@ -54,6 +56,7 @@ struct api {
 	int exchanges; /* requests under way */
 	int files;     /* of them, those that send one, ... */
 	int texts;     /* ... and those of a text that a model makes */
+	size_t room;   /* that their bodies take of MOST_ROOM */
 };
 
 /* One request and its response. */
@@ -69,6 +72,7 @@ struct exchange {
 	enum { RECEIVING, RUNNING, ANSWERED } phase;
 	struct live *live; /* a body that is made while it is sent; or NULL */
 	bool sends_file, has_text;
+	size_t room;         /* as in struct api */
 	bool refused;        /* the response is known before the body has come */
 	uint64_t body_bytes; /* as sent, also of what is dropped */
 	double begun;        /* monotonic seconds */
@@ -268,12 +272,61 @@ static struct exchange *exchange_begin(struct api *api, struct MHD_Connection *c
 	return exchange;
 }
 
+/* So much of a body, unless there is no more; `must`: in any case. Given back by give_room. */
+static bool take_room(struct exchange *exchange, size_t bytes, bool must)
+{
+	struct api *api = exchange->api;
+	pthread_mutex_lock(&api->lock);
+	bool taken = must || api->room + bytes <= MOST_ROOM;
+	if (taken) {
+		api->room += bytes;
+		exchange->room += bytes;
+	}
+	pthread_mutex_unlock(&api->lock);
+	return taken;
+}
+
+static void give_room(struct exchange *exchange)
+{
+	struct api *api = exchange->api;
+	if (!exchange->room) return;
+	pthread_mutex_lock(&api->lock);
+	api->room -= exchange->room;
+	pthread_mutex_unlock(&api->lock);
+	exchange->room = 0;
+}
+
+static void no_room(struct exchange *exchange)
+{
+	response_clear(&exchange->response);
+	problem(&exchange->response, 503, "too-many-bytes",
+		"other large requests and answers take the memory that there is for them");
+	response_header(&exchange->response, "Retry-After", "30");
+}
+
+static void refuse_body(struct exchange *exchange)
+{
+	buffer_free(&exchange->request.body);
+	give_room(exchange);
+	exchange->refused = true;
+}
+
 static void body_too_large(struct exchange *exchange)
 {
 	response_clear(&exchange->response);
 	problem(&exchange->response, 413, "body-too-large", "the body is larger than %d bytes", API_MAX_BODY);
-	buffer_free(&exchange->request.body);
-	exchange->refused = true;
+	refuse_body(exchange);
+}
+
+static void keep_body(struct exchange *exchange, const char *data, size_t size)
+{
+	struct buffer *body = &exchange->request.body;
+	if (body->size + size <= SMALL_BODY || take_room(exchange, size, false)) {
+		buffer_append(body, data, size);
+	} else {
+		no_room(exchange);
+		refuse_body(exchange);
+	}
 }
 
 /* False when the connection must be closed: a client that goes on sending what nobody wants. */
@@ -282,7 +335,7 @@ static bool receive(struct exchange *exchange, const char *data, size_t size)
 	exchange->body_bytes += size;
 	if (exchange->body_bytes > DRAIN_LIMIT) return false;
 	if (exchange->body_bytes > API_MAX_BODY && exchange->body_bytes - size <= API_MAX_BODY) body_too_large(exchange);
-	if (!exchange->refused && exchange->request.route->body) buffer_append(&exchange->request.body, data, size);
+	if (!exchange->refused && exchange->request.route->body) keep_body(exchange, data, size);
 	return true;
 }
 
@@ -344,6 +397,15 @@ static bool take_text(struct exchange *exchange)
 	return false;
 }
 
+/* The answer of a request that has changed something is told in any case. */
+static bool answer_has_room(struct exchange *exchange)
+{
+	const struct response *response = &exchange->response;
+	const struct route *route = exchange->request.route;
+	if (response->fixed || response->file.open || response->stream || response->size <= SMALL_BODY) return true;
+	return take_room(exchange, response->size, route && route->action);
+}
+
 static const char *method_label(const struct exchange *exchange)
 {
 	const struct route *route = exchange->request.route;
@@ -366,6 +428,7 @@ static enum MHD_Result answer(struct exchange *exchange)
 		problem(response, 503, "too-many-downloads", "%d files are sent already", MOST_FILES);
 		response_header(response, "Retry-After", "30");
 	}
+	if (!answer_has_room(exchange)) no_room(exchange);
 	bool file = response->file.open;
 	int64_t seconds = API_SEND_SECONDS + (file ? (int64_t)response->size / API_SEND_BYTES : 0);
 	struct MHD_Response *made = make_response(exchange);
@@ -522,6 +585,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
 	response_clear(&exchange->response);
 	buffer_free(&exchange->request.body);
 	user_clear(&exchange->user);
+	give_room(exchange);
 	free(exchange);
 	*state = NULL;
 	pthread_mutex_lock(&api->lock);
