@@ -2,10 +2,12 @@
 """Runs every test that was built in BUILD, and the ones that drive the programs: run.py [BUILD]
 
 Prints what failed, what was skipped and why, and, last, 'N passed, N failed, N skipped': programs that passed and failed; tests, or
-programs, that were skipped. In the environment:
+programs, that were skipped. Behind each test are the seconds that it took, and those that its processes computed. In the environment:
 
-    TESTS      limits it to some parts: make, unit, backend, cuda, reference, api, faults, ctl, systemd
-    AT_ONCE    how many run side by side; as many as there are processors otherwise. Most of them use one.
+    TESTS      limits it to some parts: make, unit, backend, cuda, reference, ctl, api, faults, systemd; or to tests, by their names
+    WITHOUT    leaves tests out, by their names
+    AT_ONCE    how many processors' worth of them run side by side; as many as there are otherwise. Most take one; those of api and ctl,
+               which wait for a daemon half of their time, half of one.
     PATIENCE   seconds that a test may take (15 minutes), times SLOWNESS
 
 No test waits for less than it takes on a busy machine; one that takes longer than its time is killed with everything that it started, as
@@ -20,14 +22,15 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PARTS = ("make", "unit", "backend", "cuda", "reference", "api", "faults", "ctl", "systemd")
+PARTS = ("make", "unit", "backend", "cuda", "reference", "ctl", "api", "faults", "systemd")
 FAULTS = ("powercut", "failures", "allocations", "kills")  # the fault laboratory, in short
+WAITING = ("api", "ctl")
 LAST = 60  # lines of a failed test that are shown
 
 # unittest with -v and cmocka name what they skip.
 SKIPPED = re.compile(r"^(.*) \.\.\. skipped [\"'](.*)[\"']$|^\[  SKIPPED \] ([a-z].*)$", re.M)
 
-Test = collections.namedtuple("Test", "name command environment", defaults=({},))
+Test = collections.namedtuple("Test", "name command environment takes", defaults=({}, 1))
 
 
 class Interrupted(Exception):
@@ -40,9 +43,9 @@ class Count:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
 
-    def ok(self, name, seconds):
+    def ok(self, name, seconds, computed):
         self.passed += 1
-        print(f"ok      {name} ({seconds} s)", flush=True)
+        print(f"ok      {name} ({seconds} s, computing {computed} s)", flush=True)
 
     def fail(self, name, reason):
         self.failed += 1
@@ -76,7 +79,7 @@ def programs_of(part, build):
 
 def scripts_of(part, build):
     """Tests that drive besad's programs."""
-    return [Test(f"{part}-{name}", ["python3", f"tests/{part}/{name}.py", "-v"], {"BESAD": f"{build}/besad"})
+    return [Test(f"{part}-{name}", ["python3", f"tests/{part}/{name}.py", "-v"], {"BESAD": f"{build}/besad"}, 0.5 if part in WAITING else 1)
             for name in names(f"tests/{part}/test_*.py")]
 
 
@@ -106,6 +109,28 @@ def emulated_of(build, count):
         Test("cuda-device-memory", ["python3", "tests/cuda/test_device_memory.py", "-v"], {"BESAD": besad})]
 
 
+def parts_of(name):
+    """Where a test of that name may be; a part is there itself."""
+    part = name.partition("-")[0]
+    return (part,) if part in PARTS else ("unit", "backend", *(["cuda"] if name.startswith("test_cuda_") else ()))
+
+
+def chosen(build, count):
+    """What TESTS and WITHOUT ask for."""
+    asked = os.environ.get("TESTS", " ".join(PARTS)).split()
+    without = os.environ.get("WITHOUT", "").split()
+    by_name, tests = {}, []
+    for part in dict.fromkeys(part for name in asked for part in parts_of(name)):
+        found = tests_of(part, build, count)
+        by_name.update({part: found, **{test.name: [test] for test in found}})
+    for name in asked + without:
+        if name not in by_name:
+            count.fail(name, "there is no such part or test")
+    for name in asked:
+        tests += [test for test in by_name.get(name, []) if test.name not in without and test not in tests]
+    return tests
+
+
 def tests_of(part, build, count):
     if part == "cuda":
         return emulated_of(build, count)
@@ -118,11 +143,11 @@ def log_of(test, build):
     return f"{build}/tests/log/{test.name}.log"
 
 
-def ended(test, status, seconds, build, count):
+def ended(test, status, seconds, computed, build, count):
     log = log_of(test, build)
     text = text_of(log)
     if status == 0:
-        count.ok(test.name, seconds)
+        count.ok(test.name, seconds, computed)
         for what in sorted(set(SKIPPED.findall(text))):
             count.skip(test.name, *filter(None, what))
         return
@@ -136,15 +161,15 @@ def run(tests, build, at_once, count):
     waiting, running = collections.deque(tests), {}
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
+            while waiting and (not running or waiting[0].takes + sum(test.takes for test, _, _ in running.values()) <= at_once):
                 test = waiting.popleft()
                 watcher = subprocess.Popen(["tests/watch.py", str(limit), log_of(test, build), *test.command],
                                            env={**os.environ, **test.environment})
                 running[watcher.pid] = test, watcher, time.monotonic()
-            pid, status = os.wait()
+            pid, status, used = os.wait3(0)  # of it and of all that it waited for
             test, watcher, start = running.pop(pid)
             watcher.returncode = os.waitstatus_to_exitcode(status)
-            ended(test, watcher.returncode, round(time.monotonic() - start), build, count)
+            ended(test, watcher.returncode, round(time.monotonic() - start), round(used.ru_utime + used.ru_stime), build, count)
     finally:  # interrupted: the running ones end first, each with all that it started
         for _, watcher, _ in running.values():
             watcher.send_signal(signal.SIGTERM)
@@ -166,13 +191,7 @@ def main():
         signal.signal(number, interrupted)
     count = Count()
     try:
-        tests = []
-        for part in os.environ.get("TESTS", " ".join(PARTS)).split():
-            if part in PARTS:
-                tests += tests_of(part, build, count)
-            else:
-                count.fail(part, "there is no such part")
-        run(tests, build, int(os.environ.get("AT_ONCE") or len(os.sched_getaffinity(0))), count)
+        run(chosen(build, count), build, int(os.environ.get("AT_ONCE") or len(os.sched_getaffinity(0))), count)
     except Interrupted as signaled:
         number = signal.Signals(signaled.args[0])
         print(f"interrupted by {number.name}: {count}", flush=True)
