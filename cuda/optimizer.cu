@@ -2,6 +2,7 @@
  * moments and sums per block in a fixed order, one block adds these and decides the step, a second pass moves θ. */
 #include "cuda/launch.cuh"
 
+#include <initializer_list>
 #include <math.h>
 
 enum { BLOCK = 256, MOST_BLOCKS = 1024 };
@@ -9,13 +10,22 @@ enum { BLOCK = 256, MOST_BLOCKS = 1024 };
 /* What the step kernel leaves for the last pass. */
 enum { MOVE_STEP, MOVE_EPS, MOVE_SIZE };
 
-/* Elements 4·(i + j·stride) … + 3 by 16-byte accesses; the end of an array that 4 does not divide, one by one. */
-template <typename F> static __device__ __forceinline__ void for_each_four(int64_t n, F f)
+/* Elements 4·(i + j·stride) … + 3 by 16-byte accesses, of the first `fours` elements; the others, one by one. */
+template <typename F> static __device__ __forceinline__ void for_each_four(int64_t n, int64_t fours, F f)
 {
 	int64_t thread = (int64_t)blockIdx.x * BLOCK + threadIdx.x, threads = (int64_t)gridDim.x * BLOCK;
-	for (int64_t i = thread; i < n / 4; i += threads)
+	for (int64_t i = thread; i < fours / 4; i += threads)
 		f(4 * i, std::integral_constant<int, 4>());
-	if (thread < n % 4) f(n / 4 * 4 + thread, std::integral_constant<int, 1>());
+	for (int64_t i = fours + thread; i < n; i += threads)
+		f(i, std::integral_constant<int, 1>());
+}
+
+/* How many elements go by fours: none where an array begins in between, as that of a later part of a block does. */
+static int64_t fours_of(int64_t n, std::initializer_list<const void *> arrays)
+{
+	for (const void *p : arrays)
+		if ((uintptr_t)p % sizeof(float4) != 0) return 0;
+	return n / 4 * 4;
 }
 
 template <int N> static __device__ __forceinline__ void read(const float *p, int64_t i, float (&x)[4])
@@ -41,13 +51,13 @@ template <int N> static __device__ __forceinline__ void write(float *p, int64_t 
 
 /* partial [2, blocks]: Σ g·(θ₀ − θ) and Σ |s|. */
 __global__ void __launch_bounds__(BLOCK)
-	prodigy_moments_kernel(double *partial, const double *state, float beta1, float beta2, int64_t n, const float *theta,
-			       const float *theta0, float *m, float *v, float *s, const float *gradient)
+	prodigy_moments_kernel(double *partial, const double *state, float beta1, float beta2, int64_t n, int64_t fours,
+			       const float *theta, const float *theta0, float *m, float *v, float *s, const float *gradient)
 {
 	double d = state[PRODIGY_D], d0 = state[PRODIGY_D0], dot = 0, sum = 0;
 	float beta3 = (float)sqrt((double)beta2), by_g = (float)(d * (1 - (double)beta1));
 	float by_g2 = (float)(d * d * (1 - (double)beta2)), into_s = (float)(d / d0 * d);
-	for_each_four(n, [&](int64_t i, auto size) {
+	for_each_four(n, fours, [&](int64_t i, auto size) {
 		constexpr int N = decltype(size)::value;
 		float g[4], p[4], p0[4], m4[4], v4[4], s4[4];
 		read<N>(gradient, i, g);
@@ -97,11 +107,11 @@ __global__ void __launch_bounds__(BLOCK)
 }
 
 __global__ void __launch_bounds__(BLOCK)
-	prodigy_move_kernel(const float *move, int64_t n, float *theta, const float *m, const float *v)
+	prodigy_move_kernel(const float *move, int64_t n, int64_t fours, float *theta, const float *m, const float *v)
 {
 	float step = move[MOVE_STEP], eps = move[MOVE_EPS];
 	if (step == 0) return;
-	for_each_four(n, [&](int64_t i, auto size) {
+	for_each_four(n, fours, [&](int64_t i, auto size) {
 		constexpr int N = decltype(size)::value;
 		float p[4], m4[4], v4[4];
 		read<N>(theta, i, p);
@@ -156,15 +166,16 @@ static enum status prodigy_step(struct backend *backend, const struct prodigy *p
 {
 	struct cuda *c = cuda_begin(backend, "prodigy_step", {});
 	int blocks = blocks_for(n);
+	int64_t fours = fours_of(n, {theta, theta0, m, v, s, gradient});
 	struct scratch partial(c), move(c);
 	TRY(partial.allocate(2 * (size_t)blocks * sizeof(double)));
 	TRY(move.allocate(MOVE_SIZE * sizeof(float)));
 	TRY(LAUNCH(c, prodigy_moments_kernel, dim3((unsigned)blocks), dim3(BLOCK), 0, partial.as<double>(), (const double *)state,
-		   prodigy->beta1, prodigy->beta2, n, (const float *)theta, (const float *)theta0, (float *)m, (float *)v,
+		   prodigy->beta1, prodigy->beta2, n, fours, (const float *)theta, (const float *)theta0, (float *)m, (float *)v,
 		   (float *)s, (const float *)gradient));
 	TRY(LAUNCH(c, prodigy_state_kernel, dim3(1), dim3(BLOCK), 0, (double *)state, move.as<float>(), partial.as<double>(),
 		   blocks, prodigy->beta2, prodigy->eps, prodigy->d_coef));
-	return LAUNCH(c, prodigy_move_kernel, dim3((unsigned)blocks), dim3(BLOCK), 0, move.as<float>(), n, (float *)theta,
+	return LAUNCH(c, prodigy_move_kernel, dim3((unsigned)blocks), dim3(BLOCK), 0, move.as<float>(), n, fours, (float *)theta,
 		      (const float *)m, (const float *)v);
 }
 

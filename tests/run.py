@@ -97,13 +97,19 @@ def emulated_of(build, count):
     without = {f"test_{name}" for name in text_of("tests/cuda/without-cuda").split()}
     found = [f"test_cuda_{name[len('test_'):]}" for name in names("tests/backend/test_*.c") + names("tests/cuda/test_*.c")
              if name not in without]
-    tests = [Test(name, [f"{emulated}/{name}"], {"BESAD_TEST_BACKEND": "cuda"}) for name in [*found, "test_cuda_fault_drill"]]
+    whole_list = os.environ.get("LONG")
+    slow = {"BESAD_TEST_BACKEND": "cuda", **({} if whole_list else {"FEW": "1"})}  # FEW: what takes long is tried on less
+    tests = [Test(name, [f"{emulated}/{name}"], slow) for name in [*found, "test_cuda_fault_drill"]]
     whole = ["--other", f"{build}/besad", "--precision", "f32", "--samples", "1", "--windows", "1"]
     few = {"BESAD": besad, "CRASHES": "3", "BLOCKS": "3", "SAMPLES": "6"}
+    # A device's blocks go to disk beside the next one: that is what these are for. How shares are allotted and codes are packed, and what
+    # goes once a job is done, the CPU's tests try.
+    crashes = ["Run"] if whole_list else ["Run.test_each_block_saved", "Run.test_blocks_saved_together", "Run.test_tuned"]
     return tests + [
         Test("cuda-whole-blocks", ["tests/cuda/compare.py", besad, *whole]),
         Test("cuda-durability", ["python3", "tests/api/test_durability.py", "-v"], few),
-        Test("cuda-crash-points", ["python3", "tests/api/test_crash_points.py", "-v", "Run"], {"BESAD": besad, "CRASH_POINTS": "2"}),
+        Test("cuda-crash-points", ["python3", "tests/api/test_crash_points.py", "-v", *crashes],
+             {"BESAD": besad, "CRASH_POINTS": "10" if whole_list else "2"}),
         Test("cuda-first-hour", ["python3", "tests/cuda/test_first_hour.py", "-v"]),
         Test("cuda-lost-device", ["python3", "tests/cuda/test_lost_device.py", "-v"], {"BESAD": besad}),
         Test("cuda-device-memory", ["python3", "tests/cuda/test_device_memory.py", "-v"], {"BESAD": besad})]

@@ -62,7 +62,8 @@ static void open_learner(struct learner *l, const struct spec *spec, bool record
 	l->ops.record_begin = records ? count_recordings : NULL;
 	l->backend->ops = &l->ops;
 	counting = l;
-	ok(model_open(&PLACE("demo/tiny-llama"), NULL, &l->model, &err), &err);
+	const char *model = getenv("FEW") ? "tests/data/saved/llama" : "demo/tiny-llama";
+	ok(model_open(&PLACE(model), NULL, &l->model, &err), &err);
 	ok(block_create(&l->model, l->backend, DTYPE_BF16, TOKENS, &l->block, &err), &err);
 	ok(block_add_spare(&l->block, &err), &err);
 	ok(mask_create(&l->block, &l->mask, &err), &err);
