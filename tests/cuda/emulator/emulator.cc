@@ -32,7 +32,7 @@ struct fiber {
 	emulator_thread self;
 	ucontext_t start;
 	jmp_buf at;
-	bool started, done;
+	bool started, done;   /* started: it has a context, and waits in a yield */
 	const barrier *waits; /* blocked until the generation moves past `seen` */
 	unsigned seen;
 	int parity; /* of the warp's exchange slots */
@@ -88,13 +88,16 @@ void wait(barrier *b)
 	current->waits = nullptr;
 }
 
+/* A thread of one block after the other: to make a context takes system calls, which would be most of what a short kernel costs. */
 void enter()
 {
-	(*running)();
-	current->done = true;
-	leave(&warps[current->self.warp].all);
-	leave(&block_barrier);
-	_longjmp(scheduler, 1);
+	for (;;) {
+		(*running)();
+		current->done = true;
+		leave(&warps[current->self.warp].all);
+		leave(&block_barrier);
+		yield();
+	}
 }
 
 void run(fiber *f)
@@ -117,6 +120,7 @@ void run_block(dim3 block, dim3 at, dim3 grid)
 	static const char *order = getenv("EMULATOR_ORDER");
 	static unsigned random = 1;
 	int n = (int)(block.x * block.y * block.z), left = n;
+	bool reverse = order && !strcmp(order, "reverse"), shuffle = order && !strcmp(order, "shuffle");
 	block_barrier = {0, n, 0};
 	for (int w = 0; w < (n + 31) / 32; w++)
 		warps[w].all = {0, n - 32 * w < 32 ? n - 32 * w : 32, 0};
@@ -128,21 +132,21 @@ void run_block(dim3 block, dim3 at, dim3 grid)
 		f->self.grid = grid;
 		f->self.lane = i % 32;
 		f->self.warp = i / 32;
-		f->started = f->done = false;
+		f->done = false;
 		f->waits = nullptr;
 		f->parity = 0;
-		f->copies.assign(1, {});
+		if (f->copies.size() != 1 || !f->copies[0].empty()) f->copies.assign(1, {});
 	}
 	memset(shared_bytes.data(), 0xff, shared_bytes.size());
 	while (left > 0) {
 		bool moved = false;
 		int first = 0;
-		if (order && !strcmp(order, "shuffle")) {
+		if (shuffle) {
 			random = random * 1664525 + 1013904223;
 			first = (int)(random >> 8) % n;
 		}
 		for (int step = 0; step < n; step++) {
-			int i = order && !strcmp(order, "reverse") ? n - 1 - step : (step + first) % n;
+			int i = reverse ? n - 1 - step : step + first < n ? step + first : step + first - n;
 			fiber *f = &fibers[i];
 			if (f->done || (f->waits && f->waits->generation == f->seen)) continue;
 			run(f);
@@ -237,6 +241,8 @@ static void launch(dim3 grid, dim3 block)
 	kernel_thread = pthread_self();
 	if (sigsetjmp(kernel_fault, 1) || asked_to_fail()) {
 		stays = cudaErrorIllegalAddress;
+		for (fiber &f : fibers) /* they are where the fault left them */
+			f.started = false;
 	} else {
 		in_kernel = 1;
 		for (unsigned z = 0; z < grid.z; z++)
