@@ -146,11 +146,15 @@ $(BUILD)/engine/compute/backend_none.o: $(BUILD)/flags/no_cuda
 $(BUILD)/base/confine.o: private CPPFLAGS += $(SECCOMP_FLAG)
 $(BUILD)/base/confine.o: $(BUILD)/flags/seccomp
 
+# Kernels run on one thread, hold no lock and know nobody else: a thread sanitizer that followed each of their accesses would take most of
+# the time of a job, and all of the time of a daemon's tests. What calls them is followed.
+UNWATCHED := -fsanitize=thread
+
 define isa_rule
 $(BUILD)/engine/compute/cpu/isa/%.$(1).o: engine/compute/cpu/isa/%.c $(COMPILE)
 	@mkdir -p $$(@D)
 	$$(call say,CC,$$< for $(1))
-	$$(Q)$(CC) $$(CPPFLAGS) -DISA=$(1) $$(CFLAGS) -O3 -fno-trapping-math $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
+	$$(Q)$(CC) $$(CPPFLAGS) -DISA=$(1) $$(filter-out $$(UNWATCHED),$$(CFLAGS)) -O3 -fno-trapping-math $(ISA_$(1)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
