@@ -7,6 +7,7 @@
 #   make WERROR=1        warnings are errors (CI)
 #   make generate        writes what openapi.yaml, the form and besactl say of a spec's fields anew, after a change in engine/spec/
 #   make sbom            an SPDX document of what is linked
+#   make check-long      `make check` with what takes too long for it
 #   make V=1             shows the commands; V=0 shows nothing but what goes wrong, and on a terminal a line that changes
 
 BUILD    ?= build
@@ -265,6 +266,14 @@ coverage-built: all $(FAULTS) $(UNIT_TESTS) $(BACKEND_TESTS)
 lab: all tests
 	tests/faults/run.py $(LAB)
 
+# What smaller tests stand for in `make check`, whole: the references' jobs on all blocks, with their perplexity; every method's memory on
+# the emulator in every form; more points at which a job is killed; and each parser fuzzed for a minute.
+check-long: deps
+	@$(MAKE) --no-print-directory $(JOBS) all tests
+	@$(MAKE) --no-print-directory $(JOBS) CUDA=0 fuzz
+	LONG=1 CRASH_POINTS=20 tests/run.py $(BUILD)
+	tests/fuzz/run.sh $(BUILD) 60
+
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------
 DEBIAN_PACKAGES := gcc g++ pkg-config libdnnl-dev libmicrohttpd-dev libcjson-dev libjson-c-dev libsqlite3-dev \
                    zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libgnutls28-dev libseccomp-dev libcmocka-dev sqlite3 \
@@ -322,5 +331,5 @@ clean:
 source_in = $(word 2,$(subst :, ,$(subst \, ,$(file <$(1)))))
 -include $(foreach d,$(shell find $(BUILD) -name '*.d' 2>/dev/null),$(if $(wildcard $(call source_in,$(d))),$(d)))
 
-.PHONY: FORCE all generate sbom tests benches fuzz check check-built coverage coverage-built lab deps demo study bench install install-files clean
+.PHONY: FORCE all generate sbom tests benches fuzz check check-long check-built coverage coverage-built lab deps demo study bench install install-files clean
 .DELETE_ON_ERROR:

@@ -1,8 +1,12 @@
 """Jobs on the bundled model, and what a published code or PyTorch gave on it (tests/data/reference): same calibration tokens,
-fp32. BESAD names the program, build/besad by default."""
+fp32. BESAD names the program, build/besad by default.
+
+What a block comes to hangs on those before it alone. So what another test has of the whole model is compared on its first blocks: `run_part`.
+With LONG in the environment (`make check-long`) these jobs too are of the whole model, and are evaluated."""
 import array
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +15,8 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BESAD = os.environ.get("BESAD", os.path.join(ROOT, "build", "besad"))
+LONG = bool(os.environ.get("LONG"))
+PART = 2  # of six blocks
 DATASET = "wikitext2"
 FULL, SHORT = ({"perplexity": [{"name": DATASET, "path": path, "sequence_length": 256}]}
                for path in ("tiny-llama.wikitext2-64k.safetensors", "short.safetensors"))  # what references are of, and its first quarter
@@ -32,6 +38,19 @@ class BundledModel(unittest.TestCase):
         os.mkdir(cls.models)
         [(name, (kind, _, data))] = read_safetensors(os.path.join(ROOT, "tests", "data", "tiny-llama.wikitext2-64k.safetensors"))[1].items()
         write_safetensors(os.path.join(cls.directory, "short.safetensors"), {name: (kind, [16384], data[:len(data) // 4])})
+        cls.write_part(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(cls.models, "part"))
+
+    @classmethod
+    def write_part(cls, source, target):
+        """The model `source`, cut off behind its first blocks."""
+        shutil.copytree(source, target)
+        with open(os.path.join(source, "config.json")) as file:
+            config = json.load(file)
+        with open(os.path.join(target, "config.json"), "w") as file:
+            json.dump({**config, "num_hidden_layers": PART}, file)
+        tensors = read_safetensors(os.path.join(source, "model.safetensors"))[1]
+        write_safetensors(os.path.join(target, "model.safetensors"), {
+            name: tensor for name, tensor in tensors.items() if not (block := re.search(r"\.layers\.(\d+)\.", name)) or int(block[1]) < PART})
 
     @classmethod
     def tearDownClass(cls):
@@ -61,6 +80,16 @@ class BundledModel(unittest.TestCase):
         with open(os.path.join(self.directory, "output", name, "besad.json")) as file:
             self.results[name] = json.load(file)
         return self.results[name]
+
+    def run_part(self, name, **spec):
+        """The same of a job on the model's first blocks, without evaluation; LONG, of the whole one with all that it asks for."""
+        return self.run_job(name, **spec) if LONG else self.run_job(name, **{**spec, "model": "part", "evaluation": {}})
+
+    def beside(self, report, expected):
+        """Pairs of the blocks of a report, be it of a part, and of the reference."""
+        count = len(report["blocks"])
+        self.assertIn(count, (len(expected["blocks"]), PART))
+        return list(zip(report["blocks"], expected["blocks"][:count], strict=True))
 
     def perplexity(self, report, which="pruned"):
         return report["result"]["perplexity"][DATASET][which]

@@ -39,7 +39,7 @@ class Progress(unittest.TestCase):
                           {"input_ids": ("I32", [SEQUENCES, LENGTH], ids[at:at + SEQUENCES * LENGTH * 4])})
 
     def run_job(self, name, **spec):
-        job = {"output": name, "precision": "f32", "calibration": {"path": "calibration.safetensors", "samples": 128,
+        job = {"output": name, "precision": "f32", "calibration": {"path": "calibration.safetensors", "samples": 16,
                                                                    "sequence_length": LENGTH},
                "evaluation": {"perplexity": [{"name": "few", "path": "few.safetensors", "sequence_length": LENGTH}]}, **spec}
         path = os.path.join(self.directory, name + ".json")

@@ -8,6 +8,7 @@ from bundled import SHORT, BundledModel, reference
 from random_models import read_safetensors
 
 FEW = {"path": "calibration.safetensors", "samples": 8, "sequence_length": 256}
+UNSEEN = {"method": "magnitude", "calibration": None, "evaluation": {}}  # where the weights tell it all
 
 
 def as_float(word):
@@ -43,10 +44,13 @@ class Quantized(BundledModel):
                     self.assertLessEqual(len(set(row[i:i + group])), 2 ** bits, tensor)
                 self.assertNotIn(0x8000, row, tensor)
 
+    def magnitude_half(self):
+        return self.run_job("magnitude-half", **UNSEEN, sparsity=0.5)
+
     def test_rounding_behind_a_method(self):
         """What magnitude pruning leaves, weight for weight; and norms and embeddings stay."""
-        plain = self.run_job("magnitude-half", method="magnitude", sparsity=0.5)
-        report = self.run_job("magnitude-4", method="magnitude", sparsity=0.5, quantization={"bits": 4, "group_size": 32, "format": "dequantized"})
+        plain = self.magnitude_half()
+        report = self.run_job("magnitude-4", quantization={"bits": 4, "group_size": 32, "format": "dequantized"}, **UNSEEN, sparsity=0.5)
         self.assertEqual(report["spec"]["quantization"], {
             "bits": 4, "group_size": 32, "symmetric": True, "order": "prune_first", "rounding": "nearest", "format": "dequantized"})
         self.assertGreaterEqual(report["result"]["zeros"], plain["result"]["zeros"])
@@ -64,8 +68,8 @@ class Quantized(BundledModel):
     def test_pruning_of_rounded_weights(self):
         """What stays is what rounding alone gives."""
         asked = {"bits": 4, "group_size": 32, "format": "dequantized"}
-        self.run_job("rounded", method="magnitude", sparsity=0, quantization=asked)
-        report = self.run_job("rounded-half", method="wanda", sparsity=0.5, calibration=FEW,
+        self.run_job("rounded", quantization=asked, **UNSEEN, sparsity=0)
+        report = self.run_job("rounded-half", method="wanda", sparsity=0.5, calibration=FEW, evaluation={},
                               quantization=dict(asked, order="quantize_first"))
         self.assertGreaterEqual(2 * report["result"]["zeros"], report["result"]["params"])
         rounded = self.weights("rounded")
@@ -74,7 +78,7 @@ class Quantized(BundledModel):
                 self.assertTrue(all(word in (0, other) for word, other in zip(row, whole, strict=True)), tensor)
 
     def test_a_whole_row_is_a_group(self):
-        self.run_job("channel", method="magnitude", sparsity=0, quantization={"bits": 2, "group_size": "channel", "symmetric": False})
+        self.run_job("channel", quantization={"bits": 2, "group_size": "channel", "symmetric": False}, **UNSEEN, sparsity=0)
         self.distinct("channel", 1 << 30, 2)
 
     def test_against_pytorch(self):
@@ -83,8 +87,8 @@ class Quantized(BundledModel):
         for name, sparsity, symmetric_, bits in (("joint-50", 0.5, False, 3), ("joint-0", 0, True, 3)):
             with self.subTest(name):
                 expected = reference(name)
-                report = self.run_job(name, method="besa", sparsity=sparsity, calibration=calibration, besa={"safeguards": False},
-                                      quantization={"bits": bits, "group_size": 32, "symmetric": symmetric_})
+                report = self.run_part(name, method="besa", sparsity=sparsity, calibration=calibration, besa={"safeguards": False},
+                                       quantization={"bits": bits, "group_size": 32, "symmetric": symmetric_})
                 for block, wanted in zip(report["blocks"], expected["blocks"]):  # of which there are some
                     self.close(block["reconstruction"], wanted["reconstruction"], 0.03)
                 self.distinct(name, 32, bits)
@@ -128,7 +132,7 @@ class Quantized(BundledModel):
     def test_feedback_behind_a_method(self):
         """What magnitude prunes hangs on no block before: what it makes zero stays zero, and is written as +0."""
         self.compare_roundings("magnitude-32", 4, method="magnitude", sparsity=0.5, calibration=dict(FEW, samples=32))
-        self.run_job("magnitude-half", method="magnitude", sparsity=0.5)
+        self.magnitude_half()
         got = self.weights("magnitude-32-feedback")
         for tensor, rows in self.weights("magnitude-half").items():
             for row, found in zip(rows, got[tensor], strict=True):
@@ -140,7 +144,7 @@ class Quantized(BundledModel):
                                refit={"method": "least_squares"})
 
     def test_refitted_weights_are_rounded(self):
-        self.run_job("refitted-3", method="wanda", sparsity=0.5, calibration=FEW, refit={"method": "block", "epochs": 1},
+        self.run_job("refitted-3", method="wanda", sparsity=0.5, calibration=FEW, evaluation={}, refit={"method": "block", "epochs": 1},
                      quantization={"bits": 3, "group_size": 64})
         self.distinct("refitted-3", 64, 3)
 

@@ -2,7 +2,7 @@
 """tests/data/tiny-qwen (Qwen2: grouped heads, biases, tied embeddings, tokenizer.json) pruned over HTTP, against what the published code gave on it
 with the same calibration tokens in fp32, and from text end to end.
 
-Needs Python 3 alone. BESAD names the program, build/besad by default."""
+Needs Python 3 alone. BESAD names the program, build/besad by default. With LONG in the environment (`make check-long`) by layer as well."""
 import json
 import os
 import shutil
@@ -14,6 +14,7 @@ from support import ROOT, Daemon  # noqa: E402
 
 DATA = os.path.join(ROOT, "tests", "data")
 TOKENS = {"path": "tiny-qwen.calibration.safetensors", "samples": 128, "sequence_length": 256}
+PERPLEXITY = [{"name": "tokens", "path": "tiny-qwen.wikitext2-64k.safetensors", "sequence_length": 256}]
 TEXT_BYTES = 186835  # of the test text: the 65,536 tokens
 
 
@@ -40,8 +41,7 @@ class Qwen(unittest.TestCase):
     def prune(self, **spec):
         """The job's result and its blocks; nothing is wrong with it."""
         job = self.daemon.submit({
-            "model": "tiny-qwen", "sparsity": 0.5, "precision": "f32", "calibration": TOKENS, "evaluation": {"perplexity": [
-                {"name": "tokens", "path": "tiny-qwen.wikitext2-64k.safetensors", "sequence_length": 256}]}, **spec})
+            "model": "tiny-qwen", "sparsity": 0.5, "precision": "f32", "calibration": TOKENS, "evaluation": {"perplexity": PERPLEXITY}, **spec})
         done = self.daemon.finish(job)
         self.assertEqual(done["state"], "succeeded", done["error"])
         report = self.daemon.get(f"/v1/jobs/{job}/report").json
@@ -57,7 +57,12 @@ class Qwen(unittest.TestCase):
             self.assertEqual(sum(l["zeros"] for l in layers), round(0.5 * sum(l["params"] for l in layers)))
 
     def test_wanda(self):
-        result, blocks = self.prune(method="wanda")
+        """And the tasks, of the same job."""
+        with open(os.path.join(DATA, "tasks", "golden.json")) as file:
+            golden = json.load(file)
+        result, blocks = self.prune(method="wanda", evaluation={
+            "perplexity": PERPLEXITY, "tasks": [{"name": name, "path": name + ".jsonl", "format": task["format"]} for name, task in golden.items()]})
+        self.check_tasks(result, golden)
         expected = reference("wanda-50")
         self.close(result["perplexity"]["tokens"]["dense"], expected["dense_perplexity"], 0.001)
         self.close(result["perplexity"]["tokens"]["pruned"], expected["pruned_perplexity"], 0.003)
@@ -65,7 +70,7 @@ class Qwen(unittest.TestCase):
             self.close(block["reconstruction"], wanted["reconstruction"], 0.01)
 
     def test_magnitude(self):
-        result, _ = self.prune(method="magnitude")
+        result, _ = self.prune(method="magnitude", calibration=None)
         self.close(result["perplexity"]["tokens"]["pruned"], reference("mag-50")["pruned_perplexity"], 0.003)
 
     def test_besa_by_row(self):
@@ -73,16 +78,13 @@ class Qwen(unittest.TestCase):
         self.assertLess(result["perplexity"]["tokens"]["pruned"], reference("besa-row-50-d5")["pruned_perplexity"] * 1.005)
         self.exact(blocks)
 
+    @unittest.skipUnless(os.environ.get("LONG"), "the bundled model is pruned by layer; both are by make check-long")
     def test_besa_by_layer(self):
         result, blocks = self.prune(besa={"granularity": "layer"})
         self.assertLess(result["perplexity"]["tokens"]["pruned"], reference("besa-layer-50-d5")["pruned_perplexity"] * 1.012)
         self.exact(blocks)
 
-    def test_tasks(self):
-        with open(os.path.join(DATA, "tasks", "golden.json")) as file:
-            golden = json.load(file)
-        tasks = [{"name": name, "path": name + ".jsonl", "format": task["format"]} for name, task in golden.items()]
-        result, _ = self.prune(method="wanda", evaluation={"tasks": tasks})
+    def check_tasks(self, result, golden):
         self.assertEqual(set(result["tasks"]), set(golden))
         for name, scores in result["tasks"].items():
             for key in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "questions"):
@@ -93,8 +95,7 @@ class Qwen(unittest.TestCase):
     def test_from_text(self):
         result, blocks = self.prune(
             method="besa", calibration={"path": "wikitext2.valid.txt.gz", "samples": 128, "sequence_length": 256},
-            evaluation={"perplexity": [{"name": "tokens", "path": "tiny-qwen.wikitext2-64k.safetensors", "sequence_length": 256},
-                                       {"name": "text", "path": "text.txt", "sequence_length": 256}]})
+            evaluation={"perplexity": [*PERPLEXITY, {"name": "text", "path": "text.txt", "sequence_length": 256}]})
         expected = reference("besa-row-50-d5")
         for name in ("tokens", "text"):
             with self.subTest(name):
