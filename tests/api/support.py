@@ -1,4 +1,5 @@
 """A besad daemon under test: started on a free loopback port over temporary directories, driven through HTTP. Python 3 alone."""
+import atexit
 import functools
 import hashlib
 import http.client
@@ -215,9 +216,18 @@ def digests(directory):
     return result
 
 
+@functools.cache
+def made_model(blocks):
+    """Made once: the tests of a file want the same ones again and again."""
+    directory = tempfile.mkdtemp(prefix="besad-model-")
+    atexit.register(shutil.rmtree, directory)
+    write_model(directory, 64, 160, 4, 2, blocks, vocab=300, scale=0.1)
+    return directory
+
+
 def small_model(daemon, blocks=4, name="small"):
     """A random model of `blocks` blocks and calibration tokens for it."""
-    write_model(os.path.join(daemon.models, name), 64, 160, 4, 2, blocks, vocab=300, scale=0.1)
+    shutil.copytree(made_model(blocks), os.path.join(daemon.models, name), copy_function=shutil.copy, dirs_exist_ok=True)
     write_calibration(os.path.join(daemon.data, "tokens.safetensors"), 32, 64, vocab=300)
 
 
