@@ -7,7 +7,7 @@ programs, that were skipped. Behind each test are the seconds that it took, and 
     TESTS      limits it to some parts: make, unit, backend, cuda, reference, ctl, api, faults, systemd; or to tests, by their names
     WITHOUT    leaves tests out, by their names
     AT_ONCE    how many processors' worth of them run side by side; as many as there are otherwise. Most take one; those of api and ctl,
-               which wait for a daemon half of their time, half of one.
+               which wait for a daemon for most of their time, a third.
     PATIENCE   seconds that a test may take (15 minutes), times SLOWNESS
 
 No test waits for less than it takes on a busy machine; one that takes longer than its time is killed with everything that it started, as
@@ -79,7 +79,7 @@ def programs_of(part, build):
 
 def scripts_of(part, build):
     """Tests that drive besad's programs."""
-    return [Test(f"{part}-{name}", ["python3", f"tests/{part}/{name}.py", "-v"], {"BESAD": f"{build}/besad"}, 0.5 if part in WAITING else 1)
+    return [Test(f"{part}-{name}", ["python3", f"tests/{part}/{name}.py", "-v"], {"BESAD": f"{build}/besad"}, 0.33 if part in WAITING else 1)
             for name in names(f"tests/{part}/test_*.py")]
 
 
@@ -105,9 +105,12 @@ def emulated_of(build, count):
     # A device's blocks go to disk beside the next one: that is what these are for. How shares are allotted and codes are packed, and what
     # goes once a job is done, the CPU's tests try.
     crashes = ["Run"] if whole_list else ["Run.test_each_block_saved", "Run.test_blocks_saved_together", "Run.test_tuned"]
+    kills = [] if whole_list else [f"Durability.test_{name}" for name in (
+        "killed_at_random_moments", "stopped_politely_goes_on", "a_stop_saves_what_is_finished", "blocks_that_were_not_saved_are_done_again",
+        "cancel_and_retry_resumes")]
     return tests + [
         Test("cuda-whole-blocks", ["tests/cuda/compare.py", besad, *whole]),
-        Test("cuda-durability", ["python3", "tests/api/test_durability.py", "-v"], few),
+        Test("cuda-durability", ["python3", "tests/api/test_durability.py", "-v", *kills], few),
         Test("cuda-crash-points", ["python3", "tests/api/test_crash_points.py", "-v", *crashes],
              {"BESAD": besad, "CRASH_POINTS": "10" if whole_list else "2"}),
         Test("cuda-first-hour", ["python3", "tests/cuda/test_first_hour.py", "-v"]),
