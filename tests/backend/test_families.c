@@ -324,6 +324,15 @@ static void check_vector_gradients(struct subject *t)
 	OPS->release(BACKEND, dy.data);
 }
 
+/* Differences take a forward for each element: on the emulator, which is slow (FEW), they are of each family's first form. */
+static bool differences_too(const char *family)
+{
+	static const char *last = "";
+	bool first = strcmp(last, family) != 0;
+	last = family;
+	return first || !getenv("FEW");
+}
+
 static void check(struct scratch *s, const char *family, const char *name, const struct precision *precision)
 {
 	struct subject t;
@@ -332,7 +341,7 @@ static void check(struct scratch *s, const char *family, const char *name, const
 	run_blocks(&t);
 	check_logits(&t);
 	check_gradients(&t);
-	if (precision == &FP32) {
+	if (differences_too(family) && precision == &FP32) {
 		check_vector_gradients(&t);
 		check_input_gradient(&t);
 	}
