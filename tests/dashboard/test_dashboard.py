@@ -18,6 +18,7 @@ from selenium.webdriver.support.ui import Select
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
 from support import PATIENCE, ROOT, Daemon, small_job, small_model, wait_for  # noqa: E402
+from random_models import read_safetensors, write_safetensors  # noqa: E402
 
 AXE = os.environ.get("AXE", "")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -53,12 +54,17 @@ class Dashboard(unittest.TestCase):
         self.daemon = Daemon()
         self.addCleanup(self.daemon.remove)
         shutil.copytree(os.path.join(ROOT, "demo", "tiny-llama"), os.path.join(self.daemon.models, "tiny-llama"))
-        for name in ("demo/calibration.safetensors", "tests/data/tiny-llama.wikitext2-64k.safetensors", "tests/data/tasks/choices.jsonl"):
+        for name in ("demo/calibration.safetensors", "tests/data/tasks/choices.jsonl"):
             shutil.copy(os.path.join(ROOT, name), self.daemon.data)
+        self.write_first_tokens("tiny-llama.wikitext2-64k.safetensors", 8192)
         with open(os.path.join(self.daemon.data, "table.parquet"), "wb") as file:
             file.write(b"PAR1" + bytes(100) + b"PAR1")
         self.daemon.start()
         self.driver = self.open_browser(1280, 900)
+
+    def write_first_tokens(self, name, count):
+        [(tensor, (kind, _, data))] = read_safetensors(os.path.join(ROOT, "tests", "data", name))[1].items()
+        write_safetensors(os.path.join(self.daemon.data, name), {tensor: (kind, [count], data[:4 * count])})
 
     def open_browser(self, *arguments):
         driver = browser(*arguments)
@@ -187,7 +193,7 @@ class Dashboard(unittest.TestCase):
         self.fill("Name", "by the form")
         self.fill("Method", "besa")
         self.click("BESA settings")
-        self.fill("Epochs", "16")
+        self.fill("Epochs", "8")
         self.click("Add a data set")
         self.fill("File", "tiny-llama.wikitext2-64k.safetensors")
         sequence_length = [e for e in self.driver.find_elements(By.CSS_SELECTOR, ".dataset label") if e.text == "Sequence length"][0]
