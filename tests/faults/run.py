@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The fault laboratory: run.py [--short] [NAME …]
 
-Runs the parts that are named, all without: each at its full length, which may take hours, or, with --short, as tests/run.py does in seconds. The
-counts are printed as they come and again at the end. BESAD names the program. What a part takes from the environment (the head of each says it)
-may be given here as NAME=VALUE; it has the last word."""
+Runs the parts that are named, all without: each at its full length, which may take hours, or, with --short, as tests/run.py does in
+seconds; of clients, load, http_attacks and soak tests/api/test_load.py is the short form. The counts are printed as they come and again
+at the end. BESAD names the program. What a part takes from the environment (the head of each says it) may be given here as NAME=VALUE;
+it has the last word."""
 import argparse
 import os
 import re
@@ -15,6 +16,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 EMULATED = os.path.join(ROOT, "build", "tests", "emulated", "besad")
 
+ALWAYS_LONG = ("clients", "load", "http_attacks", "soak")  # tests/api/test_load.py is their short form
+
 # What makes each of them long.
 PARTS = {
     "powercut": {"CUTS": "all", "TEARS": "4", "TWICE": "4"},
@@ -22,6 +25,7 @@ PARTS = {
     "allocations": {"STACKS": "all"},
     "kills": {"KILLS": "1000", "STEPS": "all"},
     "kills-background": {"KILLS": "1000", "STEPS": "all", "BESAD": EMULATED},
+    **{name: {} for name in ALWAYS_LONG},
 }
 
 
@@ -35,7 +39,7 @@ def run(name, settings):
     counts = []
     for line in process.stdout:
         print(line, end="", flush=True)
-        if re.match(r"__main__\.\w+\.\w+: ", line):
+        if re.match(r"__main__\.\w+\.\w+: ", line) or (name in ALWAYS_LONG and re.match(r"[\w ,-]+: ", line)):
             counts.append(line.strip().replace("__main__.", f"{name} ", 1))
     return process.wait(), counts
 
@@ -46,7 +50,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PARTS)}, or SETTING=VALUE")
     options = parser.parse_args()
     given = dict(word.split("=", 1) for word in options.names if "=" in word)
-    names = [word for word in options.names if "=" not in word] or list(PARTS)
+    names = [word for word in options.names if "=" not in word] or [n for n in PARTS if not (options.short and n in ALWAYS_LONG)]
     for name in set(names) - set(PARTS):
         parser.error(f"there is no part '{name}'")
     started, failed, counts = time.monotonic(), [], []
