@@ -100,6 +100,16 @@ enum status query_step(struct connection *connection, sqlite3_stmt *statement, b
 	return status;
 }
 
+enum status query_integer(struct connection *connection, sqlite3_stmt *statement, int64_t *ret, struct error *err)
+{
+	bool row;
+	if (!statement) return err->status;
+	TRY(query_step(connection, statement, &row, err));
+	*ret = row ? sqlite3_column_int64(statement, 0) : 0;
+	sqlite3_reset(statement);
+	return STATUS_OK;
+}
+
 enum status execute(struct connection *connection, struct error *err, int *ret_changes, const char *sql, const char *types, ...)
 {
 	va_list args;

@@ -72,6 +72,9 @@ sqlite3_stmt *query(struct connection *, struct error *err, const char *sql, con
 /* Steps to the next row; *ret_row says whether there was one. */
 enum status query_step(struct connection *, sqlite3_stmt *, bool *ret_row, struct error *err);
 
+/* The first column of its only row, 0 without one. A NULL statement fails as `query` did. */
+enum status query_integer(struct connection *, sqlite3_stmt *, int64_t *ret, struct error *err);
+
 /* Runs a statement that returns no rows. *ret_changes, where not NULL, is the number of rows changed. */
 enum status execute(struct connection *, struct error *err, int *ret_changes, const char *sql, const char *types, ...);
 
@@ -151,5 +154,10 @@ enum status quota_bytes(struct connection *, int64_t wanted, const char *again, 
 /* Appends an event inside a write transaction. */
 enum status event_insert(struct connection *, const char *id, const char *type, const char *data, struct error *err);
 enum status progress_write(struct connection *, const char *id, const struct job_progress *, struct error *err);
+
+/* ---- outputs.c ---------------------------------------------------------------------------------------------------------- */
+
+/* Does an unfinished job write to `output`, to a directory in it, or to one that holds it? */
+enum status output_is_claimed(struct connection *, const char *output, bool *ret, struct error *err);
 
 #endif

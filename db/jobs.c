@@ -118,35 +118,9 @@ enum status job_read(struct connection *connection, const char *id, struct job *
 	return found ? STATUS_OK : error_set(err, STATUS_NOT_FOUND, "there is no job %s", id);
 }
 
-static enum status read_integer(struct connection *connection, sqlite3_stmt *statement, int64_t *ret, struct error *err)
-{
-	bool row;
-	if (!statement) return err->status;
-	TRY(query_step(connection, statement, &row, err));
-	*ret = row ? sqlite3_column_int64(statement, 0) : 0;
-	sqlite3_reset(statement);
-	return STATUS_OK;
-}
-
 static enum status queue_length(struct connection *connection, int64_t *ret, struct error *err)
 {
-	return read_integer(connection, query(connection, err, "SELECT count(*) FROM jobs WHERE state = 'queued'", ""), ret, err);
-}
-
-/* Does an unfinished job write to `output`, to a directory in it, or to one that holds it? */
-static enum status output_is_claimed(struct connection *connection, const char *output, bool *ret, struct error *err)
-{
-	int64_t found = 0;
-	TRY(read_integer(connection,
-			 query(connection, err,
-			       "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running', 'cancelling', 'pausing', 'paused') "
-			       "AND (output = ?1"
-			       " OR substr(output, 1, length(?1) + 1) = ?1 || '/'"
-			       " OR substr(?1, 1, length(output) + 1) = output || '/')",
-			       "s", output),
-			 &found, err));
-	*ret = found > 0;
-	return STATUS_OK;
+	return query_integer(connection, query(connection, err, "SELECT count(*) FROM jobs WHERE state = 'queued'", ""), ret, err);
 }
 
 /* ---- in ----------------------------------------------------------------------------------------------------------------- */
@@ -395,7 +369,7 @@ enum status db_job_next_retry(struct db *db, int64_t *ret, struct error *err)
 {
 	struct connection *reader;
 	TRY(read_begin(db, &reader, err));
-	enum status status = read_integer(
+	enum status status = query_integer(
 		reader, query(reader, err, "SELECT min(retry_at) FROM jobs WHERE state = 'queued' AND retry_at > 0", ""), ret, err);
 	read_end(db, reader);
 	return status;
@@ -680,13 +654,13 @@ enum status db_job_finish(struct db *db, const char *id, enum job_state state, c
 /* The failures in a row that this one makes. */
 static enum status count_failures(struct connection *writer, const char *id, int64_t *ret, struct error *err)
 {
-	return read_integer(writer,
-			    query(writer, err,
-				  "SELECT CASE WHEN EXISTS (SELECT 1 FROM events WHERE job_id = ?1 AND type = 'block.finished'"
-				  " AND id > (SELECT max(id) FROM events WHERE job_id = ?1 AND type = 'job.started'))"
-				  " THEN 1 ELSE retries + 1 END FROM jobs WHERE id = ?1",
-				  "s", id),
-			    ret, err);
+	return query_integer(writer,
+			     query(writer, err,
+				   "SELECT CASE WHEN EXISTS (SELECT 1 FROM events WHERE job_id = ?1 AND type = 'block.finished'"
+				   " AND id > (SELECT max(id) FROM events WHERE job_id = ?1 AND type = 'job.started'))"
+				   " THEN 1 ELSE retries + 1 END FROM jobs WHERE id = ?1",
+				   "s", id),
+			     ret, err);
 }
 
 static int64_t retry_delay(int64_t first, int64_t failures)
@@ -761,19 +735,19 @@ enum status db_job_fail(struct db *db, const char *id, const char *code, const c
 /* Has the last attempt left more than the one before it: a block, an evaluation, a step of the tune? */
 static enum status count_crash(struct connection *writer, const char *id, int64_t *ret_crashes, struct error *err)
 {
-	return read_integer(writer,
-			    query(writer, err,
-				  "WITH begun AS (SELECT max(id) AS id FROM events WHERE job_id = ?1 AND type = 'job.started'),"
-				  " tune AS (SELECT id, json_extract(data, '$.step') AS step FROM events WHERE job_id = ?1 AND "
-				  "type = 'tune.step')"
-				  " UPDATE jobs SET crashes = CASE WHEN"
-				  "  EXISTS (SELECT 1 FROM events WHERE job_id = ?1 AND id > (SELECT id FROM begun)"
-				  "   AND type IN ('block.finished', 'eval.finished', 'task.finished'))"
-				  "  OR coalesce((SELECT max(step) FROM tune WHERE id > (SELECT id FROM begun)), 0)"
-				  "   > coalesce((SELECT max(step) FROM tune WHERE id < (SELECT id FROM begun)), 0)"
-				  " THEN 0 ELSE crashes + 1 END WHERE id = ?1 RETURNING crashes",
-				  "s", id),
-			    ret_crashes, err);
+	return query_integer(writer,
+			     query(writer, err,
+				   "WITH begun AS (SELECT max(id) AS id FROM events WHERE job_id = ?1 AND type = 'job.started'),"
+				   " tune AS (SELECT id, json_extract(data, '$.step') AS step FROM events WHERE job_id = ?1 AND "
+				   "type = 'tune.step')"
+				   " UPDATE jobs SET crashes = CASE WHEN"
+				   "  EXISTS (SELECT 1 FROM events WHERE job_id = ?1 AND id > (SELECT id FROM begun)"
+				   "   AND type IN ('block.finished', 'eval.finished', 'task.finished'))"
+				   "  OR coalesce((SELECT max(step) FROM tune WHERE id > (SELECT id FROM begun)), 0)"
+				   "   > coalesce((SELECT max(step) FROM tune WHERE id < (SELECT id FROM begun)), 0)"
+				   " THEN 0 ELSE crashes + 1 END WHERE id = ?1 RETURNING crashes",
+				   "s", id),
+			     ret_crashes, err);
 }
 
 static enum status fail_crashed(struct connection *writer, const char *id, int64_t crashes, struct error *err)

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "db/internal.h"
 
@@ -61,4 +62,46 @@ enum status db_output_gone(struct db *db, const struct holding *holding, struct 
 			 execute(&db->writer, err, NULL, "DELETE FROM outputs WHERE output = ?1 AND job_id = ?2", "ss",
 				 holding->output, holding->job_id),
 			 NULL, err);
+}
+
+/* ---- of jobs to come --------------------------------------------------------------------------------------------------------- */
+
+#define BY_OUTPUT                                                                                                                  \
+	"SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('queued', 'running', 'cancelling', 'pausing', 'paused') AND output "
+
+static enum status output_is_of_a_job(struct connection *connection, const char *output, bool *ret, struct error *err)
+{
+	int64_t found;
+	TRY(query_integer(connection, query(connection, err, BY_OUTPUT "= ?1)", "s", output), &found, err));
+	*ret = found > 0;
+	return STATUS_OK;
+}
+
+/* Does an unfinished job write to a directory that holds `output`? Cuts it. */
+static enum status holder_is_claimed(struct connection *connection, char *output, bool *ret, struct error *err)
+{
+	*ret = false;
+	for (char *slash; !*ret && (slash = strrchr(output, '/')) != NULL;) {
+		*slash = 0;
+		TRY(output_is_of_a_job(connection, output, ret, err));
+	}
+	return STATUS_OK;
+}
+
+/* By the index on outputs: a queue may be long. */
+enum status output_is_claimed(struct connection *connection, const char *output, bool *ret, struct error *err)
+{
+	int64_t inside;
+	TRY(output_is_of_a_job(connection, output, ret, err));
+	if (*ret) return STATUS_OK;
+	/* '0' follows '/'. */
+	TRY(query_integer(connection, query(connection, err, BY_OUTPUT "> ?1 || '/' AND output < ?1 || '0')", "s", output), &inside,
+			  err));
+	*ret = inside > 0;
+	if (*ret) return STATUS_OK;
+	char *copy = strdup(output);
+	if (!copy) return error_set(err, STATUS_NO_MEMORY, "no memory for the name of an output");
+	enum status status = holder_is_claimed(connection, copy, ret, err);
+	free(copy);
+	return status;
 }

@@ -188,7 +188,7 @@ static const char *const migrations[] = {
 	"  since INTEGER NOT NULL CHECK (since > 0)"
 	") STRICT;",
 	/* 15: whose outputs there are, also of jobs that are forgotten, and what those that are to come are expected to take
-	 * (db/outputs.c). */
+	 * (db/outputs.c); and where unfinished jobs write to. */
 	"ALTER TABLE jobs ADD COLUMN expected_bytes INTEGER NOT NULL DEFAULT 0 CHECK (expected_bytes >= 0);"
 	"CREATE TABLE outputs ("
 	"  output TEXT PRIMARY KEY NOT NULL,"
@@ -196,6 +196,8 @@ static const char *const migrations[] = {
 	"  who TEXT NOT NULL"
 	") STRICT, WITHOUT ROWID;"
 	"CREATE INDEX outputs_by_who ON outputs (who);"
+	"CREATE INDEX jobs_by_output ON jobs (output)"
+	"  WHERE state IN ('queued', 'running', 'cancelling', 'pausing', 'paused');"
 	"INSERT OR REPLACE INTO outputs SELECT output, id, queued_by FROM jobs WHERE state = 'succeeded' AND queued_by IS NOT NULL"
 	"  ORDER BY finished_at;"
 	"CREATE TRIGGER job_succeeded AFTER UPDATE OF state ON jobs WHEN NEW.state = 'succeeded' AND OLD.state <> 'succeeded'"
@@ -208,13 +210,7 @@ enum { VERSION = sizeof migrations / sizeof migrations[0] };
 
 static enum status read_pragma(struct connection *connection, const char *sql, int64_t *ret, struct error *err)
 {
-	bool row;
-	sqlite3_stmt *statement = query(connection, err, sql, "");
-	if (!statement) return err->status;
-	TRY(query_step(connection, statement, &row, err));
-	*ret = row ? sqlite3_column_int64(statement, 0) : 0;
-	sqlite3_reset(statement);
-	return STATUS_OK;
+	return query_integer(connection, query(connection, err, sql, ""), ret, err);
 }
 
 static enum status run(struct connection *connection, const char *sql, struct error *err)
