@@ -373,6 +373,30 @@ class Dashboard(unittest.TestCase):
         self.picture("warnings")
         self.check_log()
 
+    def test_try_it(self):
+        """The pruned model and the dense one continue a prompt, one after the other; where no models are served nothing offers it."""
+        job = self.daemon.finish(self.daemon.submit(self.spec(method="magnitude")))
+        card, prompt = "section[aria-label='Try it']", "The history of the river begins"
+        self.go(f"#/job/{job['id']}")
+        self.see("the files", r"besad\.json", "section[aria-label='Files of the output']")
+        self.assertFalse(self.find(card).is_displayed())
+        self.daemon.stop()
+        self.daemon.start("--serve-models")
+        self.go()
+        self.go(f"#/job/{job['id']}")
+        wait_for("the card", lambda: self.shown(card))
+        self.fill("Prompt", prompt)
+        self.click("Try it")
+        wait_for("the texts", lambda: self.find(card + " button.primary").is_enabled())
+        for title, model in (("Pruned", job["result"]["output"]), ("Dense", "tiny-llama")):
+            done = self.daemon.request("POST", "/v1/completions", {"model": model, "prompt": prompt, "max_tokens": 64})
+            self.assertEqual(done.status, 200, done.body)
+            shown = self.find(f"{card} pre[aria-label='{title}: text']").get_attribute("textContent")
+            self.assertEqual(shown, prompt + done.json["choices"][0]["text"])
+        self.check_access()
+        self.picture("try-it")
+        self.check_log()
+
     def test_study(self):
         with open(os.path.join(ROOT, "demo", "wikitext2.test.txt"), encoding="utf-8") as text, \
                 open(os.path.join(self.daemon.data, "part.txt"), "w", encoding="utf-8") as part:
