@@ -269,9 +269,10 @@ lab: all tests
 # What smaller tests stand for in `make check`, whole: the references' jobs on all blocks, with their perplexity; every method's memory on
 # the emulator in every form; more points at which a job is killed; and each parser fuzzed for a minute.
 check-long: deps
+	@demo/packages.sh $(BUILD) clang libclang-rt-14-dev
 	@$(MAKE) --no-print-directory $(JOBS) all tests
 	@$(MAKE) --no-print-directory $(JOBS) CUDA=0 fuzz
-	LONG=1 CRASH_POINTS=20 tests/run.py $(BUILD)
+	LONG=1 CRASH_POINTS=20 PATIENCE=$(or $(PATIENCE),3600) tests/run.py $(BUILD)
 	tests/fuzz/run.sh $(BUILD) 60
 
 # ---- the demo, and what a fresh Debian 12 lacks ---------------------------------------------------------------------------

@@ -73,7 +73,7 @@ struct api_completion {
 	const char *stops[API_MAX_STOPS]; /* strings that end the text, and are no part of it */
 	int n_stops;
 
-	/* Takes text, maybe none, as it is made: UTF-8 without zero bytes. From its first call on nothing is wrong with the request. */
+	/* Takes text, maybe none, as it is made: UTF-8 without zero bytes. From its first call on the request is known to be right. */
 	enum status (*take)(void *to, const char *text, size_t bytes, struct error *err);
 	bool (*gone)(void *to); /* does nobody want it any more? Asked before each step */
 	void *to;
@@ -144,23 +144,26 @@ struct api_config {
 	struct tokens *tokens; /* the caller's; NULL: no authentication; then only loopback names are answered as Host */
 	bool tls;              /* clients must speak TLS, and are shown what tls_load (api/tls.h) has read */
 	size_t connections;    /* at most; 0: API_MAX_CONNECTIONS, which it may not exceed */
+	size_t sockets;        /* that they are shared out to, in equal parts: api_start fills it */
 	const _Atomic int64_t *queue_limit; /* jobs that may wait; the caller's, who may change it at any time */
 };
 
-/* Of the connections, so many may come from one address, and so many be streams. */
+/* Of the connections, so many may come from one address, … */
 static inline size_t api_connections_per_address(size_t connections)
 {
 	return connections * 15 / 16;
 }
-static inline size_t api_streams(size_t connections)
+
+/* … and so many be streams: of one socket's part, as who fills that one keeps everybody out of it. */
+static inline size_t api_streams(const struct api_config *config)
 {
-	return connections * 7 / 8;
+	return config->connections / config->sockets * 7 / 8;
 }
 
 /* From so many on, those that wait for a request make way sooner. */
-static inline size_t api_crowd(size_t connections)
+static inline size_t api_crowd(const struct api_config *config)
 {
-	return connections * 3 / 4;
+	return config->connections / config->sockets * 3 / 4;
 }
 
 /* Serves on `n` listening sockets, which are the API's from then on, also when this fails. */

@@ -171,13 +171,15 @@ static void read_stream(const cJSON *body, struct text *text, cJSON *errors)
 	}
 	read_flag(options, "include_usage", "/stream_options/include_usage", &text->with_usage, errors);
 	for (const cJSON *item = options->child; item; item = item->next)
-		if (strcmp(item->string, "include_usage") != 0 && !cJSON_IsNull(item) && !cJSON_IsFalse(item))
+		if (strcmp(item->string, "include_usage") != 0 && !cJSON_IsNull(item) && !cJSON_IsFalse(item)) {
 			wrong(errors, "/stream_options", "there is include_usage alone");
+			break;
+		}
 }
 
 static uint64_t any_seed(void)
 {
-	uint64_t seed;
+	uint64_t seed = 0;
 	while (getrandom(&seed, sizeof seed, 0) < 0 && errno == EINTR)
 		;
 	return seed;
@@ -234,8 +236,10 @@ static void read_message(const cJSON *message, struct text *text, cJSON *errors)
 	if (!role || !text->messages[at].content)
 		wrong(errors, pointer, "must have a role and a content, both texts; of a content in parts all must be texts");
 	for (const cJSON *item = message->child; item; item = item->next)
-		if (strcmp(item->string, "role") != 0 && strcmp(item->string, "content") != 0 && !cJSON_IsNull(item))
+		if (strcmp(item->string, "role") != 0 && strcmp(item->string, "content") != 0 && !cJSON_IsNull(item)) {
 			wrong(errors, pointer, "may have a role and a content, and nothing else");
+			break;
+		}
 }
 
 static void read_messages(const cJSON *body, struct text *text, cJSON *errors)
@@ -278,6 +282,11 @@ static bool read_wish(const cJSON *body, struct text *text, struct response *res
 	read_sampling(body, &text->wish, errors);
 	read_stops(body, &text->wish, errors);
 	read_stream(body, text, errors);
+	if (json_ran_out()) {
+		cJSON_Delete(errors);
+		problem_failure(response, &(struct error){STATUS_NO_MEMORY, "no memory for the request"});
+		return false;
+	}
 	if (cJSON_GetArraySize(errors)) {
 		problem_fields(response, 422, "invalid-completion", "fields of the request are wrong", errors);
 		return false;
@@ -345,9 +354,12 @@ static void answer_whole(struct text *text, const struct api_completed *complete
 static void send_json(struct text *text, cJSON *json)
 {
 	static const char begin[] = "data: ", end[] = "\n\n";
-	char *line = cJSON_PrintUnformatted(json);
+	char *line = json_ran_out() ? NULL : cJSON_PrintUnformatted(json);
 	cJSON_Delete(json);
-	if (!line) return;
+	if (!line) {
+		live_fail(text->live);
+		return;
+	}
 	live_write(text->live, begin, sizeof begin - 1);
 	live_write(text->live, line, strlen(line));
 	live_write(text->live, end, sizeof end - 1);

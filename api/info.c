@@ -28,7 +28,7 @@ void info_show(const struct request *request, struct response *response)
 	cJSON_AddNumberToObject(limits, "header_bytes", API_MAX_HEADERS);
 	cJSON_AddNumberToObject(limits, "page", API_MAX_PAGE);
 	cJSON_AddNumberToObject(limits, "connections", (double)config->connections);
-	cJSON_AddNumberToObject(limits, "streams", (double)api_streams(config->connections));
+	cJSON_AddNumberToObject(limits, "streams", (double)api_streams(config));
 	response_json(response, 200, json);
 }
 

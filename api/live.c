@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/api.h"
 #include "base/buffer.h"
 
 enum { BLOCK = 16 << 10 };
@@ -13,6 +14,8 @@ enum { BLOCK = 16 << 10 };
 struct live {
 	pthread_mutex_t lock;
 	struct MHD_Connection *connection;
+	struct peers *peers;
+	struct peer *peer; /* whose deadline it is; as long as it is not closed */
 	int fd;
 	int holders;
 	bool begun;            /* the writer's */
@@ -23,13 +26,15 @@ struct live {
 	size_t offset;         /* how much of it has been */
 };
 
-struct live *live_create(struct MHD_Connection *connection)
+struct live *live_create(struct MHD_Connection *connection, struct peers *peers, struct peer *peer)
 {
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	struct live *live = calloc(1, sizeof *live);
 	if (!live) return NULL;
 	pthread_mutex_init(&live->lock, NULL);
 	live->connection = connection;
+	live->peers = peers;
+	live->peer = peer;
 	live->fd = info ? info->connect_fd : -1;
 	live->holders = 2;
 	return live;
@@ -90,6 +95,17 @@ void live_end(struct live *live)
 {
 	pthread_mutex_lock(&live->lock);
 	live->ended = true;
+	if (!live->closed) {
+		peer_set_deadline(live->peers, live->peer, API_SEND_SECONDS);
+		resume(live);
+	}
+	pthread_mutex_unlock(&live->lock);
+}
+
+void live_fail(struct live *live)
+{
+	pthread_mutex_lock(&live->lock);
+	live->pending.failed = true;
 	if (!live->closed) resume(live);
 	pthread_mutex_unlock(&live->lock);
 }

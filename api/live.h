@@ -7,10 +7,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "api/peers.h"
+
 struct live;
 
-/* Of a connection that is suspended. It has two holders, the writer and the exchange. NULL without memory. */
-struct live *live_create(struct MHD_Connection *);
+/* Of a connection that is suspended, whose deadline is `peer`'s. It has two holders, the writer and the exchange. NULL without
+ * memory. */
+struct live *live_create(struct MHD_Connection *, struct peers *, struct peer *);
 void live_release(struct live *); /* by a holder; takes NULL */
 
 /* ---- the writer ---------------------------------------------------------------------------------------------------------- */
@@ -24,6 +27,7 @@ bool live_begun(const struct live *);
 
 void live_write(struct live *, const char *text, size_t bytes);
 void live_end(struct live *);
+void live_fail(struct live *); /* a part is missing: the body ends without its end */
 
 /* ---- the server ---------------------------------------------------------------------------------------------------------- */
 

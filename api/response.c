@@ -16,12 +16,16 @@ void response_clear(struct response *response)
 
 void response_header(struct response *response, const char *name, const char *format, ...)
 {
-	if (response->n_headers == MAX_RESPONSE_HEADERS) return;
+	size_t at = 0;
+	while (at < response->n_headers && strcmp(response->headers[at].name, name) != 0)
+		at++;
+	if (at == MAX_RESPONSE_HEADERS) return;
 	va_list args;
 	va_start(args, format);
-	vsnprintf(response->headers[response->n_headers].value, sizeof response->headers[0].value, format, args);
+	vsnprintf(response->headers[at].value, sizeof response->headers[0].value, format, args);
 	va_end(args);
-	response->headers[response->n_headers++].name = name;
+	response->headers[at].name = name;
+	if (at == response->n_headers) response->n_headers++;
 }
 
 void response_static(struct response *response, const char *type, const void *body, size_t size)

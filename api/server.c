@@ -356,7 +356,7 @@ static struct MHD_Response *make_response(struct exchange *exchange)
 		if (stream) return stream;
 		response_clear(response);
 		problem(response, 503, "too-many-streams", "%zu event streams are open already",
-			api_streams(exchange->api->config.connections));
+			api_streams(&exchange->api->config));
 		response_header(response, "Retry-After", "30");
 	}
 	if (response->live) return live_response(exchange->live);
@@ -488,7 +488,7 @@ static void run_slowly(struct task *task)
 {
 	struct exchange *exchange = (struct exchange *)task;
 	struct MHD_Connection *connection = exchange->connection;
-	struct live *live = exchange->has_text ? live_create(connection) : NULL;
+	struct live *live = exchange->has_text ? live_create(connection, exchange->api->peers, peer_of(connection)) : NULL;
 	exchange->live = exchange->request.live = live;
 	if (exchange->request.route->action)
 		run_as_actor(exchange);
@@ -647,12 +647,13 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	}
 	api->config = *config;
 	if (!config->connections) api->config.connections = API_MAX_CONNECTIONS;
+	api->config.sockets = n ? n : 1;
 	api->n = n;
 	memcpy(api->sockets, sockets, n * sizeof *sockets);
 	pthread_mutex_init(&api->lock, NULL);
 	pthread_cond_init(&api->idle, NULL);
-	status = hub_create(config->db, config->metrics, config->tokens, api_streams(api->config.connections), &api->hub, err);
-	if (!status) status = peers_create(api_crowd(api->config.connections), API_CROWDED_SECONDS, &api->peers, err);
+	status = hub_create(config->db, config->metrics, config->tokens, api_streams(&api->config), &api->hub, err);
+	if (!status) status = peers_create(api_crowd(&api->config), API_CROWDED_SECONDS, &api->peers, err);
 	if (!status) status = refusals_create(config->db, &config->hooks, &api->refusals, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->executor, err);
 	if (!status) status = executor_create(EXECUTOR_THREADS, &api->reader, err);

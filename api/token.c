@@ -81,11 +81,11 @@ static bool is_name(const char *text)
 
 static bool find_id(const char *name, bool group, id_t *ret)
 {
-	char room[16384];
+	char room[1 << 20]; /* a group may have many members */
 	struct passwd user, *found_user = NULL;
 	struct group members, *found_group = NULL;
 	size_t length = strlen(name);
-	if (length > 0 && length <= 9 && strspn(name, "0123456789") == length) {
+	if (length > 0 && length <= 10 && strspn(name, "0123456789") == length && strtoull(name, NULL, 10) < UINT32_MAX) {
 		*ret = (id_t)strtoul(name, NULL, 10);
 		return true;
 	}
@@ -245,6 +245,8 @@ static enum status parse_alone(struct tokens *tokens, const char *text, const ch
 	for (const char *next = rest; *ret && !status && *next; next += strcspn(next, "\n"), next += *next == '\n')
 		if (names_a_role(next))
 			status = error_set(err, STATUS_INVALID, "%s: line 1: with others, a token needs a name and a role", path);
+	if (*ret && !status && (text_starts_with(line, "user:") || text_starts_with(line, "group:")))
+		status = error_set(err, STATUS_INVALID, "%s: line 1: a user or a group needs a name and a role", path);
 	if (*ret && !status)
 		status = add(tokens, &(struct token){.text = line, .holder = {.name = "token", .role = ROLE_ADMIN}}, err);
 	explicit_bzero(line, length);

@@ -86,7 +86,11 @@ enum status confine_process(bool programs, struct error *err)
 	if (!failed) failed = seccomp_load(filter);
 	seccomp_release(filter);
 	if (!failed) return STATUS_OK;
-	return error_set(err, STATUS_IO, "the kernel takes no filter of system calls: %s", strerror(-failed));
+	return error_set(
+		err, STATUS_IO,
+		"no filter of system calls is taken, by the kernel or by the filter of a service manager (SystemCallFilter= "
+		"must have seccomp): %s",
+		strerror(-failed));
 }
 #else
 enum status confine_process(bool programs, struct error *err)

@@ -434,7 +434,7 @@ enum status place_replace(const struct place *place, const char *name, const voi
 	struct file file;
 	struct place whole = {0}, beside = {.root = place->root};
 	TRY(place_below(place, name, &whole, err));
-	if (asprintf(&beside.path, "%s.tmp", whole.path) < 0) {
+	if (asprintf(&beside.path, "%s" PLACE_UNFINISHED, whole.path) < 0) {
 		place_free(&whole);
 		return no_memory(err);
 	}

@@ -53,7 +53,9 @@ enum status place_create(const struct place *, const char *name, int64_t size, s
 enum status place_slurp(const struct place *, const char *name, size_t limit, char **ret_text, size_t *ret_bytes,
 			struct error *err);
 
-/* Replaces a file by the bytes given: written beside it, fsync, rename, fsync of the directory. */
+/* Replaces a file by the bytes given: written beside it, under its name and PLACE_UNFINISHED, fsync, rename, fsync of the
+ * directory. */
+#define PLACE_UNFINISHED ".tmp"
 enum status place_replace(const struct place *, const char *name, const void *bytes, size_t size, struct error *err);
 
 enum status place_list(const struct place *, const char *name, DIR **ret, struct error *err); /* for readdir, closedir */

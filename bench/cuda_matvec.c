@@ -67,24 +67,35 @@ static int ascending(const void *a, const void *b)
 /* ---- cuBLAS, where it is there ----------------------------------------------------------------------------------------------- */
 
 /* As in cublas_v2.h, whose enumerations are ints: besad is not built with it. */
-enum { OP_N = 0, OP_T = 1, R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, ANY_ALGORITHM = -1 };
+enum { OP_N = 0, OP_T = 1, R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, ANY_ALGORITHM = -1, CUBLAS_ROOM = 32 << 20 };
 static int (*gemm)(void *handle, int, int, int m, int n, int k, const void *alpha, const void *a, int, int lda, const void *b, int,
 		   int ldb, const void *beta, void *c, int, int ldc, int, int);
 static void *cublas;
 
-static void find_cublas(void)
+/* With room of its own: else each product that is recorded allots some and gives it back, in the graph, and that would be timed. */
+static void open_cublas(const char *name)
 {
-	static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
-	int (*create)(void **) = NULL, (*set_stream)(void *, void *) = NULL;
-	void *library = NULL;
-	if (!strncmp(backend->device, "emulator", 8)) return;
-	for (int i = 0; i < 3 && !library; i++)
-		library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+	int (*create)(void **) = NULL, (*set_stream)(void *, void *) = NULL, (*set_workspace)(void *, void *, size_t) = NULL;
+	void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL), *room;
 	if (!library) return;
 	*(void **)&create = dlsym(library, "cublasCreate_v2");
 	*(void **)&set_stream = dlsym(library, "cublasSetStream_v2");
+	*(void **)&set_workspace = dlsym(library, "cublasSetWorkspace_v2");
 	*(void **)&gemm = dlsym(library, "cublasGemmEx");
-	if (!create || !set_stream || !gemm || create(&cublas) || set_stream(cublas, cuda_tune_stream(backend))) cublas = NULL;
+	if (!create || !set_stream || !set_workspace || !gemm || create(&cublas)) {
+		cublas = NULL;
+		return;
+	}
+	check(backend->ops->alloc(backend, CUBLAS_ROOM, &room));
+	if (set_stream(cublas, cuda_tune_stream(backend)) || set_workspace(cublas, room, CUBLAS_ROOM)) cublas = NULL;
+}
+
+static void find_cublas(void)
+{
+	static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
+	if (!strncmp(backend->device, "emulator", 8)) return;
+	for (int i = 0; i < 3 && !cublas; i++)
+		open_cublas(names[i]);
 }
 
 /* ---- the weights of a shape -------------------------------------------------------------------------------------------------- */
@@ -306,7 +317,7 @@ static void time_choices(struct work *work, int w, struct times *ret)
 	for (int choice = 0; choice < CHOICES; choice++) {
 		cuda_tune_choice(backend, choice);
 		check(run_cublaslt(work, 0, widths[w]));
-		if (!cuda_tune_found(backend)) break;
+		if (!cuda_tune_found(backend)) continue; /* there are fewer, or the library refuses this one when it is called */
 		check_way(work, &peers[CUBLASLT], 0, widths[w]);
 		double seconds = time_way(work, &peers[CUBLASLT], widths[w]);
 		if (seconds < ret->dense[w][CUBLASLT] || isnan(ret->dense[w][CUBLASLT])) {

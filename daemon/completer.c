@@ -1,5 +1,6 @@
 #include "daemon/completer.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -13,6 +14,9 @@
 #include "engine/chat/chat_template.h"
 #include "engine/generate/cutter.h"
 #include "engine/generate/generator.h"
+
+/* What no conversation and no text comes to, but what a template or a vocabulary may. */
+enum { MAX_PROMPT = 2 << 20, MAX_TEXT = 4 << 20 };
 
 /* A model in memory. */
 struct loaded {
@@ -58,17 +62,50 @@ static bool is_hidden(const char *path)
 	return *path == '.' || strstr(path, "/.");
 }
 
+static bool can_be_a_path(const char *name)
+{
+	for (; *name; name += strspn(name, "/")) {
+		size_t length = strcspn(name, "/");
+		if (length > NAME_MAX) return false;
+		name += length;
+	}
+	return true;
+}
+
+/* A name that is one directory below the model roots and another below the output root would have the wrong one answer. */
+static enum status check_single(const struct completer *completer, const char *name, const struct place *place, struct error *err)
+{
+	char *const *output = completer->roots;
+	struct place other;
+	struct stat a, b;
+	struct error ignored;
+	while (output[1])
+		output++;
+	if (strcmp(place->root, *output) == 0 || place_find(output, NULL, name, &other, &ignored) != STATUS_OK) return STATUS_OK;
+	bool differ = place_stat(place, NULL, &a, &ignored) == STATUS_OK && place_stat(&other, NULL, &b, &ignored) == STATUS_OK &&
+		      (a.st_dev != b.st_dev || a.st_ino != b.st_ino);
+	place_free(&other);
+	return differ ? error_set(err, STATUS_INVALID, "'%s' is a model and an output: one of them needs another name", name)
+		      : STATUS_OK;
+}
+
 static enum status find_model(const struct completer *completer, const char *name, struct place *ret, struct error *err)
 {
 	struct place place;
 	struct stat info;
-	enum status status = place_find(completer->roots, NULL, name, &place, err);
+	enum status status = can_be_a_path(name) ? place_find(completer->roots, NULL, name, &place, err) : STATUS_NOT_FOUND;
 	if (status == STATUS_NOT_FOUND)
 		return error_set(err, STATUS_NOT_FOUND, "there is no model '%s' below the model roots or the output root", name);
-	TRY(status);
+	if (status != STATUS_OK) {
+		for (char **root = completer->roots; *root; root++)
+			place_hide(&PLACE(*root), err);
+		return status;
+	}
 	status = place_stat(&place, NULL, &info, err);
+	if (status != STATUS_OK) place_hide(&place, err);
 	if (status == STATUS_OK && (!S_ISDIR(info.st_mode) || is_hidden(place.path)))
 		status = error_set(err, STATUS_NOT_FOUND, "'%s' is no model's directory", name);
+	if (status == STATUS_OK) status = check_single(completer, name, &place, err);
 	if (status == STATUS_OK)
 		*ret = place;
 	else
@@ -169,6 +206,7 @@ struct making {
 	const struct api_completion *wish;
 	struct cutter cutter;
 	struct buffer piece;
+	size_t bytes; /* of the text so far */
 };
 
 static enum status pass_on(struct making *making, const char *text, size_t bytes, bool last, struct error *err)
@@ -185,6 +223,8 @@ static enum status take(void *context, int32_t id, const char *text, size_t byte
 	making->piece.size = 0;
 	text_append_without_zeros(&making->piece, text, bytes);
 	if (making->piece.failed) return error_set(err, STATUS_NO_MEMORY, "no memory for the text");
+	making->bytes += making->piece.size;
+	if (making->bytes > MAX_TEXT) return error_set(err, STATUS_UNSUPPORTED, "a text of more than %d MiB", MAX_TEXT >> 20);
 	return pass_on(making, making->piece.size ? making->piece.data : "", making->piece.size, false, err);
 }
 
@@ -243,9 +283,13 @@ static enum status make(struct making *making, const char *prompt, struct api_co
 		.context = making,
 		.whole = wish->prompt == NULL,
 	};
+	if (request.bytes > MAX_PROMPT) {
+		ret->pointer = wish->prompt ? "/prompt" : "/messages";
+		return error_set(err, STATUS_INVALID, "a prompt of more than %d MiB", MAX_PROMPT >> 20);
+	}
 	enum status status = generator_run(making->completer->loaded.generator, &request, &outcome, err);
 	ret->pointer = status == STATUS_UNSUPPORTED ? "/max_tokens" : wish->prompt ? "/prompt" : "/messages";
-	return status == STATUS_OK ? finish(making, &outcome, ret, err) : status;
+	return status == STATUS_OK ? finish(making, &outcome, ret, err) : blame_model(&making->completer->loaded.place, err);
 }
 
 static enum status complete(struct completer *completer, const struct api_completion *wish, struct api_completed *ret,

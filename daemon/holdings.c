@@ -24,6 +24,15 @@ static double measure_output(const struct options *options, struct db *db, const
 	return bytes;
 }
 
+/* Does it lie in another output of theirs, and count there? */
+static bool is_inside(const struct holding *list, size_t count, const char *output)
+{
+	for (size_t i = 0; i < count; i++)
+		if (list[i].output && text_starts_with(output, list[i].output) && output[strlen(list[i].output)] == '/')
+			return true;
+	return false;
+}
+
 enum status holdings_measure(const struct options *options, struct db *db, const char *checkpoints, const char *who,
 			     const char *but, int64_t *ret, struct error *err)
 {
@@ -33,7 +42,7 @@ enum status holdings_measure(const struct options *options, struct db *db, const
 	TRY(db_holdings(db, who, &list, &count, err));
 	for (size_t i = 0; i < count; i++)
 		if (list[i].output)
-			bytes += measure_output(options, db, &list[i]);
+			bytes += is_inside(list, count, list[i].output) ? 0 : measure_output(options, db, &list[i]);
 		else if (!but || strcmp(list[i].job_id, but) != 0)
 			bytes += bytes_of_job(options, checkpoints, list[i].job_id);
 	holdings_free(list, count);

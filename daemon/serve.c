@@ -686,7 +686,8 @@ int serve(const struct options *options)
 		notify(again ? "RELOADING=1" : "STOPPING=1");
 	}
 	stop(&daemon);
-	if (!again) remove_sockets(options);
+	/* Not those of systemd: to look whether somebody listens would start besad again. */
+	if (!again && !daemon.passed_on) remove_sockets(options);
 	if (again) {
 		listen_pass_on(&daemon.kept);
 		return SERVE_AGAIN;

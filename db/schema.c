@@ -198,9 +198,11 @@ static const char *const migrations[] = {
 	"CREATE INDEX outputs_by_who ON outputs (who);"
 	"CREATE INDEX jobs_by_output ON jobs (output)"
 	"  WHERE state IN ('queued', 'running', 'cancelling', 'pausing', 'paused');"
+	/* An evaluation writes none. */
 	"INSERT OR REPLACE INTO outputs SELECT output, id, queued_by FROM jobs WHERE state = 'succeeded' AND queued_by IS NOT NULL"
-	"  ORDER BY finished_at;"
+	"  AND json_type(result, '$.output') IS NOT 'null' ORDER BY finished_at;"
 	"CREATE TRIGGER job_succeeded AFTER UPDATE OF state ON jobs WHEN NEW.state = 'succeeded' AND OLD.state <> 'succeeded'"
+	"  AND json_type(NEW.result, '$.output') IS NOT 'null'"
 	"  BEGIN"
 	"    DELETE FROM outputs WHERE output = NEW.output;"
 	"    INSERT INTO outputs SELECT NEW.output, NEW.id, NEW.queued_by WHERE NEW.queued_by IS NOT NULL;"

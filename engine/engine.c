@@ -539,6 +539,13 @@ static void still_writing(void *context)
 	progress_phase(context, "writing");
 }
 
+/* An attempt that was killed while it wrote the report has left a part of it, which would be packed, and listed. */
+static enum status forget_report(const struct run *run, struct error *err)
+{
+	static const char name[] = REPORT_NAME PLACE_UNFINISHED;
+	return place_remove(&run->job->work, name, err);
+}
+
 /* Packs the output, which is whole but for besad.json, into a directory of its own in it. An attempt that was cut short here is
  * done again from the start, with the same bytes. */
 static enum status make_archive(struct run *run, struct error *err)
@@ -635,6 +642,7 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		report.output = run->spec->output;
 		/* The last look at what the weights were read from; what was only opened by name may have been replaced meanwhile. */
 		TRY(check_inputs(run, err));
+		TRY(forget_report(run, err));
 		if (run->spec->archive) TRY(make_archive(run, err));
 		TRY(exports_write(&job->work, &job->output, run->spec->exports, job->stop, err));
 	} else {

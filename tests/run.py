@@ -102,12 +102,12 @@ def emulated_of(build, count):
     tests = [Test(name, [f"{emulated}/{name}"], slow) for name in [*found, "test_cuda_fault_drill"]]
     whole = ["--other", f"{build}/besad", "--precision", "f32", "--samples", "1", "--windows", "1"]
     few = {"BESAD": besad, "CRASHES": "3", "BLOCKS": "3", "SAMPLES": "6"}
-    # A device's blocks go to disk beside the next one: that is what these are for. How shares are allotted and codes are packed, and what
-    # goes once a job is done, the CPU's tests try.
+    # A device's blocks go to disk beside the next one, which a CPU's never do: that is what these are for. How shares are allotted, and
+    # what goes once a job is done, the CPU's tests try; packed codes on their way to disk, one of the kills.
     crashes = ["Run"] if whole_list else ["Run.test_each_block_saved", "Run.test_blocks_saved_together", "Run.test_tuned"]
     kills = [] if whole_list else [f"Durability.test_{name}" for name in (
         "killed_at_random_moments", "stopped_politely_goes_on", "a_stop_saves_what_is_finished", "blocks_that_were_not_saved_are_done_again",
-        "cancel_and_retry_resumes")]
+        "cancel_and_retry_resumes", "feedback_is_the_same_behind_a_kill")]
     return tests + [
         Test("cuda-whole-blocks", ["tests/cuda/compare.py", besad, *whole]),
         Test("cuda-durability", ["python3", "tests/api/test_durability.py", "-v", *kills], few),

@@ -179,6 +179,7 @@ enum status operate(struct run *run, enum token_kind operation, const struct val
 	if (operation == TOKEN_MODULO && a->kind == VALUE_STRING) {
 		bool unused = b->kind == VALUE_DICT || b->kind == VALUE_LIST; /* what could be named need not be */
 		*ret = *a;
+		TRY(run_spend_bytes(run, a->text->bytes));
 		if (unused && !(a->text->bytes && memchr(a->text->data, '%', a->text->bytes))) return STATUS_OK;
 		bool is_tuple = b->kind == VALUE_TUPLE;
 		const struct call call = {.positional = is_tuple ? b->list->items : b, .count = is_tuple ? b->list->count : 1};

@@ -12,7 +12,7 @@ struct scope *scope_new(struct run *run, struct scope *parent)
 
 enum status scope_set(struct run *run, struct scope *scope, const struct text *name, const struct value *value)
 {
-	TRY(run_spend(run, scope->count / STEP_BYTES + 1));
+	TRY(run_spend(run, scope->count * (name->bytes / STEP_BYTES + 1) / STEP_BYTES + 1));
 	for (size_t i = 0; i < scope->count; i++)
 		if (text_equal(scope->variables[i].name, name)) {
 			scope->variables[i].value = *value;
@@ -33,7 +33,7 @@ enum status scope_set(struct run *run, struct scope *scope, const struct text *n
 enum status scope_get(struct run *run, const struct scope *scope, const struct text *name, struct value *ret)
 {
 	for (; scope; scope = scope->parent) {
-		TRY(run_spend(run, scope->count / STEP_BYTES + 1));
+		TRY(run_spend(run, scope->count * (name->bytes / STEP_BYTES + 1) / STEP_BYTES + 1));
 		for (size_t i = 0; i < scope->count; i++)
 			if (text_equal(scope->variables[i].name, name)) {
 				*ret = scope->variables[i].value;

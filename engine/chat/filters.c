@@ -181,6 +181,7 @@ FILTER(filter_center)
 	int64_t width;
 	TRY(value_to_string(run, self, &text));
 	TRY(argument_int(run, &arguments[0], "width", 80, &width));
+	if (width < 0) width = 0;
 	int64_t pad = width - (int64_t)text.text->characters;
 	if (pad <= 0 || pad > RUN_OUTPUT) {
 		*ret = text;
@@ -301,6 +302,7 @@ FILTER(filter_int)
 	int64_t base, whole;
 	double real;
 	TRY(value_need(run, self));
+	if (self->kind == VALUE_STRING) TRY(run_spend_bytes(run, self->text->bytes));
 	TRY(argument_int(run, &arguments[1], "base", 10, &base));
 	if (base != 10 && base != 16 && base != 8 && base != 2) return run_refuse(run, "int of the base %lld", (long long)base);
 	*ret = is_given(&arguments[0]) ? arguments[0] : zero;
@@ -321,6 +323,7 @@ FILTER(filter_float)
 {
 	double real;
 	TRY(value_need(run, self));
+	if (self->kind == VALUE_STRING) TRY(run_spend_bytes(run, self->text->bytes));
 	*ret = is_given(&arguments[0]) ? arguments[0] : VALUE_OF_FLOAT(0);
 	if (value_is_number(self)) *ret = VALUE_OF_FLOAT(value_real(self));
 	if (self->kind == VALUE_STRING && read_float(self->text, &real)) *ret = VALUE_OF_FLOAT(real);

@@ -117,6 +117,7 @@ FUNCTION(function_strftime_now)
 	char format[256], text[2048];
 	(void)self;
 	TRY(argument_text(run, &arguments[0], "strftime_now's argument", &wanted));
+	TRY(run_spend_bytes(run, wanted->bytes));
 	clock_gettime(CLOCK_REALTIME, &now);
 	TRY(time_format(run, wanted, now.tv_nsec / 1000, format, sizeof format));
 	if (!localtime_r(&now.tv_sec, &local)) return run_fail(run, "there is no time");

@@ -153,7 +153,7 @@ static enum status is_stripped(struct run *run, uint32_t c, const struct text *c
 {
 	if (!chars) {
 		*ret = letter_is_space(c);
-		return run_spend(run, 0);
+		return run_spend(run, 1);
 	}
 	char bytes[4];
 	int count = utf8_write(c, bytes);

@@ -131,6 +131,7 @@ FILTER(filter_sum)
 	struct value sum = is_given(&arguments[1]) ? arguments[1] : VALUE_OF_INT(0), item, next;
 	if (sum.kind == VALUE_STRING) return run_fail(run, "sum() can't sum strings");
 	TRY(value_items(run, self, &items));
+	TRY(run_spend(run, items.count));
 	for (size_t i = 0; i < items.count; i++) {
 		TRY(attribute_of(run, &items.items[i], &arguments[0], &VALUE_OF_NONE, &item));
 		TRY(operate(run, TOKEN_ADD, &sum, &item, &next));
@@ -359,6 +360,7 @@ static enum status choose(struct run *run, const struct value *self, const struc
 	if (call->count < used) return run_fail(run, "Missing parameter for attribute name");
 	if (call->count > used) TRY(argument_text(run, &call->positional[used], "a test's name", &test));
 	TRY(value_items(run, self, &items));
+	TRY(run_spend(run, items.count));
 	for (size_t i = 0; i < items.count; i++) {
 		TRY(attribute_of(run, &items.items[i], by_attribute ? &call->positional[0] : &missing, &missing, &value));
 		bool holds = value_truth(&value);

@@ -181,7 +181,7 @@ static enum status find(struct run *run, const struct value *self, const struct 
 	TRY(run_spend_bytes(run, text->bytes + what->bytes));
 	if (!last) found = memmem(text->data, text->bytes, what->data, what->bytes);
 	for (size_t at = text->bytes + 1; last && !found && at-- > 0;) {
-		TRY(run_spend(run, 1));
+		TRY(run_spend_bytes(run, what->bytes));
 		if (text->bytes - at >= what->bytes && memcmp(text->data + at, what->data, what->bytes) == 0)
 			found = text->data + at;
 	}
@@ -243,6 +243,7 @@ static enum status remove_end(struct run *run, const struct value *self, const s
 {
 	const struct text *end, *text = self->text;
 	TRY(argument_text(run, &arguments[0], "what is removed", &end));
+	TRY(run_spend_bytes(run, end->bytes));
 	*ret = *self;
 	if (!has_end(text, end, at_start)) return STATUS_OK;
 	TRY(value_string(run, at_start ? text->data + end->bytes : text->data, text->bytes - end->bytes, ret));
@@ -413,6 +414,7 @@ static enum status format_into(struct run *run, const struct text *text, const s
 		}
 		const char *stop = *at == '{' ? memchr(at, '}', (size_t)(end - at)) : NULL;
 		if (!stop) return run_fail(run, "single '%c' encountered in format string", *at);
+		TRY(run_spend_bytes(run, (size_t)(stop - at)));
 		const struct value *value;
 		TRY(find_field(run, at + 1, (size_t)(stop - at - 1), call, &next, &value));
 		TRY(print_value(run, buffer, value));

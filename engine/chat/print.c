@@ -28,6 +28,7 @@ static enum status print_float(struct run *run, struct buffer *buffer, double va
 	int precision = 0;
 	if (isnan(value)) return put(run, buffer, "nan");
 	if (isinf(value)) return put(run, buffer, value < 0 ? "-inf" : "inf");
+	TRY(run_spend(run, 16)); /* each try below costs as much as much else */
 	do
 		snprintf(scientific, sizeof scientific, "%.*e", precision, value);
 	while (strtod(scientific, NULL) != value && ++precision < 17);

@@ -134,7 +134,7 @@ enum status string_split_right(struct run *run, const struct text *text, const s
 	struct collector parts = {0};
 	const char *start = text->data, *end = text->data + text->bytes;
 	for (const char *at = end; at - start >= (ptrdiff_t)separator->bytes && (int64_t)parts.count < most;) {
-		TRY(run_spend(run, 1));
+		TRY(run_spend_bytes(run, separator->bytes));
 		at -= separator->bytes;
 		if (memcmp(at, separator->data, separator->bytes) != 0) {
 			at += separator->bytes - 1;

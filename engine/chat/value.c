@@ -85,19 +85,23 @@ enum status value_undefined_for(struct run *run, const char *hint, struct value 
 	return make_absence(run, (struct absence){.hint = hint}, ret);
 }
 
-static bool is_hashable(const struct value *key)
+static enum status is_hashable(struct run *run, const struct value *key, bool *ret)
 {
-	if (key->kind != VALUE_TUPLE) return !(key->kind == VALUE_LIST || key->kind == VALUE_DICT);
-	for (size_t i = 0; i < key->list->count; i++)
-		if (key->list->items[i].kind == VALUE_TUPLE || !is_hashable(&key->list->items[i])) return false;
-	return true;
+	*ret = key->kind != VALUE_LIST && key->kind != VALUE_DICT;
+	if (key->kind != VALUE_TUPLE) return STATUS_OK;
+	for (size_t i = 0; i < key->list->count && *ret; i++) {
+		enum value_kind kind = key->list->items[i].kind;
+		*ret = kind != VALUE_LIST && kind != VALUE_DICT && kind != VALUE_TUPLE;
+	}
+	return run_spend(run, key->list->count);
 }
 
 static enum status find_pair(struct run *run, const struct dict *dict, const struct value *key, struct pair **ret)
 {
-	bool equal = false;
+	bool equal = false, hashable;
 	*ret = NULL;
-	if (!is_hashable(key)) return run_fail(run, "a value of type '%s' is no key of a dict", value_type(key));
+	TRY(is_hashable(run, key, &hashable));
+	if (!hashable) return run_fail(run, "a value of type '%s' is no key of a dict", value_type(key));
 	for (size_t i = 0; i < dict->count && !equal; i++) {
 		TRY(value_equal(run, &dict->pairs[i].key, key, &equal));
 		if (equal) *ret = &dict->pairs[i];
@@ -299,8 +303,10 @@ enum status value_equal(struct run *run, const struct value *a, const struct val
 		*ret = true;
 		return STATUS_OK;
 	case VALUE_STRING:
+		if (a->text->bytes != b->text->bytes) return STATUS_OK;
+		TRY(run_spend_bytes(run, a->text->bytes));
 		*ret = text_equal(a->text, b->text);
-		return run_spend_bytes(run, *ret ? a->text->bytes : 0);
+		return STATUS_OK;
 	case VALUE_LIST:
 	case VALUE_TUPLE:
 	case VALUE_RANGE:
@@ -519,9 +525,10 @@ enum status value_item(struct run *run, const struct value *value, const struct 
 {
 	const struct value *found = NULL;
 	size_t index;
-	bool there = false;
+	bool there = false, hashable = true;
 	TRY(value_need(run, value));
-	if (value->kind == VALUE_DICT && !is_hashable(key)) return undefined_item(run, value, key, ret);
+	if (value->kind == VALUE_DICT) TRY(is_hashable(run, key, &hashable));
+	if (!hashable) return undefined_item(run, value, key, ret);
 	if (value->kind == VALUE_DICT) {
 		TRY(dict_get(run, value->dict, key, &found));
 		if (found) *ret = *found;

@@ -191,14 +191,15 @@ enum status decoder_create(const struct model *model, struct backend *backend, c
 enum status decoder_memory(const struct model_config *config, const struct decoder_wishes *wishes, int64_t *ret, struct error *err)
 {
 	struct block_layout layout;
-	int64_t block = 0, wide = 0;
+	int64_t block = 0, wide = 0, head = config->vocab * config->hidden * (int64_t)dtype_size(wishes->type); /* as it is read */
 	TRY(block_layout_create(config, &layout, err));
 	for (int i = 0; i < layout.n_products; i++) {
 		block += matrix_memory(layout.products[i].rows, layout.products[i].cols, wishes->type, wishes->choice);
 		wide += layout.products[i].rows * layout.products[i].cols * (int64_t)sizeof(float);
 	}
 	block_layout_release(&layout);
-	*ret = config->layers * block + wide + matrix_memory(config->vocab, config->hidden, wishes->type, wishes->choice);
+	*ret = config->layers * block + (wide > head ? wide : head) +
+	       matrix_memory(config->vocab, config->hidden, wishes->type, wishes->choice);
 	return STATUS_OK;
 }
 

@@ -139,6 +139,7 @@ class Diagnosis(unittest.TestCase):
         self.assertLess(finding["value"], 0.5)
         self.assertIn("importance (magnitude) does not order its weights", finding["message"])
         self.assertIn("order", found("besa", besa={"importance": "magnitude"}))
+        self.assertEqual(found("magnitude", sparsity=0), {})
 
     def test_a_perplexity_far_off(self):
         self.bundled()

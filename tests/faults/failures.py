@@ -68,6 +68,7 @@ class Counting:
         print(f"{self.id()}: {len(stacks):,} call stacks, {counts}, {len(self.failures)} went wrong, "
               f"{time.monotonic() - self.started:.0f} s", flush=True)
         self.assertFalse(self.failures, "\n".join(self.failures)[:4000])
+        self.assertGreater(self.counts["met"], 0, "no fault came to pass: this shows nothing")
 
 
 def told(frames):

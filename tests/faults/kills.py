@@ -6,11 +6,14 @@ and no event that it had told, doubles none, and every output is the same as wit
     STEPS      at how many of the steps (the call stacks that make, change, sync, rename or remove a file), spread evenly; or all
     SEED       of the moments
     BESAD      the program: build/tests/emulated/besad finishes blocks in the background, build/besad in line"""
+import http.client
 import json
 import os
 import random
+import signal
 import sqlite3
 import sys
+import threading
 import time
 import unittest
 
@@ -97,11 +100,12 @@ class Random(unittest.TestCase):
         test_crash_points.shutil.rmtree(output)
 
     def life(self, jobs):
-        """Looks on until the moment comes; what a client does may be cut short by it. Some moments come while besad starts."""
-        end = time.monotonic() + self.rng.uniform(0, self.longest)
-        self.daemon.start(ready=False)
+        """Asks and looks on until the moment comes, which may be in the middle of a request; some moments come while besad starts."""
+        process = self.daemon.start(ready=False).process
+        killer = threading.Timer(self.rng.uniform(0, self.longest), process.kill)
+        killer.start()
         try:
-            while time.monotonic() < end:
+            while process.poll() is None:
                 if not self.port():
                     time.sleep(0.005)
                     continue
@@ -111,10 +115,15 @@ class Random(unittest.TestCase):
                 for job in jobs:
                     self.look(job)
                 time.sleep(0.02)
+        except (AssertionError, http.client.HTTPException) as error:
+            if isinstance(error, AssertionError) and not isinstance(error.__cause__, OSError):
+                raise
+            self.unanswered += 1
         finally:
-            if self.daemon.process.poll() is not None:
-                self.fail(f"besad {self.daemon.condition()}")
-            self.daemon.kill()
+            killer.join()
+            process.wait()
+        self.assertEqual(process.returncode, -signal.SIGKILL, self.daemon.log()[-2000:])
+        self.daemon.process = None
 
     def port(self):
         path = os.path.join(self.daemon.directory, "port")
@@ -160,7 +169,8 @@ class Random(unittest.TestCase):
         self.assertEqual(database.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
         database.close()
         self.assertEqual(sorted(os.listdir(self.daemon.output)), sorted(KINDS))
-        print(f"{self.id()}: {KILLS:,} kills at random moments in {over:,} jobs with {self.events:,} events: {self.lost} lost, {self.doubled} doubled, "
+        print(f"{self.id()}: {KILLS:,} kills at random moments in {over:,} jobs with {self.events:,} events, "
+              f"{self.unanswered:,} in the middle of a request: {self.lost} lost, {self.doubled} doubled, "
               f"{self.identical:,} of {over:,} outputs identical, {time.monotonic() - began:.0f} s", flush=True)
         self.assertEqual((self.lost, self.doubled, self.identical), (0, 0, over))
 

@@ -41,6 +41,12 @@ class Units(unittest.TestCase):
                             "besad-nightly@x.service", "besad-nightly@x.timer")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
+    def test_the_filter_allows_besads_own(self):
+        """@system-service of Debian 12's systemd has no seccomp(2), and besad would not start."""
+        with open(os.path.join(UNITS, "besad.service")) as file:
+            allowed = [line.split("=", 1)[1].split() for line in file if line.startswith("SystemCallFilter=") and "~" not in line]
+        self.assertIn("seccomp", sum(allowed, []))
+
     def test_gpu_before_the_service(self):
         """The nodes are there before besad's devices are looked up: by a unit of its own, since ExecStartPre, with + too, comes after that."""
         def values(unit, key):

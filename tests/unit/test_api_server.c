@@ -574,6 +574,19 @@ static void test_parallel_requests_and_writes(void **state)
 /* ---- tokens -------------------------------------------------------------------------------------------------------------- */
 
 /* Those who guess wait, and meanwhile others are answered, tokens are taken away, and the server is stopped. */
+/* Waits until a connection has something to read with this in it, and leaves it there. */
+static void await_text(int fd, const char *text)
+{
+	char seen[8192];
+	for (;;) {
+		ssize_t size = recv(fd, seen, sizeof seen - 1, MSG_PEEK);
+		assert_true(size > 0);
+		seen[size] = 0;
+		if (strstr(seen, text)) return;
+		usleep(1000);
+	}
+}
+
 static void test_guessing(void **state)
 {
 	enum { GUESSERS = 12 };
@@ -596,6 +609,7 @@ static void test_guessing(void **state)
 	snprintf(request, sizeof request,
 		 "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nConnection: close\r\n%s\r\n", path, eve);
 	put(stream, request, strlen(request));
+	await_text(stream, "event: job.queued");
 	for (int i = 0; i < GUESSERS; i++) {
 		fds[i] = dial(f);
 		put(fds[i], guess, strlen(guess));

@@ -82,6 +82,8 @@ static void test_refused(void **state)
 		{"a read 0123456789abcd\xc3\xa9\n", "line 1: a token has at least 16"},
 		{"\na root 0123456789abcdef\n", "line 2: the role must be read, submit or admin"},
 		{"a read\n", "line 1: must be NAME ROLE TOKEN"},
+		{"group:besad-admins\n", "line 1: a user or a group needs a name and a role"},
+		{"user:compressor01\n", "line 1: a user or a group needs a name and a role"},
 		{"a/b read 0123456789abcdef\n", "line 1: a name has"},
 		{"a read 0123456789abcdef\na read 0123456789abcdeg\n", "line 2: the name is there twice"},
 		{"a read 0123456789abcdef\nb admin 0123456789abcdef\n", "line 2: the token is there twice"},
@@ -164,10 +166,6 @@ static void test_users(void **state)
 	assert_int_equal(holder.role, ROLE_READ);
 	assert_false(tokens_find_user(tokens, &members[1], &holder));
 	assert_true(tokens_hold(tokens, TOKEN_OPERATOR));
-	tokens_free(tokens);
-	/* As it always was: a file that is one token. */
-	tokens = parse("user:0123456789abcdef\n");
-	assert_true(tokens_find(tokens, "user:0123456789abcdef", &holder));
 	tokens_free(tokens);
 }
 

@@ -161,6 +161,11 @@ static void test_bounds(void **state)
 	       "it takes");
 	refuse(s, "{% set a = 'a' * 9999999 %}{% for i in range(9999) %}{% if 'b' in a %}{% endif %}{% endfor %}",
 	       STATUS_UNSUPPORTED, "steps");
+	refuse(s,
+	       "{% set x = 'x' * 9999999 %}{% set a = x ~ 'a' %}{% set b = x ~ 'b' %}{% for i in range(99) %}{{ a == b }}{% endfor "
+	       "%}",
+	       STATUS_UNSUPPORTED, "steps");
+	refuse(s, "{% set x = ' ' * 30000000 %}{% for i in range(9) %}{{ x.strip() }}{% endfor %}", STATUS_UNSUPPORTED, "steps");
 	refuse(s, "{% set ns = namespace(x='ab') %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
 	       STATUS_UNSUPPORTED, "line 1: it ");
 	refuse(s, "{% set ns = namespace(x=[1]) %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",

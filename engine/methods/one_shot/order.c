@@ -12,11 +12,11 @@ double order_correlation(const double *costs, int count)
 {
 	double squares = 0;
 	for (int i = 0; i < count; i++) {
-		double rank = 0; /* of equal ones the middle */
+		int rank = 0; /* equal ones are in order: pruning what is zero already costs nothing */
 		if (isnan(costs[i])) return NAN;
 		for (int j = 0; j < count; j++)
-			rank += costs[j] < costs[i] ? 1 : j != i && costs[j] == costs[i] ? 0.5 : 0;
-		squares += (rank - i) * (rank - i);
+			rank += costs[j] < costs[i] || (costs[j] == costs[i] && j < i);
+		squares += (double)(rank - i) * (rank - i);
 	}
 	return 1 - 6 * squares / ((double)count * ((double)count * count - 1));
 }
@@ -61,7 +61,8 @@ static enum status warn(enum importance importance, const double *costs, double 
 enum status order_check(const struct method_setup *setup, enum importance importance, struct mask *mask,
 			const struct block_task *task, struct error *err)
 {
-	if (!task->input || setup->spec->pattern.of) return STATUS_OK;
+	bool none_goes = llround(task->target * (double)setup->block->layout.params) == 0;
+	if (!task->input || setup->spec->pattern.of || none_goes) return STATUS_OK;
 	int64_t sequences = (FEW_TOKENS + task->input->tokens - 1) / task->input->tokens;
 	if (sequences > task->input->sequences) sequences = task->input->sequences;
 	double costs[ORDER_STEPS], last, loss, *each = malloc((size_t)sequences * sizeof *each);
