@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import stat
-import stat
 import subprocess
 import unittest
 
