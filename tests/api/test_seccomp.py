@@ -21,7 +21,7 @@ def states(pid):
 
 class Seccomp(unittest.TestCase):
     def setUp(self):
-        self.daemon = Daemon("--threads", "2", "--backend", "cpu")
+        self.daemon = Daemon("--threads", os.environ.get("OMP_NUM_THREADS", "2"), "--backend", "cpu")
         self.addCleanup(self.daemon.remove)
         small_model(self.daemon)
 
