@@ -8,16 +8,29 @@
 #include "daemon/sweep.h"
 #include "db/outputs.h"
 
-/* What cannot be looked at counts for nothing. */
-static double measure_output(const struct options *options, struct db *db, const struct holding *holding)
+static bool is_gone(const struct options *options, const struct holding *holding)
 {
 	struct place place = {options->roots.output, holding->output};
 	struct error ignored;
 	bool there = true;
-	if (place_look(&place, NULL, &there, &ignored) == STATUS_OK && !there) {
-		db_output_gone(db, holding, &ignored); /* or the next time */
-		return 0;
-	}
+	return place_look(&place, NULL, &there, &ignored) == STATUS_OK && !there;
+}
+
+/* Forgets the outputs that are not there any more; not where none is, as below a root whose disk is not mounted. */
+static void forget_gone(const struct options *options, struct db *db, const struct holding *list, size_t count)
+{
+	struct error ignored;
+	bool any = false;
+	for (size_t i = 0; i < count && !any; i++)
+		any = list[i].output && !is_gone(options, &list[i]);
+	for (size_t i = 0; i < count && any; i++)
+		if (list[i].output && is_gone(options, &list[i])) db_output_gone(db, &list[i], &ignored); /* or the next time */
+}
+
+/* What cannot be looked at counts for nothing. */
+static double measure_output(const struct options *options, const struct holding *holding)
+{
+	struct place place = {options->roots.output, holding->output};
 	char *path = place_text(&place, NULL);
 	double bytes = path ? bytes_below(path) : 0;
 	free(path);
@@ -42,9 +55,10 @@ enum status holdings_measure(const struct options *options, struct db *db, const
 	TRY(db_holdings(db, who, &list, &count, err));
 	for (size_t i = 0; i < count; i++)
 		if (list[i].output)
-			bytes += is_inside(list, count, list[i].output) ? 0 : measure_output(options, db, &list[i]);
+			bytes += is_inside(list, count, list[i].output) ? 0 : measure_output(options, &list[i]);
 		else if (!but || strcmp(list[i].job_id, but) != 0)
 			bytes += bytes_of_job(options, checkpoints, list[i].job_id);
+	forget_gone(options, db, list, count);
 	holdings_free(list, count);
 	*ret = (int64_t)bytes;
 	return STATUS_OK;

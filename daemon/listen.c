@@ -96,6 +96,7 @@ static enum status bind_path(int fd, const char *text, const char *path, struct 
 	if (!unix_address(made, &address))
 		return error_set(err, STATUS_INVALID, "--listen %s: the path is longer than %zu characters", text,
 				 sizeof address.sun_path - sizeof ".new");
+	TRY(check_place(text, made, err));
 	unlink(made);
 	if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0) return error_errno(err, "--listen %s", text);
 	if (chmod(made, everybody) == 0 && listen(fd, BACKLOG) == 0 && rename(made, path) == 0) return STATUS_OK;
