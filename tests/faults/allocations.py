@@ -95,8 +95,8 @@ def in_library(frames):
 
 
 def excused(library):
-    """docs/reliability.md says of these two that they end the process."""
-    return library.startswith(("libdnnl", "libgomp"))
+    """docs/reliability.md says of these that they end the process."""
+    return library.startswith(("libdnnl", "libgomp", "libcudart"))
 
 
 def evenly(stacks):
@@ -132,6 +132,8 @@ class Allocations(unittest.TestCase):
         library = in_library(frames)
         if status > 0 and "libgomp: Out of memory" in self.daemon.log()[-2000:]:  # which it says, and exits
             library, frames = "libgomp.so.1", stack.split()[2:]
+        if "cudaRegister" in told(frames):  # CUDA's runtime, linked in, before main
+            library = "libcudart"
         if excused(library):
             self.libraries.setdefault(library, []).append(told(frames))
         else:
