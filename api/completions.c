@@ -74,16 +74,10 @@ static void wrong(cJSON *errors, const char *pointer, const char *detail)
 	problem_add(errors, "pointer", pointer, "%s", detail);
 }
 
-/* "/" and the name as a JSON pointer has it. */
 static void wrong_name(cJSON *errors, const char *name, const char *detail)
 {
 	struct buffer pointer = {0};
-	buffer_append(&pointer, "/", 1);
-	for (; *name; name++)
-		if (*name == '~' || *name == '/')
-			buffer_append(&pointer, *name == '~' ? "~0" : "~1", 2);
-		else
-			buffer_append(&pointer, name, 1);
+	problem_pointer(&pointer, name);
 	wrong(errors, pointer.failed ? "" : pointer.data, detail);
 	buffer_free(&pointer);
 }
@@ -129,19 +123,10 @@ static void read_flag(const cJSON *body, const char *name, const char *pointer, 
 	if (value) *ret = cJSON_IsTrue(value);
 }
 
-/* JSON has valid UTF-8. */
-static size_t characters(const char *text)
-{
-	size_t count = 0;
-	for (; *text; text++)
-		count += ((unsigned char)*text & 0xC0) != 0x80;
-	return count;
-}
-
 static void add_stop(struct api_completion *wish, const cJSON *stop, cJSON *errors)
 {
 	const char *text = cJSON_GetStringValue(stop);
-	if (!text || !*text || characters(text) > API_MAX_STOP)
+	if (!text || !*text || utf8_characters(text) > API_MAX_STOP)
 		problem_add(errors, "pointer", "/stop", "must be a text of 1 to %d characters, or up to %d of them", API_MAX_STOP,
 			    API_MAX_STOPS);
 	else if (wish->n_stops == API_MAX_STOPS)
@@ -272,7 +257,7 @@ static bool read_wish(const cJSON *body, struct text *text, struct response *res
 		if (!cJSON_IsNull(item) && cJSON_GetArraySize(errors) < 8)
 			check_name(item, text->chat ? chat_fields : text_fields, errors);
 	text->wish.model = cJSON_GetStringValue(field(body, "model"));
-	if (!text->wish.model || !*text->wish.model || characters(text->wish.model) > MAX_MODEL)
+	if (!text->wish.model || !*text->wish.model || utf8_characters(text->wish.model) > MAX_MODEL)
 		wrong(errors, "/model",
 		      "is required: a directory below the model roots or the output root; GET /v1/models lists some");
 	if (text->chat)

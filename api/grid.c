@@ -10,24 +10,11 @@ enum { VALUE_BYTES = 40, DIRECTORY_BYTES = 150 };
 
 /* ---- checks ------------------------------------------------------------------------------------------------------------- */
 
-/* Appends a key as part of a JSON pointer (RFC 6901). */
-static void append_key(struct buffer *pointer, const char *key)
-{
-	buffer_printf(pointer, "/");
-	for (; *key; key++)
-		if (*key == '~')
-			buffer_printf(pointer, "~0");
-		else if (*key == '/')
-			buffer_printf(pointer, "~1");
-		else
-			buffer_append(pointer, key, 1);
-}
-
 static void field_problem(cJSON *errors, const char *path, const char *detail)
 {
 	struct buffer pointer = {0};
 	buffer_printf(&pointer, "/grid");
-	append_key(&pointer, path);
+	problem_pointer(&pointer, path);
 	problem_add(errors, "pointer", pointer.failed ? "/grid" : pointer.data, "%s", detail);
 	buffer_free(&pointer);
 }
@@ -217,7 +204,7 @@ char *grid_pointer(const cJSON *grid, size_t index, const char *pointer)
 		struct buffer path = {0};
 		char *keys = strdup(field->string), *rest = keys;
 		for (char *key; (key = strsep(&rest, "."));)
-			append_key(&path, key);
+			problem_pointer(&path, key);
 		size_t length = path.size;
 		bool within = keys && !path.failed && strncmp(pointer, path.data, length) == 0 &&
 			      (!pointer[length] || pointer[length] == '/');
@@ -225,7 +212,7 @@ char *grid_pointer(const cJSON *grid, size_t index, const char *pointer)
 		buffer_free(&path);
 		if (!within) continue;
 		buffer_printf(&text, "/grid");
-		append_key(&text, field->string);
+		problem_pointer(&text, field->string);
 		buffer_printf(&text, "/%d%s", choice(index, field), pointer + length);
 		return finish(&text);
 	}

@@ -81,6 +81,7 @@ void problem(struct response *, unsigned status, const char *slug, const char *d
 void problem_fields(struct response *, unsigned status, const char *slug, const char *detail, cJSON *errors);
 
 /* One entry of such an array about a query parameter or header. */
+void problem_pointer(struct buffer *pointer, const char *key); /* appends a key to a JSON pointer (RFC 6901) */
 void problem_add(cJSON *errors, const char *kind, const char *name, const char *detail, ...) __attribute__((format(printf, 4, 5)));
 
 /* A failure that is not the client's: 507 for a full disk, 503 for what may be better later, 404 for STATUS_NOT_FOUND, else 500. */

@@ -43,6 +43,16 @@ void problem(struct response *response, unsigned status, const char *slug, const
 	free(text);
 }
 
+void problem_pointer(struct buffer *pointer, const char *key)
+{
+	buffer_append(pointer, "/", 1);
+	for (; *key; key++)
+		if (*key == '~' || *key == '/')
+			buffer_append(pointer, *key == '~' ? "~0" : "~1", 2);
+		else
+			buffer_append(pointer, key, 1);
+}
+
 void problem_add(cJSON *errors, const char *kind, const char *name, const char *detail, ...)
 {
 	va_list args;

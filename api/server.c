@@ -609,13 +609,6 @@ static void connected(void *context, struct MHD_Connection *connection, void **s
 
 /* ---- start and stop ------------------------------------------------------------------------------------------------------ */
 
-static bool is_local(int fd)
-{
-	int domain = 0;
-	socklen_t size = sizeof domain;
-	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
-}
-
 /* What comes through a Unix socket stays on this machine: without TLS. */
 static struct MHD_Daemon *listen_on(struct api *api, int fd, unsigned share, bool local)
 {
@@ -662,7 +655,7 @@ enum status api_start(const struct api_config *config, const int *sockets, size_
 	if (!status && config->hooks.complete) status = executor_create(1, &api->completer, err);
 	if (!status) db_set_listener(config->db, hub_notify, api->hub);
 	for (size_t i = 0; i < n && !status; i++) {
-		bool local = is_local(sockets[i]);
+		bool local = user_socket(sockets[i]);
 		api->daemons[i] = listen_on(api, sockets[i], (unsigned)n, local);
 		if (!api->daemons[i]) status = error_errno(err, "cannot start the server");
 		if (local && !status) status = gate_open(sockets[i], api->daemons[i], &api->gates[i], err);

@@ -1,5 +1,6 @@
 #include "api/token.h"
 
+#include <ctype.h>
 #include <grp.h>
 #include <pthread.h>
 #include <pwd.h>
@@ -127,18 +128,14 @@ static enum status add(struct tokens *tokens, const struct token *new, struct er
 	return STATUS_OK;
 }
 
-/* Bytes, with K, M, G or T for powers of 1024; NULL, or what is wrong. */
+/* NULL, or what is wrong. */
 static const char *take_bytes(const char *text, struct holder *holder)
 {
-	static const char units[] = "KMGT";
-	size_t digits = strspn(text, "0123456789");
-	const char *unit = text[digits] ? strchr(units, text[digits]) : NULL;
-	int shift = unit ? 10 * (int)(unit - units + 1) : 0;
-	int64_t value = digits > 0 && digits <= 15 ? (int64_t)strtoll(text, NULL, 10) : 0;
-	if (value <= 0 || (unit ? text[digits + 1] : text[digits]) || value > INT64_MAX >> shift)
+	unsigned long long size;
+	if (!isdigit((unsigned char)*text) || !text_read_size(text, &size) || !size || size > INT64_MAX)
 		return "max-bytes must be a size, as in 200G";
 	if (holder->max_bytes) return "a limit is there twice";
-	holder->max_bytes = value << shift;
+	holder->max_bytes = (int64_t)size;
 	return NULL;
 }
 

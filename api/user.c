@@ -16,14 +16,19 @@ static void read_groups(int fd, gid_t first, struct user *user)
 		user->n_groups += bytes / sizeof *user->groups;
 }
 
-bool user_read(int fd, struct user *ret)
+bool user_socket(int fd)
 {
 	int domain = 0;
-	struct ucred peer = {0};
 	socklen_t size = sizeof domain;
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
+}
+
+bool user_read(int fd, struct user *ret)
+{
+	struct ucred peer = {0};
+	socklen_t size = sizeof peer;
 	*ret = (struct user){.uid = USER_NOBODY};
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 || domain != AF_UNIX) return false;
-	size = sizeof peer;
+	if (!user_socket(fd)) return false;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return true;
 	ret->uid = peer.uid;
 	read_groups(fd, peer.gid, ret);

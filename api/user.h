@@ -15,6 +15,9 @@ struct user {
 /* The id that stands for all that have none in this process's user namespace: nobody may be let in by it. */
 enum { USER_NOBODY = 65534 };
 
+/* Whether it is a Unix socket, listening or connected. */
+bool user_socket(int fd);
+
 /* False where `fd` is no connection of a Unix socket. *ret is freed with user_clear. */
 bool user_read(int fd, struct user *ret);
 void user_clear(struct user *);

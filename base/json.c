@@ -60,6 +60,14 @@ bool utf8_valid(const char *text, size_t bytes)
 	return true;
 }
 
+int utf8_characters(const char *text)
+{
+	int count = 0;
+	for (; *text; text++)
+		count += ((unsigned char)*text & 0xc0) != 0x80;
+	return count;
+}
+
 void utf8_mask(char *text)
 {
 	unsigned char *s = (unsigned char *)text, *end = s + strlen(text);

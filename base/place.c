@@ -92,6 +92,12 @@ void place_hide(const struct place *place, struct error *err)
 	free(path);
 }
 
+void place_hide_roots(char *const *roots, struct error *err)
+{
+	for (; roots && *roots; roots++)
+		hide(err, *roots);
+}
+
 /* ---- opening below a root ------------------------------------------------------------------------------------------------ */
 
 /* A walk from the root: the directories from it down to where it stands, and what is left of the way. */
@@ -241,7 +247,7 @@ static enum status no_memory(struct error *err)
 	return error_set(err, STATUS_NO_MEMORY, "no memory to look up a path");
 }
 
-/* Fails with what errno says of the place. */
+/* Fails with what errno says of the place, and still does. */
 static enum status failed(const struct place *place, const char *name, struct error *err)
 {
 	int number = errno;
@@ -259,6 +265,7 @@ static enum status failed(const struct place *place, const char *name, struct er
 	else
 		status = error_errno(err, "%s", text);
 	free(text);
+	errno = number;
 	return status;
 }
 
@@ -311,6 +318,7 @@ static enum status try_root(const char *root, const char *path, struct place *re
 		return no_memory(err);
 	}
 	*ret_problem = place_stat(&place, NULL, &st, err);
+	if (*ret_problem && errno == ENAMETOOLONG) *ret_problem = STATUS_NOT_FOUND; /* no file has such a name */
 	if (*ret_problem)
 		place_free(&place);
 	else

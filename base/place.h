@@ -43,6 +43,7 @@ char *place_text(const struct place *, const char *name);
 
 /* Takes the operator's paths out of a message for a client: names below the place stay, and its own last component. */
 void place_hide(const struct place *, struct error *err);
+void place_hide_roots(char *const *roots, struct error *err); /* the NULL-terminated roots; takes NULL */
 
 /* In all of these `name` is a file or directory below the place; the place itself where it is NULL. What is written is no link. */
 

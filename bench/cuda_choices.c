@@ -2,34 +2,12 @@
  * makes of panels from 16 to 96 MB. Prints one JSON object. Usage: cuda_choices [SCALE]; SCALE divides the sizes. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "bench/cuda_bench.h"
 #include "cuda/tuning.h"
 #include "engine/compute/backend.h"
 
 enum { BATCHES = 5, CHOICES = 8, BINS = 100 };
-
-static struct backend *backend;
-
-static void check(enum status status)
-{
-	if (status == STATUS_OK) return;
-	fprintf(stderr, "%s\n", backend->error.message);
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
 
 /* Random values: zeros make the matrix units faster. A row is drawn and copied, shifted, into the others. */
 static struct tensor random_tensor(int64_t rows, int64_t cols, enum dtype type)

@@ -14,9 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/random.h"
+#include "bench/cuda_bench.h"
 #include "cuda/sparse.h"
 #include "cuda/tuning.h"
 #include "engine/compute/backend.h"
@@ -31,24 +31,9 @@ static const size_t cache_bytes = (size_t)256 << 20; /* that the weights of one 
 enum peer { CUBLAS, CUBLASLT, OWN, PEERS };
 static const char *const peer_names[PEERS] = {"cublas", "cublaslt", "own"};
 
-static struct backend *backend;
 static int64_t scale = 1;
 static double copy_rate; /* bytes/s */
 static int checked;
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void check(enum status status)
-{
-	if (status == STATUS_OK) return;
-	fprintf(stderr, "%s\n", backend->error.message);
-	exit(1);
-}
 
 static void *host_memory(size_t bytes)
 {
@@ -56,12 +41,6 @@ static void *host_memory(size_t bytes)
 	if (memory) return memory;
 	fprintf(stderr, "no memory for %zu bytes\n", bytes);
 	exit(1);
-}
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
 }
 
 /* ---- cuBLAS, where it is there ----------------------------------------------------------------------------------------------- */

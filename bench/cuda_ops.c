@@ -10,37 +10,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "bench/cuda_bench.h"
 #include "engine/compute/backend.h"
 
 enum { BATCHES = 9, CANDIDATES = 101 };
 
-static struct backend *backend;
 static double matmul_rate, copy_rate; /* FLOP/s, bytes/s */
 static int64_t scale = 1, pad;
 static const char *only; /* the one operation that is measured, or NULL */
 static const char *separator = "";
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void check(enum status status)
-{
-	if (status == STATUS_OK) return;
-	fprintf(stderr, "%s\n", backend->error.message);
-	exit(1);
-}
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
 
 /* Runs `statement` in batches of about 20 ms and keeps the median seconds of one run in `seconds`. */
 static double seconds;

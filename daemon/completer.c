@@ -1,6 +1,5 @@
 #include "daemon/completer.h"
 
-#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -62,16 +61,6 @@ static bool is_hidden(const char *path)
 	return *path == '.' || strstr(path, "/.");
 }
 
-static bool can_be_a_path(const char *name)
-{
-	for (; *name; name += strspn(name, "/")) {
-		size_t length = strcspn(name, "/");
-		if (length > NAME_MAX) return false;
-		name += length;
-	}
-	return true;
-}
-
 /* A name that is one directory below the model roots and another below the output root would have the wrong one answer. */
 static enum status check_single(const struct completer *completer, const char *name, const struct place *place, struct error *err)
 {
@@ -93,12 +82,11 @@ static enum status find_model(const struct completer *completer, const char *nam
 {
 	struct place place;
 	struct stat info;
-	enum status status = can_be_a_path(name) ? place_find(completer->roots, NULL, name, &place, err) : STATUS_NOT_FOUND;
+	enum status status = place_find(completer->roots, NULL, name, &place, err);
 	if (status == STATUS_NOT_FOUND)
 		return error_set(err, STATUS_NOT_FOUND, "there is no model '%s' below the model roots or the output root", name);
 	if (status != STATUS_OK) {
-		for (char **root = completer->roots; *root; root++)
-			place_hide(&PLACE(*root), err);
+		place_hide_roots(completer->roots, err);
 		return status;
 	}
 	status = place_stat(&place, NULL, &info, err);

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "daemon/token_file.h"
 #include "engine/export/export.h"
 
@@ -297,24 +298,18 @@ static enum status parse_number(const char *option, const char *text, int64_t lo
 	return STATUS_OK;
 }
 
-/* A number of bytes, with K, M, G or T for powers of 1024. */
 static enum status parse_size(const char *option, const char *text, size_t *ret, struct error *err)
 {
-	static const char units[] = "KMGT";
-	char *end;
-	errno = 0;
-	unsigned long long value = strtoull(text, &end, 10);
-	const char *unit = *end ? strchr(units, *end) : NULL;
-	int shift = unit ? 10 * (int)(unit - units + 1) : 0;
-	if (errno || end == text || *text == '-' || (unit ? end[1] : *end) || value > (ULLONG_MAX >> shift))
+	unsigned long long size;
+	if (!text_read_size(text, &size))
 		return error_set(err, STATUS_INVALID, "%s '%s': must be a size in bytes, as in 20G", option, text);
-	*ret = (size_t)(value << shift);
+	*ret = (size_t)size;
 	return STATUS_OK;
 }
 
 static enum status parse_room(const char *option, const char *text, int64_t *ret, struct error *err)
 {
-	size_t size;
+	size_t size = 0;
 	TRY(parse_size(option, text, &size, err));
 	if (size > INT64_MAX) return error_set(err, STATUS_INVALID, "%s '%s': is too large", option, text);
 	*ret = (int64_t)size;

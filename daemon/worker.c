@@ -318,10 +318,8 @@ static char *shown_message(const struct options *options, const struct error *er
 	struct error shown = *err;
 	place_hide(&PLACE(options->state_dir), &shown);
 	place_hide(&PLACE(options->roots.output), &shown);
-	for (char **root = options->roots.model; root && *root; root++)
-		place_hide(&PLACE(*root), &shown);
-	for (char **root = options->roots.data; root && *root; root++)
-		place_hide(&PLACE(*root), &shown);
+	place_hide_roots(options->roots.model, &shown);
+	place_hide_roots(options->roots.data, &shown);
 	return text_valid_utf8(shown.message);
 }
 

@@ -177,14 +177,6 @@ static bool has_control(const char *text)
 	return false;
 }
 
-static int characters(const char *text)
-{
-	int count = 0;
-	for (; *text; text++)
-		count += ((unsigned char)*text & 0xc0) != 0x80;
-	return count;
-}
-
 const char *fields_string(const struct fields *fields, const char *key, int limit, bool multiline, const char *fallback)
 {
 	const cJSON *value = fields_get(fields, key);
@@ -194,8 +186,8 @@ const char *fields_string(const struct fields *fields, const char *key, int limi
 		found_problem(fields, key, value, "must be a string");
 	else if (!utf8_valid(text, strlen(text)))
 		fields_problem(fields, key, "must be valid UTF-8");
-	else if (characters(text) > limit)
-		fields_problem(fields, key, "must be at most %d characters long, not %d", limit, characters(text));
+	else if (utf8_characters(text) > limit)
+		fields_problem(fields, key, "must be at most %d characters long, not %d", limit, utf8_characters(text));
 	else if (!multiline && has_control(text))
 		fields_problem(fields, key, "must not have control characters");
 	else
@@ -207,8 +199,8 @@ void fields_key(const struct fields *fields, const char *key, int limit)
 {
 	if (!*key)
 		fields_problem(fields, key, "a key must have a character");
-	else if (characters(key) > limit)
-		fields_problem(fields, key, "a key must be at most %d characters long, not %d", limit, characters(key));
+	else if (utf8_characters(key) > limit)
+		fields_problem(fields, key, "a key must be at most %d characters long, not %d", limit, utf8_characters(key));
 	else if (has_control(key))
 		fields_problem(fields, key, "a key must not have control characters");
 }

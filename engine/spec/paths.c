@@ -24,13 +24,16 @@ static bool find(struct spec_parser *parser, const struct fields *fields, const 
 	bool kept;
 	enum status status = spec_find_kept(roots, model, text, &kept, ret, &err);
 	if (status == STATUS_OK && !kept) status = place_find(model ? roots->model : roots->data, roots->here, text, ret, &err);
-	if (status == STATUS_NO_MEMORY)
+	if (status == STATUS_NO_MEMORY) {
 		parser->no_memory = true;
-	else if (status == STATUS_NOT_FOUND && !roots->here)
+	} else if (status == STATUS_NOT_FOUND && !roots->here) {
 		fields_problem(fields, key, "%s, below none of the %s roots; GET /v1/%s lists what is", err.message,
 			       model ? "model" : "data", model ? "models" : "data");
-	else if (status != STATUS_OK)
+	} else if (status != STATUS_OK) {
+		/* What a client wrote itself is no secret of the operator's. */
+		if (status != STATUS_INVALID && !roots->here) place_hide_roots(model ? roots->model : roots->data, &err);
 		fields_problem(fields, key, "%s", err.message);
+	}
 	return status == STATUS_OK;
 }
 

@@ -11,31 +11,7 @@
 #include <cmocka.h>
 
 #include "engine/prune/stream.h"
-#include "tests/cuda/emulator/faults.h"
-
-static struct backend *backend;
-#define OPS (backend->ops)
-#define RUN(call)                                                                                                                  \
-	do {                                                                                                                       \
-		if ((call) != STATUS_OK) fail_msg("%s: %s", #call, backend->error.message);                                        \
-	} while (0)
-
-static int open_backend(void **state)
-{
-	struct error err;
-	(void)state;
-	enum status status = backend_cuda_create(0, &backend, &err);
-	if (status != STATUS_OK) fail_msg("%s", err.message);
-	return 0;
-}
-
-static int close_backend(void **state)
-{
-	(void)state;
-	emulator_faults = (struct emulator_faults){.choices_add_parts = true};
-	backend_destroy(backend);
-	return 0;
-}
+#include "tests/cuda/emulated_backend.h"
 
 static float *random_floats(int64_t n)
 {

@@ -17,32 +17,9 @@
 #include "engine/compute/backend.h"
 #include "engine/compute/half.h"
 #include "engine/sparse/matvec.h"
-#include "tests/cuda/emulator/faults.h"
+#include "tests/cuda/emulated_backend.h"
 
 enum { MOST_VECTORS = SPARSE_VECTORS + 1 };
-
-static struct backend *backend;
-#define OPS (backend->ops)
-#define RUN(call)                                                                                                                  \
-	do {                                                                                                                       \
-		if ((call) != STATUS_OK) fail_msg("%s: %s", #call, backend->error.message);                                        \
-	} while (0)
-
-static int open_backend(void **state)
-{
-	struct error err;
-	(void)state;
-	if (backend_cuda_create(0, &backend, &err) != STATUS_OK) fail_msg("%s", err.message);
-	return 0;
-}
-
-static int close_backend(void **state)
-{
-	(void)state;
-	emulator_faults = (struct emulator_faults){.choices_add_parts = true};
-	backend_destroy(backend);
-	return 0;
-}
 
 struct example {
 	int64_t rows, cols, length; /* of a vector with the zeros behind it */

@@ -132,12 +132,13 @@ class Allocations(unittest.TestCase):
         library = in_library(frames)
         if status > 0 and "libgomp: Out of memory" in self.daemon.log()[-2000:]:  # which it says, and exits
             library, frames = "libgomp.so.1", stack.split()[2:]
-        if "cudaRegister" in told(frames):  # CUDA's runtime, linked in, before main
+        where = told(frames)
+        if "cudaRegister" in where:  # CUDA's runtime, linked in, before main
             library = "libcudart"
         if excused(library):
-            self.libraries.setdefault(library, []).append(told(frames))
+            self.libraries.setdefault(library, []).append(where)
         else:
-            self.wrong(stack, f"it ended or answers no more (status {status}) in {told(frames)}; the allocation")
+            self.wrong(stack, f"it ended or answers no more (status {status}) in {where}; the allocation")
 
     def say(self, text):
         libraries = "".join(f"; ended inside of {name}: {len(found)}" for name, found in sorted(self.libraries.items()))

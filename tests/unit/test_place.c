@@ -150,6 +150,11 @@ static void test_find(void **state)
 	snprintf(path, sizeof path, "%sless/x", f->root);
 	FAILS(STATUS_INVALID, "outside the roots", place_find(f->roots, NULL, path, &place, &s->err));
 	FAILS(STATUS_NOT_FOUND, "'none' is not there", place_find(f->roots, NULL, "none", &place, &s->err));
+	/* What no file can be called is not there either, and nothing is said of the root. */
+	char name[301];
+	memset(name, 'a', 300);
+	name[300] = 0;
+	FAILS(STATUS_NOT_FOUND, "aaa' is not there", place_find(f->roots, NULL, name, &place, &s->err));
 	char deep[601] = "", told[640];
 	for (int i = 0; i < 300; i++)
 		strcat(deep, "a/");
