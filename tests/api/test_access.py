@@ -324,6 +324,17 @@ class Quotas(Access):
         self.assertGreaterEqual(taken, 2 * size)
         self.assertIn("expected to take 0, and this one", held)
         self.assertEqual(daemon.request("POST", "/v1/jobs", small_job(output="a", method="magnitude")).status, 201)
+        # What is not there now, as on a disk that is not mounted, counts again when it is.
+        for name in ("b0", "b1"):
+            os.rename(os.path.join(daemon.output, name), os.path.join(daemon.directory, name))
+        meanwhile = self.as_token(BOB, "POST", "/v1/jobs", small_job(output="b3", besa={"epochs": 100}))
+        self.assertEqual(meanwhile.status, 201, meanwhile.body)
+        self.as_token(BOB, "POST", f"/v1/jobs/{meanwhile.json['id']}/cancel")
+        daemon.finish(meanwhile.json["id"])
+        self.as_token(BOB, "DELETE", "/v1/jobs/" + meanwhile.json["id"])
+        for name in ("b0", "b1"):
+            os.rename(os.path.join(daemon.directory, name), os.path.join(daemon.output, name))
+        self.says(self.as_token(BOB, "POST", "/v1/jobs", small_job(output="b2")), 429, "quota-bytes")
         shutil.rmtree(os.path.join(daemon.output, "b0"))
         again = self.as_token(BOB, "POST", "/v1/jobs", small_job(output="b2", sparsity=0.5, besa={"epochs": 100}))
         self.assertEqual(again.status, 201, again.body)

@@ -174,6 +174,24 @@ class Texts(Completions):
         self.assertEqual(self.post(prompt="river " * 100, max_tokens=1000).json["usage"]["total_tokens"], 512)
 
 
+    def test_names(self):
+        """A name that leads to two models has neither answer; one that no file can have is no model; and no path of the operator's is told."""
+        shutil.copytree(LLAMA, os.path.join(self.daemon.output, "llama"))
+        said = self.refused(422, "/model")
+        self.assertIn("'llama' is a model and an output", said["detail"])
+        shutil.rmtree(os.path.join(self.daemon.output, "llama"))
+        self.post()
+        for name in ("a" * 300, "x/" + "b" * 300):
+            said = self.refused(404, model=name)
+            self.assertNotIn(self.daemon.directory, json.dumps(said))
+
+    def test_large_prompts(self):
+        """What a template makes of little is not all tokenized."""
+        change(os.path.join(self.daemon.models, "llama"), "tokenizer_config.json", chat_template="{{ 'a' * 3000000 }}")
+        said = self.refused(422, "/messages", "/v1/chat/completions", messages=[{"role": "user", "content": "a"}])
+        self.assertIn("more than 2 MiB", said["detail"])
+
+
 class Ends(Completions):
     def prepare(self):
         self.add_endless()

@@ -103,6 +103,8 @@ class Users(Socket):
         self.start_with_file()
         self.assertEqual(self.daemon.get("/v1/jobs", Authorization="").status, 401)
         self.assertEqual(ask(self.path, "GET", "/v1/audit").status, 200)
+        limits = ask(self.path, "GET", "/v1/info").json["limits"]
+        self.assertEqual(limits["streams"], limits["connections"] // 2 * 7 // 8)  # of one of the two sockets: none is filled by them
         job = ask(self.path, "POST", "/v1/jobs", small_job(besa={"epochs": 100}))
         self.assertEqual(job.status, 201, job.body)
         entry = ask(self.path, "GET", "/v1/audit").json["entries"][0]
