@@ -192,7 +192,8 @@ bool body_parse(const struct request *, cJSON **ret, struct response *);
 /* Query parameters, after router_check has refused unknown and doubled ones. */
 const char *query_value(const struct request *, const char *key);
 /* The parameters name[KEY]=VALUE as an object, as JSON text that the caller frees; *ret is NULL where there are none, or no
- * memory. What is wrong with them is in `errors`. */
+ * memory. What is wrong with them is in `errors`: they are bounded as a spec's metadata is (engine/spec/top.c). */
+enum { MAP_ENTRIES = 16, MAP_KEY = 64, MAP_VALUE = 512 }; /* the latter in characters */
 void query_map(const struct request *, const char *name, char **ret, cJSON *errors);
 /* A decimal number from `low` to `high`; *ret keeps its value where the parameter is missing or wrong; if wrong, `errors` has
  * one more. */

@@ -129,17 +129,25 @@ static char *map_key(const char *key, const char *name)
 void query_map(const struct request *request, const char *name, char **ret, cJSON *errors)
 {
 	cJSON *map = cJSON_CreateObject();
+	int count = 0;
 	*ret = NULL;
 	for (size_t i = 0; i < request->n_query; i++) {
 		char *key = map_key(request->query[i].key, name);
 		const char *value = request->query[i].value;
 		if (!key) continue;
-		if (utf8_valid(key, strlen(key)) && utf8_valid(value, strlen(value)))
-			cJSON_AddStringToObject(map, key, value);
-		else
+		if (!utf8_valid(key, strlen(key)) || !utf8_valid(value, strlen(value)))
 			problem_add(errors, "parameter", name, "must be valid UTF-8");
+		else if (!*key || utf8_characters(key) > MAP_KEY || utf8_has_control(key) || utf8_characters(value) > MAP_VALUE)
+			problem_add(
+				errors, "parameter", name,
+				"must have keys of 1 to %d characters, none of them a control character, and values of %d at most",
+				MAP_KEY, MAP_VALUE);
+		else
+			cJSON_AddStringToObject(map, key, value);
+		count++;
 		free(key);
 	}
+	if (count > MAP_ENTRIES) problem_add(errors, "parameter", name, "must be %d at most", MAP_ENTRIES);
 	if (map && map->child) *ret = cJSON_PrintUnformatted(map);
 	cJSON_Delete(map);
 }

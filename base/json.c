@@ -68,6 +68,14 @@ int utf8_characters(const char *text)
 	return count;
 }
 
+bool utf8_has_control(const char *text)
+{
+	const unsigned char *s = (const unsigned char *)text;
+	for (; *s; s++)
+		if (*s < 0x20 || *s == 0x7f || (*s == 0xc2 && s[1] < 0xa0)) return true;
+	return false;
+}
+
 void utf8_mask(char *text)
 {
 	unsigned char *s = (unsigned char *)text, *end = s + strlen(text);

@@ -25,6 +25,9 @@ bool utf8_valid(const char *text, size_t bytes);
 /* How many characters a text has that is valid UTF-8. */
 int utf8_characters(const char *text);
 
+/* Whether it has control characters (C0, DEL, C1). */
+bool utf8_has_control(const char *text);
+
 /* Puts '?' for every byte that is not part of valid UTF-8: names of files, and messages that were cut, may have such. */
 void utf8_mask(char *text);
 

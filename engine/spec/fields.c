@@ -169,14 +169,6 @@ bool fields_bool(const struct fields *fields, const char *key, bool fallback)
 	return cJSON_IsBool(value) ? cJSON_IsTrue(value) : fallback;
 }
 
-static bool has_control(const char *text)
-{
-	const unsigned char *s = (const unsigned char *)text;
-	for (; *s; s++)
-		if (*s < 0x20 || *s == 0x7f || (*s == 0xc2 && s[1] < 0xa0)) return true; /* C0, DEL, C1 */
-	return false;
-}
-
 const char *fields_string(const struct fields *fields, const char *key, int limit, bool multiline, const char *fallback)
 {
 	const cJSON *value = fields_get(fields, key);
@@ -188,7 +180,7 @@ const char *fields_string(const struct fields *fields, const char *key, int limi
 		fields_problem(fields, key, "must be valid UTF-8");
 	else if (utf8_characters(text) > limit)
 		fields_problem(fields, key, "must be at most %d characters long, not %d", limit, utf8_characters(text));
-	else if (!multiline && has_control(text))
+	else if (!multiline && utf8_has_control(text))
 		fields_problem(fields, key, "must not have control characters");
 	else
 		return text;
@@ -201,7 +193,7 @@ void fields_key(const struct fields *fields, const char *key, int limit)
 		fields_problem(fields, key, "a key must have a character");
 	else if (utf8_characters(key) > limit)
 		fields_problem(fields, key, "a key must be at most %d characters long, not %d", limit, utf8_characters(key));
-	else if (has_control(key))
+	else if (utf8_has_control(key))
 		fields_problem(fields, key, "a key must not have control characters");
 }
 

@@ -220,7 +220,10 @@ class Contract(unittest.TestCase):
         self.assertEqual(found("state=queued&metadata[team]=prune"), [second])
         self.assertEqual(found("metadata[team]=prune&metadata[k/%C3%A4]]=a%20b%26c"), [first])
         self.assertEqual(found("metadata[team]="), [])
-        for query in ("metadata=x", "metadata[team]", "metadata[team=x", "metadata[team]=a&metadata[team]=b", "metadata[%ff]=a", "metadata[a]=%ff"):
+        self.assertEqual(found(f"metadata[{'%C3%A4' * 64}]={'%C3%A4' * 512}"), [])
+        for query in ("metadata=x", "metadata[team]", "metadata[team=x", "metadata[team]=a&metadata[team]=b", "metadata[%ff]=a", "metadata[a]=%ff",
+                      "metadata[]=a", f"metadata[{'k' * 65}]=a", "metadata[a%0a]=b", f"metadata[a]={'v' * 513}",
+                      "&".join(f"metadata[k{i}]=v" for i in range(17))):
             with self.subTest(query):
                 self.problem(self.daemon.get("/v1/jobs?" + query), 400)
         many = {f"k{i}": "v" for i in range(16)}
