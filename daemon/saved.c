@@ -58,6 +58,8 @@ static enum status open_once(const char *directory, struct saved *saved, bool *r
 	}
 	snprintf(path, sizeof path, "%s/tune.bin", directory);
 	TRY(add(saved, path, err));
+	snprintf(path, sizeof path, "%s/latents.bin", directory);
+	TRY(add(saved, path, err));
 	*ret_same = is_current(&saved->files[0]);
 	return STATUS_OK;
 }
@@ -93,14 +95,14 @@ enum status saved_complete(const struct saved *saved, const char *directory, int
 	return error_set(err, STATUS_NOT_FOUND, "%s/hidden-%d.bin is gone", directory, blocks_done);
 }
 
-/* Where the checksum of the bytes behind the header is in it; 0 for a file without one (engine/prune/stream.c,
- * engine/tune/state.c). */
+/* Where the checksum of the bytes behind the header is in it; 0 for a file without one (engine/prune/stream.c, engine/tune/state.c), or
+ * with one for each block, of which the last are not written yet (engine/tune/latents.c). */
 static size_t checksum_offset(const char header[HEADER_BYTES])
 {
 	static const struct {
 		const char *magic;
 		size_t offset;
-	} kinds[] = {{"BESAHID1", 0}, {"BESAHID2", 32}, {"BESATUN1", 0}, {"BESATUN2", 48}};
+	} kinds[] = {{"BESAHID1", 0}, {"BESAHID2", 32}, {"BESATUN1", 0}, {"BESATUN2", 48}, {"BESALAT1", 0}};
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		if (memcmp(header, kinds[i].magic, 8) == 0) return kinds[i].offset;
 	return SIZE_MAX;

@@ -8,7 +8,7 @@
 
 #include "base/file.h"
 
-enum { SAVED_FILES = 5 };
+enum { SAVED_FILES = 6 };
 
 struct saved {
 	struct file files[SAVED_FILES]; /* open; their paths are below the directory */
@@ -16,7 +16,7 @@ struct saved {
 	cJSON *savepoint; /* NULL where there is none, or where it cannot be read */
 };
 
-/* Opens the savepoint, what it says that the job goes on from, and the state of a tune. Nothing is open, and it is STATUS_OK,
+/* Opens the savepoint, what it says that the job goes on from, and the state of a tune, or what it will begin with. Nothing is open, and it is STATUS_OK,
  * where there is no savepoint, and no directory. What cannot be read of a savepoint is STATUS_INVALID. Closed by saved_close,
  * also after a failure. */
 enum status saved_open(const char *directory, struct saved *ret, struct error *err);

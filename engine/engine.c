@@ -849,7 +849,8 @@ static enum status estimate(struct run *run, size_t available, struct engine_nee
 				    .params_per_token = layout_params_per_token(&run->model.config)};
 	block_layout_release(&layout);
 	if (!prunes(run)) return STATUS_OK;
-	ret->savepoint = pipeline_disk_bytes(&run->model, run->spec, run->plan.sequences);
+	ret->savepoint = tune_disk_bytes(run->spec, &run->model.config, ret->params,
+					 pipeline_disk_bytes(&run->model, run->spec, run->plan.sequences));
 	return output_bytes(run, &ret->output, err);
 }
 

@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "engine/compute/dry.h"
 #include "engine/methods/method.h"
-#include "engine/output/pack.h"
+#include "engine/prune/store.h"
 
 enum {
 	DEVICE_SECONDS = 60, /* between two saves, where a device computes: by default */
@@ -16,56 +16,16 @@ enum {
 
 /* ---- on disk ------------------------------------------------------------------------------------------------------------- */
 
-/* What is in `room`, to the output. */
-static enum status put_linear(const struct pipeline *pl, const struct linear *linear, const struct tensor_info *info,
-			      const struct block_result *result, struct error *err)
-{
-	int64_t at = linear->stored_first * (info->bytes / linear->rows);
-	if (!result->grids.bits)
-		return writer_write(pl->p->writer, info->name, at, layout_file_order(linear, pl->room, info->dtype),
-				    (size_t)info->bytes, err);
-	return pack_write_linear(pl->p->model, pl->p->writer, linear, result->index, &result->grids, pl->room, err);
-}
-
-static enum status write_linear(struct pipeline *pl, const struct linear *linear, const struct tensor weights[FUSED_COUNT],
-				struct block_result *result, struct error *err)
-{
-	struct backend *backend = pl->p->backend;
-	struct tensor_info info;
-	TRY(block_linear_tensor(pl->p->model, linear, result->index, &info, err));
-	for (int i = 0; i < layout_stretches(linear); i++) {
-		struct stretch stretch = layout_stretch(linear, i);
-		struct tensor rows = tensor_rows(weights[linear->fused], linear->first + stretch.first, stretch.rows);
-		char *to = (char *)pl->room + stretch.stored * (info.bytes / linear->rows);
-		TRY(backend->ops->side_download(backend, to, rows.data, tensor_bytes(&rows), err));
-	}
-	TRY(put_linear(pl, linear, &info, result, err));
-	int64_t params = linear->rows * linear->cols, zeros = count_zero_weights(pl->room, info.dtype, params);
-	int expert = pl->block->layout.products[linear->product].expert;
-	struct part_result *kind = &result->kinds[linear->kind];
-	kind->zeros += zeros;
-	kind->params += params;
-	result->zeros += zeros;
-	if (expert < 0) return STATUS_OK;
-	result->experts[expert].zeros += zeros;
-	result->experts[expert].params += params;
-	return STATUS_OK;
-}
-
 /* Safe beside operations that do not write to the weights (6). Synced by the save that covers the block. */
 static enum status write_weights(struct pipeline *pl, struct block_result *result, const struct tensor weights[FUSED_COUNT],
 				 struct error *err)
 {
-	const struct block_layout *layout = &pl->block->layout;
-	for (int i = 0; i < layout->n_linears; i++)
-		TRY(write_linear(pl, &layout->linears[i], weights, result, err));
-	TRY(pack_write_zeros(pl->p->model, pl->p->writer, layout, result->index, &result->grids, err));
-	for (int i = 0; i < result->vectors.count; i++) {
-		const struct stored_vector *vector = &result->vectors.items[i];
-		TRY(writer_write(pl->p->writer, vector->tensor, 0, vector->data, vector->bytes, err));
-	}
-	result->params = layout->params;
-	return STATUS_OK;
+	const struct store store = {.model = pl->p->model,
+				    .writer = pl->p->writer,
+				    .backend = pl->p->backend,
+				    .layout = &pl->block->layout,
+				    .room = pl->room};
+	return store_weights(&store, result, weights, err);
 }
 
 static enum status save_stream(const struct pipeline *pl, const char *kind, int index, const struct stream *stream,

@@ -12,6 +12,7 @@
 #include "engine/prune/allocate.h"
 #include "engine/prune/end_loss.h"
 #include "engine/prune/walk.h"
+#include "engine/tune/latents.h"
 
 /* Tokens that go through a block at once in the passes that learn nothing. */
 enum { BATCH_TOKENS_CPU = 1024, BATCH_TOKENS_DEVICE = 8192 };
@@ -292,6 +293,15 @@ static enum status run_stage(struct walk *w, struct block_result *result, int i,
 	return STATUS_OK;
 }
 
+/* What the global tune begins with (engine/tune/latents.h): the weights before they are rounded. */
+static enum status keep_latents(struct walk *w, int index, struct error *err)
+{
+	char path[4096];
+	if (w->backend->dry || !latents_wanted(w->spec)) return STATUS_OK;
+	TRY(latents_path(w->p->savepoint, path, err));
+	return latents_save(&w->block, &w->quantizer, index, w->p->model->config.layers, path, err);
+}
+
 /* From what the method left, in masters or by a mask, to what is stored. */
 static enum status run_stages(struct walk *w, struct block_result *result, const struct block_outcome *outcome, struct error *err)
 {
@@ -301,6 +311,7 @@ static enum status run_stages(struct walk *w, struct block_result *result, const
 	else if (!w->method->masters && !outcome->masters)
 		TRY(backend_failed(w, block_load_masters(&w->block), err));
 	for (int i = 0; i < w->n_stages; i++) {
+		if (w->stages[i]->rounds) TRY(keep_latents(w, result->index, err));
 		TRY(run_stage(w, result, i, err));
 		vectors = vectors || w->stages[i]->changes_vectors;
 	}
@@ -516,7 +527,7 @@ enum status walk_create(struct walk *w, struct error *err)
 					   .tokens = tokens,
 					   .stop = w->p->job->stop};
 	if (walk_changes(w)) TRY(block_add_masters(&w->block, err));
-	if (setup.quantizer) TRY(quantizer_create(w->spec, &w->block, setup.quantizer, err));
+	if (setup.quantizer) TRY(quantizer_create(w->spec, &w->block, quantization_is_joint(w->spec), setup.quantizer, err));
 	TRY(w->method->create(&setup, &w->state, err));
 	TRY(create_stages(w, &setup, err));
 	TRY(activations_create(&w->block, w->batch, tokens, false, &w->activations, err));

@@ -85,3 +85,24 @@ cJSON *block_result_json(const struct block_result *result, const struct block_l
 		cJSON_AddNumberToObject(phases, PHASE_NAMES[i], result->phases[i]);
 	return data;
 }
+
+static bool set_number(cJSON *object, const char *name, double number)
+{
+	cJSON *new = cJSON_CreateNumber(number);
+	return new &&cJSON_ReplaceItemInObjectCaseSensitive(object, name, new);
+}
+
+enum status block_result_recount(const struct block_result *result, const struct block_layout *layout, cJSON *data,
+				 struct error *err)
+{
+	cJSON *layers = cJSON_GetObjectItemCaseSensitive(data, "layers");
+	cJSON *experts = cJSON_GetObjectItemCaseSensitive(data, "experts");
+	bool whole = set_number(data, "sparsity", (double)result->zeros / (double)result->params);
+	for (int i = 0; i < layout->n_kinds; i++)
+		whole = whole && set_number(cJSON_GetObjectItemCaseSensitive(layers, layout->kinds[i]), "zeros",
+					    (double)result->kinds[i].zeros);
+	for (int i = 0; i < layout->experts; i++)
+		whole = whole && set_number(cJSON_GetArrayItem(experts, i), "sparsity",
+					    (double)result->experts[i].zeros / (double)result->experts[i].params);
+	return whole ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the zeros of block %d", result->index);
+}

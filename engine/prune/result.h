@@ -51,4 +51,7 @@ void block_result_release(struct block_result *);
 cJSON *block_result_json(const struct block_result *, const struct block_layout *, const struct spec *, int blocks,
 			 double probe_dense);
 
+/* Writes the zeros that `result` has counted, and what follows from them, over those in such data. STATUS_NO_MEMORY is the only failure. */
+enum status block_result_recount(const struct block_result *, const struct block_layout *, cJSON *data, struct error *err);
+
 #endif

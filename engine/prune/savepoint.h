@@ -6,6 +6,7 @@
  *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
  *                    probe-K.bin those of the progress perplexity
  *   tune.bin         the state of the global tune (engine/tune/tune.h)
+ *   latents.bin      of a quantized model, until there is tune.bin: the weights before they were rounded (engine/tune/latents.h)
  *
  * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin
  * beside it. Where not every block is saved, it may be behind the caller's commits; it may be one block ahead of them

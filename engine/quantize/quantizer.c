@@ -54,7 +54,7 @@ static enum status allocate_all(struct quantizer *q, bool learned)
 	return learned ? allocate(q->backend, 1, panel < largest ? panel : largest, &q->panel) : STATUS_OK;
 }
 
-enum status quantizer_create(const struct spec *spec, struct block *block, struct quantizer *ret, struct error *err)
+enum status quantizer_create(const struct spec *spec, struct block *block, bool learns, struct quantizer *ret, struct error *err)
 {
 	const struct quantization_settings *settings = &spec->quantization;
 	*ret = (struct quantizer){.block = block,
@@ -62,7 +62,7 @@ enum status quantizer_create(const struct spec *spec, struct block *block, struc
 				  .bits = settings->bits,
 				  .group = settings->group_size == GROUP_IS_CHANNEL ? 0 : settings->group_size,
 				  .symmetric = settings->symmetric};
-	enum status status = allocate_all(ret, quantization_is_joint(spec));
+	enum status status = allocate_all(ret, learns);
 	if (status != STATUS_OK) *err = block->backend->error;
 	return status;
 }

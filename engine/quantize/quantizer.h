@@ -31,8 +31,8 @@ bool quantization_is_joint(const struct spec *);
 /* Whether weights are quantized behind the method and the refit. */
 bool quantization_follows(const struct spec *);
 
-/* On failure quantizer_release frees what there is. */
-enum status quantizer_create(const struct spec *, struct block *, struct quantizer *ret, struct error *err);
+/* `learns`: whether its clipping is learned by it. On failure quantizer_release frees what there is. */
+enum status quantizer_create(const struct spec *, struct block *, bool learns, struct quantizer *ret, struct error *err);
 void quantizer_release(struct quantizer *);
 
 /* Of a fused matrix. */

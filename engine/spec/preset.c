@@ -59,13 +59,15 @@ static int preset_of(const struct fields *client)
 	return preset || fields_get(client, "method") || fields_get(client, "besa") ? PRESET_NONE : PRESET_STANDARD;
 }
 
-/* A tune of the whole model would take weights from their grids again: where they are quantized it is the refit of the blocks, which
- * goes through the rounding. */
+/* A tune of the whole model goes through rounding to the nearest alone: where weights are rounded with feedback it is the refit of
+ * the blocks, which comes before. */
 static bool heed_quantization(const struct fields *client, cJSON *of_preset)
 {
 	cJSON *refit = cJSON_GetObjectItemCaseSensitive(of_preset, "refit");
 	const char *method = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(refit, "method"));
-	if (!cJSON_IsObject(fields_get(client, "quantization")) || !method || strcmp(method, "global") != 0) return true;
+	const cJSON *rounding = cJSON_GetObjectItemCaseSensitive(fields_get(client, "quantization"), "rounding");
+	if (!cJSON_IsString(rounding) || strcmp(rounding->valuestring, "feedback") != 0) return true;
+	if (!method || strcmp(method, "global") != 0) return true;
 	cJSON *block = cJSON_CreateString("block");
 	return block && cJSON_ReplaceItemInObjectCaseSensitive(refit, "method", block);
 }

@@ -94,11 +94,11 @@ static void settle(struct spec_parser *parser, const struct fields *fields, void
 	if (!settings->bits) return;
 	if (settings->bits > 4 && settings->bits < 8) fields_problem(fields, "bits", "must be 2, 3, 4 or 8");
 	settle_group(parser, fields, settings);
-	if (spec->refit.method == REFIT_GLOBAL)
+	if (spec->refit.method == REFIT_GLOBAL && settings->rounding == ROUND_WITH_FEEDBACK)
 		fields_problem(
-			fields, NULL,
-			"the refit \"global\" would take the weights from their grids again: a 'refit.method' of \"block\" comes "
-			"before quantization");
+			fields, "rounding",
+			"\"feedback\": the refit \"global\" trains weights through rounding to the nearest; give \"nearest\", or "
+			"a 'refit.method' of \"block\", which comes before the feedback");
 	settle_order(spec, fields, settings);
 	settle_format(parser, fields, settings);
 }

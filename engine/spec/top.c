@@ -201,7 +201,8 @@ static const struct spec_row rows[] = {
 			"settings of `besa`",
 		.more = "Fields that are given override those of the preset; `method` excludes it. A job shows what it became. "
 			"With "
-			"`quantization` `best` has the refit `block` in place of `global`. `paper` is BESA as it was published.",
+			"`quantization.rounding` `feedback`, `best` has the refit `block` in place of `global`. `paper` is BESA as "
+			"it was published.",
 		.group = "Pruning",
 		.label = "Preset",
 		.hint = "What it may cost: fast, balanced (the default) or best.",

@@ -118,4 +118,4 @@ static double work(const struct spec *spec)
 }
 
 const struct stage stage_quantize = {
-	.name = "quantize", .wanted = wanted, .work = work, .create = create, .destroy = destroy, .run = run};
+	.name = "quantize", .wanted = wanted, .work = work, .create = create, .destroy = destroy, .run = run, .rounds = true};

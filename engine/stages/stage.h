@@ -23,6 +23,7 @@ struct stage {
 	enum status (*run)(void *stage, const struct block_task *, struct error *err);
 
 	bool changes_vectors;
+	bool rounds; /* takes the weights to their grids: what others left of them is what training goes on from */
 };
 
 #define STAGE_COUNT(name) +1

@@ -1,7 +1,6 @@
 /* File format: "BESATUN2", then I64 step, steps, bytes, F64 before, after, U32 CRC-32 of the parts in host byte order, padding
  * to 64 bytes, then the parts one behind the other: F32 of the machine that reads it again. */
 #include "engine/tune/state.h"
-#include "engine/model/fixed.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,12 +8,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <zlib.h>
-
 #include "base/file.h"
 #include "base/place.h"
+#include "engine/model/fixed.h"
+#include "engine/tune/latents.h"
+#include "engine/tune/parts.h"
 
-enum { HEADER_BYTES = 64, PIECE_BYTES = 4 << 20 };
+enum { HEADER_BYTES = 64 };
 
 static enum status failed(const struct state *state, enum status status, struct error *err)
 {
@@ -52,17 +52,31 @@ static enum status create_moments(struct state *state, struct tuned_block *tuned
 	return backend->ops->zero(backend, tuned->vector_v.memory, tuned->vector_v.bytes);
 }
 
-static enum status create_block(struct state *state, const struct model *from, int index, struct error *err)
+/* Room for how strongly groups are clipped, where that is learned. */
+static enum status allocate_strengths(struct state *state, struct tuned_block *tuned)
+{
+	const struct quantizer *quantizer = &state->quantizer;
+	for (int f = 0; f < state->block.layout.n_fused; f++) {
+		struct tensor shape = quantizer->steps[f];
+		if (!quantizer->symmetric) shape = tensor_make(NULL, shape.rows, 2 * shape.cols, DTYPE_F32);
+		TRY(allocate_zeros(state, shape, &tuned->strength[f]));
+	}
+	return STATUS_OK;
+}
+
+static enum status create_block(struct state *state, struct state_source source, bool clips, int index, struct error *err)
 {
 	struct tuned_block *tuned = &state->blocks[index];
 	struct block *block = &state->block;
 	struct vectors *const vectors[] = {&tuned->vectors, &tuned->vector_m, &tuned->vector_v};
-	TRY(block_load(block, from, index, err));
+	TRY(block_load(block, source.from, index, err));
 	TRY(block_add_masters(block, err));
-	enum status status = block_load_masters(block);
+	enum status status = source.latents ? STATUS_OK : block_load_masters(block);
+	if (status == STATUS_OK && clips) status = allocate_strengths(state, tuned);
 	for (int f = 0; f < FUSED_COUNT; f++)
 		tuned->master[f] = take(&block->master[f]);
 	TRY(failed(state, status, err));
+	if (source.latents) TRY(latents_load(state->backend, tuned->master, tuned->strength, index, source.latents, err));
 	for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
 		TRY(vectors_create(block, vectors[i], err));
 	TRY(failed(state, create_moments(state, tuned), err));
@@ -72,17 +86,18 @@ static enum status create_block(struct state *state, const struct model *from, i
 	return STATUS_OK;
 }
 
-enum status state_create(const struct model *model, const struct model *from, struct backend *backend, enum dtype compute_type,
-			 int64_t tokens, int64_t length, struct state *ret, struct error *err)
+enum status state_create(const struct spec *spec, const struct model *model, struct state_source source, struct backend *backend,
+			 enum dtype compute_type, int64_t tokens, int64_t length, struct state *ret, struct error *err)
 {
 	int layers = (int)model->config.layers;
 	*ret = (struct state){.backend = backend, .before = NAN, .after = NAN};
 	ret->blocks = calloc((size_t)layers, sizeof *ret->blocks);
 	if (!ret->blocks) return error_set(err, STATUS_NO_MEMORY, "no memory for %d blocks", layers);
 	TRY(block_create(model, backend, compute_type, length, &ret->block, err));
+	if (spec->quantization.bits) TRY(quantizer_create(spec, &ret->block, false, &ret->quantizer, err));
 	for (int i = 0; i < layers; i++)
-		TRY(create_block(ret, from, i, err));
-	return end_create(model, from, backend, compute_type, tokens, &ret->end, err);
+		TRY(create_block(ret, source, quantization_is_joint(spec), i, err));
+	return end_create(model, source.from, backend, compute_type, tokens, &ret->end, err);
 }
 
 static void release_block(struct state *state, struct tuned_block *tuned)
@@ -93,6 +108,7 @@ static void release_block(struct state *state, struct tuned_block *tuned)
 		backend->ops->release(backend, tuned->master[f].data);
 		backend->ops->release(backend, tuned->m[f].data);
 		backend->ops->release(backend, tuned->v[f].data);
+		backend->ops->release(backend, tuned->strength[f].data);
 	}
 	for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
 		vectors_release(vectors[i], backend);
@@ -103,6 +119,7 @@ static void release_block(struct state *state, struct tuned_block *tuned)
 static void leave(struct state *state)
 {
 	memset(state->block.master, 0, sizeof state->block.master);
+	memset(state->quantizer.strength, 0, sizeof state->quantizer.strength);
 	state->block.fixed = (struct fixed_weights){0};
 }
 
@@ -113,6 +130,7 @@ void state_release(struct state *state)
 		for (int i = 0; i < state->block.config->layers; i++)
 			release_block(state, &state->blocks[i]);
 		if (state->entered) leave(state);
+		quantizer_release(&state->quantizer);
 		block_release(&state->block);
 	}
 	end_release(&state->end);
@@ -126,27 +144,19 @@ enum status state_enter(struct state *state, int index)
 	struct block *block = &state->block;
 	if (!state->entered) fixed_release(state->backend, &block->fixed); /* of a block that was loaded */
 	memcpy(block->master, tuned->master, sizeof block->master);
+	memcpy(state->quantizer.strength, tuned->strength, sizeof tuned->strength);
 	block->fixed = tuned->fixed;
 	block_set_index(block, index);
 	state->entered = true;
 	TRY(vectors_restore(block, &tuned->vectors));
-	TRY(block_store_masters(block));
+	TRY(state->quantizer.backend ? quantizer_apply(&state->quantizer, block->master, block->weight)
+				     : block_store_masters(block));
 	return block_activate_dense(block);
 }
 
 /* ---- to a file and back ------------------------------------------------------------------------------------------------------ */
 
-/* A part of the state on the device. */
-struct part {
-	void *data;
-	size_t bytes;
-};
-enum { BLOCK_PARTS = 3 * FUSED_COUNT + 3, END_PARTS = 3 * END_VECTORS };
-
-static struct part part_of(const struct tensor *tensor)
-{
-	return (struct part){tensor->data, tensor->data ? tensor_bytes(tensor) : 0};
-}
+enum { BLOCK_PARTS = 4 * FUSED_COUNT + 3, END_PARTS = 3 * END_VECTORS };
 
 static int parts_of(const struct state *state, struct part *parts)
 {
@@ -158,6 +168,7 @@ static int parts_of(const struct state *state, struct part *parts)
 			parts[n++] = part_of(&tuned->master[f]);
 			parts[n++] = part_of(&tuned->m[f]);
 			parts[n++] = part_of(&tuned->v[f]);
+			parts[n++] = part_of(&tuned->strength[f]);
 		}
 		for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++)
 			parts[n++] = (struct part){vectors[k]->memory, vectors[k]->bytes};
@@ -171,67 +182,20 @@ static int parts_of(const struct state *state, struct part *parts)
 	return n;
 }
 
-/* On its way between the device and a file. */
-struct transfer {
-	const struct state *state;
-	const struct file *file;
-	char *room; /* host memory for a piece; NULL where the device's memory is the host's */
-	int64_t at; /* in the file */
-	uLong crc;  /* of what is in front of that */
-	bool save;
-};
-
-static enum status move_piece(struct transfer *t, char *device, size_t bytes, struct error *err)
-{
-	struct backend *backend = t->state->backend;
-	char *host = t->room ? t->room : device;
-	if (t->save && t->room) TRY(failed(t->state, backend->ops->download(backend, host, device, bytes), err));
-	TRY(t->save ? file_write(t->file, host, bytes, t->at, err) : file_read(t->file, host, bytes, t->at, err));
-	t->crc = crc32_z(t->crc, (const Bytef *)host, bytes);
-	if (!t->save && t->room) TRY(failed(t->state, backend->ops->upload(backend, device, host, bytes), err));
-	t->at += (int64_t)bytes;
-	return STATUS_OK;
-}
-
-static enum status move_part(struct transfer *t, const struct part *part, struct error *err)
-{
-	for (size_t at = 0, bytes; at < part->bytes; at += bytes) {
-		bytes = part->bytes - at < PIECE_BYTES ? part->bytes - at : PIECE_BYTES;
-		TRY(move_piece(t, (char *)part->data + at, bytes, err));
-	}
-	return STATUS_OK;
-}
-
-/* The parts, and room for a piece; frees both when the transfer is over. */
+/* The parts, and the bytes of a file of them; `parts` is freed by the caller. */
 struct moving {
 	struct part *parts;
 	int n;
-	int64_t bytes; /* of the file */
-	char *room;
+	int64_t bytes;
 };
-
-static void end_moving(struct moving *moving)
-{
-	free(moving->parts);
-	free(moving->room);
-}
 
 static enum status begin_moving(const struct state *state, struct moving *ret, struct error *err)
 {
 	size_t room = (size_t)state->block.config->layers * BLOCK_PARTS + END_PARTS;
-	struct moving moving = {.bytes = HEADER_BYTES, .parts = malloc(room * sizeof *moving.parts)};
-	bool whole = moving.parts;
-	if (!state->backend->unified) {
-		moving.room = malloc(PIECE_BYTES);
-		whole = whole && moving.room;
-	}
-	if (!whole) {
-		end_moving(&moving);
-		return error_set(err, STATUS_NO_MEMORY, "no memory for the state of a tune");
-	}
+	struct moving moving = {.parts = malloc(room * sizeof *moving.parts)};
+	if (!moving.parts) return error_set(err, STATUS_NO_MEMORY, "no memory for the state of a tune");
 	moving.n = parts_of(state, moving.parts);
-	for (int i = 0; i < moving.n; i++)
-		moving.bytes += (int64_t)moving.parts[i].bytes;
+	moving.bytes = HEADER_BYTES + parts_bytes(moving.parts, moving.n);
 	*ret = moving;
 	return STATUS_OK;
 }
@@ -250,23 +214,12 @@ static struct header header_of(const struct state *state, int64_t bytes, uint32_
 	return (struct header){"BESATUN2", state->step, state->steps, bytes, state->before, state->after, crc, ""};
 }
 
-static enum status move_all(const struct state *state, const struct moving *moving, const struct file *file, bool save,
-			    uint32_t *ret_crc, struct error *err)
-{
-	struct transfer transfer = {.state = state, .file = file, .room = moving->room, .at = HEADER_BYTES, .save = save};
-	if (!moving->room) TRY(failed(state, state->backend->ops->sync(state->backend), err));
-	for (int i = 0; i < moving->n; i++)
-		TRY(move_part(&transfer, &moving->parts[i], err));
-	*ret_crc = (uint32_t)transfer.crc;
-	return STATUS_OK;
-}
-
 static enum status write_file(const struct state *state, const struct moving *moving, const char *path, struct error *err)
 {
 	struct file file;
 	uint32_t crc = 0;
 	TRY(file_create(path, moving->bytes, &file, err));
-	enum status status = move_all(state, moving, &file, true, &crc, err);
+	enum status status = parts_write(state->backend, moving->parts, moving->n, &file, HEADER_BYTES, &crc, err);
 	const struct header header = header_of(state, moving->bytes, crc);
 	if (status == STATUS_OK) status = file_write(&file, &header, sizeof header, 0, err);
 	if (status == STATUS_OK) status = file_sync(&file, err);
@@ -282,7 +235,7 @@ enum status state_save(const struct state *state, const char *path, struct error
 		return error_set(err, STATUS_INVALID, "path too long: %s", path);
 	TRY(begin_moving(state, &moving, err));
 	enum status status = write_file(state, &moving, temporary, err);
-	end_moving(&moving);
+	free(moving.parts);
 	if (status == STATUS_OK) status = place_rename(&PLACE(temporary), NULL, &PLACE(path), NULL, PLACE_REPLACE, err);
 	if (status != STATUS_OK) unlink(temporary);
 	return status;
@@ -299,7 +252,7 @@ static enum status read_file(struct state *state, const struct moving *moving, c
 	    header.bytes != wanted.bytes || header.step < 0 || header.step > header.steps || file->size != moving->bytes)
 		return error_set(err, STATUS_INVALID, "%s: not the state of the tune that this job needs; submit the job again",
 				 file->path);
-	TRY(move_all(state, moving, file, false, &crc, err));
+	TRY(parts_read(state->backend, moving->parts, moving->n, file, HEADER_BYTES, &crc, err));
 	if (!unchecked && crc != header.crc32)
 		return error_set(err, STATUS_INVALID,
 				 "%s: is damaged: its checksum is %08x, and was %08x when it was written; the job cannot go on "
@@ -322,6 +275,6 @@ enum status state_load(struct state *state, const char *path, struct error *err)
 		status = read_file(state, &moving, &file, err);
 		file_close(&file);
 	}
-	end_moving(&moving);
+	free(moving.parts);
 	return status;
 }

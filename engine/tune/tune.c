@@ -8,9 +8,12 @@
 
 #include "base/clock.h"
 #include "base/place.h"
+#include "engine/output/format.h"
 #include "engine/prune/end_loss.h"
+#include "engine/prune/store.h"
 #include "engine/stages/schedule.h"
 #include "engine/tune/batch.h"
+#include "engine/tune/latents.h"
 
 enum {
 	SAVE_SECONDS = 60, /* between two saves of the state, by default */
@@ -33,6 +36,7 @@ struct tune {
 	struct stream dense; /* the dense model's hidden states behind its last block */
 	int32_t *ids;        /* of a batch */
 	char path[4096];     /* of tune.bin */
+	char latents[4096];  /* of latents.bin */
 	int64_t saved;       /* the steps that it has */
 	double last_save, save_seconds, told;
 };
@@ -80,6 +84,14 @@ double tune_work(const struct spec *spec, const struct model_config *config)
 	return tokens * ((double)config->layers + spec->refit.global_epochs * step_work(config)) + 2 * look_work(spec, config);
 }
 
+int64_t tune_disk_bytes(const struct spec *spec, const struct model_config *config, int64_t params, int64_t before)
+{
+	int64_t weight = (int64_t)sizeof(float) * params * config->layers;
+	if (!tune_wanted(spec)) return before;
+	if (latents_wanted(spec)) before += weight;
+	return before > 6 * weight ? before : 6 * weight; /* a state is three numbers a weight, and is replaced by another */
+}
+
 static enum status backend_failed(const struct tune *t, enum status status, struct error *err)
 {
 	if (status != STATUS_OK) *err = t->backend->error;
@@ -95,7 +107,7 @@ static enum status check_stop(const struct tune *t, struct error *err)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
-static enum status create(struct tune *t, const struct model *from, struct error *err)
+static enum status create(struct tune *t, struct state_source source, struct error *err)
 {
 	const struct spec *spec = t->p->job->spec;
 	int64_t samples = spec->calibration.samples, length = spec->calibration.sequence_length, batch = batch_of(spec);
@@ -107,7 +119,7 @@ static enum status create(struct tune *t, const struct model *from, struct error
 		       (uint64_t)spec->calibration.seed + (uint64_t)t->p->model->config.layers);
 	t->ids = malloc((size_t)(batch * length) * sizeof *t->ids);
 	if (!t->ids) return error_set(err, STATUS_NO_MEMORY, "no memory for the tokens of a batch");
-	TRY(state_create(t->p->model, from, t->backend, t->p->compute_type, batch * length, length, &t->state, err));
+	TRY(state_create(spec, t->p->model, source, t->backend, t->p->compute_type, batch * length, length, &t->state, err));
 	t->state.steps = t->schedule.steps;
 	TRY(batch_create(&t->state, batch, length, spec->refit.norms, &t->batch, err));
 	return (on_device ? stream_create : stream_create_on_host)(t->backend, samples, length, hidden, batch, &t->dense, err);
@@ -226,6 +238,7 @@ static enum status save(struct tune *t, struct error *err)
 	double started = monotonic_seconds();
 	if (t->saved == t->state.step) return STATUS_OK;
 	TRY(state_save(&t->state, t->path, err));
+	unlink(t->latents); /* not needed any more; what cannot be removed goes with the job's directory */
 	t->saved = t->state.step;
 	t->last_save = monotonic_seconds();
 	t->save_seconds = t->last_save - started;
@@ -269,38 +282,28 @@ static enum status run_and_save(struct tune *t, struct error *err)
 	return saved;
 }
 
-static enum status write_linear(struct tune *t, const struct linear *linear, int index, void *room, struct error *err)
+/* What the block's weights and vectors came to, to the output, and their zeros over those that are noted. */
+static enum status store_block(struct tune *t, struct block_result *result, void *room, struct error *err)
 {
-	struct tensor_info info;
-	TRY(block_linear_tensor(t->p->model, linear, index, &info, err));
-	for (int i = 0; i < layout_stretches(linear); i++) {
-		struct stretch stretch = layout_stretch(linear, i);
-		struct tensor rows = tensor_rows(t->state.block.weight[linear->fused], linear->first + stretch.first, stretch.rows);
-		char *to = (char *)room + stretch.stored * (info.bytes / linear->rows);
-		TRY(backend_failed(t, t->backend->ops->download(t->backend, to, rows.data, tensor_bytes(&rows)), err));
-	}
-	return writer_write(t->p->writer, info.name, linear->stored_first * (info.bytes / linear->rows),
-			    layout_file_order(linear, room, info.dtype), (size_t)info.bytes, err);
-}
-
-static enum status write_vectors(struct tune *t, int index, struct error *err)
-{
-	struct stored_vectors vectors;
-	TRY(block_store_vectors(&t->state.block, t->p->model, index, &vectors, err));
-	enum status status = backend_failed(t, vectors_keep(&t->state.block, &t->state.blocks[index].vectors), err);
-	for (int i = 0; status == STATUS_OK && i < vectors.count; i++)
-		status = writer_write(t->p->writer, vectors.items[i].tensor, 0, vectors.items[i].data, vectors.items[i].bytes, err);
-	stored_vectors_release(&vectors);
-	return status;
+	struct block *block = &t->state.block;
+	const struct store store = {
+		.model = t->p->model, .writer = t->p->writer, .backend = t->backend, .layout = &block->layout, .room = room};
+	TRY(block_store_vectors(block, t->p->model, result->index, &result->vectors, err));
+	TRY(backend_failed(t, vectors_keep(block, &t->state.blocks[result->index].vectors), err));
+	if (format_packing(t->p->job->spec).bits) TRY(grids_take(&t->state.quantizer, &result->grids, err));
+	TRY(backend_failed(t, t->backend->ops->sync(t->backend), err));
+	TRY(store_weights(&store, result, block->weight, err));
+	return block_result_recount(result, &block->layout, cJSON_GetArrayItem(t->p->savepoint->blocks, result->index), err);
 }
 
 static enum status write_block(struct tune *t, int index, void *room, struct error *err)
 {
-	const struct block_layout *layout = &t->state.block.layout;
+	struct block_result result;
 	TRY(backend_failed(t, state_enter(&t->state, index), err));
-	for (int i = 0; i < layout->n_linears; i++)
-		TRY(write_linear(t, &layout->linears[i], index, room, err));
-	return write_vectors(t, index, err);
+	TRY(block_result_create(&t->state.block.layout, index, &result, err));
+	enum status status = store_block(t, &result, room, err);
+	block_result_release(&result);
+	return status;
 }
 
 static enum status write_norm(struct tune *t, void *room, struct error *err)
@@ -408,13 +411,13 @@ static enum status start(struct tune *t, bool saved, struct error *err)
 {
 	struct model stored;
 	if (saved) {
-		TRY(create(t, t->p->model, err));
+		TRY(create(t, (struct state_source){t->p->model, NULL}, err));
 		TRY(state_load(&t->state, t->path, err));
 		t->saved = t->state.step;
 		return STATUS_OK;
 	}
 	TRY(model_open(writer_place(t->p->writer), NULL, &stored, err));
-	enum status status = create(t, &stored, err);
+	enum status status = create(t, (struct state_source){&stored, latents_wanted(t->p->job->spec) ? t->latents : NULL}, err);
 	model_close(&stored);
 	return status;
 }
@@ -448,11 +451,13 @@ enum status tune_model(const struct pruning *p, const struct sequences *calibrat
 	enum status status = STATUS_OK;
 	if (snprintf(t.path, sizeof t.path, "%s/tune.bin", p->savepoint->directory) >= (int)sizeof t.path)
 		return error_set(err, STATUS_INVALID, "path too long: %s", p->savepoint->directory);
+	TRY(latents_path(p->savepoint, t.latents, err));
 	if (!p->savepoint->tuned) {
 		progress_phase(p->progress, "tuning");
 		status = run(&t, err);
 		destroy(&t);
 	}
+	if (status == STATUS_OK) unlink(t.latents);
 	if (status == STATUS_OK) unlink(t.path); /* (4); what cannot be removed goes with the job's directory */
 	return status;
 }
@@ -461,7 +466,7 @@ enum status tune_rehearse(const struct pruning *p, struct error *err)
 {
 	struct tune t = {.p = p, .backend = p->backend};
 	double loss;
-	enum status status = create(&t, p->model, err);
+	enum status status = create(&t, (struct state_source){p->model, NULL}, err);
 	if (status == STATUS_OK) {
 		t.dense.sequences = t.batch.sequences;
 		status = run_dense(&t, err);

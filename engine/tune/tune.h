@@ -5,7 +5,10 @@
  * It does not end worse than it began: the loss of some sequences is taken before the first step and behind the last, and where
  * it has risen, or a step's is no number, the output stays as the walk has left it, with a warning.
  *
- * It starts from what the output holds: the stored weights of all blocks. A job may be killed at any moment; as the walk's
+ * Weights that are quantized are trained through the rounding: forward and back by the weights on their grids, whose extremes they
+ * give, the gradient straight through. The state has the weights themselves, and begins with those that the walk rounded (latents.h).
+ *
+ * Else it starts from what the output holds: the stored weights of all blocks. A job may be killed at any moment; as the walk's
  * (pipeline.h), its next attempt comes to the same bytes:
  *
  *   (1) Nothing of the output is written before the tuned weights are whole on disk: tune.bin in the job's directory, with all steps done,
@@ -24,6 +27,10 @@ bool tune_wanted(const struct spec *);
 
 /* The work of it, as progress counts it: in forward passes of a token through a block. */
 double tune_work(const struct spec *, const struct model_config *);
+
+/* Bytes of files in a job's directory that it takes at most, beside those of the walk, `before`, and while it runs; `params`:
+ * weights of a block. */
+int64_t tune_disk_bytes(const struct spec *, const struct model_config *, int64_t params, int64_t before);
 
 /* Tunes the model, unless the savepoint says that it is tuned. All blocks are pruned, and the output is open (struct
  * pruning.writer). */

@@ -24,8 +24,8 @@ JOB = {"model": "small", "output": "pruned", "method": "besa", "sparsity": 0.5, 
        "progress": {"perplexity_every": BLOCKS},
        "evaluation": {"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 32}]}}
 
-# The same and a global tune of two steps behind it.
-TUNED = dict(JOB, method="wanda", refit={"method": "global", "batch_size": 2, "epochs": 1, "global_epochs": 2})
+# The same, rounded by clipping that is learned, and a global tune of two steps behind it, which begins with the weights before they were rounded.
+TUNED = dict(JOB, quantization={"bits": 4}, refit={"method": "global", "batch_size": 2, "epochs": 1, "global_epochs": 2})
 
 
 # Blocks that are allotted shares of their own before the first.

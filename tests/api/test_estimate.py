@@ -35,6 +35,17 @@ class EstimateTest(unittest.TestCase):
         files = sorted(glob.glob(os.path.join(self.daemon.output, "**"), recursive=True, include_hidden=True))
         return rows, files, sorted(os.listdir(os.path.join(self.daemon.state, "jobs")))
 
+    def test_the_files_of_a_tune(self):
+        """Its state, twice while one replaces the other, as large as it is where a job keeps it."""
+        spec = small_job(method="wanda", refit={"method": "global", "batch_size": 4, "epochs": 1, "global_epochs": 16})
+        told = self.estimate(spec)["disk"]["checkpoint"]["bytes"]
+        job = self.daemon.submit(spec)
+        wait_for("a step", lambda: any(e["type"] == "tune.step" for e in self.daemon.events(job)))
+        self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/pause").status, 200)
+        wait_for("its pause", lambda: self.daemon.job(job)["state"] == "paused")
+        twice = 2 * os.path.getsize(os.path.join(self.daemon.state, "jobs", job, "tune.bin"))
+        self.assertAlmostEqual(told / twice, 1, delta=0.02)
+
     def test_answer(self):
         before = self.state()
         spec = small_job(evaluation={"perplexity": [{"name": "tokens", "path": "tokens.safetensors", "sequence_length": 64}]})

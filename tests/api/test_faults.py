@@ -468,6 +468,32 @@ class Faults(unittest.TestCase):
         self.check_damage("tune", "tune.step", method="wanda", progress={"perplexity_every": 0},
                           refit={"method": "global", "batch_size": 2, "epochs": 1, "global_epochs": 8})
 
+    def test_weights_before_their_rounding_that_were_changed_are_not_tuned(self):
+        small_model(self.daemon.start(), 12)
+        job = self.daemon.submit(small_job(method="wanda", progress={"perplexity_every": 0}, quantization={"bits": 4},
+                                           refit={"method": "global", "batch_size": 2, "epochs": 1}))
+        wait_for("a block", lambda: any(e["type"] == "block.finished" for e in self.daemon.events(job)))
+        self.act(job, "pause")
+        wait_for("its pause", lambda: self.daemon.job(job)["state"] == "paused")
+        path = os.path.join(self.daemon.state, "jobs", job, "latents.bin")
+
+        def flip():
+            with open(path, "r+b") as file:
+                file.seek(1000)
+                [byte] = file.read(1)
+                file.seek(1000)
+                file.write(bytes([byte ^ 1]))
+
+        flip()
+        self.act(job, "resume")
+        failed = self.daemon.finish(job)
+        self.assertEqual((failed["state"], failed["error"]["code"]), ("failed", "invalid"))
+        self.assertRegex(failed["error"]["message"], "latents.bin: is damaged: the checksum of block 0")
+        flip()
+        self.act(job, "retry")
+        self.assertEqual(self.daemon.finish(job)["state"], "succeeded")
+        self.assertFalse(os.path.exists(path))
+
     def test_errors_do_not_tell_where_things_are(self):
         daemon = self.daemon.start()
         small_model(daemon)

@@ -280,6 +280,8 @@ static const char *const methods[] = {
 	"\"method\":\"besa\",\"besa\":{\"batch_size\":2,\"candidates\":11,\"reconstruct\":\"two_blocks\"}",
 	"\"method\":\"besa\",\"besa\":{\"candidates\":11,\"reconstruct\":\"two_blocks\",\"optimizer\":\"adamw\"},"
 	"\"allocation\":{\"method\":\"outlier\"}",
+	"\"method\":\"besa\",\"besa\":{\"candidates\":11},\"quantization\":{\"bits\":4,\"group_size\":\"channel\"},"
+	"\"refit\":{\"method\":\"global\",\"batch_size\":2,\"epochs\":1}",
 };
 enum { MAGNITUDE, FIRST_BESA = 2, BESA_LAYER, GLOBAL = 7, LAYER_BY_LAYER = 15 };
 

@@ -115,6 +115,22 @@ class Quantized(BundledModel):
         self.distinct("joint-refitted", 64, 3)
         self.assertLess(self.perplexity(both), 0.98 * self.perplexity(joint))
         self.assertGreaterEqual(2 * both["result"]["zeros"], both["result"]["params"])
+        self.tuned_through_rounding(both, few)
+
+    def tuned_through_rounding(self, refitted, few):
+        """The global tune behind that: on such grids, nearer again, and from what the weights were before they were rounded, since some that were
+        rounded to zero, other than those that were pruned, come back."""
+        tuned = self.run_job("joint-tuned", refit={"method": "global", "epochs": 2, "global_epochs": 2}, **few)
+        self.distinct("joint-tuned", 64, 3)
+        self.assertLess(self.perplexity(tuned), 0.99 * self.perplexity(refitted))
+        before, after = self.weights("joint-refitted"), self.weights("joint-tuned")
+        zeros = back = 0
+        for tensor, rows in before.items():
+            for row, found in zip(rows, after[tensor], strict=True):
+                zeros += sum(word & 0x7fff == 0 for word in found)
+                back += sum(a & 0x7fff == 0 and b & 0x7fff != 0 for a, b in zip(row, found, strict=True))
+        self.assertGreater(back, 100)
+        self.assertEqual(zeros, tuned["result"]["zeros"])
 
     def compare_roundings(self, name, bits, **spec):
         """Feedback loses less than rounding to the nearest, in every block and at the end."""

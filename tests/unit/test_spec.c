@@ -161,7 +161,9 @@ static void test_presets(void **state)
 		{",\"preset\":\"balanced\"", "tiny-balanced-{id}", METHOD_ADMM, REFIT_BLOCK},
 		{",\"preset\":\"fast\"", "tiny-fast-{id}", METHOD_ADMM, REFIT_NONE},
 		{",\"preset\":\"best\"", "tiny-best-{id}", METHOD_ADMM, REFIT_GLOBAL},
-		{",\"preset\":\"best\",\"quantization\":{\"bits\":4}", "tiny-best-{id}", METHOD_ADMM, REFIT_BLOCK},
+		{",\"preset\":\"best\",\"quantization\":{\"bits\":4}", "tiny-best-{id}", METHOD_ADMM, REFIT_GLOBAL},
+		{",\"preset\":\"best\",\"quantization\":{\"bits\":4,\"rounding\":\"feedback\"}", "tiny-best-{id}", METHOD_ADMM,
+		 REFIT_BLOCK},
 		{",\"preset\":\"best\",\"quantization\":null", "tiny-best-{id}", METHOD_ADMM, REFIT_GLOBAL},
 		{",\"preset\":\"fast\",\"quantization\":{\"bits\":4}", "tiny-fast-{id}", METHOD_ADMM, REFIT_NONE},
 		{",\"preset\":\"paper\"", "tiny-paper-{id}", METHOD_BESA, REFIT_NONE},
@@ -189,10 +191,11 @@ static void test_presets(void **state)
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"fast\",\"method\":\"wanda\"}", "/preset",
 		       "exclude each other");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"slow\"}", "/preset", "fast");
-	assert_problem(f,
-		       "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"best\",\"quantization\":{\"bits\":4},"
-		       "\"refit\":{\"method\":\"global\"}}",
-		       "/quantization", "would take the weights from their grids again");
+	assert_problem(
+		f,
+		"{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"best\",\"quantization\":{\"bits\":4,\"rounding\":\"feedback\"},"
+		"\"refit\":{\"method\":\"global\"}}",
+		"/quantization/rounding", "trains weights through rounding to the nearest");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":3}", "/preset", "fast");
 	assert_problem(f, "{\"model\":\"tiny\",\"sparsity\":0.5,\"preset\":\"best\",\"refit\":7}", "/refit", "object");
 }
@@ -617,7 +620,8 @@ static void test_fields(void **state)
 		 "/quantization/order", "whole blocks alone"},
 		{"\"method\":\"besa\",\"refit\":{\"method\":\"least_squares\"},\"quantization\":{\"bits\":4,\"order\":\"joint\"}",
 		 "/quantization/order", "give \"prune_first\""},
-		{"\"refit\":{\"method\":\"global\"},\"quantization\":{\"bits\":4}", "/quantization", "\"block\" comes before"},
+		{"\"refit\":{\"method\":\"global\"},\"quantization\":{\"bits\":4,\"rounding\":\"feedback\"}",
+		 "/quantization/rounding", "give \"nearest\""},
 		{"\"besa\":[]", "/besa", "must be an object"},
 		{"\"besa\":{\"granularity\":\"column\"}", "/besa/granularity", "row, layer"},
 		{"\"besa\":{\"reconstruct\":\"model\"}", "/besa/reconstruct", "block, half_block, layer, two_blocks"},
