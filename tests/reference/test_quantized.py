@@ -120,7 +120,7 @@ class Quantized(BundledModel):
     def tuned_through_rounding(self, refitted, few):
         """The global tune behind that: on such grids, nearer again, and from what the weights were before they were rounded, since some that were
         rounded to zero, other than those that were pruned, come back."""
-        tuned = self.run_job("joint-tuned", refit={"method": "global", "epochs": 2, "global_epochs": 2}, **few)
+        tuned = self.run_job("joint-tuned", refit={"method": "global", "epochs": 2, "global_epochs": 4}, **few)
         self.distinct("joint-tuned", 64, 3)
         self.assertLess(self.perplexity(tuned), 0.99 * self.perplexity(refitted))
         before, after = self.weights("joint-refitted"), self.weights("joint-tuned")
