@@ -3,6 +3,7 @@
 
     compare.py tiny      the bundled model, row-wise BESA, 128 x 256 tokens, 50 %, pruning only
     compare.py block     one random block: hidden 2048, intermediate 5632, 8 x 512 tokens
+    compare.py growth    one block as it, the samples and their length grow: what a FLOP costs
     compare.py memory    peak memory of a 4-block and a 16-block model of one width
     compare.py estimate [--model DIR --calibration FILE]    what POST /v1/estimate says of memory against what jobs take, on a random
                          block of that size and, where one is given, on a model
@@ -48,7 +49,7 @@ class Progress:
 progress = Progress()
 
 
-def run_besad(besad, directory, model, calibration, samples, length, precision, method="besa", evaluation=()):
+def run_besad(besad, directory, model, calibration, samples, length, precision, method="besa", evaluation=(), **settings):
     """besad.json of one job, and the process's peak memory in bytes."""
     what = f"{os.path.basename(model)}, {method}, {precision}"
     progress.step(what)
@@ -56,7 +57,7 @@ def run_besad(besad, directory, model, calibration, samples, length, precision, 
         job = os.path.join(work, "job.json")
         with open(job, "w") as file:
             json.dump({"model": os.path.basename(model), "output": "out", "method": method, "sparsity": 0.5,
-                       "precision": precision, "progress": {"perplexity_every": 0},
+                       "precision": precision, "progress": {"perplexity_every": 0}, **settings,
                        "calibration": {"path": os.path.basename(calibration), "samples": samples, "sequence_length": length},
                        "evaluation": {"perplexity": [{"name": os.path.basename(path), "path": os.path.basename(path),
                                                       "sequence_length": length} for path in evaluation]}}, file)
@@ -93,11 +94,24 @@ def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": values}
 
 
+def flop_of(model, samples, length, forwards):
+    """(learning, the other passes) of BESA for one epoch over all blocks of a LLaMA: a forward pass, dX (not of q, k, v: nothing needs it) and dW of
+    the linears, and the causal half of attention's products; `forwards`: the passes that learn nothing."""
+    with open(os.path.join(model, "config.json")) as file:
+        config = json.load(file)
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    attended = hidden * (hidden + 2 * hidden // heads * config.get("num_key_value_heads", heads))
+    linears = attended + hidden * (hidden + 3 * config["intermediate_size"])
+    attention = hidden * length  # multiplications for a token: two products, of half the tokens on average
+    twice = 2 * samples * length * config["num_hidden_layers"]
+    return twice * (3 * linears - attended + 3.5 * attention), twice * forwards * (linears + attention)
+
+
 def versus(args, directory, model, calibration, samples, length, published):
     ours, theirs, phases = {p: [] for p in args.precision}, [], {}
     for _ in range(args.runs):
         for precision in args.precision:
-            report, _ = run_besad(args.besad, directory, model, calibration, samples, length, precision)
+            report, _ = run_besad(args.besad, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
             ours[precision].append(sum(b["seconds"] for b in report["blocks"]))
             phases[precision] = {name: sum(b["phases"][name] for b in report["blocks"]) for name in report["blocks"][0]["phases"]}
             device = report["device"]
@@ -113,10 +127,26 @@ def versus(args, directory, model, calibration, samples, length, published):
     return result
 
 
+def add_rates(args, result, model, samples, length):
+    """Of the learning, and of the whole pruning, which reads, ranks and writes too: their FLOP a second, and what part that is of a large matrix product's."""
+    learning, others = flop_of(model, samples, length, 2)  # a reference and a final pass
+    rates = json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout)
+    result |= {"learning_flop": learning, "flop": learning + others, "large_matmul_gflops": rates}
+    for precision in args.precision:
+        own = result[precision]
+        own["learning_gflops"] = learning / own["phases_of_last_run"]["learn"] / 1e9
+        own["gflops"] = (learning + others) / own["seconds"]["median"] / 1e9
+        if precision in rates:
+            own["fraction_of_large_matmul"] = own["learning_gflops"] / rates[precision]
+            own["whole_fraction_of_large_matmul"] = own["gflops"] / rates[precision]
+
+
 def tiny(args, directory):
     demo = os.path.join(ROOT, "demo")
     model, calibration = os.path.join(demo, "tiny-llama"), os.path.join(demo, "calibration.safetensors")
-    return versus(args, directory, model, calibration, 128, 256, ("model", model, calibration))
+    result = versus(args, directory, model, calibration, 128, 256, ("model", model, calibration))
+    add_rates(args, result, model, 128, 256)
+    return result
 
 
 def block(args, directory):
@@ -124,19 +154,7 @@ def block(args, directory):
     random_models.write_model(model, 2048, 5632, 32, 4, 1)
     random_models.write_calibration(calibration, 8, 512)
     result = versus(args, directory, model, calibration, 8, 512, ("block",))
-    # Forward, dX (not of q, k, v: nothing needs it) and dW of the linears; the causal half of attention's products.
-    linears = 2048 * (2048 + 2 * 256 + 2048 + 3 * 5632)
-    through = linears - 2048 * (2048 + 2 * 256)
-    attention = 2048 * 512 // 2 * 2
-    flop = 8 * 512 * 2 * (2 * linears + through) + 8 * 512 * 2 * attention * 3.5
-    rates = json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout)
-    result["learning_flop"] = flop
-    result["large_matmul_gflops"] = rates
-    for precision in args.precision:
-        rate = flop / result[precision]["phases_of_last_run"]["learn"] / 1e9
-        result[precision]["learning_gflops"] = rate
-        if precision in rates:
-            result[precision]["fraction_of_large_matmul"] = rate / rates[precision]
+    add_rates(args, result, model, 8, 512)
     return result
 
 
@@ -165,6 +183,38 @@ def in_child(function, *arguments):
     child.join()
     if child.exitcode:
         sys.exit(f"{function.__name__} failed")
+
+
+# (width, samples, length) of one block; the first is what others are held against. Intermediate 8/3 of the width; heads of 64, a fourth for keys.
+GROWTH = ([(768, 32, 256)] + [(768, samples, 256) for samples in (64, 128, 256, 512)] + [(768, 32, length) for length in (512, 1024, 2048)] +
+          [(width, 32, 256) for width in (192, 384, 1024, 1536, 2048, 3072, 4096)])
+
+
+def growth(args, directory):
+    """What a FLOP costs as work grows, in that of the cheapest; below a width of 768 it is told, and left out of the bound."""
+    result = {}
+    for precision in args.precision:
+        rows = []
+        for width, samples, length in GROWTH:
+            model, calibration = os.path.join(directory, f"wide-{width}"), os.path.join(directory, f"tokens-{samples}-{length}.safetensors")
+            if not os.path.exists(model):
+                in_child(random_models.write_model, model, width, width * 8 // 3 // 64 * 64, width // 64, max(1, width // 256), 1)
+            if not os.path.exists(calibration):
+                in_child(random_models.write_calibration, calibration, samples, length)
+            seconds = []
+            for _ in range(args.runs):
+                report, peak = run_besad(args.besad, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
+                seconds.append(report["result"]["pruning_seconds"])
+            flop = sum(flop_of(model, samples, length, 2))
+            rows.append({"width": width, "samples": samples, "length": length, "flop": flop, "seconds": spread(seconds), "peak_rss_bytes": peak,
+                         "gflops": flop / min(seconds) / 1e9})
+            result["device"] = report["device"]
+        best = max(row["gflops"] for row in rows)
+        for row in rows:
+            row["of_the_best"] = best / row["gflops"]
+            progress.done(f"    {precision}, width {row['width']}, {row['samples']} x {row['length']}: {row['of_the_best']:.2f}")
+        result[precision] = rows
+    return result
 
 
 def memory(args, directory):
@@ -237,7 +287,7 @@ def estimate(args, directory):
 
 def check(parser, args):
     """Whatever is missing is told before anything is measured."""
-    needed = [args.besad] + ([args.rate] if args.what == "block" else [])
+    needed = [args.besad] + ([args.rate] if args.what in ("tiny", "block") else [])
     for program in needed:
         if not os.access(program, os.X_OK):
             parser.error(f"there is no program {program}: `make bench` builds it")
@@ -259,7 +309,7 @@ def check(parser, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tiny", "block", "memory", "estimate", "model"))
+    parser.add_argument("what", choices=("tiny", "block", "growth", "memory", "estimate", "model"))
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
     parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="the program, for `block`")
     parser.add_argument("--besa", help="checkout of the published code")

@@ -2,6 +2,7 @@
 # Runs benchmarks one after the other, each to BUILD/bench/NAME.json: run.sh BUILD [NAME...]. `make bench` builds what they need first;
 # BENCH names some of them. Take a calm machine: they measure time.
 #   tiny block    besad's speed on the bundled model, and on a block of a size in use; BESA=DIR PYTHON=PROGRAM: the published code's too
+#   growth        what a FLOP of BESA costs as blocks, samples and their length grow; only where it is named
 #   memory        peak memory of 4 and of 16 blocks
 #   estimate      what POST /v1/estimate says of memory against what jobs take; MODEL=DIR CALIBRATION=FILE: of that model too
 #   ops           each operation of the CPU backend
@@ -27,6 +28,7 @@ for name in $names; do
 		set -- bench/compare.py --besad "$build/besad" --rate "$build/bench/matmul_rate" $name --precision f32 bf16 \
 			${BESA:+--besa "$BESA"} ${PYTHON:+--python "$PYTHON"}
 		;;
+	growth) set -- bench/compare.py --besad "$build/besad" growth --runs 2 --precision f32 bf16 ;;
 	memory) set -- bench/compare.py --besad "$build/besad" memory ;;
 	estimate)
 		set -- bench/compare.py --besad "$build/besad" estimate --precision f32 bf16 --method wanda besa \
