@@ -95,8 +95,8 @@ def spread(values):
 
 
 def flop_of(model, samples, length, forwards):
-    """(learning, the other passes) of BESA for one epoch over all blocks of a LLaMA: a forward pass, dX (not of q, k, v: nothing needs it) and dW of
-    the linears, and the causal half of attention's products; `forwards`: the passes that learn nothing."""
+    """(learning, the other passes) of BESA for one epoch over all blocks of a LLaMA: a forward pass, dX (not of q, k, v: nothing
+    needs it) and dW of the linears, and the causal half of attention's products; `forwards`: the passes that learn nothing."""
     with open(os.path.join(model, "config.json")) as file:
         config = json.load(file)
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
@@ -128,7 +128,8 @@ def versus(args, directory, model, calibration, samples, length, published):
 
 
 def add_rates(args, result, model, samples, length):
-    """Of the learning, and of the whole pruning, which reads, ranks and writes too: their FLOP a second, and what part that is of a large matrix product's."""
+    """Of the learning, and of the whole pruning, which reads, ranks and writes too: their FLOP a second, and what part that is of
+    a large matrix product's."""
     learning, others = flop_of(model, samples, length, 2)  # a reference and a final pass
     rates = json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout)
     result |= {"learning_flop": learning, "flop": learning + others, "large_matmul_gflops": rates}
@@ -203,7 +204,8 @@ def growth(args, directory):
                 in_child(random_models.write_calibration, calibration, samples, length)
             seconds = []
             for _ in range(args.runs):
-                report, peak = run_besad(args.besad, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
+                report, peak = run_besad(args.besad, directory, model, calibration, samples, length, precision,
+                                         besa={"safeguards": False})
                 seconds.append(report["result"]["pruning_seconds"])
             flop = sum(flop_of(model, samples, length, 2))
             rows.append({"width": width, "samples": samples, "length": length, "flop": flop, "seconds": spread(seconds), "peak_rss_bytes": peak,
@@ -311,7 +313,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("tiny", "block", "growth", "memory", "estimate", "model"))
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
-    parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="the program, for `block`")
+    parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="the program, for `tiny` and `block`")
     parser.add_argument("--besa", help="checkout of the published code")
     parser.add_argument("--python", default=sys.executable, help="interpreter with torch and transformers")
     parser.add_argument("--runs", type=int, default=3)
@@ -325,7 +327,7 @@ def main():
     args = parser.parse_args()
     check(parser, args)
     with tempfile.TemporaryDirectory() as directory:
-        result = {"tiny": tiny, "block": block, "memory": memory, "estimate": estimate, "model": model}[args.what](args, directory)
+        result = {"tiny": tiny, "block": block, "growth": growth, "memory": memory, "estimate": estimate, "model": model}[args.what](args, directory)
     command = "bench/compare.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/"))
     print(json.dumps({"what": args.what, "command": command, "cores": os.cpu_count(), "machine": platform.machine(), **result},
                      indent=1))
