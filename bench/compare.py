@@ -7,6 +7,7 @@
     compare.py memory    peak memory of a 4-block and a 16-block model of one width
     compare.py estimate [--model DIR --calibration FILE]    what POST /v1/estimate says of memory against what jobs take, on a random
                          block of that size and, where one is given, on a model
+    compare.py presets --model DIR --calibration FILE    any model, by every preset: time, phases, memory
     compare.py model --model DIR --calibration FILE --evaluation FILE ...    any model, by every method: time, memory, perplexity
 
 --besa DIR is a checkout of the published code and --python an interpreter with torch and transformers (see published.py). Shows on
@@ -47,6 +48,7 @@ class Progress:
 
 
 progress = Progress()
+PRESETS = ("paper", "fast", "balanced", "best")
 
 
 def run_besad(besad, directory, model, calibration, samples, length, precision, method="besa", evaluation=(), **settings):
@@ -56,8 +58,8 @@ def run_besad(besad, directory, model, calibration, samples, length, precision, 
     with tempfile.TemporaryDirectory(dir=directory) as work:
         job = os.path.join(work, "job.json")
         with open(job, "w") as file:
-            json.dump({"model": os.path.basename(model), "output": "out", "method": method, "sparsity": 0.5,
-                       "precision": precision, "progress": {"perplexity_every": 0}, **settings,
+            json.dump({"model": os.path.basename(model), "output": "out", "preset" if method in PRESETS else "method": method,
+                       "sparsity": 0.5, "precision": precision, "progress": {"perplexity_every": 0}, **settings,
                        "calibration": {"path": os.path.basename(calibration), "samples": samples, "sequence_length": length},
                        "evaluation": {"perplexity": [{"name": os.path.basename(path), "path": os.path.basename(path),
                                                       "sequence_length": length} for path in evaluation]}}, file)
@@ -177,6 +179,31 @@ def model(args, directory):
     return result
 
 
+def presets(args, directory):
+    """A model of the caller's by each preset, with as many samples for all, from its files to the output: time, where it goes,
+    memory; in turn with the published code."""
+    result, theirs, ours = {}, [], {preset: [] for preset in args.preset}
+    calibration = os.path.join(directory, "tokens.safetensors")  # the published code takes all that is there
+    kind, (rows, length), ids = random_models.read_safetensors(args.calibration)[1]["input_ids"]
+    if rows < args.samples or length != args.length:
+        sys.exit(f"{args.calibration} has {rows} sequences of {length} tokens, not {args.samples} of {args.length}")
+    random_models.write_safetensors(calibration, {"input_ids": (kind, [args.samples, length], ids[:len(ids) // rows * args.samples])})
+    for _ in range(args.runs):
+        for preset in args.preset:
+            report, peak = run_besad(args.besad, directory, args.model, calibration, args.samples, args.length, args.precision[0], preset)
+            ours[preset].append(report["result"]["seconds"])
+            phases = {name: sum(b["phases"][name] for b in report["blocks"]) for name in report["blocks"][0]["phases"]}
+            phases["other"] = report["result"]["seconds"] - sum(phases.values())
+            result["device"] = report["device"]
+            result[preset] = {"phases_of_last_run": phases, "peak_rss_bytes": peak}
+        if them := run_published(args, "model", args.model, calibration):
+            theirs.append(them["seconds"])
+    for preset in args.preset:
+        result[preset]["seconds"] = spread(ours[preset])
+    result |= {"model": os.path.basename(args.model), "samples": args.samples, "length": args.length, "precision": args.precision[0]}
+    return result | ({"published_seconds": spread(theirs)} if theirs else {})
+
+
 def in_child(function, *arguments):
     """A program's ru_maxrss starts at that of the process that forked it, so this one must stay small."""
     child = multiprocessing.Process(target=function, args=arguments)
@@ -186,8 +213,8 @@ def in_child(function, *arguments):
         sys.exit(f"{function.__name__} failed")
 
 
-# (width, samples, length) of one block; the first is what others are held against. Intermediate 8/3 of the width; heads of 64, a fourth for keys.
-GROWTH = ([(768, 32, 256)] + [(768, samples, 256) for samples in (64, 128, 256, 512)] + [(768, 32, length) for length in (512, 1024, 2048)] +
+# (width, samples, length) of one block. Its intermediate width is 8/3 of that; heads are of 64, a fourth of them for keys.
+GROWTH = ([(768, samples, 256) for samples in (32, 64, 128, 256, 512)] + [(768, 32, length) for length in (512, 1024, 2048)] +
           [(width, 32, 256) for width in (192, 384, 1024, 1536, 2048, 3072, 4096)])
 
 
@@ -208,8 +235,8 @@ def growth(args, directory):
                                          besa={"safeguards": False})
                 seconds.append(report["result"]["pruning_seconds"])
             flop = sum(flop_of(model, samples, length, 2))
-            rows.append({"width": width, "samples": samples, "length": length, "flop": flop, "seconds": spread(seconds), "peak_rss_bytes": peak,
-                         "gflops": flop / min(seconds) / 1e9})
+            rows.append({"width": width, "samples": samples, "length": length, "flop": flop, "seconds": spread(seconds),
+                         "peak_rss_bytes": peak, "gflops": flop / min(seconds) / 1e9})
             result["device"] = report["device"]
         best = max(row["gflops"] for row in rows)
         for row in rows:
@@ -295,14 +322,15 @@ def check(parser, args):
             parser.error(f"there is no program {program}: `make bench` builds it")
     if args.what == "estimate" and bool(args.model) != bool(args.calibration):
         parser.error("`estimate` needs --model and --calibration, or neither")
-    if args.what == "model":
-        for option, paths in (("--model", [args.model]), ("--calibration", [args.calibration]), ("--evaluation", args.evaluation)):
+    if args.what in ("model", "presets"):
+        needed = [("--model", [args.model]), ("--calibration", [args.calibration])]
+        for option, paths in needed + [("--evaluation", args.evaluation)] * (args.what == "model"):
             for path in paths or [None]:
                 if not path:
-                    parser.error(f"`model` needs {option}")
+                    parser.error(f"`{args.what}` needs {option}")
                 if not os.path.exists(path):
                     parser.error(f"{option}: there is no {path}")
-    if args.besa and args.what in ("tiny", "block"):
+    if args.besa and args.what in ("tiny", "block", "presets"):
         if not os.path.exists(os.path.join(args.besa, "models", "sparse_layers.py")):
             parser.error(f"--besa: {args.besa} is no checkout of the published code: it has no models/sparse_layers.py")
         if subprocess.run([args.python, "-c", "import torch, transformers, safetensors"], stderr=subprocess.DEVNULL).returncode:
@@ -311,7 +339,7 @@ def check(parser, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tiny", "block", "growth", "memory", "estimate", "model"))
+    parser.add_argument("what", choices=("tiny", "block", "growth", "memory", "estimate", "model", "presets"))
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
     parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="the program, for `tiny` and `block`")
     parser.add_argument("--besa", help="checkout of the published code")
@@ -321,13 +349,16 @@ def main():
     parser.add_argument("--model", type=os.path.abspath, help="a Hugging Face directory, for `model`")
     parser.add_argument("--calibration", type=os.path.abspath, help="text or tokens, for `model`")
     parser.add_argument("--evaluation", type=os.path.abspath, nargs="+", default=[], help="text or tokens, for `model`")
+    parser.add_argument("--preset", nargs="+", default=list(PRESETS), choices=PRESETS)
     parser.add_argument("--method", nargs="+", default=["magnitude", "wanda", "besa"])
     parser.add_argument("--samples", type=int, default=128, help="of calibration, for `model`")
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence, for `model`")
     args = parser.parse_args()
     check(parser, args)
     with tempfile.TemporaryDirectory() as directory:
-        result = {"tiny": tiny, "block": block, "growth": growth, "memory": memory, "estimate": estimate, "model": model}[args.what](args, directory)
+        measure = {"tiny": tiny, "block": block, "growth": growth, "memory": memory, "estimate": estimate, "model": model,
+                   "presets": presets}[args.what]
+        result = measure(args, directory)
     command = "bench/compare.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/"))
     print(json.dumps({"what": args.what, "command": command, "cores": os.cpu_count(), "machine": platform.machine(), **result},
                      indent=1))
