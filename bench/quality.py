@@ -65,7 +65,9 @@ QUANTIZED = {
     "besa+{}bit-before": ({"method": "besa"}, {"order": "quantize_first"}),
     "besa+{}bit-joint": ({"method": "besa"}, {"order": "joint"}),
     "besa+refit+{}bit-joint": ({"method": "besa", "refit": {"method": "block"}}, {"order": "joint"}),
+    "besa+tune+{}bit-joint": ({"method": "besa", "refit": {"method": "global"}}, {"order": "joint"}),
     "balanced+{}bit": ({"preset": "balanced"}, {}),
+    "best+{}bit": ({"preset": "best"}, {}),
     "balanced+{}bit-feedback": ({"preset": "balanced"}, {"rounding": "feedback"}),
 }
 WAYS = {**STANDARD_WAYS, **ABLATIONS}
