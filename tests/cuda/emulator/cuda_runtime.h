@@ -63,9 +63,21 @@ static inline float4 make_float4(float x, float y, float z, float w)
 
 /* ---- threads ---------------------------------------------------------------------------------------------------------------- */
 
+/* What a lane gives the others of its warp. */
+struct emulator_word {
+	alignas(16) unsigned char bytes[16];
+};
+
+/* Of a warp's product: a lane puts its fragments there, and takes its part of c. */
+struct emulator_matrices {
+	alignas(16) float a[16][16], b[16][8], c[16][8];
+};
+
 struct emulator_thread {
 	dim3 thread, block, block_size, grid;
 	int lane, warp;
+	emulator_word *slots, *other_slots; /* of the warp's lanes: for the exchange that comes next, and for the one behind it */
+	emulator_matrices *matrices;
 };
 extern emulator_thread *emulator_self;
 
@@ -77,11 +89,21 @@ extern emulator_thread *emulator_self;
 void emulator_launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &kernel);
 void *emulator_shared();
 void emulator_block_barrier();
-/* Every lane gives 16 bytes; after the call `all[l]` is lane l's, until the lane's next call. */
-struct emulator_word {
-	alignas(16) unsigned char bytes[16];
-};
-const emulator_word *emulator_exchange(const void *mine, size_t bytes);
+/* Until all lanes of the warp are here; `work` is done once on its matrices, before they go on. */
+void emulator_meet();
+void emulator_meet(void (*work)(emulator_matrices *));
+
+/* Every lane gives up to 16 bytes; after the call `all[l]` is lane l's, until the lane's next call. */
+static inline const emulator_word *emulator_exchange(const void *mine, size_t bytes)
+{
+	emulator_thread *self = emulator_self;
+	emulator_word *all = self->slots;
+	self->slots = self->other_slots;
+	self->other_slots = all;
+	memcpy(all[self->lane].bytes, mine, bytes);
+	emulator_meet();
+	return all;
+}
 
 static inline void __syncthreads()
 {
@@ -90,7 +112,7 @@ static inline void __syncthreads()
 
 static inline void __syncwarp(unsigned = 0xffffffffu)
 {
-	emulator_exchange("", 1);
+	emulator_meet();
 }
 
 template <typename T> static inline T emulator_take(const emulator_word *all, int lane)

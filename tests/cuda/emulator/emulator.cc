@@ -13,14 +13,14 @@
 #include <stdlib.h>
 #include <string>
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
 #include <unordered_map>
 
 namespace
 {
 
-constexpr size_t STACK = 128 * 1024;
+/* Not a power of two: the stacks would meet in the same few lines of a cache. */
+constexpr size_t STACK = 128 * 1024 + 5 * 64;
 enum { MAX_THREADS = 1024 };
 
 struct barrier {
@@ -30,26 +30,32 @@ struct barrier {
 
 struct fiber {
 	emulator_thread self;
-	ucontext_t start;
-	jmp_buf at;
-	bool started, done;   /* started: it has a context, and waits in a yield */
+	void *stack; /* where it goes on; nullptr: it has not begun, in this block or in one before */
+	bool done;
 	const barrier *waits; /* blocked until the generation moves past `seen` */
 	unsigned seen;
-	int parity; /* of the warp's exchange slots */
 	std::vector<std::vector<emulator_copy>> copies;
 };
 
 struct warp_state {
 	barrier all;
 	emulator_word slots[2][32];
+	emulator_matrices matrices;
+};
+
+/* The block's threads take turns: in a round each goes on that can. */
+struct turns {
+	int threads, left; /* in all; not done */
+	int step, first;   /* of the round */
+	bool moved, reverse, shuffle;
 };
 
 fiber fibers[MAX_THREADS];
 warp_state warps[MAX_THREADS / 32];
 barrier block_barrier;
+turns turn;
 char *stacks;
-ucontext_t scheduler_start;
-jmp_buf scheduler;
+void *scheduler; /* where run_block() goes on */
 fiber *current;
 const std::function<void()> *running;
 std::vector<unsigned char> shared_bytes;
@@ -61,9 +67,87 @@ std::unordered_map<void *, size_t> allocations; /* of the mapping, guard page in
 	abort();
 }
 
-void yield()
+void begin_round()
 {
-	if (!_setjmp(current->at)) _longjmp(scheduler, 1);
+	static unsigned random = 1;
+	turn.step = turn.first = 0;
+	turn.moved = false;
+	if (turn.shuffle) {
+		random = random * 1664525 + 1013904223;
+		turn.first = (int)(random >> 8) % turn.threads;
+	}
+}
+
+/* nullptr once all are done. */
+fiber *next_ready()
+{
+	while (turn.left > 0) {
+		while (turn.step < turn.threads) {
+			int at = turn.step++ + turn.first, n = turn.threads;
+			fiber *f = &fibers[turn.reverse ? n - 1 - at : at < n ? at : at - n];
+			if (f->done || (f->waits && f->waits->generation == f->seen)) continue;
+			turn.moved = true;
+			return f;
+		}
+		if (!turn.moved) die("threads wait at different barriers");
+		begin_round();
+	}
+	return nullptr;
+}
+
+} // namespace
+
+/* From one stack to another: what a function must keep lies on it, and the address to go on at below that. A longjmp would do as well, and
+ * take most of the time of a kernel, whose threads switch at each warp operation. */
+extern "C" void emulator_switch(void **ret_from, void *to);
+asm(R"(
+	.text
+	.type emulator_switch, @function
+emulator_switch:
+	pushq %rbp
+	pushq %rbx
+	pushq %r12
+	pushq %r13
+	pushq %r14
+	pushq %r15
+	movq %rsp, (%rdi)
+	movq %rsi, %rsp
+	popq %r15
+	popq %r14
+	popq %r13
+	popq %r12
+	popq %rbx
+	popq %rbp
+	popq %rdx
+	jmp *%rdx
+	.size emulator_switch, . - emulator_switch
+)");
+
+namespace
+{
+
+void enter();
+
+void *fresh_stack(const fiber *f)
+{
+	enum { KEPT = 6 }; /* registers */
+	void **top = (void **)(((uintptr_t)stacks + (size_t)(f - fibers + 1) * STACK) / 16 * 16);
+	*--top = nullptr; /* enter() returns to nobody */
+	*--top = (void *)enter;
+	for (int i = 0; i < KEPT; i++)
+		*--top = nullptr;
+	return top;
+}
+
+/* The current thread, if there is one, waits or is done: another goes on, or run_block(). */
+void go_on(void **ret_from)
+{
+	fiber *to = current = next_ready();
+	if (to) {
+		emulator_self = &to->self;
+		if (!to->stack) to->stack = fresh_stack(to);
+	}
+	emulator_switch(ret_from, to ? to->stack : scheduler);
 }
 
 void leave(barrier *b) /* a thread that ends counts no more */
@@ -75,52 +159,41 @@ void leave(barrier *b) /* a thread that ends counts no more */
 	}
 }
 
-void wait(barrier *b)
+/* The last one to arrive does `work` before all go on. */
+template <typename F> void wait(barrier *b, F work)
 {
+	fiber *self = current;
 	if (++b->arrived == b->members) {
+		work();
 		b->arrived = 0;
 		b->generation++;
 		return;
 	}
-	current->waits = b;
-	current->seen = b->generation;
-	yield();
-	current->waits = nullptr;
+	self->waits = b;
+	self->seen = b->generation;
+	go_on(&self->stack);
+	self->waits = nullptr;
 }
 
-/* A thread of one block after the other: to make a context takes system calls, which would be most of what a short kernel costs. */
+/* A thread of one block after the other: it keeps its stack. */
 void enter()
 {
 	for (;;) {
+		fiber *self = current;
 		(*running)();
-		current->done = true;
-		leave(&warps[current->self.warp].all);
+		self->done = true;
+		turn.left--;
+		leave(&warps[self->self.warp].all);
 		leave(&block_barrier);
-		yield();
+		go_on(&self->stack);
 	}
-}
-
-void run(fiber *f)
-{
-	current = f;
-	emulator_self = &f->self;
-	if (_setjmp(scheduler)) return;
-	if (f->started) _longjmp(f->at, 1);
-	f->started = true;
-	getcontext(&f->start);
-	f->start.uc_stack.ss_sp = stacks + (size_t)(f - fibers) * STACK;
-	f->start.uc_stack.ss_size = STACK;
-	f->start.uc_link = nullptr;
-	makecontext(&f->start, enter, 0);
-	swapcontext(&scheduler_start, &f->start);
 }
 
 void run_block(dim3 block, dim3 at, dim3 grid)
 {
 	static const char *order = getenv("EMULATOR_ORDER");
-	static unsigned random = 1;
-	int n = (int)(block.x * block.y * block.z), left = n;
-	bool reverse = order && !strcmp(order, "reverse"), shuffle = order && !strcmp(order, "shuffle");
+	int n = (int)(block.x * block.y * block.z);
+	turn = {n, n, 0, 0, false, order && !strcmp(order, "reverse"), order && !strcmp(order, "shuffle")};
 	block_barrier = {0, n, 0};
 	for (int w = 0; w < (n + 31) / 32; w++)
 		warps[w].all = {0, n - 32 * w < 32 ? n - 32 * w : 32, 0};
@@ -132,29 +205,16 @@ void run_block(dim3 block, dim3 at, dim3 grid)
 		f->self.grid = grid;
 		f->self.lane = i % 32;
 		f->self.warp = i / 32;
+		f->self.slots = warps[i / 32].slots[0];
+		f->self.other_slots = warps[i / 32].slots[1];
+		f->self.matrices = &warps[i / 32].matrices;
 		f->done = false;
 		f->waits = nullptr;
-		f->parity = 0;
 		if (f->copies.size() != 1 || !f->copies[0].empty()) f->copies.assign(1, {});
 	}
 	memset(shared_bytes.data(), 0xff, shared_bytes.size());
-	while (left > 0) {
-		bool moved = false;
-		int first = 0;
-		if (shuffle) {
-			random = random * 1664525 + 1013904223;
-			first = (int)(random >> 8) % n;
-		}
-		for (int step = 0; step < n; step++) {
-			int i = reverse ? n - 1 - step : step + first < n ? step + first : step + first - n;
-			fiber *f = &fibers[i];
-			if (f->done || (f->waits && f->waits->generation == f->seen)) continue;
-			run(f);
-			moved = true;
-			left -= f->done;
-		}
-		if (!moved) die("threads wait at different barriers");
-	}
+	begin_round();
+	go_on(&scheduler);
 }
 
 } // namespace
@@ -242,7 +302,7 @@ static void launch(dim3 grid, dim3 block)
 	if (sigsetjmp(kernel_fault, 1) || asked_to_fail()) {
 		stays = cudaErrorIllegalAddress;
 		for (fiber &f : fibers) /* they are where the fault left them */
-			f.started = false;
+			f.stack = nullptr;
 	} else {
 		in_kernel = 1;
 		for (unsigned z = 0; z < grid.z; z++)
@@ -272,17 +332,18 @@ void *emulator_shared()
 
 void emulator_block_barrier()
 {
-	wait(&block_barrier);
+	wait(&block_barrier, [] {});
 }
 
-const emulator_word *emulator_exchange(const void *mine, size_t bytes)
+void emulator_meet()
 {
-	warp_state *w = &warps[current->self.warp];
-	emulator_word *slots = w->slots[current->parity];
-	current->parity ^= 1;
-	memcpy(slots[current->self.lane].bytes, mine, bytes);
-	wait(&w->all);
-	return slots;
+	wait(&warps[current->self.warp].all, [] {});
+}
+
+void emulator_meet(void (*work)(emulator_matrices *))
+{
+	warp_state *warp = &warps[current->self.warp];
+	wait(&warp->all, [=] { work(&warp->matrices); });
 }
 
 std::vector<std::vector<emulator_copy>> &emulator_copy_groups()

@@ -144,43 +144,67 @@ static inline void load_matrix_transposed(uint32_t (&r)[4], const void *row)
 	}
 }
 
-template <typename T> static inline float emulator_half_of(uint32_t pair, int i)
+typedef float emulator_four __attribute__((vector_size(16)));
+
+/* Adds a x b, as far as DEPTH, to sums, one product after the other. */
+template <int DEPTH> static inline void emulator_add_product(emulator_four (&sums)[16][2], const emulator_matrices *m)
 {
-	return to_float(T{(uint16_t)(pair >> (16 * i))});
+	emulator_four b[DEPTH][2];
+	memcpy(b, m->b, sizeof b);
+	for (int row = 0; row < 16; row++) {
+		emulator_four left = sums[row][0], right = sums[row][1];
+		for (int k = 0; k < DEPTH; k++) {
+			left += m->a[row][k] * b[k][0];
+			right += m->a[row][k] * b[k][1];
+		}
+		sums[row][0] = left;
+		sums[row][1] = right;
+	}
 }
 
-static inline uint32_t emulator_register(const emulator_word *all, int lane, int i)
+static void emulator_product(emulator_matrices *m)
 {
-	uint32_t word;
-	memcpy(&word, all[lane].bytes + 4 * i, sizeof word);
-	return word;
+	emulator_four sums[16][2] = {}, c[16][2];
+	emulator_add_product<16>(sums, m);
+	memcpy(c, m->c, sizeof c);
+	for (int row = 0; row < 16; row++)
+		for (int half = 0; half < 2; half++)
+			c[row][half] += sums[row][half];
+	memcpy(m->c, c, sizeof c);
+}
+
+static void emulator_product_tf32(emulator_matrices *m)
+{
+	emulator_four c[16][2];
+	memcpy(c, m->c, sizeof c);
+	emulator_add_product<8>(c, m);
+	memcpy(m->c, c, sizeof c);
+}
+
+/* With the lane's part of c there meanwhile. */
+static inline void emulator_multiply(float (&c)[4], void (*product)(emulator_matrices *))
+{
+	float(*all)[8] = emulator_self->matrices->c;
+	int g = emulator_self->lane / 4, t = emulator_self->lane % 4;
+	for (int i = 0; i < 4; i++)
+		all[g + i / 2 * 8][2 * t + i % 2] = c[i];
+	emulator_meet(product);
+	for (int i = 0; i < 4; i++)
+		c[i] = all[g + i / 2 * 8][2 * t + i % 2];
 }
 
 template <typename T> static inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T)
 {
-	float A[2][16], B[2][16]; /* rows g and g + 8; columns 2t and 2t + 1 */
-	uint32_t b[2] = {b0, b1};
+	emulator_matrices *m = emulator_self->matrices;
 	int g = emulator_self->lane / 4, t = emulator_self->lane % 4;
-	const emulator_word *all = emulator_exchange(a, 16);
-	for (int k = 0; k < 16; k += 2)
-		for (int half = 0; half < 2; half++) {
-			uint32_t pair = emulator_register(all, 4 * g + k % 8 / 2, half + k / 8 * 2);
-			A[half][k] = emulator_half_of<T>(pair, 0);
-			A[half][k + 1] = emulator_half_of<T>(pair, 1);
-		}
-	all = emulator_exchange(b, 8);
-	for (int k = 0; k < 16; k += 2)
-		for (int n = 0; n < 2; n++) {
-			uint32_t pair = emulator_register(all, 4 * (2 * t + n) + k % 8 / 2, k / 8);
-			B[n][k] = emulator_half_of<T>(pair, 0);
-			B[n][k + 1] = emulator_half_of<T>(pair, 1);
-		}
-	for (int i = 0; i < 4; i++) {
-		float sum = 0;
-		for (int k = 0; k < 16; k++)
-			sum += A[i / 2][k] * B[i % 2][k];
-		c[i] += sum;
+	uint32_t b[2] = {b0, b1};
+	for (int half = 0; half < 2; half++) {
+		for (int i = 0; i < 4; i++)
+			m->a[g + i % 2 * 8][2 * t + i / 2 * 8 + half] = to_float(T{(uint16_t)(a[i] >> (16 * half))});
+		for (int i = 0; i < 2; i++)
+			m->b[2 * t + 8 * i + half][g] = to_float(T{(uint16_t)(b[i] >> (16 * half))});
 	}
+	emulator_multiply(c, emulator_product);
 }
 
 static inline float emulator_tf32(uint32_t bits)
@@ -190,20 +214,13 @@ static inline float emulator_tf32(uint32_t bits)
 
 static inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
-	float A[2][8], B[2][8];
-	uint32_t b[2] = {b0, b1};
+	emulator_matrices *m = emulator_self->matrices;
 	int g = emulator_self->lane / 4, t = emulator_self->lane % 4;
-	const emulator_word *all = emulator_exchange(a, 16);
-	for (int k = 0; k < 8; k++)
-		for (int half = 0; half < 2; half++)
-			A[half][k] = emulator_tf32(emulator_register(all, 4 * g + k % 4, half + k / 4 * 2));
-	all = emulator_exchange(b, 8);
-	for (int k = 0; k < 8; k++)
-		for (int n = 0; n < 2; n++)
-			B[n][k] = emulator_tf32(emulator_register(all, 4 * (2 * t + n) + k % 4, k / 4));
 	for (int i = 0; i < 4; i++)
-		for (int k = 0; k < 8; k++)
-			c[i] += A[i / 2][k] * B[i % 2][k];
+		m->a[g + i % 2 * 8][t + i / 2 * 4] = emulator_tf32(a[i]);
+	m->b[t][g] = emulator_tf32(b0);
+	m->b[t + 4][g] = emulator_tf32(b1);
+	emulator_multiply(c, emulator_product_tf32);
 }
 
 #endif
