@@ -160,7 +160,7 @@ endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
 # The files that the daemon serves are compiled in.
-$(BUILD)/api/assets.o: openapi.yaml $(wildcard api/dashboard/*)
+$(BUILD)/api/assets.o $(BUILD)/fuzz/objects/api/assets.o: openapi.yaml $(wildcard api/dashboard/*)
 
 # What is told of a spec's fields elsewhere is made of the rows that describe them, and committed.
 generate: $(BUILD)/besad
@@ -239,12 +239,20 @@ FUZZ_fuzz_chat_template := $(wildcard engine/chat/*.c) $(patsubst %,engine/text/
 FUZZ_fuzz_corpus := engine/text/corpus.c $(DATA_SOURCES) $(CHECKPOINT_SOURCES)
 FUZZ_fuzz_http := $(filter-out api/server.c,$(wildcard api/*.c)) $(wildcard db/*.c) base/clock.c base/json_path.c
 
+# Each source once, for all of them.
+FUZZ_FLAGS  := -std=gnu11 -O1 -gline-tables-only -fno-sanitize-recover=all
+FUZZ_COMMON := $(patsubst %,base/%.c,buffer error file json place warnings watch)
+fuzz_objects = $(patsubst %.c,$(BUILD)/fuzz/objects/%.o,$(sort tests/fuzz/$(1).c $(FUZZ_COMMON) $(FUZZ_$(1))))
+$(BUILD)/fuzz/objects/%.o: %.c $(COMPILE)
+	@mkdir -p $(@D)
+	$(call say,CC,$< for fuzzing)
+	$(Q)clang $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -MMD -MP -c -o $@ $<
+
 .SECONDEXPANSION:
-$(BUILD)/fuzz/%: tests/fuzz/%.c base/buffer.c base/error.c base/file.c base/json.c base/place.c base/warnings.c base/watch.c $$(FUZZ_$$*) $(COMPILE)
+$(FUZZ_TARGETS): $(BUILD)/fuzz/%: $$(call fuzz_objects,$$*) $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^) \
-		$(PACKAGE_LIBS) -lstdc++ -lm
+	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.o,$^) $(PACKAGE_LIBS) -lstdc++ -lm
 
 fuzz: $(FUZZ_TARGETS)
 
