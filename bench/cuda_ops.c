@@ -130,6 +130,43 @@ static void measure_rates(void)
 	       backend->device, (long long)n, matmul_seconds, matmul_rate * 1e-12, bytes, seconds, copy_rate * 1e-9);
 }
 
+static struct tensor thresholds(int64_t rows, int64_t limit)
+{
+	int32_t *each = malloc((size_t)rows * sizeof *each);
+	if (!each) exit(1);
+	for (int64_t i = 0; i < rows; i++)
+		each[i] = (int32_t)limit;
+	struct tensor t = tensor_make(upload(each, (size_t)rows * sizeof *each), 1, rows, DTYPE_I32);
+	free(each);
+	return t;
+}
+
+/* Masks that move up and down by so many weights of each row, beside mask_weights, which writes them whole. Up, zeros are written; down,
+ * weights are read too. */
+static void moves(const char *shape, struct tensor active, struct tensor weight, struct tensor rank)
+{
+	static const int parts[] = {10000, 1000, 100, 16};
+	int64_t rows = weight.rows, cols = weight.cols;
+	if (!backend->ops->move_mask) return;
+	struct tensor order = tensor_new(rows, cols, DTYPE_U16), held = tensor_new(1, rows, DTYPE_I32);
+	check(backend->ops->order_ranks(backend, order, rank));
+	OPERATION("order_ranks", shape, 0, 4.0 * (double)rows * (double)cols, backend->ops->order_ranks(backend, order, rank));
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+		int64_t few = cols / parts[i] ? cols / parts[i] : 1, up = 0;
+		struct tensor limits[] = {thresholds(rows, cols / 2), thresholds(rows, cols / 2 + few)};
+		char name[64];
+		snprintf(name, sizeof name, "move_mask by %lld of %lld", (long long)few, (long long)cols);
+		check(backend->ops->zero(backend, held.data, tensor_bytes(&held)));
+		if (!only || !strcmp(only, "move_mask")) {
+			MEASURE(backend->ops->move_mask(backend, active, weight, rank, order, held.data, limits[up = !up].data,
+							false));
+			report(name, shape, 0, 0);
+		}
+		DROP(&limits[0], &limits[1]);
+	}
+	DROP(&order, &held);
+}
+
 static void weights(int64_t rows, int64_t cols, int64_t tokens)
 {
 	char shape[96];
@@ -140,12 +177,7 @@ static void weights(int64_t rows, int64_t cols, int64_t tokens)
 	struct tensor dy = tensor_random(tokens, rows, DTYPE_BF16), x = tensor_random(tokens, cols, DTYPE_BF16);
 	struct tensor sums = tensor_new(rows, CANDIDATES - 1, DTYPE_F32), dx = tensor_new(tokens, cols, DTYPE_BF16);
 	struct tensor norms = tensor_new(1, cols, DTYPE_F64);
-	int32_t *half = malloc((size_t)rows * sizeof *half);
-	if (!half) exit(1);
-	for (int64_t i = 0; i < rows; i++)
-		half[i] = (int32_t)(cols / 2);
-	struct tensor threshold = tensor_make(upload(half, (size_t)rows * sizeof *half), 1, rows, DTYPE_I32);
-	free(half);
+	struct tensor threshold = thresholds(rows, cols / 2);
 	check(backend->ops->zero(backend, norms.data, tensor_bytes(&norms)));
 	/* What --only leaves out, others need. */
 	check(backend->ops->rank_rows(backend, IMPORTANCE_MAGNITUDE, rank, weight, NULL, 1));
@@ -154,6 +186,7 @@ static void weights(int64_t rows, int64_t cols, int64_t tokens)
 	OPERATION("bin_ranks", shape, 0, 3 * params, backend->ops->bin_ranks(backend, bin, rank, CANDIDATES, 0, 0));
 	OPERATION("mask_weights", shape, 0, 6 * params,
 		  backend->ops->mask_weights(backend, active, weight, rank, threshold.data, false));
+	moves(shape, active, weight, rank);
 	OPERATION("convert", shape, 0, 4 * params, backend->ops->convert(backend, active, weight));
 	OPERATION("column_norms", shape, 0, 2.0 * (double)tokens * (double)cols,
 		  backend->ops->column_norms(backend, norms.data, x));

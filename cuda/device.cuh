@@ -167,9 +167,14 @@ static __device__ __forceinline__ int64_t elementwise_row()
 	return (int64_t)blockIdx.x * ELEMENTWISE_ROWS + threadIdx.y;
 }
 
+template <int N> static __device__ __forceinline__ int64_t elementwise_col(int64_t span, int step)
+{
+	return ((span * ELEMENTWISE_STEPS + step) * 32 + threadIdx.x) * N;
+}
+
 template <int N> static __device__ __forceinline__ int64_t elementwise_col(int step)
 {
-	return (((int64_t)blockIdx.y * ELEMENTWISE_STEPS + step) * 32 + threadIdx.x) * N;
+	return elementwise_col<N>(blockIdx.y, step);
 }
 
 #endif

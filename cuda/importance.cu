@@ -124,29 +124,26 @@ static enum status bin_ranks(struct backend *backend, struct tensor bin, struct 
 
 /* ---- masked weights ---------------------------------------------------------------------------------------------------------- */
 
+/* Span `span` of a row: ELEMENTWISE_STEPS chunks of N columns per lane. rank: of the row. */
 template <int N>
-__global__ void __launch_bounds__(256) mask_kernel(view out, view weight, const uint16_t *rank, int64_t rank_stride,
-						   const int32_t *threshold, bool shared, int64_t rows, int64_t cols)
+static __device__ __forceinline__ void mask_span(view out, view weight, const uint16_t *rank, int limit, int64_t row, int64_t span,
+						 int64_t cols)
 {
-	int64_t row = elementwise_row();
-	if (row >= rows) return;
-	int limit = threshold[shared ? 0 : row];
 	raw<N> w[ELEMENTWISE_STEPS];
 	uint4 r[ELEMENTWISE_STEPS];
 #pragma unroll
 	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
-		int64_t col = elementwise_col<N>(i);
+		int64_t col = elementwise_col<N>(span, i);
 		if (col >= cols) continue;
-		const uint16_t *from = rank + row * rank_stride + col;
 		w[i] = load_raw<N>(weight, row, col);
 		if constexpr (N == 8)
-			r[i] = *(const uint4 *)from;
+			r[i] = *(const uint4 *)(rank + col);
 		else
-			r[i].x = *from;
+			r[i].x = rank[col];
 	}
 #pragma unroll
 	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
-		int64_t col = elementwise_col<N>(i);
+		int64_t col = elementwise_col<N>(span, i);
 		float x[N];
 		if (col >= cols) return;
 		unpack<N>(w[i], weight, x);
@@ -156,6 +153,55 @@ __global__ void __launch_bounds__(256) mask_kernel(view out, view weight, const 
 			if ((int)(pairs[j / 2] >> (16 * (j % 2)) & 0xffff) < limit) x[j] = 0;
 		store<N>(out, row, col, x);
 	}
+}
+
+template <int N>
+__global__ void __launch_bounds__(256) mask_kernel(view out, view weight, const uint16_t *rank, int64_t rank_stride,
+						   const int32_t *threshold, bool shared, int64_t rows, int64_t cols)
+{
+	int64_t row = elementwise_row();
+	if (row >= rows) return;
+	mask_span<N>(out, weight, rank + row * rank_stride, threshold[shared ? 0 : row], row, blockIdx.y, cols);
+}
+
+__global__ void __launch_bounds__(256)
+	order_kernel(uint16_t *order, int64_t order_stride, const uint16_t *rank, int64_t rank_stride, int64_t rows, int64_t cols)
+{
+	int64_t row = elementwise_row();
+	if (row >= rows) return;
+#pragma unroll
+	for (int i = 0; i < ELEMENTWISE_STEPS; i++) {
+		int64_t col = elementwise_col<1>(blockIdx.y, i);
+		if (col >= cols) return;
+		order[row * order_stride + rank[row * rank_stride + col]] = (uint16_t)col;
+	}
+}
+
+/* A warp a row. What a row's threshold has moved over stands side by side in the order; if that is much, the row is written whole. */
+template <int N>
+__global__ void __launch_bounds__(256)
+	move_kernel(view out, view weight, const uint16_t *rank, int64_t rank_stride, const uint16_t *order, int64_t order_stride,
+		    int32_t *held, const int32_t *threshold, bool shared, int64_t rows, int64_t cols)
+{
+	int64_t row = elementwise_row();
+	int lane = (int)threadIdx.x;
+	if (row >= rows) return;
+	int32_t from = held[row] - 1, to = index_limit(threshold[shared ? 0 : row], cols);
+	if (from == to) return;
+	if (index_mask_moves(from, to, cols)) {
+		int end = from < to ? to : from;
+		for (int i = (from < to ? from : to) + lane; i < end; i += 32) {
+			int64_t col = order[row * order_stride + i];
+			float x[1] = {0};
+			if (to < from) load<1>(weight, row, col, x);
+			store<1>(out, row, col, x);
+		}
+	} else {
+		for (int64_t span = 0; span * ELEMENTWISE_STEPS * 32 * N < cols; span++)
+			mask_span<N>(out, weight, rank + row * rank_stride, to, row, span, cols);
+	}
+	__syncwarp(); /* all lanes have read what was held */
+	if (lane == 0) held[row] = to + 1;
 }
 
 static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
@@ -172,10 +218,34 @@ static enum status mask_weights(struct backend *backend, struct tensor out, stru
 		      rank.cols);
 }
 
+static enum status order_ranks(struct backend *backend, struct tensor order, struct tensor rank)
+{
+	struct cuda *c = cuda_begin(backend, "order_ranks", {order, rank});
+	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
+	return LAUNCH(c, order_kernel, elementwise_grid(rank.rows, rank.cols, 1), elementwise_block(), 0, (uint16_t *)order.data,
+		      order.stride, (const uint16_t *)rank.data, rank.stride, rank.rows, rank.cols);
+}
+
+static enum status move_mask(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+			     struct tensor order, void *held, const void *threshold, bool shared)
+{
+	struct cuda *c = cuda_begin(backend, "move_mask", {out, weight, rank, order});
+	dim3 grid((unsigned)index_ceil_div(rank.rows, ELEMENTWISE_ROWS));
+	if (rank.rows == 0 || rank.cols == 0) return STATUS_OK;
+	auto run = [&](auto n) {
+		return LAUNCH(c, move_kernel<decltype(n)::value>, grid, elementwise_block(), 0, view_of(out), view_of(weight),
+			      (const uint16_t *)rank.data, rank.stride, (const uint16_t *)order.data, order.stride, (int32_t *)held,
+			      (const int32_t *)threshold, shared, rank.rows, rank.cols);
+	};
+	return cuda_chunked({out, weight, rank}) ? run(std::integral_constant<int, 8>()) : run(std::integral_constant<int, 1>());
+}
+
 void cuda_importance_operations(struct backend_ops *ops)
 {
 	ops->column_norms = column_norms;
 	ops->add_saliency = add_saliency;
 	ops->bin_ranks = bin_ranks;
 	ops->mask_weights = mask_weights;
+	ops->order_ranks = order_ranks;
+	ops->move_mask = move_mask;
 }

@@ -50,6 +50,21 @@ CUDA_BOTH int32_t index_threshold(float s, int32_t cols)
 	return (int32_t)((double)s * (double)cols);
 }
 
+/* What a row has been masked by, or is to be: a threshold below 0 prunes nothing, one beyond the columns all of them. */
+CUDA_BOTH int32_t index_limit(int32_t threshold, int64_t cols)
+{
+	return threshold < 0 ? 0 : threshold > cols ? (int32_t)cols : threshold;
+}
+
+/* Whether a row's mask is better moved, weight by weight, than written whole. A weight that moves takes its 2 bytes of the order
+ * and, of the results and, where it comes back, of the weights, a sector of 32 bytes each, read or written: up to 98 bytes,
+ * and a weight of a whole row 6 (bf16). */
+CUDA_BOTH bool index_mask_moves(int32_t from, int32_t to, int64_t cols)
+{
+	int64_t moved = from < to ? to - from : from - to;
+	return from >= 0 && 16 * moved <= cols;
+}
+
 /* ---- radix ranking ----------------------------------------------------------------------------------------------------------- */
 
 enum { RADIX_BITS = 8, RADIX_BINS = 1 << RADIX_BITS, RADIX_PASSES = 4 };

@@ -527,6 +527,7 @@ static enum status check_memory(const struct run *run, struct pruning *pruning, 
 				 "smaller 'besa.batch_size' needs less",
 				 (need.peak >> 20) + 1, available >> 20);
 	pruning->device_streams = need.device_streams;
+	pruning->orders = need.orders;
 	if (need.device_streams == 2) return STATUS_OK;
 	double stream =
 		(double)calibration->samples * calibration->sequence_length * (double)run->model.config.hidden * sizeof(float);
@@ -587,7 +588,8 @@ static struct pruning pruning_of(struct run *run)
 				.compute_type = run->compute_type,
 				.probe = &run->probe,
 				.plan = &run->plan,
-				.device_streams = 2};
+				.device_streams = 2,
+				.orders = !run->backend->unified};
 }
 
 static enum status run_all(struct run *run, cJSON **ret_result, struct error *err)
@@ -821,6 +823,7 @@ static enum status rehearse(struct run *run, size_t available, struct rehearsal 
 		TRY(rehearse_largest(&pruning, available, ret, err));
 		if (!ret->fits) return STATUS_OK;
 		pruning.device_streams = ret->device_streams;
+		pruning.orders = ret->orders;
 	}
 	return rehearse_job(&pruning, available, rehearse_evaluation, run, ret, err);
 }

@@ -311,6 +311,16 @@ struct backend_ops {
 	enum status (*mask_weights)(struct backend *, struct tensor out, struct tensor weight, struct tensor rank,
 				    const void *threshold, bool shared);
 
+	/* Both NULL where a mask is always written whole, as on the CPU. order [R,C] U16: where in its row the weight of each
+	 * rank stands, order[i, rank[i,j]] = j. rank: of rank_rows. */
+	enum status (*order_ranks)(struct backend *, struct tensor order, struct tensor rank);
+
+	/* As mask_weights, to the bit, where `out` holds what this operation left there by other thresholds: only what has come
+	 * or gone since then is written. held: device I32 [R], 0 for a row of which nothing is known, which is written whole,
+	 * else 1 + the threshold that it has been masked by; receives that of this call. W and rank have not changed since. */
+	enum status (*move_mask)(struct backend *, struct tensor out, struct tensor weight, struct tensor rank, struct tensor order,
+				 void *held, const void *threshold, bool shared);
+
 	/* The gradient of a masked weight, summed where BESA needs it (besa.md 1.7): with G = dyᵀ·x,
 	 * sums[i, b] = Σ_{j : bin[i,j] = b} G[i,j] · W[i,j]. sums: F32 [R, D−1], or, where `shared`, [1, D−1], summed over rows
 	 * too. Bins from D − 1 on are left out. dy: [T,R], x: [T,C], any float, both the same. W: any float [R,C]. No [R,C]

@@ -508,6 +508,25 @@ static enum status mask_weights(struct backend *backend, struct tensor out, stru
 	return backend->unchecked.mask_weights(backend, out, weight, rank, threshold, shared);
 }
 
+static enum status order_ranks(struct backend *backend, struct tensor order, struct tensor rank)
+{
+	CHECK(backend, "order_ranks", typed(order, DTYPE_U16) && typed(rank, DTYPE_U16) && same(order, rank), {"order", order},
+	      {"rank", rank});
+	TRY(check_rank_width(backend, "order_ranks", rank.cols));
+	return backend->unchecked.order_ranks(backend, order, rank);
+}
+
+static enum status move_mask(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+			     struct tensor order, void *held, const void *threshold, bool shared)
+{
+	bool fits = floats(out) && floats(weight) && same(out, weight) && typed(rank, DTYPE_U16) && same(rank, weight) &&
+		    typed(order, DTYPE_U16) && same(order, weight);
+	CHECK(backend, "move_mask", fits, {"out", out}, {"weight", weight}, {"rank", rank}, {"order", order});
+	CHECK_POINTER(backend, "move_mask", held);
+	CHECK_POINTER(backend, "move_mask", threshold);
+	return backend->unchecked.move_mask(backend, out, weight, rank, order, held, threshold, shared);
+}
+
 static enum status binned_gradient(struct backend *backend, struct tensor sums, struct tensor dy, struct tensor x,
 				   struct tensor weight, struct tensor bin, bool shared)
 {
@@ -655,6 +674,8 @@ void backend_check_operations(struct backend *backend)
 	PUT(quantize_backward);
 	PUT(bin_ranks);
 	PUT(mask_weights);
+	PUT(order_ranks);
+	PUT(move_mask);
 	PUT(binned_gradient);
 	PUT(rates_forward);
 	PUT(rates_backward);

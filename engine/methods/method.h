@@ -20,6 +20,7 @@ struct method_setup {
 	struct block *block;         /* where each block is loaded */
 	struct quantizer *quantizer; /* of its weights; NULL where they are not quantized */
 	int64_t sequences, tokens;   /* of the calibration: how many, and of each; 0 sequences where there is none */
+	bool orders;                 /* the orders of ranks may be kept beside them, 2 bytes a weight, for speed */
 	const atomic_bool *stop;     /* to be read between pieces of work: STATUS_CANCELLED where it is set */
 };
 

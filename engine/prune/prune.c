@@ -525,6 +525,7 @@ enum status walk_create(struct walk *w, struct error *err)
 					   .quantizer = w->spec->quantization.bits ? &w->quantizer : NULL,
 					   .sequences = walk_calibrated(w) ? samples : 0,
 					   .tokens = tokens,
+					   .orders = w->p->orders,
 					   .stop = w->p->job->stop};
 	if (walk_changes(w)) TRY(block_add_masters(&w->block, err));
 	if (setup.quantizer) TRY(quantizer_create(w->spec, &w->block, quantization_is_joint(w->spec), setup.quantizer, err));

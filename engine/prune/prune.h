@@ -23,6 +23,7 @@ struct pruning {
 	const struct sequences *probe; /* tokens of the progress perplexity, of the calibration's length */
 	const struct probe_plan *plan; /* of them */
 	int device_streams;            /* how many of the two streams of hidden states may live on the device: 0, 1 or 2 */
+	bool orders;                   /* whether the orders of ranks may be kept beside them: speed alone hangs on it */
 };
 
 /* The work of one block, in forward passes of its calibration tokens, as progress counts it. */

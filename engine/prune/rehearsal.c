@@ -58,7 +58,8 @@ static enum status play(const struct piece *piece, const struct pruning *dry, st
 }
 
 /* A dry run with so much memory and, at most, so many streams on the device. */
-static enum status attempt(const struct piece *piece, size_t capacity, int device_streams, struct rehearsal *ret, struct error *err)
+static enum status attempt(const struct piece *piece, size_t capacity, int device_streams, bool orders, struct rehearsal *ret,
+			   struct error *err)
 {
 	struct progress progress = {.sink = &rehearsal_sink};
 	struct savepoint nothing = {0};
@@ -73,6 +74,7 @@ static enum status attempt(const struct piece *piece, size_t capacity, int devic
 	dry.progress = &progress;
 	dry.savepoint = &nothing;
 	dry.device_streams = device_streams;
+	dry.orders = ret->orders = orders;
 	status = play(piece, &dry, ret, err);
 	ret->peak = dry.backend->memory.most;
 	ret->host = dry.backend->host.most;
@@ -86,12 +88,15 @@ static enum status rehearse(const struct piece *piece, size_t available, struct 
 	*ret = (struct rehearsal){0};
 	/* What was handed out before and is handed out again may be an eighth larger than asked for; not all of it is. */
 	size_t capacity = available - available / 32;
-	for (int streams = piece->pruning->device_streams; streams >= 0; streams--) {
-		enum status status = attempt(piece, capacity, streams, ret, err);
-		ret->fits = status == STATUS_OK;
-		if (status != STATUS_NO_MEMORY) return status;
-	}
-	return attempt(piece, SIZE_MAX, 0, ret, err);
+	for (int streams = piece->pruning->device_streams; streams >= 0; streams--)
+		for (int orders = piece->pruning->orders; orders >= 0; orders--) {
+			enum status status = attempt(piece, capacity, streams, orders, ret, err);
+			ret->fits = status == STATUS_OK;
+			if (status == STATUS_OK && orders && ret->device_streams < streams)
+				continue; /* they took a stream's room */
+			if (status != STATUS_NO_MEMORY) return status;
+		}
+	return attempt(piece, SIZE_MAX, 0, false, ret, err);
 }
 
 enum status rehearsal_available(struct backend *backend, size_t *ret, struct error *err)

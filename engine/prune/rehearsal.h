@@ -7,6 +7,7 @@
 struct rehearsal {
 	bool fits;
 	int device_streams; /* with how many of the two streams of hidden states on the device; the others live in host memory */
+	bool orders;        /* with the orders of ranks kept beside them, where they are of use */
 	size_t peak;        /* bytes of device memory, the most in use at once */
 	size_t walk,
 		tune; /* of it, what the walk over the blocks and the tune of the whole model need; 0 for a tune that there is not */
@@ -18,7 +19,7 @@ struct rehearsal {
 enum status rehearsal_available(struct backend *, size_t *ret, struct error *err);
 
 /* `pruning`: its backend is the one that the job is to run on, or a dry one of the same device; `probe` and `plan` as they will
- * be, or as large as they can be; its `device_streams` are the most. `available`: bytes of the device. Where a job does not fit,
+ * be, or as large as they can be; its `device_streams` are the most, and `orders` are kept where room for them moves no stream. `available`: bytes of the device. Where a job does not fit,
  * even with no stream on the device, `peak` is what that would take. */
 enum status rehearse_pruning(const struct pruning *, size_t available, struct rehearsal *ret, struct error *err);
 

@@ -183,6 +183,109 @@ static void test_mask_weights(void **state)
 		mask_case(2, 65536, float_types[type], float_types[type], NO_GAP, false, true); /* a threshold beyond 16 bits */
 }
 
+/* Few distinct importances. */
+static struct operand tied(int64_t rows, int64_t cols, enum dtype type, int gap)
+{
+	double *few = doubles(rows * cols);
+	for (int64_t i = 0; i < rows * cols; i++)
+		few[i] = (1 + random_below(3)) * (random_below(2) ? 0.5 : -0.5);
+	return operand_input(few, rows, cols, type, gap);
+}
+
+/* The threshold of a row in the steps of a test: at random, the same, a little up or down, all or nothing, beyond that, a jump, and by
+ * one. */
+static double next_threshold(int step, int64_t row, double last, int64_t cols)
+{
+	int few = (int)(cols / 16);
+	switch (step) {
+	case 1:
+		return last;
+	case 2:
+	case 6:
+		return fmin((double)cols, fmax(0, last + random_below(2 * few + 1) - few));
+	case 3:
+		return row % 2 ? 0 : (double)cols;
+	case 4:
+		return row % 2 ? (double)cols + 5 : -3;
+	case 7:
+		return fmin((double)cols, last + 1);
+	case 8:
+		return fmax(0, last - 1);
+	default:
+		return random_below((int)cols + 1);
+	}
+}
+
+static struct operand next_thresholds(int step, struct operand *last, int64_t thresholds, int64_t cols)
+{
+	double *limit = doubles(thresholds);
+	for (int64_t i = 0; i < thresholds; i++)
+		limit[i] = next_threshold(step, i, last->value ? last->value[i] : 0, cols);
+	if (last->value) operand_free(last, NULL);
+	return operand_input(limit, 1, thresholds, DTYPE_I32, NO_GAP);
+}
+
+/* Masks that move are, step by step, what they are written whole; and what has not moved is not written. */
+static void move_case(int64_t rows, int64_t cols, enum dtype from, enum dtype to, int gap, bool shared, bool ties)
+{
+	enum { STEPS = 9 };
+	struct operand weight = ties ? tied(rows, cols, from, gap) : operand_random(rows, cols, from, gap);
+	struct operand rank = operand_output(rows, cols, DTYPE_U16, gap), order = operand_output(rows, cols, DTYPE_U16, gap);
+	struct operand held = operand_input(doubles(rows), 1, rows, DTYPE_I32, NO_GAP), threshold = operand_none();
+	struct operand moved = operand_output(rows, cols, to, gap), whole = operand_output(rows, cols, to, gap);
+	struct operand other = operand_random(rows, cols, to, gap);
+	int64_t thresholds = shared ? 1 : rows;
+	held.input = false; /* it is changed in place */
+	RUN(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, rank.tensor, weight.tensor, NULL, 1));
+	RUN(OPS->order_ranks(BACKEND, order.tensor, rank.tensor));
+	operand_fetch(&rank);
+	operand_fetch(&order);
+	for (int64_t i = 0; i < rows * cols; i++)
+		assert_true(order.value[i / cols * cols + (int64_t)rank.value[i]] == (double)(i % cols));
+	for (int step = 0; step < STEPS; step++) {
+		threshold = next_thresholds(step, &threshold, thresholds, cols);
+		RUN(OPS->mask_weights(BACKEND, whole.tensor, weight.tensor, rank.tensor, threshold.tensor.data, shared));
+		RUN(OPS->move_mask(BACKEND, moved.tensor, weight.tensor, rank.tensor, order.tensor, held.tensor.data,
+				   threshold.tensor.data, shared));
+		operand_fetch(&whole);
+		operand_fetch(&moved);
+		operand_fetch(&held);
+		if (memcmp(moved.value, whole.value, (size_t)(rows * cols) * sizeof *moved.value) != 0)
+			fail_msg("move_mask [%lld, %lld] %s to %s, step %d", (long long)rows, (long long)cols, float_names[from],
+				 float_names[to], step);
+		for (int64_t r = 0; r < rows; r++)
+			assert_true(held.value[r] == 1 + fmin((double)cols, fmax(0, threshold.value[shared ? 0 : r])));
+	}
+	double *last = copy_of(threshold.value, thresholds), *expected = copy_of(other.value, rows * cols);
+	threshold = next_thresholds(2, &threshold, thresholds, cols);
+	RUN(OPS->convert(BACKEND, moved.tensor, other.tensor));
+	RUN(OPS->move_mask(BACKEND, moved.tensor, weight.tensor, rank.tensor, order.tensor, held.tensor.data, threshold.tensor.data,
+			   shared));
+	operand_fetch(&moved);
+	for (int64_t i = 0; i < rows * cols; i++) {
+		double was = last[shared ? 0 : i / cols], is = threshold.value[shared ? 0 : i / cols], at = rank.value[i];
+		if (at >= was && at < is) expected[i] = 0;
+		if (at < was && at >= is) expected[i] = round_to_type(weight.value[i], to);
+	}
+	expect_equal(moved.value, expected, rows * cols, "move_mask over others [%lld, %lld]", (long long)rows, (long long)cols);
+	free(last);
+	free(expected);
+	operand_free(&weight, &rank, &order, &held, &threshold, &moved, &whole, &other, NULL);
+}
+
+static void test_move_mask(void **state)
+{
+	(void)state;
+	if (!OPS->move_mask) skip();
+	for (size_t shape = 0; shape < ROW_SHAPES; shape++)
+		for (int i = 0; i < 9; i++)
+			move_case(row_shapes[shape][0], row_shapes[shape][1], float_types[i % 3], float_types[i / 3],
+				  (shape + (size_t)i) % 2 ? GAP : NO_GAP, (shape + (size_t)i) % 3 == 0, i % 4 == 0);
+	move_case(19, 480, DTYPE_BF16, DTYPE_BF16, NO_GAP, false, true);
+	move_case(2, 65535, DTYPE_BF16, DTYPE_BF16, NO_GAP, false, false);
+	move_case(2, 65536, DTYPE_BF16, DTYPE_BF16, NO_GAP, false, true); /* a threshold beyond 16 bits */
+}
+
 static void binned_case(int64_t tokens, int64_t rows, int64_t cols, int candidates, enum dtype type, enum dtype weight_type,
 			int gap, bool shared)
 {
@@ -447,12 +550,19 @@ static void test_prodigy_without_gradient(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_column_norms),    cmocka_unit_test(test_add_saliency),
-		cmocka_unit_test(test_rank_rows),       cmocka_unit_test(test_rank_groups),
-		cmocka_unit_test(test_bin_ranks),       cmocka_unit_test(test_mask_weights),
-		cmocka_unit_test(test_binned_gradient), cmocka_unit_test(test_rates),
-		cmocka_unit_test(test_rates_start),     cmocka_unit_test(test_reconstruction),
-		cmocka_unit_test(test_prodigy),         cmocka_unit_test(test_prodigy_without_gradient),
+		cmocka_unit_test(test_column_norms),
+		cmocka_unit_test(test_add_saliency),
+		cmocka_unit_test(test_rank_rows),
+		cmocka_unit_test(test_rank_groups),
+		cmocka_unit_test(test_bin_ranks),
+		cmocka_unit_test(test_mask_weights),
+		cmocka_unit_test(test_move_mask),
+		cmocka_unit_test(test_binned_gradient),
+		cmocka_unit_test(test_rates),
+		cmocka_unit_test(test_rates_start),
+		cmocka_unit_test(test_reconstruction),
+		cmocka_unit_test(test_prodigy),
+		cmocka_unit_test(test_prodigy_without_gradient),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -1,4 +1,5 @@
-/* Learning by replays of a recorded step against learning step by step, on the CUDA backend: the same rates, to the last bit. */
+/* Learning by replays of a recorded step, and with masks that are moved instead of written whole, against learning step by step, on
+ * the CUDA backend: the same rates, to the last bit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,15 +21,24 @@ struct learner {
 	struct mask mask;
 	struct besa besa;
 	struct stream x, wanted;
-	int recordings;
+	enum status (*move_mask)(struct backend *, struct tensor out, struct tensor weight, struct tensor rank, struct tensor order,
+				 void *held, const void *threshold, bool shared);
+	int recordings, moves;
 };
 
-static struct learner *counting; /* whose recordings `count_recordings` counts */
+static struct learner *counting; /* whose recordings and moves are counted */
 
 static enum status count_recordings(struct backend *backend)
 {
 	counting->recordings++;
 	return counting->record_begin(backend);
+}
+
+static enum status count_moves(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
+			       struct tensor order, void *held, const void *threshold, bool shared)
+{
+	counting->moves++;
+	return counting->move_mask(backend, out, weight, rank, order, held, threshold, shared);
 }
 
 static void ok(enum status status, const struct error *err)
@@ -52,7 +62,7 @@ static void fill(struct learner *l, struct stream *stream, unsigned seed)
 	free(values);
 }
 
-static void open_learner(struct learner *l, const struct spec *spec, bool records)
+static void open_learner(struct learner *l, const struct spec *spec, bool records, bool moves)
 {
 	struct error err;
 	*l = (struct learner){0};
@@ -60,6 +70,8 @@ static void open_learner(struct learner *l, const struct spec *spec, bool record
 	l->ops = *l->backend->ops;
 	l->record_begin = l->ops.record_begin;
 	l->ops.record_begin = records ? count_recordings : NULL;
+	l->move_mask = l->ops.move_mask;
+	l->ops.move_mask = count_moves;
 	l->backend->ops = &l->ops;
 	counting = l;
 	const char *model = getenv("FEW") ? "tests/data/saved/llama" : "demo/tiny-llama";
@@ -68,6 +80,7 @@ static void open_learner(struct learner *l, const struct spec *spec, bool record
 	ok(block_add_spare(&l->block, &err), &err);
 	ok(mask_create(&l->block, &l->mask, &err), &err);
 	ok(besa_create(spec, &l->block, &l->mask, NULL, TOKENS, &l->besa, &err), &err);
+	if (moves) ok(besa_add_orders(&l->besa, &err), &err);
 	fill(l, &l->x, 1);
 	fill(l, &l->wanted, 2);
 }
@@ -135,11 +148,12 @@ static void compare(enum granularity granularity, int rows_per_group, enum recon
 					   .epochs = safeguards ? WATCHED_EPOCHS : EPOCHS,
 					   .safeguards = safeguards}};
 	struct learner plain, recorded;
-	open_learner(&plain, &spec, false);
+	open_learner(&plain, &spec, false, false);
 	float *expected = learn(&plain);
-	assert_int_equal(plain.recordings, 0);
-	open_learner(&recorded, &spec, true);
+	assert_int_equal(plain.recordings + plain.moves, 0);
+	open_learner(&recorded, &spec, true, true);
 	float *got = learn(&recorded);
+	assert_int_equal(recorded.moves > 0, reconstruct == RECONSTRUCT_BLOCK && rows_per_group == 1);
 	assert_int_equal(recorded.recordings,
 			 safeguards ? 3 : 2 * recorded.besa.n_parts); /* anew for smaller steps, and for each part */
 	size_t rows = (safeguards ? 1 : 2) * (size_t)plain.block.layout.rows, moved = 0;

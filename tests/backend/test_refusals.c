@@ -21,6 +21,12 @@ static void expect_refusal(enum status status, const char *operation, const char
 }
 
 /* Every operation that takes tensors stands behind the checks: from `convert` on, that is all of them. */
+/* What a backend need not have. */
+static bool optional(size_t at)
+{
+	return at == offsetof(struct backend_ops, order_ranks) || at == offsetof(struct backend_ops, move_mask);
+}
+
 static void test_all_are_checked(void **state)
 {
 	(void)state;
@@ -28,6 +34,7 @@ static void test_all_are_checked(void **state)
 	for (size_t at = offsetof(struct backend_ops, convert); at < sizeof(struct backend_ops); at += sizeof checked) {
 		memcpy(&checked, (const char *)OPS + at, sizeof checked);
 		memcpy(&unchecked, (const char *)&BACKEND->unchecked + at, sizeof unchecked);
+		if (!checked && !unchecked && optional(at)) continue;
 		if (!checked || !unchecked) fail_msg("the backend lacks the operation at byte %zu of struct backend_ops", at);
 		if (checked == unchecked) fail_msg("the operation at byte %zu of struct backend_ops is not checked", at);
 	}
@@ -84,6 +91,15 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 1, 0, 0), "bin_ranks", "1");
 	expect_refusal(OPS->mask_weights(BACKEND, out.tensor, a.tensor, rank.tensor, threshold.tensor.data, false), "mask_weights",
 		       "5");
+	if (OPS->move_mask) {
+		expect_refusal(OPS->order_ranks(BACKEND, bin.tensor, rank.tensor), "order_ranks", "U8");
+		expect_refusal(OPS->move_mask(BACKEND, a.tensor, a.tensor, rank.tensor, bin.tensor, sums.tensor.data,
+					      threshold.tensor.data, false),
+			       "move_mask", "U8");
+		expect_refusal(
+			OPS->move_mask(BACKEND, a.tensor, a.tensor, rank.tensor, rank.tensor, NULL, threshold.tensor.data, false),
+			"move_mask", "held");
+	}
 	expect_refusal(OPS->binned_gradient(BACKEND, row.tensor, a.tensor, out.tensor, a.tensor, bin.tensor, false),
 		       "binned_gradient", "6");
 	expect_refusal(OPS->reconstruction(BACKEND, sums.tensor.data, none, a.tensor, out.tensor, false), "reconstruction", "5");

@@ -191,7 +191,8 @@ static size_t rehearsed(struct subject *t)
 					.compute_type = spec->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32,
 					.probe = &probe,
 					.plan = &plan,
-					.device_streams = 2};
+					.device_streams = 2,
+					.orders = !t->backend->unified};
 	size_t before = t->backend->memory.now;
 	size_t available;
 	SUCCEEDS(rehearsal_available(t->backend, &available, &s->err));

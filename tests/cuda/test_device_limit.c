@@ -62,8 +62,8 @@ static void test_streams_leave(void **state)
 	const struct engine_job job = {.spec = &spec, .stop = &running};
 	struct error err;
 	struct model model;
-	struct pruning pruning = {.job = &job, .model = &model, .compute_type = DTYPE_BF16, .device_streams = 2};
-	int last = 2;
+	struct pruning pruning = {.job = &job, .model = &model, .compute_type = DTYPE_BF16, .device_streams = 2, .orders = true};
+	int last = 2, with_orders = 0, without = 0;
 	bool seen[3] = {false}, refused = false;
 	(void)state;
 	assert_int_equal(model_open(&PLACE("demo/tiny-llama"), NULL, &model, &err), STATUS_OK);
@@ -77,12 +77,15 @@ static void test_streams_leave(void **state)
 		assert_true(need.device_streams <= last && (need.fits || need.device_streams == 0));
 		assert_true(need.fits ? need.peak <= limit && !refused : need.peak > limit - limit / 16);
 		assert_int_equal(need.host, (size_t)(2 - need.device_streams) * 512 * 256 * (size_t)model.config.hidden * 4);
+		with_orders += need.fits && need.orders;
+		without += need.fits && !need.orders; /* where they would have moved a stream, or the job would not fit */
 		last = need.device_streams;
 		seen[last] = seen[last] || need.fits;
 		refused = refused || !need.fits;
 		backend_destroy(pruning.backend);
 	}
 	assert_true(seen[0] && seen[1] && seen[2] && refused);
+	assert_true(with_orders > 0 && without > 0);
 	model_close(&model);
 }
 

@@ -57,6 +57,11 @@ static void test_thresholds(void **state)
 	assert_int_equal(index_threshold(1, 65536), 65536);
 	assert_int_equal(index_threshold(0.5f, 4095), 2047);
 	assert_int_equal(index_threshold(0x1.fffffep-1f, 65536), 65535);
+	assert_int_equal(index_limit(-1, 10), 0);
+	assert_int_equal(index_limit(65536, 65536), 65536);
+	assert_int_equal(index_limit(11, 10), 10);
+	assert_true(index_mask_moves(0, 4, 64) && index_mask_moves(64, 60, 64) && index_mask_moves(0, 0, 1));
+	assert_false(index_mask_moves(0, 5, 64) || index_mask_moves(64, 59, 64) || index_mask_moves(-1, 0, 64)); /* not known */
 }
 
 /* Sorting by the digits of the keys, last first, sorts the floats. */

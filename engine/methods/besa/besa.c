@@ -71,6 +71,7 @@ static enum status create(const struct method_setup *setup, void **ret, struct e
 	if (status == STATUS_OK && learns(setup->spec))
 		status = besa_create(setup->spec, setup->block, &b->first.mask,
 				     quantization_is_joint(setup->spec) ? setup->quantizer : NULL, setup->tokens, &b->besa, err);
+	if (status == STATUS_OK && b->besa.backend && setup->orders) status = besa_add_orders(&b->besa, err);
 	if (status == STATUS_OK && learns_pairs(setup->spec) && setup->model->config.layers > 1)
 		status = pair_create(setup, &b->pair, err);
 	if (status == STATUS_OK)

@@ -200,6 +200,20 @@ enum status besa_create(const struct spec *spec, struct block *block, const stru
 	return STATUS_OK;
 }
 
+enum status besa_add_orders(struct besa *besa, struct error *err)
+{
+	struct backend *backend = besa->backend;
+	const struct block_layout *layout = &besa->block->layout;
+	enum status status = STATUS_OK;
+	if (!backend->ops->move_mask || besa->quantizer || !besa_learns_whole(besa->spec) || groups_are_some_rows(&besa->groups))
+		return STATUS_OK;
+	for (int f = 0; status == STATUS_OK && f < layout->n_fused; f++)
+		status = allocate(backend, &besa->order[f], layout->fused_rows[f], layout->fused_cols[f], DTYPE_U16);
+	if (status == STATUS_OK) status = backend->ops->alloc(backend, (size_t)layout->rows * sizeof(int32_t), &besa->held);
+	if (status != STATUS_OK) *err = backend->error;
+	return status;
+}
+
 void besa_release(struct besa *besa)
 {
 	if (!besa->backend) return;
@@ -207,9 +221,12 @@ void besa_release(struct besa *besa)
 	struct tensor *tensors[] = {&besa->theta, &besa->theta0, &besa->beta,     &besa->gradient, &besa->m,       &besa->v,
 				    &besa->s,     &besa->sums,   &besa->y,        &besa->dy,       &besa->x,       &besa->wanted,
 				    &besa->mark,  &besa->kept,   &besa->row_sums, &besa->dense,    &besa->dproduct};
-	void *arrays[] = {besa->rate, besa->threshold, besa->stats, besa->prodigy, besa->cols, besa->share, besa->window};
-	for (int f = 0; f < FUSED_COUNT; f++)
+	void *arrays[] = {besa->rate, besa->threshold, besa->stats,  besa->prodigy,
+			  besa->cols, besa->share,     besa->window, besa->held};
+	for (int f = 0; f < FUSED_COUNT; f++) {
 		release(besa->backend, besa->bin[f].data);
+		release(besa->backend, besa->order[f].data);
+	}
 	for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
 		release(besa->backend, tensors[i]->data);
 	for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
@@ -251,10 +268,22 @@ static enum status start_optimizer(struct besa *besa)
 	return backend->ops->upload(backend, besa->prodigy, prodigy, sizeof prodigy);
 }
 
+/* Nothing is known yet of what block.active holds. */
+static enum status begin_moves(struct besa *besa)
+{
+	struct backend *backend = besa->backend;
+	if (!besa->held) return STATUS_OK;
+	for (int f = 0; f < besa->block->layout.n_fused; f++)
+		TRY(backend->ops->order_ranks(backend, besa->order[f], besa->mask->rank[f]));
+	besa->moves = true;
+	return backend->ops->zero(backend, besa->held, (size_t)besa->block->layout.rows * sizeof(int32_t));
+}
+
 static enum status reset(struct besa *besa)
 {
 	struct backend *backend = besa->backend;
 	size_t bytes = tensor_bytes(&besa->theta);
+	TRY(begin_moves(besa));
 	for (int f = 0; f < besa->block->layout.n_fused; f++)
 		TRY(backend->ops->bin_ranks(backend, besa->bin[f], besa->mask->rank[f], besa->rates.candidates, besa->rates.below,
 					    besa->rates.above));
@@ -294,23 +323,29 @@ enum status besa_find_rates(struct besa *besa)
 						 besa->target, besa->spec->besa.lambda * besa->part->losses);
 }
 
+/* Masks rows of a fused matrix, of the block from row `row` on. */
+static enum status mask_rows(struct besa *besa, enum fused f, int64_t first, int64_t rows, int64_t row, const int32_t *limit,
+			     bool shared)
+{
+	struct backend *backend = besa->backend;
+	struct tensor active = tensor_rows(besa->block->active[f], first, rows),
+		      weight = tensor_rows(weights_of(besa)[f], first, rows), rank = tensor_rows(besa->mask->rank[f], first, rows);
+	if (groups_are_some_rows(&besa->groups)) return groups_mask(&besa->groups, backend, active, weight, rank, limit);
+	if (!besa->moves) return backend->ops->mask_weights(backend, active, weight, rank, limit, shared);
+	return backend->ops->move_mask(backend, active, weight, rank, tensor_rows(besa->order[f], first, rows),
+				       (int32_t *)besa->held + row, limit, shared);
+}
+
 /* Masks the linears of one product, or, where `product` is −1, of the part. */
 static enum status mask_linears(struct besa *besa, int product)
 {
-	struct backend *backend = besa->backend;
-	struct block *block = besa->block;
-	const struct block_layout *layout = &block->layout;
+	const struct block_layout *layout = &besa->block->layout;
 	const int32_t *threshold = besa->threshold;
 	for (int i = 0; i < layout->n_linears; i++) {
 		const struct linear *linear = &layout->linears[i];
 		enum fused f = linear->fused;
 		if (product < 0 ? f < besa->part->first || f > besa->part->last : linear->product != product) continue;
-		struct tensor active = tensor_rows(block->active[f], linear->first, linear->rows),
-			      weight = tensor_rows(weights_of(besa)[f], linear->first, linear->rows),
-			      rank = tensor_rows(besa->mask->rank[f], linear->first, linear->rows);
-		const int32_t *limit = threshold + besa->groups.first[i];
-		TRY(groups_are_some_rows(&besa->groups) ? groups_mask(&besa->groups, backend, active, weight, rank, limit)
-							: backend->ops->mask_weights(backend, active, weight, rank, limit, true));
+		TRY(mask_rows(besa, f, linear->first, linear->rows, linear->row, threshold + besa->groups.first[i], true));
 	}
 	return STATUS_OK;
 }
@@ -333,8 +368,8 @@ enum status besa_update_masks(struct besa *besa)
 	TRY(besa_find_rates(besa));
 	if (besa->groups.per > 1) return mask_linears(besa, -1);
 	for (int f = (int)besa->part->first; f <= (int)besa->part->last; f++)
-		TRY(besa->backend->ops->mask_weights(besa->backend, block->active[f], weights_of(besa)[f], besa->mask->rank[f],
-						     (int32_t *)besa->threshold + block->layout.fused_row[f], false));
+		TRY(mask_rows(besa, (enum fused)f, 0, block->active[f].rows, block->layout.fused_row[f],
+			      (int32_t *)besa->threshold + block->layout.fused_row[f], false));
 	return STATUS_OK;
 }
 
@@ -688,6 +723,8 @@ enum status besa_learn(struct besa *besa, const struct block_task *task, const a
 	enum status status = take_steps(besa, task, stop, watch, ret_last, err);
 	if (besa->step) backend->ops->release_recording(backend, besa->step); /* the next block's weights lie elsewhere */
 	besa->step = NULL;
+	besa->moves = false; /* others write to block.active now */
+	if (besa->second) besa->second->moves = false;
 	TRY(status);
 	status = read_rates(besa, rates);
 	if (status != STATUS_OK) *err = backend->error;

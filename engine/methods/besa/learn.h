@@ -21,7 +21,12 @@ struct besa {
 	const struct part *part;        /* that learns */
 	int n_parts;
 	struct rates rates;
-	struct tensor bin[FUSED_COUNT];              /* U8, as block.weight */
+	struct tensor bin[FUSED_COUNT]; /* U8, as block.weight */
+	/* Where masks are moved from step to step: the columns of each row in the order of their ranks, U16, as block.weight, and
+	 * what the rows of block.active are masked by, I32 [layout.rows], which `moves` says that is known. */
+	struct tensor order[FUSED_COUNT];
+	void *held;
+	bool moves;
 	struct tensor theta, theta0, beta, gradient; /* F32 [G,D] */
 	struct tensor m, v, s;                       /* F32 [G,D], of the optimizer */
 	struct tensor sums;                          /* F32 [G,D−1] */
@@ -79,6 +84,11 @@ static inline bool besa_watches(const struct spec *spec)
 enum status besa_create(const struct spec *, struct block *, const struct mask *, struct quantizer *, int64_t tokens,
 			struct besa *ret, struct error *err);
 void besa_release(struct besa *);
+
+/* Memory, 2 bytes a weight, for masks that are moved from step to step where that changes few weights, instead of written whole;
+ * does nothing where it does not: by backends without move_mask, of weights that a quantizer changes with each step, of parts, whose
+ * dense weights come in between, and of groups of some rows. What is learned is the same to the bit. */
+enum status besa_add_orders(struct besa *, struct error *err);
 
 /* Learning of the blocks from now on aims at this sparsity, which is above 0, instead of the spec's. */
 void besa_aim(struct besa *, double target);

@@ -12,6 +12,7 @@ enum status pair_create(const struct method_setup *setup, struct pair *ret, stru
 	TRY(mask_create(&ret->block, &ret->mask, err));
 	TRY(column_norms_create(&ret->block, &ret->norms, err));
 	TRY(besa_create(spec, &ret->block, &ret->mask, NULL, setup->tokens, &ret->besa, err));
+	if (setup->orders) TRY(besa_add_orders(&ret->besa, err));
 	/* On a device with memory of its own, whose streams are counted before, on the host: a step reads one batch of it. */
 	return (backend->unified ? stream_create : stream_create_on_host)(
 		backend, setup->sequences, setup->tokens, first->config->hidden, spec->besa.batch_size, &ret->wanted, err);
