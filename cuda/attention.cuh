@@ -278,12 +278,16 @@ struct attention_shape {
 	int tokens, heads, kv_heads, dim;
 	float scale, softcap;
 	int window;
+	bool plain;     /* q·k are logits but for their scale: nothing is capped */
+	float exponent; /* what logits, or, where they are plain, q·k, are multiplied by to be exponents of 2 */
 };
 
 static inline struct attention_shape shape_of(const struct attention *a)
 {
 	int window = a->window < a->tokens ? (int)a->window : 0;
-	return {a->tokens, a->heads, a->kv_heads, a->head_dim, a->scale, a->softcap, window};
+	bool plain = !(a->softcap > 0) && a->scale > 0;
+	float exponent = plain ? a->scale * LOG2_E : LOG2_E;
+	return {a->tokens, a->heads, a->kv_heads, a->head_dim, a->scale, a->softcap, window, plain, exponent};
 }
 
 /* Whether every head of t can be read 16 bytes at a time. */

@@ -6,10 +6,15 @@
  * compute S and dP themselves. The first computes their transposes, so that Pᵀ and dSᵀ are first operands from registers. */
 #include "cuda/attention.cuh"
 
-/* δ [batch·heads, tokens], a warp each. */
+/* What the pairs of a query need of it. */
+struct query_sums {
+	float exponent, delta; /* log₂ of what lse is the logarithm of, and δ */
+};
+
+/* [batch·heads, tokens], a warp each. */
 template <typename T>
-__global__ void __launch_bounds__(256)
-	delta_kernel(struct attention_shape shape, float *delta, heads_view<T> out, heads_view<T> dout, int64_t rows)
+__global__ void __launch_bounds__(256) sums_kernel(struct attention_shape shape, query_sums *sums, heads_view<T> out,
+						   heads_view<T> dout, const float *lse, int64_t lse_stride, int64_t rows)
 {
 	int64_t row = (int64_t)blockIdx.x * 8 + threadIdx.x / 32;
 	int head = (int)blockIdx.y;
@@ -19,18 +24,26 @@ __global__ void __launch_bounds__(256)
 	for (int i = lane_of(); i < shape.dim; i += 32)
 		sum += to_float(o.data[i]) * to_float(d.data[i]);
 	sum = warp_reduce(sum, plus());
-	int64_t sequence = row / shape.tokens, token = row % shape.tokens;
-	if (lane_of() == 0) delta[(sequence * shape.heads + head) * shape.tokens + token] = sum;
+	int64_t sequence_head = row / shape.tokens * shape.heads + head, token = row % shape.tokens;
+	if (lane_of() == 0) sums[sequence_head * shape.tokens + token] = {lse[sequence_head * lse_stride + token] * LOG2_E, sum};
 }
 
-/* P and dS of one pair. */
-static __device__ __forceinline__ void pair_gradient(const struct attention_shape &shape, bool seen, float lse, float delta,
-						     float *s, float *dp)
+/* P and dS of one pair that is seen, where nothing is capped. */
+static __device__ __forceinline__ void plain_gradient(const struct attention_shape &shape, query_sums of, float *s, float *dp)
+{
+	float p = exp2_fast(fmaf(*s, shape.exponent, -of.exponent));
+	*s = p;
+	*dp = p * (*dp - of.delta) * shape.scale;
+}
+
+/* … of any pair. */
+static __device__ __forceinline__ void pair_gradient(const struct attention_shape &shape, bool seen, query_sums of, float *s,
+						     float *dp)
 {
 	float slope, x = logit_of(*s, shape.scale, shape.softcap, &slope);
-	float p = seen ? exp2_fast((x - lse) * LOG2_E) : 0;
+	float p = seen ? exp2_fast(fmaf(x, LOG2_E, -of.exponent)) : 0;
 	*s = p;
-	*dp = p * (*dp - delta) * slope * shape.scale;
+	*dp = p * (*dp - of.delta) * slope * shape.scale;
 }
 
 /* ---- dK and dV --------------------------------------------------------------------------------------------------------------- */
@@ -49,7 +62,7 @@ template <typename T, int DIM, bool SMALL> struct keys_tiles {
 template <typename T, int DIM, bool SMALL>
 __global__ void __launch_bounds__(keys_tiles<T, DIM, SMALL>::THREADS)
 	keys_kernel(struct attention_shape shape, heads_view<T> dk, heads_view<T> dv, heads_view<T> q, heads_view<T> k,
-		    heads_view<T> v, heads_view<T> dout, const float *lse, int64_t lse_stride, const float *delta)
+		    heads_view<T> v, heads_view<T> dout, const query_sums *sums)
 {
 	typedef keys_tiles<T, DIM, SMALL> tiles;
 	constexpr int STAGES = tiles::STAGES, QUERIES = tiles::QUERIES, OUT = tiles::OUT, LD = tiles::LD, THREADS = tiles::THREADS,
@@ -82,6 +95,13 @@ __global__ void __launch_bounds__(keys_tiles<T, DIM, SMALL>::THREADS)
 		int query = (tile + step % each) * QUERIES;
 		int64_t sequence_head = (int64_t)blockIdx.z * shape.heads + kv_head * sharing + step / each;
 		float s[1][N][4], dp[1][N][4];
+		query_sums of[N][2]; /* on their way while the products are computed */
+#pragma unroll
+		for (int n = 0; n < N; n++)
+#pragma unroll
+			for (int i = 0; i < 2; i++)
+				of[n][i] = sums[sequence_head * shape.tokens +
+						(int)index_min(query + 8 * n + 2 * t + i, shape.tokens - 1)];
 		if (STAGES == 1) load_queries(step);
 		if (STAGES > 1 && step + 1 < steps) {
 			load_queries(step + 1);
@@ -94,21 +114,22 @@ __global__ void __launch_bounds__(keys_tiles<T, DIM, SMALL>::THREADS)
 		clear(dp);
 		multiply_rows<T, DIM>(s, k_tile, warp_row, q_tile);
 		multiply_rows<T, DIM>(dp, v_tile, warp_row, o_tile);
+		if (shape.plain && index_tile_full(query, QUERIES, key + warp_row, 16, shape.tokens, shape.window)) {
 #pragma unroll
-		for (int n = 0; n < N; n++)
+			for (int n = 0; n < N; n++)
 #pragma unroll
-			for (int i = 0; i < 2; i++) {
-				int at = query + 8 * n + 2 * t + i;
-				bool inside = at < shape.tokens;
-				float l = inside ? lse[sequence_head * lse_stride + at] : 0;
-				float d = inside ? delta[sequence_head * shape.tokens + at] : 0;
+				for (int i = 0; i < 4; i++)
+					plain_gradient(shape, of[n][i % 2], &s[0][n][i], &dp[0][n][i]);
+		} else {
 #pragma unroll
-				for (int half = 0; half < 2; half++) {
-					int row = key + warp_row + g + 8 * half;
-					pair_gradient(shape, inside && index_sees(at, row, shape.window), l, d,
-						      &s[0][n][2 * half + i], &dp[0][n][2 * half + i]);
+			for (int n = 0; n < N; n++)
+#pragma unroll
+				for (int i = 0; i < 4; i++) {
+					int at = query + 8 * n + 2 * t + i % 2, row = key + warp_row + g + i / 2 * 8;
+					pair_gradient(shape, at < shape.tokens && index_sees(at, row, shape.window), of[n][i % 2],
+						      &s[0][n][i], &dp[0][n][i]);
 				}
-			}
+		}
 		multiply_columns<T, DIM, OUT>(sum_v, s, o_tile, first_out);
 		multiply_columns<T, DIM, OUT>(sum_k, dp, q_tile, first_out);
 		__syncthreads(); /* the stage may be overwritten */
@@ -133,7 +154,7 @@ template <typename T, int DIM, bool SMALL> struct queries_tiles {
 template <typename T, int DIM, bool SMALL>
 __global__ void __launch_bounds__(queries_tiles<T, DIM, SMALL>::THREADS)
 	queries_kernel(struct attention_shape shape, heads_view<T> dq, heads_view<T> q, heads_view<T> k, heads_view<T> v,
-		       heads_view<T> dout, const float *lse, int64_t lse_stride, const float *delta)
+		       heads_view<T> dout, const query_sums *sums)
 {
 	typedef queries_tiles<T, DIM, SMALL> tiles;
 	constexpr int STAGES = tiles::STAGES, KEYS = tiles::KEYS, M = tiles::M, LD = tiles::LD, THREADS = tiles::THREADS,
@@ -144,7 +165,8 @@ __global__ void __launch_bounds__(queries_tiles<T, DIM, SMALL>::THREADS)
 	int query = (int)(gridDim.y - 1 - blockIdx.y) * tiles::QUERIES;
 	int64_t first_row = (int64_t)blockIdx.z * shape.tokens, sequence_head = (int64_t)blockIdx.z * shape.heads + head;
 	int warp_row = (int)threadIdx.x / 32 * 16 * M, g = lane_of() / 4, t = lane_of() % 4;
-	float sum[M][DIM / 8][4], l[M][2], d[M][2];
+	float sum[M][DIM / 8][4];
+	query_sums of[M][2];
 
 	clear(sum);
 #pragma unroll
@@ -152,9 +174,7 @@ __global__ void __launch_bounds__(queries_tiles<T, DIM, SMALL>::THREADS)
 #pragma unroll
 		for (int half = 0; half < 2; half++) {
 			int row = query + warp_row + 16 * m + g + 8 * half;
-			bool inside = row < shape.tokens;
-			l[m][half] = inside ? lse[sequence_head * lse_stride + row] : 0;
-			d[m][half] = inside ? delta[sequence_head * shape.tokens + row] : 0;
+			of[m][half] = sums[sequence_head * shape.tokens + (int)index_min(row, shape.tokens - 1)];
 		}
 	index_key_tiles(query, tiles::QUERIES, shape.tokens, shape.window, KEYS, &first, &end);
 	auto load_keys = [&](int tile) {
@@ -182,17 +202,27 @@ __global__ void __launch_bounds__(queries_tiles<T, DIM, SMALL>::THREADS)
 		clear(dp);
 		multiply_rows<T, DIM>(s, q_tile, warp_row, k_tile);
 		multiply_rows<T, DIM>(dp, o_tile, warp_row, v_tile);
+		if (shape.plain && index_tile_full(query + warp_row, 16 * M, tile * KEYS, KEYS, shape.tokens, shape.window)) {
 #pragma unroll
-		for (int m = 0; m < M; m++)
+			for (int m = 0; m < M; m++)
 #pragma unroll
-			for (int n = 0; n < N; n++)
+				for (int n = 0; n < N; n++)
 #pragma unroll
-				for (int i = 0; i < 4; i++) {
-					int row = query + warp_row + 16 * m + g + i / 2 * 8,
-					    at = tile * KEYS + 8 * n + 2 * t + i % 2;
-					bool seen = row < shape.tokens && index_sees(row, at, shape.window);
-					pair_gradient(shape, seen, l[m][i / 2], d[m][i / 2], &s[m][n][i], &dp[m][n][i]);
-				}
+					for (int i = 0; i < 4; i++)
+						plain_gradient(shape, of[m][i / 2], &s[m][n][i], &dp[m][n][i]);
+		} else {
+#pragma unroll
+			for (int m = 0; m < M; m++)
+#pragma unroll
+				for (int n = 0; n < N; n++)
+#pragma unroll
+					for (int i = 0; i < 4; i++) {
+						int row = query + warp_row + 16 * m + g + i / 2 * 8,
+						    at = tile * KEYS + 8 * n + 2 * t + i % 2;
+						bool seen = row < shape.tokens && index_sees(row, at, shape.window);
+						pair_gradient(shape, seen, of[m][i / 2], &s[m][n][i], &dp[m][n][i]);
+					}
+		}
 		multiply_columns<T, DIM, DIM>(sum, dp, k_tile, 0);
 		__syncthreads(); /* the stage may be overwritten */
 	}
@@ -219,8 +249,8 @@ static enum status attention_backward(struct backend *backend, const struct atte
 {
 	struct cuda *c = cuda_begin(backend, "attention_backward", {dq, dk, dv, q, k, v, out, lse, dout});
 	if (shape->batch == 0 || shape->tokens == 0) return STATUS_OK;
-	struct scratch delta(c);
-	TRY(delta.allocate((size_t)q.rows * (size_t)shape->heads * sizeof(float)));
+	struct scratch sums(c);
+	TRY(sums.allocate((size_t)q.rows * (size_t)shape->heads * sizeof(query_sums)));
 	enum status status = attention_dispatch<keys_fits>(c, q.dtype, shape->head_dim, [&](auto type, auto dim, auto small) {
 		typedef decltype(type) T;
 		constexpr int DIM = decltype(dim)::value;
@@ -229,12 +259,12 @@ static enum status attention_backward(struct backend *backend, const struct atte
 		struct attention_shape sizes = shape_of(shape);
 		auto view = [&](const struct tensor &x) { return heads_of<T>(x, shape->head_dim); };
 		unsigned heads = (unsigned)shape->heads, kv_heads = (unsigned)shape->kv_heads, batch = (unsigned)shape->batch;
-		TRY(LAUNCH(c, delta_kernel<T>, dim3((unsigned)index_ceil_div(q.rows, 8), heads), dim3(256), 0, sizes,
-			   delta.as<float>(), view(out), view(dout), q.rows));
+		TRY(LAUNCH(c, sums_kernel<T>, dim3((unsigned)index_ceil_div(q.rows, 8), heads), dim3(256), 0, sizes,
+			   sums.as<query_sums>(), view(out), view(dout), (const float *)lse.data, lse.stride, q.rows));
 		return LAUNCH(c, (keys_kernel<T, DIM, SMALL>),
 			      dim3(kv_heads * (DIM / tiles::OUT), (unsigned)index_ceil_div(shape->tokens, tiles::KEYS), batch),
 			      dim3(tiles::THREADS), tiles::SHARED, sizes, view(dk), view(dv), view(q), view(k), view(v), view(dout),
-			      (const float *)lse.data, lse.stride, delta.as<float>());
+			      sums.as<query_sums>());
 	});
 	TRY(status);
 	return attention_dispatch<queries_fits>(c, q.dtype, shape->head_dim, [&](auto type, auto dim, auto small) {
@@ -245,8 +275,7 @@ static enum status attention_backward(struct backend *backend, const struct atte
 		auto view = [&](const struct tensor &x) { return heads_of<T>(x, shape->head_dim); };
 		dim3 grid((unsigned)shape->heads, (unsigned)index_ceil_div(shape->tokens, tiles::QUERIES), (unsigned)shape->batch);
 		return LAUNCH(c, (queries_kernel<T, DIM, SMALL>), grid, dim3(tiles::THREADS), tiles::SHARED, shape_of(shape),
-			      view(dq), view(q), view(k), view(v), view(dout), (const float *)lse.data, lse.stride,
-			      delta.as<float>());
+			      view(dq), view(q), view(k), view(v), view(dout), sums.as<query_sums>());
 	});
 }
 

@@ -51,32 +51,47 @@ __global__ void __launch_bounds__(THREADS) forward_kernel(struct attention_shape
 		clear(s);
 		multiply_rows<T, DIM>(s, q_tile, warp_row, k_tile);
 
-		bool full = index_tile_full(query + warp_row, 16 * M, key, KEYS, shape.tokens, shape.window);
+		if (!shape.plain) {
+#pragma unroll
+			for (int m = 0; m < M; m++)
+#pragma unroll
+				for (int n = 0; n < N; n++)
+#pragma unroll
+					for (int i = 0; i < 4; i++) {
+						float slope;
+						s[m][n][i] = logit_of(s[m][n][i], shape.scale, shape.softcap, &slope);
+					}
+		}
+		if (!index_tile_full(query + warp_row, 16 * M, key, KEYS, shape.tokens, shape.window)) {
+#pragma unroll
+			for (int m = 0; m < M; m++)
+#pragma unroll
+				for (int n = 0; n < N; n++)
+#pragma unroll
+					for (int i = 0; i < 4; i++) {
+						int row = query + warp_row + 16 * m + g + i / 2 * 8,
+						    at = key + 8 * n + 2 * t + i % 2;
+						if (!index_sees(row, at, shape.window)) s[m][n][i] = -INFINITY;
+					}
+		}
 #pragma unroll
 		for (int m = 0; m < M; m++)
 #pragma unroll
 			for (int half = 0; half < 2; half++) {
-				int row = query + warp_row + 16 * m + g + 8 * half;
-				float top = most[m][half], total = 0, slope;
+				float top = -INFINITY, total = 0;
 #pragma unroll
 				for (int n = 0; n < N; n++)
-#pragma unroll
-					for (int i = 2 * half; i < 2 * half + 2; i++) {
-						float x = logit_of(s[m][n][i], shape.scale, shape.softcap, &slope) * LOG2_E;
-						if (!full && !index_sees(row, key + 8 * n + 2 * t + i % 2, shape.window))
-							x = -INFINITY;
-						s[m][n][i] = x;
-						top = x > top ? x : top;
-					}
-				top = greater_of()(top, __shfl_xor_sync(0xffffffffu, top, 1));
-				top = greater_of()(top, __shfl_xor_sync(0xffffffffu, top, 2));
+					top = fmaxf(top, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+				top = fmaxf(most[m][half], top * shape.exponent);
+				top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+				top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
 				float base = top == -INFINITY ? 0 : top, shrink = exp2_fast(most[m][half] - base);
 				most[m][half] = top;
 #pragma unroll
 				for (int n = 0; n < N; n++)
 #pragma unroll
 					for (int i = 2 * half; i < 2 * half + 2; i++) {
-						s[m][n][i] = exp2_fast(s[m][n][i] - base);
+						s[m][n][i] = exp2_fast(fmaf(s[m][n][i], shape.exponent, -base));
 						total += s[m][n][i];
 					}
 				sum[m][half] = sum[m][half] * shrink + total;
