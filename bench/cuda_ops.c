@@ -167,6 +167,23 @@ static void moves(const char *shape, struct tensor active, struct tensor weight,
 	DROP(&order, &held);
 }
 
+/* A linear that is added to the residual stream: to a copy of it, and without one. */
+static enum status copy_and_add(struct tensor y, struct tensor x, struct tensor active, struct tensor stream)
+{
+	enum status status = backend->ops->copy(backend, y.data, stream.data, tensor_bytes(&stream));
+	return status == STATUS_OK ? backend->ops->matmul(backend, y, x, false, active, true, true) : status;
+}
+
+static void residual(const char *shape, double flop, struct tensor active, struct tensor x)
+{
+	struct tensor stream = tensor_random(x.rows, active.rows, DTYPE_F32), y = tensor_new(x.rows, active.rows, DTYPE_F32);
+	OPERATION("copy and matmul (residual)", shape, flop, 0, copy_and_add(y, x, active, stream));
+	if (backend->ops->matmul_onto)
+		OPERATION("matmul_onto (residual)", shape, flop, 0,
+			  backend->ops->matmul_onto(backend, y, x, false, active, true, stream));
+	DROP(&stream, &y);
+}
+
 static void weights(int64_t rows, int64_t cols, int64_t tokens)
 {
 	char shape[96];
@@ -194,6 +211,7 @@ static void weights(int64_t rows, int64_t cols, int64_t tokens)
 		  backend->ops->matmul(backend, dx, dy, false, active, false, false));
 	OPERATION("matmul (forward)", shape, 2 * params * (double)tokens, 0,
 		  backend->ops->matmul(backend, dy, x, false, active, true, false));
+	if (rows <= cols) residual(shape, 2 * params * (double)tokens, active, x);
 	OPERATION("binned_gradient", shape, 2 * params * (double)tokens, 0,
 		  backend->ops->binned_gradient(backend, sums, dy, x, weight, bin, false));
 	DROP(&weight, &active, &rank, &bin, &dy, &x, &sums, &dx, &norms, &threshold);
@@ -349,6 +367,7 @@ int main(int argc, char **argv)
 	weights(hidden, inner, step);
 	attention(1, step, heads, heads, dim);
 	attention(4, step, heads, heads, dim);
+	if (heads % 4 == 0) attention(1, step, 2 * heads, heads / 4, dim);
 	token_rows(step, hidden, inner);
 	token_rows(pass, hidden, inner);
 	experts(step, hidden, 8, 2);

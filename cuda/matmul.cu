@@ -17,12 +17,12 @@
 #include <tuple>
 
 /* What the choice depends on: sizes, strides, types, transposes, and how far the pointers are aligned. */
-typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, unsigned> shape_key;
+typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, unsigned, unsigned> shape_key;
 
 struct plan {
 	bool found = false; /* cuBLASLt has an algorithm */
 	cublasLtMatmulDesc_t operation = nullptr;
-	cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
+	cublasLtMatrixLayout_t first = nullptr, second = nullptr, addend = nullptr, result = nullptr;
 	cublasLtMatmulAlgo_t algorithm;
 	size_t workspace = 0;
 };
@@ -66,6 +66,7 @@ static void free_plan(const struct cublaslt *lt, const plan &p)
 	if (p.operation) lt->desc_destroy(p.operation);
 	if (p.first) lt->layout_destroy(p.first);
 	if (p.second) lt->layout_destroy(p.second);
+	if (p.addend) lt->layout_destroy(p.addend);
 	if (p.result) lt->layout_destroy(p.result);
 }
 
@@ -91,11 +92,13 @@ static uint32_t alignment(const void *p)
 }
 
 static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, const struct tensor &A, bool transpose_a,
-			     const struct tensor &B, bool transpose_b, cublasLtMatmulPreference_t preference)
+			     const struct tensor &B, bool transpose_b, const struct tensor &addend,
+			     cublasLtMatmulPreference_t preference)
 {
 	cublasLtHandle_t handle = c->matmuls->handle;
 	int32_t op_first = transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_second = transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
 	uint32_t align_first = alignment(B.data), align_second = alignment(A.data), align_result = alignment(C.data);
+	uint32_t align_addend = alignment(addend.data);
 	uint64_t workspace = WORKSPACE_BYTES;
 	uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 	cublasLtMatmulHeuristicResult_t choices[CHOICES];
@@ -107,15 +110,16 @@ static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, co
 	LT_TRY(c, desc_set, p->operation, CUBLASLT_MATMUL_DESC_TRANSB, &op_second, sizeof op_second);
 	LT_TRY(c, layout_create, &p->first, data_type(B.dtype), (uint64_t)B.cols, (uint64_t)B.rows, B.stride);
 	LT_TRY(c, layout_create, &p->second, data_type(A.dtype), (uint64_t)A.cols, (uint64_t)A.rows, A.stride);
+	LT_TRY(c, layout_create, &p->addend, data_type(C.dtype), (uint64_t)C.cols, (uint64_t)C.rows, addend.stride);
 	LT_TRY(c, layout_create, &p->result, data_type(C.dtype), (uint64_t)C.cols, (uint64_t)C.rows, C.stride);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &align_first, sizeof align_first);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_second, sizeof align_second);
-	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_result, sizeof align_result);
+	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_addend, sizeof align_addend);
 	LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_result, sizeof align_result);
 	if (C.dtype != DTYPE_F32)
 		LT_TRY(c, preference_set, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
-	cublasStatus_t status = c->matmuls->lt.heuristic(handle, p->operation, p->first, p->second, p->result, p->result,
+	cublasStatus_t status = c->matmuls->lt.heuristic(handle, p->operation, p->first, p->second, p->addend, p->result,
 							 preference, CHOICES, choices, &found);
 	if (status == CUBLAS_STATUS_NOT_SUPPORTED) return STATUS_OK;
 	if (status != CUBLAS_STATUS_SUCCESS) return fail(c, status, "cublasLtMatmulAlgoGetHeuristic");
@@ -129,18 +133,18 @@ static enum status fill_plan(struct cuda *c, plan *p, const struct tensor &C, co
 }
 
 static enum status find_plan(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a,
-			     const struct tensor &B, bool transpose_b, plan **ret)
+			     const struct tensor &B, bool transpose_b, const struct tensor &addend, plan **ret)
 {
 	cuda_matmuls *m = c->matmuls;
 	unsigned align = alignment(A.data) << 20 | alignment(B.data) << 10 | alignment(C.data);
-	shape_key key(C.rows, C.cols, transpose_a ? A.rows : A.cols, A.stride, B.stride, C.stride, A.dtype * 8 + C.dtype,
-		      transpose_a * 2 + transpose_b, align);
+	shape_key key(C.rows, C.cols, transpose_a ? A.rows : A.cols, A.stride, B.stride, C.stride, addend.stride,
+		      A.dtype * 8 + C.dtype, transpose_a * 2 + transpose_b, align, alignment(addend.data));
 	auto found = m->plans.find(key);
 	if (found == m->plans.end()) {
 		cublasLtMatmulPreference_t preference;
 		plan p;
 		LT_TRY(c, preference_create, &preference);
-		enum status status = fill_plan(c, &p, C, A, transpose_a, B, transpose_b, preference);
+		enum status status = fill_plan(c, &p, C, A, transpose_a, B, transpose_b, addend, preference);
 		m->lt.preference_destroy(preference);
 		if (status != STATUS_OK) {
 			free_plan(&m->lt, p);
@@ -155,7 +159,7 @@ static enum status find_plan(struct cuda *c, const struct tensor &C, const struc
 /* Blocks of TILE × TILE threads, one element of C each. */
 enum { TILE = 16 };
 
-__global__ void __launch_bounds__(TILE *TILE) plain_kernel(view c, view a, bool transpose_a, view b, bool transpose_b,
+__global__ void __launch_bounds__(TILE *TILE) plain_kernel(view c, view a, bool transpose_a, view b, bool transpose_b, view addend,
 							   bool accumulate, int64_t rows, int64_t cols, int64_t inner)
 {
 	__shared__ float left[TILE][TILE + 1], right[TILE][TILE + 1];
@@ -186,34 +190,35 @@ __global__ void __launch_bounds__(TILE *TILE) plain_kernel(view c, view a, bool 
 	}
 	if (row >= rows || col >= cols) return;
 	if (accumulate) {
-		load<1>(c, row, col, x);
+		load<1>(addend, row, col, x);
 		sum[0] += x[0];
 	}
 	store<1>(c, row, col, sum);
 }
 
 static enum status run_plain(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a,
-			     const struct tensor &B, bool transpose_b, bool accumulate)
+			     const struct tensor &B, bool transpose_b, const struct tensor &addend, bool accumulate)
 {
 	dim3 grid((unsigned)index_ceil_div(C.rows, TILE), (unsigned)index_ceil_div(C.cols, TILE));
 	return LAUNCH(c, plain_kernel, grid, dim3(TILE, TILE), 0, view_of(C), view_of(A), transpose_a, view_of(B), transpose_b,
-		      accumulate, C.rows, C.cols, transpose_a ? A.rows : A.cols);
+		      view_of(addend), accumulate, C.rows, C.cols, transpose_a ? A.rows : A.cols);
 }
 
+/* C = op(A)·op(B), and, where `accumulate` is set, + addend, which is C or has its type and size. */
 static enum status run(struct cuda *c, const struct tensor &C, const struct tensor &A, bool transpose_a, const struct tensor &B,
-		       bool transpose_b, bool accumulate)
+		       bool transpose_b, const struct tensor &addend, bool accumulate)
 {
 	plan *p = nullptr;
 	if (c->base.dry) return STATUS_OK;
 	float alpha = 1, beta = accumulate ? 1 : 0;
-	TRY(find_plan(c, C, A, transpose_a, B, transpose_b, &p));
-	if (!p->found) return run_plain(c, C, A, transpose_a, B, transpose_b, accumulate);
-	cublasStatus_t status =
-		c->matmuls->lt.matmul(c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second, &beta, C.data,
-				      p->result, C.data, p->result, &p->algorithm, c->matmuls->workspace, p->workspace, c->stream);
+	TRY(find_plan(c, C, A, transpose_a, B, transpose_b, addend, &p));
+	if (!p->found) return run_plain(c, C, A, transpose_a, B, transpose_b, addend, accumulate);
+	cublasStatus_t status = c->matmuls->lt.matmul(c->matmuls->handle, p->operation, &alpha, B.data, p->first, A.data, p->second,
+						      &beta, addend.data, p->addend, C.data, p->result, &p->algorithm,
+						      c->matmuls->workspace, p->workspace, c->stream);
 	if (status == CUBLAS_STATUS_NOT_SUPPORTED) { /* refused before anything was issued, and so in every run */
 		p->found = false;
-		return run_plain(c, C, A, transpose_a, B, transpose_b, accumulate);
+		return run_plain(c, C, A, transpose_a, B, transpose_b, addend, accumulate);
 	}
 	return status == CUBLAS_STATUS_SUCCESS ? STATUS_OK : fail(c, status, "cublasLtMatmul");
 }
@@ -230,7 +235,7 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 							 cuda->stream));
 		return STATUS_OK;
 	}
-	if (c.dtype == DTYPE_F32 || c.dtype == a.dtype) return run(cuda, c, a, transpose_a, b, transpose_b, accumulate);
+	if (c.dtype == DTYPE_F32 || c.dtype == a.dtype) return run(cuda, c, a, transpose_a, b, transpose_b, c, accumulate);
 
 	/* cuBLASLt writes F32 or the inputs' type; another type is converted from F32. */
 	auto convert = backend->unchecked.convert;
@@ -238,13 +243,23 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 	TRY(product.allocate((size_t)c.rows * (size_t)c.cols * sizeof(float)));
 	struct tensor wide = tensor_make(product.data, c.rows, c.cols, DTYPE_F32);
 	if (accumulate) TRY(convert(backend, wide, c));
-	TRY(run(cuda, wide, a, transpose_a, b, transpose_b, accumulate));
+	TRY(run(cuda, wide, a, transpose_a, b, transpose_b, wide, accumulate));
 	return convert(backend, c, wide);
+}
+
+static enum status matmul_onto(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			       bool transpose_b, struct tensor addend)
+{
+	struct cuda *cuda = cuda_begin(backend, "matmul_onto", {c, a, b, addend});
+	if (c.rows == 0 || c.cols == 0) return STATUS_OK;
+	if ((transpose_a ? a.rows : a.cols) == 0) return backend->unchecked.convert(backend, c, addend);
+	return run(cuda, c, a, transpose_a, b, transpose_b, addend, true);
 }
 
 void cuda_matmul_operations(struct backend_ops *ops)
 {
 	ops->matmul = matmul;
+	ops->matmul_onto = matmul_onto;
 }
 
 /* ---- for benches ------------------------------------------------------------------------------------------------------------- */

@@ -207,6 +207,12 @@ struct backend_ops {
 	enum status (*matmul)(struct backend *, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
 			      bool transpose_b, bool accumulate);
 
+	/* C = op(A) · op(B) + addend [M,N], which has C's type, F32 or that of A, and may be C; all else as
+	 * matmul. NULL where a copy and a matmul that
+	 * accumulates do as well. */
+	enum status (*matmul_onto)(struct backend *, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+				   bool transpose_b, struct tensor addend);
+
 	/* y [T,N] += bias [1,N] on every row. y: any float; bias: any float. */
 	enum status (*add_bias)(struct backend *, struct tensor y, struct tensor bias);
 

@@ -84,6 +84,18 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 	return backend->unchecked.matmul(backend, c, a, transpose_a, b, transpose_b, accumulate);
 }
 
+static enum status matmul_onto(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			       bool transpose_b, struct tensor addend)
+{
+	int64_t m = transpose_a ? a.cols : a.rows, a_inner = transpose_a ? a.rows : a.cols;
+	int64_t n = transpose_b ? b.rows : b.cols, b_inner = transpose_b ? b.cols : b.rows;
+	bool fits = floats(c) && floats(a) && floats(b) && a.dtype == b.dtype && a_inner == b_inner && sized(c, m, n) &&
+		    (c.dtype == DTYPE_F32 || c.dtype == a.dtype) && typed(addend, c.dtype) && same(addend, c);
+	CHECK(backend, "matmul_onto", fits, {"c", c}, {transpose_a ? "aᵀ of" : "a", a}, {transpose_b ? "bᵀ of" : "b", b},
+	      {"addend", addend});
+	return backend->unchecked.matmul_onto(backend, c, a, transpose_a, b, transpose_b, addend);
+}
+
 static enum status add_bias(struct backend *backend, struct tensor y, struct tensor bias)
 {
 	CHECK(backend, "add_bias", floats(y) && floats(bias) && sized(bias, 1, y.cols), {"y", y}, {"bias", bias});
@@ -641,6 +653,7 @@ void backend_check_operations(struct backend *backend)
 	if (backend->unchecked.operation) backend->checked.operation = operation
 	PUT(convert);
 	PUT(matmul);
+	PUT(matmul_onto);
 	PUT(add_bias);
 	PUT(add);
 	PUT(embed);

@@ -494,19 +494,30 @@ struct attention block_attention(const struct block *block, int batch, int64_t t
 				  .window = block->window};
 }
 
-static enum status linear_forward(const struct block *block, enum fused f, struct tensor y, struct tensor x, bool accumulate,
+static enum status copy_rows(struct backend *backend, struct tensor to, struct tensor from)
+{
+	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
+}
+
+/* y = onto + x · activeᵀ, or, where `onto` has no data, the product alone. */
+static enum status multiply_onto(struct backend *backend, struct tensor y, struct tensor x, struct tensor active,
+				 struct tensor onto)
+{
+	if (!onto.data) return backend->ops->matmul(backend, y, x, false, active, true, false);
+	if (backend->ops->matmul_onto) return backend->ops->matmul_onto(backend, y, x, false, active, true, onto);
+	TRY(copy_rows(backend, y, onto));
+	return backend->ops->matmul(backend, y, x, false, active, true, true);
+}
+
+/* y = onto + linear(x), or without data in `onto` what the linear gives. */
+static enum status linear_forward(const struct block *block, enum fused f, struct tensor y, struct tensor x, struct tensor onto,
 				  const struct observer *observer)
 {
 	struct backend *backend = block->backend;
 	if (observer) TRY(observer->observe(observer->context, layout_product(f), x));
 	if (observer_ends(observer, f)) return STATUS_OK;
-	TRY(backend->ops->matmul(backend, y, x, false, block->active[f], true, accumulate));
+	TRY(multiply_onto(backend, y, x, block->active[f], onto));
 	return block->bias[f].data ? backend->ops->add_bias(backend, y, block->bias[f]) : STATUS_OK;
-}
-
-static enum status copy_rows(struct backend *backend, struct tensor to, struct tensor from)
-{
-	return backend->ops->copy(backend, to.data, from.data, tensor_bytes(&from));
 }
 
 /* The linear whose outputs are added to the residual stream, attention's or the MLP's: they are kept in `output` where they are
@@ -532,13 +543,10 @@ static enum status residual_forward(const struct block *block, struct residual r
 				    struct tensor x, const struct observer *observer)
 {
 	struct backend *backend = block->backend;
-	if (!residual.output.data) {
-		TRY(copy_rows(backend, to, from));
-		return linear_forward(block, residual.fused, to, x, true, observer);
-	}
+	if (!residual.output.data) return linear_forward(block, residual.fused, to, x, from, observer);
 	struct tensor output = tensor_rows(residual.output, 0, to.rows), stats = tensor_rows(residual.stats, 0, to.rows),
 		      none = {0};
-	TRY(linear_forward(block, residual.fused, output, x, false, observer));
+	TRY(linear_forward(block, residual.fused, output, x, none, observer));
 	if (observer_ends(observer, residual.fused)) return STATUS_OK;
 	if (!residual.weight.data) {
 		TRY(copy_rows(backend, to, from));
@@ -559,7 +567,7 @@ static enum status mlp_forward(const struct block *block, struct activations *a,
 		return experts_forward(block, &a->experts, n2, y, observer);
 	}
 	struct tensor gate_up = tensor_rows(a->gate_up, 0, y.rows), mlp = tensor_rows(a->mlp, 0, y.rows);
-	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, false, observer));
+	TRY(linear_forward(block, FUSED_MLP_IN, gate_up, n2, (struct tensor){0}, observer));
 	if (observer_ends(observer, FUSED_MLP_IN)) return STATUS_OK;
 	TRY(ops->activation_forward(block->backend, config->activation, mlp, block_gate(config, gate_up),
 				    block_up(config, gate_up)));
@@ -579,7 +587,7 @@ enum status block_forward_attention(const struct block *block, struct activation
 	TRY(normalise(block, n1, ROWS(a->stats1), x, block->norm1, block->norm1_bias));
 	if (config->parallel && config->names->norm2)
 		TRY(normalise(block, ROWS(a->n2), ROWS(a->stats2), x, block->norm2, block->norm2_bias));
-	TRY(linear_forward(block, FUSED_QKV, qkv, n1, false, observer));
+	TRY(linear_forward(block, FUSED_QKV, qkv, n1, (struct tensor){0}, observer));
 	if (observer_ends(observer, FUSED_QKV)) return STATUS_OK;
 	struct qkv heads = split_qkv(config, qkv);
 	TRY(rotate_heads(block, a, &heads));

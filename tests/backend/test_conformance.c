@@ -69,6 +69,41 @@ static void matmul_case(int64_t m, int64_t n, int64_t k, int transposes, enum dt
 	operand_free(&a, &b, &c, NULL);
 }
 
+/* Onto another tensor, whose rows lie elsewhere apart, is onto a copy of it, to the bit. */
+static void matmul_onto_case(int64_t m, int64_t n, int64_t k, int transposes, enum dtype in, enum dtype out, int gap)
+{
+	bool transpose_a = transposes & 1, transpose_b = transposes & 2;
+	struct operand a = operand_random(transpose_a ? k : m, transpose_a ? m : k, in, gap);
+	struct operand b = operand_random(transpose_b ? n : k, transpose_b ? k : n, in, gap);
+	struct operand addend = operand_random(m, n, out, gap ? NO_GAP : GAP);
+	struct operand c = operand_output(m, n, out, gap), same = operand_output(m, n, out, gap);
+	RUN(OPS->matmul_onto(BACKEND, c.tensor, a.tensor, transpose_a, b.tensor, transpose_b, addend.tensor));
+	RUN(OPS->convert(BACKEND, same.tensor, addend.tensor));
+	RUN(OPS->matmul(BACKEND, same.tensor, a.tensor, transpose_a, b.tensor, transpose_b, true));
+	operand_fetch(&c);
+	operand_fetch(&same);
+	expect_equal(c.value, same.value, m * n, "matmul_onto %lld × %lld × %lld %s to %s", (long long)m, (long long)n,
+		     (long long)k, float_names[in], float_names[out]);
+	RUN(OPS->convert(BACKEND, c.tensor, addend.tensor));
+	RUN(OPS->matmul_onto(BACKEND, c.tensor, a.tensor, transpose_a, b.tensor, transpose_b, c.tensor));
+	operand_fetch(&c);
+	expect_equal(c.value, same.value, m * n, "matmul_onto itself");
+	operand_free(&a, &b, &addend, &c, &same, NULL);
+}
+
+static void test_matmul_onto(void **state)
+{
+	(void)state;
+	static const int64_t shapes[][3] = {{1, 1, 1}, {13, 29, 31}, {64, 192, 64}, {4, 6, 0}};
+	if (!OPS->matmul_onto) skip();
+	for (size_t shape = 0; shape < COUNT(shapes); shape++)
+		for (int i = 0; i < 12; i++) {
+			enum dtype in = float_types[i % 3], out = i % 2 ? DTYPE_F32 : in;
+			matmul_onto_case(shapes[shape][0], shapes[shape][1], shapes[shape][2], i % 4, in, out,
+					 i % 5 ? GAP : NO_GAP);
+		}
+}
+
 static void test_matmul(void **state)
 {
 	(void)state;
@@ -724,6 +759,7 @@ int main(void)
 		cmocka_unit_test(test_host_memory),
 		cmocka_unit_test(test_convert),
 		cmocka_unit_test(test_matmul),
+		cmocka_unit_test(test_matmul_onto),
 		cmocka_unit_test(test_matmul_views),
 		cmocka_unit_test(test_matmul_symmetric),
 		cmocka_unit_test(test_add),

@@ -24,7 +24,8 @@ static void expect_refusal(enum status status, const char *operation, const char
 /* What a backend need not have. */
 static bool optional(size_t at)
 {
-	return at == offsetof(struct backend_ops, order_ranks) || at == offsetof(struct backend_ops, move_mask);
+	return at == offsetof(struct backend_ops, order_ranks) || at == offsetof(struct backend_ops, move_mask) ||
+	       at == offsetof(struct backend_ops, matmul_onto);
 }
 
 static void test_all_are_checked(void **state)
@@ -91,6 +92,12 @@ static void test_shapes(void **state)
 	expect_refusal(OPS->bin_ranks(BACKEND, bin.tensor, rank.tensor, 1, 0, 0), "bin_ranks", "1");
 	expect_refusal(OPS->mask_weights(BACKEND, out.tensor, a.tensor, rank.tensor, threshold.tensor.data, false), "mask_weights",
 		       "5");
+	if (OPS->matmul_onto) {
+		expect_refusal(OPS->matmul_onto(BACKEND, out.tensor, a.tensor, false, b.tensor, false, half.tensor), "matmul_onto",
+			       "6");
+		expect_refusal(OPS->matmul_onto(BACKEND, out.tensor, a.tensor, false, b.tensor, false, a.tensor), "matmul_onto",
+			       "6");
+	}
 	if (OPS->move_mask) {
 		expect_refusal(OPS->order_ranks(BACKEND, bin.tensor, rank.tensor), "order_ranks", "U8");
 		expect_refusal(OPS->move_mask(BACKEND, a.tensor, a.tensor, rank.tensor, bin.tensor, sums.tensor.data,

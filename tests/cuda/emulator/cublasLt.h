@@ -43,7 +43,7 @@ struct emulator_preference {
 	uint32_t align[4], reductions;
 };
 struct cublasLtMatmulAlgo_t {
-	int chosen, parts; /* the alignment it is for; parts of the sum that are added in D's type */
+	int chosen, addend, parts; /* the alignment it is for, and of C; parts of the sum that are added in D's type */
 };
 struct cublasLtMatmulHeuristicResult_t {
 	cublasLtMatmulAlgo_t algo;

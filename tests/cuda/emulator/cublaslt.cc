@@ -120,7 +120,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 	for (int i = 0; i < wanted && i < CHOICES; i++) {
 		ret[i] = {};
 		/* The choice remembers the alignment it was made for; a call with less must fail. */
-		ret[i].algo.chosen = (int)(p->align[0] | p->align[1] << 10 | p->align[2] << 20);
+		ret[i].algo.chosen = (int)(p->align[0] | p->align[1] << 10 | p->align[3] << 20);
+		ret[i].algo.addend = (int)p->align[2];
 		ret[i].algo.parts = narrow && adds && emulator_faults.choices_add_parts ? PARTS : 1;
 		ret[i].state = i < emulator_faults.unusable_choices ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
 		*ret_found = i + 1;
@@ -137,7 +138,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 	int64_t parts = algorithm->parts;
 	float scale, keep;
 	uint32_t align = (uint32_t)algorithm->chosen;
-	if ((uintptr_t)a % (align & 1023) || (uintptr_t)b % (align >> 10 & 1023) || (uintptr_t)d % (align >> 20))
+	if ((uintptr_t)a % (align & 1023) || (uintptr_t)b % (align >> 10 & 1023) || (uintptr_t)d % (align >> 20) ||
+	    (uintptr_t)c % (uint32_t)algorithm->addend)
 		return CUBLAS_STATUS_INVALID_VALUE;
 	if (emulator_faults.matmul_refuses) return CUBLAS_STATUS_NOT_SUPPORTED;
 	emulator_faults.matmuls++;
