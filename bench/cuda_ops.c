@@ -141,8 +141,8 @@ static struct tensor thresholds(int64_t rows, int64_t limit)
 	return t;
 }
 
-/* Masks that move up and down by so many weights of each row, beside mask_weights, which writes them whole. Up, zeros are written; down,
- * weights are read too. */
+/* Masks that move up and down by so many weights of each row, beside mask_weights, which writes them whole. Up, zeros are
+ * written; down, weights are read too. */
 static void moves(const char *shape, struct tensor active, struct tensor weight, struct tensor rank)
 {
 	static const int parts[] = {10000, 1000, 100, 16};

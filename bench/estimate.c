@@ -14,8 +14,8 @@ static const double MATMUL_F32 = 50e12; /* of cuBLASLt on F32 without tensor cor
 static const double LAUNCH = 3e-6;      /* seconds lost per launch where it is not hidden: between dependent kernels */
 static const double LOAD = 2e9;         /* bytes/s from the file system to the device, and back into the output */
 
-/* The share of a block's weights that come or go in a learning step: measured, on a CPU, in the bundled model (128 steps of a batch of
- * one; 0.09 to 0.13 % a step, from block to block). Of other models it is an assumption. */
+/* The share of a block's weights that come or go in a learning step: measured, on a CPU, in the bundled model (128 steps of a
+ * batch of one; 0.09 to 0.13 % a step, from block to block). Of other models it is an assumption. */
 static const double MOVED = 0.0011;
 static const double MOVE_BYTES = 98; /* of one that moves, at most: cuda/index.h */
 
@@ -47,8 +47,8 @@ static struct counts count(const struct model *m)
 	return c;
 }
 
-/* Bytes per token of a forward's own kernels: two norms (F32 in, bf16 out), rope, swiglu. The residual stream is read and written by
- * the products that are added to it. */
+/* Bytes per token of a forward's own kernels: two norms (F32 in, bf16 out), rope, swiglu. The residual stream is read and written
+ * by the products that are added to it. */
 static double forward_bytes(const struct model *m, const struct counts *c)
 {
 	return 2 * 6 * m->hidden + 4 * c->qkv_rows + 6 * m->intermediate;
@@ -76,12 +76,13 @@ static struct seconds estimate(const struct model *m)
 
 	s.load = c.params * 2 / LOAD;
 	s.reference = forward + norms + c.params * 4 / MEMORY; /* active = dense weights */
-	/* Four radix passes read an 8-byte entry twice and write it once; bins read a rank and write a byte, orders read and write one. */
+	/* Four radix passes read an 8-byte entry twice and write it once; bins read a rank and write a byte, orders read and write
+	 * one. */
 	s.rank = c.params * (4 * 24 + 3 + 4) / MEMORY;
 	s.matmul = tokens * 2 * (c.params + (c.params - c.qkv_params) + c.params) / MATMUL;
 	s.attention = tokens * causal * (1 + 3.5) / ATTENTION; /* the backward does seven products, the forward two */
-	/* Per step: what masks move over, and what is known of the rows, the gradient's panels written and read in fp32 with W and the bins, rates and
-	 * Prodigy. */
+	/* Per step: what masks move over, and what is known of the rows, the gradient's panels written and read in fp32 with W and
+	 * the bins, rates and Prodigy. */
 	double per_step =
 		c.params * MOVED * MOVE_BYTES + c.rows * 12 + c.params * (8 + 2 + 1) + c.rows * CANDIDATES * (8 + 16 + 52);
 	s.memory = (tokens * (forward_bytes(m, &c) + backward_bytes(m, &c)) + SAMPLES * per_step) / MEMORY;

@@ -177,7 +177,8 @@ __global__ void __launch_bounds__(256)
 	}
 }
 
-/* A warp a row. What a row's threshold has moved over stands side by side in the order; if that is much, the row is written whole. */
+/* A warp a row. What a row's threshold has moved over stands side by side in the order; if that is much, the row is written
+ * whole. */
 template <int N>
 __global__ void __launch_bounds__(256)
 	move_kernel(view out, view weight, const uint16_t *rank, int64_t rank_stride, const uint16_t *order, int64_t order_stride,

@@ -19,7 +19,8 @@ struct rehearsal {
 enum status rehearsal_available(struct backend *, size_t *ret, struct error *err);
 
 /* `pruning`: its backend is the one that the job is to run on, or a dry one of the same device; `probe` and `plan` as they will
- * be, or as large as they can be; its `device_streams` are the most, and `orders` are kept where room for them moves no stream. `available`: bytes of the device. Where a job does not fit,
+ * be, or as large as they can be; its `device_streams` are the most,
+ * and `orders` are kept where room for them moves no stream. `available`: bytes of the device. Where a job does not fit,
  * even with no stream on the device, `peak` is what that would take. */
 enum status rehearse_pruning(const struct pruning *, size_t available, struct rehearsal *ret, struct error *err);
 

@@ -192,8 +192,8 @@ static struct operand tied(int64_t rows, int64_t cols, enum dtype type, int gap)
 	return operand_input(few, rows, cols, type, gap);
 }
 
-/* The threshold of a row in the steps of a test: at random, the same, a little up or down, all or nothing, beyond that, a jump, and by
- * one. */
+/* The threshold of a row in the steps of a test: at random, the same, a little up or down, all or nothing, beyond that, a jump,
+ * and by one. */
 static double next_threshold(int step, int64_t row, double last, int64_t cols)
 {
 	int few = (int)(cols / 16);

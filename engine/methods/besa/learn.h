@@ -86,8 +86,8 @@ enum status besa_create(const struct spec *, struct block *, const struct mask *
 void besa_release(struct besa *);
 
 /* Memory, 2 bytes a weight, for masks that are moved from step to step where that changes few weights, instead of written whole;
- * does nothing where it does not: by backends without move_mask, of weights that a quantizer changes with each step, of parts, whose
- * dense weights come in between, and of groups of some rows. What is learned is the same to the bit. */
+ * does nothing where it does not: by backends without move_mask, of weights that a quantizer changes with each step, of parts,
+ * whose dense weights come in between, and of groups of some rows. What is learned is the same to the bit. */
 enum status besa_add_orders(struct besa *, struct error *err);
 
 /* Learning of the blocks from now on aims at this sparsity, which is above 0, instead of the spec's. */
