@@ -70,7 +70,7 @@ endif
 ifdef COVERAGE
 CFLAGS   += --coverage
 CXXFLAGS += --coverage
-LDFLAGS  += --coverage
+LDFLAGS  += --coverage -Wl,-u,__gcov_dump -Wl,--export-dynamic-symbol=__gcov_dump # by which the fault laboratory has counts written
 endif
 
 # ---- CUDA: $CUDA_HOME, PATH, /usr/local/cuda ------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ endif
 $(BUILD)/tests/%.so: tests/faults/%.c $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -shared -MMD -MP -o $@ $< -ldl
+	$(Q)$(CC) $(CPPFLAGS) $(filter-out --coverage,$(CFLAGS)) -fPIC -shared -MMD -MP -o $@ $< -ldl
 
 tests: $(FAULTS) $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED_TESTS) $(TEXT_TOOLS)
 	@$(clear_line):

@@ -469,8 +469,8 @@ static bool make(struct text *text, struct response *response)
 /* What OpenAI's clients read of an error: besides what every problem has, `error` with its words and the field. */
 static void add_error(struct response *response)
 {
-	cJSON *json = response->problem && !response->fixed ? cJSON_Parse(response->body) : NULL;
-	if (!json) return;
+	if (!response->problem || response->fixed) return;
+	cJSON *json = cJSON_Parse(response->body);
 	const cJSON *first = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "errors"), 0);
 	const char *pointer = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(first, "pointer"));
 	const char *detail = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(first ? first : json, "detail"));
@@ -481,11 +481,13 @@ static void add_error(struct response *response)
 	cJSON_AddStringToObject(error, "type", response->problem);
 	cJSON_AddItemToObject(error, "param", pointer ? cJSON_CreateString(pointer) : cJSON_CreateNull());
 	cJSON_AddStringToObject(error, "code", response->problem);
-	char *text = cJSON_PrintUnformatted(json);
+	char *text = json_ran_out() || message.failed ? NULL : cJSON_PrintUnformatted(json);
 	if (text) {
 		free(response->body);
 		response->body = text;
 		response->size = strlen(text);
+	} else {
+		problem_failure(response, &(struct error){STATUS_NO_MEMORY, "no memory for the answer"});
 	}
 	buffer_free(&message);
 	cJSON_Delete(json);

@@ -118,12 +118,17 @@ void query_number(const struct request *request, const char *key, int64_t low, i
 		problem_add(errors, "parameter", key, "must be a whole number from %" PRId64 " to %" PRId64, low, high);
 }
 
-/* The KEY of name[KEY]; the caller frees it. NULL where `key` is none such, or without memory. */
+/* The KEY of name[KEY]; the caller frees it. NULL where `key` is none such, or without memory, which is cJSON's: what is left out of a
+ * filter must not be answered, and by json_ran_out is not. */
 static char *map_key(const char *key, const char *name)
 {
 	size_t before = strlen(name), length = strlen(key);
 	if (strncmp(key, name, before) != 0 || key[before] != '[' || length < before + 2 || key[length - 1] != ']') return NULL;
-	return strndup(key + before + 1, length - before - 2);
+	char *copy = cJSON_malloc(length - before - 1);
+	if (!copy) return NULL;
+	memcpy(copy, key + before + 1, length - before - 2);
+	copy[length - before - 2] = 0;
+	return copy;
 }
 
 void query_map(const struct request *request, const char *name, char **ret, cJSON *errors)
@@ -145,7 +150,7 @@ void query_map(const struct request *request, const char *name, char **ret, cJSO
 		else
 			cJSON_AddStringToObject(map, key, value);
 		count++;
-		free(key);
+		cJSON_free(key);
 	}
 	if (count > MAP_ENTRIES) problem_add(errors, "parameter", name, "must be %d at most", MAP_ENTRIES);
 	if (map && map->child) *ret = cJSON_PrintUnformatted(map);

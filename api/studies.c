@@ -282,7 +282,9 @@ static void insert(const struct request *request, const char *canonical, const s
 	enum insert_outcome outcome;
 	size_t claimed;
 	struct error err;
-	enum status status = spec && grid && new.jobs ? STATUS_OK : error_set(&err, STATUS_NO_MEMORY, "no memory for a study");
+	enum status status = spec && grid && new.jobs && !json_ran_out()
+				     ? STATUS_OK
+				     : error_set(&err, STATUS_NO_MEMORY, "no memory for a study");
 	for (size_t i = 0; i < draft->count && !status; i++) {
 		const struct api_submission *prepared = &draft->jobs[i].prepared;
 		new.jobs[i].settings = draft->jobs[i].settings;

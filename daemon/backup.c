@@ -105,11 +105,12 @@ static enum status find_checkpoint(void *context, const struct stored_job *job, 
 {
 	struct copying *copying = context;
 	char name[PATH_MAX], path[PATH_MAX];
-	(void)err;
+	bool copied;
 	if (job->state == JOB_SUCCEEDED || !job->blocks_done) return STATUS_OK;
 	snprintf(name, sizeof name, "jobs/%s", job->id);
 	snprintf(path, sizeof path, "%s/jobs/%s/savepoint.json", copying->state, job->id);
-	if (!place_has(&copying->part, name) && path_exists(path)) copying->missed = true;
+	TRY(place_look(&copying->part, name, &copied, err));
+	if (!copied && path_exists(path)) copying->missed = true;
 	return STATUS_OK;
 }
 
@@ -137,12 +138,14 @@ static enum status copy_database(struct copying *copying, int64_t *ret_version, 
 static enum status copy_once(struct copying *copying, int64_t *ret_version, struct error *err)
 {
 	const struct place from = PLACE(copying->state);
+	bool checkpoints;
 	copying->missed = false;
 	copying->checkpoints = 0;
 	TRY(place_remove(&copying->part, NULL, err));
 	TRY(place_make(&copying->part, "jobs", err));
 	if (chmod(copying->part.path, 0700) != 0) return error_errno(err, "%s", copying->part.path);
-	if (place_has(&from, "jobs")) TRY(place_each(&from, "jobs", copy_checkpoint, copying, err));
+	TRY(place_look(&from, "jobs", &checkpoints, err));
+	if (checkpoints) TRY(place_each(&from, "jobs", copy_checkpoint, copying, err));
 	TRY(place_sync(&copying->part, "jobs", err));
 	return copy_database(copying, ret_version, err);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "base/warnings.h"
 #include "daemon/log.h"
 #include "engine/hardware/hardware.h"
@@ -89,6 +90,7 @@ static enum status look_at(const struct options *options, struct error *err)
 					       .measure = !options->simulate,
 					       .threads = options->threads ? options->threads : omp_get_max_threads()};
 	if (!status) status = hardware_report(&model, &wishes, NULL, NULL, &report, err);
+	if (!status && json_ran_out()) status = error_set(err, STATUS_NO_MEMORY, "no memory for the figures");
 	if (!status && options->json)
 		status = print_json(report, err);
 	else if (!status)

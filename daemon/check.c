@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "daemon/backup.h"
 #include "daemon/inventory.h"
 #include "daemon/log.h"
@@ -18,6 +19,11 @@ struct checking {
 	bool live; /* a besad works in it: between two looks at a job that may run it has got on */
 	struct check_report *report;
 };
+
+static enum status no_memory(struct error *err)
+{
+	return error_set(err, STATUS_NO_MEMORY, "no memory for a report");
+}
 
 static void tell(void *context, const char *problem)
 {
@@ -93,8 +99,9 @@ enum status check_directory(const char *directory, struct check_report *ret, str
 {
 	char database[PATH_MAX];
 	const struct place place = PLACE(directory);
-	*ret = (struct check_report){.problems = cJSON_CreateArray(), .backup = place_has(&place, MANIFEST_NAME)};
-	if (!ret->problems) return error_set(err, STATUS_NO_MEMORY, "no memory for a list");
+	*ret = (struct check_report){.problems = cJSON_CreateArray()};
+	if (!ret->problems) return no_memory(err);
+	TRY(place_look(&place, MANIFEST_NAME, &ret->backup, err));
 	struct checking checking = {directory, !ret->backup && is_held(directory), ret};
 	if (ret->backup) TRY(inventory_check(&place, tell_of_all, &checking, err));
 	if (snprintf(database, sizeof database, "%s/besad.db", directory) >= (int)sizeof database)
@@ -103,7 +110,9 @@ enum status check_directory(const char *directory, struct check_report *ret, str
 		return error_set(err, STATUS_NOT_FOUND, "%s has no besad.db: it is no state directory, and no backup of one",
 				 directory);
 	const struct db_verifier verifier = {tell_of_all, check_job, &checking};
-	return db_verify(database, &verifier, &ret->version, err);
+	TRY(db_verify(database, &verifier, &ret->version, err));
+	/* A problem that there was no room to tell of is one all the same. */
+	return json_ran_out() ? no_memory(err) : STATUS_OK;
 }
 
 static void print_report(const char *directory, const struct check_report *report)
@@ -115,7 +124,7 @@ static void print_report(const char *directory, const struct check_report *repor
 	       report->jobs == 1 ? "" : "s", report->checkpoints, report->checkpoints == 1 ? "" : "s");
 }
 
-static void print_json(const struct check_report *report)
+static enum status print_json(const struct check_report *report, struct error *err)
 {
 	cJSON *json = cJSON_CreateObject();
 	cJSON_AddBoolToObject(json, "sound", cJSON_GetArraySize(report->problems) == 0);
@@ -124,10 +133,12 @@ static void print_json(const struct check_report *report)
 	cJSON_AddNumberToObject(json, "jobs", report->jobs);
 	cJSON_AddNumberToObject(json, "checkpoints", report->checkpoints);
 	cJSON_AddItemReferenceToObject(json, "problems", report->problems);
-	char *text = cJSON_PrintUnformatted(json);
-	if (text) puts(text);
-	free(text);
+	char *text = json_ran_out() ? NULL : cJSON_PrintUnformatted(json);
 	cJSON_Delete(json);
+	if (!text) return no_memory(err);
+	puts(text);
+	free(text);
+	return STATUS_OK;
 }
 
 int check(const struct options *options)
@@ -136,12 +147,11 @@ int check(const struct options *options)
 	struct check_report report;
 	const char *directory = options->from ? options->from : options->state_dir;
 	enum status status = check_directory(directory, &report, &err);
-	if (status)
-		log_error("%s", err.message);
-	else if (options->json)
-		print_json(&report);
-	else
+	if (!status && options->json)
+		status = print_json(&report, &err);
+	else if (!status)
 		print_report(directory, &report);
+	if (status) log_error("%s", err.message);
 	bool sound = !status && !cJSON_GetArraySize(report.problems);
 	cJSON_Delete(report.problems);
 	return sound ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -9,14 +9,15 @@
 #include "engine/export/export.h"
 #include "engine/model/check.h"
 
-/* The last component of a path, without the slashes at its end. The caller frees it; NULL without memory. */
-static char *last_component(const char *path)
+/* The last component of a path, without the slashes at its end. The caller frees *ret. */
+static enum status last_component(const char *path, char **ret, struct error *err)
 {
 	char *whole = realpath(path, NULL);
-	const char *slash = whole ? strrchr(whole, '/') : NULL;
-	char *name = strdup(slash && slash[1] ? slash + 1 : "model");
+	if (!whole) return error_errno(err, "%s", path);
+	const char *name = strrchr(whole, '/') + 1;
+	*ret = strdup(*name ? name : "model");
 	free(whole);
-	return name;
+	return *ret ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for a name");
 }
 
 static enum status write_file(const struct export *export, const char *to, char sha256[SHA256_TEXT], struct error *err)
@@ -34,8 +35,8 @@ static enum status export_opened(const struct options *options, const struct mod
 				 struct error *err)
 {
 	struct export *export;
-	char sha256[SHA256_TEXT], *name = last_component(options->from);
-	if (!name) return error_set(err, STATUS_NO_MEMORY, "no memory for a name");
+	char sha256[SHA256_TEXT], *name;
+	TRY(last_component(options->from, &name, err));
 	enum status status = export_open(model, &PLACE(options->from), name, options->export_type, warnings, &export, err);
 	free(name);
 	for (size_t i = 0; i < warnings->count; i++)

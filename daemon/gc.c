@@ -71,13 +71,11 @@ enum status gc_run_rules(const struct options *options, struct db *db, const cha
 {
 	struct sweep_plan plan;
 	struct state_reading left;
+	struct error ignored;
 	struct asides asides = {.dry = dry};
 	TRY(sweep_plan(options, db, checkpoints, &plan, err));
 	enum status status = dry ? STATUS_OK : sweep_apply(options, db, checkpoints, &plan, err);
-	if (!dry) {
-		sweep_measure(options, db, checkpoints, &left);
-		metrics_set_state(metrics, &left);
-	}
+	if (!dry && sweep_measure(options, db, checkpoints, &left, &ignored) == STATUS_OK) metrics_set_state(metrics, &left);
 	if (!status) status = sweep_replaced(options, &asides, err);
 	if (!status)
 		*ret = plan_json(&plan, &asides);

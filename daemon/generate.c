@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "daemon/log.h"
 #include "daemon/text.h"
 #include "engine/chat/chat_template.h"
@@ -116,7 +117,7 @@ static enum status print_json(struct generation *g, struct error *err)
 	cJSON_AddNumberToObject(json, "weights", (double)size.weights);
 	cJSON_AddNumberToObject(json, "zeros", (double)size.zeros);
 	cJSON_AddNumberToObject(json, "weight_bytes", (double)size.bytes);
-	char *text = cJSON_Print(json);
+	char *text = json_ran_out() ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);
 	if (!text) return error_set(err, STATUS_NO_MEMORY, "no memory for the result");
 	bool printed = puts(text) >= 0 && fflush(stdout) == 0;

@@ -51,7 +51,7 @@ static void shorten_spins(char **argv)
 static int print_schema(void)
 {
 	cJSON *schema = spec_schema(&spec_top);
-	char *text = cJSON_Print(schema);
+	char *text = json_ran_out() ? NULL : cJSON_Print(schema);
 	bool done = text && puts(text) >= 0 && fflush(stdout) == 0;
 	if (!done) log_error("%s", text ? "the schema cannot be written" : "no memory for the schema");
 	cJSON_free(text);
@@ -106,6 +106,10 @@ int main(int argc, char **argv)
 		result = run_tool(&options);
 	}
 	options_free(&options);
+	if (result == EXIT_SUCCESS && (fflush(stdout) != 0 || ferror(stdout))) {
+		log_error("standard output: what was to be told is not there whole");
+		result = EXIT_FAILURE;
+	}
 	if (result == SERVE_AGAIN) {
 		execv("/proc/self/exe", argv);
 		log_error("besad cannot start itself again; whoever started it may");

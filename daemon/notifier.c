@@ -19,6 +19,7 @@
 
 #include "api/http.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "daemon/log.h"
 #include "daemon/note.h"
 
@@ -53,25 +54,27 @@ struct notifier {
 	struct courier couriers[COURIERS];
 };
 
-/* {"event", "job"} of a job that has ended; NULL where there is none, or where it runs again. */
-static char *body_of(struct notifier *notifier, const char *job_id, enum job_state *ret_state)
+/* *ret: {"event", "job"} of a job that has ended, freed by the caller; NULL where there is none, or where it runs again. */
+static enum status body_of(struct notifier *notifier, const char *job_id, char **ret, enum job_state *ret_state, struct error *err)
 {
 	struct job job;
-	struct error err;
 	char event[32];
-	if (db_job_get(notifier->db, job_id, &job, &err)) return NULL;
+	*ret = NULL;
+	enum status status = db_job_get(notifier->db, job_id, &job, err);
+	if (status) return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 	*ret_state = job.state;
-	char *text = NULL;
-	if (job.state == JOB_SUCCEEDED || job.state == JOB_FAILED || job.state == JOB_CANCELLED) {
+	if (job_state_is_final(job.state)) {
 		snprintf(event, sizeof event, "job.%s", job_state_name(job.state));
+		json_begin();
 		cJSON *body = cJSON_CreateObject();
 		cJSON_AddStringToObject(body, "event", event);
 		cJSON_AddItemToObject(body, "job", job_json(&job));
-		text = cJSON_PrintUnformatted(body);
+		*ret = json_ran_out() ? NULL : cJSON_PrintUnformatted(body);
 		cJSON_Delete(body);
+		if (!*ret) status = error_set(err, STATUS_NO_MEMORY, "no memory to tell of job %s", job_id);
 	}
 	job_clear(&job);
-	return text;
+	return status;
 }
 
 /* ---- the web address ------------------------------------------------------------------------------------------------------ */
@@ -262,7 +265,8 @@ static enum status deliver(struct notifier *notifier, const struct notification 
 	enum job_state state;
 	char why[256];
 	bool program = !*notification->url;
-	char *body = program && !notifier->options->on_finish ? NULL : body_of(notifier, notification->job_id, &state);
+	char *body = NULL;
+	if (!program || notifier->options->on_finish) TRY(body_of(notifier, notification->job_id, &body, &state, err));
 	if (!body) return db_notification_done(notifier->db, notification, err);
 	enum outcome outcome = program ? run_program(notifier, notification->job_id, state, body, why)
 			       : send_one(notifier, notification, body, why) ? TOLD

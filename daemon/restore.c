@@ -46,15 +46,32 @@ static enum status refuse_entry(void *context, const char *name, const char *ent
 			 restoring->state.root, name);
 }
 
+/* Has an earlier restore put its checkpoints there, and not got to its database? Nothing else begins with these two. */
+static enum status is_half_placed(const struct restoring *restoring, bool *ret, struct error *err)
+{
+	char name[PATH_MAX];
+	bool jobs, database;
+	snprintf(name, sizeof name, "%s/jobs", part_name);
+	TRY(place_look(&restoring->state, name, &jobs, err));
+	snprintf(name, sizeof name, "%s/besad.db", part_name);
+	TRY(place_look(&restoring->state, name, &database, err));
+	*ret = database && !jobs;
+	return STATUS_OK;
+}
+
 /* Of the state that is in the directory; models and outputs may lie there too. A journal would be worked into the restored
  * database. */
 static enum status check_empty(struct restoring *restoring, struct error *err)
 {
 	static const char *const names[] = {"besad.db", "besad.db-wal", "besad.db-shm", "besad.db-journal"};
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (place_has(&restoring->state, names[i])) return refuse_entry(restoring, names[i], NULL, err);
-	if (!place_has(&restoring->state, "jobs")) return STATUS_OK;
-	return place_each(&restoring->state, "jobs", refuse_entry, restoring, err);
+	bool there, ours;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		TRY(place_look(&restoring->state, names[i], &there, err));
+		if (there) return refuse_entry(restoring, names[i], NULL, err);
+	}
+	TRY(place_look(&restoring->state, "jobs", &there, err));
+	TRY(is_half_placed(restoring, &ours, err));
+	return there && !ours ? place_each(&restoring->state, "jobs", refuse_entry, restoring, err) : STATUS_OK;
 }
 
 static enum status give(const struct restoring *restoring, const char *name, struct error *err)
@@ -104,8 +121,10 @@ static enum status put_in_place(const struct restoring *restoring, struct error 
 {
 	char from[PATH_MAX];
 	const struct place *state = &restoring->state;
+	bool checkpoints;
 	snprintf(from, sizeof from, "%s/jobs", part_name);
-	if (place_has(state, from)) {
+	TRY(place_look(state, from, &checkpoints, err));
+	if (checkpoints) {
 		TRY(place_each(state, from, sync_checkpoint, (void *)state, err));
 		TRY(place_sync(state, from, err));
 		TRY(place_remove(state, "jobs", err));

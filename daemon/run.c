@@ -187,7 +187,7 @@ static enum status work(struct run *run, struct error *err)
 		struct event succeeded = event_job_succeeded(result);
 		status = event_tell(&sink, &succeeded, err);
 	}
-	if (!status) run->result = cJSON_Print(result);
+	if (!status && !json_ran_out()) run->result = cJSON_Print(result);
 	cJSON_Delete(result);
 	recorder_close(&recorder);
 	return status;
@@ -232,13 +232,16 @@ static enum status supervise(struct run *run, int *ret_signal, bool *ret_timed_o
 	return STATUS_OK;
 }
 
-static void print_result(const struct run *run, const char *result)
+/* Returns the exit status. */
+static int print_result(const struct run *run, const char *result)
 {
 	cJSON *json = cJSON_Parse(result);
-	if (run->options->json) {
-		char *text = cJSON_Print(json);
-		if (text) puts(text);
-		free(text);
+	char *text = json && run->options->json ? cJSON_Print(json) : NULL;
+	bool done = text || (json && !run->options->json);
+	if (!done) {
+		log_error("no memory for the result; the job is done, and the same command tells of it");
+	} else if (text) {
+		puts(text);
 	} else {
 		const char *output = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "output"));
 		const cJSON *perplexity = cJSON_GetObjectItemCaseSensitive(json, "perplexity"), *dataset;
@@ -254,7 +257,9 @@ static void print_result(const struct run *run, const char *result)
 		}
 		printf("seconds     %.1f\n", cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "seconds")));
 	}
+	free(text);
 	cJSON_Delete(json);
+	return done ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* Runs what is left of the job. Returns the exit status. */
@@ -269,10 +274,7 @@ static int finish(struct run *run)
 		status = run->status;
 		err = run->err;
 	}
-	if (!status && run->result) {
-		print_result(run, run->result);
-		return EXIT_SUCCESS;
-	}
+	if (!status && run->result) return print_result(run, run->result);
 	if (status == STATUS_CANCELLED && number) {
 		log_info("stopped; the same command goes on after block %d", run->journal.blocks_done);
 		return EXIT_SIGNAL + number;
@@ -327,8 +329,7 @@ int run(const struct options *options)
 	if (status) {
 		log_error("%s", err.message);
 	} else if (run.journal.result) {
-		print_result(&run, run.journal.result); /* done by an earlier run */
-		result = EXIT_SUCCESS;
+		result = print_result(&run, run.journal.result); /* done by an earlier run */
 	} else {
 		result = finish(&run);
 	}

@@ -82,15 +82,16 @@ static bool has_ended(struct db *db, const char *id)
 	return ended;
 }
 
-void sweep_measure(const struct options *options, struct db *db, const char *checkpoints, struct state_reading *ret)
+enum status sweep_measure(const struct options *options, struct db *db, const char *checkpoints, struct state_reading *ret,
+			  struct error *err)
 {
-	struct state_reading reading = {.limit = (double)options->max_state_bytes};
-	struct error ignored;
-	int64_t database = 0;
+	int64_t database;
+	TRY(db_bytes(db, &database, err));
+	struct state_reading reading = {.database = (double)database, .limit = (double)options->max_state_bytes};
 	DIR *directory = opendir(checkpoints);
 	struct dirent *entry;
-	if (db_bytes(db, &database, &ignored) == STATUS_OK) reading.database = (double)database;
-	while (directory && (entry = readdir(directory))) {
+	if (!directory) return error_errno(err, "%s", checkpoints);
+	while ((entry = readdir(directory))) {
 		double checkpoint, unfinished;
 		if (!job_id_is_valid(entry->d_name)) continue;
 		held_by(options, checkpoints, entry->d_name, &checkpoint, &unfinished);
@@ -99,8 +100,9 @@ void sweep_measure(const struct options *options, struct db *db, const char *che
 		reading.unfinished += unfinished;
 		reading.held += checkpoint + unfinished;
 	}
-	if (directory) closedir(directory);
+	closedir(directory);
 	*ret = reading;
+	return STATUS_OK;
 }
 
 /* ---- the rules ----------------------------------------------------------------------------------------------------------- */
@@ -169,7 +171,7 @@ enum status sweep_plan(const struct options *options, struct db *db, const char 
 	bool bounded = options->max_state_bytes >= 0;
 	struct ended_job *jobs = NULL;
 	size_t count = 0;
-	sweep_measure(options, db, checkpoints, &planning.plan.state);
+	TRY(sweep_measure(options, db, checkpoints, &planning.plan.state, err));
 	TRY(db_ended_list(db, bounded ? &any : &planning.due, &jobs, &count, err));
 	planning.plan.removals = calloc(count + 1, sizeof *planning.plan.removals);
 	enum status status = planning.plan.removals ? fill(&planning, jobs, count, err)
@@ -232,6 +234,5 @@ void sweep_jobs(const struct options *options, struct db *db, const char *checkp
 	struct state_reading state;
 	enum status status = sweep_all(options, db, checkpoints, &err);
 	if (status && !recover_is_worth_waiting(status)) log_warning("jobs that ended long ago stay for now: %s", err.message);
-	sweep_measure(options, db, checkpoints, &state);
-	metrics_set_state(metrics, &state);
+	if (sweep_measure(options, db, checkpoints, &state, &err) == STATUS_OK) metrics_set_state(metrics, &state);
 }

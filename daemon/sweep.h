@@ -20,7 +20,8 @@ double bytes_below(const char *path);
 double bytes_of_job(const struct options *, const char *checkpoints, const char *job_id);
 
 /* What besad holds on the disks. */
-void sweep_measure(const struct options *, struct db *, const char *checkpoints, struct state_reading *ret);
+enum status sweep_measure(const struct options *, struct db *, const char *checkpoints, struct state_reading *ret,
+			  struct error *err);
 
 enum sweep_rule { SWEEP_KEEP_SUCCEEDED, SWEEP_KEEP_FAILED, SWEEP_MAX_STATE };
 const char *sweep_rule_name(enum sweep_rule);

@@ -233,7 +233,7 @@ static enum status run_engine(struct worker *worker, const struct job *job, cons
 	recorder_close(&recorder);
 	prepare_paths_free(&paths);
 	if (status) return status;
-	*ret_result = cJSON_PrintUnformatted(result);
+	*ret_result = json_ran_out() ? NULL : cJSON_PrintUnformatted(result);
 	cJSON_Delete(result);
 	return *ret_result ? STATUS_OK : error_set(err, STATUS_NO_MEMORY, "no memory for the result");
 }

@@ -63,7 +63,7 @@ enum status manifest_write(const struct manifest *manifest, const struct place *
 		if (file->packed) cJSON_AddStringToObject(entry, "archive", file->packed);
 		cJSON_AddStringToObject(entry, file->packed ? "head_sha256" : "sha256", file->sha256);
 	}
-	char *text = cJSON_Print(json);
+	char *text = json_ran_out() ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);
 	if (!text) return no_memory(err);
 	enum status status = place_replace(archive, MANIFEST_NAME, text, strlen(text), err);

@@ -123,9 +123,11 @@ enum status output_files_copy(struct output_files *files, const struct place *mo
 			      bool weights, struct error *err)
 {
 	struct stat st;
+	bool there;
 	TRY(copy_directory(files, model, NULL, checkpoint, weights, err));
 	for (size_t i = 0; i < sizeof wanted_directories / sizeof *wanted_directories; i++) {
-		if (!place_has(model, wanted_directories[i])) continue;
+		TRY(place_look(model, wanted_directories[i], &there, err));
+		if (!there) continue;
 		TRY(place_stat(model, wanted_directories[i], &st, err));
 		if (S_ISDIR(st.st_mode)) TRY(copy_directory(files, model, wanted_directories[i], checkpoint, weights, err));
 	}

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "stacks.h"
 
 extern void *__libc_malloc(size_t);
@@ -50,6 +51,8 @@ static void crashed(int number)
 	int used = 6 + stack_print(&stack, line + 6, sizeof line - 7);
 	line[used++] = '\n';
 	syscall(SYS_write, log_fd, line, (size_t)used);
+	alarm(5); /* where that hangs */
+	write_coverage();
 	signal(number, SIG_DFL);
 	raise(number);
 }

@@ -4,8 +4,10 @@ not hang, it says what is wrong or goes on, it tells no half of an answer, and a
 
     STACKS     how many call stacks of each kind are tried, spread evenly; or all
     REQUESTS   names of the requests, of REQUEST_KINDS below; all without
+    COMMANDS   names of commands, of commands.py; all without
 
 What ends besad inside of a library that does not heed a failed allocation is counted apart, and does not fail the test."""
+import functools
 import json
 import mmap
 import os
@@ -23,9 +25,11 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "api"))
 
 from support import BESAD, FAULTS, FINISHED, Daemon, digests, sanitized  # noqa: E402
 from test_crash_points import JOB, make_inputs  # noqa: E402
+import commands  # noqa: E402
 
 STACKS = os.environ.get("STACKS", "6")
 REQUESTS = os.environ.get("REQUESTS", "").split()
+COMMANDS = os.environ.get("COMMANDS", "").split()
 LIBRARY = os.path.join(os.path.dirname(FAULTS), "allocations.so")
 THREADS = os.environ.get("OMP_NUM_THREADS", "1")
 HANG = 60  # seconds after which what should have ended is taken to hang
@@ -61,7 +65,7 @@ class Control:
         with open(self.log) as file:
             lines = file.read().splitlines()
         os.truncate(self.log, 0)
-        return [line for line in lines if not line.startswith("crash")]
+        return [line for line in lines if not line.startswith("crash") and not counts(line)]
 
     def crash(self):
         """The frames of where the program was ended; empties the log."""
@@ -85,6 +89,22 @@ def told(frames):
     return " < ".join(spelled.get(frame, frame) for frame in frames[:12])
 
 
+@functools.cache
+def counting():
+    """Where in besad's program the functions lie by which a build with --coverage writes its counts, which heed no failed allocation."""
+    if not os.environ.get("BESAD_COVERAGE"):
+        return []
+    lines = subprocess.run(["nm", "-n", "--defined-only", BESAD], capture_output=True, text=True, check=True).stdout.splitlines()
+    symbols = [(int(line.split()[0], 16), line.split()[2]) for line in lines]
+    return [(at, after) for (at, name), (after, _) in zip(symbols, symbols[1:]) if "gcov" in name]
+
+
+def counts(stack):
+    """Whether it is of such a function."""
+    frames = (int(frame[3:], 16) for frame in stack.split()[2:] if frame.startswith("+0x"))
+    return bool(counting()) and any(begin < frame <= end for frame in frames for begin, end in counting())
+
+
 def in_library(frames):
     """The library that a crash is in; "" where it is in besad itself."""
     for frame in frames:
@@ -96,7 +116,7 @@ def in_library(frames):
 
 def excused(library):
     """docs/reliability.md says of these that they end the process."""
-    return library.startswith(("libdnnl", "libgomp", "libcudart"))
+    return library.startswith(("libdnnl", "libgomp", "libcudart", "libseccomp"))
 
 
 def evenly(stacks):
@@ -204,6 +224,49 @@ class Run(Allocations):
         self.run_all(JOB)
 
 
+class Commands(Allocations):
+    """The commands besides `serve` and `run`."""
+
+    def setUp(self):
+        super().setUp()
+        self.place = commands.Place()
+        self.addCleanup(self.place.remove)
+        self.daemon = self.place.daemon  # whose log is looked at where one of them ends
+
+    def attempt(self, name, stack, wanted):
+        self.place.clear()
+        self.control.set(FAIL, stack)
+        try:
+            done = self.place.run(name, self.control.environment)
+        except subprocess.TimeoutExpired:
+            self.wrong(stack, f"{name}: not over within {commands.HANG} s")
+            return 1
+        fired = self.control.fired()
+        self.control.set(OFF)
+        if done.returncode < 0:
+            self.crashed(stack, done.returncode)
+        else:
+            wrong = self.place.wrong(name, done, wanted, lambda: self.place.run(name))
+            if wrong:
+                self.wrong(stack, f"{name}: {wrong}")
+        return fired
+
+    def test_commands(self):
+        total = tried = fired = 0
+        for name in COMMANDS or commands.COMMANDS:
+            self.place.clear()
+            self.control.set(RECORD)
+            done = self.place.run(name, self.control.environment)
+            self.control.set(OFF)
+            wanted, stacks = self.place.outcome(done), self.control.stacks()
+            self.assertEqual(done.returncode, commands.COMMANDS[name][1], (name, done))
+            chosen = self.choose(stacks)
+            total, tried = total + len(stacks), tried + len(chosen)
+            fired += sum(self.attempt(name, stack, wanted) for stack in chosen)
+        self.assertTrue(fired, "no allocation failed")
+        self.say(f"{len(COMMANDS or commands.COMMANDS)} commands, {total:,} call stacks, {tried:,} tried, {fired:,} met")
+
+
 # name: (method, path, body, what the request needs in front of it)
 REQUEST_KINDS = {
     "list": ("GET", "/v1/jobs?limit=5", None, None), "show": ("GET", "/v1/jobs/{done}", None, None),
@@ -218,8 +281,19 @@ REQUEST_KINDS = {
     "study": ("POST", "/v1/studies", {"name": "s", "spec": {**JOB, "output": "study"}, "grid": {"sparsity": [0.4, 0.5]}}, None),
     "cancel": ("POST", "/v1/jobs/{queued}/cancel", None, "queued"), "delete": ("DELETE", "/v1/jobs/{ended}", None, "ended"),
     "retry": ("POST", "/v1/jobs/{ended}/retry", None, "ended"), "pause": ("POST", "/v1/jobs/{queued}/pause", None, "queued"),
+    "resume": ("POST", "/v1/jobs/{paused}/resume", None, "paused"),
+    "filter": ("GET", "/v1/jobs?metadata%5Bof%5D=none&state=queued", None, None), "query": ("GET", "/v1/jobs?limit=x&colour=1", None, None),
+    "audit": ("GET", "/v1/audit?limit=3", None, None), "drained": ("GET", "/v1/drain", None, None), "drain": ("POST", "/v1/drain", None, None),
+    "rules": ("GET", "/v1/gc", None, None), "gc": ("POST", "/v1/gc", None, None),
+    "studies": ("GET", "/v1/studies?limit=3", None, None), "table": ("GET", "/v1/studies/{study}", None, "study"),
+    "csv": ("GET", "/v1/studies/{study}", "csv", "study"), "stop-study": ("POST", "/v1/studies/{study}/cancel", None, "study"),
+    "delete-study": ("DELETE", "/v1/studies/{stopped}", None, "stopped"),
+    "text": ("POST", "/v1/completions", {"model": "words", "prompt": "The river", "max_tokens": 2}, None),
+    "chat": ("POST", "/v1/chat/completions", {"model": "words", "messages": [{"role": "user", "content": "a"}]}, None),
 }
-VARYING = ("metrics", "info", "list", "estimate", "study", "submit", "cancel", "retry", "pause", "log", "wrong")  # by times, ids, or what was there before
+ACCEPTED = {"stream": "text/event-stream", "csv": "text/csv"}
+VARYING = ("resume", "gc", "audit", "studies", "table", "csv", "stop-study", "text",
+           "metrics", "info", "list", "estimate", "study", "submit", "cancel", "retry", "pause", "log", "wrong")  # by times, ids, or what was there before
 
 
 class Served(Allocations):
@@ -227,9 +301,10 @@ class Served(Allocations):
 
     def setUp(self):
         super().setUp()
-        self.daemon = Daemon("--threads", THREADS, "--max-attempts", "0", "--queue-limit", "100000")
+        self.daemon = Daemon("--threads", THREADS, "--max-attempts", "0", "--queue-limit", "100000", "--serve-models")
         self.addCleanup(self.daemon.remove)
         make_inputs(self.daemon.models, self.daemon.data)
+        commands.make_model(self.daemon.models)
         self.start()
         self.done = self.daemon.submit({**JOB, "output": "done"})
         self.assertEqual(self.daemon.finish(self.done)["state"], "succeeded")
@@ -246,9 +321,17 @@ class Served(Allocations):
         if not what:
             return {}
         self.number += 1
+        if what in ("study", "stopped"):
+            answer = self.daemon.request("POST", "/v1/studies", {"name": "s", "spec": {**JOB, "output": f"needed-{self.number}"},
+                                                                 "grid": {"sparsity": [0.4, 0.5]}})
+            self.assertEqual(answer.status, 201, answer.body)
+            if what == "stopped":
+                self.assertEqual(self.daemon.request("POST", f"/v1/studies/{answer.json['id']}/cancel").status, 200)
+            return {what: answer.json["id"]}
         job = self.daemon.submit({**JOB, "output": f"needed-{self.number}"})
-        if what == "ended":
-            self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/cancel").json["state"], "cancelled")
+        if what in ("ended", "paused"):
+            action, state = ("cancel", "cancelled") if what == "ended" else ("pause", "paused")
+            self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/{action}").json["state"], state)
         return {what: job}
 
     def ask(self, kind, jobs):
@@ -258,8 +341,8 @@ class Served(Allocations):
         headers = {"Idempotency-Key": f"key-{self.number}"} if kind in ("submit", "study") else {}
         if kind in ("submit", "study"):
             body = json.loads(json.dumps(body).replace('"pruned"', f'"asked-{self.number}"').replace('"study"', f'"study-{self.number}"'))
-        if body == "stream":
-            headers, body = {"Accept": "text/event-stream"}, None
+        if isinstance(body, str):
+            headers, body = {"Accept": ACCEPTED[body]}, None
         try:
             answer = self.daemon.request(method, path, body, headers)
             return answer.status, answer.body
@@ -345,7 +428,7 @@ class Served(Allocations):
             self.control.set(RECORD)
             wanted = self.ask(kind, jobs)
             self.control.set(OFF)
-            self.assertIn(wanted[0], (200, 201, 202, 204, 404, 422), (kind, wanted))
+            self.assertIn(wanted[0], (200, 201, 202, 204, 400, 404, 422), (kind, wanted))
             stacks = self.control.stacks()
             total += len(stacks)
             tried = evenly(stacks)
@@ -357,6 +440,120 @@ class Served(Allocations):
         counts = ", ".join(f"{number:,} {name}" for name, number in self.counts.items())
         self.assertTrue(self.counts["met"], "no allocation failed")
         self.say(f"{len(REQUESTS or REQUEST_KINDS)} requests, {total:,} call stacks: {counts}")
+
+
+class Start(Allocations):
+    """A daemon's start, with all that it may be given; it is ready then, or says why it is not."""
+
+    def setUp(self):
+        super().setUp()
+        token = os.path.join(self.base, "token")
+        limits, key = os.path.join(self.base, "limits"), os.path.join(self.base, "key")
+        with open(token, "w") as file:
+            file.write("board read board-s-token-is-this-one max-queued=3\nalice admin alice-s-token-is-this-one\nteam submit group:root\n")
+        with open(key, "w") as file:
+            file.write("the-key-of-notifications\n")
+        os.chmod(token, 0o600), os.chmod(key, 0o600)
+        with open(limits, "w") as file:
+            file.write('{"queue": 10}')
+        self.daemon = Daemon("--threads", THREADS, "--token-file", token, "--limits-file", limits, "--on-finish", "/bin/true",
+                             "--serve-models", "--listen", f"unix:{self.base}/socket", "--notify-host", "localhost", "--notify-key-file", key,
+                             "--keep-failed", "1h", "--keep-succeeded", "1h", "--max-state-bytes", "1G")
+        self.daemon.options += ("--calibration", os.path.join(self.daemon.data, "tokens.safetensors"))
+        self.addCleanup(self.daemon.remove)
+        make_inputs(self.daemon.models, self.daemon.data)
+        self.daemon.token = "alice-s-token-is-this-one"
+
+    def life(self):
+        """Whether it was ready; its end."""
+        daemon = self.daemon
+        daemon.start(environment=self.control.environment, ready=False)
+        port, deadline, ready = os.path.join(daemon.directory, "port"), time.monotonic() + HANG, False
+        while daemon.process.poll() is None and not ready and time.monotonic() < deadline:
+            if os.path.exists(port) and os.path.getsize(port):
+                daemon.wait_for_port()
+                ready = daemon.get("/readyz").status == 200
+            time.sleep(0.005)
+        if daemon.process.poll() is None:
+            return ready, daemon.stop()
+        status, daemon.process = daemon.process.returncode, None
+        return ready, status
+
+    def attempt(self, stack):
+        before = len(self.daemon.log())
+        self.control.set(FAIL, stack)
+        ready, status = self.life()
+        fired = self.control.fired()
+        self.control.set(OFF)
+        said = self.daemon.log()[before:]
+        if status < 0:
+            self.crashed(stack, status)
+        elif status not in (0, 1, 2) or (status and not said.strip()) or not (ready or status):
+            self.wrong(stack, f"ready: {ready}, status {status}: {said[-300:]}")
+        return fired
+
+    def test_start(self):
+        self.life()  # what is made once is there then
+        self.control.set(RECORD)
+        self.assertEqual(self.life(), (True, 0), self.daemon.log())
+        self.control.set(OFF)
+        stacks = self.control.stacks()
+        chosen = self.choose(stacks)
+        fired = sum(map(self.attempt, chosen))
+        self.assertEqual(self.life(), (True, 0), self.daemon.log())
+        self.assertTrue(fired, "no allocation failed")
+        self.say(f"{len(stacks):,} call stacks, {len(chosen):,} tried, {fired:,} met")
+
+
+class Told(Allocations):
+    """Who is to be told of a job's end is told, if later."""
+
+    def setUp(self):
+        super().setUp()
+        self.daemon = Daemon("--threads", THREADS, "--on-finish", "/bin/true")
+        self.addCleanup(self.daemon.remove)
+        make_inputs(self.daemon.models, self.daemon.data)
+        self.start()
+
+    def start(self):
+        self.control.set(OFF)
+        self.daemon.start(environment=self.control.environment)
+        self.assertEqual(self.daemon.request("POST", "/v1/drain").status, 200)
+
+    def untold(self, jobs):
+        deadline, seen = time.monotonic() + HANG, set()
+        while not jobs <= seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+            seen = {line.split("job=")[1].split()[0] for line in self.daemon.log().splitlines() if " told /usr/bin/true" in line or " told /bin/true" in line}
+        return jobs - seen
+
+    def cancelled(self, number):
+        """The id of a job that is cancelled without a fault of its own: all allocations from then on are the notifier's."""
+        job = self.daemon.submit({**JOB, "output": f"told-{number}"})
+        return job if self.daemon.request("POST", f"/v1/jobs/{job}/cancel").status == 200 else None
+
+    def test_told(self):
+        self.assertFalse(self.untold({self.cancelled("first")}))
+        self.control.set(RECORD)
+        self.assertFalse(self.untold({self.cancelled("recorded")}))
+        self.control.set(OFF)
+        stacks, jobs, met = self.control.stacks(), set(), 0
+        # Of the notifier's: it asks for the job, makes JSON of it and runs the program.
+        own = [stack for stack in stacks if " libmicrohttpd" not in stack]
+        chosen = evenly(own) + [stack for stack in own if " libcjson" in stack][-3:]
+        for number, stack in enumerate(chosen):
+            job = self.daemon.submit({**JOB, "output": f"told-{number}"})
+            self.control.set(FAIL, stack)
+            while self.daemon.request("POST", f"/v1/jobs/{job}/cancel").status != 200:
+                pass  # this one met it
+            time.sleep(0.05)
+            met += self.control.fired()
+            self.control.set(OFF)
+            jobs.add(job)
+        self.assertTrue(met, "no allocation failed")
+        for job in sorted(self.untold(jobs)):
+            self.failures.append(f"nobody was told of {job}: {[line for line in self.daemon.log().splitlines() if job in line]}")
+        self.say(f"{len(stacks):,} call stacks, {len(chosen):,} tried, {met:,} met")
 
 
 class Jobs(Served):

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,13 @@ static inline void whole_path(int directory, const char *path, char whole[8400])
 		path_of(directory, above);
 	}
 	snprintf(whole, 8400, "%s%s%s", above, *above ? "/" : "", path);
+}
+
+/* Of a program that is about to be killed, where it was built with --coverage: what it has run is written at its end alone. */
+static inline void write_coverage(void)
+{
+	void *dump = dlsym(RTLD_DEFAULT, "__gcov_dump");
+	if (dump) ((void (*)(void))(uintptr_t)dump)();
 }
 
 #define REAL(name)                                                                                                                 \

@@ -4,10 +4,13 @@ submitted, runs and is published, and besad ends. It says what is wrong or goes 
 job that it has accepted is lost. In the environment:
 
     STACKS     how many call stacks are tried with each kind of fault, spread evenly; or all
+    COMMANDS   names of commands, of commands.py; all without
     KINDS      of the faults: EIO, ENOSPC (the disk is full from then on, until besad ends) and EMFILE (of what opens files)"""
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -15,11 +18,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")  # else besad starts itself once more
 sys.path.insert(0, os.path.join(ROOT, "tests", "api"))
 
+import commands  # noqa: E402
 import test_crash_points  # noqa: E402
 from support import FINISHED, digests, faults  # noqa: E402
 
 STACKS = os.environ.get("STACKS", "3")
 KINDS = os.environ.get("KINDS", "EIO ENOSPC EMFILE").split()
+COMMANDS = os.environ.get("COMMANDS", "").split()
 OPENS = ("open", "open64", "openat", "openat64", "openat2")
 ALLOWED = (501, 503, 505, 507)
 SAID = "Input/output error|No space left on device|Too many open files|disk I/O error|database or disk is full|unable to open database|database"
@@ -53,9 +58,10 @@ class Counting:
     """What both have: counts, and what went wrong."""
 
     def begin(self):
-        self.started, self.failures, self.counts = time.monotonic(), [], {"tried": 0, "met": 0, "failed and gone on with": 0}
+        self.stacks, self.started, self.failures, self.counts = 0, time.monotonic(), [], {"tried": 0, "met": 0, "failed and gone on with": 0}
 
-    def each(self, stacks, attempt):
+    def try_each(self, stacks, attempt):
+        self.stacks += len(stacks)
         for kind, hashed in tries(stacks):
             self.counts["tried"] += 1
             try:
@@ -64,8 +70,14 @@ class Counting:
                 call, frames = stacks[hashed]
                 self.failures.append(f"{call} {kind} from {told(frames)}: {failure}")
                 print(self.failures[-1][:3000], flush=True)
+
+    def each(self, stacks, attempt):
+        self.try_each(stacks, attempt)
+        self.tell()
+
+    def tell(self):
         counts = ", ".join(f"{number:,} {name}" for name, number in self.counts.items())
-        print(f"{self.id()}: {len(stacks):,} call stacks, {counts}, {len(self.failures)} went wrong, "
+        print(f"{self.id()}: {self.stacks:,} call stacks, {counts}, {len(self.failures)} went wrong, "
               f"{time.monotonic() - self.started:.0f} s", flush=True)
         self.assertFalse(self.failures, "\n".join(self.failures)[:4000])
         self.assertGreater(self.counts["met"], 0, "no fault came to pass: this shows nothing")
@@ -111,7 +123,7 @@ class Run(test_crash_points.Run, Counting):
             again = self.run_job(directory, every)
             self.assertEqual(again.returncode, 0, f"{first.stderr} then {again.stderr}")
             self.assertEqual(self.outcome(directory)[0], wanted)
-            test_crash_points.shutil.rmtree(directory)
+            shutil.rmtree(directory)
         self.each(stacks_of(list_), attempt)
 
     def test_looking_at_the_model(self):
@@ -208,6 +220,35 @@ class Served(test_crash_points.Served, Counting):
         return failed
 
     test_blocks_saved_together = None
+
+
+class Commands(unittest.TestCase, Counting):
+    """The commands besides `serve` and `run`."""
+
+    def test_commands(self):
+        self.begin()
+        place = commands.Place()
+        self.addCleanup(place.remove)
+        base = tempfile.mkdtemp(prefix="besad-failures-")
+        self.addCleanup(shutil.rmtree, base)
+        for name in COMMANDS or commands.COMMANDS:
+            place.clear()
+            log, list_ = (os.path.join(base, f"{name}-{n}") for n in ("log", "list"))
+            watched = {**faults(self, [place.base], log), "FAULT_READS": "1"}
+            done = place.run(name, {**watched, "FAULT_STACKS": list_})
+            wanted = place.outcome(done)
+            self.assertEqual(done.returncode, commands.COMMANDS[name][1], (name, done))
+
+            def attempt(kind, hashed):
+                place.clear()
+                seen = os.path.join(base, f"seen{self.counts['tried']}")
+                done = place.run(name, {**watched, "FAULT_KIND": kind, "FAULT_STACK": hashed, "FAULT_STACKS": seen})
+                self.counts["met"] += met(seen, hashed)
+                self.counts["failed and gone on with"] += done.returncode != wanted[0]
+                self.assertIsNone(place.wrong(name, done, wanted, lambda: place.run(name)), name)
+            if os.path.exists(list_):  # not of a command that looks at no file
+                self.try_each(stacks_of(list_), attempt)
+        self.tell()
 
 
 if __name__ == "__main__":

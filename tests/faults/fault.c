@@ -88,7 +88,10 @@ static int fault(const char *name, const char *path, enum room room)
 	const char *kind = setting("FAULT_KIND");
 	bool here = is_the_one(number, name);
 	log_call(number, name, path);
-	if (here && strcmp(kind, "kill") == 0) kill(getpid(), SIGKILL);
+	if (here && strcmp(kind, "kill") == 0) {
+		write_coverage();
+		kill(getpid(), SIGKILL);
+	}
 	if (here && strcmp(kind, "EIO") == 0) return EIO;
 	if (here && strcmp(kind, "EMFILE") == 0) return EMFILE;
 	if (here && strcmp(kind, "ENOSPC") == 0) atomic_store(&full, true);
