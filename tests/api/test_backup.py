@@ -177,6 +177,64 @@ class Backup(unittest.TestCase):
         failed = daemon.finish(job)
         self.assertEqual((failed["state"], failed["error"]["code"]), ("failed", "invalid"))
 
+    def test_what_a_check_says(self):
+        """In words; and where a checkpoint is ahead of what the database has, or is not one, or the list of a backup is wrong."""
+        daemon = self.daemon.start("--checkpoint-every", "0")
+        job = self.begun("paused")
+        self.pause(job)
+        self.back_up()
+        daemon.stop()
+        said = self.command("check", "--state-dir", daemon.state)
+        self.assertEqual(said, f"{os.path.realpath(daemon.state)}: sound; 1 job, 1 checkpoint\n")
+        database = os.path.join(daemon.state, "besad.db")
+        shutil.copy(database, database + "-kept")
+        with sqlite3.connect(database) as connection:
+            [done] = connection.execute("SELECT blocks_done FROM jobs").fetchone()
+            connection.execute("DELETE FROM blocks WHERE block >= ?", (done - 2,))
+            connection.execute("UPDATE jobs SET blocks_done = blocks_done - 2")
+        connection.close()
+        self.check(problems=[f"job {job} has {done - 2} finished blocks, and a checkpoint of {done}"])
+        os.rename(database + "-kept", database)
+        [hidden] = [n for n in os.listdir(os.path.join(daemon.state, "jobs", job)) if n.startswith("hidden-")]
+        with open(os.path.join(daemon.state, "jobs", job, hidden), "r+b") as file:
+            file.write(b"NOTBESA1")
+        done = subprocess.run([BESAD, "check", "--state-dir", daemon.state], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is not a file of a checkpoint", done.stderr)
+        self.assertIn(": damaged; 1 job, 1 checkpoint", done.stdout)
+
+        path, empty = os.path.join(self.backup, "manifest.json"), os.path.join(daemon.directory, "empty")
+        with open(path) as file:
+            manifest = json.load(file)
+        for change, why in (({"format": 2}, "written by a newer besad"), ({"format": None}, "is not the list"), ({"files": {}}, "is not the list"),
+                            ({"files": [{"name": 1, "bytes": 1, "sha256": ""}]}, "is not the list"),
+                            ({"files": [{"name": "a", "bytes": "1", "sha256": ""}]}, "is not the list"),
+                            ({"files": [{"name": "a", "bytes": 1}]}, "is not the list"),
+                            ({"files": [*manifest["files"], {"name": "../a", "bytes": 1, "sha256": ""}]}, "../a"),
+                            ({"files": [{**f, "bytes": f["bytes"] + 1} for f in manifest["files"]]}, "has another size than")):
+            with self.subTest(why):
+                with open(path, "w") as file:
+                    json.dump({**manifest, **change}, file)
+                self.assertIn(why, self.command("check", self.backup, status=1))
+                self.assertIn(why, self.command("restore", "--state-dir", empty, self.backup, status=1))
+                self.assertEqual(os.listdir(empty), [])
+
+    def test_a_restore_that_was_broken_off(self):
+        """Behind its checkpoints and in front of its database: it is done again, and what is there of it is in nobody's way."""
+        daemon = self.daemon.start("--checkpoint-every", "0")
+        job = self.begun("paused")
+        self.pause(job)
+        self.back_up()
+        daemon.stop()
+        self.lose_state()
+        self.command("restore", "--state-dir", daemon.state, self.backup)
+        before = digests(os.path.join(daemon.state, "jobs", job))
+        os.mkdir(os.path.join(daemon.state, "restore.besad-part"))
+        os.rename(os.path.join(daemon.state, "besad.db"), os.path.join(daemon.state, "restore.besad-part", "besad.db"))
+        self.command("restore", "--state-dir", daemon.state, self.backup)
+        self.assertEqual((sorted(os.listdir(daemon.state)), digests(os.path.join(daemon.state, "jobs", job))), (["besad.db", "jobs", "lock"], before))
+        self.check()
+
     def lose_nothing_to(self, backup):
         empty = os.path.join(self.daemon.directory, "empty")
         self.assertIn("is damaged", self.command("restore", "--state-dir", empty, backup, status=1))

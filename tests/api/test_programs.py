@@ -227,6 +227,19 @@ class Run(unittest.TestCase):
         with open(os.path.join(self.place.output, "stopped", "besad.json")) as file:
             self.assertEqual(json.load(file)["spec"]["metadata"], {"by": "hand"})
 
+    def test_two_at_once_and_out_of_time(self):
+        command = self.command("slow", "--json", besa={"epochs": 10}, timeout_seconds=3600)
+
+        def second(first):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("another besad works on this job", done.stderr)
+            first.send_signal(signal.SIGINT)
+        self.assertEqual(self.interrupted(command, second)[0], 128 + signal.SIGINT)
+        late = self.run_job("late", besa={"epochs": 100}, timeout_seconds=0.05)
+        self.assertEqual(late.returncode, 1)
+        self.assertIn("longer than its timeout_seconds", late.stderr)
+
     def test_wrong_jobs(self):
         wrong = self.run_job("wrong", sparsity=1.2)
         self.assertEqual(wrong.returncode, 2)
@@ -284,12 +297,126 @@ class Start(unittest.TestCase):
         self.assertIn("another besad", self.refused("--listen", "127.0.0.1:0"))
 
     def test_options(self):
-        for options in (["--what"], ["--threads", "many"], ["--device-memory", "20X"], ["--backend", "abacus"], ["more"],
-                        ["--model-root", "/nowhere"], ["--threads"]):
+        """What is refused, and why; and what is taken. Each in front of --help, by which nothing is begun."""
+        plain = os.path.join(self.daemon.directory, "plain")
+        with open(plain, "w") as file:
+            file.write("has spaces, so that it is no token\n")
+        refused = {
+            ("--what",): "unknown option --what", ("--threads",): "needs a value",
+            ("--threads", "many"): "must be a number from", ("--threads", "0"): "must be a number from", ("--threads", "4x"): "must be a number from",
+            ("--threads", "99999999999999999999"): "must be a number from", ("--queue-limit", ""): "must be a number from",
+            ("--device-memory", "20X"): "must be a size in bytes", ("--min-free", "some"): "must be a size in bytes",
+            ("--min-free", "16777215T"): "is too large", ("--max-state-bytes", "16777215T"): "is too large",
+            **{("--keep-failed", wrong): "must be a time" for wrong in ("soon", "-1", "5y", "5mm", "m", "99999999999999999999", "999999999999d")},
+            ("--retry-after", "31d"): "must be at most 30d", ("--retry-after", "later"): "must be a time",
+            ("--backend", "abacus"): "must be auto, cpu or cuda", ("--model-root", "/nowhere"): "/nowhere", ("--data-root", plain): "not a directory",
+            ("--output-root", plain): "not a directory", ("--state-dir", plain + "/below"): plain, ("--token-file", "/nowhere"): "/nowhere",
+            ("--limits-file", "/nowhere"): "/nowhere", ("--on-finish", "/nowhere"): "/nowhere", ("--on-finish", plain): plain,
+            ("--notify-key-file", plain): "printable characters", ("--notify-key-file", "/nowhere"): "/nowhere",
+            ("--calibration", "/nowhere"): "/nowhere", ("--listen", "127.0.0.1:0") * 5: "more than 4 addresses",
+            ("--notify-host", "h") * 17: "more than 16 hosts", ("--tls-cert", plain): "need each other",
+        }
+        for options, why in refused.items():
             with self.subTest(options):
-                self.refused(*options, status=2)
-        for option in ("--help", "--version"):
-            self.assertEqual(subprocess.run([BESAD, option], capture_output=True).returncode, 0)
+                done = subprocess.run([BESAD, *options, *(["--help"] if why not in ("needs a value", "need each other") else [])],
+                                      capture_output=True, text=True, timeout=PATIENCE)
+                if why == "need each other":
+                    self.assertIn(why, self.refused(*options, status=2))
+                else:
+                    self.assertEqual(done.returncode, 2, done.stdout)
+                    self.assertIn(why, done.stderr)
+        os.chmod(plain, 0o700)
+        for options in (("--threads", "1"), ("--device-memory", "20G"), ("--keep-failed", "90"), ("--keep-failed", "90s"), ("--keep-failed", "7d"),
+                        ("--retry-after", "30d"), ("--min-free", "8388607T"), ("--on-finish", plain), ("--backend", "cpu"), ("--version",)):
+            with self.subTest(options):
+                self.assertEqual(subprocess.run([BESAD, *options, "--help"], capture_output=True, timeout=PATIENCE).returncode, 0)
+
+    def test_operands(self):
+        for arguments, why in (
+                (("more",), "what is 'more'?"), (("serve", "more"), "what is 'more'?"), (("pack", "a"), "pack needs the archive's directory"),
+                (("export", "a", "b", "c"), "what is 'c'?"), (("export", "--type", "q9", "a", "b"), "--type must be"),
+                (("generate", "--precision", "f16", "a"), "--precision must be"), (("generate", "--dense", "--sparse", "a"), "exclude each other"),
+                (("generate", "--sparse", "--precision", "f32", "a"), "needs --precision bf16"), (("generate", "--top-p", "2", "a"), "from"),
+                (("generate", "--temperature", "hot", "a"), "must be a number"), (("generate", "--top-p", "nan", "a"), "must be a number"),
+                (("serve", "--output-root", self.daemon.output, "--state-dir", self.daemon.state), "--model-root is needed"),
+                (("serve", "--model-root", self.daemon.models, "--state-dir", self.daemon.state), "--output-root is needed")):
+            with self.subTest(arguments):
+                done = subprocess.run([BESAD, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertIn(why, done.stderr)
+        self.assertEqual(subprocess.run([BESAD, "generate", "--dense", "--dense", "--help"], capture_output=True).returncode, 0)
+
+    def test_where_the_state_is(self):
+        """Without --state-dir: what systemd says, the first of several; else $XDG_STATE_HOME; else ~; and nowhere where there is neither."""
+        base = self.daemon.directory
+
+        def look(**environment):
+            """Where a check looks for a database."""
+            known = {name: value for name, value in os.environ.items() if name not in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME")}
+            return subprocess.run([BESAD, "check"], capture_output=True, text=True, env={**known, **environment}, timeout=PATIENCE)
+        for place, environment in (
+                ("one", {"STATE_DIRECTORY": f"{base}/one:{base}/two", "XDG_STATE_HOME": f"{base}/xdg", "HOME": f"{base}/home"}),
+                ("xdg/besad", {"STATE_DIRECTORY": "", "XDG_STATE_HOME": f"{base}/xdg", "HOME": f"{base}/home"}),
+                ("home/.local/state/besad", {"XDG_STATE_HOME": "relative", "HOME": f"{base}/home"})):
+            done = look(**environment)
+            self.assertIn(f"{base}/{place}", done.stderr)  # which is not there yet
+            self.assertEqual(done.returncode, 2, done.stderr)
+            os.makedirs(os.path.join(base, place))
+            done = look(**environment)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(f"{os.path.realpath(base)}/{place} has no besad.db", done.stderr)
+        for environment in ({}, {"HOME": "relative"}, {"HOME": ""}):
+            done = look(**environment)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("--state-dir is needed", done.stderr)
+
+    def test_addresses_that_cannot_be_listened_on(self):
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        for address, why in ((f"127.0.0.1:{taken.getsockname()[1]}", "Address already in use"), ("nowhere", "must be HOST:PORT"),
+                             ("127.0.0.1:", "must be HOST:PORT"), (":80", "must be HOST:PORT"), ("[::1:80", "must be HOST:PORT"),
+                             ("::1:80", "must be HOST:PORT"), ("x" * 300 + ":80", "must be HOST:PORT"), ("127.0.0.1:port", "--listen 127.0.0.1:port"),
+                             ("192.0.2.1:0", "Cannot assign requested address"), ("unix:relative", "unix:"), ("unix:/" + "x" * 200, "unix:")):
+            with self.subTest(address):
+                self.assertIn(why, self.refused("--listen", address))
+
+    def test_sockets_that_cannot_be_passed_on(self):
+        d = self.daemon
+        command = [BESAD, "--model-root", d.models, "--output-root", d.output, "--state-dir", d.state]
+
+        def start(count, descriptor):
+            """As systemd does, with that descriptor as the first."""
+            def adopt():
+                os.dup2(descriptor, 3)
+                os.set_inheritable(3, True)
+                os.environ.update(LISTEN_FDS=count, LISTEN_PID=str(os.getpid()))
+            pid = os.fork()
+            if pid == 0:
+                adopt()
+                os.dup2(said.fileno(), 2)
+                os.execv(BESAD, command)
+            return os.waitpid(pid, 0)[1]
+        for count, make, why in (("1", lambda: socket.socket(socket.AF_INET), "is no listening"), ("99", lambda: socket.create_server(("", 0)), "can be passed on"),
+                                 ("-1", lambda: socket.create_server(("", 0)), "can be passed on"), ("1", lambda: open(os.devnull), "descriptor 3"),
+                                 ("1", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "descriptor 3")):
+            with self.subTest(count=count, why=why), make() as given, open(os.path.join(d.directory, "said"), "w+") as said:
+                self.assertEqual(start(count, given.fileno()), 1 << 8)
+                said.seek(0)
+                self.assertIn(why, said.read())
+
+    def test_what_cannot_be_told(self):
+        """Standard output is full: no command says by its status that it has told what was asked."""
+        self.daemon.start()
+        self.daemon.stop()
+        full = open("/dev/full", "w")
+        self.addCleanup(full.close)
+        backup = os.path.join(self.daemon.directory, "backup")
+        for arguments in (("--help",), ("--version",), ("schema",), ("check", "--state-dir", self.daemon.state),
+                          ("check", "--json", "--state-dir", self.daemon.state), ("backup", "--state-dir", self.daemon.state, backup)):
+            with self.subTest(arguments):
+                done = subprocess.run([BESAD, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+                self.assertEqual(done.returncode, 1)
+                self.assertTrue(done.stderr)
 
     def test_a_foreign_database(self):
         os.makedirs(self.daemon.state)
@@ -371,9 +498,28 @@ class Start(unittest.TestCase):
             self.assertIn(b"STOPPING=1", iter(lambda: manager.recv(100), None))
 
     def test_ipv6(self):
-        self.daemon.options = ("--listen", "[::1]:0")
+        token = os.path.join(self.daemon.directory, "token")
+        with open(token, "w") as file:
+            file.write("the-only-token-there-is\n")
+        os.chmod(token, 0o600)
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+            port = free.getsockname()[1]
+        self.daemon.options = ("--listen", f"[::1]:{port}", "--token-file", token)
+        self.daemon.token = "the-only-token-there-is"
         self.daemon.start()
-        self.assertEqual(self.daemon.get("/healthz").status, 200)
+
+        def ask(token):
+            with socket.create_connection(("::1", port), timeout=PATIENCE) as connection:
+                connection.sendall(f"GET /v1/info HTTP/1.1\r\nHost: [::1]:{port}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
+                return int(connection.makefile("rb").readline().split()[1])
+        self.assertEqual([ask("the-only-token-there-is"), ask("another")], [200, 401])
+        wait_for("the note", lambda: "refused: unauthorized, from ::1, 1 request" in self.daemon.log())
+
+    def test_nothing_to_read_again(self):
+        self.daemon.start()
+        self.daemon.process.send_signal(signal.SIGHUP)
+        wait_for("the answer", lambda: "there is no file to read again" in self.daemon.log())
+        self.assertEqual(self.daemon.stop(), 0)
 
 
 if __name__ == "__main__":

@@ -198,6 +198,43 @@ class Studies(WithStudies):
         again = self.post(body).json
         self.assertEqual(self.finish(again["id"])["states"]["succeeded"], 2)
 
+    def test_names(self):
+        """Whatever characters name and settings have, and however long they are: jobs get names, outputs places, and cells of the CSV quotes."""
+        self.assertEqual(self.daemon.request("POST", "/v1/drain").status, 200)
+        odd = ["a,b", 'say "no"', "é" * 200]
+        made = self.submit({"metadata.of": odd}, name="é" * 200, method="magnitude")
+        names = [self.daemon.job(row["job"])["name"] for row in made["rows"]]
+        self.assertEqual({len(name.encode()) <= 200 for name in names}, {True})
+        made = self.submit({"metadata.of": odd}, name="s", method="magnitude")
+        names = [self.daemon.job(row["job"])["name"] for row in made["rows"]]
+        self.assertEqual(names[:2], ["s: metadata.of=a,b", 's: metadata.of=say "no"'])
+        table = self.daemon.get(f"/v1/studies/{made['id']}", Accept="text/csv").body.decode()
+        rows = list(csv.DictReader(io.StringIO(table, newline="")))
+        self.assertEqual([row["metadata.of"] for row in rows], odd)
+        for hole, directory in (("in/{id}/and-{id}", "in/{0}/and-{0}"), ("{id}", "{0}")):
+            made = self.submit({"sparsity": [0.5]}, method="magnitude", output=hole)
+            self.assertEqual(os.path.dirname(made["rows"][0]["output"]), directory.format(made["id"]))
+        for name in ("", "x" * 201, "\u009f", "\x7f", "a\x1fb", None, 5):
+            with self.subTest(name):
+                problem = self.problem(self.post({**study({"sparsity": [0.5]}), "name": name}), 422, "invalid-study")
+                self.assertEqual([error["pointer"] for error in problem["errors"]], ["/name"])
+
+    def test_claimed_outputs(self):
+        """One of its outputs is that of a job that waits, and of none of its jobs is anything there then."""
+        self.assertEqual(self.daemon.request("POST", "/v1/drain").status, 200)
+        first = self.submit({"sparsity": [0.5, 0.6]}, method="magnitude", output="taken")
+        body = study({"sparsity": [0.4, 0.6]}, method="magnitude", output="taken")
+        self.assertIn("taken/", self.problem(self.post(body), 409, "output-claimed")["detail"])
+        self.assertEqual(len(self.jobs()), 2)
+        cancelled = first["rows"][0]["job"]
+        self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{cancelled}/cancel").status, 200)
+        other = self.daemon.submit(small_job(output="taken/" + first["rows"][0]["output"].partition("/")[2], method="magnitude"))
+        refused = self.daemon.request("POST", f"/v1/jobs/{cancelled}/retry")
+        self.problem(refused, 409, "output-claimed")
+        self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{other}/cancel").status, 200)
+        os.makedirs(os.path.join(self.daemon.output, first["rows"][0]["output"]))
+        self.problem(self.daemon.request("POST", f"/v1/jobs/{cancelled}/retry"), 409, "output-exists")
+
     def test_cancel(self):
         small_model(self.daemon, 100, "long")
         made = self.submit({"besa.epochs": [98, 99, 100]}, model="long")
@@ -266,6 +303,16 @@ class Queue(WithStudies):
         self.assertIn("Retry-After", refused.headers)
         self.assertEqual((len(self.jobs()), len(self.daemon.get("/v1/studies").json["studies"])), (3, 2))
         self.submit({"sparsity": [0.5, 0.6]})
+
+    def test_full(self):
+        self.assertEqual(self.daemon.request("POST", "/v1/drain").status, 200)
+        over, paused = (self.daemon.submit(small_job(output=name, method="magnitude")) for name in ("over", "paused"))
+        for job, action in ((over, "cancel"), (paused, "pause")):
+            self.assertEqual(self.daemon.request("POST", f"/v1/jobs/{job}/{action}").status, 200)
+        self.submit({"sparsity": [0.2, 0.3, 0.4, 0.5]}, method="magnitude")
+        self.problem(self.post(study({"sparsity": [0.5]})), 503, "queue-full")
+        for job, action in ((over, "retry"), (paused, "resume")):
+            self.problem(self.daemon.request("POST", f"/v1/jobs/{job}/{action}"), 503, "queue-full")
 
 
 if __name__ == "__main__":
