@@ -4,7 +4,9 @@ below the goal: coverage.py BUILD [--report]
 
     --report   runs nothing: tells of what was run before
 
-In the environment: TESTS, the parts of tests/run.py that are run (unit backend api ctl without), and what tests/run.py heeds.
+In the environment: TESTS, the parts of tests/run.py that are run (unit backend api ctl faults without), STACKS, how many call stacks of each kind
+the fault laboratory has fail (20), and what tests/run.py heeds. What a killed program has run is not counted, but for that which the laboratory
+kills itself (tests/faults/calls.h).
 
 What no test can reach is left out between `GCOV_EXCL_START: why` and `GCOV_EXCL_STOP`, or on a line with `GCOV_EXCL_LINE: why` or, of its branches alone,
 `GCOV_EXCL_BR_LINE: why`; of all lines no more than 2 % may be. Exit status 1 where that is not so, or a test has failed."""
@@ -20,6 +22,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDERS = ("api", "db", "daemon", "engine")
 GOAL = {"line": 95, "branch": 85}  # per cent
 MOST_EXCLUDED = 2  # per cent
+# Nobody wrote these branches: the macro asks whether there is an array at all. gcovr can leave out those of a line alone, all of them.
+MACROS = r".*\bcJSON_ArrayForEach\(.*"
 MARK = re.compile(r"GCOV_EXCL_(START|STOP|LINE|BR_LINE)(: *\S)?")
 
 
@@ -27,14 +31,14 @@ def run_tests(build):
     for path in glob.glob(f"{build}/**/*.gcda", recursive=True):
         os.unlink(path)
     # BESAD_COVERAGE has tests end besad in order where they would kill it, since what it has run is written at its end.
-    environment = {"TESTS": "unit backend api ctl", "SLOWNESS": "4", **os.environ, "BESAD_COVERAGE": "1"}
+    environment = {"TESTS": "unit backend api ctl faults", "SLOWNESS": "4", "STACKS": "20", **os.environ, "BESAD_COVERAGE": "1"}
     return subprocess.run([sys.executable, "tests/run.py", build], env=environment).returncode
 
 
 def measure(build):
     """gcovr's figures of each file."""
     command = ["gcovr", "--root", ".", "--object-directory", build, "--json-summary", "--gcov-ignore-parse-errors",
-               "--exclude-unreachable-branches"]
+               "--exclude-unreachable-branches", "--exclude-branches-by-pattern", MACROS]
     for folder in FOLDERS:
         command += ["--filter", folder + "/"]
     done = subprocess.run(command + [build], capture_output=True, text=True)
