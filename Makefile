@@ -177,6 +177,10 @@ $(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a $(COMPIL
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(SERVER_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
 
+# Whose allocations fail one after the other (tests/unit/failing.h).
+$(BUILD)/tests/test_failures: private LDFLAGS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc free strdup strndup asprintf \
+                                                  aligned_alloc posix_memalign)
+
 $(BUILD)/tests/test_ctl_%: tests/unit/test_ctl_%.c $(CTL_OBJECTS) $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)

@@ -285,6 +285,13 @@ enum status directory_remove(const char *path, struct error *err)
 	return STATUS_OK;
 }
 
+enum status path_look(const char *path, bool *ret, struct error *err)
+{
+	struct stat st;
+	*ret = lstat(path, &st) == 0;
+	return *ret || errno == ENOENT ? STATUS_OK : error_errno(err, "%s", path);
+}
+
 bool path_exists(const char *path)
 {
 	struct stat st;

@@ -54,4 +54,7 @@ enum status directory_make(const char *path, struct error *err);   /* like mkdir
 enum status directory_remove(const char *path, struct error *err); /* with its contents; no error when it is not there */
 bool path_exists(const char *path);
 
+/* The same, where what cannot be found out must not be taken for absence. */
+enum status path_look(const char *path, bool *ret, struct error *err);
+
 #endif

@@ -33,6 +33,20 @@ bool json_ran_out(void)
 	return ran_out;
 }
 
+bool json_add(cJSON *to, const char *key, cJSON *item)
+{
+	if (item && (key ? cJSON_AddItemToObject(to, key, item) : cJSON_AddItemToArray(to, item))) return true;
+	cJSON_Delete(item);
+	return false;
+}
+
+bool json_add_reference(cJSON *to, const char *key, const cJSON *item)
+{
+	if (!item) return false;
+	return json_add(to, key,
+			cJSON_IsArray(item) ? cJSON_CreateArrayReference(item->child) : cJSON_CreateObjectReference(item->child));
+}
+
 /* The bytes of the character at `s`, 0 where there is none. */
 static int utf8_length(const unsigned char *s, const unsigned char *end)
 {

@@ -20,6 +20,13 @@ void json_heed_memory(void);
 void json_begin(void);
 bool json_ran_out(void);
 
+/* Adds `item`, which may be NULL, to an object or, where `key` is NULL, to an array. What cannot be added is deleted, so that no
+ * caller has to; whether it was, tells json_ran_out. */
+bool json_add(cJSON *to, const char *key, cJSON *item);
+
+/* The same of a reference to an object or array that stays as long as `to`: cJSON's own is lost where it cannot be added. */
+bool json_add_reference(cJSON *to, const char *key, const cJSON *item);
+
 bool utf8_valid(const char *text, size_t bytes);
 
 /* How many characters a text has that is valid UTF-8. */

@@ -474,8 +474,11 @@ static enum status find_published(struct run *run, cJSON **ret_result, struct er
 {
 	const struct engine_job *job = run->job;
 	bool pruned = job->blocks_done >= run->model.config.layers;
+	bool there;
 	cJSON *report;
-	if (!prunes(run) || (!pruned && run->spec->overwrite) || !place_has(&job->output, REPORT_NAME)) return STATUS_OK;
+	if (!prunes(run) || (!pruned && run->spec->overwrite)) return STATUS_OK;
+	TRY(place_look(&job->output, REPORT_NAME, &there, err));
+	if (!there) return STATUS_OK;
 	TRY(publish_report(&job->output, &report, err));
 	enum status status = take_published(run, report, pruned, ret_result, err);
 	cJSON_Delete(report);
@@ -602,7 +605,9 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 	if (*ret_result) return STATUS_OK;
 	TRY(check_inputs(run, err));
 	int saved = savepoint_blocks(&run->savepoint);
-	if (saved && !place_has(&job->work, NULL))
+	bool kept;
+	TRY(place_look(&job->work, NULL, &kept, err));
+	if (saved && !kept)
 		return error_set(err, STATUS_NOT_FOUND, "%s is gone, and %d finished blocks with it; submit the job again",
 				 job->work.path, saved);
 	TRY(resolve_settings(run, err));
@@ -651,7 +656,9 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		TRY(look_at_hardware(run, &run->model, err));
 	}
 	report.hardware = run->hardware;
-	if (prunes(run) && run->spec->overwrite && place_has(&job->output, NULL)) report.replaced = job->aside.path;
+	bool replaces = false;
+	if (prunes(run) && run->spec->overwrite) TRY(place_look(&job->output, NULL, &replaces, err));
+	if (replaces) report.replaced = job->aside.path;
 	report.seconds = monotonic_seconds() - run->started;
 	cJSON *result = report_result(&report);
 	enum status status = STATUS_OK;

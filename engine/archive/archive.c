@@ -93,11 +93,13 @@ static enum status pack_safetensors(struct packer *packer, const struct file *fr
 	TRY(make_above(packer->to, name, err));
 	if (asprintf(&packed_name, "%.*s%s", (int)(strlen(name) - strlen(packed_suffix)), name, archive_suffix) < 0)
 		return no_memory(packer->model, err);
-	enum status status =
-		place_has(packer->model, packed_name)
-			? error_set(err, STATUS_INVALID, "%s/%s: lies where %s would be packed; move one of them away",
-				    packer->model->path, packed_name, name)
-			: pack_file(from, packer->to, packed_name, packer->options->coded, packer->options->stop, &packed, err);
+	bool taken;
+	enum status status = place_look(packer->model, packed_name, &taken, err);
+	if (status == STATUS_OK)
+		status = taken ? error_set(err, STATUS_INVALID, "%s/%s: lies where %s would be packed; move one of them away",
+					   packer->model->path, packed_name, name)
+			       : pack_file(from, packer->to, packed_name, packer->options->coded, packer->options->stop, &packed,
+					   err);
 	if (status == STATUS_OK) status = manifest_add(&packer->manifest, name, from->size, packed_name, packed.head_sha256, err);
 	free(packed_name);
 	return status;
@@ -168,8 +170,9 @@ enum status archive_pack(const struct place *model, const struct place *to, cons
 			 struct error *err)
 {
 	struct packer packer = {.model = model, .to = to, .options = options};
-	if (place_has(model, MANIFEST_NAME))
-		return error_set(err, STATUS_EXISTS, "%s: an archive already (it holds %s)", model->path, MANIFEST_NAME);
+	bool packed;
+	TRY(place_look(model, MANIFEST_NAME, &packed, err));
+	if (packed) return error_set(err, STATUS_EXISTS, "%s: an archive already (it holds %s)", model->path, MANIFEST_NAME);
 	TRY(make_anew(to, err));
 	TRY(place_stat(to, NULL, &packer.made, err));
 	enum status status = place_each(model, NULL, pack_entry, &packer, err);

@@ -57,11 +57,11 @@ enum status manifest_write(const struct manifest *manifest, const struct place *
 	for (size_t i = 0; i < manifest->count; i++) {
 		const struct manifest_file *file = &manifest->files[i];
 		cJSON *entry = cJSON_CreateObject();
-		cJSON_AddItemToArray(files, entry);
 		cJSON_AddStringToObject(entry, "name", file->name);
 		cJSON_AddNumberToObject(entry, "bytes", (double)file->bytes);
 		if (file->packed) cJSON_AddStringToObject(entry, "archive", file->packed);
 		cJSON_AddStringToObject(entry, file->packed ? "head_sha256" : "sha256", file->sha256);
+		json_add(files, NULL, entry);
 	}
 	char *text = json_ran_out() ? NULL : cJSON_Print(json);
 	cJSON_Delete(json);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "engine/hardware/measure.h"
 #include "engine/hardware/vitcod.h"
 #include "engine/model/block.h"
@@ -96,7 +97,7 @@ static void add_cost(cJSON *object, const struct vitcod_cost *cost)
 {
 	cJSON *simulated = cJSON_AddObjectToObject(object, "simulated");
 	for (int v = 0; v < VITCOD_VARIANTS; v++)
-		cJSON_AddItemToObject(simulated, variant_names[v], variant_json(cost, (enum vitcod_variant)v));
+		json_add(simulated, variant_names[v], variant_json(cost, (enum vitcod_variant)v));
 }
 
 static void add_speedup(cJSON *object, const struct measured *measured)
@@ -151,7 +152,7 @@ static cJSON *report_json(const struct look *look)
 	struct vitcod_cost all = {0};
 	cJSON *json = cJSON_CreateObject(), *layers = cJSON_AddArrayToObject(json, "layers");
 	for (int kind = 0; kind < look->layout.n_kinds; kind++) {
-		cJSON_AddItemToArray(layers, layer_json(look, kind));
+		json_add(layers, NULL, layer_json(look, kind));
 		vitcod_add(&all, &look->tallies[kind].cost);
 	}
 	if (look->wishes->simulate) add_cost(json, &all);
@@ -221,10 +222,12 @@ enum status hardware_report(const struct model *model, const struct hardware_wis
 	struct look look = {.model = model, .wishes = wishes, .stop = stop, .progress = progress};
 	TRY(block_layout_create(&model->config, &look.layout, err));
 	enum status status = look_at_blocks(&look, err);
-	if (!status) {
-		*ret = report_json(&look);
-		if (!*ret) status = error_set(err, STATUS_NO_MEMORY, "no memory for the figures of the hardware");
+	cJSON *json = status ? NULL : report_json(&look);
+	if (!status && (!json || json_ran_out())) {
+		cJSON_Delete(json);
+		status = error_set(err, STATUS_NO_MEMORY, "no memory for the figures of the hardware");
 	}
+	if (!status) *ret = json;
 	measure_free(look.measure);
 	block_layout_release(&look.layout);
 	return status;

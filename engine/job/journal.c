@@ -91,7 +91,9 @@ static enum status replay_all(struct journal *journal, struct error *err)
 
 static enum status open_file(const char *path, struct file *ret, struct error *err)
 {
-	return path_exists(path) ? file_open_write(path, ret, err) : file_create(path, 0, ret, err);
+	bool there;
+	TRY(path_look(path, &there, err));
+	return there ? file_open_write(path, ret, err) : file_create(path, 0, ret, err);
 }
 
 enum status journal_open(const char *path, struct journal *ret, struct error *err)

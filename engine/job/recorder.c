@@ -65,7 +65,7 @@ enum status recorder_event(void *context, const struct event *event, struct erro
 	if (was_told(recorder, kind->name, event->data)) return STATUS_OK;
 	cJSON *copy = cJSON_Duplicate(event->data, true);
 	if (!copy) return no_memory(err);
-	cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(recorder->told, kind->name), copy);
+	if (!json_add(cJSON_GetObjectItemCaseSensitive(recorder->told, kind->name), NULL, copy)) return no_memory(err);
 	return append(recorder, event, -1, err);
 }
 

@@ -34,7 +34,7 @@ static void add_number_or_null(cJSON *object, const char *key, const cJSON *numb
 
 static void add_or_null(cJSON *object, const char *key, const cJSON *item)
 {
-	cJSON_AddItemToObject(object, key, item ? cJSON_Duplicate(item, true) : cJSON_CreateNull());
+	json_add(object, key, item ? cJSON_Duplicate(item, true) : cJSON_CreateNull());
 }
 
 cJSON *report_result(const struct report *report)
@@ -68,9 +68,9 @@ cJSON *report_result(const struct report *report)
 		add_or_null(entry, "dense", cJSON_GetObjectItemCaseSensitive(report->savepoint->dense_tasks, name));
 		add_or_null(entry, "pruned", cJSON_GetObjectItemCaseSensitive(report->pruned_tasks, name));
 	}
-	if (report->hardware) cJSON_AddItemToObject(result, "hardware", cJSON_Duplicate(report->hardware, true));
+	if (report->hardware) json_add(result, "hardware", cJSON_Duplicate(report->hardware, true));
 	const char *hash = report->savepoint->calibration_hash;
-	cJSON_AddItemToObject(result, "calibration_hash", *hash ? cJSON_CreateString(hash) : cJSON_CreateNull());
+	json_add(result, "calibration_hash", *hash ? cJSON_CreateString(hash) : cJSON_CreateNull());
 	cJSON_AddNumberToObject(result, "seconds", report->seconds);
 	cJSON_AddNumberToObject(result, "pruning_seconds", seconds);
 	if (report->replaced) cJSON_AddStringToObject(result, "replaced", report->replaced);
@@ -90,7 +90,7 @@ static enum status add_directory(void *context, const char *name, const char *en
 	(void)entry;
 	TRY(place_lstat(directories->work, name, &st, err));
 	if (!S_ISDIR(st.st_mode)) return STATUS_OK;
-	cJSON_AddItemToArray(directories->list, cJSON_CreateString(name));
+	json_add(directories->list, NULL, cJSON_CreateString(name));
 	return place_each(directories->work, name, add_directory, context, err);
 }
 
@@ -119,12 +119,12 @@ enum status report_write(const struct report *report, const cJSON *result, const
 		cJSON_AddNumberToObject(check, "perplexity_of_walk", exp(report->savepoint->end_loss));
 	}
 	cJSON_AddNumberToObject(json, "savepoint_format", savepoint_format(report->savepoint));
-	cJSON_AddItemReferenceToObject(json, "inputs", report->savepoint->inputs);
-	cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)report->spec);
-	cJSON_AddItemReferenceToObject(json, "result", (cJSON *)result);
-	cJSON_AddItemReferenceToObject(json, "diagnosis", report->savepoint->findings);
-	cJSON_AddItemReferenceToObject(json, "blocks", report->savepoint->blocks);
-	cJSON_AddItemReferenceToObject(json, "artifacts", (cJSON *)artifacts);
+	json_add_reference(json, "inputs", report->savepoint->inputs);
+	json_add_reference(json, "spec", report->spec);
+	json_add_reference(json, "result", result);
+	json_add_reference(json, "diagnosis", report->savepoint->findings);
+	json_add_reference(json, "blocks", report->savepoint->blocks);
+	json_add_reference(json, "artifacts", artifacts);
 	struct directories directories = {work, cJSON_AddArrayToObject(json, "directories")};
 	enum status status = place_each(work, NULL, add_directory, &directories, err);
 	char *text = status ? NULL : cJSON_Print(json);

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/json.h"
+
 /* The release of compressed-tensors whose form is written. */
 static const char library_version[] = "0.15.0", format_name[] = "pack-quantized";
 
@@ -128,12 +130,12 @@ cJSON *packed_form_json(const struct packed_form *packing, cJSON *ignore)
 	cJSON_AddStringToObject(json, "format", format_name);
 	cJSON_AddStringToObject(json, "quantization_status", "compressed");
 	cJSON_AddNullToObject(json, "kv_cache_scheme");
-	if (!cJSON_AddItemToObject(json, "ignore", ignore)) cJSON_Delete(ignore);
+	json_add(json, "ignore", ignore);
 	cJSON_AddObjectToObject(json, "sparsity_config");
 	cJSON_AddObjectToObject(json, "transform_config");
 	cJSON *group = cJSON_AddObjectToObject(cJSON_AddObjectToObject(json, "config_groups"), "group_0");
 	cJSON *targets = cJSON_AddArrayToObject(group, "targets");
-	cJSON_AddItemToArray(targets, cJSON_CreateString("Linear"));
+	json_add(targets, NULL, cJSON_CreateString("Linear"));
 	cJSON_AddNullToObject(group, "input_activations");
 	cJSON_AddNullToObject(group, "output_activations");
 	cJSON_AddStringToObject(group, "format", format_name);

@@ -1,5 +1,6 @@
 #include "engine/output/format.h"
 
+#include "base/json.h"
 #include "engine/output/in_place.h"
 #include "engine/output/pack.h"
 #include "engine/output/rewrite.h"
@@ -35,11 +36,11 @@ static enum status make_config(const struct model *model, const struct packed_fo
 	static const char key[] = "quantization_config";
 	cJSON *config = cJSON_CreateObject();
 	if (packing->bits)
-		cJSON_AddItemToObject(config, key, pack_config(model, packing));
+		json_add(config, key, pack_config(model, packing));
 	else
 		cJSON_AddNullToObject(config, key);
 	cJSON_AddNullToObject(config, "compression_config"); /* what it was called before */
-	if (cJSON_GetArraySize(config) != 2) {
+	if (json_ran_out() || cJSON_GetArraySize(config) != 2) {
 		cJSON_Delete(config);
 		return error_set(err, STATUS_NO_MEMORY, "no memory for a config");
 	}

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "engine/compute/half.h"
 #include "engine/model/packed.h"
 
@@ -101,11 +102,11 @@ cJSON *pack_config(const struct model *model, const struct packed_form *packing)
 	const char *const of_blocks[] = {model->config.experts ? names->router : NULL,
 					 model->config.shared_intermediate ? names->shared_gate : NULL};
 	cJSON *ignore = cJSON_CreateArray();
-	cJSON_AddItemToArray(ignore, cJSON_CreateString(names->head ? names->head : "lm_head"));
+	json_add(ignore, NULL, cJSON_CreateString(names->head ? names->head : "lm_head"));
 	for (size_t i = 0; i < sizeof of_blocks / sizeof *of_blocks; i++) {
 		if (!of_blocks[i]) continue;
 		snprintf(pattern, sizeof pattern, "re:.*%s$", of_blocks[i]);
-		cJSON_AddItemToArray(ignore, cJSON_CreateString(pattern));
+		json_add(ignore, NULL, cJSON_CreateString(pattern));
 	}
 	return packed_form_json(packing, ignore);
 }

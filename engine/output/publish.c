@@ -135,7 +135,8 @@ static enum status make_parent(const struct place *output, struct error *err)
 enum status publish(const struct place *work, const struct place *output, const struct place *aside, bool overwrite,
 		    bool *ret_replaced, struct error *err)
 {
-	*ret_replaced = overwrite && place_has(output, NULL);
+	*ret_replaced = false;
+	if (overwrite) TRY(place_look(output, NULL, ret_replaced, err));
 	TRY(place_sync(work, NULL, err));
 	if (!*ret_replaced) {
 		TRY(make_parent(output, err));
@@ -151,7 +152,9 @@ enum status publish(const struct place *work, const struct place *output, const 
 
 enum status publish_rest(const struct place *work, const struct place *aside, struct error *err)
 {
-	return place_has(work, NULL) ? place_rename(work, NULL, aside, NULL, PLACE_NEW, err) : STATUS_OK;
+	bool replaced;
+	TRY(place_look(work, NULL, &replaced, err));
+	return replaced ? place_rename(work, NULL, aside, NULL, PLACE_NEW, err) : STATUS_OK;
 }
 
 char *publish_aside_name(const char *job_id)

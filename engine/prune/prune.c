@@ -571,6 +571,7 @@ void walk_destroy(struct walk *w)
 static enum status start_probe(struct walk *w, struct error *err)
 {
 	char path[4096];
+	bool kept;
 	int first = savepoint_blocks(w->p->savepoint);
 	if (!walk_probes(w)) return STATUS_OK;
 	if (!first) {
@@ -578,7 +579,8 @@ static enum status start_probe(struct walk *w, struct error *err)
 		return probe_dense(&w->probe, &w->p->savepoint->probe_dense, err);
 	}
 	savepoint_path(w->p->savepoint, "probe", first, path);
-	if (path_exists(path)) return stream_load(&w->probe.behind, path, err);
+	TRY(path_look(path, &kept, err));
+	if (kept) return stream_load(&w->probe.behind, path, err);
 	probe_release(&w->probe);
 	return STATUS_OK;
 }

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "engine/methods/method.h"
 
 static const char *const PHASE_NAMES[PHASE_COUNT] = {"load", "reference", "rank", "learn", "refit", "final", "write", "probe"};
@@ -41,9 +42,9 @@ static cJSON *experts_json(const struct block_result *result, int count, bool ca
 	for (int i = 0; i < count; i++) {
 		const struct part_result *part = &result->experts[i];
 		cJSON *expert = cJSON_CreateObject();
-		cJSON_AddItemToObject(expert, "tokens", number_or_null(calibrated, (double)result->seen[i]));
+		json_add(expert, "tokens", number_or_null(calibrated, (double)result->seen[i]));
 		cJSON_AddNumberToObject(expert, "sparsity", (double)part->zeros / (double)part->params);
-		cJSON_AddItemToArray(experts, expert);
+		json_add(experts, NULL, expert);
 	}
 	return experts;
 }
@@ -70,15 +71,15 @@ cJSON *block_result_json(const struct block_result *result, const struct block_l
 	cJSON *data = cJSON_CreateObject();
 	cJSON_AddNumberToObject(data, "block", result->index);
 	cJSON_AddNumberToObject(data, "blocks", blocks);
-	cJSON_AddItemToObject(data, "loss", number_or_null(calibrated, loss));
-	cJSON_AddItemToObject(data, "reconstruction", number_or_null(calibrated, result->reconstruction));
+	json_add(data, "loss", number_or_null(calibrated, loss));
+	json_add(data, "reconstruction", number_or_null(calibrated, result->reconstruction));
 	if (!isnan(result->start)) cJSON_AddNumberToObject(data, "reconstruction_start", result->start);
 	cJSON_AddNumberToObject(data, "sparsity", sparsity);
 	if (spec->allocation.method != ALLOCATION_UNIFORM) cJSON_AddNumberToObject(data, "target", result->target);
-	cJSON_AddItemToObject(data, "layers", layers_json(result, layout));
-	if (layout->experts) cJSON_AddItemToObject(data, "experts", experts_json(result, layout->experts, calibrated));
-	cJSON_AddItemToObject(data, "perplexity", number_or_null(probed, result->perplexity));
-	cJSON_AddItemToObject(data, "perplexity_dense", number_or_null(probed && !isnan(probe_dense), probe_dense));
+	json_add(data, "layers", layers_json(result, layout));
+	if (layout->experts) json_add(data, "experts", experts_json(result, layout->experts, calibrated));
+	json_add(data, "perplexity", number_or_null(probed, result->perplexity));
+	json_add(data, "perplexity_dense", number_or_null(probed && !isnan(probe_dense), probe_dense));
 	cJSON_AddNumberToObject(data, "seconds", result->seconds);
 	cJSON *phases = cJSON_AddObjectToObject(data, "phases");
 	for (int i = 0; i < PHASE_COUNT; i++)

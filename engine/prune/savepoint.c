@@ -137,7 +137,9 @@ enum status savepoint_load(const char *directory, const cJSON *spec, int blocks_
 	struct savepoint savepoint = {.directory = directory, .probe_dense = NAN, .end_loss = NAN};
 	if (snprintf(path, sizeof path, "%s/savepoint.json", directory) >= (int)sizeof path - 64)
 		return error_set(err, STATUS_INVALID, "path too long: %s", directory);
-	if (path_exists(path)) {
+	bool there;
+	TRY(path_look(path, &there, err));
+	if (there) {
 		cJSON *json = NULL;
 		TRY(savepoint_read(path, &json, err));
 		enum status status = read_fields(json, path, spec, &savepoint, err);
@@ -183,21 +185,21 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 	snprintf(path, sizeof path, "%s/savepoint.json", savepoint->directory);
 	cJSON *json = cJSON_CreateObject();
 	bool whole = cJSON_AddNumberToObject(json, "format", savepoint_format(savepoint)) &&
-		     cJSON_AddItemReferenceToObject(json, "spec", (cJSON *)spec) &&
-		     (!savepoint->inputs || cJSON_AddItemReferenceToObject(json, "inputs", savepoint->inputs)) &&
+		     json_add_reference(json, "spec", spec) &&
+		     (!savepoint->inputs || json_add_reference(json, "inputs", savepoint->inputs)) &&
 		     cJSON_AddStringToObject(json, "backend", savepoint->backend) &&
 		     cJSON_AddNumberToObject(json, "threads", savepoint->threads) &&
 		     cJSON_AddStringToObject(json, "precision", savepoint->precision) &&
 		     cJSON_AddStringToObject(json, "calibration_hash", savepoint->calibration_hash) &&
-		     cJSON_AddItemReferenceToObject(json, "dense", savepoint->dense) &&
-		     cJSON_AddItemReferenceToObject(json, "dense_tasks", savepoint->dense_tasks) &&
+		     json_add_reference(json, "dense", savepoint->dense) &&
+		     json_add_reference(json, "dense_tasks", savepoint->dense_tasks) &&
 		     (isnan(savepoint->probe_dense) || cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense)) &&
-		     (!savepoint->allocation || cJSON_AddItemReferenceToObject(json, "allocation", savepoint->allocation)) &&
-		     cJSON_AddItemReferenceToObject(json, "findings", savepoint->findings) &&
-		     (!savepoint->written || cJSON_AddItemReferenceToObject(json, "written", savepoint->written)) &&
+		     (!savepoint->allocation || json_add_reference(json, "allocation", savepoint->allocation)) &&
+		     json_add_reference(json, "findings", savepoint->findings) &&
+		     (!savepoint->written || json_add_reference(json, "written", savepoint->written)) &&
 		     (isnan(savepoint->end_loss) || cJSON_AddNumberToObject(json, "end_loss", savepoint->end_loss)) &&
 		     (!savepoint->tuned || cJSON_AddTrueToObject(json, "tuned")) &&
-		     cJSON_AddItemReferenceToObject(json, "blocks", savepoint->blocks);
+		     json_add_reference(json, "blocks", savepoint->blocks);
 	char *text = whole && !json_ran_out() ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */
 	cJSON_Delete(json);
 	char *checked = text ? with_checksum(text) : NULL;

@@ -21,6 +21,7 @@ static bool find(struct spec_parser *parser, const struct fields *fields, const 
 	const char *text = fields_string(fields, key, PATH_CHARACTERS, false, NULL);
 	if (!text) return false;
 	*ret_text = spec_copy(parser, text);
+	if (!*ret_text) return false;
 	bool kept;
 	enum status status = spec_find_kept(roots, model, text, &kept, ret, &err);
 	if (status == STATUS_OK && !kept) status = place_find(model ? roots->model : roots->data, roots->here, text, ret, &err);

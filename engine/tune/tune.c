@@ -425,7 +425,9 @@ static enum status start(struct tune *t, bool saved, struct error *err)
 static enum status run(struct tune *t, struct error *err)
 {
 	const struct pruning *p = t->p;
-	TRY(start(t, path_exists(t->path), err));
+	bool begun;
+	TRY(path_look(t->path, &begun, err));
+	TRY(start(t, begun, err));
 	double done = (double)t->state.step / (double)t->state.steps;
 	double tokens = (double)p->job->spec->calibration.samples * p->job->spec->calibration.sequence_length;
 	double looked = t->state.step > 0 ? look_work(p->job->spec, &p->model->config) : 0;

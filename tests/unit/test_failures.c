@@ -1,0 +1,462 @@
+/* What the engine does where memory runs out or a disk fails: each thing below is done again and again, and each time another of its
+ * allocations fails, or another of its file calls. It must say so, by its status and a message, and leave nothing behind in memory; or
+ * have gone on as if nothing had been.
+ *
+ * An allocation of each call stack once, and of these MOST_POINTS spread evenly: POINTS=all tries all, and so does `make coverage`.
+ * VERBOSE=1 tells of each, with the frames for addr2line; ONLY=besa does that alone. */
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include "tests/unit/scratch.h"
+
+#include "tests/unit/failing.h"
+
+#include "base/json.h"
+#include "engine/archive/archive.h"
+#include "engine/chat/chat_template.h"
+#include "engine/engine.h"
+#include "engine/export/export.h"
+#include "engine/generate/generator.h"
+#include "engine/hardware/hardware.h"
+#include "engine/model/check.h"
+#include "engine/text/corpus.h"
+#include "engine/text/detokenizer.h"
+#include "engine/text/tokenizer.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
+
+enum { MOST_POINTS = 100, VOCAB = 320 };
+
+static const atomic_bool running = false;
+static struct scratch *scratch;
+
+/* Below the scratch directory, but for what is the tests' own. */
+static char *path(const char *name)
+{
+	static char paths[32][160];
+	static int next;
+	char *text = paths[next++ % 32];
+	bool own = strncmp(name, "tests/", 6) == 0;
+	snprintf(text, sizeof paths[0], "%s%s%s", own ? "" : scratch->directory, own ? "" : "/", name);
+	return text;
+}
+
+/* ---- what is done ----------------------------------------------------------------------------------------------------------------- */
+
+struct deed {
+	const char *name;
+	enum status (*act)(const char *what, struct error *err);
+	const char *what;
+};
+
+static enum status open_model(const char *what, struct error *err)
+{
+	struct model model;
+	struct warnings warnings = {0};
+	enum status status = model_open(&PLACE(path(what)), &warnings, &model, err);
+	if (status == STATUS_OK) {
+		status = model_check_all(&model, &warnings, err);
+		model_close(&model);
+	}
+	warnings_free(&warnings);
+	return status;
+}
+
+static enum status detokenize(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, struct error *err)
+{
+	struct detokenizer *detokenizer;
+	const char *text;
+	size_t bytes;
+	enum status status = detokenizer_create(tokenizer, &detokenizer, err);
+	if (status == STATUS_UNSUPPORTED) return STATUS_OK;
+	if (status != STATUS_OK) return status;
+	for (size_t i = 0; i < count && status == STATUS_OK; i++)
+		status = detokenizer_add(detokenizer, ids[i], &text, &bytes, err);
+	if (status == STATUS_OK) status = detokenizer_end(detokenizer, &text, &bytes, err);
+	detokenizer_free(detokenizer);
+	return status;
+}
+
+static enum status tokenize(const char *what, struct error *err)
+{
+	static const char text[] =
+		"The cat's 12 caf\xc3\xa9s,  \xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80 e\xcc\x81 <s>we\xef\xbc\xa1're\n\n";
+	struct warnings warnings = {0};
+	struct tokenizer *tokenizer;
+	int32_t *ids;
+	size_t count;
+	enum status status = tokenizer_load(&PLACE(path(what)), 1 << 20, &warnings, &tokenizer, err);
+	if (status == STATUS_OK) {
+		status = tokenizer_encode(tokenizer, text, sizeof text - 1, &ids, &count, err);
+		if (status == STATUS_OK) {
+			status = detokenize(tokenizer, ids, count, err);
+			free(ids);
+		}
+		tokenizer_free(tokenizer);
+	}
+	warnings_free(&warnings);
+	return status;
+}
+
+static enum status converse(const char *what, struct error *err)
+{
+	static const struct chat_message messages[] = {
+		{"system", "Be brief."}, {"user", "Hello, <you>"}, {"assistant", "Hi\n"}, {"user", "1 & 2?"}};
+	struct chat_template *template;
+	char *text;
+	TRY(chat_template_open(&PLACE(path(what)), &template, err));
+	enum status status = chat_template_render(template, messages, COUNT_OF(messages), true, &text, err);
+	if (status == STATUS_OK) free(text);
+	chat_template_close(template);
+	return status;
+}
+
+static enum status read_calibration(const char *what, struct error *err)
+{
+	struct warnings warnings = {0};
+	struct sequences sequences;
+	const char *file = path(what);
+	const struct data_source source = {&PLACE(file), file, "text"};
+	enum status status =
+		corpus_calibration(&source, &PLACE(path("models/m")), VOCAB, 3, 8, 1, &running, &warnings, &sequences, err);
+	if (status == STATUS_OK) sequences_free(&sequences);
+	warnings_free(&warnings);
+	return status;
+}
+
+static enum status read_evaluation(const char *what, struct error *err)
+{
+	struct warnings warnings = {0};
+	struct sequences sequences;
+	const char *file = path(what);
+	const struct data_source source = {&PLACE(file), file, "text"};
+	enum status status =
+		corpus_evaluation(&source, &PLACE(path("models/m")), VOCAB, 8, "\n\n", &running, &warnings, &sequences, err);
+	if (status == STATUS_OK) sequences_free(&sequences);
+	warnings_free(&warnings);
+	return status;
+}
+
+static enum status archive(const char *what, struct error *err)
+{
+	const struct archive_options options = {.coded = true, .stop = &running};
+	TRY(archive_pack(&PLACE(path(what)), &PLACE(path("work/archive")), &options, err));
+	TRY(archive_verify(&PLACE(path("work/archive")), &running, err));
+	return archive_unpack(&PLACE(path("work/archive")), &PLACE(path("work/restored")), &running, err);
+}
+
+static enum status export_gguf(const char *what, struct error *err)
+{
+	struct model model;
+	struct warnings warnings = {0};
+	struct export *export;
+	char sha256[SHA256_TEXT];
+	enum status status = model_open(&PLACE(path(what)), &warnings, &model, err);
+	if (status == STATUS_OK) {
+		status = export_open(&model, &PLACE(path(what)), "m", EXPORT_Q4_0, &warnings, &export, err);
+		if (status == STATUS_OK) {
+			status = export_write(export, &PLACE(path("work")), "m.gguf", &running, sha256, err);
+			export_free(export);
+		}
+		model_close(&model);
+	}
+	warnings_free(&warnings);
+	return status;
+}
+
+static enum status take_text(void *context, int32_t id, const char *text, size_t bytes, struct error *err)
+{
+	(void)context, (void)id, (void)text, (void)bytes, (void)err;
+	return STATUS_OK;
+}
+
+static enum status generate(const char *what, struct error *err)
+{
+	struct warnings warnings = {0};
+	struct generator *generator;
+	struct generator_outcome outcome;
+	const struct generator_wishes wishes = {.decoder = {.type = DTYPE_BF16}, .threads = 1};
+	const struct generator_request request = {
+		.prompt = "The cat", .bytes = 7, .max_tokens = 4, .sampling = {.temperature = 1, .top_p = 0.9}, .take = take_text};
+	enum status status = generator_open(&PLACE(path(what)), &wishes, &running, &warnings, &generator, err);
+	if (status == STATUS_OK) {
+		status = generator_run(generator, &request, &outcome, err);
+		generator_close(generator);
+	}
+	warnings_free(&warnings);
+	return status;
+}
+
+static enum status tell_hardware(const char *what, struct error *err)
+{
+	struct model model;
+	cJSON *json = NULL;
+	const struct hardware_wishes wishes = {.simulate = true};
+	TRY(model_open(&PLACE(path(what)), NULL, &model, err));
+	enum status status = hardware_report(&model, &wishes, &running, NULL, &json, err);
+	cJSON_Delete(json);
+	model_close(&model);
+	return status;
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------------------------------- */
+
+static enum status ignore_event(void *context, const struct event *event, struct error *err)
+{
+	(void)context, (void)event, (void)err;
+	return STATUS_OK;
+}
+
+static enum status ignore_block(void *context, int block, const struct event *event, struct error *err)
+{
+	(void)context, (void)block, (void)event, (void)err;
+	return STATUS_OK;
+}
+
+static void ignore_progress(void *context, const char *phase, int block, int blocks, double fraction, double eta_seconds)
+{
+	(void)context, (void)phase, (void)block, (void)blocks, (void)fraction, (void)eta_seconds;
+}
+
+static enum status run_job(const struct spec *spec, struct error *err)
+{
+	struct backend *backend;
+	cJSON *result = NULL;
+	const struct engine_sink sink = {.event = ignore_event, .commit_block = ignore_block, .progress = ignore_progress};
+	const struct engine_job job = {.spec = spec,
+				       .output = {path("work/out"), "o"},
+				       .work = {path("work/out"), "w"},
+				       .aside = {path("work/out"), "a"},
+				       .checkpoint_dir = path("work/checkpoint"),
+				       .job_id = "j",
+				       .attempt = 1,
+				       .stop = &running};
+	TRY(backend_cpu_create(1, &backend, err));
+	enum status status = engine_run(&job, backend, &sink, &result, err);
+	cJSON_Delete(result);
+	backend_destroy(backend);
+	return status;
+}
+
+static enum status do_job(const char *what, struct error *err)
+{
+	char text[900];
+	char *model_roots[] = {path("models"), NULL}, *data_roots[] = {path("data"), NULL};
+	const struct roots roots = {.model = model_roots, .data = data_roots, .output = path("work/out")};
+	struct spec_problems problems = {0};
+	struct spec *spec = NULL;
+	cJSON *json;
+	snprintf(text, sizeof text, "{\"model\":\"m\",\"output\":\"o\",\"sparsity\":0.5,%s}", what);
+	TRY(json_parse(text, strlen(text), "spec", &json, err));
+	enum status status = spec_parse(json, &roots, &spec, &problems, err);
+	cJSON_Delete(json);
+	if (status == STATUS_INVALID) error_set(err, status, "%s: %s", problems.items[0].pointer, problems.items[0].detail);
+	spec_problems_free(&problems);
+	if (status != STATUS_OK) return status;
+	status = run_job(spec, err);
+	spec_free(spec);
+	return status;
+}
+
+/* ---- failures --------------------------------------------------------------------------------------------------------------------- */
+
+static void make_work(void)
+{
+	struct scratch *s = scratch;
+	SUCCEEDS(directory_remove(path("work"), &s->err));
+	SUCCEEDS(directory_make(path("work/out"), &s->err));
+	SUCCEEDS(directory_make(path("work/checkpoint"), &s->err));
+}
+
+static enum status act(const struct deed *deed, enum failing_what what, long at, struct error *err)
+{
+	make_work();
+	memset(err, 0, sizeof *err);
+	json_begin();
+	failing_start(what, at);
+	enum status status = deed->act(deed->what, err);
+	failing_stop();
+	return status;
+}
+
+/* What is wrong with how a failure was told of, or NULL. */
+static const char *fault(enum failing_what what, enum status status, const struct error *err)
+{
+	if (failing.n_live) return "leaves memory behind";
+	if (status == STATUS_OK) return NULL;
+	if (status != err->status || !*err->message) return "no message";
+	if (what == FAILING_ALLOCATIONS) return status == STATUS_NO_MEMORY ? NULL : "does not say that memory ran out";
+	/* What of a spec's files cannot be read is a problem of the spec. */
+	bool told = (status == STATUS_IO || status == STATUS_INVALID) && strstr(err->message, strerror(EIO));
+	return told ? NULL : "does not say that a file call failed";
+}
+
+static int fail_each(const struct deed *deed, enum failing_what what)
+{
+	static const char *const kinds[] = {"allocation", "file call"};
+	struct error err;
+	int wrong = 0, gone_on = 0;
+	if (act(deed, what, 0, &err) != STATUS_OK) fail_msg("%s: %s", deed->name, err.message);
+	if (failing.n_live) fail_msg("%s leaves %ld allocations behind", deed->name, failing.n_live);
+	long points = failing.n_firsts, step = getenv("POINTS") || getenv("BESAD_COVERAGE") || points <= MOST_POINTS
+						       ? 1
+						       : (points + MOST_POINTS - 1) / MOST_POINTS;
+	long *firsts = malloc((size_t)points * sizeof *firsts + 1);
+	assert_non_null(firsts);
+	memcpy(firsts, failing.firsts, (size_t)points * sizeof *firsts);
+	for (long i = 0; i < points; i += step) {
+		enum status status = act(deed, what, firsts[i], &err);
+		const char *problem = fault(what, status, &err);
+		gone_on += status == STATUS_OK;
+		wrong += problem != NULL;
+		if (problem || getenv("VERBOSE"))
+			print_message("%s, %s %ld: %s, %s, '%s', %ld left;%s\n", deed->name, kinds[what], firsts[i],
+				      problem ? problem : "well", status_name(status), err.message, failing.n_live, failing.where);
+	}
+	print_message("%s: %ld %ss tried of %ld, %d went on\n", deed->name, (points + step - 1) / step, kinds[what], points,
+		      gone_on);
+	free(firsts);
+	return wrong;
+}
+
+static void check(const struct deed *deeds, size_t count)
+{
+	int wrong = 0;
+	const char *only = getenv("ONLY");
+	for (size_t i = 0; i < count; i++)
+		for (enum failing_what what = 0; what < FAILING_KINDS; what++)
+			if (!only || strstr(deeds[i].name, only)) wrong += fail_each(&deeds[i], what);
+	if (wrong) fail_msg("%d failures were not told of as they should be", wrong);
+}
+
+#define TOKENIZER(name)                                                                                                            \
+	{                                                                                                                          \
+		"tokenizer " name, tokenize, "tests/data/tokenizers/directories/" name                                             \
+	}
+
+static void test_readers(void **state)
+{
+	const struct deed deeds[] = {
+		{"model", open_model, "tests/data/saved/qwen3_moe"},
+		TOKENIZER("llama-model"),
+		TOKENIZER("llama-json"),
+		TOKENIZER("llama3-json"),
+		TOKENIZER("gemma-json"),
+		TOKENIZER("unigram-charsmap"),
+		TOKENIZER("special-map"),
+		{"chat", converse, "models/chat"},
+		{"text", read_evaluation, "data/text.txt"},
+		{"rows", read_calibration, "data/rows.jsonl"},
+		{"tokens", read_calibration, "data/ids.safetensors"},
+	};
+	(void)state;
+	check(deeds, COUNT_OF(deeds));
+}
+
+static void test_products(void **state)
+{
+	const struct deed deeds[] = {
+		{"archive", archive, "models/m"},
+		{"gguf", export_gguf, "models/m"},
+		{"generate", generate, "models/m"},
+		{"hardware", tell_hardware, "models/m"},
+	};
+	(void)state;
+	check(deeds, COUNT_OF(deeds));
+}
+
+#define CALIBRATION ",\"calibration\":{\"path\":\"ids.safetensors\",\"samples\":3,\"sequence_length\":8}"
+
+static void test_jobs(void **state)
+{
+	static const struct deed deeds[] = {
+		{"magnitude", do_job,
+		 "\"method\":\"magnitude\",\"archive\":true,\"export\":[\"gguf\"],\"metadata\":{\"a\":\"b\"},"
+		 "\"evaluation\":{\"perplexity\":[{\"path\":\"text.txt\",\"sequence_length\":8}]}"},
+		{"besa", do_job,
+		 "\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2},\"quantization\":{\"bits\":4,\"group_size\":"
+		 "16}" CALIBRATION},
+		{"sparsegpt", do_job,
+		 "\"method\":\"sparsegpt\",\"allocation\":{\"method\":\"loss\"},\"refit\":{\"method\":\"block\"}" CALIBRATION},
+		{"admm", do_job,
+		 "\"method\":\"admm\",\"pattern\":\"2:4\",\"quantization\":{\"bits\":4,\"group_size\":16,\"rounding\":"
+		 "\"feedback\"}" CALIBRATION},
+		{"tune", do_job, "\"method\":\"wanda\",\"refit\":{\"method\":\"global\",\"batch_size\":2}" CALIBRATION},
+	};
+	(void)state;
+	check(deeds, COUNT_OF(deeds));
+}
+
+/* ---- the files -------------------------------------------------------------------------------------------------------------------- */
+
+static void copy(const char *from, const char *to)
+{
+	struct scratch *s = scratch;
+	char *bytes;
+	size_t size;
+	SUCCEEDS(file_slurp(from, 1 << 20, &bytes, &size, &s->err));
+	scratch_write(s, to, bytes, size);
+	free(bytes);
+}
+
+static void make_data(void)
+{
+	struct scratch *s = scratch;
+	char text[2000] = "", rows[2000] = "";
+	for (int i = 0; i < 30; i++) {
+		char sentence[50];
+		snprintf(sentence, sizeof sentence, "The %d cats of a river sat down. ", i * 37);
+		strcat(text, sentence);
+		if (i < 20)
+			snprintf(rows + strlen(rows), sizeof rows - strlen(rows), "{\"id\":%d,\"text\":\"%s%s\"}\n", i, sentence,
+				 i % 3 ? "\\u00e9 and \\\"more\\\"" : "");
+	}
+	scratch_text(s, "data/text.txt", text);
+	scratch_text(s, "data/rows.jsonl", rows);
+	scratch_safetensors(s, "data/ids.safetensors",
+			    "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[3,8],\"data_offsets\":[0,96]}}", 0);
+	FILE *file = fopen(scratch_path(s, "data/ids.safetensors"), "ab");
+	assert_non_null(file);
+	for (int32_t i = 0; i < 24; i++) {
+		int32_t id = i * 13 % VOCAB;
+		fwrite(&id, sizeof id, 1, file);
+	}
+	assert_int_equal(fclose(file), 0);
+}
+
+static int make_files(void **state)
+{
+	if (scratch_setup(state)) return -1;
+	struct scratch *s = scratch = *state;
+	SUCCEEDS(directory_make(path("models/m"), &s->err));
+	SUCCEEDS(directory_make(path("models/chat"), &s->err));
+	SUCCEEDS(directory_make(path("data"), &s->err));
+	copy("tests/data/saved/llama/config.json", "models/m/config.json");
+	copy("tests/data/saved/llama/model.safetensors", "models/m/model.safetensors");
+	copy("tests/data/saved/tokenizer.json", "models/m/tokenizer.json");
+	copy("tests/data/saved/tokenizer_config.json", "models/m/tokenizer_config.json");
+	copy("tests/data/chat/thinking.jinja", "models/chat/chat_template.jinja");
+	make_data();
+	omp_set_num_threads(1); /* each time in the same order */
+	json_heed_memory();
+	failing_begin();
+	return 0;
+}
+
+static int remove_files(void **state)
+{
+	failing_end();
+	return scratch_teardown(state);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_readers),
+		cmocka_unit_test(test_products),
+		cmocka_unit_test(test_jobs),
+	};
+	return cmocka_run_group_tests(tests, make_files, remove_files);
+}
