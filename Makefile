@@ -147,6 +147,12 @@ $(BUILD)/engine/compute/backend_none.o: $(BUILD)/flags/no_cuda
 $(BUILD)/base/confine.o: private CPPFLAGS += $(SECCOMP_FLAG)
 $(BUILD)/base/confine.o: $(BUILD)/flags/seccomp
 
+# Products are copies of one function, a variant each (engine/sparse/product_avx512.c): without optimization each copy has the branches of
+# all variants, which nothing can take.
+ifdef COVERAGE
+$(BUILD)/engine/sparse/product_%.o: private CFLAGS += -O1
+endif
+
 # Kernels run on one thread, hold no lock and know nobody else: a thread sanitizer that followed each of their accesses would take most of
 # the time of a job, and all of the time of a daemon's tests. What calls them is followed.
 UNWATCHED := -fsanitize=thread
