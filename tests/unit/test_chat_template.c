@@ -129,6 +129,51 @@ static void test_unsupported(void **state)
 	expect(s, "{% if tools %}{{ tools | wordwrap }}{{ 1 is foo }}{% endif %}x", "x");
 }
 
+/* Jinja2's tests, whose answers are those of Jinja2 3.1. */
+static void test_tests(void **state)
+{
+	struct scratch *s = *state;
+	scratch_text(s, "tokenizer_config.json", "{}");
+	expect(s,
+	       "{{ 1 is odd }} {{ 2 is odd }} {{ 2 is even }} {{ -3 is even }} {{ -3 is odd }} {{ 2.0 is even }} {{ 6 is "
+	       "divisibleby(3) }} {{ 7 is divisibleby 3 }}",
+	       "True False True False True True True False");
+	expect(s,
+	       "{{ 'a' is lower }} {{ 'aB' is lower }} {{ '' is lower }} {{ 'A1' is upper }} {{ 'Aa' is upper }} {{ 1 is upper }} "
+	       "{{ none is lower }}",
+	       "True False False True False False False");
+	expect(s,
+	       "{{ 1 is sameas 1 }} {{ none is sameas none }} {{ true is sameas true }} {{ 1 is sameas true }} {{ [] is sameas [] "
+	       "}} {% set a = [1] %}{% set b = a %}{{ a is sameas b }} {{ a is sameas [1] }} {{ 'a' is sameas 'a' }} {{ {} is "
+	       "sameas [] }}",
+	       "True True True False False True False True False");
+	expect(s, "{{ 1 is eq 1 }} {{ 1 is eq 1.0 }} {{ 'a' is equalto 'b' }} {{ 1 is ne 2 }} {{ 1 is ne 1 }}",
+	       "True True False True False");
+	expect(s,
+	       "{{ 1 is lt 2 }} {{ 2 is lt 2 }} {{ 1 is le 1 }} {{ 2 is le 1 }} {{ 2 is gt 1 }} {{ 1 is gt 1 }} {{ 2 is ge 2 }} {{ "
+	       "1 is ge 2 }} {{ 'a' is lt 'b' }} {{ [1, 2] is lessthan [1, 3] }} {{ 2 is greaterthan 1 }}",
+	       "True False True False True False True False True True True");
+	expect(s,
+	       "{{ 1 is in [1] }} {{ 2 is in [1] }} {{ 'a' is in 'abc' }} {{ 'k' is in {'k': 1} }} {{ [3, 4, 5, 6] | "
+	       "select('even') | list }} {{ [3, 4, 5, 6] | reject('divisibleby', 3) | list }} {{ [3, 4, 5] | select('gt', 3) | "
+	       "list }} {{ [3, 4, 5] | select('>=', 4) | list }} {{ [3, 4] | select('==', 4) | list }} {{ [3, 4] | select('!=', 4) "
+	       "| list }} {{ [3, 4] | select('<', 4) | list }} {{ [3, 4] | select('<=', 3) | list }}",
+	       "True False True True [4, 6] [4, 5] [4, 5] [4, 5] [4] [3] [3] [3]");
+	refuse(s, "{{ 'a' is gt 1 }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ [] is le 'x' }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ none is ge 1 }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ {} is lt {} }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ [] is odd }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ 1 is divisibleby(0) }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ none is even }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ 1 is in 1 }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ 1 is eq }}", STATUS_INVALID, "the test 'eq' takes one argument");
+	refuse(s, "{{ 1 is odd(1) }}", STATUS_INVALID, "the test 'odd' takes no argument");
+	refuse(s, "{{ 1 is sameas(other=1) }}", STATUS_UNSUPPORTED, "the test 'sameas' by an argument's name");
+	refuse(s, "{{ 1.5 is sameas 1.5 }}", STATUS_UNSUPPORTED, "sameas of values of type 'float'");
+	refuse(s, "{{ 1 is == 1 }}", STATUS_INVALID, "line 1");
+}
+
 static void test_refusals(void **state)
 {
 	struct scratch *s = *state;
@@ -266,9 +311,8 @@ static void test_time(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_snippets), SCRATCH_TEST(test_templates), SCRATCH_TEST(test_unsupported),
-		SCRATCH_TEST(test_refusals), SCRATCH_TEST(test_bounds),    SCRATCH_TEST(test_files),
-		SCRATCH_TEST(test_time),
+		SCRATCH_TEST(test_snippets), SCRATCH_TEST(test_templates), SCRATCH_TEST(test_unsupported), SCRATCH_TEST(test_tests),
+		SCRATCH_TEST(test_refusals), SCRATCH_TEST(test_bounds),    SCRATCH_TEST(test_files),       SCRATCH_TEST(test_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

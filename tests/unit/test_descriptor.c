@@ -3,6 +3,7 @@
 #include "tests/unit/scratch.h"
 
 #include "base/json.h"
+#include "engine/spec/schema.h"
 #include "engine/spec/sections.h"
 
 struct point {
@@ -306,6 +307,108 @@ static void test_places(void **state)
 	assert_string_equal(some.names, "model:m:M data:a:A ");
 }
 
+/* ---- the schema ------------------------------------------------------------------------------------------------------------------ */
+
+/* What a JSON pointer leads to, or NULL; of objects alone, and of keys without '~'. */
+static const cJSON *value_at(const cJSON *at, const char *pointer)
+{
+	char key[64];
+	int used;
+	for (; at && sscanf(pointer, "/%63[^/]%n", key, &used) == 1; pointer += used)
+		at = cJSON_GetObjectItemCaseSensitive(at, key);
+	return *pointer ? NULL : at;
+}
+
+static const char *schema_text(const cJSON *schema, const char *pointer, char ret[512])
+{
+	const cJSON *at = value_at(schema, pointer);
+	char *text = at ? cJSON_PrintUnformatted(at) : NULL;
+	snprintf(ret, 512, "%s", text ? text : "nothing");
+	free(text);
+	return ret;
+}
+
+static void test_schema(void **state)
+{
+	static const struct {
+		const char *pointer, *text;
+	} cases[] = {
+		{"/type", "\"object\""},
+		{"/additionalProperties", "false"},
+		{"/required", "nothing"},
+		{"/properties/real/type", "[\"number\",\"null\"]"},
+		{"/properties/real/default", "0.5"},
+		{"/properties/real/maximum", "1"},
+		{"/properties/whole/minimum", "0"},
+		{"/properties/whole/default", "7"},
+		{"/properties/wide/maximum", "9007199254740991"},
+		{"/properties/every/anyOf",
+		 "[{\"const\":\"auto\"},{\"type\":\"null\"},{\"type\":\"integer\",\"minimum\":0,\"maximum\":9}]"},
+		{"/properties/every/default", "\"auto\""},
+		{"/properties/big/default", "true"},
+		{"/properties/colour/enum", "[\"red\",\"green\",null]"},
+		{"/properties/colour/default", "\"red\""},
+		{"/properties/text/minLength", "1"},
+		{"/properties/text/maxLength", "5"},
+		{"/properties/text/default", "\"t\""},
+		{"/properties/sides/items/enum", "[\"left\",\"right\",\"main\"]"},
+		{"/properties/sides/x-besad", "{\"optional\":true,\"alias\":\"main\"}"},
+		{"/properties/origin/required", "[\"label\"]"},
+		{"/properties/origin/properties/label/type", "\"string\""},
+		{"/properties/origin/properties/label/minLength", "nothing"},
+		{"/properties/points/minItems", "1"},
+		{"/properties/points/maxItems", "3"},
+		{"/properties/points/items/additionalProperties", "false"},
+		{"/properties/points/items/properties/x/default", "2"},
+		{"/properties/points/x-besad", "{\"optional\":true}"},
+		{"/properties/notes/maxProperties", "2"},
+		{"/properties/notes/propertyNames/maxLength", "2"},
+		{"/properties/notes/additionalProperties/maxLength", "3"},
+		{"/properties/mass/type", "\"null\""},
+		{"/$defs", "{}"},
+	};
+	cJSON *schema = spec_schema(&section);
+	char found[512];
+	(void)state;
+	assert_non_null(schema);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		if (strcmp(schema_text(schema, cases[i].pointer, found), cases[i].text) != 0)
+			fail_msg("%s: %s, not %s", cases[i].pointer, found, cases[i].text);
+	cJSON_Delete(schema);
+}
+
+/* Every field has a property that says what it is for, and every reference leads to a definition. */
+static void expect_described(const cJSON *schema, const cJSON *at, const char *where)
+{
+	const cJSON *child;
+	const char *reference = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(at, "$ref"));
+	if (reference && !value_at(schema, reference + 1)) fail_msg("%s: there is no '%s'", where, reference);
+	cJSON_ArrayForEach(child,
+			   cJSON_GetObjectItemCaseSensitive(at, "properties")) if (!cJSON_HasObjectItem(child, "description") &&
+										   !cJSON_HasObjectItem(child, "$ref") &&
+										   !cJSON_HasObjectItem(child, "anyOf"))
+		fail_msg("%s has no description", child->string);
+	cJSON_ArrayForEach(child, at) expect_described(schema, child, child->string ? child->string : where);
+}
+
+static void test_schema_of_a_spec(void **state)
+{
+	struct scratch *s = *state;
+	char found[512];
+	cJSON *raw = spec_schema(&spec_top), *schema;
+	char *text = cJSON_PrintUnformatted(raw);
+	SUCCEEDS(json_parse(text, strlen(text), "schema", &schema, &s->err)); /* of numbers that are written as they are */
+	assert_string_equal(schema_text(schema, "/required", found), "[\"model\"]");
+	assert_string_equal(schema_text(schema, "/properties/model/x-besad/names", found), "\"model\"");
+	for (int i = 0; i < spec_top.n_rows; i++)
+		assert_non_null(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(schema, "properties"),
+								 spec_top.rows[i].key));
+	expect_described(schema, schema, "the schema");
+	free(text);
+	cJSON_Delete(schema);
+	cJSON_Delete(raw);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -315,6 +418,8 @@ int main(void)
 		cmocka_unit_test(test_problems),
 		cmocka_unit_test(test_settings_of_a_method),
 		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_schema),
+		cmocka_unit_test(test_schema_of_a_spec),
 	};
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
