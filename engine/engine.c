@@ -377,7 +377,8 @@ static enum status evaluate_tasks(struct run *run, const struct model *model, co
 		if (status != STATUS_OK)
 			return status == STATUS_CANCELLED ? status : error_prefix(err, "task '%s', %s model", name, which);
 		cJSON *json = score_json(&score);
-		cJSON_AddItemToObject(results, name, json);
+		if (!json_add(results, name, json))
+			return error_set(err, STATUS_NO_MEMORY, "no memory for the scores of task '%s'", name);
 		struct event event = event_task(name, which, json);
 		TRY(event_tell(run->sink, &event, err));
 		TRY(savepoint_save(&run->savepoint, run->spec_json, err));

@@ -319,12 +319,16 @@ void questions_free(struct questions *questions)
 	*questions = (struct questions){0};
 }
 
-static enum status add_question(struct questions *questions, int64_t *room, const struct question *question, struct error *err)
+/* Takes what the question has, which is freed if it fails. */
+static enum status add_question(struct questions *questions, int64_t *room, struct question *question, struct error *err)
 {
 	if (questions->count == *room) {
 		int64_t more = *room ? 2 * *room : 256;
 		struct question *longer = realloc(questions->items, (size_t)more * sizeof *longer);
-		if (!longer) return error_set(err, STATUS_NO_MEMORY, "no memory for a task's questions");
+		if (!longer) {
+			question_free(question);
+			return error_set(err, STATUS_NO_MEMORY, "no memory for a task's questions");
+		}
 		questions->items = longer;
 		*room = more;
 	}

@@ -2,7 +2,7 @@
  * allocations fails, or another of its file calls. It must say so, by its status and a message, and leave nothing behind in memory; or
  * have gone on as if nothing had been.
  *
- * An allocation of each call stack once, and of these MOST_POINTS spread evenly: POINTS=all tries all, and so does `make coverage`.
+ * An allocation of each call stack once, and of these MOST_POINTS spread evenly (more in `make coverage`): POINTS=all tries all.
  * VERBOSE=1 tells of each, with the frames for addr2line; ONLY=besa does that alone. */
 #include <omp.h>
 #include <setjmp.h>
@@ -27,7 +27,7 @@
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
-enum { MOST_POINTS = 100, VOCAB = 320 };
+enum { MOST_POINTS = 60, MOST_WHEN_COUNTED = 300, VOCAB = 320 };
 
 static const atomic_bool running = false;
 static struct scratch *scratch;
@@ -300,9 +300,10 @@ static int fail_each(const struct deed *deed, enum failing_what what)
 	int wrong = 0, gone_on = 0;
 	if (act(deed, what, 0, &err) != STATUS_OK) fail_msg("%s: %s", deed->name, err.message);
 	if (failing.n_live) fail_msg("%s leaves %ld allocations behind", deed->name, failing.n_live);
-	long points = failing.n_firsts, step = getenv("POINTS") || getenv("BESAD_COVERAGE") || points <= MOST_POINTS
-						       ? 1
-						       : (points + MOST_POINTS - 1) / MOST_POINTS;
+	long points = failing.n_firsts, most = getenv("POINTS")           ? points
+					       : getenv("BESAD_COVERAGE") ? MOST_WHEN_COUNTED
+									  : MOST_POINTS;
+	long step = points <= most ? 1 : (points + most - 1) / most;
 	long *firsts = malloc((size_t)points * sizeof *firsts + 1);
 	assert_non_null(firsts);
 	memcpy(firsts, failing.firsts, (size_t)points * sizeof *firsts);
@@ -360,6 +361,7 @@ static void test_products(void **state)
 	const struct deed deeds[] = {
 		{"archive", archive, "models/m"},
 		{"gguf", export_gguf, "models/m"},
+		{"gguf of sentencepiece", export_gguf, "models/sp"},
 		{"generate", generate, "models/m"},
 		{"hardware", tell_hardware, "models/m"},
 	};
@@ -384,6 +386,13 @@ static void test_jobs(void **state)
 		 "\"method\":\"admm\",\"pattern\":\"2:4\",\"quantization\":{\"bits\":4,\"group_size\":16,\"rounding\":"
 		 "\"feedback\"}" CALIBRATION},
 		{"tune", do_job, "\"method\":\"wanda\",\"refit\":{\"method\":\"global\",\"batch_size\":2}" CALIBRATION},
+		{"pairs", do_job,
+		 "\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":\"two_blocks\",\"optimizer\":"
+		 "\"adamw\"},"
+		 "\"allocation\":{\"method\":\"outlier\"}" CALIBRATION},
+		{"gradient", do_job,
+		 "\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"gradient\"},\"refit\":{\"method\":\"least_squares\"},"
+		 "\"evaluation\":{\"tasks\":[{\"path\":\"boolq.jsonl\",\"format\":\"boolq\",\"limit\":1}]}" CALIBRATION},
 	};
 	(void)state;
 	check(deeds, COUNT_OF(deeds));
@@ -399,6 +408,20 @@ static void copy(const char *from, const char *to)
 	SUCCEEDS(file_slurp(from, 1 << 20, &bytes, &size, &s->err));
 	scratch_write(s, to, bytes, size);
 	free(bytes);
+}
+
+/* The same model with another tokenizer. */
+static void make_other(const char *directory, const char *tokenizer)
+{
+	struct scratch *s = scratch;
+	char name[64];
+	SUCCEEDS(directory_make(path(directory), &s->err));
+	snprintf(name, sizeof name, "%s/config.json", directory);
+	copy("tests/data/saved/llama/config.json", name);
+	snprintf(name, sizeof name, "%s/model.safetensors", directory);
+	copy("tests/data/saved/llama/model.safetensors", name);
+	snprintf(name, sizeof name, "%s/tokenizer.model", directory);
+	copy(tokenizer, name);
 }
 
 static void make_data(void)
@@ -438,6 +461,8 @@ static int make_files(void **state)
 	copy("tests/data/saved/tokenizer.json", "models/m/tokenizer.json");
 	copy("tests/data/saved/tokenizer_config.json", "models/m/tokenizer_config.json");
 	copy("tests/data/chat/thinking.jinja", "models/chat/chat_template.jinja");
+	copy("tests/data/tasks/boolq.jsonl", "data/boolq.jsonl");
+	make_other("models/sp", "tests/data/tokenizers/directories/llama-model/tokenizer.model");
 	make_data();
 	omp_set_num_threads(1); /* each time in the same order */
 	json_heed_memory();
