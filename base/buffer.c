@@ -25,7 +25,7 @@ static bool reserve(struct buffer *buffer, size_t more)
 void buffer_append(struct buffer *buffer, const void *bytes, size_t size)
 {
 	if (!reserve(buffer, size)) return;
-	memcpy(buffer->data + buffer->size, bytes, size);
+	if (size) memcpy(buffer->data + buffer->size, bytes, size); /* bytes may be NULL: another buffer that is empty */
 	buffer->size += size;
 	buffer->data[buffer->size] = 0;
 }

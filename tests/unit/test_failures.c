@@ -27,7 +27,7 @@
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
-enum { MOST_POINTS = 60, MOST_WHEN_COUNTED = 300, VOCAB = 320 };
+enum { MOST_POINTS = 40, MOST_WHEN_COUNTED = 300, VOCAB = 320 };
 
 static const atomic_bool running = false;
 static struct scratch *scratch;
