@@ -101,7 +101,8 @@ static int parse_choice(const struct fields *fields, const struct spec_row *row)
 static void parse_set(const struct fields *fields, const struct spec_row *row, void *at)
 {
 	const cJSON *list = fields_get(fields, row->key), *entry;
-	unsigned set = 0;
+	enum { ALIAS = 31 }; /* the bit of a name that may stand for the first: both ask for one thing */
+	unsigned set = 0, said = 0;
 	if (list && !cJSON_IsArray(list)) {
 		fields_problem(fields, row->key, "must be a list, of %s", row->noun);
 		list = NULL;
@@ -109,13 +110,16 @@ static void parse_set(const struct fields *fields, const struct spec_row *row, v
 	cJSON_ArrayForEach(entry, list)
 	{
 		const char *text = cJSON_GetStringValue(entry);
-		int found = text && row->alias && strcmp(text, row->alias) == 0 ? 0 : fields_name(row->names, text);
+		bool alias = text && row->alias && strcmp(text, row->alias) == 0;
+		int found = alias ? 0 : fields_name(row->names, text), place = alias ? ALIAS : found;
 		if (found < 0)
 			fields_problem(fields, row->key, "'%.64s' is none of %s", text ? text : "what is no text", row->noun);
-		else if (set & 1u << found)
-			fields_problem(fields, row->key, "'%s' is there twice", row->names[found]);
-		else
+		else if (said & 1u << place)
+			fields_problem(fields, row->key, "'%s' is there twice", text);
+		else {
 			set |= 1u << found;
+			said |= 1u << place;
+		}
 	}
 	*set_at(row, at) = set;
 }
