@@ -155,6 +155,7 @@ static void test_sets(void **state)
 		{"[\"right\",\"left\"]", "\"sides\":[\"left\",\"right\"]"},
 		{"[\"main\"]", "\"sides\":[\"left\"]"},
 		{"[\"right\",\"main\"]", "\"sides\":[\"left\",\"right\"]"},
+		{"[\"left\",\"main\"]", "\"sides\":[\"left\"]"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		char text[80], told[2048];
@@ -185,8 +186,8 @@ static void test_problems(void **state)
 		{"{\"every\":\"often\"}", "/every: is neither\n"},
 		{"{\"sides\":\"left\"}", "/sides: must be a list, of left and right\n"},
 		{"{\"sides\":[\"up\"]}", "/sides: 'up' is none of left and right\n"},
-		{"{\"sides\":[\"left\",\"main\"]}", "/sides: 'left' is there twice\n"},
-		{"{\"sides\":[\"main\",\"main\"]}", "/sides: 'left' is there twice\n"},
+		{"{\"sides\":[\"left\",\"left\"]}", "/sides: 'left' is there twice\n"},
+		{"{\"sides\":[\"main\",\"main\"]}", "/sides: 'main' is there twice\n"},
 		{"{\"big\":1}", "/big: must be true or false, not 1\n"},
 		{"{\"colour\":\"blue\"}", "/colour: 'blue' is not supported by this version\n"},
 		{"{\"colour\":\"grey\"}", "/colour: must be one of: red, green, not \"grey\"\n"},
