@@ -323,8 +323,8 @@ def check(parser, args):
     if args.what == "estimate" and bool(args.model) != bool(args.calibration):
         parser.error("`estimate` needs --model and --calibration, or neither")
     if args.what in ("model", "presets"):
-        needed = [("--model", [args.model]), ("--calibration", [args.calibration])]
-        for option, paths in needed + [("--evaluation", args.evaluation)] * (args.what == "model"):
+        given = [("--model", [args.model]), ("--calibration", [args.calibration])]
+        for option, paths in given + [("--evaluation", args.evaluation)] * (args.what == "model"):
             for path in paths or [None]:
                 if not path:
                     parser.error(f"`{args.what}` needs {option}")

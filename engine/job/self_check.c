@@ -209,19 +209,18 @@ static enum status check_linear(struct reading *r, const struct linear *linear, 
 	return check_groups(r, &info, weights, err);
 }
 
-/* `counted`: the data of block.finished. */
+/* `counted`: the data of block.finished, whose zeros a tune has counted again. */
 static enum status check_block(struct reading *r, int index, const cJSON *counted, struct error *err)
 {
 	const struct block_layout *layout = &r->layout;
 	int64_t zeros[LAYOUT_MAX_KINDS] = {0};
-	bool more = r->check->savepoint->tuned;
 	for (int i = 0; i < layout->n_linears; i++)
 		TRY(check_linear(r, &layout->linears[i], index, &zeros[layout->linears[i].kind], err));
 	for (int i = 0; i < layout->n_kinds; i++) {
 		const cJSON *layer =
 			cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(counted, "layers"), layout->kinds[i]);
 		double then = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(layer, "zeros")), now = (double)zeros[i];
-		if (now == then || (more && now > then)) continue;
+		if (now == then) continue;
 		return error_set(err, STATUS_INVALID, "block %d: %s has %.0f zeros, and had %.0f when it was written", index,
 				 layout->kinds[i], now, then);
 	}
