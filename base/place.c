@@ -459,6 +459,21 @@ enum status place_replace(const struct place *place, const char *name, const voi
 	return status;
 }
 
+enum status place_fill(const char *path, int64_t bytes, file_fill_fn fill, void *context, struct error *err)
+{
+	char temporary[PATH_MAX];
+	struct file file;
+	if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
+		return error_set(err, STATUS_INVALID, "path too long: %s", path);
+	TRY(file_create(temporary, bytes, &file, err));
+	enum status status = fill ? fill(context, &file, err) : STATUS_OK;
+	if (status == STATUS_OK) status = file_sync(&file, err);
+	file_close(&file);
+	if (status == STATUS_OK) status = place_rename(&PLACE(temporary), NULL, &PLACE(path), NULL, PLACE_REPLACE, err);
+	if (status != STATUS_OK) unlink(temporary);
+	return status;
+}
+
 enum status place_stat(const struct place *place, const char *name, struct stat *ret, struct error *err)
 {
 	int fd = open_place(place, name, O_PATH, 0);

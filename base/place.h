@@ -82,6 +82,11 @@ enum status place_sync(const struct place *, const char *name, struct error *err
 enum status place_remove(const struct place *, const char *name,
 			 struct error *err); /* with its contents; no error when it is not there */
 
+/* Makes the file `path`, of `bytes` bytes, or replaces it: it is filled under another name, "<path>.new", synced, and renamed durably.
+ * `fill` may be NULL, for zeros. On failure the other name is gone, and what was there before stays. */
+typedef enum status (*file_fill_fn)(void *context, const struct file *, struct error *err);
+enum status place_fill(const char *path, int64_t bytes, file_fill_fn fill, void *context, struct error *err);
+
 /* Renames durably, both below their roots. The last component is renamed itself, be it a link. */
 enum place_rename {
 	PLACE_REPLACE, /* the target is replaced */

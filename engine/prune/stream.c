@@ -5,10 +5,8 @@
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <zlib.h>
 
@@ -321,23 +319,25 @@ int64_t stream_file_bytes(int64_t sequences, int64_t tokens, int64_t hidden)
 	return HEADER_BYTES + sequences * tokens * hidden * (int64_t)sizeof(float);
 }
 
+/* By how many threads. */
+struct writing {
+	const struct stream *stream;
+	int threads;
+};
+
+static enum status write_file(void *context, const struct file *file, struct error *err)
+{
+	const struct writing *writing = context;
+	uint32_t crc = 0;
+	TRY(save_all(writing->stream, file, writing->threads, &crc, err));
+	const struct header header = header_of(writing->stream, crc);
+	return file_write(file, &header, sizeof header, 0, err);
+}
+
 enum status stream_save(const struct stream *stream, const char *path, int threads, struct error *err)
 {
-	char temporary[4096];
-	uint32_t crc = 0;
-	struct file file;
-	if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
-		return error_set(err, STATUS_INVALID, "path too long: %s", path);
 	int64_t bytes = stream_file_bytes(stream->sequences, stream->tokens, stream->hidden);
-	TRY(file_create(temporary, bytes, &file, err));
-	enum status status = save_all(stream, &file, threads, &crc, err);
-	const struct header header = header_of(stream, crc);
-	if (status == STATUS_OK) status = file_write(&file, &header, sizeof header, 0, err);
-	if (status == STATUS_OK) status = file_sync(&file, err);
-	file_close(&file);
-	if (status == STATUS_OK) status = place_rename(&PLACE(temporary), NULL, &PLACE(path), NULL, PLACE_REPLACE, err);
-	if (status != STATUS_OK) unlink(temporary);
-	return status;
+	return place_fill(path, bytes, write_file, &(struct writing){stream, threads}, err);
 }
 
 enum status stream_load(struct stream *stream, const char *path, struct error *err)

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/place.h"
 #include "engine/tune/parts.h"
@@ -47,28 +46,13 @@ enum status latents_path(const struct savepoint *savepoint, char path[4096], str
 	return error_set(err, STATUS_INVALID, "path too long: %s", savepoint->directory);
 }
 
-/* Its room, under another name until it is there. */
-static enum status make(const char *path, int64_t bytes, struct error *err)
-{
-	char temporary[4096];
-	struct file file;
-	if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
-		return error_set(err, STATUS_INVALID, "path too long: %s", path);
-	TRY(file_create(temporary, bytes, &file, err));
-	enum status status = file_sync(&file, err);
-	file_close(&file);
-	if (status == STATUS_OK) status = place_rename(&PLACE(temporary), NULL, &PLACE(path), NULL, PLACE_REPLACE, err);
-	if (status != STATUS_OK) unlink(temporary);
-	return status;
-}
-
 static enum status open_or_make(const char *path, int64_t bytes, struct file *ret, struct error *err)
 {
 	enum status status = file_open_write(path, ret, err);
 	if (status == STATUS_OK && ret->size == bytes) return STATUS_OK;
 	if (status == STATUS_OK) file_close(ret);
 	if (status != STATUS_OK && status != STATUS_NOT_FOUND) return status;
-	TRY(make(path, bytes, err));
+	TRY(place_fill(path, bytes, NULL, NULL, err));
 	return file_open_write(path, ret, err);
 }
 

@@ -3,10 +3,8 @@
 #include "engine/tune/state.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/place.h"
@@ -214,30 +212,28 @@ static struct header header_of(const struct state *state, int64_t bytes, uint32_
 	return (struct header){"BESATUN2", state->step, state->steps, bytes, state->before, state->after, crc, ""};
 }
 
-static enum status write_file(const struct state *state, const struct moving *moving, const char *path, struct error *err)
+/* What is being written, and of which state. */
+struct saving {
+	const struct state *state;
+	const struct moving *moving;
+};
+
+static enum status write_file(void *context, const struct file *file, struct error *err)
 {
-	struct file file;
-	uint32_t crc = 0;
-	TRY(file_create(path, moving->bytes, &file, err));
-	enum status status = parts_write(state->backend, moving->parts, moving->n, &file, HEADER_BYTES, &crc, err);
-	const struct header header = header_of(state, moving->bytes, crc);
-	if (status == STATUS_OK) status = file_write(&file, &header, sizeof header, 0, err);
-	if (status == STATUS_OK) status = file_sync(&file, err);
-	file_close(&file);
-	return status;
+	const struct saving *saving = context;
+	const struct moving *moving = saving->moving;
+	uint32_t crc;
+	TRY(parts_write(saving->state->backend, moving->parts, moving->n, file, HEADER_BYTES, &crc, err));
+	const struct header header = header_of(saving->state, moving->bytes, crc);
+	return file_write(file, &header, sizeof header, 0, err);
 }
 
 enum status state_save(const struct state *state, const char *path, struct error *err)
 {
-	char temporary[4096];
 	struct moving moving;
-	if (snprintf(temporary, sizeof temporary, "%s.new", path) >= (int)sizeof temporary)
-		return error_set(err, STATUS_INVALID, "path too long: %s", path);
 	TRY(begin_moving(state, &moving, err));
-	enum status status = write_file(state, &moving, temporary, err);
+	enum status status = place_fill(path, moving.bytes, write_file, &(struct saving){state, &moving}, err);
 	free(moving.parts);
-	if (status == STATUS_OK) status = place_rename(&PLACE(temporary), NULL, &PLACE(path), NULL, PLACE_REPLACE, err);
-	if (status != STATUS_OK) unlink(temporary);
 	return status;
 }
 
