@@ -17,7 +17,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
-from support import PATIENCE, ROOT, Daemon, small_job, small_model, wait_for  # noqa: E402
+import support  # noqa: E402
+from support import PATIENCE, ROOT, Daemon, small_job, small_model  # noqa: E402
 from random_models import read_safetensors, write_safetensors  # noqa: E402
 
 AXE = os.environ.get("AXE", "")
@@ -27,6 +28,16 @@ TOKEN = "a-token-that-nobody-guesses"
 # What Chromium itself says of requests that this test makes fail: no besad, a wrong token, a wrong spec.
 EXPECTED_LOG = re.compile(r"net::ERR_CONNECTION_REFUSED|net::ERR_INCOMPLETE_CHUNKED|net::ERR_CONNECTION_RESET|net::ERR_EMPTY_RESPONSE|"
                           r"status of (401|422)|net::ERR_SOCKET_NOT_CONNECTED")
+
+
+def wait_for(what, condition):
+    """As support's. The page draws parts of itself anew at any time: what was found and then replaced is looked for again."""
+    def fresh():
+        try:
+            return condition()
+        except StaleElementReferenceException:
+            return None
+    return support.wait_for(what, fresh)
 
 
 def browser(width, height, dark=False):
@@ -93,10 +104,9 @@ class Dashboard(unittest.TestCase):
 
     def field(self, label):
         """A control by its label, as a screen reader finds it."""
-        for element in self.driver.find_elements(By.CSS_SELECTOR, "label"):
-            if element.text.strip() == label:
-                return self.driver.find_element(By.ID, element.get_attribute("for"))
-        raise AssertionError(f"no label {label!r}")
+        found = wait_for(f"a label {label!r}", lambda: [e.get_attribute("for") for e in self.driver.find_elements(By.CSS_SELECTOR, "label")
+                                                        if e.text.strip() == label])
+        return self.driver.find_element(By.ID, found[0])
 
     def fill(self, label, value):
         field = self.field(label)
@@ -107,7 +117,12 @@ class Dashboard(unittest.TestCase):
             field.send_keys(value)
 
     def click(self, text):
-        wait_for(f"a button {text!r}", lambda: [b for b in self.shown("button, a, summary") if b.text.strip() == text])[0].click()
+        def clicked():
+            for button in self.shown("button, a, summary"):
+                if button.text.strip() == text:
+                    button.click()
+                    return True
+        wait_for(f"a button {text!r}", clicked)
 
     def heading(self, text):
         return self.find(f"section[aria-label='{text}']")
