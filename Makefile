@@ -183,7 +183,11 @@ sbom: all
 $(BUILD)/tests/%: tests/unit/%.c $(SERVER_OBJECTS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(SERVER_OBJECTS) $(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(filter $(BUILD)/daemon/%.o,$^) $(SERVER_OBJECTS) \
+		$(BUILD)/libengine.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+
+# Of the daemon, each test what it names.
+$(BUILD)/tests/test_secret: $(BUILD)/daemon/secret.o
 
 # Whose allocations fail one after the other (tests/unit/failing.h).
 $(BUILD)/tests/test_failures: private LDFLAGS += $(patsubst %,-Wl$(comma)--wrap=%,malloc calloc realloc free strdup strndup asprintf \
@@ -279,7 +283,7 @@ coverage: deps
 	@demo/packages.sh $(BUILD) gcovr
 	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/coverage COVERAGE=1 CUDA=0 OPT='-O0 -g' coverage-built
 
-coverage-built: all $(FAULTS) $(UNIT_TESTS) $(BACKEND_TESTS)
+coverage-built: all $(FAULTS) $(UNIT_TESTS) $(BACKEND_TESTS) $(EMULATED)/besad
 	tests/coverage.py $(BUILD)
 
 # The fault laboratory at its full length, which takes hours: parts and settings in LAB (tests/faults/run.py), all of it without.

@@ -13,12 +13,17 @@ EMULATED_TESTS   := $(patsubst tests/backend/test_%.c,$(EMULATED)/test_cuda_%,\
                     $(EMULATED)/test_cuda_fault_drill $(EMULATED)/besad
 endif
 
+# Which of it is run nobody counts (make coverage), and what it computes takes long enough as it is.
+ifdef COVERAGE
+EMULATED_FLAGS   := -O2
+endif
+
 # -ffp-contract=off: __fmul_rn and the like must round where the device rounds.
 $(EMULATED)/%.o: % $(COMPILE)
 	@mkdir -p $(@D)
 	$(call say,CXX,$< for the emulator)
-	$(Q)$(CXX) -x c++ -Itests/cuda/emulator $(CPPFLAGS) $(CXXFLAGS) -ffp-contract=off -Wno-unknown-pragmas -Wno-maybe-uninitialized \
-		-MMD -MP -c -o $@ $<
+	$(Q)$(CXX) -x c++ -Itests/cuda/emulator $(CPPFLAGS) $(filter-out --coverage,$(CXXFLAGS)) $(EMULATED_FLAGS) \
+		-ffp-contract=off -Wno-unknown-pragmas -Wno-maybe-uninitialized -MMD -MP -c -o $@ $<
 
 # The emulated backend comes first, so that the archive's own (or its stand-in) is not taken.
 $(EMULATED)/test_cuda_%: tests/backend/test_%.c $(EMULATED_OBJECTS) $(TEST_HELPERS) $(BUILD)/libengine.a $(COMPILE) $(LINK)
