@@ -183,7 +183,7 @@ int backup(const struct options *options)
 		length--;
 	snprintf(to, sizeof to, "%.*s", (int)length, options->to);
 	if (snprintf(part, sizeof part, "%s%s", to, part_suffix) >= (int)sizeof part) {
-		log_error("%s: the name is too long", options->to);
+		log_error("the name is too long: %s", options->to);
 		return EXIT_FAILURE;
 	}
 	struct copying copying = {.part = PLACE(part)};

@@ -27,7 +27,7 @@ static enum status take_lock(const char *state_dir, int *ret, struct error *err)
 {
 	char path[PATH_MAX];
 	if (snprintf(path, sizeof path, "%s/lock", state_dir) >= (int)sizeof path)
-		return error_set(err, STATUS_INVALID, "%s: too long", state_dir);
+		return error_set(err, STATUS_INVALID, "the path is too long: %s", state_dir);
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) return error_errno(err, "%s", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {

@@ -95,7 +95,7 @@ static enum status resolve_spec(struct run *run, struct error *err)
 static enum status path_in(const struct run *run, const char *name, char ret[PATH_MAX], struct error *err)
 {
 	if (snprintf(ret, PATH_MAX, "%s/%s", run->directory, name) < PATH_MAX) return STATUS_OK;
-	return error_set(err, STATUS_INVALID, "%s: too long", run->directory);
+	return error_set(err, STATUS_INVALID, "the path is too long: %s", run->directory);
 }
 
 static enum status name_directory(struct run *run, struct error *err)

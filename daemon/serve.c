@@ -302,7 +302,7 @@ static enum status lock_state(struct daemon *daemon, struct error *err)
 	char path[PATH_MAX];
 	struct stat file;
 	if (snprintf(path, sizeof path, "%s/lock", daemon->options->state_dir) >= (int)sizeof path)
-		return error_set(err, STATUS_INVALID, "%s: too long", daemon->options->state_dir);
+		return error_set(err, STATUS_INVALID, "the path is too long: %s", daemon->options->state_dir);
 	daemon->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (daemon->lock < 0) return error_errno(err, "%s", path);
 	if (flock(daemon->lock, LOCK_EX | LOCK_NB) == 0) {

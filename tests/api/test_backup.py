@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """A backup of the state directory, made while besad runs; what is found wrong in one, and in a state directory; and the way back."""
+import hashlib
 import json
 import os
 import shutil
@@ -280,6 +281,54 @@ class Backup(unittest.TestCase):
         self.command("restore", "--state-dir", daemon.state, self.backup)
         daemon.start()
         self.assertEqual(daemon.job(job)["state"], "succeeded")
+
+    def test_in_figures(self):
+        """The same of a backup and of its restoring; slashes at the end of a name are no part of it, and one that is too long makes nothing."""
+        self.daemon.start()
+        self.assertEqual(self.daemon.finish(self.daemon.submit(small_job(method="magnitude")))["state"], "succeeded")
+        self.daemon.stop()
+        made = json.loads(self.command("backup", "--json", "--state-dir", self.daemon.state, self.backup + "//"))
+        files = sum(len(files) for _, _, files in os.walk(self.backup)) - 1  # the manifest
+        self.assertEqual((made["files"], made["checkpoints"]), (files, 0))
+        empty = os.path.join(self.daemon.directory, "empty")
+        self.assertEqual(json.loads(self.command("restore", "--json", "--state-dir", empty, self.backup)),
+                         {key: made[key] for key in ("files", "bytes")})
+        long = os.path.join(self.daemon.directory, "x" * 5000)
+        self.assertIn("the name is too long", self.command("backup", "--state-dir", self.daemon.state, long, status=1))
+        # No other file than a backup's comes to lie in a state directory.
+        path = os.path.join(self.backup, "other")
+        with open(path, "w") as file:
+            file.write("x")
+        manifest = os.path.join(self.backup, "manifest.json")
+        with open(manifest) as file:
+            listed = json.load(file)
+        listed["files"].append({"name": "other", "bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()})
+        with open(manifest, "w") as file:
+            json.dump(listed, file)
+        another = os.path.join(self.daemon.directory, "another")
+        self.assertIn("other: is not a file of a backup", self.command("restore", "--state-dir", another, self.backup, status=1))
+        self.assertNotIn("other", os.listdir(another))
+        self.assertNotIn("besad.db", os.listdir(another))
+        listed["format"] = "one"
+        with open(manifest, "w") as file:
+            json.dump(listed, file)
+        self.assertIn("format", self.command("check", self.backup, status=1))
+
+    def test_a_savepoint_that_cannot_be_read(self):
+        """The rest is worth a backup all the same, which says so."""
+        daemon = self.daemon.start("--checkpoint-every", "0")
+        job = self.begun("paused")
+        self.pause(job)
+        daemon.stop()
+        savepoint = os.path.join(daemon.state, "jobs", job, "savepoint.json")
+        with open(savepoint, "w") as file:
+            file.write("{")
+        done = subprocess.run([BESAD, "backup", "--state-dir", daemon.state, self.backup], capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"{job}/savepoint.json", done.stderr)
+        with open(os.path.join(self.backup, "jobs", job, "savepoint.json")) as file:
+            self.assertEqual(file.read(), "{")  # as damaged as it is
+        self.check(self.backup, ["savepoint.json"])
 
     def test_what_is_not_to_be_restored(self):
         daemon = self.daemon.start()

@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """`besad generate`: the texts that transformers generates (tests/data/generate), pruned models with their zeros and without, what is drawn, how a
 text goes to a pipe, and what is refused."""
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import termios
+import time
 import unittest
 
 from support import BESAD, PATIENCE, ROOT
@@ -145,6 +150,54 @@ class Generate(unittest.TestCase):
         self.assertEqual(process.returncode, 128 + signal.SIGINT, said)
         self.assertTrue(text.endswith(b"\n"))
         self.assertIn(b"; stopped", said)
+
+    def test_prompts_that_cannot_be_read(self):
+        """Standard input is a directory, or holds more than any model reads; or besad is stopped while it waits for it."""
+        command = [BESAD, "generate", "--threads", "1", LLAMA]
+        directory = os.open(self.directory, os.O_RDONLY)
+        self.addCleanup(os.close, directory)
+        done = subprocess.run(command, stdin=directory, capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("standard input: Is a directory", done.stderr)
+        self.assertIn("the prompt on standard input has more than 16 MiB", generate(LLAMA, text="a" * (17 << 20), status=1).stderr.decode())
+        # What was read of it is no prompt where a signal comes before its end.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+            process.stdin.write(b"a")
+            deadline = time.monotonic() + PATIENCE
+            while self.unread(process.stdin):
+                self.assertIsNone(process.poll())
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(BrokenPipeError):
+                while process.poll() is None:  # a read that the signal broke off is one more than those that it did not
+                    process.stdin.write(b"a")
+                    time.sleep(0.01)
+            self.assertEqual((process.stdout.read(), process.stderr.read()), (b"", b""))
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+
+    @staticmethod
+    def unread(pipe):
+        """How many bytes of it nobody has read."""
+        return int.from_bytes(fcntl.ioctl(pipe.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    def test_texts_that_cannot_be_told(self):
+        with open("/dev/full", "w") as full:
+            for options in ((), ("--json",)):
+                done = subprocess.run([BESAD, "generate", "--threads", "1", *options, "--prompt", "a", "--max-tokens", "2", LLAMA], stdout=full,
+                                      stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn("standard output: No space left on device", done.stderr)
+
+    def test_nothing_is_said(self):
+        """An empty message is one; a zero byte is in none."""
+        directory = self.model()
+        with open(os.path.join(directory, "chat_template.jinja"), "w") as file:
+            file.write("{{ bos_token }}[{{ messages[0].content }}]")
+        self.assertEqual(figures("--chat", "--max-tokens", "2", directory)["ids"], figures("--chat", "--prompt", "", "--max-tokens", "2", directory)["ids"])
+        self.assertIn("has a zero byte", generate("--chat", directory, text="a\0b", status=1).stderr.decode())
+        done = generate("--precision", "f32", "--prompt", "a", "--max-tokens", "2", LLAMA)
+        self.assertIn("(f32, ", done.stderr.decode())
 
     def test_refusals(self):
         for options in (("--temperature", "-1"), ("--temperature", "warm"), ("--top-p", "1.5"), ("--max-tokens", "0"), ("--seed", "-1"),

@@ -124,6 +124,59 @@ class Lists(unittest.TestCase):
                 self.assertEqual(problem.status, 422)
                 self.assertEqual(problem.json["errors"], [{"pointer": "/model", "detail": models[name]["reason"]}])
 
+    def test_what_is_a_model(self):
+        """By the names of its weights, where there is no config.json."""
+        for directory, file in (("torch", "pytorch_model-00001-of-00002.bin"), ("original", "consolidated.00.pth"), ("ggml", "tiny.gguf"),
+                                ("index", "pytorch_model.bin.index.json"), ("optimizer", "pytorch_model.json"), ("notes", "consolidated.txt"),
+                                ("other", "weights.safetensors"), ("scheduler", "scheduler.bin")):
+            self.write(self.daemon.models, directory, file, content=b"x")
+        os.mkfifo(os.path.join(self.daemon.models, "small", "pipe"))
+        models = self.models()
+        self.assertEqual(set(models), {"torch", "original", "ggml", "small"})
+        self.assertTrue(models["small"]["supported"])
+
+    def test_what_is_too_much_to_look_at(self):
+        """Files, headers, an index and a report that are larger than the list reads: it says so, or goes without."""
+        many = self.copy("many")
+        for number in range(4096):
+            self.write(many, f"z{number}.txt", content=b"")
+        headers = self.copy("headers", ["model.safetensors"])
+        for number in range(2):
+            with open(os.path.join(headers, f"model-0000{number + 1}-of-00002.safetensors"), "wb") as file:
+                file.write((60 << 20).to_bytes(8, "little"))
+                file.truncate(100 << 20)
+        index = self.write(self.copy("index", ["model.safetensors"]), "model.safetensors.index.json", content=b"{")
+        os.truncate(index, 65 << 20)
+        os.truncate(self.write(self.copy("report"), "besad.json", content=b"{"), 5 << 20)
+        models = self.models()
+        for name, reason in (("many", "too many files"), ("headers", "too large to be read for this list"), ("index", "index.json")):
+            self.assertFalse(models[name]["supported"])
+            self.assertIn(reason, models[name]["reason"])
+        self.assertEqual((models["report"]["supported"], models["report"]["lineage"]), (True, None))
+
+    def test_where_nothing_is_looked_for(self):
+        """Below six directories, and behind names that are longer than a spec may have."""
+        deep = "/".join(f"d{n}" for n in range(6))
+        shutil.copytree(os.path.join(self.daemon.models, "small"), os.path.join(self.daemon.models, deep))
+        self.assertEqual(set(self.models()), {"small", deep})
+        self.assertFalse(self.get("models")["truncated"])
+        shutil.move(os.path.join(self.daemon.models, deep), os.path.join(self.daemon.models, deep.replace("d0", "more/d0")))
+        self.assertEqual(set(self.models()), {"small"})
+        self.assertTrue(self.get("models")["truncated"])
+        shutil.rmtree(os.path.join(self.daemon.models, "more"))
+        long = "/".join("x" * 240 for _ in range(5))
+        shutil.copytree(os.path.join(self.daemon.models, "small"), os.path.join(self.daemon.models, long))
+        self.write(self.daemon.models, "deleted\x7f", "config.json", content=b"{}")
+        self.assertEqual(set(self.models()), {"small"})
+
+    def test_caches_of_other_things(self):
+        """A title is told of what a hub's cache has where it has it, and of nothing else."""
+        for place, title in (("hub/models--a--b/snapshots/1", "a/b"), ("models--b/snapshots/1", "b"), ("datasets--a--b/snapshots/1", None),
+                             ("models--a--c/snapshots/1/part", None), ("snapshots/1", None)):
+            shutil.copytree(os.path.join(self.daemon.models, "small"), os.path.join(self.daemon.models, place))
+            with self.subTest(place):
+                self.assertEqual(self.models()[place]["title"], title)
+
     def test_a_hugging_face_cache(self):
         files = {}
         for name in ("config.json", "model.safetensors"):
@@ -216,6 +269,16 @@ class Lists(unittest.TestCase):
             self.assertIn(name, files[name]["reason"])
         done = self.daemon.finish(self.daemon.submit(small_job(method="wanda")))
         self.assertEqual(done["state"], "succeeded", done["error"])
+
+    def test_tokens_that_are_none(self):
+        for name, content in (("short.safetensors", b"\1\0\0"), ("long.safetensors", (2 << 20).to_bytes(8, "little") + b'{"input_ids":'),
+                              ("wrong.safetensors", (2).to_bytes(8, "little") + b"[]")):
+            self.write(self.daemon.data, name, content=content)
+        files = self.data()
+        for name in ("short.safetensors", "long.safetensors", "wrong.safetensors"):
+            self.assertFalse(files[name]["supported"])
+            self.assertIn(name, files[name]["reason"])
+        self.assertIn("a header of 2097152 bytes is not one of a file of tokens", files["long.safetensors"]["reason"])
 
     def test_data_in_a_hugging_face_cache(self):
         rows = gzip.compress(b'{"text": "a"}\n' * 9)

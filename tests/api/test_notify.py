@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import socket
+import sqlite3
 import threading
 import unittest
 
@@ -27,8 +28,10 @@ class Listener:
                 status = outer.status
                 outer.requests.append((self.path, dict(self.headers), body, status))
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                text = b"" if status == 204 else b"what it says is not read"
+                self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
+                self.wfile.write(text)
 
             def log_message(self, *arguments):
                 pass
@@ -132,6 +135,30 @@ class Notify(unittest.TestCase):
         statuses = [status for *_, status in self.listener.requests]
         self.assertEqual(statuses, [500] * (len(statuses) - 1) + [200])  # a slow machine may have got around to more than one
 
+    def settle(self, job, url, attempts):
+        """So often it was told in vain, and is due now."""
+        with sqlite3.connect(os.path.join(self.daemon.state, "besad.db")) as db:
+            changed = db.execute("UPDATE notifications SET attempts = ?, due_at = 0 WHERE job_id = ? AND url = ?", (attempts, job, url))
+            self.assertEqual(changed.rowcount, 1)
+
+    def test_for_about_a_day(self):
+        """Less and less often, and then no more. An answer that leads elsewhere is none."""
+        self.listener.status = 302
+        self.start()
+        job = self.submit(method="wanda")
+        wait_for("the note", lambda: "could not be told, again in 5 s: it answered 302" in self.daemon.log())
+        for attempts, said in ((3, "could not be told, again in 40 s: it answered 302"), (20, "could not be told, again in 7200 s: it answered 302"),
+                               (23, "could not be told, and is given up: it answered 302")):
+            self.daemon.stop()
+            self.settle(job, self.listener.url, attempts)
+            self.start()
+            wait_for("the note", lambda text=said: text in self.daemon.log())
+        log = self.daemon.get(f"/v1/jobs/{job}/log").body.decode()
+        self.assertIn(f"{self.listener.url} could not be told of the end, and is given up: it answered 302", log)
+        self.assertEqual(self.daemon.stop(), 0)
+        with sqlite3.connect(os.path.join(self.daemon.state, "besad.db")) as db:
+            self.assertEqual(list(db.execute("SELECT * FROM notifications")), [])
+
     def test_one_that_never_answers_holds_up_no_other(self):
         silence = Silence()
         self.addCleanup(silence.close)
@@ -168,6 +195,43 @@ class Notify(unittest.TestCase):
         with open(seen) as file:
             self.assertEqual(file.readline(), f"2 {job} succeeded\n")
             self.assertEqual(json.load(file)["job"], self.daemon.job(job))
+
+    def program(self, text):
+        path = os.path.join(self.daemon.directory, "program")
+        with open(path, "w") as file:
+            file.write("#!/bin/sh\n" + text)
+        os.chmod(path, 0o700)
+        return path
+
+    def test_how_a_program_ends(self):
+        """Its own affair, but the log has it. One that is not there any more is run again when it is."""
+        program = self.program('[ "$2" = succeeded ] && exit 3\nkill -9 $$\n')
+        self.start("--on-finish", program)
+        self.daemon.finish(self.daemon.submit(small_job(method="magnitude")))
+        wait_for("its status", lambda: f"{program} ended with status 3" in self.daemon.log())
+        self.daemon.finish(self.daemon.submit(small_job(timeout_seconds=0.05, besa={"epochs": 50}, output="late")))
+        wait_for("its signal", lambda: f"{program} ended with signal 9" in self.daemon.log())
+        os.unlink(program)
+        job = self.daemon.submit(small_job(method="magnitude", output="another"))
+        self.daemon.finish(job)
+        wait_for("the note", lambda: "it cannot be run: No such file" in self.daemon.log())
+        log = self.daemon.get(f"/v1/jobs/{job}/log").body.decode()
+        self.assertIn("the operator's program could not be told of the end, again in 5 s: it cannot be run", log)
+        self.assertNotIn(program, log)
+
+    def test_a_program_that_is_broken_off(self):
+        """besad does not wait for it when it is to end, and runs it again."""
+        seen = os.path.join(self.daemon.directory, "seen")
+        program = self.program(f'echo "$1" >>{seen}\n[ "$(wc -l <{seen})" = 1 ] && exec sleep 50\nexit 0\n')
+        self.start("--on-finish", program)
+        job = self.daemon.submit(small_job(method="magnitude"))
+        wait_for("the program", lambda: os.path.exists(seen) and os.path.getsize(seen))
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertNotIn("told", self.daemon.log())
+        self.start("--on-finish", program)
+        wait_for("the note", lambda: f"job={job} told {program}" in self.daemon.log())
+        with open(seen) as file:
+            self.assertEqual(file.read().split(), [job, job])
 
     def test_program_is_run_after_a_kill(self):
         """The program outlives besad, which was killed while it ran, and is run again for that job and for those behind it."""

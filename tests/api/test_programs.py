@@ -497,6 +497,24 @@ class Start(unittest.TestCase):
             self.assertEqual(status, 0)
             self.assertIn(b"STOPPING=1", iter(lambda: manager.recv(100), None))
 
+    def test_how_systemd_is_told(self):
+        """By a path, or a name that is in no directory; and nobody is told by what is no such name."""
+        directory = os.path.join(self.daemon.directory, "notify")
+        for name, address in (("/" + directory.lstrip("/"), directory), ("@besad-" + self.daemon.directory, "\0besad-" + self.daemon.directory)):
+            with self.subTest(name), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.bind(address)
+                manager.settimeout(PATIENCE)
+                self.daemon.start(environment={"NOTIFY_SOCKET": name})
+                self.assertEqual(manager.recv(100), b"READY=1")
+                self.daemon.process.send_signal(signal.SIGHUP)
+                self.assertIn(b"RELOADING=1", iter(lambda: manager.recv(100), None))
+                self.assertEqual(self.daemon.stop(), 0)
+                self.assertIn(b"STOPPING=1", iter(lambda: manager.recv(100), None))
+        for name in ("relative", "/" + "x" * 200, "/nowhere/there"):
+            with self.subTest(name):
+                self.daemon.start(environment={"NOTIFY_SOCKET": name})
+                self.assertEqual(self.daemon.stop(), 0)
+
     def test_ipv6(self):
         token = os.path.join(self.daemon.directory, "token")
         with open(token, "w") as file:
