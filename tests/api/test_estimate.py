@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import unittest
 
-from support import SAMPLES, Daemon, small_job, small_model, wait_for
+from support import SAMPLES, Daemon, small_job, small_model, wait_for, write_model
 
 BLOCKS = 4
 
@@ -131,6 +131,52 @@ class EstimateTest(unittest.TestCase):
         # What was deleted is forgotten.
         self.assertEqual(self.daemon.request("DELETE", f"/v1/jobs/{done['id']}").status, 204)
         self.assertIsNone(self.estimate(first | {"output": "second"})["seconds"]["total"])
+
+    def test_seconds_of_other_work(self):
+        """A block's time tells of another's where both do the same to each weight and token; what is around the blocks, where that is the same."""
+        plain = {"model": "small", "method": "magnitude", "sparsity": 0.5}
+        for output, spec in (("first", small_job(method="wanda", progress={"perplexity_every": 0})), ("plain", plain),
+                             ("held", plain | {"calibration": small_job()["calibration"]})):
+            done = self.daemon.finish(self.daemon.submit(spec | {"output": output}))
+            self.assertEqual(done["state"], "succeeded", done["error"])
+        first = small_job(method="wanda", progress={"perplexity_every": 0})
+        same = self.estimate(first)["seconds"]
+        self.assertIsNotNone(same["total"])
+        # Half as many weights and more of another model: in proportion, for linears alone.
+        write_model(os.path.join(self.daemon.models, "thin"), 64, 32, 4, 2, BLOCKS, vocab=300, scale=0.1)
+        thin = self.estimate(first | {"model": "thin"})["seconds"]
+        self.assertIs(thin["pruning"]["scaled"], True)
+        self.assertLess(thin["pruning"]["seconds"], same["pruning"]["seconds"])
+        self.assertIsNone(thin["rest"])
+        half = first | {"calibration": first["calibration"] | {"sequence_length": 32, "samples": SAMPLES}}
+        self.assertIs(self.estimate(half)["seconds"]["pruning"]["scaled"], True)
+        # Of another precision, or what is done otherwise, nothing is known.
+        other = {"bf16": "f32", "f32": "bf16"}[self.estimate(first)["precision"]]
+        self.assertEqual(self.estimate(first | {"precision": other})["seconds"], {"total": None, "pruning": None, "rest": None})
+        known = self.estimate(first | {"precision": self.estimate(first)["precision"]})["seconds"]
+        self.assertEqual(known, same)
+        self.assertIsNone(self.estimate(first | {"pattern": "2:4"})["seconds"]["pruning"])
+        self.assertIsNone(self.estimate(first | {"allocation": {"method": "outlier"}})["seconds"]["rest"])
+        tuned = self.estimate(first | {"refit": {"method": "global"}})["seconds"]
+        self.assertIsNone(tuned["rest"])
+        # One that was calibrated tells of none that is not, and the other way round.
+        [job] = [j["id"] for j in self.daemon.get("/v1/jobs").json["jobs"] if j["spec"]["output"] == "plain"]
+        self.assertEqual(self.daemon.request("DELETE", f"/v1/jobs/{job}").status, 204)
+        self.assertIsNone(self.estimate(plain)["seconds"]["pruning"])
+        self.assertEqual(self.estimate(plain | {"calibration": small_job()["calibration"]})["seconds"]["pruning"]["measured_jobs"], 1)
+
+    def test_timings_that_cannot_be_read(self):
+        """They tell nothing."""
+        spec = small_job(method="wanda", output="first", progress={"perplexity_every": 0})
+        done = self.daemon.finish(self.daemon.submit(spec))
+        self.assertEqual(done["state"], "succeeded", done["error"])
+        self.daemon.stop()
+        for column, part in (("result", "rest"), ("spec", "pruning")):
+            with sqlite3.connect(f"{self.daemon.state}/besad.db") as db:
+                db.execute(f"UPDATE jobs SET {column} = '{{}}'")
+            self.daemon.start()
+            self.assertIsNone(self.estimate(spec | {"output": "second"})["seconds"][part])
+            self.daemon.stop()
 
     def test_refusals(self):
         """As of a job: the same status, and the same problems."""

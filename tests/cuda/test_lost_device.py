@@ -125,6 +125,9 @@ class LostDevice(unittest.TestCase):
         self.assertEqual((ended["state"], ended["error"]["code"]), ("failed", "backend"), ended)
         self.assertIn("the CPU does not take over from a CUDA device", self.daemon.log())
         self.assertNotIn("computing on the CPU", self.daemon.log())
+        estimate = self.daemon.request("POST", "/v1/estimate", {"model": "small", "method": "magnitude", "sparsity": 0.5})
+        device = estimate.json["memory"]["device"]  # nobody knows what there is
+        self.assertEqual((estimate.status, device["available_bytes"], device["fits"]), (200, None, None))
         os.unlink(self.gone)
         self.assertEqual(self.daemon.finish(self.submit("next"))["state"], "succeeded")
         self.assertEqual(self.daemon.log().count("answers on port"), 1)
