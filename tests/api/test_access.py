@@ -342,6 +342,38 @@ class Quotas(Access):
         daemon.finish(again.json["id"])
         self.assertEqual(self.as_token(BOB, "POST", f"/v1/jobs/{again.json['id']}/retry").status, 200)  # it does not count twice
 
+    def test_bytes_of_what_is_left(self):
+        """Of a job that failed counts what it left, but not for its own retry; and of an output that lies in another, what that takes."""
+        daemon = self.daemon
+        small_model(daemon, 2)
+        size = os.path.getsize(os.path.join(daemon.models, "small", "model.safetensors"))
+        self.write(f"bob submit {BOB} max-bytes={6 * size}\nalice admin {ALICE}\n")
+        daemon.token = ALICE
+        daemon.start("--token-file", self.tokens, "--checkpoint-every", "0")
+        for output in ("a", "a/inside"):
+            job = self.as_token(BOB, "POST", "/v1/jobs", small_job(method="magnitude", output=output))
+            self.assertEqual(daemon.finish(job.json["id"])["state"], "succeeded")
+        held = sum(os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(os.path.join(daemon.output, "a")) for name in names)
+        small_model(daemon, 16, "large")
+
+        def taken():
+            said = self.says(self.as_token(BOB, "POST", "/v1/jobs", small_job(method="magnitude", model="large", output="c")), 429, "quota-bytes")
+            return int(said.json["detail"].partition("left, take ")[2].partition(",")[0])
+        self.assertLess(abs(taken() - held), held // 4)
+        self.assertGreater(taken(), 2 * size)
+        before = taken()
+        job = self.as_token(BOB, "POST", "/v1/jobs", small_job(output="b", timeout_seconds=0.5, besa={"epochs": 100}))
+        self.assertEqual(job.status, 201, job.body)
+        job = job.json["id"]
+        self.assertEqual(daemon.finish(job)["error"]["code"], "timeout")
+        left = sum(os.path.getsize(os.path.join(path, name)) for directory in (os.path.join(daemon.state, "jobs", job), os.path.join(daemon.output, ".besad-" + job))
+                   for path, _, names in os.walk(directory) for name in names)
+        self.assertGreater(left, 0)
+        self.assertGreaterEqual(taken() - before, left)
+        self.assertEqual(self.as_token(BOB, "POST", f"/v1/jobs/{job}/retry").status, 200)
+        daemon.request("POST", f"/v1/jobs/{job}/cancel")
+        daemon.finish(job)
+
 
 if __name__ == "__main__":
     unittest.main()

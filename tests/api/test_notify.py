@@ -177,11 +177,15 @@ class Notify(unittest.TestCase):
 
     def test_hosts(self):
         self.start()
-        for url in ("http://localhost:1/", "https://example.com/", "http://user@127.0.0.1/", "ftp://127.0.0.1/", "127.0.0.1"):
+        for url in ("http://localhost:1/", "https://example.com/", "http://user@127.0.0.1/", "ftp://127.0.0.1/", "127.0.0.1", "http://", "http://[::1"):
             response = self.daemon.request("POST", "/v1/jobs", small_job(notify={"url": url}))
             self.assertEqual(response.status, 422, url)
             self.assertEqual([e["pointer"] for e in response.json["errors"]], ["/notify/url"])
         self.assertEqual(self.daemon.request("POST", "/v1/jobs", small_job(notify={})).status, 422)
+        self.daemon.stop()
+        self.start("--notify-host", "LocalHost")
+        for url in ("http://localhost:1/", "http://127.0.0.1:1/"):
+            self.assertEqual(self.daemon.request("POST", "/v1/estimate", small_job(notify={"url": url})).status, 200, url)
 
     def test_program(self):
         seen = os.path.join(self.daemon.directory, "seen")

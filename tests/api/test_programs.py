@@ -373,10 +373,15 @@ class Start(unittest.TestCase):
     def test_addresses_that_cannot_be_listened_on(self):
         taken = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(taken.close)
+        plain = os.path.join(self.daemon.directory, "plain.new")  # a socket has this end to its name until it listens
+        with open(plain, "w"):
+            pass
         for address, why in ((f"127.0.0.1:{taken.getsockname()[1]}", "Address already in use"), ("nowhere", "must be HOST:PORT"),
                              ("127.0.0.1:", "must be HOST:PORT"), (":80", "must be HOST:PORT"), ("[::1:80", "must be HOST:PORT"),
                              ("::1:80", "must be HOST:PORT"), ("x" * 300 + ":80", "must be HOST:PORT"), ("127.0.0.1:port", "--listen 127.0.0.1:port"),
-                             ("192.0.2.1:0", "Cannot assign requested address"), ("unix:relative", "unix:"), ("unix:/" + "x" * 200, "unix:")):
+                             ("192.0.2.1:0", "Cannot assign requested address"), ("unix:relative", "unix:"), ("unix:/" + "x" * 200, "unix:"),
+                             ("[::]:0", "needs --token-file"), ("unix:/nowhere/socket", "No such file"), (f"unix:{plain}/socket", "Not a directory"),
+                             (f"unix:{plain}", "what is there is no socket"), (f"unix:{plain[:-4]}", "what is there is no socket")):
             with self.subTest(address):
                 self.assertIn(why, self.refused("--listen", address))
 

@@ -194,6 +194,14 @@ class Overwrite(Case):
         self.assertEqual(response.status, 409, response.body)
         self.assertIn("'notes'", response.json["detail"])
 
+    def test_names_that_grow_too_long(self):
+        """Fit for a spec, but not for a disk once a job's id stands in them."""
+        self.daemon.start()
+        for output in ("{id}" * 40, "/".join(["{id}" * 8] * 24), "/".join(["{id}" * 8] * 19 + ["x" * 200])):
+            response = self.daemon.request("POST", "/v1/jobs", small_job(output=output))
+            self.assertEqual((response.status, response.json["errors"]), (422, [{"pointer": "/output", "detail": "is too long"}]), output)
+        self.assertEqual(os.listdir(self.daemon.output), [])
+
     def test_what_becomes_somebody_elses_while_the_job_runs(self):
         self.daemon.start()
         job = self.submit(output="out", overwrite=True, besa={"epochs": SLOW_EPOCHS})
