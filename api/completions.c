@@ -269,7 +269,7 @@ static bool read_wish(const cJSON *body, struct text *text, struct response *res
 	read_stream(body, text, errors);
 	if (json_ran_out()) {
 		cJSON_Delete(errors);
-		problem_failure(response, &(struct error){STATUS_NO_MEMORY, "no memory for the request"});
+		problem_failure(response, &(struct error){.status = STATUS_NO_MEMORY, .message = "no memory for the request"});
 		return false;
 	}
 	if (cJSON_GetArraySize(errors)) {
@@ -278,7 +278,7 @@ static bool read_wish(const cJSON *body, struct text *text, struct response *res
 	}
 	cJSON_Delete(errors);
 	if (!text->chat || (text->messages && text->contents)) return true;
-	problem_failure(response, &(struct error){STATUS_NO_MEMORY, "no memory for the conversation"});
+	problem_failure(response, &(struct error){.status = STATUS_NO_MEMORY, .message = "no memory for the conversation"});
 	return false;
 }
 
@@ -487,7 +487,7 @@ static void add_error(struct response *response)
 		response->body = text;
 		response->size = strlen(text);
 	} else {
-		problem_failure(response, &(struct error){STATUS_NO_MEMORY, "no memory for the answer"});
+		problem_failure(response, &(struct error){.status = STATUS_NO_MEMORY, .message = "no memory for the answer"});
 	}
 	buffer_free(&message);
 	cJSON_Delete(json);
@@ -516,7 +516,8 @@ static void complete(const struct request *request, struct response *response, b
 		if (text.live)
 			begun = !make(&text, response);
 		else
-			problem_failure(response, &(struct error){STATUS_NO_MEMORY, "no memory for the answer"});
+			problem_failure(response,
+					&(struct error){.status = STATUS_NO_MEMORY, .message = "no memory for the answer"});
 	}
 	if (!begun) add_error(response);
 	for (size_t i = 0; i < text.wish.n_messages; i++)

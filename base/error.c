@@ -25,6 +25,7 @@ enum status error_set(struct error *err, enum status status, const char *format,
 	va_end(args);
 	end_message(err, length < 0 ? 0 : (size_t)length);
 	err->status = status;
+	err->number = 0;
 	return status;
 }
 
@@ -59,6 +60,7 @@ enum status error_errno(struct error *err, const char *format, ...)
 		used += snprintf(err->message + used, sizeof err->message - (size_t)used, ": %s", strerror(number));
 	end_message(err, used < 0 ? 0 : (size_t)used);
 	err->status = status;
+	err->number = number;
 	return status;
 }
 

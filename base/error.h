@@ -25,6 +25,7 @@ enum status {
 
 struct error {
 	enum status status;
+	int number;         /* errno, where the system refused something; else 0 */
 	char message[2048]; /* one line, names the file, tensor or field, what was expected and what to do */
 };
 

@@ -50,6 +50,7 @@ struct spec_parser {
 	char no_gguf[256];      /* why the model cannot be exported; "" where it can, or is unknown */
 	bool feeds_back;        /* quantization takes data; known before it is parsed */
 	bool no_memory;
+	struct error trouble; /* the machine's with a file that is named, which is no problem of the spec; STATUS_OK for none */
 };
 
 /* What a number may be, and what it is where it is left out. */

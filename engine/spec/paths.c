@@ -1,5 +1,6 @@
 #include "engine/spec/paths.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +12,18 @@
 #include "engine/text/kind.h"
 
 enum { MAX_COMPONENT_BYTES = 200 }; /* of 255, so that {id} and {date} may expand */
+
+/* What cannot be looked at or read is a problem of the field; but where the machine is what fails, trying again may do. */
+static void tell(struct spec_parser *parser, const struct fields *fields, const char *key, const struct error *err)
+{
+	bool passes = err->number == EIO || err->number == EMFILE || err->number == ENFILE;
+	if (err->status == STATUS_NO_MEMORY)
+		parser->no_memory = true;
+	else if (!passes)
+		fields_problem(fields, key, "%s", err->message);
+	else if (!parser->trouble.status)
+		parser->trouble = *err;
+}
 
 /* Looks a string field up below the roots for models or for data; false where it is missing or, with a problem, wrong. */
 static bool find(struct spec_parser *parser, const struct fields *fields, const char *key, bool model, char **ret_text,
@@ -25,15 +38,13 @@ static bool find(struct spec_parser *parser, const struct fields *fields, const 
 	bool kept;
 	enum status status = spec_find_kept(roots, model, text, &kept, ret, &err);
 	if (status == STATUS_OK && !kept) status = place_find(model ? roots->model : roots->data, roots->here, text, ret, &err);
-	if (status == STATUS_NO_MEMORY) {
-		parser->no_memory = true;
-	} else if (status == STATUS_NOT_FOUND && !roots->here) {
+	if (status == STATUS_NOT_FOUND && !roots->here) {
 		fields_problem(fields, key, "%s, below none of the %s roots; GET /v1/%s lists what is", err.message,
 			       model ? "model" : "data", model ? "models" : "data");
 	} else if (status != STATUS_OK) {
 		/* What a client wrote itself is no secret of the operator's. */
 		if (status != STATUS_INVALID && !roots->here) place_hide_roots(model ? roots->model : roots->data, &err);
-		fields_problem(fields, key, "%s", err.message);
+		tell(parser, fields, key, &err);
 	}
 	return status == STATUS_OK;
 }
@@ -58,11 +69,9 @@ static bool check_mode(struct spec_parser *parser, const struct fields *fields, 
 	struct error err;
 	enum status status = place_stat(place, NULL, &st, &err);
 	if (status == STATUS_OK && (st.st_mode & S_IFMT) == mode) return true;
-	if (status == STATUS_NO_MEMORY) {
-		parser->no_memory = true;
-	} else if (status != STATUS_OK) {
+	if (status != STATUS_OK) {
 		place_hide(place, &err);
-		fields_problem(fields, key, "%s", err.message);
+		tell(parser, fields, key, &err);
 	} else {
 		fields_problem(fields, key, "'%s' is not a %s", text, mode == S_IFDIR ? "directory" : "regular file");
 	}
@@ -84,9 +93,8 @@ void path_parse_file(struct spec_parser *parser, const struct fields *fields, co
 		file_close(&file);
 	}
 	if (status == STATUS_OK) return;
-	if (status == STATUS_NO_MEMORY) parser->no_memory = true;
 	place_hide(ret, &err);
-	fields_problem(fields, key, "%s", err.message);
+	tell(parser, fields, key, &err);
 }
 
 static void find_columns(struct spec_parser *parser, const struct model_config *config)
@@ -123,8 +131,7 @@ void path_parse_model(struct spec_parser *parser, const struct fields *fields, c
 	if (!check_mode(parser, fields, key, *ret_text, ret, S_IFDIR)) return;
 	if (parser->roots->places) return; /* what depends on it is stored */
 	if (model_vet(ret, NULL, &config, &bytes, &err) != STATUS_OK) {
-		if (err.status == STATUS_NO_MEMORY) parser->no_memory = true;
-		fields_problem(fields, key, "%s", err.message);
+		tell(parser, fields, key, &err);
 	} else {
 		parser->max_positions = config.max_positions;
 		if (config.stacked_experts) parser->unpackable = "the model's experts are stacked in one tensor";

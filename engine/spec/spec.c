@@ -32,11 +32,15 @@ enum status spec_parse(const cJSON *json, const struct roots *roots, struct spec
 		fields_problem(&fields, NULL, "must be a JSON object");
 
 	enum status status = STATUS_OK;
-	if (parser.no_memory || problems->no_memory)
+	if (parser.no_memory || problems->no_memory) {
 		status = error_set(err, STATUS_NO_MEMORY, "no memory for the spec");
-	else if (problems->count > 0)
+	} else if (parser.trouble.status) {
+		*err = parser.trouble;
+		status = err->status;
+	} else if (problems->count > 0) {
 		status = error_set(err, STATUS_INVALID, "%s: %s%s", problems->items[0].pointer, problems->items[0].detail,
 				   problems->count > 1 ? " (and more)" : "");
+	}
 	if (status != STATUS_OK) {
 		spec_free(spec);
 		return status;

@@ -58,6 +58,25 @@ class Faults(unittest.TestCase):
     def wait_for_death(self):
         self.assertEqual(self.daemon.process.wait(PATIENCE), -signal.SIGKILL)
 
+    def test_a_disk_that_cannot_be_read(self):
+        """A model or a text that cannot be looked at now is no mistake of the client's, who may try again."""
+        daemon = self.daemon
+        small_model(daemon, 1)
+        for directory in (daemon.models, daemon.data):
+            answers = []
+            for n in range(1, 20):
+                daemon.start(environment={**self.faults(directory, n, "EIO"), "FAULT_READS": "1"})
+                answer = daemon.post("/v1/estimate", small_job(method="wanda"))
+                daemon.stop()
+                if answer.status == 200:
+                    break
+                self.refused(answer, 503, "io")
+                self.assertIn("Input/output error", answer.json["detail"])
+                self.assertNotIn(daemon.directory, answer.body.decode())
+                answers.append(answer)
+            self.assertEqual(answer.status, 200)
+            self.assertTrue(answers)
+
     def test_a_job_that_kills_besad_is_given_up(self):
         daemon = self.daemon.start("--max-attempts", "2")
         small_model(daemon)
