@@ -174,7 +174,9 @@ static enum status parse_rope_object(const cJSON *object, const struct family *f
 
 static bool same_rope(const struct rope *a, const struct rope *b)
 {
-	if (a->kind != b->kind || a->theta != b->theta || a->rotary != b->rotary || a->attention != b->attention) return false;
+	if (a->kind != b->kind || a->theta != b->theta || a->rotary != b->rotary || a->attention != b->attention ||
+	    a->query_beta != b->query_beta)
+		return false;
 	if (a->kind == ROPE_YARN && (a->beta_fast != b->beta_fast || a->beta_slow != b->beta_slow || a->truncate != b->truncate ||
 				     a->original_max_positions != b->original_max_positions))
 		return false;

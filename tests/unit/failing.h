@@ -1,5 +1,5 @@
 /* The n-th allocation of the engine fails, or the n-th of its file calls: by `--wrap` of the linker, which tests that include this are
- * linked with, and by base/file.h's table. What is allocated meanwhile is counted, so that what a failure leaves behind is seen.
+ * linked with, and by base/file.h's table; or the n-th operation of a backend (tests/unit/failing_backend.h). What is allocated meanwhile is counted, so that what a failure leaves behind is seen.
  * What libraries allocate is their own, but for cJSON's, which goes through base/json.c. */
 #ifndef BESAD_TESTS_FAILING_H
 #define BESAD_TESTS_FAILING_H
@@ -15,10 +15,10 @@
 
 #include "base/file.h"
 
-enum failing_what { FAILING_ALLOCATIONS, FAILING_CALLS, FAILING_KINDS };
+enum failing_what { FAILING_ALLOCATIONS, FAILING_CALLS, FAILING_OPERATIONS, FAILING_KINDS };
 
 /* Points are counted from 1 on. */
-enum { FAILING_POINTS = 1 << 20, FAILING_FRAMES = 12, FAILING_LIVE = 1 << 20 };
+enum { FAILING_POINTS = 1 << 20, FAILING_FRAMES = 12, FAILING_DEEP = 24, FAILING_LIVE = 1 << 20 };
 
 static struct {
 	pthread_mutex_t lock;
@@ -27,6 +27,8 @@ static struct {
 	long count, at;         /* points that were met; the one that fails, or 0 */
 	uint64_t *stacks;       /* a set, of those that were met while recording */
 	long *firsts, n_firsts; /* the points at which a stack was met first */
+	uint64_t *callers;      /* a set, of all that calls in stacks return to, of earlier recordings as well */
+	bool *fresh;            /* of each of `firsts`: a call of its stack was in none before */
 	void **live;            /* a set: what is allocated and not yet freed */
 	long n_live;
 	char where[600]; /* the frames of the point that failed, for addr2line -e */
@@ -60,17 +62,28 @@ static size_t failing_slot(const uint64_t *set, uint64_t key)
 	return i;
 }
 
+/* Adds a key; was it there? */
+static bool failing_know(uint64_t *set, uint64_t key)
+{
+	size_t slot = failing_slot(set, key);
+	bool known = set[slot] != 0;
+	set[slot] = key;
+	return known;
+}
+
 static void failing_record(void)
 {
-	void *frames[FAILING_FRAMES + 2];
-	int count = backtrace(frames, FAILING_FRAMES + 2);
+	void *frames[FAILING_DEEP + 2];
+	int count = backtrace(frames, FAILING_DEEP + 2);
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-	for (int i = 2; i < count; i++)
+	for (int i = 2; i < count && i < FAILING_FRAMES + 2; i++)
 		hash = (hash ^ (uint64_t)(uintptr_t)frames[i]) * UINT64_C(0x100000001b3);
-	size_t slot = failing_slot(failing.stacks, hash | 1);
-	if (failing.stacks[slot]) return;
-	failing.stacks[slot] = hash | 1;
-	if (failing.n_firsts < FAILING_POINTS) failing.firsts[failing.n_firsts++] = failing.count;
+	if (failing_know(failing.stacks, hash | 1) || failing.n_firsts == FAILING_POINTS) return;
+	bool fresh = false;
+	for (int i = 2; i < count; i++)
+		fresh = !failing_know(failing.callers, (uint64_t)(uintptr_t)frames[i]) || fresh;
+	failing.fresh[failing.n_firsts] = fresh;
+	failing.firsts[failing.n_firsts++] = failing.count;
 }
 
 extern char __executable_start;
@@ -253,6 +266,8 @@ static void failing_begin(void)
 	failing.stacks = __real_calloc(FAILING_LIVE, sizeof *failing.stacks);
 	failing.live = __real_calloc(FAILING_LIVE, sizeof *failing.live);
 	failing.firsts = __real_calloc(FAILING_POINTS, sizeof *failing.firsts);
+	failing.callers = __real_calloc(FAILING_LIVE, sizeof *failing.callers);
+	failing.fresh = __real_calloc(FAILING_POINTS, sizeof *failing.fresh);
 	failing_real = file_calls;
 	file_calls = (struct file_calls){failing_pread,     failing_pwrite,    failing_fsync,
 					 failing_renameat2, failing_fallocate, failing_openat2};
@@ -263,6 +278,8 @@ static void failing_end(void)
 	__real_free(failing.stacks);
 	__real_free(failing.live);
 	__real_free(failing.firsts);
+	__real_free(failing.callers);
+	__real_free(failing.fresh);
 	file_calls = failing_real;
 }
 

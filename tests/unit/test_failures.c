@@ -1,6 +1,6 @@
-/* What the engine does where memory runs out or a disk fails: each thing below is done again and again, and each time another of its
- * allocations fails, or another of its file calls. It must say so, by its status and a message, and leave nothing behind in memory; or
- * have gone on as if nothing had been.
+/* What the engine does where memory runs out, a disk fails or a device is lost: each thing below is done again and again, and each time
+ * another of its allocations fails, or another of its file calls, or of the operations of its backend. It must say so, by its status and
+ * a message, and leave nothing behind in memory; or have gone on as if nothing had been.
  *
  * An allocation of each call stack once, and of these MOST_POINTS spread evenly (more in `make coverage`): POINTS=all tries all.
  * VERBOSE=1 tells of each, with the frames for addr2line; ONLY=besa does that alone. */
@@ -12,6 +12,7 @@
 #include "tests/unit/scratch.h"
 
 #include "tests/unit/failing.h"
+#include "tests/unit/failing_backend.h"
 
 #include "base/json.h"
 #include "engine/archive/archive.h"
@@ -27,7 +28,7 @@
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
-enum { MOST_POINTS = 40, MOST_WHEN_COUNTED = 300, VOCAB = 320 };
+enum { MOST_POINTS = 40, VOCAB = 320 };
 
 static const atomic_bool running = false;
 static struct scratch *scratch;
@@ -234,6 +235,7 @@ static enum status run_job(const struct spec *spec, struct error *err)
 				       .attempt = 1,
 				       .stop = &running};
 	TRY(backend_cpu_create(1, &backend, err));
+	failing_backend(backend);
 	enum status status = engine_run(&job, backend, &sink, &result, err);
 	cJSON_Delete(result);
 	backend_destroy(backend);
@@ -285,6 +287,9 @@ static enum status act(const struct deed *deed, enum failing_what what, long at,
 static const char *fault(enum failing_what what, enum status status, const struct error *err)
 {
 	if (failing.n_live) return "leaves memory behind";
+	if (what == FAILING_OPERATIONS)
+		return status == STATUS_BACKEND && strstr(err->message, FAILING_DEVICE) ? NULL
+											: "does not say that the device is lost";
 	if (status == STATUS_OK) return NULL;
 	if (status != err->status || !*err->message) return "no message";
 	if (what == FAILING_ALLOCATIONS) return status == STATUS_NO_MEMORY ? NULL : "does not say that memory ran out";
@@ -293,32 +298,41 @@ static const char *fault(enum failing_what what, enum status status, const struc
 	return told ? NULL : "does not say that a file call failed";
 }
 
+/* Chooses which of the points that were just recorded are to fail, and returns them, to be freed: all, or MOST_POINTS spread evenly;
+ * where branches are counted, each whose stack has a call that was in none before it as well: a failure comes back through it. */
+static long *choose_points(long *ret_count)
+{
+	long points = failing.n_firsts, most = getenv("POINTS") ? points : MOST_POINTS;
+	long step = points <= most ? 1 : (points + most - 1) / most;
+	bool counted = getenv("BESAD_COVERAGE");
+	long *chosen = malloc((size_t)points * sizeof *chosen + 1);
+	assert_non_null(chosen);
+	*ret_count = 0;
+	for (long i = 0; i < points; i++)
+		if (i % step == 0 || (counted && failing.fresh[i])) chosen[(*ret_count)++] = failing.firsts[i];
+	return chosen;
+}
+
 static int fail_each(const struct deed *deed, enum failing_what what)
 {
-	static const char *const kinds[] = {"allocation", "file call"};
+	static const char *const kinds[] = {"allocation", "file call", "operation"};
 	struct error err;
 	int wrong = 0, gone_on = 0;
 	if (act(deed, what, 0, &err) != STATUS_OK) fail_msg("%s: %s", deed->name, err.message);
 	if (failing.n_live) fail_msg("%s leaves %ld allocations behind", deed->name, failing.n_live);
-	long points = failing.n_firsts, most = getenv("POINTS")           ? points
-					       : getenv("BESAD_COVERAGE") ? MOST_WHEN_COUNTED
-									  : MOST_POINTS;
-	long step = points <= most ? 1 : (points + most - 1) / most;
-	long *firsts = malloc((size_t)points * sizeof *firsts + 1);
-	assert_non_null(firsts);
-	memcpy(firsts, failing.firsts, (size_t)points * sizeof *firsts);
-	for (long i = 0; i < points; i += step) {
-		enum status status = act(deed, what, firsts[i], &err);
+	long points = failing.n_firsts, count;
+	long *chosen = choose_points(&count);
+	for (long i = 0; i < count; i++) {
+		enum status status = act(deed, what, chosen[i], &err);
 		const char *problem = fault(what, status, &err);
 		gone_on += status == STATUS_OK;
 		wrong += problem != NULL;
 		if (problem || getenv("VERBOSE"))
-			print_message("%s, %s %ld: %s, %s, '%s', %ld left;%s\n", deed->name, kinds[what], firsts[i],
+			print_message("%s, %s %ld: %s, %s, '%s', %ld left;%s\n", deed->name, kinds[what], chosen[i],
 				      problem ? problem : "well", status_name(status), err.message, failing.n_live, failing.where);
 	}
-	print_message("%s: %ld %ss tried of %ld, %d went on\n", deed->name, (points + step - 1) / step, kinds[what], points,
-		      gone_on);
-	free(firsts);
+	if (points) print_message("%s: %ld %ss tried of %ld, %d went on\n", deed->name, count, kinds[what], points, gone_on);
+	free(chosen);
 	return wrong;
 }
 
