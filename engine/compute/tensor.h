@@ -9,21 +9,8 @@ enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64, DTYPE_I64, DTYPE_I32, 
 
 static inline size_t dtype_size(enum dtype dtype)
 {
-	switch (dtype) {
-	case DTYPE_F64:
-	case DTYPE_I64:
-		return 8;
-	case DTYPE_F32:
-	case DTYPE_I32:
-		return 4;
-	case DTYPE_BF16:
-	case DTYPE_F16:
-	case DTYPE_U16:
-		return 2;
-	case DTYPE_U8:
-		return 1;
-	}
-	return 0;
+	static const unsigned char sizes[] = {4, 2, 2, 8, 8, 4, 2, 1}; /* as they are listed above */
+	return sizes[dtype];
 }
 
 /* A view; it owns nothing. Element (i, j) is `data[i * stride + j]`. `data` is a host pointer for the CPU backend and a device

@@ -1,6 +1,7 @@
-/* The n-th allocation of the engine fails, or the n-th of its file calls: by `--wrap` of the linker, which tests that include this are
- * linked with, and by base/file.h's table; or the n-th operation of a backend (tests/unit/failing_backend.h). What is allocated meanwhile is counted, so that what a failure leaves behind is seen.
- * What libraries allocate is their own, but for cJSON's, which goes through base/json.c. */
+/* The n-th allocation of the engine fails, or the n-th of its file calls: by `--wrap` of the linker, which tests that include this
+ * are linked with, and by base/file.h's table; or the n-th operation of a backend (tests/unit/failing_backend.h). What is allocated
+ * meanwhile is counted, so that what a failure leaves behind is seen. What libraries allocate is their own, but for cJSON's, which
+ * goes through base/json.c. */
 #ifndef BESAD_TESTS_FAILING_H
 #define BESAD_TESTS_FAILING_H
 

@@ -27,7 +27,7 @@ static cJSON *read_config(struct scratch *s, const char *directory, const char *
 	return json;
 }
 
-/* What a model's blocks do not hang on: how it was trained, what generates from it, and what is asked of it alone whether it is set. */
+/* What a model's blocks do not hang on: how it was trained, what is done with it, and what is asked alone whether it is set. */
 static const char *const ignored[] = {
 	/* in training */
 	"attention_dropout", "attn_pdrop", "classifier_dropout", "dropout", "embd_pdrop", "embedding_dropout", "hidden_dropout",
@@ -114,7 +114,7 @@ static void test_every_field(void **state)
 	}
 }
 
-/* ---- rotary embeddings ---------------------------------------------------------------------------------------------------------- */
+/* ---- rotary embeddings ------------------------------------------------------------------------------------------------------- */
 
 #define SIZES                                                                                                                      \
 	"\"hidden_size\":64,\"intermediate_size\":160,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100,"       \

@@ -1,6 +1,6 @@
-/* What the engine does where memory runs out, a disk fails or a device is lost: each thing below is done again and again, and each time
- * another of its allocations fails, or another of its file calls, or of the operations of its backend. It must say so, by its status and
- * a message, and leave nothing behind in memory; or have gone on as if nothing had been.
+/* What the engine does where memory runs out, a disk fails or a device is lost: each thing below is done again and again, and each
+ * time another of its allocations fails, or another of its file calls, or of the operations of its backend. It must say so, by its
+ * status and a message, and leave nothing behind in memory; or have gone on as if nothing had been.
  *
  * An allocation of each call stack once, and of these MOST_POINTS spread evenly (more in `make coverage`): POINTS=all tries all.
  * VERBOSE=1 tells of each, with the frames for addr2line; ONLY=besa does that alone. */
