@@ -21,6 +21,9 @@ FAILING_OPERATION(alloc, (struct backend * backend, size_t bytes, void **ret), (
 FAILING_OPERATION(upload, (struct backend * backend, void *device, const void *host, size_t bytes), (backend, device, host, bytes))
 FAILING_OPERATION(download, (struct backend * backend, void *host, const void *device, size_t bytes),
 		  (backend, host, device, bytes))
+FAILING_OPERATION(alloc_host, (struct backend * backend, size_t bytes, void **ret), (backend, bytes, ret))
+FAILING_OPERATION(fetch, (struct backend * backend, void *device, const void *host, size_t bytes), (backend, device, host, bytes))
+FAILING_OPERATION(fetched, (struct backend * backend), (backend))
 FAILING_OPERATION(copy, (struct backend * backend, void *to, const void *from, size_t bytes), (backend, to, from, bytes))
 FAILING_OPERATION(zero, (struct backend * backend, void *device, size_t bytes), (backend, device, bytes))
 FAILING_OPERATION(sync, (struct backend * backend), (backend))
@@ -191,6 +194,9 @@ static void failing_backend(struct backend *backend)
 	PUT(alloc);
 	PUT(upload);
 	PUT(download);
+	PUT(alloc_host);
+	PUT(fetch);
+	PUT(fetched);
 	PUT(copy);
 	PUT(zero);
 	PUT(sync);

@@ -8,9 +8,11 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <unistd.h>
 
 #include "tests/unit/scratch.h"
 
+#include "tests/unit/discrete.h"
 #include "tests/unit/failing.h"
 #include "tests/unit/failing_backend.h"
 
@@ -221,6 +223,9 @@ static void ignore_progress(void *context, const char *phase, int block, int blo
 	(void)context, (void)phase, (void)block, (void)blocks, (void)fraction, (void)eta_seconds;
 }
 
+/* Bytes of a device with memory of its own that jobs compute on; 0 for the CPU. */
+static size_t device_bytes;
+
 static enum status run_job(const struct spec *spec, struct error *err)
 {
 	struct backend *backend;
@@ -235,6 +240,7 @@ static enum status run_job(const struct spec *spec, struct error *err)
 				       .attempt = 1,
 				       .stop = &running};
 	TRY(backend_cpu_create(1, &backend, err));
+	if (device_bytes) discrete_backend(backend, device_bytes);
 	failing_backend(backend);
 	enum status status = engine_run(&job, backend, &sink, &result, err);
 	cJSON_Delete(result);
@@ -259,6 +265,14 @@ static enum status do_job(const char *what, struct error *err)
 	if (status != STATUS_OK) return status;
 	status = run_job(spec, err);
 	spec_free(spec);
+	return status;
+}
+
+static enum status do_job_on_device(const char *what, struct error *err)
+{
+	device_bytes = (size_t)1 << 30;
+	enum status status = do_job(what, err);
+	device_bytes = 0;
 	return status;
 }
 
@@ -404,12 +418,57 @@ static void test_jobs(void **state)
 		 "\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":\"two_blocks\",\"optimizer\":"
 		 "\"adamw\"},"
 		 "\"allocation\":{\"method\":\"outlier\"}" CALIBRATION},
+		{"besa on a device", do_job_on_device,
+		 "\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"granularity\":\"layer\"}" CALIBRATION},
+		{"tune on a device", do_job_on_device,
+		 "\"method\":\"magnitude\",\"refit\":{\"method\":\"global\",\"batch_size\":2}" CALIBRATION},
 		{"gradient", do_job,
 		 "\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"gradient\"},\"refit\":{\"method\":\"least_squares\"},"
 		 "\"evaluation\":{\"tasks\":[{\"path\":\"boolq.jsonl\",\"format\":\"boolq\",\"limit\":1}]}" CALIBRATION},
 	};
 	(void)state;
 	check(deeds, COUNT_OF(deeds));
+}
+
+/* How masks are written, and that a device has memory of its own, changes no byte of what a job makes. Where it has too little, the
+ * job says so before it begins. */
+static void test_device_of_its_own(void **state)
+{
+	static const struct {
+		const char *job, *needs;
+	} cases[] = {
+		{"\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"epochs\":2}" CALIBRATION,
+		 "the job needs 1 MiB of"},
+		{"\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":\"two_blocks\"}" CALIBRATION,
+		 "the job needs 1 MiB of"},
+		{"\"method\":\"sparsegpt\",\"refit\":{\"method\":\"block\"}" CALIBRATION, "the job needs 1 MiB of"},
+		{"\"method\":\"wanda\",\"refit\":{\"method\":\"global\",\"batch_size\":2}" CALIBRATION,
+		 "the global tune needs 1 MiB of"},
+	};
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		enum status (*const ways[])(const char *, struct error *) = {do_job, do_job_on_device};
+		struct error err;
+		char *bytes[2];
+		size_t sizes[2];
+		for (int way = 0; way < 2; way++) {
+			make_work();
+			if (ways[way](cases[i].job, &err) != STATUS_OK) fail_msg("%s: %s", cases[i].job, err.message);
+			assert_int_equal(file_slurp(path("work/out/o/model.safetensors"), 1 << 20, &bytes[way], &sizes[way], &err),
+					 STATUS_OK);
+		}
+		assert_int_equal(sizes[1], sizes[0]);
+		if (memcmp(bytes[1], bytes[0], sizes[0]) != 0) fail_msg("%s: other weights on a device", cases[i].job);
+		free(bytes[0]);
+		free(bytes[1]);
+		make_work();
+		device_bytes = 100000;
+		assert_int_equal(do_job(cases[i].job, &err), STATUS_NO_MEMORY);
+		device_bytes = 0;
+		if (!strstr(err.message, cases[i].needs) || !strstr(err.message, "device memory, and 0 MiB are free; a "))
+			fail_msg("%s: %s", cases[i].job, err.message);
+		assert_int_not_equal(access(path("work/out/o"), F_OK), 0);
+	}
 }
 
 /* ---- the files -------------------------------------------------------------------------------------------------------------------- */
@@ -496,6 +555,7 @@ int main(void)
 		cmocka_unit_test(test_readers),
 		cmocka_unit_test(test_products),
 		cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_device_of_its_own),
 	};
 	return cmocka_run_group_tests(tests, make_files, remove_files);
 }
