@@ -67,6 +67,16 @@ static enum status open_model(const char *what, struct error *err)
 	return status;
 }
 
+static enum status open_shards(const char *what, struct error *err)
+{
+	struct checkpoint checkpoint;
+	struct warnings warnings = {0};
+	enum status status = checkpoint_open(&PLACE(path(what)), &warnings, &checkpoint, err);
+	if (status == STATUS_OK) checkpoint_close(&checkpoint);
+	warnings_free(&warnings);
+	return status;
+}
+
 static enum status detokenize(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, struct error *err)
 {
 	struct detokenizer *detokenizer;
@@ -369,6 +379,7 @@ static void test_readers(void **state)
 {
 	const struct deed deeds[] = {
 		{"model", open_model, "tests/data/saved/qwen3_moe"},
+		{"shards", open_shards, "models/shards"},
 		TOKENIZER("llama-model"),
 		TOKENIZER("llama-json"),
 		TOKENIZER("llama3-json"),
@@ -522,6 +533,27 @@ static void make_data(void)
 	assert_int_equal(fclose(file), 0);
 }
 
+/* Of several files, with a tensor in two of them, and one that the index does not list. */
+static void make_shards(void)
+{
+	struct scratch *s = scratch;
+	char index[4000] = "{\"metadata\":{\"total_size\":1},\"weight_map\":{";
+	SUCCEEDS(directory_make(path("models/shards"), &s->err));
+	for (int i = 0; i < 70; i++) {
+		char name[40], header[200];
+		snprintf(name, sizeof name, "models/shards/%d.safetensors", i);
+		snprintf(header, sizeof header,
+			 "{\"t%d\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"u%d\":{\"dtype\":\"F32\",\"shape\":["
+			 "1],"
+			 "\"data_offsets\":[4,8]}}",
+			 i ? i - 1 : 0, i);
+		scratch_safetensors(s, name, header, 8);
+		snprintf(index + strlen(index), 60, "%s\"u%d\":\"%d.safetensors\"", i ? "," : "", i, i);
+	}
+	strcat(index, "}}");
+	scratch_text(s, "models/shards/model.safetensors.index.json", index);
+}
+
 static int make_files(void **state)
 {
 	if (scratch_setup(state)) return -1;
@@ -536,6 +568,7 @@ static int make_files(void **state)
 	copy("tests/data/chat/thinking.jinja", "models/chat/chat_template.jinja");
 	copy("tests/data/tasks/boolq.jsonl", "data/boolq.jsonl");
 	make_other("models/sp", "tests/data/tokenizers/directories/llama-model/tokenizer.model");
+	make_shards();
 	make_data();
 	omp_set_num_threads(1); /* each time in the same order */
 	json_heed_memory();
