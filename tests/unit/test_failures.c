@@ -266,7 +266,8 @@ static enum status do_job(const char *what, struct error *err)
 	struct spec_problems problems = {0};
 	struct spec *spec = NULL;
 	cJSON *json;
-	snprintf(text, sizeof text, "{\"model\":\"m\",\"output\":\"o\",\"sparsity\":0.5,%s}", what);
+	snprintf(text, sizeof text, "{%s\"output\":\"o\",\"sparsity\":0.5,%s}",
+		 strstr(what, "\"model\":") ? "" : "\"model\":\"m\",", what);
 	TRY(json_parse(text, strlen(text), "spec", &json, err));
 	enum status status = spec_parse(json, &roots, &spec, &problems, err);
 	cJSON_Delete(json);
@@ -441,6 +442,34 @@ static void test_jobs(void **state)
 	check(deeds, COUNT_OF(deeds));
 }
 
+/* Blocks of other forms: biases, positions, weights that lie across, experts, norms of heads and windows. */
+static void test_families(void **state)
+{
+	static const struct deed deeds[] = {
+		{"experts", do_job,
+		 "\"model\":\"qwen2_moe\",\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":"
+		 "\"layer\"},"
+		 "\"refit\":{\"method\":\"block\"}" CALIBRATION},
+		{"experts with biases", do_job,
+		 "\"model\":\"gpt_oss\",\"method\":\"wanda\",\"refit\":{\"method\":\"global\",\"batch_size\":2}" CALIBRATION},
+		{"positions", do_job,
+		 "\"model\":\"opt\",\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"rows_per_group\":3},"
+		 "\"quantization\":{\"bits\":4,\"group_size\":16}" CALIBRATION},
+		{"across", do_job,
+		 "\"model\":\"gpt2\",\"method\":\"wanda\",\"pattern\":\"2:4\",\"refit\":{\"method\":\"global\",\"batch_size\":"
+		 "2}" CALIBRATION},
+		{"halves", do_job,
+		 "\"model\":\"gemma3_text\",\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":\"half_"
+		 "block\"},"
+		 "\"allocation\":{\"method\":\"loss\"}" CALIBRATION},
+		{"biases", do_job,
+		 "\"model\":\"phi\",\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"sparsegpt\"},\"refit\":{\"method\":"
+		 "\"least_squares\"}" CALIBRATION},
+	};
+	(void)state;
+	check(deeds, COUNT_OF(deeds));
+}
+
 /* How masks are written, and that a device has memory of its own, changes no byte of what a job makes. Where it has too little, the
  * job says so before it begins. */
 static void test_device_of_its_own(void **state)
@@ -533,6 +562,25 @@ static void make_data(void)
 	assert_int_equal(fclose(file), 0);
 }
 
+static void make_families(void)
+{
+	static const char *const families[] = {"gemma3_text", "gpt2", "gpt_oss", "opt", "phi", "qwen2_moe"};
+	static const char *const files[] = {"config.json", "model.safetensors"};
+	struct scratch *s = scratch;
+	for (size_t f = 0; f < COUNT_OF(families); f++) {
+		char from[80], to[80];
+		snprintf(to, sizeof to, "models/%s", families[f]);
+		SUCCEEDS(directory_make(path(to), &s->err));
+		for (size_t i = 0; i < COUNT_OF(files); i++) {
+			snprintf(from, sizeof from, "tests/data/saved/%s/%s", families[f], files[i]);
+			snprintf(to, sizeof to, "models/%s/%s", families[f], files[i]);
+			copy(from, to);
+		}
+		snprintf(to, sizeof to, "models/%s/tokenizer.json", families[f]);
+		copy("tests/data/saved/tokenizer.json", to);
+	}
+}
+
 /* Of several files, with a tensor in two of them, and one that the index does not list. */
 static void make_shards(void)
 {
@@ -569,6 +617,7 @@ static int make_files(void **state)
 	copy("tests/data/tasks/boolq.jsonl", "data/boolq.jsonl");
 	make_other("models/sp", "tests/data/tokenizers/directories/llama-model/tokenizer.model");
 	make_shards();
+	make_families();
 	make_data();
 	omp_set_num_threads(1); /* each time in the same order */
 	json_heed_memory();
@@ -585,10 +634,8 @@ static int remove_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_readers),
-		cmocka_unit_test(test_products),
-		cmocka_unit_test(test_jobs),
-		cmocka_unit_test(test_device_of_its_own),
+		cmocka_unit_test(test_readers),  cmocka_unit_test(test_products),          cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_families), cmocka_unit_test(test_device_of_its_own),
 	};
 	return cmocka_run_group_tests(tests, make_files, remove_files);
 }
