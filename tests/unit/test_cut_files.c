@@ -127,7 +127,7 @@ static void test_too_much(void **state)
 	assert_non_null(strstr(s->err.message, "67108865"));
 }
 
-/* ---- tensors that are there twice ------------------------------------------------------------------------------------------------ */
+/* ---- tensors that are there twice -------------------------------------------------------------------------------------------- */
 
 enum { LARGE = (1 << 20) + 8 };
 

@@ -30,7 +30,7 @@
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
-enum { MOST_POINTS = 40, VOCAB = 320 };
+enum { MOST_POINTS = 40, MOST_OF_OTHERS = 10, VOCAB = 320 };
 
 static const atomic_bool running = false;
 static struct scratch *scratch;
@@ -323,11 +323,14 @@ static const char *fault(enum failing_what what, enum status status, const struc
 	return told ? NULL : "does not say that a file call failed";
 }
 
-/* Chooses which of the points that were just recorded are to fail, and returns them, to be freed: all, or MOST_POINTS spread evenly;
- * where branches are counted, each whose stack has a call that was in none before it as well: a failure comes back through it. */
+static long most_points = MOST_POINTS;
+
+/* Chooses which of the points that were just recorded are to fail, and returns them, to be freed: all, or most_points spread
+ * evenly; where branches are counted, each whose stack has a call that was in none before it as well: a failure comes back
+ * through it. */
 static long *choose_points(long *ret_count)
 {
-	long points = failing.n_firsts, most = getenv("POINTS") ? points : MOST_POINTS;
+	long points = failing.n_firsts, most = getenv("POINTS") ? points : most_points;
 	long step = points <= most ? 1 : (points + most - 1) / most;
 	bool counted = getenv("BESAD_COVERAGE");
 	long *chosen = malloc((size_t)points * sizeof *chosen + 1);
@@ -430,10 +433,6 @@ static void test_jobs(void **state)
 		 "\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":\"two_blocks\",\"optimizer\":"
 		 "\"adamw\"},"
 		 "\"allocation\":{\"method\":\"outlier\"}" CALIBRATION},
-		{"besa on a device", do_job_on_device,
-		 "\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"granularity\":\"layer\"}" CALIBRATION},
-		{"tune on a device", do_job_on_device,
-		 "\"method\":\"magnitude\",\"refit\":{\"method\":\"global\",\"batch_size\":2}" CALIBRATION},
 		{"gradient", do_job,
 		 "\"method\":\"one_shot\",\"one_shot\":{\"importance\":\"gradient\"},\"refit\":{\"method\":\"least_squares\"},"
 		 "\"evaluation\":{\"tasks\":[{\"path\":\"boolq.jsonl\",\"format\":\"boolq\",\"limit\":1}]}" CALIBRATION},
@@ -442,10 +441,15 @@ static void test_jobs(void **state)
 	check(deeds, COUNT_OF(deeds));
 }
 
-/* Blocks of other forms: biases, positions, weights that lie across, experts, norms of heads and windows. */
-static void test_families(void **state)
+/* On a device with memory of its own, and with blocks of other forms: biases, positions, weights that lie across, experts, norms of
+ * heads and windows. */
+static void test_other_jobs(void **state)
 {
 	static const struct deed deeds[] = {
+		{"besa on a device", do_job_on_device,
+		 "\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"granularity\":\"layer\"}" CALIBRATION},
+		{"tune on a device", do_job_on_device,
+		 "\"method\":\"magnitude\",\"refit\":{\"method\":\"global\",\"batch_size\":2}" CALIBRATION},
 		{"experts", do_job,
 		 "\"model\":\"qwen2_moe\",\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":"
 		 "\"layer\"},"
@@ -467,7 +471,9 @@ static void test_families(void **state)
 		 "\"least_squares\"}" CALIBRATION},
 	};
 	(void)state;
+	most_points = MOST_OF_OTHERS; /* the rest of these jobs is as above */
 	check(deeds, COUNT_OF(deeds));
+	most_points = MOST_POINTS;
 }
 
 /* How masks are written, and that a device has memory of its own, changes no byte of what a job makes. Where it has too little, the
@@ -634,8 +640,8 @@ static int remove_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_readers),  cmocka_unit_test(test_products),          cmocka_unit_test(test_jobs),
-		cmocka_unit_test(test_families), cmocka_unit_test(test_device_of_its_own),
+		cmocka_unit_test(test_readers),    cmocka_unit_test(test_products),          cmocka_unit_test(test_jobs),
+		cmocka_unit_test(test_other_jobs), cmocka_unit_test(test_device_of_its_own),
 	};
 	return cmocka_run_group_tests(tests, make_files, remove_files);
 }

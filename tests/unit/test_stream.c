@@ -125,7 +125,7 @@ static void test_batches(void **state)
 	}
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------------------- */
 
 /* What is saved from anywhere can be gone on with anywhere. */
 static void test_files(void **state)
@@ -208,7 +208,7 @@ static void test_damage(void **state)
 	}
 }
 
-/* ---- no memory ---------------------------------------------------------------------------------------------------------------- */
+/* ---- no memory --------------------------------------------------------------------------------------------------------------- */
 
 static void test_no_room(void **state)
 {
@@ -231,7 +231,7 @@ static void test_no_room(void **state)
 	backend_destroy(backend);
 }
 
-/* ---- a device that is lost ---------------------------------------------------------------------------------------------------- */
+/* ---- a device that is lost --------------------------------------------------------------------------------------------------- */
 
 static enum status lose_upload(struct backend *backend, void *device, const void *host, size_t bytes)
 {
