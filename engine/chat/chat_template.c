@@ -27,7 +27,7 @@ static enum status no_memory(struct error *err)
 
 static struct run run_of(const struct chat_template *template, struct pool *pool, struct error *err)
 {
-	return (struct run){.pool = pool, .name = template->name, .line = 1, .steps = RUN_STEPS, .err = err};
+	return (struct run){.pool = pool, .name = template->name, .line = 1, .steps = run_bounds.steps, .err = err};
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------- */

@@ -8,6 +8,8 @@
 
 enum { PART_BYTES = 64 << 10, ALIGNMENT = 16 };
 
+struct run_bounds run_bounds = {.memory = RUN_MEMORY, .steps = RUN_STEPS, .depth = RUN_DEPTH};
+
 struct pool_part {
 	struct pool_part *next;
 	size_t room, used;
@@ -38,8 +40,9 @@ void *run_new(struct run *run, size_t count, size_t size)
 {
 	size_t bytes;
 	struct pool *pool = run->pool;
-	if (__builtin_mul_overflow(count, size, &bytes) || bytes > RUN_MEMORY || pool->used + bytes > RUN_MEMORY) {
-		run_refuse(run, "it takes more than %d MiB of memory", RUN_MEMORY >> 20);
+	if (__builtin_mul_overflow(count, size, &bytes) || bytes > run_bounds.memory ||
+	    pool->used + bytes > run_bounds.memory) {
+		run_refuse(run, "it takes more than %zu MiB of memory", run_bounds.memory >> 20);
 		return NULL;
 	}
 	bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
@@ -95,7 +98,7 @@ enum status run_spend(struct run *run, size_t steps)
 {
 	if (steps > (size_t)run->steps) {
 		run->steps = 0;
-		return run_refuse(run, "it takes more than %d steps", RUN_STEPS);
+		return run_refuse(run, "it takes more than %lld steps", (long long)run_bounds.steps);
 	}
 	run->steps -= (int64_t)steps;
 	return STATUS_OK;
@@ -108,7 +111,7 @@ enum status run_spend_bytes(struct run *run, size_t bytes)
 
 enum status run_enter(struct run *run)
 {
-	if (run->depth >= RUN_DEPTH) return run_refuse(run, "it is nested more than %d deep", RUN_DEPTH);
+	if (run->depth >= run_bounds.depth) return run_refuse(run, "it is nested more than %d deep", run_bounds.depth);
 	run->depth++;
 	return STATUS_OK;
 }

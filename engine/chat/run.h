@@ -23,6 +23,14 @@ enum {
 #endif
 };
 
+/* The same, as what is run is held to: tests make them less, and see that what runs out is told of wherever it does. */
+struct run_bounds {
+	size_t memory;
+	int64_t steps;
+	int depth;
+};
+extern struct run_bounds run_bounds;
+
 struct pool_part;
 
 /* Zeroed to begin with. */

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "engine/chat/chat_template.h"
+#include "engine/chat/run.h"
 
 static const struct chat_message hello[] = {{"user", "Hello"}};
 
@@ -241,6 +242,116 @@ static void test_bounds(void **state)
 	free(deep);
 }
 
+/* ---- what runs out -------------------------------------------------------------------------------------------------------------- */
+
+enum bound { BOUND_MEMORY, BOUND_STEPS, BOUND_DEPTH, BOUND_KINDS };
+
+static void narrow(enum bound bound, long most)
+{
+	run_bounds = (struct run_bounds){RUN_MEMORY, RUN_STEPS, RUN_DEPTH};
+	if (bound == BOUND_MEMORY) run_bounds.memory = (size_t)most;
+	if (bound == BOUND_STEPS) run_bounds.steps = most;
+	if (bound == BOUND_DEPTH) run_bounds.depth = (int)most;
+}
+
+struct narrowed {
+	struct scratch *s;
+	const struct chat_message *messages;
+	size_t count;
+	const char *source, *wanted;
+	struct chat_template *template; /* opened without bounds, or NULL: it is opened within them too */
+};
+
+static enum status make_narrowed(struct narrowed *n, char **ret)
+{
+	struct scratch *s = n->s;
+	struct chat_template *template = n->template;
+	*ret = NULL;
+	if (!template) TRY(chat_template_open(&PLACE(s->directory), &template, &s->err));
+	enum status status = chat_template_render(template, n->messages, n->count, true, ret, &s->err);
+	if (!n->template) chat_template_close(template);
+	return status;
+}
+
+/* With more and more of what is bounded, until it is enough: the text is the same then, and until then it says what ran out.
+ * Returns what was enough, or -1 where that was not so. */
+static long widen(struct narrowed *n, enum bound bound, long most)
+{
+	static const struct {
+		long step;
+		const char *said;
+	} kinds[] = {{48, "MiB of memory"}, {1, "it takes more than"}, {1, "deep"}};
+	struct scratch *s = n->s;
+	char *text;
+	enum status status;
+	for (;; most += kinds[bound].step + most / 512) {
+		narrow(bound, most);
+		memset(&s->err, 0, sizeof s->err);
+		status = make_narrowed(n, &text);
+		if (status != STATUS_UNSUPPORTED || !strstr(s->err.message, kinds[bound].said)) break;
+	}
+	bool well = status == STATUS_OK && strcmp(text, n->wanted) == 0;
+	if (!well) print_error("%s\nwithin %ld of bound %d: %s\n", n->source, most, bound, text ? text : s->err.message);
+	free(text);
+	return well ? most : -1;
+}
+
+/* What the bounds must be for a template of nothing. */
+static void widen_nothing(struct narrowed n, long least[BOUND_KINDS])
+{
+	n.source = n.wanted = "";
+	scratch_text(n.s, "chat_template.jinja", "");
+	for (enum bound bound = 0; bound < BOUND_KINDS; bound++) {
+		least[bound] = widen(&n, bound, 0);
+		assert_true(least[bound] >= 0);
+	}
+}
+
+static int widen_all(struct narrowed *n, const long least[BOUND_KINDS])
+{
+	struct scratch *s = n->s;
+	int wrong = 0;
+	scratch_text(s, "chat_template.jinja", n->source);
+	wrong += widen(n, BOUND_DEPTH, 0) < 0;
+	wrong += widen(n, BOUND_MEMORY, least[BOUND_MEMORY]) < 0;
+	narrow(BOUND_KINDS, 0);
+	SUCCEEDS(chat_template_open(&PLACE(s->directory), &n->template, &s->err));
+	wrong += widen(n, BOUND_MEMORY, 0) < 0;
+	wrong += widen(n, BOUND_STEPS, 0) < 0;
+	chat_template_close(n->template);
+	n->template = NULL;
+	return wrong;
+}
+
+/* Wherever memory, steps or depth run out, that is what is said; and with just enough the text is the same. */
+static void test_narrow_bounds(void **state)
+{
+	struct scratch *s = *state;
+	struct chat_message messages[16];
+	long least[BOUND_KINDS];
+	int wrong = 0, count = 0;
+	cJSON *golden = read_golden(s);
+	const cJSON *snippet, *conversations = cJSON_GetObjectItem(golden, "conversations");
+	struct narrowed n = {.s = s, .messages = messages};
+	n.count = read_conversation(
+		cJSON_GetArrayItem(conversations, cJSON_GetObjectItem(golden, "snippet_conversation")->valueint), messages);
+	widen_nothing(n, least);
+	cJSON_ArrayForEach(snippet, cJSON_GetObjectItem(golden, "snippets"))
+	{
+		n.source = cJSON_GetArrayItem(snippet, 0)->valuestring;
+		n.wanted = cJSON_GetStringValue(cJSON_GetArrayItem(snippet, 1));
+		if (!n.wanted) continue;
+		wrong += widen_all(&n, least);
+		count++;
+	}
+	narrow(BOUND_KINDS, 0);
+	cJSON_Delete(golden);
+	assert_true(count > 100);
+	assert_int_equal(wrong, 0);
+}
+
+/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+
 static void open_fails(struct scratch *s, const char *config, enum status status, const char *part)
 {
 	struct chat_template *template;
@@ -311,8 +422,9 @@ static void test_time(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(test_snippets), SCRATCH_TEST(test_templates), SCRATCH_TEST(test_unsupported), SCRATCH_TEST(test_tests),
-		SCRATCH_TEST(test_refusals), SCRATCH_TEST(test_bounds),    SCRATCH_TEST(test_files),       SCRATCH_TEST(test_time),
+		SCRATCH_TEST(test_snippets),      SCRATCH_TEST(test_templates), SCRATCH_TEST(test_unsupported),
+		SCRATCH_TEST(test_tests),         SCRATCH_TEST(test_refusals),  SCRATCH_TEST(test_bounds),
+		SCRATCH_TEST(test_narrow_bounds), SCRATCH_TEST(test_files),     SCRATCH_TEST(test_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
