@@ -206,7 +206,7 @@ enum status argument_text(struct run *run, const struct value *value, const char
 enum status argument_int(struct run *run, const struct value *value, const char *name, int64_t otherwise, int64_t *ret)
 {
 	*ret = otherwise;
-	if (!is_given(value) || value->kind == VALUE_NONE) return STATUS_OK;
+	if (!is_given(value)) return STATUS_OK;
 	TRY(value_need(run, value));
 	if (!value_is_whole(value)) return run_fail(run, "%s must be an integer, not %s", name, value_type(value));
 	*ret = value_whole(value);

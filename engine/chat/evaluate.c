@@ -106,7 +106,8 @@ static enum status operate_floats(struct run *run, enum token_kind operation, do
 	}
 	default:
 		result = pow(a, b);
-		if ((a < 0 && b != floor(b)) || (a == 0 && b < 0)) return run_refuse(run, "such a power");
+		if (a == 0 && b < 0) return run_fail(run, "zero to a negative power");
+		if (a < 0 && b != floor(b)) return run_refuse(run, "such a power");
 		break;
 	}
 	*ret = VALUE_OF_FLOAT(result);
@@ -326,6 +327,8 @@ static enum status add_named(struct run *run, struct call *call, const struct no
 	for (size_t i = 0; i < value.dict->count; i++) {
 		const struct pair *pair = &value.dict->pairs[i];
 		if (pair->key.kind != VALUE_STRING) return run_fail(run, "keywords must be strings");
+		for (size_t k = 0; k < call->named_count; k++)
+			if (text_equal(call->named[k].name, pair->key.text)) return run_fail(run, "an argument is named twice");
 		named[call->named_count + i] = (struct named_value){pair->key.text, pair->value};
 	}
 	call->named = named;

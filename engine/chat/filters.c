@@ -13,6 +13,13 @@
 
 static const struct text space = {" ", 1, 1};
 
+/* An argument where none means that it is not given. */
+static const struct value *unless_none(const struct value *argument)
+{
+	static const struct value missing = {.kind = VALUE_MISSING};
+	return argument->kind == VALUE_NONE ? &missing : argument;
+}
+
 /* Runs a method of a string on the value's str(). */
 static enum status as_method(struct run *run, const char *name, const struct value *self, const struct call *call,
 			     struct value *ret)
@@ -86,7 +93,7 @@ FILTER(filter_replace)
 	TRY(value_to_string(run, self, &text));
 	TRY(value_to_string(run, &arguments[0], &old));
 	TRY(value_to_string(run, &arguments[1], &new));
-	TRY(argument_int(run, &arguments[2], "count", -1, &most));
+	TRY(argument_int(run, unless_none(&arguments[2]), "count", -1, &most));
 	return string_replace(run, text.text, old.text, new.text, most, ret);
 }
 
@@ -303,7 +310,7 @@ FILTER(filter_int)
 	double real;
 	TRY(value_need(run, self));
 	if (self->kind == VALUE_STRING) TRY(run_spend_bytes(run, self->text->bytes));
-	TRY(argument_int(run, &arguments[1], "base", 10, &base));
+	TRY(argument_int(run, unless_none(&arguments[1]), "base", 10, &base));
 	if (base != 10 && base != 16 && base != 8 && base != 2) return run_refuse(run, "int of the base %lld", (long long)base);
 	*ret = is_given(&arguments[0]) ? arguments[0] : zero;
 	if (value_is_whole(self)) {

@@ -15,7 +15,7 @@ static enum status as_generator(struct run *run, const struct collector *collect
 static enum status follow(struct run *run, const struct text *name, struct value *value)
 {
 	struct value key = {.kind = VALUE_STRING, .text = name}, part;
-	bool number = name->bytes > 0 && name->bytes < 10;
+	bool number = name->bytes > 0 && name->bytes < 19;
 	int64_t index = 0;
 	for (size_t i = 0; i < name->bytes && number; i++) {
 		number = name->data[i] >= '0' && name->data[i] <= '9';

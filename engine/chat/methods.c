@@ -102,10 +102,10 @@ static enum status any_end(struct run *run, const struct value *self, const stru
 		count = ends->list->count;
 		ends = ends->list->items;
 	}
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count && !found; i++) {
 		TRY(argument_text(run, &ends[i], at_start ? "startswith's argument" : "endswith's argument", &end));
 		TRY(run_spend_bytes(run, end->bytes));
-		found = found || has_end(part.text, end, at_start);
+		found = has_end(part.text, end, at_start);
 	}
 	*ret = VALUE_OF_BOOL(found);
 	return STATUS_OK;

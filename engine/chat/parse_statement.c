@@ -99,7 +99,9 @@ static enum status parse_if(struct parser *parser, struct node *node)
 static enum status parse_for(struct parser *parser, struct node *node)
 {
 	static const char *const ends[] = {"endfor", "else", NULL}, *const end[] = {"endfor", NULL};
+	parser->loops++;
 	TRY(parse_target(parser, false, "in", &node->a));
+	parser->loops--;
 	TRY(parser_expect_name(parser, "in"));
 	TRY(parse_tuple(parser, false, "recursive", false, &node->b));
 	if (parser_skip_name(parser, "if")) TRY(parse_expression(parser, true, &node->c));

@@ -40,8 +40,7 @@ void *run_new(struct run *run, size_t count, size_t size)
 {
 	size_t bytes;
 	struct pool *pool = run->pool;
-	if (__builtin_mul_overflow(count, size, &bytes) || bytes > run_bounds.memory ||
-	    pool->used + bytes > run_bounds.memory) {
+	if (__builtin_mul_overflow(count, size, &bytes) || bytes > run_bounds.memory || pool->used + bytes > run_bounds.memory) {
 		run_refuse(run, "it takes more than %zu MiB of memory", run_bounds.memory >> 20);
 		return NULL;
 	}

@@ -115,6 +115,23 @@ static void refuse(struct scratch *s, const char *source, enum status status, co
 	FAILS(status, part, s->err.status);
 }
 
+struct refusal {
+	const char *source, *part;
+};
+
+static void refuse_each(struct scratch *s, const struct refusal *cases, size_t count, enum status status)
+{
+	int wrong = 0;
+	for (size_t i = 0; i < count; i++) {
+		char *text = make(s, cases[i].source, hello, 1, true);
+		bool refused = !text && s->err.status == status && strstr(s->err.message, cases[i].part);
+		if (!refused) print_error("%s: %s, not '%s'\n", cases[i].source, text ? text : s->err.message, cases[i].part);
+		wrong += !refused;
+		free(text);
+	}
+	assert_int_equal(wrong, 0);
+}
+
 /* What is not supported is named, with the line, and only where it is reached. */
 static void test_unsupported(void **state)
 {
@@ -127,6 +144,73 @@ static void test_unsupported(void **state)
 	refuse(s, "{% for x in [] recursive %}{% endfor %}", STATUS_UNSUPPORTED, "a recursive loop");
 	refuse(s, "{{ 9223372036854775807 + 1 }}", STATUS_UNSUPPORTED, "64 bits");
 	refuse(s, "{{ '\\0' }}", STATUS_UNSUPPORTED, "zero byte");
+	static const struct refusal cases[] = {
+		{"{{ 'Ⅷ'.isnumeric() }}", "'isnumeric' is not supported"},
+		{"{{ '%' | format }}", "a format of other than %s"},
+		{"{{ '%x' | format(1) }}", "a format of other than %s"},
+		{"{{ '%s' | safe | format(1) }}", "a string that is marked safe"},
+		{"{{ '%(a)s' | format(a=1) }}", "a format by names"},
+		{"{{ '%d' | format(1.5) }}", "%d of a value of type 'float'"},
+		{"{{ [1, 2] | sort(attribute='a,b') }}", "sort by more than one attribute"},
+		{"{{ [1] | batch(0) | list }}", "batch of 0"},
+		{"{{ 1e19 | int }}", "a number beyond 64 bits"},
+		{"{{ '5' | int(0, 36) }}", "int of the base 36"},
+		{"{{ 1.5 | round(-1) }}", "round to -1 digits"},
+		{"{{ 1.5 | round(16) }}", "round to 16 digits"},
+		{"{{ (-9223372036854775807 - 1) | abs }}", "a number beyond 64 bits"},
+		{"{{ -(-9223372036854775807 - 1) }}", "64 bits"},
+		{"{{ (-9223372036854775807 - 1) // -1 }}", "64 bits"},
+		{"{{ 3 ** 64 }}", "64 bits"},
+		{"{{ 4 ** 40 }}", "64 bits"},
+		{"{{ 9223372036854775808 }}", "a number beyond 64 bits"},
+		{"{{ [1, 2] * 9223372036854775807 }}", "it takes more than"},
+		{"{{ (-2) ** 0.5 }}", "such a power"},
+		{"{{ range(3000000000) }}", "such a range"},
+		{"{{ range(-3000000000, 1) }}", "such a range"},
+		{"{{ range(2) }}", "a value of type 'range' is put out"},
+		{"{{ 'a'.upper }}", "a value of type 'function' is put out"},
+		{"{{ [('a' | safe)] }}", "the repr of markup"},
+		{"{{ ('a' | safe).split('b') }}", "a string that is marked safe"},
+		{"{{ ('a' | safe).splitlines() }}", "a string that is marked safe"},
+		{"{{ ('a' | safe).replace('a', 'b') }}", "a string that is marked safe"},
+		{"{{ ('a' | safe).partition('a') }}", "a string that is marked safe"},
+		{"{{ ('{}' | safe).format(1) }}", "a string that is marked safe"},
+		{"{{ 'a b'.rsplit(none, 1) }}", "rsplit at white space"},
+		{"{{ 'abc'.find('c', 1) }}", "find from a position"},
+		{"{{ '½'.isdigit() }}", "isdigit of U+00BD"},
+		{"{{ '{a.b}'.format(a=1) }}", "format with more than names"},
+		{"{{ '{0:d}'.format(1) }}", "format with more than names"},
+		{"{{ {'a': 1}.keys() == {'a': 1}.keys() }}", "the views of a dict are not compared"},
+		{"{% for x in [1] %}{% for y in loop %}{% endfor %}{% endfor %}", "'loop' is gone through"},
+		{"{{ 'ΐ' | upper }}", "the upper case of U+0390"},
+		{"{{ 'ŉ' | upper }}", "the upper case of U+0149"},
+		{"{{ 'ǰ' | upper }}", "the upper case of U+01F0"},
+		{"{{ 'ΰ' | upper }}", "the upper case of U+03B0"},
+		{"{{ 'և' | upper }}", "the upper case of U+0587"},
+		{"{{ 'ẖ' | upper }}", "the upper case of U+1E96"},
+		{"{{ 'ὐ' | upper }}", "the upper case of U+1F50"},
+		{"{{ 'ᾀ' | title }}", "the upper case of U+1F80"},
+		{"{{ 'ﬁ' | capitalize }}", "the upper case of U+FB01"},
+		{"{{ '\\N{DASH}' }}", "a string's escape \\N"},
+		{"{{ '\\ud800' }}", "half a surrogate pair"},
+		{"{{ a[1, 2] }}", "a tuple in [ ]"},
+		{"{{ x | upper.lower }}", "with a dot in its name"},
+		{"{% set x | nothing %}a{% endset %}", "there is no filter 'nothing'"},
+		{"{% filter nothing %}a{% endfilter %}", "there is no filter 'nothing'"},
+		{"{{ é }}", "names that are not ASCII"},
+		{"{% macro f(caller) %}{% endmacro %}", "a parameter 'caller'"},
+		{"{{ 1 | replace(1, 2, other=3) }}", "replace has no argument 'other'"},
+		{"{{ lipsum() }}", "'lipsum' is not supported"},
+		{"{{ 1 < 2 < 3 < 4 < 5 < 6 < 7 < 8 < 9 < 10 < 11 < 12 < 13 < 14 < 15 < 16 < 17 < 18 < 19 < 20 < 21 < 22 < 23 < 24 "
+		 "< 25 < 26 < 27 < 28 < 29 < 30 < 31 < 32 < 33 < 34 }}",
+		 "comparisons in a row"},
+		{"{{ 11111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111 "
+		 "}}",
+		 "a number"},
+		{"{{ strftime_now('%') }}", "such a format of time"},
+		{"{{ strftime_now('%Q') }}", "such a format of time"},
+	};
+	refuse_each(s, cases, sizeof cases / sizeof *cases, STATUS_UNSUPPORTED);
 	expect(s, "{% if tools %}{{ tools | wordwrap }}{{ 1 is foo }}{% endif %}x", "x");
 }
 
@@ -173,6 +257,7 @@ static void test_tests(void **state)
 	refuse(s, "{{ 1 is sameas(other=1) }}", STATUS_UNSUPPORTED, "the test 'sameas' by an argument's name");
 	refuse(s, "{{ 1.5 is sameas 1.5 }}", STATUS_UNSUPPORTED, "sameas of values of type 'float'");
 	refuse(s, "{{ 1 is == 1 }}", STATUS_INVALID, "line 1");
+	refuse(s, "{{ range is lower }}", STATUS_UNSUPPORTED, "a value of type 'function' is put out");
 }
 
 static void test_refusals(void **state)
@@ -185,6 +270,25 @@ static void test_refusals(void **state)
 	refuse(s, "{{ messages[0].x.y }}", STATUS_INVALID, "'dict object' has no attribute 'x'");
 	refuse(s, "a\xff", STATUS_INVALID, "must be UTF-8");
 	refuse(s, "{{ messages[0].content.role + 'a' }}", STATUS_INVALID, "'str object' has no attribute 'role'");
+	static const struct refusal cases[] = {
+		{"{{ none + 1 }}", "'NoneType'"},
+		{"{{ [] + 1 }}", "'list'"},
+		{"{{ range(2) + 1 }}", "'range'"},
+		{"{{ {}.keys() + 1 }}", "'dict_keys'"},
+		{"{{ {}.values() + 1 }}", "'dict_values'"},
+		{"{{ {}.items() + 1 }}", "'dict_items'"},
+		{"{{ ([1] | map('upper')) + 1 }}", "'generator'"},
+		{"{{ namespace() + 1 }}", "'Namespace'"},
+		{"{{ range + 1 }}", "'function'"},
+		{"{{ ('a' | safe) + 1 }}", "'Markup'"},
+		{"{% macro f() %}{% endmacro %}{{ f + 1 }}", "'Macro'"},
+		{"{% for x in [1] %}{{ loop + 1 }}{% endfor %}", "'LoopContext'"},
+		{"{% break", "line 1"},
+		{"{{ '\x01' }}{{ raise_exception('\x7f') }}", "refuses the conversation: "},
+		{"{{ dict([((1, [2]), 3)]) }}", "is no key of a dict"},
+	};
+	refuse_each(s, cases, sizeof cases / sizeof *cases, STATUS_INVALID);
+	expect(s, "{{ 'a\\\nb' }}\r\n\rc\r\n", "ab\n\nc");
 	char *text;
 	struct chat_template *template;
 	scratch_text(s, "chat_template.jinja", "x");
