@@ -46,7 +46,7 @@ static enum status list(const struct lister *lister, const char *stem, const cha
 	part->tensor.rank = info->rank;
 	part->tensor.rows = info->rank > 1 ? info->shape[0] : 1;
 	part->tensor.cols = info->shape[info->rank - 1];
-	if (ret) *ret = part;
+	*ret = part;
 	return STATUS_OK;
 }
 
