@@ -172,17 +172,15 @@ static enum status read_boolq(struct line *line, struct error *err)
 static void clean_hellaswag(char *text)
 {
 	static const char title[] = " [title]";
-	char *to = text, *from = text + strspn(text, " \t\r\n\f\v");
-	size_t length = strlen(from);
-	while (length && strchr(" \t\r\n\f\v", from[length - 1]))
-		length--;
-	from[length] = 0;
-	char *copy = strdup(from);
-	if (!copy) return;
-	for (const char *s = copy; *s;) {
-		const char *end = *s == '[' ? strchr(s, ']') : NULL;
-		const char *newline = *s == '[' ? strchr(s, '\n') : NULL; /* the expression's dot stops at a newline */
-		if (strncmp(s, title, sizeof title - 1) == 0) {
+	char *to = text;
+	const char *s = text + strspn(text, " \t\r\n\f\v"), *stop = s + strlen(s);
+	while (stop > s && strchr(" \t\r\n\f\v", stop[-1]))
+		stop--;
+	while (s < stop) {
+		size_t rest = (size_t)(stop - s);
+		const char *end = *s == '[' ? memchr(s, ']', rest) : NULL;
+		const char *newline = *s == '[' ? memchr(s, '\n', rest) : NULL; /* the expression's dot stops at a newline */
+		if (rest >= sizeof title - 1 && memcmp(s, title, sizeof title - 1) == 0) {
 			*to++ = '.';
 			*to++ = ' ';
 			s += sizeof title - 1;
@@ -193,9 +191,8 @@ static void clean_hellaswag(char *text)
 		}
 	}
 	*to = 0;
-	free(copy);
 	char *single = text;
-	for (const char *s = text; *s; s++) {
+	for (s = text; *s; s++) {
 		*single++ = *s;
 		if (s[0] == ' ' && s[1] == ' ') s++;
 	}

@@ -89,8 +89,9 @@ cJSON *block_result_json(const struct block_result *result, const struct block_l
 
 static bool set_number(cJSON *object, const char *name, double number)
 {
-	cJSON *new = cJSON_CreateNumber(number);
-	return new &&cJSON_ReplaceItemInObjectCaseSensitive(object, name, new);
+	cJSON *member = cJSON_GetObjectItemCaseSensitive(object, name);
+	if (member) cJSON_SetNumberValue(member, number);
+	return member;
 }
 
 enum status block_result_recount(const struct block_result *result, const struct block_layout *layout, cJSON *data,

@@ -68,8 +68,7 @@ static bool heed_quantization(const struct fields *client, cJSON *of_preset)
 	const cJSON *rounding = cJSON_GetObjectItemCaseSensitive(fields_get(client, "quantization"), "rounding");
 	if (!cJSON_IsString(rounding) || strcmp(rounding->valuestring, "feedback") != 0) return true;
 	if (!method || strcmp(method, "global") != 0) return true;
-	cJSON *block = cJSON_CreateString("block");
-	return block && cJSON_ReplaceItemInObjectCaseSensitive(refit, "method", block);
+	return cJSON_SetValuestring(cJSON_GetObjectItemCaseSensitive(refit, "method"), "block");
 }
 
 cJSON *preset_fill(const struct fields *client)

@@ -325,7 +325,9 @@ static enum status number_vocabulary(cJSON *model, struct error *err)
 		}
 		if (status != STATUS_OK) break;
 	}
-	if (status == STATUS_OK && cJSON_ReplaceItemInObjectCaseSensitive(model, "vocab", numbered)) return STATUS_OK;
+	/* Not replaced: without memory for the key cJSON makes a member of no name. */
+	if (status == STATUS_OK) cJSON_DeleteItemFromObjectCaseSensitive(model, "vocab");
+	if (status == STATUS_OK && cJSON_AddItemToObject(model, "vocab", numbered)) return STATUS_OK;
 	cJSON_Delete(numbered);
 	return status == STATUS_OK ? no_memory(err) : status;
 }

@@ -20,6 +20,7 @@
 #include "engine/archive/archive.h"
 #include "engine/chat/chat_template.h"
 #include "engine/engine.h"
+#include "engine/eval/tasks.h"
 #include "engine/export/export.h"
 #include "engine/generate/generator.h"
 #include "engine/hardware/hardware.h"
@@ -137,6 +138,19 @@ static enum status read_calibration(const char *what, struct error *err)
 	if (status == STATUS_OK) sequences_free(&sequences);
 	warnings_free(&warnings);
 	return status;
+}
+
+static enum status read_questions(const char *what, struct error *err)
+{
+	struct questions questions;
+	enum task_format format = 0;
+	while (strcmp(task_format_names[format], what) != 0)
+		format++;
+	char name[64];
+	snprintf(name, sizeof name, "tests/data/tasks/%s.jsonl", what);
+	TRY(questions_load(&PLACE(path(name)), name, format, 2, &questions, err));
+	questions_free(&questions);
+	return STATUS_OK;
 }
 
 static enum status read_evaluation(const char *what, struct error *err)
@@ -390,10 +404,21 @@ static void test_readers(void **state)
 		TOKENIZER("gemma-json"),
 		TOKENIZER("unigram-charsmap"),
 		TOKENIZER("special-map"),
+		TOKENIZER("renamed"),
+		TOKENIZER("user-defined"),
+		TOKENIZER("config-added"),
+		TOKENIZER("unigram-json-as-llama"),
+		TOKENIZER("phi3-model"),
 		{"chat", converse, "models/chat"},
 		{"text", read_evaluation, "data/text.txt"},
 		{"rows", read_calibration, "data/rows.jsonl"},
 		{"tokens", read_calibration, "data/ids.safetensors"},
+		{"questions", read_questions, "choices"},
+		{"questions of piqa", read_questions, "piqa"},
+		{"questions of boolq", read_questions, "boolq"},
+		{"questions of hellaswag", read_questions, "hellaswag"},
+		{"questions of winogrande", read_questions, "winogrande"},
+		{"questions of arc", read_questions, "arc"},
 	};
 	(void)state;
 	check(deeds, COUNT_OF(deeds));
