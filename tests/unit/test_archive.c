@@ -383,6 +383,46 @@ static void damaged_beside(void **state)
 	free(model.data);
 }
 
+#define SUM "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define FILES(files) "{\"format\":\"besad-archive\",\"version\":1,\"files\":[" files "]}"
+#define ENTRY(name) "{\"name\":\"" name "\",\"bytes\":1,\"sha256\":\"" SUM "\"}"
+
+static void refused_manifests(void **state)
+{
+	struct scratch *s = *state;
+	static const struct {
+		const char *manifest, *part;
+	} cases[] = {
+		{"[]", "besad-archive.json: "},
+		{"{}", "not the manifest of an archive"},
+		{"{\"format\":5}", "'format'"},
+		{"{\"format\":\"tar\",\"version\":1,\"files\":[]}", "not the manifest of an archive"},
+		{"{\"format\":\"besad-archive\",\"version\":\"1\",\"files\":[]}", "'version'"},
+		{"{\"format\":\"besad-archive\",\"version\":1,\"files\":{}}", "not the manifest of an archive"},
+		{FILES("5"), "'files' holds what is no object"},
+		{FILES("{}"), "the name '' cannot be"},
+		{FILES("{\"name\":5}"), "'name'"},
+		{FILES(ENTRY("")), "the name '' cannot be"},
+		{FILES(ENTRY(".hidden")), "the name '.hidden' cannot be"},
+		{FILES(ENTRY("/a")), "the name '/a' cannot be"},
+		{FILES(ENTRY("a/")), "the name 'a/' cannot be"},
+		{FILES("{\"name\":\"a\",\"archive\":5}"), "'archive'"},
+		{FILES("{\"name\":\"a\",\"archive\":\"../b\"}"), "the name '../b' cannot be"},
+		{FILES("{\"name\":\"a\",\"bytes\":-1}"), "'bytes'"},
+		{FILES("{\"name\":\"a\",\"sha256\":\"" SUM "\"}"), "'a' lacks its size or checksum"},
+		{FILES("{\"name\":\"a\",\"bytes\":1}"), "'a' lacks its size or checksum"},
+		{FILES("{\"name\":\"a\",\"bytes\":1,\"sha256\":\"0\"}"), "'a' lacks its size or checksum"},
+		{FILES("{\"name\":\"a\",\"bytes\":1,\"sha256\":1}"), "'sha256'"},
+		{FILES("{\"name\":\"a\",\"archive\":\"b\",\"bytes\":1,\"sha256\":\"" SUM "\"}"), "lacks its size or checksum"},
+		{FILES(ENTRY("b") "," ENTRY("a") "," ENTRY("b")), "'b' is there twice"},
+	};
+	SUCCEEDS(directory_make(scratch_path(s, "archive"), &s->err));
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		scratch_text(s, "archive/besad-archive.json", cases[i].manifest);
+		FAILS(STATUS_INVALID, cases[i].part, verify(s));
+	}
+}
+
 /* ---- what is refused ----------------------------------------------------------------------------------------------------- */
 
 static enum status try_pack(struct scratch *s, const char *from, const struct archive_options *options)
@@ -522,11 +562,17 @@ static void long_codes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		SCRATCH_TEST(there_and_back), SCRATCH_TEST(the_bytes_depend_on_no_threads),
-		SCRATCH_TEST(sizes),          SCRATCH_TEST(damaged),
-		SCRATCH_TEST(damaged_coded),  SCRATCH_TEST(damaged_beside),
-		SCRATCH_TEST(refused),        SCRATCH_TEST(stopped_in_a_copy),
-		cmocka_unit_test(codes),      cmocka_unit_test(long_codes),
+		SCRATCH_TEST(there_and_back),
+		SCRATCH_TEST(the_bytes_depend_on_no_threads),
+		SCRATCH_TEST(sizes),
+		SCRATCH_TEST(damaged),
+		SCRATCH_TEST(damaged_coded),
+		SCRATCH_TEST(damaged_beside),
+		SCRATCH_TEST(refused_manifests),
+		SCRATCH_TEST(refused),
+		SCRATCH_TEST(stopped_in_a_copy),
+		cmocka_unit_test(codes),
+		cmocka_unit_test(long_codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

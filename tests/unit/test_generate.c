@@ -413,6 +413,26 @@ static void test_stops(void **state)
 	assert_true(stops.count == 1 && stops_has(&stops, 7));
 	scratch_text(s, "generation_config.json", "{\"eos_token_id\": \"</s>\"}");
 	FAILS(STATUS_INVALID, "generation_config.json", stops_read(&PLACE(s->directory), &stops, &s->err));
+	static const struct {
+		const char *config;
+		enum status status;
+		const char *part;
+	} refused[] = {
+		{"{\"eos_token_id\": -1}", STATUS_INVALID, "must be a token's id, or a list of ids"},
+		{"{\"eos_token_id\": 1.5}", STATUS_INVALID, "must be a token's id, or a list of ids"},
+		{"{\"eos_token_id\": 2147483648}", STATUS_INVALID, "must be a token's id, or a list of ids"},
+		{"{\"eos_token_id\": [1, null, 2]}", STATUS_INVALID, "must be a token's id, or a list of ids"},
+		{"{\"eos_token_id\": [0,1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7,8,9,0,1,2]}", STATUS_UNSUPPORTED,
+		 "'eos_token_id' has more than 32 ids"},
+		{"{", STATUS_INVALID, "generation_config.json"},
+	};
+	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+		scratch_text(s, "generation_config.json", refused[i].config);
+		FAILS(refused[i].status, refused[i].part, stops_read(&PLACE(s->directory), &stops, &s->err));
+	}
+	scratch_text(s, "generation_config.json", "{\"text_config\": {\"eos_token_id\": [4]}}");
+	SUCCEEDS(stops_read(&PLACE(s->directory), &stops, &s->err));
+	assert_true(stops.count == 1 && stops_has(&stops, 4));
 }
 
 /* What comes out of the pieces, of which each must be certain by then; "|" stands where the next piece came. */
