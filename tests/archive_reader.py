@@ -56,7 +56,22 @@ def symbols(stream, count, codes):
     return found
 
 
-def block_values(encoding, width, block, count, codes):
+def block_of_codes(encoding, bits, zero, block, count, codes):
+    """The kept codes of a block of a quantizer's, as they are in the tensor."""
+    if "huffman" in encoding:
+        values = symbols(block, count, codes)
+    else:
+        size = (count * bits + 7) // 8
+        check(len(block) == align(size) and not any(block[size:]), "a block of another size")
+        halves = [half for byte in block[:size] for half in ((byte,) if bits == 8 else (byte & 15, byte >> 4))]
+        check(not any(halves[count:]), "something behind the codes")
+        values = halves[:count]
+    check(all(value < 1 << bits for value in values), "a code of more bits")
+    check("mask" not in encoding or all(values), "a code that is kept, and left out")
+    return [value ^ zero for value in values]
+
+
+def block_of_floats(encoding, width, block, count, codes):
     """The kept values of a block, as bytes each."""
     if "huffman" not in encoding:
         check(len(block) == align(count * width) and not any(block[count * width:]), "a block of another size")
@@ -72,7 +87,12 @@ def restore_tensor(name, entry, parts):
     if encoding == "plain":
         return bytes(parts[name][2])
     check(encoding in ("mask", "mask+huffman", "huffman"), f"the encoding {encoding}")
-    width, columns, block_rows = entry["value_bits"] // 8, shape[-1], entry["block_rows"]
+    bits, block_rows, zero = entry["value_bits"], entry["block_rows"], entry.get("zero")
+    of_codes = entry["dtype"] == "I32"
+    check(bits in ((4, 8) if of_codes else (16, 32)), f"values of {bits} bits")
+    check(0 <= zero < 1 << bits if of_codes else zero is None, "the code that is left out")
+    width, columns = bits // 8, shape[-1] * (32 // bits if of_codes else 1)
+    left_out = zero if of_codes else bytes(width)
     rows = 1
     for size in shape[:-1]:
         rows *= size
@@ -81,23 +101,31 @@ def restore_tensor(name, entry, parts):
     values = parts[name + ":values"][2]
     mask = parts[name + ":mask"][2] if "mask" in encoding else None
     codes = decoder(parts[name + ":lengths"][2]) if "huffman" in encoding else None
+    check(bits != 4 or codes is None or not any(parts[name + ":lengths"][2][16:]), "codes of symbols that are none")
+
+    def block_values(data, count):
+        return block_of_codes(encoding, bits, zero, data, count, codes) if of_codes else \
+            block_of_floats(encoding, width, data, count, codes)
+
     check(mask is None or parts[name + ":mask"][1] == [blocks, block_rows, stride], "the shape of the bitmap")
     for block in range(blocks):
         here = min(block_rows, rows - block * block_rows)
         data = values[offsets[block]:offsets[block + 1]]
         if mask is None:
-            result += block_values(encoding, width, data, here * columns, codes)
+            result += block_values(data, here * columns)
             continue
         begin = block * block_rows * stride
-        bits = [int.from_bytes(mask[begin + row * stride:begin + (row + 1) * stride], "little") for row in range(block_rows)]
-        check(all(row >> columns == 0 for row in bits[:here]) and not any(bits[here:]), "bits beyond the tensor")
-        count = sum(bin(row).count("1") for row in bits)
-        found = iter(block_values(encoding, width, data, count, codes))
+        told = [int.from_bytes(mask[begin + row * stride:begin + (row + 1) * stride], "little") for row in range(block_rows)]
+        check(all(row >> columns == 0 for row in told[:here]) and not any(told[here:]), "bits beyond the tensor")
+        count = sum(bin(row).count("1") for row in told)
+        found = iter(block_values(data, count))
         kept += count
-        for row in bits[:here]:
-            result += [next(found) if row >> column & 1 else bytes(width) for column in range(columns)]
+        for row in told[:here]:
+            result += [next(found) if row >> column & 1 else left_out for column in range(columns)]
     check(mask is None or kept == entry["nonzeros"], "the number of values")
-    return b"".join(result)
+    if not of_codes:
+        return b"".join(result)
+    return bytes(result) if bits == 8 else bytes(low | high << 4 for low, high in zip(result[::2], result[1::2]))
 
 
 def restore(archive):

@@ -147,7 +147,10 @@ static enum status read_code(struct opening *opening, struct archived_tensor *te
 	const struct tensor_info *own;
 	TRY(find_own(opening, tensor->info.name, ARCHIVE_LENGTHS_SUFFIX, "U8", HUFFMAN_SYMBOLS, &own, err));
 	TRY(file_read(file, tensor->lengths, HUFFMAN_SYMBOLS, own->offset, err));
-	if (huffman_table(tensor->lengths, table)) return STATUS_OK;
+	int beyond = 0; /* symbols that are none of 4 bits */
+	for (int symbol = 16; symbol < HUFFMAN_SYMBOLS && tensor->packing.bits == 4; symbol++)
+		beyond |= tensor->lengths[symbol];
+	if (!beyond && huffman_table(tensor->lengths, table)) return STATUS_OK;
 	return error_set(err, STATUS_INVALID, "%s: the lengths of tensor '%s' are those of no code", file->path, tensor->info.name);
 }
 
@@ -157,8 +160,9 @@ static enum status open_packed(struct opening *opening, struct archived_tensor *
 	const struct file *file = opening->archive->file;
 	struct packing *p = &tensor->packing;
 	const struct tensor_info *own, *values;
-	*p = packing_of(&tensor->info, tensor->entry.encoding, tensor->entry.block_rows);
-	const char *dtype = encoding_is_coded(p->encoding) ? "U8" : stored_type_name(&tensor->info);
+	const struct packing_entry *entry = &tensor->entry;
+	*p = packing_of(&tensor->info, entry->encoding, entry->bits, entry->zero, entry->block_rows);
+	const char *dtype = packing_values_are_bytes(p) ? "U8" : stored_type_name(&tensor->info);
 	TRY(find_own(opening, name, ARCHIVE_VALUES_SUFFIX, dtype, -1, &values, err));
 	tensor->values_at = values->offset;
 	TRY(find_own(opening, name, ARCHIVE_OFFSETS_SUFFIX, "I64", packing_offsets_bytes(p), &own, err));

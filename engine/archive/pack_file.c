@@ -15,18 +15,23 @@ enum {
 	MAX_NAME = 900          /* with what goes before and behind it, still a name that besad reads */
 };
 
+static const int value_bits[] = {4, 8, 16, 32};
+
 /* The parts of a packed tensor, in the order of the file. A plain one has values alone. */
 enum part { PART_LENGTHS, PART_OFFSETS, PART_MASK, PART_VALUES, PARTS };
 
 /* What was counted in a tensor's blocks. */
 struct counts {
 	int64_t *nonzeros;
-	uint32_t (*symbols)[HUFFMAN_SYMBOLS]; /* NULL where nothing is coded */
+	/* Of 16-bit floats, how often each symbol is among what is not zero; NULL where nothing is coded. Of codes, how often each byte
+	 * and each half of a byte is there. */
+	uint32_t (*symbols)[HUFFMAN_SYMBOLS];
+	uint32_t (*nibbles)[BLOCK_NIBBLES];
 };
 
 struct packed {
 	const struct tensor_info *info;
-	struct packing packing; /* for packing_fits alone */
+	struct packing packing; /* where it can be packed; of codes, with those of any size until it is chosen */
 	struct packing_entry entry;
 	struct counts counts; /* while it is measured */
 	int64_t *offsets;     /* of the blocks in the values, and their end */
@@ -93,7 +98,9 @@ static enum status read_input(struct pack *pack, struct error *err)
 					 "%s: tensor '%.100s…' has a name of more than %d bytes, which an archive cannot hold",
 					 pack->from->path, info->name, MAX_NAME);
 		pack->tensors[i].info = info;
-		if (packing_fits(info)) pack->tensors[i].packing = packing_of(info, ARCHIVE_PLAIN, ARCHIVE_BLOCK_ROWS);
+		for (size_t j = 0; j < sizeof value_bits / sizeof *value_bits; j++)
+			if (packing_fits(info, value_bits[j]))
+				pack->tensors[i].packing = packing_of(info, ARCHIVE_PLAIN, value_bits[j], 0, ARCHIVE_BLOCK_ROWS);
 	}
 	qsort(pack->tensors, pack->count, sizeof *pack->tensors, by_offset);
 	return STATUS_OK;
@@ -111,74 +118,135 @@ static enum status measure_piece(void *context, struct piece *piece, struct piec
 	TRY(piece_buffer(room, PIECE_DENSE, (size_t)piece->bytes + 1, &dense, err));
 	TRY(file_read(pack->from, dense, (size_t)piece->bytes, tensor->info->offset + piece->at, err));
 	piece->crc32 = (uint32_t)crc32_z(0, (const Bytef *)dense, (size_t)piece->bytes);
+	const struct counts *counts = &tensor->counts;
 	for (int64_t block = piece->begin; p->blocks && block < piece->end; block++) {
-		uint32_t *symbols = tensor->counts.symbols ? tensor->counts.symbols[block] : NULL;
-		tensor->counts.nonzeros[block] =
-			block_count(dense + (block - piece->begin) * unit, packing_rows(p, block) * p->cols, p->width, symbols);
+		const char *begin = dense + (block - piece->begin) * unit;
+		int64_t values = packing_rows(p, block) * p->cols;
+		if (packing_has_codes(p))
+			block_count_codes((const uint8_t *)begin, values * p->bits / 8, counts->symbols[block],
+					  counts->nibbles[block]);
+		else
+			counts->nonzeros[block] =
+				block_count(begin, values, p->bits, counts->symbols ? counts->symbols[block] : NULL);
 	}
 	return STATUS_OK;
 }
 
-/* Where the blocks of a tensor begin in that encoding, and the code that makes its exponents shortest; returns the bytes that it
- * takes. */
-static int64_t lay_blocks(const struct packed *tensor, enum archive_encoding encoding, int64_t *offsets,
-			  uint8_t lengths[HUFFMAN_SYMBOLS])
+/* How often a code is there in a block: code c's is at c. What a block holds of a value v of floats that are not zero is at v. */
+static const uint32_t *counted(const struct counts *counts, const struct packing *p, int64_t block)
 {
-	const struct counts *counts = &tensor->counts;
-	struct packing p = tensor->packing;
+	return p->bits == 4 ? counts->nibbles[block] : counts->symbols[block];
+}
+
+static int symbols_of(const struct packing *p)
+{
+	return p->bits == 4 ? BLOCK_NIBBLES : HUFFMAN_SYMBOLS;
+}
+
+/* How many values of a block are kept where there is a bitmap. */
+static int64_t kept_of(const struct counts *counts, const struct packing *p, int64_t block)
+{
+	if (!packing_has_codes(p)) return counts->nonzeros[block];
+	return packing_rows(p, block) * p->cols - counted(counts, p, block)[p->zero];
+}
+
+/* Adds how often each symbol is among the values of a block that are kept by a bitmap. */
+static void add_symbols(const struct counts *counts, const struct packing *p, int64_t block, uint64_t totals[HUFFMAN_SYMBOLS])
+{
+	const uint32_t *symbols = counted(counts, p, block);
+	/* Symbol 0 is of no code that is kept, but may be of a float that is. */
+	for (int i = packing_has_codes(p); i < symbols_of(p); i++)
+		totals[i] += symbols[i ^ p->zero];
+}
+
+/* The bits that these take in codes of such lengths. */
+static uint64_t bits_of(const struct counts *counts, const struct packing *p, int64_t block, const uint8_t lengths[HUFFMAN_SYMBOLS])
+{
+	const uint32_t *symbols = counted(counts, p, block);
+	uint64_t bits = 0;
+	for (int i = packing_has_codes(p); i < symbols_of(p); i++)
+		bits += (uint64_t)symbols[i ^ p->zero] * lengths[i];
+	return bits;
+}
+
+/* Where the blocks of a tensor begin if it is packed so, and the code that makes its symbols shortest; returns the bytes that it
+ * takes. */
+static int64_t lay_blocks(const struct counts *counts, const struct packing *p, int64_t *offsets, uint8_t lengths[HUFFMAN_SYMBOLS])
+{
+	bool coded = encoding_is_coded(p->encoding), has_mask = encoding_has_mask(p->encoding);
 	uint64_t totals[HUFFMAN_SYMBOLS] = {0};
 	int64_t zeros = 0, at = 0;
-	p.encoding = encoding;
-	memset(lengths, 0, HUFFMAN_SYMBOLS);
-	for (int64_t block = 0; encoding_is_coded(encoding) && block < p.blocks; block++) {
-		for (int i = 0; i < HUFFMAN_SYMBOLS; i++)
-			totals[i] += counts->symbols[block][i];
-		zeros += packing_rows(&p, block) * p.cols - counts->nonzeros[block];
+	for (int64_t block = 0; coded && block < p->blocks; block++) {
+		add_symbols(counts, p, block, totals);
+		zeros += packing_rows(p, block) * p->cols - kept_of(counts, p, block);
 	}
-	if (!encoding_has_mask(encoding)) totals[0] += (uint64_t)zeros;
+	if (!has_mask) totals[0] += (uint64_t)zeros;
 	huffman_lengths(totals, lengths);
-	for (int64_t block = 0; block < p.blocks; block++) {
-		int64_t all = packing_rows(&p, block) * p.cols, kept = counts->nonzeros[block];
-		uint64_t bits = 0;
-		for (int i = 0; encoding_is_coded(encoding) && i < HUFFMAN_SYMBOLS; i++)
-			bits += (uint64_t)counts->symbols[block][i] * lengths[i];
-		if (!encoding_has_mask(encoding)) {
+	for (int64_t block = 0; block < p->blocks; block++) {
+		int64_t all = packing_rows(p, block) * p->cols, kept = kept_of(counts, p, block);
+		uint64_t bits = coded ? bits_of(counts, p, block, lengths) : 0;
+		if (!has_mask) {
 			bits += (uint64_t)(all - kept) * lengths[0];
 			kept = all;
 		}
 		offsets[block] = at;
-		at += block_bytes(&p, kept, bits);
+		at += block_bytes(p, kept, bits);
 	}
-	offsets[p.blocks] = at;
-	return at + packing_mask_bytes(&p) + packing_offsets_bytes(&p) + packing_lengths_bytes(&p) + HEADER_ENTRIES;
+	offsets[p->blocks] = at;
+	return at + packing_mask_bytes(p) + packing_offsets_bytes(p) + packing_lengths_bytes(p) + HEADER_ENTRIES;
+}
+
+/* The code that is there most often. */
+static uint8_t most_frequent(const struct counts *counts, const struct packing *p)
+{
+	uint64_t totals[HUFFMAN_SYMBOLS] = {0};
+	int most = 0;
+	for (int64_t block = 0; block < p->blocks; block++)
+		for (int i = 0; i < symbols_of(p); i++)
+			totals[i] += counted(counts, p, block)[i];
+	for (int i = 1; i < symbols_of(p); i++)
+		if (totals[i] > totals[most]) most = i;
+	return (uint8_t)most;
+}
+
+/* The smallest form of a tensor, as values of so many bits: into *best, which takes *best_bytes so far, where it is smaller. */
+static void choose_encoding(const struct pack *pack, const struct packed *tensor, int bits, int64_t *offsets, struct packing *best,
+			    int64_t *best_bytes)
+{
+	struct packing p = packing_of(tensor->info, ARCHIVE_PLAIN, bits, 0, ARCHIVE_BLOCK_ROWS);
+	uint8_t lengths[HUFFMAN_SYMBOLS];
+	if (packing_has_codes(&p)) p.zero = most_frequent(&tensor->counts, &p);
+	for (int encoding = ARCHIVE_MASK; encoding < ARCHIVE_ENCODINGS; encoding++) {
+		p.encoding = (enum archive_encoding)encoding;
+		if (encoding_is_coded(p.encoding) && (!pack->coded || bits == 32)) continue;
+		int64_t bytes = lay_blocks(&tensor->counts, &p, offsets, lengths);
+		if (bytes >= *best_bytes) continue;
+		*best_bytes = bytes;
+		*best = p;
+	}
 }
 
 /* The smallest form of a tensor that was measured. */
 static enum status choose(struct pack *pack, struct packed *tensor, struct error *err)
 {
-	size_t blocks = (size_t)tensor->packing.blocks;
+	struct packing *p = &tensor->packing;
 	int64_t best = tensor->info->bytes;
-	int64_t *offsets = malloc((blocks + 1) * sizeof *offsets);
-	uint8_t lengths[HUFFMAN_SYMBOLS];
+	int64_t *offsets = malloc(((size_t)p->blocks + 1) * sizeof *offsets);
 	if (!offsets) return no_memory(pack, err);
-	for (int encoding = ARCHIVE_MASK; encoding < ARCHIVE_ENCODINGS; encoding++) {
-		if (encoding_is_coded(encoding) && !tensor->counts.symbols) continue;
-		int64_t bytes = lay_blocks(tensor, encoding, offsets, lengths);
-		if (bytes >= best) continue;
-		best = bytes;
-		tensor->packing.encoding = encoding;
-	}
-	enum archive_encoding encoding = tensor->packing.encoding;
-	if (encoding == ARCHIVE_PLAIN) {
+	for (size_t i = 0; i < sizeof value_bits / sizeof *value_bits; i++)
+		if (packing_fits(tensor->info, value_bits[i])) choose_encoding(pack, tensor, value_bits[i], offsets, p, &best);
+	if (p->encoding == ARCHIVE_PLAIN) {
 		free(offsets);
 		return STATUS_OK;
 	}
-	lay_blocks(tensor, encoding, offsets, tensor->lengths);
+	lay_blocks(&tensor->counts, p, offsets, tensor->lengths);
 	tensor->offsets = offsets;
-	tensor->entry.encoding = encoding;
-	tensor->entry.block_rows = tensor->packing.block_rows;
-	for (size_t i = 0; i < blocks; i++)
-		tensor->entry.nonzeros += tensor->counts.nonzeros[i];
+	tensor->entry.encoding = p->encoding;
+	tensor->entry.bits = p->bits;
+	tensor->entry.zero = p->zero;
+	tensor->entry.block_rows = p->block_rows;
+	for (int64_t block = 0; block < p->blocks; block++)
+		tensor->entry.nonzeros += kept_of(&tensor->counts, p, block);
 	return STATUS_OK;
 }
 
@@ -186,18 +254,21 @@ static void free_counts(struct packed *tensor)
 {
 	free(tensor->counts.nonzeros);
 	free(tensor->counts.symbols);
+	free(tensor->counts.nibbles);
 	tensor->counts = (struct counts){0};
 }
 
 static enum status make_counts(const struct pack *pack, struct packed *tensor, struct error *err)
 {
 	size_t blocks = (size_t)tensor->packing.blocks;
+	struct counts *counts = &tensor->counts;
+	bool of_codes = packing_has_codes(&tensor->packing), of_symbols = of_codes || (pack->coded && tensor->packing.bits == 16);
 	if (!blocks) return STATUS_OK;
-	tensor->counts.nonzeros = calloc(blocks, sizeof *tensor->counts.nonzeros);
-	if (!tensor->counts.nonzeros) return no_memory(pack, err);
-	if (!pack->coded || tensor->packing.width != 2) return STATUS_OK;
-	tensor->counts.symbols = calloc(blocks, sizeof *tensor->counts.symbols);
-	return tensor->counts.symbols ? STATUS_OK : no_memory(pack, err);
+	if (!of_codes) counts->nonzeros = calloc(blocks, sizeof *counts->nonzeros);
+	if (of_codes) counts->nibbles = calloc(blocks, sizeof *counts->nibbles);
+	if (of_symbols) counts->symbols = calloc(blocks, sizeof *counts->symbols);
+	if ((of_codes ? !counts->nibbles : !counts->nonzeros) || (of_symbols && !counts->symbols)) return no_memory(pack, err);
+	return STATUS_OK;
 }
 
 static enum status measure_group(struct pack *pack, size_t begin, size_t end, struct error *err)
@@ -251,13 +322,13 @@ static enum status add_part(struct pack *pack, struct packed *tensor, enum part 
 	static const char *const suffixes[PARTS] = {ARCHIVE_LENGTHS_SUFFIX, ARCHIVE_OFFSETS_SUFFIX, ARCHIVE_MASK_SUFFIX,
 						    ARCHIVE_VALUES_SUFFIX};
 	const struct packing *p = &tensor->packing;
-	bool coded = encoding_is_coded(p->encoding);
-	int64_t value = coded ? 1 : (int64_t)p->width;
+	bool coded = encoding_is_coded(p->encoding), bytes = packing_values_are_bytes(p);
+	int64_t value = bytes ? 1 : p->bits / 8;
 	struct tensor_info infos[PARTS] = {
 		{.dtype = DTYPE_U8, .rank = 1, .shape = {packing_lengths_bytes(p)}},
 		{.dtype = DTYPE_I64, .rank = 1, .shape = {packing_offsets_bytes(p) / (int64_t)sizeof(int64_t)}},
 		{.dtype = DTYPE_U8, .rank = 3, .shape = {p->blocks, p->block_rows, p->stride}},
-		{.dtype = coded ? DTYPE_U8 : tensor->info->dtype, .rank = 1, .shape = {tensor->offsets[p->blocks] / value}},
+		{.dtype = bytes ? DTYPE_U8 : tensor->info->dtype, .rank = 1, .shape = {tensor->offsets[p->blocks] / value}},
 	};
 	bool there[PARTS] = {coded, true, encoding_has_mask(p->encoding), true};
 	char name[MAX_NAME + 16];

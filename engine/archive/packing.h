@@ -17,7 +17,7 @@ enum {
 	ARCHIVE_MAX_COLUMNS = 1 << 20 /* and one with more */
 };
 
-/* Whether what is not zero is told by a bitmap, and whether the exponents are coded. */
+/* Whether what is not zero is told by a bitmap, and whether the exponents (of codes: they themselves) have Huffman codes. */
 enum archive_encoding { ARCHIVE_PLAIN, ARCHIVE_MASK, ARCHIVE_MASK_CODED, ARCHIVE_CODED, ARCHIVE_ENCODINGS };
 
 static inline bool encoding_has_mask(enum archive_encoding encoding)
@@ -36,14 +36,21 @@ struct packing {
 	int64_t block_rows; /* of every block but the last, which may have fewer */
 	int64_t blocks;
 	int64_t stride; /* bytes of a row of the bitmap */
-	size_t width;   /* bytes of a value: 2 or 4 */
+	int bits;       /* of a value: 16 or 32 of floats; 4 or 8 of codes, as an I32 holds 8 or 4 of them */
+	uint8_t zero; /* of codes: the one that the bitmap leaves out. What is packed is each code XOR this one, so 0 is left out */
 };
 
-/* Whether a tensor of that type and shape can be anything but plain. */
-bool packing_fits(const struct tensor_info *);
+/* Whether a tensor of that type and shape can be packed as values of so many bits, and whether as those of any. */
+bool packing_fits(const struct tensor_info *, int bits);
+bool packing_fits_any(const struct tensor_info *);
 
-/* For a tensor that packing_fits, in blocks of `block_rows`. */
-struct packing packing_of(const struct tensor_info *, enum archive_encoding, int64_t block_rows);
+/* For a tensor that packing_fits, in blocks of `block_rows`. `zero` is 0 for floats. */
+struct packing packing_of(const struct tensor_info *, enum archive_encoding, int bits, uint8_t zero, int64_t block_rows);
+
+static inline bool packing_has_codes(const struct packing *p)
+{
+	return p->bits < 16;
+}
 
 static inline int64_t packing_rows(const struct packing *p, int64_t block)
 {
@@ -54,7 +61,7 @@ static inline int64_t packing_rows(const struct packing *p, int64_t block)
 /* Bytes of a block: of the tensor, and of the bitmap. The tensor's may end before its last block does. */
 static inline int64_t packing_block_bytes(const struct packing *p)
 {
-	return p->block_rows * p->cols * (int64_t)p->width;
+	return p->block_rows * p->cols * p->bits / 8;
 }
 
 static inline int64_t packing_block_mask_bytes(const struct packing *p)
@@ -72,6 +79,12 @@ int64_t packing_mask_bytes(const struct packing *);
 int64_t packing_offsets_bytes(const struct packing *);
 int64_t packing_lengths_bytes(const struct packing *);
 
+/* Whether the values lie in a tensor of bytes, and not in one of the packed tensor's type. */
+static inline bool packing_values_are_bytes(const struct packing *p)
+{
+	return encoding_is_coded(p->encoding) || packing_has_codes(p);
+}
+
 /* ---- what an archive's header says of a tensor ----------------------------------------------------------------------------- */
 
 #define ARCHIVE_HEAD ":head"
@@ -83,9 +96,11 @@ int64_t packing_lengths_bytes(const struct packing *);
 
 struct packing_entry {
 	enum archive_encoding encoding;
-	int64_t block_rows; /* 0 where it is plain */
-	int64_t nonzeros;   /* values kept, where there is a bitmap */
-	uint32_t crc32;     /* of the tensor's bytes */
+	int bits; /* these three are 0 where it is plain */
+	uint8_t zero;
+	int64_t block_rows;
+	int64_t nonzeros; /* values kept, where there is a bitmap */
+	uint32_t crc32;   /* of the tensor's bytes */
 };
 
 /* The text of an entry, JSON. `info` is of the tensor as it was. */

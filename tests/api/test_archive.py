@@ -17,7 +17,7 @@ from support import BESAD, PATIENCE, ROOT, Daemon, small_job, small_model
 
 sys.path[:0] = [os.path.join(ROOT, "bench"), os.path.join(ROOT, "tests")]
 import archive_reader  # noqa: E402
-from random_models import write_safetensors  # noqa: E402
+from random_models import write_model, write_safetensors  # noqa: E402
 
 SHARD = "model-00001-of-00002.safetensors"
 
@@ -217,6 +217,27 @@ class Jobs(unittest.TestCase):
         # It is besad's own, all of it: so it may be replaced, and a job without an archive leaves none.
         self.run_job("again", output="whole", archive=False, overwrite=True)
         self.assertFalse(os.path.exists(os.path.join(output, "archive")))
+
+    def test_an_archive_of_codes(self):
+        """Of a quantizer, which have a code for weights that are zero; of matrices that are not too small to be packed."""
+        write_model(os.path.join(self.place.models, "small"), 256, 512, 4, 2, 1, vocab=300, scale=0.1)
+        for bits, part in ((4, 0.79), (8, 0.66)):  # the bitmap and the others: 0.75 and 0.625, and what aligns them
+            output = self.run_job(f"quantized-{bits}", sparsity=0.5, quantization={"bits": bits})
+            self.expect_archive(output)
+            with open(os.path.join(output, "archive", "model.besad.safetensors"), "rb") as file:
+                archive = file.read()
+            with open(os.path.join(output, "model.safetensors"), "rb") as file:
+                self.assertEqual(archive_reader.restore(archive)[0], file.read())
+            _, metadata, parts = archive_reader.safetensors(archive)
+            dense = packed = 0
+            for key, entry in ((key.removeprefix("tensor:"), json.loads(entry)) for key, entry in metadata.items()
+                               if key.endswith(".weight_packed")):
+                self.assertEqual((entry["encoding"], entry["dtype"], entry["value_bits"], entry["zero"]),
+                                 ("mask", "I32", bits, 1 << bits - 1), key)
+                dense += 4 * entry["shape"][0] * entry["shape"][1]
+                packed += sum(len(parts[f"{key}:{part}"][2]) for part in ("offsets", "mask", "values"))
+            self.assertGreater(dense, 0)
+            self.assertLess(packed / dense, part)
 
     def test_killed_while_it_archives(self):
         expected = contents(os.path.join(self.run_job("whole"), "archive"))

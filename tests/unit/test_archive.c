@@ -11,6 +11,7 @@
 
 #include "engine/archive/archive.h"
 #include "engine/archive/archive_file.h"
+#include "engine/archive/block.h"
 
 /* ---- a file with everything ---------------------------------------------------------------------------------------------- */
 
@@ -73,6 +74,41 @@ static uint16_t by_rows(int64_t i)
 	return row % 3 == 0 ? 0 : row % 3 == 1 ? normal(i) : half_of_normals(i);
 }
 
+/* Codes of `bits` bits, of which half are `zero` and others are the rarer the further they are from it. */
+static uint16_t half_of_codes(int bits, int zero)
+{
+	uint32_t result = 0;
+	for (int at = 0; at < 16; at += bits) {
+		int off = (int)(draw() % 6) - (int)(draw() % 6);
+		result |= (uint32_t)(draw() & 1 ? zero : zero + (bits == 8 ? 9 * off : off)) % (1u << bits) << at;
+	}
+	return (uint16_t)result;
+}
+
+static uint16_t half_of_nibbles(int64_t i)
+{
+	(void)i;
+	return half_of_codes(4, 8);
+}
+
+static uint16_t half_of_bytes(int64_t i)
+{
+	(void)i;
+	return half_of_codes(8, 128);
+}
+
+static uint16_t around_another(int64_t i)
+{
+	(void)i;
+	return half_of_codes(4, 13);
+}
+
+static uint16_t one_code(int64_t i)
+{
+	(void)i;
+	return 0x5555;
+}
+
 /* In the order of the file, which is another than that of the types' widths. Values are drawn in pieces of 16 bits. */
 static const struct given {
 	const char *name, *dtype, *shape;
@@ -92,6 +128,13 @@ static const struct given {
 	{"stacked", "BF16", "[3,17,65]", 2 * 3 * 17 * 65, half_of_normals, ARCHIVE_MASK, ARCHIVE_MASK_CODED},
 	{"narrow", "BF16", "[900,3]", 2 * 900 * 3, zero, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
 	{"vector", "F32", "[5]", 20, any_bits, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"4 bits", "I32", "[101,37]", 4 * 101 * 37, half_of_nibbles, ARCHIVE_MASK, ARCHIVE_CODED},
+	{"8 bits", "I32", "[3,17,37]", 4 * 3 * 17 * 37, half_of_bytes, ARCHIVE_MASK, ARCHIVE_CODED},
+	{"few nibbles", "I32", "[400,12]", 4 * 400 * 12, around_another, ARCHIVE_MASK, ARCHIVE_CODED},
+	{"one code", "I32", "[41,16]", 4 * 41 * 16, one_code, ARCHIVE_MASK, ARCHIVE_MASK},
+	{"any codes", "I32", "[20,20]", 4 * 20 * 20, any_bits, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"short", "I32", "[90,7]", 4 * 90 * 7, one_code, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
+	{"indices", "I32", "[700]", 4 * 700, one_code, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
 	{"nothing", "BF16", "[0,64]", 0, zero, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
 	{"scalar", "I64", "[]", 8, any_bits, ARCHIVE_PLAIN, ARCHIVE_PLAIN},
 };
@@ -256,6 +299,56 @@ static void sizes(void **state)
 	SUCCEEDS(unpack(s));
 	expect_file(s, "restored/model.safetensors", file.data, file.size);
 	free(file.data);
+}
+
+static void expect_codes(struct scratch *s, const char *name, int bits, int zero)
+{
+	struct file file;
+	struct archive_file archive;
+	bool found = false;
+	SUCCEEDS(file_open_read(scratch_path(s, "archive/model.besad.safetensors"), &file, &s->err));
+	SUCCEEDS(archive_file_open(&file, &archive, &s->err));
+	for (size_t i = 0; i < archive.count; i++) {
+		const struct archived_tensor *tensor = &archive.tensors[i];
+		if (strcmp(tensor->info.name, name) != 0) continue;
+		found = true;
+		assert_int_equal(tensor->entry.bits, bits);
+		assert_int_equal(tensor->entry.zero, zero);
+	}
+	assert_true(found);
+	archive_file_close(&archive);
+	file_close(&file);
+}
+
+/* What is left out is the code that is there most often, and codes are taken for what they are. */
+static void sizes_of_codes(void **state)
+{
+	struct scratch *s = *state;
+	const struct {
+		struct given given;
+		int bits, zero;
+		double plain, coded;
+	} all[] = {
+		{{"w", "I32", "[512,128]", 4 * 512 * 128, half_of_nibbles, ARCHIVE_MASK, ARCHIVE_CODED}, 4, 8, 0.76, 0.66},
+		{{"w", "I32", "[512,128]", 4 * 512 * 128, around_another, ARCHIVE_MASK, ARCHIVE_CODED}, 4, 13, 0.76, 0.66},
+		{{"w", "I32", "[512,128]", 4 * 512 * 128, half_of_bytes, ARCHIVE_MASK, ARCHIVE_CODED}, 8, 128, 0.60, 0.33},
+	};
+	assert_int_equal(mkdir(scratch_path(s, "model"), 0700), 0);
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		struct bytes file = make_file(&all[i].given, 1);
+		struct stat st;
+		scratch_write(s, "model/model.safetensors", file.data, file.size);
+		for (int coded = 0; coded < 2; coded++) {
+			pack(s, coded);
+			if (!coded) expect_codes(s, "w", all[i].bits, all[i].zero);
+			assert_int_equal(stat(scratch_path(s, "archive/model.besad.safetensors"), &st), 0);
+			double part = (double)st.st_size / (double)file.size;
+			if (part > (coded ? all[i].coded : all[i].plain)) fail_msg("%zu, %d: %f", i, coded, part);
+			SUCCEEDS(unpack(s));
+			expect_file(s, "restored/model.safetensors", file.data, file.size);
+		}
+		free(file.data);
+	}
 }
 
 /* ---- damage -------------------------------------------------------------------------------------------------------------- */
@@ -423,6 +516,94 @@ static void refused_manifests(void **state)
 	}
 }
 
+static enum status parse_entry(struct scratch *s, const struct tensor_info *info, const char *encoding, const char *values)
+{
+	struct packing_entry entry;
+	char text[400];
+	snprintf(text, sizeof text,
+		 "{\"encoding\":\"%s\",\"dtype\":\"%s\",\"shape\":[20,64],\"crc32\":\"00000000\",\"block_rows\":16,"
+		 "\"nonzeros\":5%s%s}",
+		 encoding, stored_type_name(info), *values ? "," : "", values);
+	return packing_parse(text, info, "archive", &entry, &s->err);
+}
+
+static void entries_of_codes(void **state)
+{
+	struct scratch *s = *state;
+	const struct tensor_info codes = {.name = "w", .dtype = DTYPE_I32, .rank = 2, .shape = {20, 64}, .bytes = 4 * 20 * 64};
+	const struct tensor_info floats = {.name = "w", .dtype = DTYPE_BF16, .rank = 2, .shape = {20, 64}, .bytes = 2 * 20 * 64};
+	SUCCEEDS(parse_entry(s, &codes, "mask", "\"value_bits\":4,\"zero\":15"));
+	SUCCEEDS(parse_entry(s, &codes, "huffman", "\"value_bits\":8,\"zero\":255"));
+	SUCCEEDS(parse_entry(s, &floats, "mask", "\"value_bits\":16"));
+	FAILS(STATUS_INVALID, "it lacks zero", parse_entry(s, &codes, "mask", "\"value_bits\":4"));
+	FAILS(STATUS_INVALID, "it lacks zero", parse_entry(s, &codes, "mask", "\"value_bits\":8,\"Zero\":1"));
+	FAILS(STATUS_INVALID, "from 0 to 15", parse_entry(s, &codes, "mask", "\"value_bits\":4,\"zero\":16"));
+	FAILS(STATUS_INVALID, "from 0 to 255", parse_entry(s, &codes, "mask", "\"value_bits\":8,\"zero\":256"));
+	FAILS(STATUS_INVALID, "from 0 to 255", parse_entry(s, &codes, "mask", "\"value_bits\":8,\"zero\":-1"));
+	assert_int_equal(parse_entry(s, &codes, "mask", "\"value_bits\":8,\"zero\":null"), STATUS_INVALID);
+	FAILS(STATUS_INVALID, "it has a zero", parse_entry(s, &floats, "mask", "\"value_bits\":16,\"zero\":0"));
+	FAILS(STATUS_UNSUPPORTED, "have 16 bits", parse_entry(s, &codes, "mask", "\"value_bits\":16"));
+	FAILS(STATUS_UNSUPPORTED, "have 2 bits", parse_entry(s, &codes, "mask", "\"value_bits\":2,\"zero\":1"));
+	FAILS(STATUS_UNSUPPORTED, "have 8 bits", parse_entry(s, &floats, "mask", "\"value_bits\":8,\"zero\":0"));
+}
+
+/* Five codes of a row are kept; then one is that which is left out, and something is behind the last. */
+static void damaged_codes(void **state)
+{
+	enum { WORDS = 8, COLUMNS = 8 * WORDS, BYTES = 4 * WORDS };
+	struct scratch *s = *state;
+	const struct tensor_info info = {.dtype = DTYPE_I32, .rank = 2, .shape = {1, WORDS}, .bytes = BYTES};
+	const struct packing p = packing_of(&info, ARCHIVE_MASK, 4, 8, ARCHIVE_BLOCK_ROWS);
+	uint8_t codes[BYTES], again[BYTES], mask[ARCHIVE_BLOCK_ROWS * COLUMNS / 8], values[COLUMNS * ARCHIVE_BLOCK_ROWS * 2 + 64];
+	struct block_room room = {0};
+	struct block_code code = {0};
+	int64_t kept;
+	memset(codes, 0x88, sizeof codes);
+	codes[0] = 0x0f;
+	codes[9] = 0x89;
+	codes[31] = 0x12;
+	SUCCEEDS(block_room_make(&p, &room, &s->err));
+	assert_int_equal(block_pack(&p, 0, &code, codes, &room, mask, values), ARCHIVE_ALIGNMENT);
+	assert_int_equal(mask[0], 3);
+	assert_int_equal(mask[2], 4);
+	assert_int_equal(mask[7], 0xc0);
+	const uint8_t expected[] = {0x87, 0xa1, 0x09, 0};
+	assert_memory_equal(values, expected, sizeof expected);
+	assert_null(block_restore(&p, 0, &code, mask, values, ARCHIVE_ALIGNMENT, &room, again, &kept));
+	assert_memory_equal(again, codes, sizeof codes);
+	assert_int_equal(kept, 5);
+	values[2] = 0x19;
+	assert_string_equal(block_restore(&p, 0, &code, mask, values, ARCHIVE_ALIGNMENT, &room, again, &kept),
+			    "has something behind its values");
+	values[2] = 0x09;
+	values[0] = 0x80;
+	assert_string_equal(block_restore(&p, 0, &code, mask, values, ARCHIVE_ALIGNMENT, &room, again, &kept),
+			    "has a zero among the values that are none");
+	block_room_free(&room);
+}
+
+/* A code of 4 bits with a symbol that has more: the same lengths, of others. */
+static void codes_of_no_symbols(void **state)
+{
+	struct scratch *s = *state;
+	struct bytes model = make_model(s);
+	struct file file;
+	struct tensor_info *infos;
+	size_t count, at = 0;
+	pack(s, true);
+	expect_codes(s, "few nibbles", 4, 13);
+	SUCCEEDS(file_open_read(scratch_path(s, "archive/model.besad.safetensors"), &file, &s->err));
+	SUCCEEDS(safetensors_read(&file, &infos, &count, &s->err));
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(infos[i].name, "few nibbles:lengths") == 0) at = (size_t)infos[i].offset;
+	tensor_infos_free(infos, count);
+	file_close(&file);
+	assert_int_not_equal(at, 0);
+	poke(s, at + 20, poke(s, at + 1, 0));
+	FAILS(STATUS_INVALID, "'few nibbles' are those of no code", verify(s));
+	free(model.data);
+}
+
 /* ---- what is refused ----------------------------------------------------------------------------------------------------- */
 
 static enum status try_pack(struct scratch *s, const char *from, const struct archive_options *options)
@@ -565,9 +746,13 @@ int main(void)
 		SCRATCH_TEST(there_and_back),
 		SCRATCH_TEST(the_bytes_depend_on_no_threads),
 		SCRATCH_TEST(sizes),
+		SCRATCH_TEST(sizes_of_codes),
 		SCRATCH_TEST(damaged),
 		SCRATCH_TEST(damaged_coded),
 		SCRATCH_TEST(damaged_beside),
+		SCRATCH_TEST(entries_of_codes),
+		SCRATCH_TEST(damaged_codes),
+		SCRATCH_TEST(codes_of_no_symbols),
 		SCRATCH_TEST(refused_manifests),
 		SCRATCH_TEST(refused),
 		SCRATCH_TEST(stopped_in_a_copy),
