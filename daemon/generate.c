@@ -146,20 +146,23 @@ static enum status tell(const struct generation *g, struct error *err)
 static enum status make_prompt(const struct options *options, const struct chat_template *template, struct buffer *ret,
 			       struct error *err)
 {
+	enum status status = STATUS_OK;
 	struct buffer said = {0};
 	char *text = NULL;
 	if (options->prompt)
 		buffer_append(&said, options->prompt, strlen(options->prompt));
 	else
-		TRY(read_prompt(&said, err));
-	if (!template || said.failed) {
+		status = read_prompt(&said, err);
+	if (status == STATUS_OK && said.failed) status = error_set(err, STATUS_NO_MEMORY, "no memory for the prompt");
+	if (status == STATUS_OK && !template) {
 		*ret = said;
-		return said.failed ? error_set(err, STATUS_NO_MEMORY, "no memory for the prompt") : STATUS_OK;
+		return STATUS_OK;
 	}
 	const struct chat_message message = {.role = "user", .content = said.data ? said.data : ""};
-	enum status status = strlen(message.content) == said.size
-				     ? chat_template_render(template, &message, 1, true, &text, err)
-				     : error_set(err, STATUS_INVALID, "the message on standard input has a zero byte");
+	if (status == STATUS_OK)
+		status = strlen(message.content) == said.size
+				 ? chat_template_render(template, &message, 1, true, &text, err)
+				 : error_set(err, STATUS_INVALID, "the message on standard input has a zero byte");
 	buffer_free(&said);
 	if (status == STATUS_OK) *ret = (struct buffer){.data = text, .size = strlen(text)};
 	return status;
