@@ -191,7 +191,7 @@ class Run(unittest.TestCase):
                     file.write(f"#!/bin/sh\necho $$ >>{started}\nexec sleep 1000\n")
                 os.chmod(path, 0o755)
             process = subprocess.Popen([os.path.join(ROOT, "tests", "run.py"), build], stdout=subprocess.PIPE, text=True,
-                                       env={**os.environ, "TESTS": "unit", "AT_ONCE": "2"})
+                                       env={**os.environ, "TESTS": "unit", "WITHOUT": "", "AT_ONCE": "2"})
             pids = []
             while len(pids) < 2 and process.poll() is None:
                 time.sleep(0.02)
@@ -211,8 +211,8 @@ class Run(unittest.TestCase):
             os.mkdir(os.path.join(build, "flags"))
             with open(os.path.join(build, "flags", "compile"), "w") as file:
                 file.write(flags)
-            return subprocess.run([os.path.join(ROOT, "tests", "run.py"), build], env={**os.environ, "TESTS": "cuda"}, stdout=subprocess.PIPE,
-                                  text=True)
+            return subprocess.run([os.path.join(ROOT, "tests", "run.py"), build], env={**os.environ, "TESTS": "cuda", "WITHOUT": ""},
+                                  stdout=subprocess.PIPE, text=True)
 
     def test_programs_that_were_not_built_are_a_failure(self):
         done = self.run_cuda("gcc -O2")
