@@ -236,6 +236,7 @@ static int64_t delay_after(int attempts)
 	return delay < LONGEST_DELAY ? delay : LONGEST_DELAY;
 }
 
+/* The job's own log first: whoever reads the daemon's finds there what this one speaks of. */
 static enum status settle(struct notifier *notifier, const struct notification *notification, enum outcome outcome, const char *why,
 			  struct error *err)
 {
@@ -243,20 +244,20 @@ static enum status settle(struct notifier *notifier, const struct notification *
 	const char *shown = *notification->url ? notification->url : "the operator's program"; /* whose path is not for clients */
 	if (outcome == BROKEN_OFF) return STATUS_OK;
 	if (outcome == TOLD) {
-		log_info("job=%s told %s", notification->job_id, whom);
 		note_of_job(notifier->db, notification->job_id, LOG_LEVEL_INFO, "told %s of the end", shown);
+		log_info("job=%s told %s", notification->job_id, whom);
 		return db_notification_done(notifier->db, notification, err);
 	}
 	if (notification->attempts + 1 >= MOST_ATTEMPTS) {
-		log_error("job=%s %s could not be told, and is given up: %s", notification->job_id, whom, why);
 		note_of_job(notifier->db, notification->job_id, LOG_LEVEL_ERROR,
 			    "%s could not be told of the end, and is given up: %s", shown, why);
+		log_error("job=%s %s could not be told, and is given up: %s", notification->job_id, whom, why);
 		return db_notification_done(notifier->db, notification, err);
 	}
 	int64_t delay = delay_after(notification->attempts);
-	log_warning("job=%s %s could not be told, again in %lld s: %s", notification->job_id, whom, (long long)delay / 1000, why);
 	note_of_job(notifier->db, notification->job_id, LOG_LEVEL_WARNING, "%s could not be told of the end, again in %lld s: %s",
 		    shown, (long long)delay / 1000, why);
+	log_warning("job=%s %s could not be told, again in %lld s: %s", notification->job_id, whom, (long long)delay / 1000, why);
 	return db_notification_delay(notifier->db, notification, unix_milliseconds() + delay, err);
 }
 
