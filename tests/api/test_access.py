@@ -175,38 +175,44 @@ class Wrong(Access):
         self.assertGreater(times[3], 0.24)
         self.assertGreater(times[4], 0.49)
         self.assertGreater(times[5], 0.99)
-        begun = time.monotonic()  # a right token and none at all are answered at once, and while others wait
-        waiting = threading.Thread(target=lambda: self.as_token("guess-0123456789-7", "GET", "/v1/jobs"))
-        waiting.start()
+        # A right token and none at all are answered while others wait, for 2, 4 and 5 seconds.
+        begun = time.monotonic()
+        waiting = [threading.Thread(target=lambda: self.as_token("guess-0123456789-7", "GET", "/v1/jobs")) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
         time.sleep(0.1)
         self.assertEqual(daemon.get("/v1/jobs").status, 200)
         self.assertEqual(daemon.get("/v1/jobs", Authorization="").status, 401)
-        self.assertLess(time.monotonic() - begun, 1.5)
-        waiting.join()
-        self.assertGreater(time.monotonic() - begun, 1.9)
-        noted = wait_for("entries", lambda: sum(e["count"] for e in self.audit(outcome="unauthorized")) == 7 and self.audit(outcome="unauthorized"))
+        self.assertTrue(any(thread.is_alive() for thread in waiting))
+        for thread in waiting:
+            thread.join()
+        self.assertGreater(time.monotonic() - begun, 4.9)
+        noted = wait_for("entries", lambda: sum(e["count"] for e in self.audit(outcome="unauthorized")) == 9 and self.audit(outcome="unauthorized"))
         self.assertLess(len(noted), 4)  # they are summed up
         self.assertEqual({(e["who"], e["peer"], e["target"]) for e in noted}, {(None, "127.0.0.1", None)})
         self.assertIn("refused: unauthorized, from 127.0.0.1", daemon.log())
         self.assertNotIn("guess-", daemon.log())
 
     def test_stops_while_answers_wait(self):
-        daemon = self.start()
-        for i in range(8):
-            threading.Thread(target=self.refused, daemon=True).start()
+        """It does not wait for them, and has all that it answered in its audit."""
+        daemon, answered = self.start(), []
+        threads = [threading.Thread(target=self.refused, args=(answered,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
         wait_for("a note", lambda: "refused: unauthorized" in daemon.log())
         time.sleep(0.3)
-        begun = time.monotonic()
         self.assertEqual(daemon.stop(), 0)
-        self.assertLess(time.monotonic() - begun, 60)
+        for thread in threads:
+            thread.join()
         connection = sqlite3.connect(os.path.join(daemon.state, "besad.db"))
-        self.assertEqual(connection.execute("SELECT sum(count) FROM audit WHERE outcome = 'unauthorized'").fetchall(), [(8,)])
+        [(noted,)] = connection.execute("SELECT sum(count) FROM audit WHERE outcome = 'unauthorized'").fetchall()
         connection.close()
+        self.assertIn(noted, range(max(1, len(answered)), len(threads) + 1))
 
-    def refused(self):
+    def refused(self, answered):
         try:
-            self.as_token("guess-0123456789", "GET", "/v1/jobs")
-        except AssertionError:
+            answered.append(self.as_token("guess-0123456789", "GET", "/v1/jobs").status)
+        except (AssertionError, OSError):
             pass  # it was stopped
 
 
