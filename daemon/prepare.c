@@ -189,3 +189,11 @@ void prepare_sweep(const struct roots *roots, int64_t seconds)
 	struct error err;
 	if (publish_sweep(&root, (double)seconds, &err)) log_warning("an output that was replaced stays behind: %s", err.message);
 }
+
+void prepare_sweep_tries(const struct roots *roots)
+{
+	struct place root = {roots->output, "."};
+	struct error err;
+	if (publish_sweep_tries(&root, 0, &err))
+		log_warning("what is left of a try of the output root stays behind: %s", err.message);
+}

@@ -31,4 +31,7 @@ void prepare_paths_free(struct job_paths *);
 /* Removes what outputs replaced longer than `seconds` ago; logs what cannot be. */
 void prepare_sweep(const struct roots *roots, int64_t seconds);
 
+/* Removes from the output root what a process that was killed has left there of looking whether an output can be made. */
+void prepare_sweep_tries(const struct roots *roots);
+
 #endif

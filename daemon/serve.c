@@ -351,6 +351,7 @@ static enum status open_state(struct daemon *daemon, struct error *err)
 	TRY(open_database(daemon, path, err));
 	TRY(health_start(daemon->options, daemon->db, &daemon->health, err));
 	sweep_forgotten(daemon->options, daemon->db, daemon->checkpoints); /* makes room, where there is none */
+	if (daemon->died) prepare_sweep_tries(&daemon->options->roots);
 	enum status status = recover_queue(daemon->db, daemon->options, daemon->died, err);
 	daemon->recovered = !status;
 	if (!recover_is_worth_waiting(status)) return status;

@@ -13,7 +13,10 @@
 
 enum { MAX_REPORT = 64 << 20 };
 
-static const char aside_prefix[] = ".besad-replaced-";
+static const char aside_prefix[] = ".besad-replaced-", try_prefix[] = ".besad-try-";
+
+/* What is left of a try, and old: a try takes a moment. */
+enum { OLD_TRY_SECONDS = 60 };
 
 static bool is_ours(const cJSON *directories, const char *name)
 {
@@ -94,6 +97,26 @@ static enum status find_parent(const struct place *output, struct place *ret, st
 	return status;
 }
 
+struct tries {
+	const struct place *directory;
+	double seconds;
+};
+
+static enum status remove_try(void *context, const char *name, const char *entry, struct error *err)
+{
+	const struct tries *tries = context;
+	struct stat st;
+	if (strncmp(entry, try_prefix, strlen(try_prefix)) != 0) return STATUS_OK;
+	enum status status = place_lstat(tries->directory, name, &st, err);
+	if (status == STATUS_NOT_FOUND || (!status && difftime(time(NULL), st.st_mtime) < tries->seconds)) return STATUS_OK;
+	return status ? status : place_remove(tries->directory, name, err);
+}
+
+enum status publish_sweep_tries(const struct place *directory, double seconds, struct error *err)
+{
+	return place_each(directory, NULL, remove_try, &(struct tries){directory, seconds}, err);
+}
+
 /* Makes a directory in the root and renames it to beside the output, as publication will. */
 static enum status try_rename(const struct place *root, const struct place *parent, const char *name, struct error *err)
 {
@@ -108,10 +131,12 @@ static enum status try_rename(const struct place *root, const struct place *pare
 enum status publish_try(const struct place *root, const struct place *output, const char *job_id, struct error *err)
 {
 	struct place parent;
+	struct error ignored;
 	char *name;
 	TRY(find_parent(output, &parent, err));
 	enum status status;
-	if (asprintf(&name, ".besad-try-%s", job_id) < 0)
+	if (strcmp(parent.path, ".") != 0) publish_sweep_tries(&parent, OLD_TRY_SECONDS, &ignored);
+	if (asprintf(&name, "%s%s", try_prefix, job_id) < 0)
 		status = error_set(err, STATUS_NO_MEMORY, "no memory to try the output's place");
 	else {
 		status = try_rename(root, &parent, name, err);

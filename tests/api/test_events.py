@@ -102,6 +102,13 @@ class Events(unittest.TestCase):
         self.daemon.start()
         self.assertFalse(os.path.exists(checkpoint) or os.path.exists(work))
 
+    def test_what_a_killed_submission_left_goes_at_the_start(self):
+        left = os.path.join(self.daemon.output, ".besad-try-01hzzzzzzz0123456789abcdef")
+        os.mkdir(left)
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertFalse(os.path.exists(left))
+
     def test_expanded_outputs(self):
         job = self.daemon.job(self.daemon.submit(small_job(output="nightly/{date}-{id}", method="magnitude")))
         self.assertEqual(job["spec"]["output"], f"nightly/{job['created_at'][:10]}-{job['id']}")

@@ -1,6 +1,8 @@
 /* How an output gets its name: what may be replaced, what is kept aside, and what a crash between two renames leaves. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/unit/scratch.h"
@@ -75,6 +77,27 @@ static void test_new(void **state)
 	SUCCEEDS(publish(&f->work, &f->out, &f->aside, true, &replaced, &s->err));
 	assert_false(replaced);
 	assert_published(f, false);
+}
+
+/* What one leaves that is killed goes with the next in that directory, once it is old; or from any place when asked for. */
+static void test_tries_that_were_cut_off(void **state)
+{
+	struct fixture *f = *state;
+	struct scratch *s = &f->scratch;
+	const struct timespec long_ago[2] = {{.tv_sec = time(NULL) - 600}, {.tv_sec = time(NULL) - 600}};
+	make_old(f);
+	for (const char **name = (const char *[]){"root/.besad-try-a", "root/team/.besad-try-a", "root/team/.besad-try-b", NULL};
+	     *name; name++)
+		SUCCEEDS(directory_make(scratch_path(s, *name), &s->err));
+	assert_int_equal(utimensat(AT_FDCWD, scratch_path(s, "root/team/.besad-try-a"), long_ago, 0), 0);
+	SUCCEEDS(publish_try(&f->top, &f->out, "job", &s->err));
+	assert_false(path_exists(scratch_path(s, "root/team/.besad-try-a")));
+	assert_true(path_exists(scratch_path(s, "root/team/.besad-try-b"))); /* somebody may be at it */
+	assert_true(path_exists(scratch_path(s, "root/.besad-try-a")));
+	SUCCEEDS(publish_sweep_tries(&f->top, 0, &s->err));
+	assert_false(path_exists(scratch_path(s, "root/.besad-try-a")));
+	assert_true(path_exists(scratch_path(s, "root/team/out")));
+	FAILS(STATUS_NOT_FOUND, "", publish_sweep_tries(&(struct place){f->root, "nowhere"}, 0, &s->err));
 }
 
 static void test_replaces_its_own(void **state)
@@ -220,6 +243,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		PUBLISH_TEST(test_new),
+		PUBLISH_TEST(test_tries_that_were_cut_off),
 		PUBLISH_TEST(test_replaces_its_own),
 		PUBLISH_TEST(test_leaves_what_is_not_its_own),
 		PUBLISH_TEST(test_without_exchange),
