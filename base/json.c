@@ -47,6 +47,13 @@ bool json_add_reference(cJSON *to, const char *key, const cJSON *item)
 			cJSON_IsArray(item) ? cJSON_CreateArrayReference(item->child) : cJSON_CreateObjectReference(item->child));
 }
 
+bool json_add_exact(cJSON *to, const char *key, double number)
+{
+	char text[32];
+	snprintf(text, sizeof text, "%.17g", number);
+	return json_add(to, key, isfinite(number) ? cJSON_CreateRaw(text) : cJSON_CreateNull());
+}
+
 /* The bytes of the character at `s`, 0 where there is none. */
 static int utf8_length(const unsigned char *s, const unsigned char *end)
 {

@@ -27,6 +27,9 @@ bool json_add(cJSON *to, const char *key, cJSON *item);
 /* The same of a reference to an object or array that stays as long as `to`: cJSON's own is lost where it cannot be added. */
 bool json_add_reference(cJSON *to, const char *key, const cJSON *item);
 
+/* The same of a number with all of its digits: cJSON leaves out the last one where it takes the number for the same without. */
+bool json_add_exact(cJSON *to, const char *key, double number);
+
 bool utf8_valid(const char *text, size_t bytes);
 
 /* How many characters a text has that is valid UTF-8. */

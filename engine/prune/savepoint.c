@@ -193,11 +193,11 @@ enum status savepoint_save(const struct savepoint *savepoint, const cJSON *spec,
 		     cJSON_AddStringToObject(json, "calibration_hash", savepoint->calibration_hash) &&
 		     json_add_reference(json, "dense", savepoint->dense) &&
 		     json_add_reference(json, "dense_tasks", savepoint->dense_tasks) &&
-		     (isnan(savepoint->probe_dense) || cJSON_AddNumberToObject(json, "probe_dense", savepoint->probe_dense)) &&
+		     (isnan(savepoint->probe_dense) || json_add_exact(json, "probe_dense", savepoint->probe_dense)) &&
 		     (!savepoint->allocation || json_add_reference(json, "allocation", savepoint->allocation)) &&
 		     json_add_reference(json, "findings", savepoint->findings) &&
 		     (!savepoint->written || json_add_reference(json, "written", savepoint->written)) &&
-		     (isnan(savepoint->end_loss) || cJSON_AddNumberToObject(json, "end_loss", savepoint->end_loss)) &&
+		     (isnan(savepoint->end_loss) || json_add_exact(json, "end_loss", savepoint->end_loss)) &&
 		     (!savepoint->tuned || cJSON_AddTrueToObject(json, "tuned")) &&
 		     json_add_reference(json, "blocks", savepoint->blocks);
 	char *text = whole && !json_ran_out() ? cJSON_PrintUnformatted(json) : NULL; /* not half of one over a good one */

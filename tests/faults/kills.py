@@ -95,8 +95,12 @@ class Random(unittest.TestCase):
         if ids != list(range(1, len(ids) + 1)) or types.count("job.succeeded") != 1 or blocks != list(range(test_crash_points.BLOCKS)):
             self.doubled += 1
         self.events += len(ids)
-        if (digests(output), untimed(output)) == self.wanted[job.kind]:
-            self.identical += 1
+        found, wanted = (digests(output), untimed(output)), self.wanted[job.kind]
+        self.identical += found == wanted
+        for got, expected in zip(found, wanted):
+            for key in sorted(set(got) | set(expected)):
+                if got.get(key) != expected.get(key):
+                    print(f"{job.spec['output']}, {job.kind}: {key} is\n{got.get(key)}\ninstead of\n{expected.get(key)}", flush=True)
         test_crash_points.shutil.rmtree(output)
 
     def life(self, jobs):

@@ -65,6 +65,8 @@ static void test_round_trip(void **state)
 	cJSON_AddNumberToObject(saved.dense, "wikitext2", 18.5);
 	assert_int_equal(savepoint_format(&saved), SAVEPOINT_FORMAT_UNIFORM);
 	saved.allocation = cJSON_Parse("[7,5,850000001]");
+	saved.probe_dense = 0.1 + 0.2; /* to cJSON that is 0.3 */
+	saved.end_loss = 5.8248072020281905;
 	assert_int_equal(savepoint_format(&saved), SAVEPOINT_FORMAT);
 	assert_int_equal(savepoint_save(&saved, spec, &err), STATUS_OK);
 
@@ -82,6 +84,7 @@ static void test_round_trip(void **state)
 	assert_true(cJSON_Compare(loaded.blocks, saved.blocks, true));
 	assert_true(cJSON_Compare(loaded.dense, saved.dense, true));
 	assert_true(cJSON_Compare(loaded.allocation, saved.allocation, true));
+	assert_true(loaded.probe_dense == saved.probe_dense && loaded.end_loss == saved.end_loss); /* to the last bit */
 	savepoint_free(&loaded);
 
 	assert_int_equal(savepoint_load(directory, other, 2, &loaded, &err), STATUS_INVALID);
