@@ -155,6 +155,13 @@ INLINE float clamp_exponent(float x)
 	return x < -87.3f ? -87.3f : x;
 }
 
+/* e^x for −87.3 ≤ x ≤ 88.3. */
+INLINE float exp_within(float x)
+{
+	float power, minus_one = exp_parts(x, &power);
+	return minus_one * power + power;
+}
+
 /* e^x; 0 below −87.3, no more than e^88.3. */
 INLINE float exp_fast(float x)
 {

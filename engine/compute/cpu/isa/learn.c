@@ -1,42 +1,120 @@
 /* Rates, the reconstruction loss and the optimizers (besa.md 1.5, 1.8, 1.9). */
 #include "engine/compute/cpu/isa/isa.h"
 
-enum { MOST_CANDIDATES = 256 };
+/* Rows of candidates are worked on by whole vectors, so that no loop over them ends in single elements. */
+enum { MOST_CANDIDATES = 256, WHOLE_VECTOR = 16, ROWS_AT_ONCE = 4 };
+
+INLINE int64_t whole_vectors(int64_t candidates)
+{
+	return (candidates + WHOLE_VECTOR - 1) / WHOLE_VECTOR * WHOLE_VECTOR;
+}
+
+/* What a row has behind its last whole vector, and then the rest of one. Vectors before it are read where they lie: of what has
+ * just been stored in other pieces the processor would wait for each. */
+INLINE void copy_tail(float tail[WHOLE_VECTOR], const float *row, int64_t candidates, float rest)
+{
+	int64_t whole = candidates / WHOLE_VECTOR * WHOLE_VECTOR;
+	for (int64_t i = 0; i < WHOLE_VECTOR; i++)
+		tail[i] = whole + i < candidates ? row[whole + i] : rest;
+}
+
+INLINE const float *vector_at(const float *row, int64_t d, int64_t candidates, const float tail[WHOLE_VECTOR])
+{
+	return d + WHOLE_VECTOR <= candidates ? row + d : tail;
+}
+
+/* Each lane's sum is its own until the end: sums of vectors wait for one another less than those of elements. */
+INLINE double sum_lanes(double lane[WHOLE_VECTOR])
+{
+#pragma GCC unroll 4
+	for (int half = WHOLE_VECTOR / 2; half; half /= 2)
+#pragma GCC unroll 8
+		for (int i = 0; i < half; i++)
+			lane[i] += lane[i + half];
+	return lane[0];
+}
+
+/* What exp_fast makes 0 of is nothing beside 1. */
+INLINE float sigmoid(float x)
+{
+	return 1 / (1 + exp_within(clamp_exponent(-x)));
+}
+
+/* What the softmax of a row is made of: e to the power of its logits, 0 behind them. */
+INLINE void exponentials(enum parameterization parameterization, float *e, const float *theta, int64_t candidates, int64_t room)
+{
+	float tail[WHOLE_VECTOR], top = -INFINITY;
+	copy_tail(tail, theta, candidates, -INFINITY);
+	if (parameterization == PARAM_SIGMOID) {
+		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
+			const float *t = vector_at(theta, d, candidates, tail);
+#pragma omp simd
+			for (int i = 0; i < WHOLE_VECTOR; i++)
+				e[d + i] = exp_within(sigmoid(t[i]));
+		}
+		for (int64_t d = candidates; d < room; d++)
+			e[d] = 0;
+		return;
+	}
+#pragma omp simd reduction(max : top)
+	for (int64_t d = 0; d < candidates; d++)
+		top = theta[d] > top ? theta[d] : top;
+	for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
+		const float *t = vector_at(theta, d, candidates, tail);
+#pragma omp simd
+		for (int i = 0; i < WHOLE_VECTOR; i++)
+			e[d + i] = exp_fast(t[i] - top);
+	}
+}
 
 static void rates_forward(const struct rates *rates, const struct tensor *beta, float *s, int32_t *threshold,
 			  const struct tensor *theta, int64_t first, int64_t last)
 {
-	int64_t candidates = rates->candidates;
+	int64_t candidates = rates->candidates, room = whole_vectors(candidates);
 	double below = (double)rates->below / CANDIDATES_WHOLE;
 	double width = (double)(CANDIDATES_WHOLE - rates->below - rates->above) / CANDIDATES_WHOLE;
 	const int32_t *cols = rates->cols;
+	double place[MOST_CANDIDATES];
+	float e[MOST_CANDIDATES];
+	for (int64_t d = 0; d < room; d++)
+		place[d] = (double)(candidates - 1 - d);
 	for (int64_t group = first; group < last; group++) {
-		const float *t = at(theta, group, 0);
-		float *b = (float *)beta->data + group * beta->stride, top = -INFINITY;
-		if (rates->parameterization == PARAM_SIGMOID) {
+		float *b = (float *)beta->data + group * beta->stride;
+		double sums[WHOLE_VECTOR] = {0}, places[WHOLE_VECTOR] = {0};
+		exponentials(rates->parameterization, e, at(theta, group, 0), candidates, room);
+		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
 #pragma omp simd
-			for (int64_t d = 0; d < candidates; d++)
-				b[d] = exp_fast(sigmoid_fast(t[d]));
-		} else {
-#pragma omp simd reduction(max : top)
-			for (int64_t d = 0; d < candidates; d++)
-				top = t[d] > top ? t[d] : top;
-#pragma omp simd
-			for (int64_t d = 0; d < candidates; d++)
-				b[d] = exp_fast(t[d] - top);
+			for (int i = 0; i < WHOLE_VECTOR; i++) {
+				sums[i] += (double)e[d + i];
+				places[i] += (double)e[d + i] * place[d + i];
+			}
 		}
-		double sum = 0, weighted = 0;
-#pragma omp simd reduction(+ : sum, weighted)
-		for (int64_t d = 0; d < candidates; d++) {
-			sum += (double)b[d];
-			weighted += (double)b[d] * (double)(candidates - 1 - d);
-		}
+		double sum = sum_lanes(sums), weighted = sum_lanes(places);
 		float inverse = (float)(1 / sum);
 #pragma omp simd
 		for (int64_t d = 0; d < candidates; d++)
-			b[d] *= inverse;
+			b[d] = e[d] * inverse;
 		s[group] = (float)(below + width * (weighted / (sum * (double)(candidates - 1))));
 		threshold[group] = (int32_t)floor((double)s[group] * cols[group]);
+	}
+}
+
+/* before[i][d] = the sum over the first D−1−d bins of row group + i. A row's additions wait for each other: rows are summed
+ * beside each other. */
+INLINE void sum_bins(int rows, double before[][MOST_CANDIDATES], const struct tensor *sums, int64_t group, int64_t candidates)
+{
+	const float *bins[ROWS_AT_ONCE];
+	double sum[ROWS_AT_ONCE] = {0};
+	for (int i = 0; i < rows; i++) {
+		bins[i] = at(sums, group + i, 0);
+		before[i][candidates - 1] = 0;
+	}
+	for (int64_t bin = 0; bin < candidates - 1; bin++) {
+#pragma GCC unroll 4
+		for (int i = 0; i < rows; i++) {
+			sum[i] += (double)bins[i][bin];
+			before[i][candidates - 2 - bin] = sum[i];
+		}
 	}
 }
 
@@ -45,32 +123,51 @@ static void rates_forward(const struct rates *rates, const struct tensor *beta, 
 static void rates_backward(const struct rates *rates, const struct tensor *dtheta, const struct tensor *theta,
 			   const struct tensor *beta, const struct tensor *sums, double stats_slope, int64_t first, int64_t last)
 {
-	int64_t candidates = rates->candidates;
+	int64_t candidates = rates->candidates, room = whole_vectors(candidates);
 	const double *share = rates->share;
 	double step = 1 / (double)(candidates - 1);
 	double width = (double)(CANDIDATES_WHOLE - rates->below - rates->above) / CANDIDATES_WHOLE;
+	double place[MOST_CANDIDATES], before[ROWS_AT_ONCE][MOST_CANDIDATES] = {{0}};
+	float b_tail[WHOLE_VECTOR], t_tail[WHOLE_VECTOR], out_tail[WHOLE_VECTOR];
+	for (int64_t d = 0; d < room; d++)
+		place[d] = (double)(candidates - 1 - d);
 	for (int64_t group = first; group < last; group++) {
-		const float *t = at(theta, group, 0), *b = at(beta, group, 0), *bins = at(sums, group, 0);
-		float *out = (float *)dtheta->data + group * dtheta->stride;
-		double by_beta[MOST_CANDIDATES], prefix = 0, mean = 0, pull = stats_slope * share[group] * width;
-		for (int64_t d = candidates - 1; d >= 0; d--) {
-			by_beta[d] = pull * (double)(candidates - 1 - d) * step - prefix;
-			if (d) prefix += (double)bins[candidates - 1 - d];
-		}
-#pragma omp simd reduction(+ : mean)
-		for (int64_t d = 0; d < candidates; d++)
-			mean += (double)b[d] * by_beta[d];
-		if (rates->parameterization == PARAM_SIGMOID) {
+		int64_t turn = (group - first) % ROWS_AT_ONCE;
+		if (group - turn + ROWS_AT_ONCE > last)
+			sum_bins(1, before + turn, sums, group, candidates);
+		else if (!turn)
+			sum_bins(ROWS_AT_ONCE, before, sums, group, candidates);
+		double *by_beta = before[turn], means[WHOLE_VECTOR] = {0}, pull = stats_slope * share[group] * width;
+		const float *b_row = at(beta, group, 0), *t_row = at(theta, group, 0);
+		float *out_row = (float *)dtheta->data + group * dtheta->stride;
+		copy_tail(b_tail, b_row, candidates, 0);
+		copy_tail(t_tail, t_row, candidates, 0);
+		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
+			const float *b = vector_at(b_row, d, candidates, b_tail);
 #pragma omp simd
-			for (int64_t d = 0; d < candidates; d++) {
-				float g = sigmoid_fast(t[d]);
-				out[d] = b[d] * (float)(by_beta[d] - mean) * (g * (1 - g));
+			for (int i = 0; i < WHOLE_VECTOR; i++) {
+				by_beta[d + i] = pull * place[d + i] * step - by_beta[d + i];
+				means[i] += (double)b[i] * by_beta[d + i];
 			}
-		} else {
-#pragma omp simd
-			for (int64_t d = 0; d < candidates; d++)
-				out[d] = b[d] * (float)(by_beta[d] - mean);
 		}
+		double mean = sum_lanes(means);
+		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
+			const float *b = vector_at(b_row, d, candidates, b_tail), *t = vector_at(t_row, d, candidates, t_tail);
+			float *out = d + WHOLE_VECTOR <= candidates ? out_row + d : out_tail;
+			if (rates->parameterization == PARAM_SIGMOID) {
+#pragma omp simd
+				for (int i = 0; i < WHOLE_VECTOR; i++) {
+					float g = sigmoid(t[i]);
+					out[i] = b[i] * (float)(by_beta[d + i] - mean) * (g * (1 - g));
+				}
+			} else {
+#pragma omp simd
+				for (int i = 0; i < WHOLE_VECTOR; i++)
+					out[i] = b[i] * (float)(by_beta[d + i] - mean);
+			}
+		}
+		for (int64_t d = candidates / WHOLE_VECTOR * WHOLE_VECTOR; d < candidates; d++)
+			out_row[d] = out_tail[d % WHOLE_VECTOR];
 	}
 }
 
