@@ -130,12 +130,12 @@ static void linear(const char *name, int64_t rows, int64_t cols, int64_t tokens)
 		backend->ops->release(backend, all[i]);
 }
 
-static void attention(const struct shapes *w)
+static void attention(const struct shapes *w, enum dtype type)
 {
 	int dim = w->hidden / w->heads, width = (w->heads + 2 * w->kv_heads) * dim, tokens = w->tokens;
 	struct attention a = {1, tokens, w->heads, w->kv_heads, dim, 1 / sqrtf((float)dim), 0, 0};
-	struct tensor qkv = random_tensor(tokens, width, DTYPE_F32), dqkv = new_tensor(tokens, width, DTYPE_F32);
-	struct tensor out = new_tensor(tokens, w->hidden, DTYPE_F32), dout = random_tensor(tokens, w->hidden, DTYPE_F32);
+	struct tensor qkv = random_tensor(tokens, width, type), dqkv = new_tensor(tokens, width, type);
+	struct tensor out = new_tensor(tokens, w->hidden, type), dout = random_tensor(tokens, w->hidden, type);
 	struct tensor lse = new_tensor(w->heads, tokens, DTYPE_F32), table = random_tensor(tokens, dim, DTYPE_F32);
 	struct tensor q = tensor_cols(qkv, 0, w->hidden), k = tensor_cols(qkv, w->hidden, w->kv_heads * dim);
 	struct tensor v = tensor_cols(qkv, w->hidden + w->kv_heads * dim, w->kv_heads * dim);
@@ -143,14 +143,15 @@ static void attention(const struct shapes *w)
 	struct tensor dv = tensor_cols(dqkv, w->hidden + w->kv_heads * dim, w->kv_heads * dim);
 	struct tensor qk = tensor_cols(qkv, 0, w->hidden + w->kv_heads * dim);
 	char shape[96];
-	snprintf(shape, sizeof shape, "%d tokens, %d/%d heads of %d", tokens, w->heads, w->kv_heads, dim);
+	snprintf(shape, sizeof shape, "%d tokens, %d/%d heads of %d%s", tokens, w->heads, w->kv_heads, dim,
+		 type == DTYPE_BF16 ? " bf16" : "");
 	double pairs = 0.5 * tokens * (tokens + 1) * w->hidden;
 	MEASURE("attention_forward", backend->ops->attention_forward(backend, &a, out, lse, q, k, v));
 	report("attention_forward", shape, 4 * pairs, 0);
 	MEASURE("attention_backward", backend->ops->attention_backward(backend, &a, dq, dk, dv, q, k, v, out, lse, dout));
 	report("attention_backward", shape, 10 * pairs, 0);
 	MEASURE("rope", backend->ops->rope(backend, &(struct rotation){dim, dim, false, false}, qk, table));
-	report("rope", shape, 0, 8.0 * (double)qk.rows * (double)qk.cols);
+	report("rope", shape, 0, 2.0 * (double)dtype_size(type) * (double)qk.rows * (double)qk.cols);
 	void *all[] = {qkv.data, dqkv.data, out.data, dout.data, lse.data, table.data};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		backend->ops->release(backend, all[i]);
@@ -288,7 +289,8 @@ static void measure(const struct shapes *w)
 	linear("o", h, h, t);
 	linear("gate_up", 2 * i, h, t);
 	linear("down", h, i, t);
-	attention(w);
+	attention(w, DTYPE_F32);
+	attention(w, DTYPE_BF16);
 	rows(w);
 	training(2 * i, h);
 	solving(i, h);

@@ -11,6 +11,20 @@ static struct attention_job job_of(const struct attention *shape)
 	};
 }
 
+static bool even(const struct tensor *t)
+{
+	return t->stride % 2 == 0;
+}
+
+/* dout is without data in a forward pass. Which kernels there are changes nothing of the scratch memory. */
+static const struct attention_kernels *choose_kernels(const struct cpu_backend *cpu, const struct attention *shape,
+						      const struct tensor *q, const struct tensor *dout)
+{
+	bool bf16 = cpu->bf16_attention && q->dtype == DTYPE_BF16 && shape->softcap == 0 && shape->scale > 0 &&
+		    shape->head_dim % 2 == 0 && even(q) && even(dout);
+	return bf16 ? &attention_kernels_bf16 : cpu->kernels->attention;
+}
+
 /* Floats of scratch for each of `buffers` copies of K's (or V's) tiles. */
 static size_t tiles_size(const struct attention_job *job)
 {
@@ -21,7 +35,7 @@ static enum status attention_forward(struct backend *backend, const struct atten
 				     struct tensor q, struct tensor k, struct tensor v)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	const struct attention_kernels *kernels = cpu->kernels->attention;
+	const struct attention_kernels *kernels = choose_kernels(cpu, shape, &q, &(struct tensor){0});
 	struct attention_job job = job_of(shape);
 	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
 	void *scratch;
@@ -66,7 +80,7 @@ static enum status attention_backward(struct backend *backend, const struct atte
 				      struct tensor lse, struct tensor dout)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	const struct attention_kernels *kernels = cpu->kernels->attention;
+	const struct attention_kernels *kernels = choose_kernels(cpu, shape, &q, &dout);
 	struct attention_job job = job_of(shape);
 	job.parts = choose_parts(&job, backend->threads);
 	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);

@@ -233,6 +233,7 @@ enum status backend_cpu_create(int threads, struct backend **ret, struct error *
 	cpu->base.name = "cpu";
 	cpu->base.unified = true;
 	cpu->base.native_bf16 = has_native_bf16();
+	cpu->bf16_attention = cpu->base.native_bf16 && kernels == &kernels_v4;
 	cpu->base.threads = threads ? threads : omp_get_max_threads();
 	name_device(cpu);
 	*ret = &cpu->base;

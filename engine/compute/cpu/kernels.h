@@ -198,6 +198,9 @@ struct cpu_kernels {
 	extern const struct learn_kernels learn_kernels_##isa;                                                                     \
 	extern const struct solve_kernels solve_kernels_##isa;                                                                     \
 	extern const struct quantize_kernels quantize_kernels_##isa;
+/* Attention of bf16 by instructions that x86-64-v4 alone does not have (attention_bf16.c). It takes no softcap, a scale above 0, and
+ * heads and rows of an even length. */
+extern const struct attention_kernels attention_kernels_bf16;
 CPU_DECLARE_KERNELS(v2)
 CPU_DECLARE_KERNELS(v3)
 CPU_DECLARE_KERNELS(v4)

@@ -1,10 +1,9 @@
 /* Causal attention by tiles (FlashAttention, arXiv 2205.14135): a tile of queries meets the tiles of keys one after the other, and
  * no [T, T] matrix is ever stored. Tiles above the diagonal, or out of the window, are skipped; inside the tiles at the edge
  * each block of rows computes only the columns it needs. */
+#include "engine/compute/cpu/attention_tiles.h"
 #include "engine/compute/cpu/isa/isa.h"
 #include "engine/compute/cpu/isa/product.h"
-
-enum { TILE = ATTENTION_TILE };
 
 /* product_block for any number of columns, which is rounded up to a multiple of BLOCK_COLS. */
 static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row,
@@ -35,43 +34,7 @@ static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, 
 	}
 }
 
-/* ---- which keys a query sees ------------------------------------------------------------------------------------------------- */
-
-struct range {
-	int first, last; /* [first, last) */
-};
-
-INLINE int clamp_to_tile(int64_t value)
-{
-	return (int)(value < 0 ? 0 : value > TILE ? TILE : value);
-}
-
-/* The columns of the key tile that starts at `key` that the queries [query, query + count) see, at least one of them. */
-INLINE struct range visible_keys(const struct attention *shape, int64_t query, int64_t count, int64_t key)
-{
-	int64_t first = shape->window ? query - shape->window + 1 : 0;
-	return (struct range){clamp_to_tile(first - key), clamp_to_tile(query + count - key)};
-}
-
-/* The queries of the tile that starts at `query` that see some of the keys [key, key + count). */
-INLINE struct range visible_queries(const struct attention *shape, int64_t key, int64_t count, int64_t query)
-{
-	int64_t last = shape->window ? key + count - 1 + shape->window : query + TILE;
-	return (struct range){clamp_to_tile(key - query), clamp_to_tile(last - query)};
-}
-
-/* The first key tile that the queries from `query` on can see. */
-INLINE int first_tile(const struct attention *shape, int64_t query)
-{
-	return shape->window && query >= shape->window ? (int)((query - shape->window + 1) / TILE) : 0;
-}
-
 /* ---- unpacking into fp32 tiles ----------------------------------------------------------------------------------------------- */
-
-static int rows_of_tile(const struct attention_job *job, int tile)
-{
-	return (int)least(TILE, (int64_t)job->shape.tokens - (int64_t)tile * TILE);
-}
 
 static void unpack_rows(const struct attention_job *job, float *to, const struct tensor *from, int batch, int head, int tile,
 			float scale)
@@ -317,10 +280,8 @@ static void backward(const struct attention_job *job, int batch, int kv_head, in
 	float *dk = job->dk_parts + offset, *dv = job->dv_parts + offset;
 	memset(dk, 0, (size_t)size * sizeof *dk);
 	memset(dv, 0, (size_t)size * sizeof *dv);
-	/* Dealt to and fro, so that every part gets tiles near the start and near the end: their costs grow with the position. */
 	for (int64_t i = 0; i < (int64_t)group * job->tiles; i++) {
-		int64_t round = i / job->parts, seat = i % job->parts;
-		if ((round % 2 ? job->parts - 1 - seat : seat) != part) continue;
+		if (part_of_unit(job, i) != part) continue;
 		backward_tile(job, batch, kv_head * group + (int)(i % group), job->tiles - 1 - (int)(i / group), dk, dv, workspace);
 	}
 }
