@@ -122,10 +122,16 @@ static void linear(const char *name, int64_t rows, int64_t cols, int64_t tokens)
 	report("mask_weights", shape, 0, 8 * params);
 	MEASURE("binned_gradient", backend->ops->binned_gradient(backend, sums, dy, x, weight, bin, false));
 	report("binned_gradient", shape, 2 * params * (double)tokens, 0);
+	struct tensor half_dy = random_tensor(tokens, rows, DTYPE_BF16), half_x = random_tensor(tokens, cols, DTYPE_BF16);
+	char half_shape[sizeof shape + 8];
+	snprintf(half_shape, sizeof half_shape, "%s bf16", shape);
+	MEASURE("binned_gradient", backend->ops->binned_gradient(backend, sums, half_dy, half_x, weight, bin, false));
+	report("binned_gradient", half_shape, 2 * params * (double)tokens, 0);
 	void *norms = allocate((size_t)cols * sizeof(double));
 	MEASURE("column_norms", backend->ops->column_norms(backend, norms, x));
 	report("column_norms", shape, 0, 4.0 * (double)tokens * (double)cols);
-	void *all[] = {weight.data, active.data, rank.data, bin.data, dy.data, x.data, sums.data, threshold, norms};
+	void *all[] = {weight.data, active.data, rank.data, bin.data,     dy.data,    x.data,
+		       sums.data,   threshold,   norms,     half_dy.data, half_x.data};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		backend->ops->release(backend, all[i]);
 }
@@ -277,14 +283,17 @@ static void learning(int64_t groups)
 static void measure(const struct shapes *w)
 {
 	int dim = w->hidden / w->heads, qkv = (w->heads + 2 * w->kv_heads) * dim, t = w->tokens, h = w->hidden, i = w->intermediate;
-	matmul("qkv", t, qkv, h, true, false, DTYPE_F32);
-	matmul("o", t, h, h, true, true, DTYPE_F32);
-	matmul("gate_up", t, 2 * i, h, true, false, DTYPE_F32);
-	matmul("down", t, h, i, true, true, DTYPE_F32);
-	matmul("d down", t, i, h, false, false, DTYPE_F32);
-	matmul("d gate_up", t, h, 2 * i, false, false, DTYPE_F32);
-	matmul("d o", t, h, h, false, false, DTYPE_F32);
-	matmul("gate_up", t, 2 * i, h, true, false, DTYPE_BF16);
+	static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16};
+	for (int n = 0; n < 2; n++) {
+		enum dtype type = types[n];
+		matmul("qkv", t, qkv, h, true, false, type);
+		matmul("o", t, h, h, true, true, type);
+		matmul("gate_up", t, 2 * i, h, true, false, type);
+		matmul("down", t, h, i, true, true, type);
+		matmul("d down", t, i, h, false, false, type);
+		matmul("d gate_up", t, h, 2 * i, false, false, type);
+		matmul("d o", t, h, h, false, false, type);
+	}
 	linear("qkv", qkv, h, t);
 	linear("o", h, h, t);
 	linear("gate_up", 2 * i, h, t);

@@ -20,7 +20,7 @@ static bool even(const struct tensor *t)
 static const struct attention_kernels *choose_kernels(const struct cpu_backend *cpu, const struct attention *shape,
 						      const struct tensor *q, const struct tensor *dout)
 {
-	bool bf16 = cpu->bf16_attention && q->dtype == DTYPE_BF16 && shape->softcap == 0 && shape->scale > 0 &&
+	bool bf16 = cpu->bf16_kernels && q->dtype == DTYPE_BF16 && shape->softcap == 0 && shape->scale > 0 &&
 		    shape->head_dim % 2 == 0 && even(q) && even(dout);
 	return bf16 ? &attention_kernels_bf16 : cpu->kernels->attention;
 }

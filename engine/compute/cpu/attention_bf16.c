@@ -1,32 +1,19 @@
 /* Attention of bf16 for processors that multiply bf16 (AVX512_BF16): the tiles of engine/compute/cpu/isa/attention.c, with products
  * of pairs, twice as many a cycle as fp32's. Queries, keys, values and gradients are multiplied as they are; probabilities and the
  * gradients of logits are rounded to bf16 for the products that they go into, as on GPUs. Sums, the softmax and what is accumulated
- * are fp32.
- *
- * vdpbf16ps adds the products of two neighbours along the inner dimension. Of the left operand these are a word of a row that is
- * broadcast, of the right one each column's two lie next to each other. What is called "paired" below is that: rows 2i and 2i + 1 of
- * a matrix, one word for each column. */
-#include <immintrin.h>
+ * are fp32. */
 #include <math.h>
 #include <string.h>
 
 #include "engine/compute/cpu/attention_tiles.h"
-
-#define TARGET __attribute__((target("arch=x86-64-v4,avx512bf16,prefer-vector-width=512")))
-#define INLINE static inline TARGET __attribute__((always_inline))
+#include "engine/compute/cpu/bf16.h"
 
 enum {
-	LANES = 16,
-	BLOCK_ROWS = 12,
-	BLOCK_COLS = 2 * LANES, /* a block's sums take 24 of 32 registers */
 	PAIRS = TILE / 2,
 	CHUNKS = TILE / LANES,
 };
 #define LOG2_E 1.44269504f
 #define LN_2 0.693147181f
-
-/* A pair of neighbours in a row, wherever it lies. */
-typedef uint32_t word __attribute__((may_alias, aligned(2)));
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -45,16 +32,7 @@ INLINE void product_block(int rows, const word *a, int64_t a_row, int64_t a_pair
 		sum[i][0] = accumulate ? _mm512_loadu_ps(c + i * c_row) : _mm512_setzero_ps();
 		sum[i][1] = accumulate ? _mm512_loadu_ps(c + i * c_row + LANES) : _mm512_setzero_ps();
 	}
-	for (int k = 0; k < pairs; k++) {
-		__m512bh left = (__m512bh)_mm512_loadu_si512(b + k * b_pair);
-		__m512bh right = (__m512bh)_mm512_loadu_si512(b + k * b_pair + LANES);
-#pragma GCC unroll 12
-		for (int i = 0; i < rows; i++) {
-			__m512bh factor = (__m512bh)_mm512_set1_epi32((int)a[i * a_row + k * a_pair]);
-			sum[i][0] = _mm512_dpbf16_ps(sum[i][0], factor, left);
-			sum[i][1] = _mm512_dpbf16_ps(sum[i][1], factor, right);
-		}
-	}
+	add_products_of_pairs(rows, sum, a, a_row, a_pair, b, b_pair, pairs);
 #pragma GCC unroll 12
 	for (int i = 0; i < rows; i++) {
 		_mm512_storeu_ps(c + i * c_row, sum[i][0]);
@@ -115,48 +93,6 @@ static uint16_t *tile_at(const struct attention_job *job, const struct tensor *t
 	return (uint16_t *)t->data + row * t->stride + (int64_t)head * job->shape.head_dim;
 }
 
-/* Lanes of 16 words, from `first` on, that a row of so many has. */
-INLINE __mmask16 words_left(int64_t words, int64_t first)
-{
-	return words - first >= LANES ? 0xffff : (__mmask16)((1u << (words - first)) - 1);
-}
-
-INLINE __mmask32 halves_left(int64_t halves, int64_t first)
-{
-	return halves - first >= 2 * LANES ? 0xffffffff : (__mmask32)((UINT32_C(1) << (halves - first)) - 1);
-}
-
-/* Rows and columns of 16 × 16 words change places. */
-INLINE void transpose_words(__m512i r[LANES])
-{
-	__m512i t[LANES];
-#pragma GCC unroll 8
-	for (int i = 0; i < LANES; i += 2) {
-		t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-		t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-	}
-#pragma GCC unroll 4
-	for (int i = 0; i < LANES; i += 4) {
-		r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-		r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-		r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-		r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-	}
-#pragma GCC unroll 2
-	for (int i = 0; i < LANES; i += 8) {
-#pragma GCC unroll 4
-		for (int j = 0; j < 4; j++) {
-			t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
-			t[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xdd);
-		}
-	}
-#pragma GCC unroll 8
-	for (int j = 0; j < 8; j++) {
-		r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-		r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
-	}
-}
-
 /* to [head_dim / 2][TILE] words: the pairs of neighbours in each row, of the transposed tile; 0 behind the tile's rows. */
 static TARGET void pair_columns(const struct attention_job *job, uint32_t *to, const struct tensor *from, int batch, int head,
 				int tile)
@@ -183,9 +119,6 @@ static TARGET void pair_rows(const struct attention_job *job, uint32_t *to, cons
 {
 	const uint16_t *rows = tile_at(job, from, batch, head, tile);
 	int dim = job->shape.head_dim, count = rows_of_tile(job, tile);
-	const __m512i step = _mm512_set_epi32(0x2f000f, 0x2e000e, 0x2d000d, 0x2c000c, 0x2b000b, 0x2a000a, 0x290009, 0x280008,
-					      0x270007, 0x260006, 0x250005, 0x240004, 0x230003, 0x220002, 0x210001, 0x200000);
-	const __m512i second = _mm512_add_epi16(step, _mm512_set1_epi16(LANES));
 	for (int row = 0; row < TILE; row += 2) {
 		uint32_t *pair = to + (int64_t)(row / 2) * job->width;
 		for (int col = 0; col < job->width; col += 2 * LANES) {
@@ -193,8 +126,10 @@ static TARGET void pair_rows(const struct attention_job *job, uint32_t *to, cons
 			__m512i even = _mm512_setzero_si512(), odd = even;
 			if (row < count) even = _mm512_maskz_loadu_epi16(there, rows + row * from->stride + col);
 			if (row + 1 < count) odd = _mm512_maskz_loadu_epi16(there, rows + (row + 1) * from->stride + col);
-			_mm512_storeu_si512(pair + col, _mm512_permutex2var_epi16(even, step, odd));
-			_mm512_storeu_si512(pair + col + LANES, _mm512_permutex2var_epi16(even, second, odd));
+			__m512i pairs[2];
+			pair_halves(even, odd, pairs);
+			_mm512_storeu_si512(pair + col, pairs[0]);
+			_mm512_storeu_si512(pair + col + LANES, pairs[1]);
 		}
 	}
 }

@@ -165,7 +165,8 @@ static enum status cpu_dry(struct backend *backend, size_t capacity, struct back
 		free(dry);
 		return error_set(&backend->error, STATUS_NO_MEMORY, "no memory for a dry run");
 	}
-	*cpu = (struct cpu_backend){.base = *backend, .kernels = cpu_of(backend)->kernels};
+	*cpu = (struct cpu_backend){
+		.base = *backend, .kernels = cpu_of(backend)->kernels, .bf16_kernels = cpu_of(backend)->bf16_kernels};
 	dry->capacity = capacity;
 	cpu->base.memory = cpu->base.host = (struct memory_count){0, 0};
 	cpu->base.dry = dry;
@@ -233,7 +234,7 @@ enum status backend_cpu_create(int threads, struct backend **ret, struct error *
 	cpu->base.name = "cpu";
 	cpu->base.unified = true;
 	cpu->base.native_bf16 = has_native_bf16();
-	cpu->bf16_attention = cpu->base.native_bf16 && kernels == &kernels_v4;
+	cpu->bf16_kernels = cpu->base.native_bf16 && kernels == &kernels_v4;
 	cpu->base.threads = threads ? threads : omp_get_max_threads();
 	name_device(cpu);
 	*ret = &cpu->base;

@@ -14,8 +14,8 @@ struct matmul_cache;
 struct cpu_backend {
 	struct backend base; /* first: a struct backend * of this backend is a struct cpu_backend * */
 	const struct cpu_kernels *kernels;
-	bool bf16_attention; /* whether attention_kernels_bf16 may be used */
-	void *scratch;       /* for the operation that runs; see cpu_scratch */
+	bool bf16_kernels; /* whether those of attention_bf16.c and product_bf16.c may be used */
+	void *scratch;     /* for the operation that runs; see cpu_scratch */
 	size_t scratch_size;
 	struct matmul_cache *matmuls; /* bf16 primitives by shape */
 };

@@ -1,9 +1,10 @@
-/* The binned gradient. Where oneDNN multiplies bf16 in hardware it makes G in panels that stay in the last-level cache; else the
- * kernels make it block by block, each thread its own rows. */
+/* The binned gradient. Where oneDNN multiplies bf16 in hardware it makes G in panels that stay in the last-level cache; of fp32, and
+ * of bf16 where there is little of x, the kernels make it block by block, each thread its own rows. */
 #include <string.h>
 
 #include "engine/compute/cpu/cpu.h"
 #include "engine/compute/cpu/matmul_bf16.h"
+#include "engine/compute/cpu/product_bf16.h"
 
 enum {
 	PANEL_BYTES = 4 << 20,
@@ -52,10 +53,9 @@ static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job 
 	return STATUS_OK;
 }
 
-static void by_blocks(struct cpu_backend *cpu, const struct gradient_job *job, const struct tensor *to, float *workspaces,
-		      size_t workspace)
+static void by_blocks(struct cpu_backend *cpu, const struct gradient_kernels *kernels, const struct gradient_job *job,
+		      const struct tensor *to, float *workspaces, size_t workspace)
 {
-	const struct gradient_kernels *kernels = cpu->kernels->gradient;
 #pragma omp parallel num_threads(cpu_threads(cpu, job->weight.rows * job->weight.cols))
 	{
 		struct share cols = cpu_share(job->x.cols, GRADIENT_GRAIN), rows = cpu_share(job->weight.rows, 4);
@@ -84,12 +84,13 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 	struct cpu_backend *cpu = cpu_of(backend);
 	int64_t rows = weight.rows, cols = weight.cols, tokens = dy.rows;
 	bool native = backend->native_bf16 && dy.dtype == DTYPE_BF16 && rows && cols && tokens;
+	bool pairs = native && cpu->bf16_kernels && gradient_suits(&x);
 	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
 	if (panel_rows < 16) panel_rows = 16;
 	if (panel_rows > rows) panel_rows = rows;
 	size_t row_sums = (size_t)round_up(rows * ROOM_OF_SUMS, 16), workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
 	size_t x_panels = (size_t)tokens * (size_t)round_up(cols, GRADIENT_GRAIN);
-	size_t floats = native ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;
+	size_t floats = native && !pairs ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "binned_gradient", (row_sums + floats) * sizeof(float), &scratch));
 	if (backend->dry) return STATUS_OK;
@@ -102,10 +103,10 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 			memset((float *)sums.data + row * sums.stride, 0, (size_t)sums.cols * sizeof(float));
 		return STATUS_OK;
 	}
-	if (native)
+	if (native && !pairs)
 		TRY(by_panels(cpu, &job, &to, rest, panel_rows));
 	else
-		by_blocks(cpu, &job, &to, rest + x_panels, workspace);
+		by_blocks(cpu, pairs ? &gradient_kernels_bf16 : cpu->kernels->gradient, &job, &to, rest + x_panels, workspace);
 	if (shared) add_rows(&job, sums);
 	return STATUS_OK;
 }

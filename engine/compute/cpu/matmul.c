@@ -1,11 +1,13 @@
-/* Matrix products. fp32 goes to oneDNN's sgemm; bf16 to its matmul primitive where the processor multiplies bf16 (matmul_bf16.c),
- * and else, as F16 does, through fp32 copies of the operands, which gives the same numbers: products of bf16 are exact in fp32. */
+/* Matrix products. fp32 goes to oneDNN's sgemm; bf16, where the processor multiplies it, to its matmul primitive (matmul_bf16.c)
+ * or, by a small matrix, to kernels of our own (product_bf16.h), and else, as F16 does, through fp32 copies of the operands, which
+ * gives the same numbers: products of bf16 are exact in fp32. */
 #include <string.h>
 
 #include <oneapi/dnnl/dnnl.h>
 
 #include "engine/compute/cpu/cpu.h"
 #include "engine/compute/cpu/matmul_bf16.h"
+#include "engine/compute/cpu/product_bf16.h"
 
 /* C = op(A) · op(B) (+ C) in fp32, row-major. */
 static enum status sgemm(struct cpu_backend *cpu, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
@@ -38,12 +40,38 @@ static size_t f32_copy_bytes(struct tensor t)
 	return t.dtype == DTYPE_F32 ? 0 : (size_t)t.rows * (size_t)t.cols * sizeof(float);
 }
 
+static bool is_native(const struct cpu_backend *cpu, const struct tensor *c, const struct tensor *a)
+{
+	return cpu->base.native_bf16 && a->dtype == DTYPE_BF16 && c->dtype != DTYPE_F16;
+}
+
+/* Whether it is a product of bf16 by a small matrix. */
+static bool is_small(const struct cpu_backend *cpu, const struct tensor *c, const struct tensor *a, bool transpose_a)
+{
+	return cpu->bf16_kernels && is_native(cpu, c, a) && a->cols && c->cols && product_suits(c, a, transpose_a);
+}
+
+static enum status small_product(struct cpu_backend *cpu, struct product_job job)
+{
+	void *scratch;
+	TRY(cpu_scratch(cpu, "matmul", product_panels(&job.c, &job.a) * sizeof *job.panels, &scratch));
+	if (cpu->base.dry) return STATUS_OK;
+	job.panels = scratch;
+#pragma omp parallel num_threads(cpu->base.threads)
+	{
+		struct share cols = cpu_share(job.c.cols, PRODUCT_PANEL), rows = cpu_share(job.c.rows, PRODUCT_GRAIN);
+		product_pack(&job, cols.first, cols.last);
+#pragma omp barrier
+		product_multiply(&job, rows.first, rows.last);
+	}
+	return STATUS_OK;
+}
+
 static enum status product(struct cpu_backend *cpu, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
 			   bool transpose_b, bool accumulate)
 {
 	struct backend *backend = &cpu->base;
 	int64_t inner = transpose_a ? a.rows : a.cols;
-	bool native = backend->native_bf16 && a.dtype == DTYPE_BF16 && c.dtype != DTYPE_F16;
 	if (!c.rows || !c.cols || (backend->dry && !inner)) return STATUS_OK;
 	if (!inner) {
 		for (int64_t row = 0; row < c.rows && !accumulate; row++)
@@ -51,7 +79,10 @@ static enum status product(struct cpu_backend *cpu, struct tensor c, struct tens
 			       (size_t)c.cols * dtype_size(c.dtype));
 		return STATUS_OK;
 	}
-	if (native) return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, accumulate);
+	if (is_small(cpu, &c, &a, transpose_a))
+		return small_product(
+			cpu, (struct product_job){.c = c, .a = a, .b = b, .transpose_b = transpose_b, .accumulate = accumulate});
+	if (is_native(cpu, &c, &a)) return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, accumulate);
 
 	void *scratch;
 	TRY(cpu_scratch(cpu, "matmul", f32_copy_bytes(a) + f32_copy_bytes(b) + f32_copy_bytes(c), &scratch));
@@ -119,7 +150,19 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 	return product(cpu, c, a, transpose_a, b, transpose_b, accumulate);
 }
 
+static enum status matmul_onto(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
+			       bool transpose_b, struct tensor addend)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	if (c.rows && is_small(cpu, &c, &a, transpose_a))
+		return small_product(cpu,
+				     (struct product_job){.c = c, .a = a, .b = b, .transpose_b = transpose_b, .addend = addend});
+	if (c.data != addend.data) TRY(backend->unchecked.convert(backend, c, addend));
+	return matmul(backend, c, a, transpose_a, b, transpose_b, true);
+}
+
 void cpu_matmul_operations(struct backend_ops *ops)
 {
 	ops->matmul = matmul;
+	ops->matmul_onto = matmul_onto;
 }
