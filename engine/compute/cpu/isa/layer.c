@@ -210,34 +210,74 @@ static void turn_neighbours(const struct tensor *x, int64_t row, int64_t start, 
 	}
 }
 
-static void rope(const struct rotation *rotation, const struct tensor *x_tensor, const struct tensor *table, int64_t first,
-		 int64_t last)
+/* The pairs of one head: each column with the one `half` behind it. */
+INLINE void turn_head(float *x, int64_t half, const float *cosine, const float *sine, float sign)
+{
+#pragma omp simd
+	for (int64_t i = 0; i < half; i++) {
+		float s = sign * sine[i], a = x[i], b = x[half + i];
+		x[i] = a * cosine[i] - b * s;
+		x[half + i] = b * cosine[i] + a * s;
+	}
+}
+
+/* The heads of a piece of a row, `head_dim` apart. Half a head is a few vectors: a loop of a length that is known costs no more than
+ * these. */
+INLINE void turn_heads(float *x, int64_t heads, int64_t head_dim, int64_t half, const float *angles, float sign)
+{
+	for (int64_t head = 0; head < heads; head++, x += head_dim) {
+		if (half == 16)
+			turn_head(x, 16, angles, angles + 16, sign);
+		else if (half == 32)
+			turn_head(x, 32, angles, angles + 32, sign);
+		else if (half == 64)
+			turn_head(x, 64, angles, angles + 64, sign);
+		else
+			turn_head(x, half, angles, angles + half, sign);
+	}
+}
+
+/* A head that is longer than a piece. */
+static void turn_long(const struct tensor *x, int64_t row, int64_t start, int64_t half, const float *angles, float sign)
 {
 	float low_buffer[PIECE], high_buffer[PIECE];
-	int64_t half = rotation->rotary / 2, head_dim = rotation->head_dim;
+	for (int64_t col = 0; col < half; col += PIECE) {
+		int64_t n = least(PIECE, half - col), low = start + col, high = low + half;
+		const float *cosine = angles + col, *sine = cosine + half;
+		const float *a = row_read(x, row, low, n, low_buffer);
+		const float *b = row_read(x, row, high, n, high_buffer);
+		float *to_a = row_target(x, row, low, low_buffer);
+		float *to_b = row_target(x, row, high, high_buffer);
+#pragma omp simd
+		for (int64_t i = 0; i < n; i++) {
+			float s = sign * sine[i], old_a = a[i], old_b = b[i];
+			to_a[i] = old_a * cosine[i] - old_b * s;
+			to_b[i] = old_b * cosine[i] + old_a * s;
+		}
+		row_finish(x, row, low, n, to_a);
+		row_finish(x, row, high, n, to_b);
+	}
+}
+
+static void rope(const struct rotation *rotation, const struct tensor *x, const struct tensor *table, int64_t first, int64_t last)
+{
+	float buffer[PIECE];
+	int64_t half = rotation->rotary / 2, head_dim = rotation->head_dim, heads = head_dim > PIECE ? 1 : PIECE / head_dim;
 	float sign = rotation->inverse ? -1 : 1;
 	for (int64_t row = first; row < last; row++) {
 		const float *angles = (const float *)table->data + row % table->rows * table->stride;
-		for (int64_t start = 0; start < x_tensor->cols; start += head_dim) {
+		for (int64_t start = 0; start < x->cols; start += heads * head_dim) {
+			int64_t n = least(heads * head_dim, x->cols - start);
 			if (rotation->neighbours) {
-				turn_neighbours(x_tensor, row, start, half, angles, sign);
-				continue;
-			}
-			for (int64_t col = 0; col < half; col += PIECE) {
-				int64_t n = least(PIECE, half - col), low = start + col, high = low + half;
-				const float *cosine = angles + col, *sine = cosine + half;
-				const float *a = row_read(x_tensor, row, low, n, low_buffer);
-				const float *b = row_read(x_tensor, row, high, n, high_buffer);
-				float *to_a = row_target(x_tensor, row, low, low_buffer);
-				float *to_b = row_target(x_tensor, row, high, high_buffer);
-#pragma omp simd
-				for (int64_t i = 0; i < n; i++) {
-					float s = sign * sine[i], old_a = a[i], old_b = b[i];
-					to_a[i] = old_a * cosine[i] - old_b * s;
-					to_b[i] = old_b * cosine[i] + old_a * s;
-				}
-				row_finish(x_tensor, row, low, n, to_a);
-				row_finish(x_tensor, row, high, n, to_b);
+				for (int64_t col = start; col < start + n; col += head_dim)
+					turn_neighbours(x, row, col, half, angles, sign);
+			} else if (head_dim > PIECE) {
+				turn_long(x, row, start, half, angles, sign);
+			} else {
+				float *values = row_target(x, row, start, buffer);
+				row_read(x, row, start, n, buffer);
+				turn_heads(values, n / head_dim, head_dim, half, angles, sign);
+				row_finish(x, row, start, n, values);
 			}
 		}
 	}
