@@ -67,28 +67,29 @@ static void weigh(const struct gradient_job *job, float *g, int64_t g_stride, in
 	}
 }
 
+/* So many rows in turn, so that an addition seldom waits for the one before it to the same sum; they are weighed while they lie in
+ * the first-level cache. */
+INLINE void drop_rows(int rows, const struct gradient_job *job, float *g, int64_t g_stride, int64_t row, int64_t col, int64_t cols)
+{
+	int64_t stride = job->sums_stride, bin_stride = job->bin.stride;
+	const uint8_t *bin = at(&job->bin, row, col);
+	float *sums = job->sums + row * stride;
+	weigh(job, g, g_stride, row, rows, col, cols);
+	for (int64_t j = 0; j < cols; j++) {
+#pragma GCC unroll 8
+		for (int i = 0; i < rows; i++)
+			sums[i * stride + bin[i * bin_stride + j]] += g[i * g_stride + j];
+	}
+}
+
 static void drop(const struct gradient_job *job, float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col, int64_t cols)
 {
-	int64_t i = 0, stride = job->sums_stride, bin_stride = job->bin.stride;
-	weigh(job, g, g_stride, row, rows, col, cols);
-	for (; i + 4 <= rows;
-	     i += 4) { /* four rows in turn, so that an addition seldom waits for the one before it to the same sum */
-		const uint8_t *bin = at(&job->bin, row + i, col);
-		const float *product = g + i * g_stride;
-		float *sums = job->sums + (row + i) * stride;
-		for (int64_t j = 0; j < cols; j++) {
-			sums[bin[j]] += product[j];
-			sums[stride + bin[bin_stride + j]] += product[g_stride + j];
-			sums[2 * stride + bin[2 * bin_stride + j]] += product[2 * g_stride + j];
-			sums[3 * stride + bin[3 * bin_stride + j]] += product[3 * g_stride + j];
-		}
-	}
-	for (; i < rows; i++) {
-		const uint8_t *bin = at(&job->bin, row + i, col);
-		float *sums = job->sums + (row + i) * stride;
-		for (int64_t j = 0; j < cols; j++)
-			sums[bin[j]] += g[i * g_stride + j];
-	}
+	enum { ROWS_AT_ONCE = 4 };
+	int64_t i = 0;
+	for (; i + ROWS_AT_ONCE <= rows; i += ROWS_AT_ONCE)
+		drop_rows(ROWS_AT_ONCE, job, g + i * g_stride, g_stride, row + i, col, cols);
+	for (; i < rows; i++)
+		drop_rows(1, job, g + i * g_stride, g_stride, row + i, col, cols);
 }
 
 static void gradient(const struct gradient_job *job, int64_t first, int64_t last, float *workspace)
