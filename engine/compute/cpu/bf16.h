@@ -13,6 +13,8 @@
 #define TARGET __attribute__((target("arch=x86-64-v4,avx512bf16,prefer-vector-width=512")))
 #define INLINE static inline TARGET __attribute__((always_inline))
 
+#include "engine/compute/cpu/transpose.h"
+
 enum {
 	LANES = 16,
 	BLOCK_ROWS = 12,
@@ -47,37 +49,6 @@ INLINE __mmask16 words_left(int64_t words, int64_t first)
 INLINE __mmask32 halves_left(int64_t halves, int64_t first)
 {
 	return halves - first >= 2 * LANES ? 0xffffffff : (__mmask32)((UINT32_C(1) << (halves - first)) - 1);
-}
-
-/* Rows and columns of 16 × 16 words change places. */
-INLINE void transpose_words(__m512i r[LANES])
-{
-	__m512i t[LANES];
-#pragma GCC unroll 8
-	for (int i = 0; i < LANES; i += 2) {
-		t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-		t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-	}
-#pragma GCC unroll 4
-	for (int i = 0; i < LANES; i += 4) {
-		r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-		r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-		r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-		r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-	}
-#pragma GCC unroll 2
-	for (int i = 0; i < LANES; i += 8) {
-#pragma GCC unroll 4
-		for (int j = 0; j < 4; j++) {
-			t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
-			t[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xdd);
-		}
-	}
-#pragma GCC unroll 8
-	for (int j = 0; j < 8; j++) {
-		r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-		r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
-	}
 }
 
 /* Words of (even, odd) from two rows of 32: the first 16 columns, and the others. */

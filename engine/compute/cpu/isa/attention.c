@@ -4,6 +4,9 @@
 #include "engine/compute/cpu/attention_tiles.h"
 #include "engine/compute/cpu/isa/isa.h"
 #include "engine/compute/cpu/isa/product.h"
+#if defined __AVX512F__
+#include "engine/compute/cpu/transpose.h"
+#endif
 
 /* product_block for any number of columns, which is rounded up to a multiple of BLOCK_COLS. */
 static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row,
@@ -52,21 +55,52 @@ static void unpack_rows(const struct attention_job *job, float *to, const struct
 	}
 }
 
+/* to[column][TILE]: n ≤ 64 columns of `count` ≤ 16 rows that are `stride` apart. */
+static void transpose_rows(float *to, const float *from, int64_t stride, int count, int n)
+{
+#if defined __AVX512F__
+	for (; count == 16 && n >= 16; from += 16, to += 16 * TILE, n -= 16) {
+		__m512i rows[16];
+		for (int i = 0; i < 16; i++)
+			rows[i] = _mm512_loadu_si512(from + i * stride);
+		transpose_words(rows);
+		for (int i = 0; i < 16; i++)
+			_mm512_storeu_si512(to + i * TILE, rows[i]);
+	}
+#endif
+	for (int i = 0; i < count; i++)
+		for (int col = 0; col < n; col++)
+			to[col * TILE + i] = from[i * stride + col];
+}
+
 static void unpack_transposed(const struct attention_job *job, float *to, const struct tensor *from, int batch, int head, int tile)
 {
-	enum { MOST = 64 };
+	enum { COLS = 64, ROWS = 16 };
 	int dim = job->shape.head_dim, rows = rows_of_tile(job, tile);
 	int64_t first = (int64_t)batch * job->shape.tokens + (int64_t)tile * TILE;
-	float buffer[MOST];
+	float buffer[ROWS * COLS];
 	if (rows < TILE) memset(to, 0, (size_t)job->width * TILE * sizeof *to);
-	for (int i = 0; i < rows; i++) {
-		for (int j = 0; j < dim; j += MOST) {
-			int n = (int)least(MOST, dim - j);
-			const float *row = row_read(from, first + i, (int64_t)head * dim + j, n, buffer);
-			for (int l = 0; l < n; l++)
-				to[(int64_t)(j + l) * TILE + i] = row[l];
+	for (int row = 0; row < rows; row += ROWS) {
+		int count = (int)least(ROWS, rows - row);
+		for (int col = 0; col < dim; col += COLS) {
+			int n = (int)least(COLS, dim - col);
+			const float *there = at(from, first + row, (int64_t)head * dim + col);
+			for (int i = 0; from->dtype != DTYPE_F32 && i < count; i++)
+				load_floats(buffer + i * COLS, at(from, first + row + i, (int64_t)head * dim + col), from->dtype,
+					    n);
+			if (from->dtype == DTYPE_F32)
+				transpose_rows(to + (int64_t)col * TILE + row, there, from->stride, count, n);
+			else
+				transpose_rows(to + (int64_t)col * TILE + row, buffer, COLS, count, n);
 		}
 	}
+}
+
+/* The rest of a row of a tile, which nobody sees. */
+INLINE void clear_unseen(float *row, struct range seen)
+{
+	if (seen.first) memset(row, 0, (size_t)seen.first * sizeof *row);
+	if (seen.last < TILE) memset(row + seen.last, 0, (size_t)(TILE - seen.last) * sizeof *row);
 }
 
 static void unpack(const struct attention_job *job, int64_t first, int64_t last)
@@ -141,8 +175,7 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 				live[j] = exp_fast(live[j] - best);
 				part += live[j];
 			}
-			memset(row, 0, (size_t)seen.first * sizeof *row);
-			memset(row + seen.last, 0, (size_t)(TILE - seen.last) * sizeof *row);
+			clear_unseen(row, seen);
 			if (best != top[i]) {
 				float shrink = exp_fast(top[i] - best), *row_sum = sum + i * width;
 				total[i] *= shrink;
@@ -200,10 +233,8 @@ static void softmax_backward(const struct attention *shape, float *p, float *dp,
 				dp_row[j] = p_row[j] * (dp_row[j] - row_dot);
 			}
 		}
-		memset(p_row, 0, (size_t)seen.first * sizeof *p_row);
-		memset(dp_row, 0, (size_t)seen.first * sizeof *dp_row);
-		memset(p_row + seen.last, 0, (size_t)(TILE - seen.last) * sizeof *p_row);
-		memset(dp_row + seen.last, 0, (size_t)(TILE - seen.last) * sizeof *dp_row);
+		clear_unseen(p_row, seen);
+		clear_unseen(dp_row, seen);
 	}
 }
 
