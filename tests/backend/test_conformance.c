@@ -94,7 +94,7 @@ static void matmul_onto_case(int64_t m, int64_t n, int64_t k, int transposes, en
 static void test_matmul_onto(void **state)
 {
 	(void)state;
-	static const int64_t shapes[][3] = {{1, 1, 1}, {13, 29, 31}, {64, 192, 64}, {4, 6, 0}};
+	static const int64_t shapes[][3] = {{1, 1, 1}, {13, 29, 31}, {64, 192, 64}, {70, 45, 90}, {4, 6, 0}};
 	if (!OPS->matmul_onto) skip();
 	for (size_t shape = 0; shape < COUNT(shapes); shape++)
 		for (int i = 0; i < 12; i++) {
@@ -107,9 +107,9 @@ static void test_matmul_onto(void **state)
 static void test_matmul(void **state)
 {
 	(void)state;
-	static const int64_t shapes[][3] = {{1, 1, 1},     {1, 33, 17},    {33, 1, 17},   {5, 7, 1},
-					    {16, 16, 16},  {13, 29, 31},   {65, 33, 127}, {64, 192, 192},
-					    {31, 200, 65}, {128, 64, 160}, {129, 97, 301}};
+	static const int64_t shapes[][3] = {{1, 1, 1},      {1, 33, 17},   {33, 1, 17},    {5, 7, 1},     {16, 16, 16},
+					    {13, 29, 31},   {65, 33, 127}, {64, 192, 192}, {31, 200, 65}, {128, 64, 160},
+					    {129, 97, 301}, {70, 45, 90},  {150, 100, 66}};
 	for (size_t shape = 0; shape < COUNT(shapes); shape++) {
 		const int64_t *s = shapes[shape];
 		for (int transposes = 0; transposes < 4; transposes++) {

@@ -315,7 +315,8 @@ static void binned_case(int64_t tokens, int64_t rows, int64_t cols, int candidat
 static void test_binned_gradient(void **state)
 {
 	(void)state;
-	static const int64_t shapes[][3] = {{1, 1, 1}, {9, 5, 7}, {33, 17, 65}, {64, 48, 130}, {20, 3, 1030}, {31, 70, 101}};
+	static const int64_t shapes[][3] = {{1, 1, 1},     {9, 5, 7},     {33, 17, 65},  {64, 48, 130},
+					    {20, 3, 1030}, {31, 70, 101}, {51, 110, 530}};
 	for (size_t i = 0; i < COUNT(shapes); i++) {
 		for (int type = 0; type < 3; type++) {
 			for (int shared = 0; shared < 2; shared++) {
