@@ -158,6 +158,9 @@ endif
 # instruction sets, which BESAD_CPU_ISA=v3 has run: the third's are the same code, with which the tests of the daemon take half the time.
 UNWATCHED    := -fsanitize=thread
 UNWATCHED_v4 := $(SANITIZER_FLAGS)
+# Kernels that take more than x86-64-v4 ask for that themselves.
+$(BUILD)/engine/compute/cpu/attention_bf16.o $(BUILD)/engine/compute/cpu/product_bf16.o: \
+	private CFLAGS := $(filter-out $(UNWATCHED) $(UNWATCHED_v4),$(CFLAGS)) -O3
 
 define isa_rule
 $(BUILD)/engine/compute/cpu/isa/%.$(1).o: engine/compute/cpu/isa/%.c $(COMPILE)
