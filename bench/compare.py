@@ -10,6 +10,10 @@
     compare.py presets --model DIR --calibration FILE    any model, by every preset: time, phases, memory
     compare.py model --model DIR --calibration FILE --evaluation FILE ...    any model, by every method: time, memory, perplexity
 
+With --beside `tiny` and `block` are run a second time each, in turn, beside a busy loop of another program: "beside" has those
+seconds, and what part that is of the run before. Nothing else should run; and the loop competes as an equal only where it is in the
+same group of the scheduler's as besad, as here, where both are of one session.
+
 --besa DIR is a checkout of the published code and --python an interpreter with torch and transformers (see published.py). Shows on
 standard error how far it is, and writes a JSON object to standard output; results are kept in bench/results/. `make bench` builds
 what this needs and runs it; bench/smollm2.py makes a model worth measuring."""
@@ -81,6 +85,21 @@ def run_besad(besad, directory, model, calibration, samples, length, precision, 
     return report, usage.ru_maxrss * 1024
 
 
+class Loop:
+    """Another program that takes all of a core that it gets, while this is entered. The shell ends by itself if this process is
+    killed: its standard input ends."""
+
+    COMMAND = "(while :; do :; done) & trap 'kill $!' EXIT; read -r nothing"
+
+    def __enter__(self):
+        self.shell = subprocess.Popen(["sh", "-c", self.COMMAND], stdin=subprocess.PIPE)
+        time.sleep(0.2)
+
+    def __exit__(self, *what):
+        self.shell.stdin.close()
+        self.shell.wait()
+
+
 def run_published(args, *what):
     """Its JSON, or nothing where it is not asked for."""
     if not args.besa:
@@ -110,13 +129,21 @@ def flop_of(model, samples, length, forwards):
 
 
 def versus(args, directory, model, calibration, samples, length, published):
-    ours, theirs, phases = {p: [] for p in args.precision}, [], {}
+    ours, theirs, phases, beside = {p: [] for p in args.precision}, [], {}, {p: [] for p in args.precision}
+
+    def run(precision):
+        report, _ = run_besad(args.besad, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
+        return report, sum(b["seconds"] for b in report["blocks"])
+
     for _ in range(args.runs):
         for precision in args.precision:
-            report, _ = run_besad(args.besad, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
-            ours[precision].append(sum(b["seconds"] for b in report["blocks"]))
+            report, seconds = run(precision)
+            ours[precision].append(seconds)
             phases[precision] = {name: sum(b["phases"][name] for b in report["blocks"]) for name in report["blocks"][0]["phases"]}
             device = report["device"]
+            if args.beside:
+                with Loop():
+                    beside[precision].append(run(precision)[1])
         if them := run_published(args, *published):
             theirs.append(them["seconds"])
     result = {"device": device}
@@ -126,6 +153,9 @@ def versus(args, directory, model, calibration, samples, length, published):
         result[precision] = {"seconds": spread(ours[precision]), "phases_of_last_run": phases[precision]}
         if theirs:
             result[precision]["fraction_of_published"] = spread([o / t for o, t in zip(ours[precision], theirs)])
+        if args.beside:
+            result[precision]["beside"] = {"seconds": spread(beside[precision]),
+                                           "of_alone": spread([b / o for b, o in zip(beside[precision], ours[precision])])}
     return result
 
 
@@ -320,6 +350,8 @@ def check(parser, args):
     for program in needed:
         if not os.access(program, os.X_OK):
             parser.error(f"there is no program {program}: `make bench` builds it")
+    if args.beside and args.what not in ("tiny", "block"):
+        parser.error("--beside is for `tiny` and `block`")
     if args.what == "estimate" and bool(args.model) != bool(args.calibration):
         parser.error("`estimate` needs --model and --calibration, or neither")
     if args.what in ("model", "presets"):
@@ -345,6 +377,7 @@ def main():
     parser.add_argument("--besa", help="checkout of the published code")
     parser.add_argument("--python", default=sys.executable, help="interpreter with torch and transformers")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--beside", action="store_true", help="for `tiny` and `block`: once more each, beside a busy loop")
     parser.add_argument("--precision", nargs="+", default=["f32"], choices=("f32", "bf16"))
     parser.add_argument("--model", type=os.path.abspath, help="a Hugging Face directory, for `model`")
     parser.add_argument("--calibration", type=os.path.abspath, help="text or tokens, for `model`")

@@ -37,10 +37,10 @@ static void set_signals(void)
 	signal(SIGXFSZ, SIG_IGN);
 }
 
-/* A thread that waits at the end of a parallel region spins first, by libgomp's default for milliseconds. Where another process
- * has taken the core of the thread it waits for, that is most of the time: a job measured 19 s with short spins and 173 s with
- * the default beside a busy compiler, and no slower alone. libgomp reads its settings when it is loaded, so the program starts
- * itself once more. */
+/* A thread that waits at the end of a parallel region of OpenMP (archives, generating) spins first, by libgomp's default for
+ * milliseconds. Where another process has taken the core of the thread it waits for, that is most of the time: when jobs computed
+ * in such regions, one measured 19 s with short spins and 173 s with the default beside a busy compiler, and no slower alone.
+ * libgomp reads its settings when it is loaded, so the program starts itself once more. */
 static void shorten_spins(char **argv)
 {
 	if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;

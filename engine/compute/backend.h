@@ -470,7 +470,7 @@ struct backend {
 	struct error error; /* of the last failed operation */
 };
 
-/* The CPU backend: OpenMP and oneDNN. `threads` 0 takes all that the process may use. */
+/* The CPU backend: threads of its own (engine/compute/cpu/crew.h) and oneDNN. `threads` 0 takes all that the process may use. */
 enum status backend_cpu_create(int threads, struct backend **ret, struct error *err);
 
 /* The first CUDA device; STATUS_UNSUPPORTED, with the reason, when the build has no CUDA, or no driver or device is there.

@@ -31,6 +31,49 @@ static size_t tiles_size(const struct attention_job *job)
 	return (size_t)job->shape.batch * (size_t)job->shape.kv_heads * (size_t)job->tiles * ATTENTION_TILE * (size_t)job->width;
 }
 
+struct attention_work {
+	const struct attention_kernels *kernels;
+	struct attention_job job;
+	float *workspaces; /* a thread's are `workspace` apart */
+	size_t workspace;
+};
+
+static void unpack_part(const void *context, struct share tiles)
+{
+	const struct attention_work *w = context;
+	w->kernels->unpack(&w->job, tiles.first, tiles.last);
+}
+
+static void forward_part(const void *context, struct share units)
+{
+	const struct attention_work *w = context;
+	int heads = w->job.shape.batch * w->job.shape.heads;
+	for (int unit = (int)units.first; unit < units.last; unit++) {
+		int head = unit % heads, tile = w->job.tiles - 1 - unit / heads;
+		w->kernels->forward(&w->job, head / w->job.shape.heads, head % w->job.shape.heads, tile,
+				    w->workspaces + (size_t)units.thread * w->workspace);
+	}
+}
+
+static void backward_part(const void *context, struct share units)
+{
+	const struct attention_work *w = context;
+	for (int unit = (int)units.first; unit < units.last; unit++) {
+		int head = unit / w->job.parts, heads = w->job.shape.kv_heads;
+		w->kernels->backward(&w->job, head / heads, head % heads, unit % w->job.parts,
+				     w->workspaces + (size_t)units.thread * w->workspace);
+	}
+}
+
+static void reduce_part(const void *context, struct share tiles)
+{
+	const struct attention_work *w = context;
+	w->kernels->reduce(&w->job, tiles.first, tiles.last);
+}
+
+/* Tiles of K and V that are unpacked, or of their gradients that are added up, at a time. */
+enum { TILES_AT_ONCE = 4 };
+
 static enum status attention_forward(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
 				     struct tensor q, struct tensor k, struct tensor v)
 {
@@ -49,19 +92,9 @@ static enum status attention_forward(struct backend *backend, const struct atten
 	job.k_transposed = scratch;
 	job.v_rows = job.k_transposed + size;
 	float *workspaces = job.v_rows + size;
-	int heads = shape->batch * shape->heads, units = heads * job.tiles;
-#pragma omp parallel num_threads(backend->threads)
-	{
-		struct share tiles = cpu_share((int64_t)shape->batch * shape->kv_heads * job.tiles, 1);
-		kernels->unpack(&job, tiles.first, tiles.last);
-#pragma omp barrier
-#pragma omp for schedule(dynamic, 1)
-		for (int unit = 0; unit < units; unit++) {
-			int head = unit % heads, tile = job.tiles - 1 - unit / heads;
-			kernels->forward(&job, head / shape->heads, head % shape->heads, tile,
-					 workspaces + (size_t)omp_get_thread_num() * workspace);
-		}
-	}
+	const struct attention_work work = {kernels, job, workspaces, workspace};
+	cpu_run(cpu, (int64_t)shape->batch * shape->kv_heads * job.tiles, TILES_AT_ONCE, unpack_part, &work);
+	cpu_run(cpu, (int64_t)shape->batch * shape->heads * job.tiles, 1, forward_part, &work);
 	return STATUS_OK;
 }
 
@@ -103,20 +136,11 @@ static enum status attention_backward(struct backend *backend, const struct atte
 	job.dk_parts = job.k_rows + size;
 	job.dv_parts = job.dk_parts + (size_t)job.parts * size;
 	float *workspaces = job.dv_parts + (size_t)job.parts * size;
-	int units = shape->batch * shape->kv_heads * job.parts;
-#pragma omp parallel num_threads(backend->threads)
-	{
-		struct share tiles = cpu_share((int64_t)shape->batch * shape->kv_heads * job.tiles, 1);
-		kernels->unpack(&job, tiles.first, tiles.last);
-#pragma omp barrier
-#pragma omp for schedule(dynamic, 1)
-		for (int unit = 0; unit < units; unit++) {
-			int head = unit / job.parts;
-			kernels->backward(&job, head / shape->kv_heads, head % shape->kv_heads, unit % job.parts,
-					  workspaces + (size_t)omp_get_thread_num() * workspace);
-		}
-		kernels->reduce(&job, tiles.first, tiles.last);
-	}
+	int64_t heads = (int64_t)shape->batch * shape->kv_heads;
+	const struct attention_work work = {kernels, job, workspaces, workspace};
+	cpu_run(cpu, heads * job.tiles, TILES_AT_ONCE, unpack_part, &work);
+	cpu_run(cpu, heads * job.parts, 1, backward_part, &work);
+	cpu_run(cpu, heads * job.tiles, TILES_AT_ONCE, reduce_part, &work);
 	return STATUS_OK;
 }
 

@@ -1,5 +1,6 @@
 /* The CPU backend: creation, the choice of kernels, memory. */
 #include <cpuid.h>
+#include <omp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,9 +117,20 @@ enum status cpu_scratch(struct cpu_backend *cpu, const char *operation, size_t b
 	return STATUS_OK;
 }
 
+/* Without memory for a crew, on this thread. The crew is of the thread that computes: it gives it its niceness. */
+void cpu_run(struct cpu_backend *cpu, int64_t n, int64_t chunk, crew_work *work, const void *context)
+{
+	if (!cpu->crew) cpu->crew = crew_create(cpu->base.threads);
+	if (cpu->crew)
+		crew_run(cpu->crew, n, chunk, work, context);
+	else if (n)
+		work(context, (struct share){0, n, 0});
+}
+
 static void cpu_destroy(struct backend *backend)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
+	crew_free(cpu->crew);
 	cpu_matmul_release(cpu);
 	cpu_release(backend, cpu->scratch);
 	dry_free(backend->dry);

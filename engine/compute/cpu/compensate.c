@@ -59,11 +59,35 @@ static enum status invert_factor(struct backend *backend, struct tensor inverse,
 
 /* ---- columns ----------------------------------------------------------------------------------------------------------------- */
 
+struct score_work {
+	const struct cpu_backend *cpu;
+	uint32_t *score;
+	struct tensor weight, factor;
+};
+
+static void score_part(const void *context, struct share rows)
+{
+	const struct score_work *w = context;
+	w->cpu->kernels->compensate->score(w->score, &w->weight, &w->factor, rows.first, rows.last);
+}
+
+struct sweep_work {
+	const struct cpu_backend *cpu;
+	struct tensor weight, negated_error, factor;
+	uint8_t *gone;
+	const struct pattern *pattern;
+};
+
+static void sweep_part(const void *context, struct share rows)
+{
+	const struct sweep_work *w = context;
+	w->cpu->kernels->compensate->sweep(&w->weight, &w->negated_error, &w->factor, w->gone, w->pattern, rows.first, rows.last);
+}
+
 static enum status prune_columns(struct backend *backend, struct tensor weight, struct tensor negated_error, struct tensor factor,
 				 int64_t zeros, const struct pattern *pattern)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	const struct compensate_kernels *kernels = cpu->kernels->compensate;
 	int64_t n = weight.rows * weight.cols;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "prune_columns", (size_t)n * (sizeof(uint32_t) + 1), &scratch));
@@ -71,18 +95,12 @@ static enum status prune_columns(struct backend *backend, struct tensor weight, 
 	uint32_t *score = scratch;
 	uint8_t *gone = (uint8_t *)(score + n);
 	if (!pattern->of) {
-#pragma omp parallel num_threads(cpu_threads(cpu, n))
-		{
-			struct share rows = cpu_share(weight.rows, 1);
-			kernels->score(score, &weight, &factor, rows.first, rows.last);
-		}
+		const struct score_work work = {cpu, score, weight, factor};
+		cpu_share_out(cpu, weight.rows, 1, n, score_part, &work);
 		select_smallest(cpu, gone, score, n, zeros);
 	}
-#pragma omp parallel num_threads(cpu_threads(cpu, n *weight.cols))
-	{
-		struct share rows = cpu_share(weight.rows, 1);
-		kernels->sweep(&weight, &negated_error, &factor, gone, pattern, rows.first, rows.last);
-	}
+	const struct sweep_work work = {cpu, weight, negated_error, factor, gone, pattern};
+	cpu_share_out(cpu, weight.rows, 1, n * weight.cols, sweep_part, &work);
 	return STATUS_OK;
 }
 

@@ -1,12 +1,11 @@
 /* What the files of the CPU backend share. An operation gets operands that are checked (engine/compute/ops.c), shares the work
- * out over the threads in one parallel region, and runs a kernel (engine/compute/cpu/kernels.h) on each share. One of a dry
+ * out over the threads (engine/compute/cpu/crew.h), and runs a kernel (engine/compute/cpu/kernels.h) on each share. One of a dry
  * backend returns once it has its scratch memory. */
 #ifndef BESAD_ENGINE_CPU_CPU_H
 #define BESAD_ENGINE_CPU_CPU_H
 
-#include <omp.h>
-
 #include "engine/compute/backend.h"
+#include "engine/compute/cpu/crew.h"
 #include "engine/compute/cpu/kernels.h"
 
 struct matmul_cache;
@@ -15,6 +14,7 @@ struct cpu_backend {
 	struct backend base; /* first: a struct backend * of this backend is a struct cpu_backend * */
 	const struct cpu_kernels *kernels;
 	bool bf16_kernels; /* whether those of attention_bf16.c and product_bf16.c may be used */
+	struct crew *crew; /* once something was shared out */
 	void *scratch;     /* for the operation that runs; see cpu_scratch */
 	size_t scratch_size;
 	struct matmul_cache *matmuls; /* bf16 primitives by shape */
@@ -28,23 +28,26 @@ static inline struct cpu_backend *cpu_of(struct backend *backend)
 /* At least `bytes` of memory, 64-byte aligned, until the next call. */
 enum status cpu_scratch(struct cpu_backend *, const char *operation, size_t bytes, void **ret);
 
-/* How many threads an operation over so many elements is worth. */
-static inline int cpu_threads(const struct cpu_backend *cpu, int64_t elements)
+enum { CPU_CHUNK_ELEMENTS = 16384 };
+
+/* Does `work` on [0, n), `chunk` at a time. (backend.c) */
+void cpu_run(struct cpu_backend *, int64_t n, int64_t chunk, crew_work *work, const void *context);
+
+/* The same for n rows (columns, elements) that have so many elements in all: as many at a time as take some 20 µs, a multiple of
+ * `grain`. */
+static inline void cpu_share_out(struct cpu_backend *cpu, int64_t n, int64_t grain, int64_t elements, crew_work *work,
+				 const void *context)
 {
-	return elements < 4096 ? 1 : cpu->base.threads;
+	int64_t chunks = elements / CPU_CHUNK_ELEMENTS + 1, chunk = (n + chunks - 1) / chunks;
+	cpu_run(cpu, n, chunk > grain ? (chunk + grain - 1) / grain * grain : grain, work, context);
 }
 
-struct share {
-	int64_t first, last;
+/* Into what pieces of `height` rows and `width` columns a product of m × n × k is cut, and how many. (matmul.c) */
+struct product_cut {
+	int64_t height, width, down, across;
 };
 
-/* The part of [0, n) that falls to the calling thread of a parallel region; its bounds are multiples of `grain`, or n. */
-static inline struct share cpu_share(int64_t n, int64_t grain)
-{
-	int64_t grains = (n + grain - 1) / grain, threads = omp_get_num_threads(), thread = omp_get_thread_num();
-	int64_t first = grains * thread / threads * grain, last = grains * (thread + 1) / threads * grain;
-	return (struct share){first < n ? first : n, last < n ? last : n};
-}
+struct product_cut cpu_cut_product(const struct cpu_backend *, int64_t m, int64_t n, int64_t k);
 
 /* Marks in gone [n] the `count` smallest of n scores, the earlier of equal ones. Scores are bits of non-negative floats: the
  * larger, the larger. (select.c) */

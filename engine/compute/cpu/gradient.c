@@ -33,6 +33,26 @@ static void end_rows(const struct gradient_job *job, struct share rows, const st
 		memcpy((float *)to->data + row * to->stride, job->sums + row * job->sums_stride, (size_t)to->cols * sizeof(float));
 }
 
+struct gradient_work {
+	const struct gradient_kernels *kernels;
+	const struct gradient_job *job;
+	const struct tensor *to;
+	float *panel; /* of G, that begins with row `row` */
+	int64_t row;
+	float *workspaces; /* a thread's are `workspace` apart */
+	size_t workspace;
+};
+
+static void drop_part(const void *context, struct share share)
+{
+	const struct gradient_work *w = context;
+	struct share rows = {w->row + share.first, w->row + share.last, share.thread};
+	int64_t cols = w->job->weight.cols;
+	begin_rows(w->job, rows, w->to->cols);
+	w->kernels->drop(w->job, w->panel + share.first * cols, cols, rows.first, rows.last - rows.first, 0, cols);
+	end_rows(w->job, rows, w->to);
+}
+
 static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job *job, const struct tensor *to, float *panel,
 			     int64_t panel_rows)
 {
@@ -40,31 +60,33 @@ static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job 
 	for (int64_t first = 0; first < rows; first += panel_rows) {
 		int64_t count = rows - first < panel_rows ? rows - first : panel_rows;
 		struct tensor g = tensor_make(panel, count, cols, DTYPE_F32);
+		const struct gradient_work work = {cpu->kernels->gradient, job, to, panel, first, NULL, 0};
 		TRY(cpu_matmul_bf16(cpu, g, tensor_cols(job->dy, first, count), true, job->x, false, false));
-#pragma omp parallel num_threads(cpu_threads(cpu, count *cols))
-		{
-			struct share share = cpu_share(count, 4), here = {first + share.first, first + share.last};
-			begin_rows(job, here, to->cols);
-			cpu->kernels->gradient->drop(job, panel + share.first * cols, cols, here.first, here.last - here.first, 0,
-						     cols);
-			end_rows(job, here, to);
-		}
+		cpu_share_out(cpu, count, 4, count * cols, drop_part, &work);
 	}
 	return STATUS_OK;
+}
+
+static void pack_part(const void *context, struct share cols)
+{
+	const struct gradient_work *w = context;
+	w->kernels->pack(w->job, cols.first, cols.last);
+}
+
+static void rows_part(const void *context, struct share rows)
+{
+	const struct gradient_work *w = context;
+	begin_rows(w->job, rows, w->to->cols);
+	w->kernels->gradient(w->job, rows.first, rows.last, w->workspaces + (size_t)rows.thread * w->workspace);
+	end_rows(w->job, rows, w->to);
 }
 
 static void by_blocks(struct cpu_backend *cpu, const struct gradient_kernels *kernels, const struct gradient_job *job,
 		      const struct tensor *to, float *workspaces, size_t workspace)
 {
-#pragma omp parallel num_threads(cpu_threads(cpu, job->weight.rows * job->weight.cols))
-	{
-		struct share cols = cpu_share(job->x.cols, GRADIENT_GRAIN), rows = cpu_share(job->weight.rows, 4);
-		kernels->pack(job, cols.first, cols.last);
-#pragma omp barrier
-		begin_rows(job, rows, to->cols);
-		kernels->gradient(job, rows.first, rows.last, workspaces + (size_t)omp_get_thread_num() * workspace);
-		end_rows(job, rows, to);
-	}
+	const struct gradient_work work = {kernels, job, to, NULL, 0, workspaces, workspace};
+	cpu_share_out(cpu, job->x.cols, GRADIENT_GRAIN, job->x.rows * job->x.cols, pack_part, &work);
+	cpu_run(cpu, job->weight.rows, GRADIENT_ROWS / 2, rows_part, &work);
 }
 
 /* sums [1, bins] = the rows' sums, added up. */

@@ -1,51 +1,97 @@
 #include "engine/compute/cpu/cpu.h"
 
+struct convert_work {
+	const struct cpu_backend *cpu;
+	struct tensor to, from;
+};
+
+static void convert_part(const void *context, struct share rows)
+{
+	const struct convert_work *w = context;
+	w->cpu->kernels->layer->copy(&w->to, &w->from, NULL, 1, rows.first, rows.last);
+}
+
 static enum status convert(struct backend *backend, struct tensor to, struct tensor from)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
-	{
-		struct share rows = cpu_share(to.rows, 1);
-		cpu->kernels->layer->copy(&to, &from, NULL, 1, rows.first, rows.last);
-	}
+	const struct convert_work work = {cpu, to, from};
+	cpu_share_out(cpu, to.rows, 1, to.rows * to.cols, convert_part, &work);
 	return STATUS_OK;
+}
+
+struct add_bias_work {
+	const struct cpu_backend *cpu;
+	struct tensor y, bias;
+};
+
+static void add_bias_part(const void *context, struct share rows)
+{
+	const struct add_bias_work *w = context;
+	w->cpu->kernels->layer->add(&w->y, &w->bias, true, rows.first, rows.last);
 }
 
 static enum status add_bias(struct backend *backend, struct tensor y, struct tensor bias)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
-	{
-		struct share rows = cpu_share(y.rows, 1);
-		cpu->kernels->layer->add(&y, &bias, true, rows.first, rows.last);
-	}
+	const struct add_bias_work work = {cpu, y, bias};
+	cpu_share_out(cpu, y.rows, 1, y.rows * y.cols, add_bias_part, &work);
 	return STATUS_OK;
+}
+
+struct add_work {
+	const struct cpu_backend *cpu;
+	struct tensor y, x;
+};
+
+static void add_part(const void *context, struct share rows)
+{
+	const struct add_work *w = context;
+	w->cpu->kernels->layer->add(&w->y, &w->x, false, rows.first, rows.last);
 }
 
 static enum status add(struct backend *backend, struct tensor y, struct tensor x)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
-	{
-		struct share rows = cpu_share(y.rows, 1);
-		cpu->kernels->layer->add(&y, &x, false, rows.first, rows.last);
-	}
+	const struct add_work work = {cpu, y, x};
+	cpu_share_out(cpu, y.rows, 1, y.rows * y.cols, add_part, &work);
 	return STATUS_OK;
+}
+
+struct embed_work {
+	const struct cpu_backend *cpu;
+	struct tensor out, table;
+	const void *ids;
+	float scale;
+};
+
+static void embed_part(const void *context, struct share rows)
+{
+	const struct embed_work *w = context;
+	w->cpu->kernels->layer->copy(&w->out, &w->table, w->ids, w->scale, rows.first, rows.last);
 }
 
 static enum status embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids, float scale)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, out.rows *out.cols))
-	{
-		struct share rows = cpu_share(out.rows, 1);
-		cpu->kernels->layer->copy(&out, &table, ids, scale, rows.first, rows.last);
-	}
+	const struct embed_work work = {cpu, out, table, ids, scale};
+	cpu_share_out(cpu, out.rows, 1, out.rows * out.cols, embed_part, &work);
 	return STATUS_OK;
+}
+
+struct norm_forward_work {
+	const struct cpu_backend *cpu;
+	const struct norm *norm;
+	struct tensor y, stats, x, weight, bias;
+};
+
+static void norm_forward_part(const void *context, struct share rows)
+{
+	const struct norm_forward_work *w = context;
+	w->cpu->kernels->layer->norm_forward(w->norm, &w->y, &w->stats, &w->x, w->weight.data, w->bias.data, rows.first, rows.last);
 }
 
 static enum status norm_forward(struct backend *backend, const struct norm *norm, struct tensor y, struct tensor stats,
@@ -53,12 +99,23 @@ static enum status norm_forward(struct backend *backend, const struct norm *norm
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
-	{
-		struct share rows = cpu_share(x.rows, 1);
-		cpu->kernels->layer->norm_forward(norm, &y, &stats, &x, weight.data, bias.data, rows.first, rows.last);
-	}
+	const struct norm_forward_work work = {cpu, norm, y, stats, x, weight, bias};
+	cpu_share_out(cpu, x.rows, 1, x.rows * x.cols, norm_forward_part, &work);
 	return STATUS_OK;
+}
+
+struct norm_backward_work {
+	const struct cpu_backend *cpu;
+	const struct norm *norm;
+	struct tensor dx, dy, x, stats, weight;
+	bool accumulate;
+};
+
+static void norm_backward_part(const void *context, struct share rows)
+{
+	const struct norm_backward_work *w = context;
+	w->cpu->kernels->layer->norm_backward(w->norm, &w->dx, &w->dy, &w->x, &w->stats, w->weight.data, w->accumulate, rows.first,
+					      rows.last);
 }
 
 static enum status norm_backward(struct backend *backend, const struct norm *norm, struct tensor dx, struct tensor dy,
@@ -66,12 +123,22 @@ static enum status norm_backward(struct backend *backend, const struct norm *nor
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
-	{
-		struct share rows = cpu_share(x.rows, 1);
-		cpu->kernels->layer->norm_backward(norm, &dx, &dy, &x, &stats, weight.data, accumulate, rows.first, rows.last);
-	}
+	const struct norm_backward_work work = {cpu, norm, dx, dy, x, stats, weight, accumulate};
+	cpu_share_out(cpu, x.rows, 1, x.rows * x.cols, norm_backward_part, &work);
 	return STATUS_OK;
+}
+
+struct norm_gradient_work {
+	const struct cpu_backend *cpu;
+	const struct norm *norm;
+	struct tensor dweight, dbias, dy, x, stats;
+};
+
+static void norm_gradient_part(const void *context, struct share cols)
+{
+	const struct norm_gradient_work *w = context;
+	w->cpu->kernels->layer->norm_gradient(w->norm, w->dweight.data, w->dbias.data, &w->dy, &w->x, &w->stats, cols.first,
+					      cols.last);
 }
 
 static enum status norm_gradient(struct backend *backend, const struct norm *norm, struct tensor dweight, struct tensor dbias,
@@ -79,36 +146,62 @@ static enum status norm_gradient(struct backend *backend, const struct norm *nor
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
-	{
-		struct share cols = cpu_share(dweight.cols, 16);
-		cpu->kernels->layer->norm_gradient(norm, dweight.data, dbias.data, &dy, &x, &stats, cols.first, cols.last);
-	}
+	const struct norm_gradient_work work = {cpu, norm, dweight, dbias, dy, x, stats};
+	cpu_share_out(cpu, dweight.cols, 16, x.rows * x.cols, norm_gradient_part, &work);
 	return STATUS_OK;
+}
+
+struct column_sums_work {
+	const struct cpu_backend *cpu;
+	struct tensor sums, x;
+};
+
+static void column_sums_part(const void *context, struct share cols)
+{
+	const struct column_sums_work *w = context;
+	w->cpu->kernels->layer->column_sums(w->sums.data, &w->x, cols.first, cols.last);
 }
 
 static enum status column_sums(struct backend *backend, struct tensor sums, struct tensor x)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
-	{
-		struct share cols = cpu_share(x.cols, 16);
-		cpu->kernels->layer->column_sums(sums.data, &x, cols.first, cols.last);
-	}
+	const struct column_sums_work work = {cpu, sums, x};
+	cpu_share_out(cpu, x.cols, 16, x.rows * x.cols, column_sums_part, &work);
 	return STATUS_OK;
+}
+
+struct rope_work {
+	const struct cpu_backend *cpu;
+	const struct rotation *rotation;
+	struct tensor x, table;
+};
+
+static void rope_part(const void *context, struct share rows)
+{
+	const struct rope_work *w = context;
+	w->cpu->kernels->layer->rope(w->rotation, &w->x, &w->table, rows.first, rows.last);
 }
 
 static enum status rope(struct backend *backend, const struct rotation *rotation, struct tensor x, struct tensor table)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
-	{
-		struct share rows = cpu_share(x.rows, 1);
-		cpu->kernels->layer->rope(rotation, &x, &table, rows.first, rows.last);
-	}
+	const struct rope_work work = {cpu, rotation, x, table};
+	cpu_share_out(cpu, x.rows, 1, x.rows * x.cols, rope_part, &work);
 	return STATUS_OK;
+}
+
+struct attention_sinks_work {
+	const struct cpu_backend *cpu;
+	const struct attention *shape;
+	struct tensor out, lse, sinks;
+};
+
+static void attention_sinks_part(const void *context, struct share rows)
+{
+	const struct attention_sinks_work *w = context;
+	w->cpu->kernels->layer->attention_sinks(w->shape, &w->out, &w->lse, w->sinks.data, rows.first, rows.last);
 }
 
 static enum status attention_sinks(struct backend *backend, const struct attention *shape, struct tensor out, struct tensor lse,
@@ -116,12 +209,21 @@ static enum status attention_sinks(struct backend *backend, const struct attenti
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, out.rows *out.cols))
-	{
-		struct share rows = cpu_share(out.rows, 1);
-		cpu->kernels->layer->attention_sinks(shape, &out, &lse, sinks.data, rows.first, rows.last);
-	}
+	const struct attention_sinks_work work = {cpu, shape, out, lse, sinks};
+	cpu_share_out(cpu, out.rows, 1, out.rows * out.cols, attention_sinks_part, &work);
 	return STATUS_OK;
+}
+
+struct activation_forward_work {
+	const struct cpu_backend *cpu;
+	struct activation activation;
+	struct tensor y, gate, up;
+};
+
+static void activation_forward_part(const void *context, struct share rows)
+{
+	const struct activation_forward_work *w = context;
+	w->cpu->kernels->layer->activation_forward(w->activation, &w->y, &w->gate, &w->up, rows.first, rows.last);
 }
 
 static enum status activation_forward(struct backend *backend, struct activation activation, struct tensor y, struct tensor gate,
@@ -129,12 +231,22 @@ static enum status activation_forward(struct backend *backend, struct activation
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, y.rows *y.cols))
-	{
-		struct share rows = cpu_share(y.rows, 1);
-		cpu->kernels->layer->activation_forward(activation, &y, &gate, &up, rows.first, rows.last);
-	}
+	const struct activation_forward_work work = {cpu, activation, y, gate, up};
+	cpu_share_out(cpu, y.rows, 1, y.rows * y.cols, activation_forward_part, &work);
 	return STATUS_OK;
+}
+
+struct activation_backward_work {
+	const struct cpu_backend *cpu;
+	struct activation activation;
+	struct tensor dgate, dup, dy, gate, up;
+};
+
+static void activation_backward_part(const void *context, struct share rows)
+{
+	const struct activation_backward_work *w = context;
+	w->cpu->kernels->layer->activation_backward(w->activation, &w->dgate, &w->dup, &w->dy, &w->gate, &w->up, rows.first,
+						    rows.last);
 }
 
 static enum status activation_backward(struct backend *backend, struct activation activation, struct tensor dgate,
@@ -142,24 +254,47 @@ static enum status activation_backward(struct backend *backend, struct activatio
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, dy.rows *dy.cols))
-	{
-		struct share rows = cpu_share(dy.rows, 1);
-		cpu->kernels->layer->activation_backward(activation, &dgate, &dup, &dy, &gate, &up, rows.first, rows.last);
-	}
+	const struct activation_backward_work work = {cpu, activation, dgate, dup, dy, gate, up};
+	cpu_share_out(cpu, dy.rows, 1, dy.rows * dy.cols, activation_backward_part, &work);
 	return STATUS_OK;
+}
+
+struct token_logprobs_work {
+	const struct cpu_backend *cpu;
+	void *out;
+	struct tensor logits;
+	const void *targets;
+	float softcap;
+};
+
+static void token_logprobs_part(const void *context, struct share rows)
+{
+	const struct token_logprobs_work *w = context;
+	w->cpu->kernels->layer->token_logprobs(w->out, &w->logits, w->targets, w->softcap, rows.first, rows.last);
 }
 
 static enum status token_logprobs(struct backend *backend, void *out, struct tensor logits, const void *targets, float softcap)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, logits.rows *logits.cols))
-	{
-		struct share rows = cpu_share(logits.rows, 1);
-		cpu->kernels->layer->token_logprobs(out, &logits, targets, softcap, rows.first, rows.last);
-	}
+	const struct token_logprobs_work work = {cpu, out, logits, targets, softcap};
+	cpu_share_out(cpu, logits.rows, 1, logits.rows * logits.cols, token_logprobs_part, &work);
 	return STATUS_OK;
+}
+
+struct divergence_work {
+	const struct cpu_backend *cpu;
+	double *loss;
+	struct tensor dlogits, logits, wanted;
+	float softcap;
+	double factor;
+};
+
+static void divergence_part(const void *context, struct share rows)
+{
+	const struct divergence_work *w = context;
+	w->cpu->kernels->layer->divergence(w->loss, &w->dlogits, &w->logits, &w->wanted, w->softcap, (float)w->factor, rows.first,
+					   rows.last);
 }
 
 /* The sum is of one part for each row, so that it does not depend on the number of threads. */
@@ -171,11 +306,8 @@ static enum status divergence(struct backend *backend, void *stats, struct tenso
 	TRY(cpu_scratch(cpu, "divergence", (size_t)logits.rows * sizeof(double), &scratch));
 	if (backend->dry) return STATUS_OK;
 	double *loss = scratch, sum = 0, *out = stats;
-#pragma omp parallel num_threads(cpu_threads(cpu, logits.rows *logits.cols))
-	{
-		struct share rows = cpu_share(logits.rows, 1);
-		cpu->kernels->layer->divergence(loss, &dlogits, &logits, &wanted, softcap, (float)factor, rows.first, rows.last);
-	}
+	const struct divergence_work work = {cpu, loss, dlogits, logits, wanted, softcap, factor};
+	cpu_share_out(cpu, logits.rows, 1, logits.rows * logits.cols, divergence_part, &work);
 	for (int64_t row = 0; row < logits.rows; row++)
 		sum += loss[row];
 	out[STEP_RECONSTRUCTION] = (accumulate ? out[STEP_RECONSTRUCTION] : 0) + factor * sum;

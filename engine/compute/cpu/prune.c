@@ -1,30 +1,48 @@
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/compute/cpu/cpu.h"
 
+struct column_norms_work {
+	const struct cpu_backend *cpu;
+	void *sums;
+	struct tensor x;
+};
+
+static void column_norms_part(const void *context, struct share cols)
+{
+	const struct column_norms_work *w = context;
+	w->cpu->kernels->prune->column_norms(w->sums, &w->x, cols.first, cols.last);
+}
+
 static enum status column_norms(struct backend *backend, void *sums, struct tensor x)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, x.rows *x.cols))
-	{
-		struct share cols = cpu_share(x.cols, 16);
-		cpu->kernels->prune->column_norms(sums, &x, cols.first, cols.last);
-	}
+	const struct column_norms_work work = {cpu, sums, x};
+	cpu_share_out(cpu, x.cols, 16, x.rows * x.cols, column_norms_part, &work);
 	return STATUS_OK;
+}
+
+struct add_saliency_work {
+	const struct cpu_backend *cpu;
+	struct tensor scores, gradient, weight;
+};
+
+static void add_saliency_part(const void *context, struct share rows)
+{
+	const struct add_saliency_work *w = context;
+	w->cpu->kernels->prune->add_saliency(&w->scores, &w->gradient, &w->weight, rows.first, rows.last);
 }
 
 static enum status add_saliency(struct backend *backend, struct tensor scores, struct tensor gradient, struct tensor weight)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, scores.rows *scores.cols))
-	{
-		struct share rows = cpu_share(scores.rows, 1);
-		cpu->kernels->prune->add_saliency(&scores, &gradient, &weight, rows.first, rows.last);
-	}
+	const struct add_saliency_work work = {cpu, scores, gradient, weight};
+	cpu_share_out(cpu, scores.rows, 1, scores.rows * scores.cols, add_saliency_part, &work);
 	return STATUS_OK;
 }
 
@@ -85,6 +103,34 @@ static void rank_within(uint16_t *rank, uint32_t *key, uint16_t *index, int64_t 
 	}
 }
 
+struct rank_work {
+	const struct prune_kernels *kernels;
+	rank_row_fn rank_row;
+	struct tensor rank, weight;
+	const float *scale;
+	char *memory; /* a thread's is `per_thread` apart */
+	size_t per_thread;
+	int of;
+	_Atomic int64_t *bad_row; /* the first with a NaN, or as many as there are */
+};
+
+static void rank_part(const void *context, struct share rows)
+{
+	const struct rank_work *w = context;
+	uint32_t *key = (uint32_t *)(void *)(w->memory + (size_t)rows.thread * w->per_thread);
+	uint16_t *index = (uint16_t *)(key + 2 * w->weight.cols);
+	for (int64_t row = rows.first; row < rows.last; row++) {
+		if (w->kernels->importance(key, &w->weight, w->scale, row)) {
+			w->rank_row((uint16_t *)w->rank.data + row * w->rank.stride, key, index, w->weight.cols, w->of);
+			continue;
+		}
+		int64_t before = atomic_load(w->bad_row);
+		while (row < before && !atomic_compare_exchange_weak(w->bad_row, &before, row))
+			;
+		break;
+	}
+}
+
 static enum status rank_by(struct backend *backend, const char *operation, rank_row_fn rank_row, enum importance importance,
 			   struct tensor rank, struct tensor weight, const void *sums, double sequences, int of)
 {
@@ -96,21 +142,11 @@ static enum status rank_by(struct backend *backend, const char *operation, rank_
 	float *scale = importance == IMPORTANCE_WANDA ? scratch : NULL;
 	for (int64_t j = 0; scale && j < weight.cols; j++)
 		scale[j] = sqrtf((float)(((const double *)sums)[j] / sequences));
-	int64_t bad_row = weight.rows;
-#pragma omp parallel num_threads(cpu_threads(cpu, weight.rows *weight.cols)) reduction(min : bad_row)
-	{
-		struct share rows = cpu_share(weight.rows, 1);
-		char *memory = (char *)scratch + cols * sizeof(float) + (size_t)omp_get_thread_num() * per_thread;
-		uint32_t *key = (uint32_t *)memory;
-		uint16_t *index = (uint16_t *)(key + 2 * cols);
-		for (int64_t row = rows.first; row < rows.last; row++) {
-			if (!cpu->kernels->prune->importance(key, &weight, scale, row)) {
-				bad_row = row;
-				break;
-			}
-			rank_row((uint16_t *)rank.data + row * rank.stride, key, index, weight.cols, of);
-		}
-	}
+	_Atomic int64_t first_bad = weight.rows;
+	char *memory = (char *)scratch + cols * sizeof(float);
+	const struct rank_work work = {cpu->kernels->prune, rank_row, rank, weight, scale, memory, per_thread, of, &first_bad};
+	cpu_share_out(cpu, weight.rows, 1, weight.rows * weight.cols, rank_part, &work);
+	int64_t bad_row = first_bad;
 	if (bad_row == weight.rows) return STATUS_OK;
 	return error_set(&backend->error, STATUS_NUMERIC, "%s: a NaN among the importances of row %lld of [%lld, %lld]", operation,
 			 (long long)bad_row, (long long)weight.rows, (long long)weight.cols);
@@ -128,6 +164,22 @@ static enum status rank_groups(struct backend *backend, enum importance importan
 	return rank_by(backend, "rank_groups", rank_within, importance, rank, weight, sums, sequences, of);
 }
 
+struct bin_ranks_work {
+	struct tensor rank, bin;
+	const uint8_t *bin_of;
+};
+
+static void bin_ranks_part(const void *context, struct share rows)
+{
+	const struct bin_ranks_work *w = context;
+	for (int64_t row = rows.first; row < rows.last; row++) {
+		const uint16_t *ranks = (const uint16_t *)w->rank.data + row * w->rank.stride;
+		uint8_t *bins = (uint8_t *)w->bin.data + row * w->bin.stride;
+		for (int64_t col = 0; col < w->rank.cols; col++)
+			bins[col] = w->bin_of[ranks[col]];
+	}
+}
+
 static enum status bin_ranks(struct backend *backend, struct tensor bin, struct tensor rank, int candidates, int below, int above)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
@@ -142,31 +194,33 @@ static enum status bin_ranks(struct backend *backend, struct tensor bin, struct 
 			last = rank.cols * (below * steps + width * (b + 1)) / whole;
 		memset(bin_of + first, (int)b, (size_t)(last - first));
 	}
-#pragma omp parallel num_threads(cpu_threads(cpu, rank.rows *rank.cols))
-	{
-		struct share rows = cpu_share(rank.rows, 1);
-		for (int64_t row = rows.first; row < rows.last; row++) {
-			const uint16_t *ranks = (const uint16_t *)rank.data + row * rank.stride;
-			uint8_t *bins = (uint8_t *)bin.data + row * bin.stride;
-			for (int64_t col = 0; col < rank.cols; col++)
-				bins[col] = bin_of[ranks[col]];
-		}
-	}
+	const struct bin_ranks_work work = {rank, bin, bin_of};
+	cpu_share_out(cpu, rank.rows, 1, rank.rows * rank.cols, bin_ranks_part, &work);
 	return STATUS_OK;
 }
 
 /* ---- masks ------------------------------------------------------------------------------------------------------------------- */
+
+struct mask_weights_work {
+	const struct cpu_backend *cpu;
+	struct tensor out, weight, rank;
+	const void *threshold;
+	bool shared;
+};
+
+static void mask_weights_part(const void *context, struct share rows)
+{
+	const struct mask_weights_work *w = context;
+	w->cpu->kernels->prune->mask_weights(&w->out, &w->weight, &w->rank, w->threshold, w->shared, rows.first, rows.last);
+}
 
 static enum status mask_weights(struct backend *backend, struct tensor out, struct tensor weight, struct tensor rank,
 				const void *threshold, bool shared)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, out.rows *out.cols))
-	{
-		struct share rows = cpu_share(out.rows, 1);
-		cpu->kernels->prune->mask_weights(&out, &weight, &rank, threshold, shared, rows.first, rows.last);
-	}
+	const struct mask_weights_work work = {cpu, out, weight, rank, threshold, shared};
+	cpu_share_out(cpu, out.rows, 1, out.rows * out.cols, mask_weights_part, &work);
 	return STATUS_OK;
 }
 

@@ -41,6 +41,21 @@ static void choose(const struct cpu_backend *cpu, const struct routing *routing,
 	weight[some] = 1 / (1 + expf(-row[others]));
 }
 
+struct route_work {
+	const struct cpu_backend *cpu;
+	const struct routing *routing;
+	struct tensor weights;
+	void *experts;
+	struct tensor logits;
+};
+
+static void route_part(const void *context, struct share tokens)
+{
+	const struct route_work *w = context;
+	for (int64_t t = tokens.first; t < tokens.last; t++)
+		choose(w->cpu, w->routing, &w->weights, w->experts, &w->logits, t);
+}
+
 static enum status route(struct backend *backend, const struct routing *routing, struct tensor weights, void *experts, void *counts,
 			 void *places, void *sources, struct tensor logits)
 {
@@ -49,12 +64,8 @@ static enum status route(struct backend *backend, const struct routing *routing,
 	int64_t choices = logits.rows * routing->chosen, rows = routing_rows(routing, logits.rows), next = 0;
 	int32_t *count = counts, *place = places, *source = sources, at[ROUTE_MAX_EXPERTS];
 	const int32_t *expert = experts;
-#pragma omp parallel num_threads(cpu_threads(cpu, logits.rows *logits.cols))
-	{
-		struct share tokens = cpu_share(logits.rows, 1);
-		for (int64_t t = tokens.first; t < tokens.last; t++)
-			choose(cpu, routing, &weights, experts, &logits, t);
-	}
+	const struct route_work work = {cpu, routing, weights, experts, logits};
+	cpu_share_out(cpu, logits.rows, 1, logits.rows * logits.cols, route_part, &work);
 	memset(count, 0, (size_t)routing->experts * sizeof *count);
 	for (int64_t c = 0; c < choices; c++)
 		count[expert[c]]++;
@@ -71,17 +82,44 @@ static enum status route(struct backend *backend, const struct routing *routing,
 	return STATUS_OK;
 }
 
+struct dispatch_work {
+	const struct cpu_backend *cpu;
+	struct tensor to, from;
+	const void *sources;
+	int chosen;
+	struct tensor scale;
+};
+
+static void dispatch_part(const void *context, struct share rows)
+{
+	const struct dispatch_work *w = context;
+	w->cpu->kernels->route->dispatch(&w->to, &w->from, w->sources, w->chosen, w->scale.data, rows.first, rows.last);
+}
+
 static enum status dispatch(struct backend *backend, struct tensor to, struct tensor from, const void *sources, int chosen,
 			    struct tensor scale)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
-	{
-		struct share rows = cpu_share(to.rows, 1);
-		cpu->kernels->route->dispatch(&to, &from, sources, chosen, scale.data, rows.first, rows.last);
-	}
+	const struct dispatch_work work = {cpu, to, from, sources, chosen, scale};
+	cpu_share_out(cpu, to.rows, 1, to.rows * to.cols, dispatch_part, &work);
 	return STATUS_OK;
+}
+
+struct combine_work {
+	const struct cpu_backend *cpu;
+	struct tensor to, from;
+	const void *places;
+	int chosen;
+	struct tensor scale;
+	bool accumulate;
+};
+
+static void combine_part(const void *context, struct share rows)
+{
+	const struct combine_work *w = context;
+	w->cpu->kernels->route->combine(&w->to, &w->from, w->places, w->chosen, w->scale.data, w->accumulate, rows.first,
+					rows.last);
 }
 
 static enum status combine(struct backend *backend, struct tensor to, struct tensor from, const void *places, int chosen,
@@ -89,11 +127,8 @@ static enum status combine(struct backend *backend, struct tensor to, struct ten
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, to.rows *to.cols))
-	{
-		struct share rows = cpu_share(to.rows, 1);
-		cpu->kernels->route->combine(&to, &from, places, chosen, scale.data, accumulate, rows.first, rows.last);
-	}
+	const struct combine_work work = {cpu, to, from, places, chosen, scale, accumulate};
+	cpu_share_out(cpu, to.rows, 1, to.rows * to.cols, combine_part, &work);
 	return STATUS_OK;
 }
 
@@ -123,18 +158,30 @@ static void token_backward(const struct cpu_backend *cpu, const struct routing *
 	cpu->kernels->layer->copy(&to, &from, NULL, 1, 0, 1);
 }
 
+struct route_backward_work {
+	const struct cpu_backend *cpu;
+	const struct routing *routing;
+	struct tensor dlogits, logits, weights;
+	const void *experts, *places;
+	struct tensor dy, outputs;
+};
+
+static void route_backward_part(const void *context, struct share tokens)
+{
+	const struct route_backward_work *w = context;
+	for (int64_t t = tokens.first; t < tokens.last; t++)
+		token_backward(w->cpu, w->routing, &w->dlogits, &w->logits, &w->weights, w->experts, w->places, &w->dy, &w->outputs,
+			       t);
+}
+
 static enum status route_backward(struct backend *backend, const struct routing *routing, struct tensor dlogits,
 				  struct tensor logits, struct tensor weights, const void *experts, const void *places,
 				  struct tensor dy, struct tensor outputs)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-#pragma omp parallel num_threads(cpu_threads(cpu, dy.rows *dy.cols))
-	{
-		struct share tokens = cpu_share(dy.rows, 1);
-		for (int64_t t = tokens.first; t < tokens.last; t++)
-			token_backward(cpu, routing, &dlogits, &logits, &weights, experts, places, &dy, &outputs, t);
-	}
+	const struct route_backward_work work = {cpu, routing, dlogits, logits, weights, experts, places, dy, outputs};
+	cpu_share_out(cpu, dy.rows, 1, dy.rows * dy.cols, route_backward_part, &work);
 	return STATUS_OK;
 }
 
