@@ -73,7 +73,8 @@ struct api_completion {
 	const char *stops[API_MAX_STOPS]; /* strings that end the text, and are no part of it */
 	int n_stops;
 
-	/* Takes text, maybe none, as it is made: UTF-8 without zero bytes. From its first call on the request is known to be right. */
+	/* Takes text, maybe none, as it is made: UTF-8 without zero bytes. From its first call on the request is known to be
+	 * right. */
 	enum status (*take)(void *to, const char *text, size_t bytes, struct error *err);
 	bool (*gone)(void *to); /* does nobody want it any more? Asked before each step */
 	void *to;
@@ -100,15 +101,16 @@ struct api_hooks {
 	/* STATUS_EXISTS when a job that is to be queued again can no longer have its output. */
 	enum status (*prepare_retry)(void *context, const struct job *job, struct error *err);
 
-	/* What the jobs of `who` that have ended hold on the disks, in bytes: outputs, and what failed and cancelled ones left; but not
-	 * the job `but`, which may be NULL. Needed for a token with max-bytes. */
+	/* What the jobs of `who` that have ended hold on the disks, in bytes: outputs, and what failed and cancelled ones left; but
+	 * not the job `but`, which may be NULL. Needed for a token with max-bytes. */
 	enum status (*held)(void *context, const char *who, const char *but, int64_t *ret, struct error *err);
 
 	void (*queued)(void *context);                        /* there is a job to claim */
 	void (*cancelled)(void *context, const char *job_id); /* that job is cancelling or pausing, or was cancelled */
 	void (*deleted)(void *context, const char *job_id);   /* its files may go */
 
-	/* Since when the queue is drained now, 0: it is not (db_drain_set). `now`: the running job is to stop, and be queued again. */
+	/* Since when the queue is drained now, 0: it is not (db_drain_set). `now`: the running job is to stop, and be queued
+	 * again. */
 	void (*drained)(void *context, int64_t since, bool now);
 
 	/* The files of a job's output: an array of the contract; and one of them, by its name there. STATUS_NOT_FOUND for no
@@ -120,7 +122,8 @@ struct api_hooks {
 	enum status (*models)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
 	enum status (*data)(void *context, cJSON **ret, bool *ret_truncated, struct error *err);
 
-	/* What the rules by which ended jobs are forgotten would remove, an object of the contract; and, unless `dry`, removes it. */
+	/* What the rules by which ended jobs are forgotten would remove, an object of the contract; and, unless `dry`, removes
+	 * it. */
 	enum status (*gc)(void *context, bool dry, cJSON **ret, struct error *err);
 
 	/* Makes a text, one at a time; NULL where no models are served. STATUS_NOT_FOUND for no such model; STATUS_INVALID and

@@ -10,7 +10,8 @@ static const char *skip_spaces(const char *s)
 	return s + strspn(s, " \t");
 }
 
-/* The quality value of a media range's parameters, from the first ';' or "" on; 1000 without one, 0 for one that is not a number. */
+/* The quality value of a media range's parameters, from the first ';' or "" on; 1000 without one, 0 for one that is not a
+ * number. */
 static int quality(const char *parameters, const char *end)
 {
 	for (const char *s = memchr(parameters, ';', (size_t)(end - parameters)); s; s = memchr(s, ';', (size_t)(end - s))) {

@@ -118,8 +118,8 @@ void query_number(const struct request *request, const char *key, int64_t low, i
 		problem_add(errors, "parameter", key, "must be a whole number from %" PRId64 " to %" PRId64, low, high);
 }
 
-/* The KEY of name[KEY]; the caller frees it. NULL where `key` is none such, or without memory, which is cJSON's: what is left out of
- * a filter must not be answered, and by json_ran_out is not. */
+/* The KEY of name[KEY]; the caller frees it. NULL where `key` is none such, or without memory, which is cJSON's: what is left out
+ * of a filter must not be answered, and by json_ran_out is not. */
 static char *map_key(const char *key, const char *name)
 {
 	size_t before = strlen(name), length = strlen(key);

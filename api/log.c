@@ -1,4 +1,5 @@
-/* The log of a job: a line for each of its events, but not for steps, and for what is noted beside: what it ran on, who was told. */
+/* The log of a job: a line for each of its events, but not for steps, and for what is noted beside: what it ran on, who was
+ * told. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -168,7 +168,8 @@ static bool check_role(const struct request *request, struct response *response)
 	return false;
 }
 
-/* A browser says by Origin, or at least by Sec-Fetch-Site, which page a request comes from; only besad's own may change anything. */
+/* A browser says by Origin, or at least by Sec-Fetch-Site, which page a request comes from; only besad's own may change
+ * anything. */
 static bool check_origin(const struct request *request, struct response *response)
 {
 	bool foreign = request->origin && !origin_is_host(request->origin, request->host);

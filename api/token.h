@@ -1,4 +1,5 @@
-/* The bearer tokens that requests must bring: whose each is, and what it allows. They may be replaced while requests are answered. */
+/* The bearer tokens that requests must bring: whose each is, and what it allows. They may be replaced while requests are
+ * answered. */
 #ifndef BESAD_API_TOKEN_H
 #define BESAD_API_TOKEN_H
 
@@ -29,9 +30,9 @@ struct tokens;
 struct user;
 
 /* From the text of a file: either its first line is a token, which may do everything and is called "token", or each line is
- * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N] [max-bytes=SIZE]`, blank, or a comment behind '#'. In place of the token `user:WHO` or
- * `group:WHO`, by name or number, stands for those who come through a Unix socket; names are looked up here. STATUS_INVALID
- * says which line of `path` is wrong, and never quotes a token. */
+ * `NAME ROLE TOKEN [max-queued=N] [max-per-day=N] [max-bytes=SIZE]`, blank, or a comment behind '#'. In place of the token
+ * `user:WHO` or `group:WHO`, by name or number, stands for those who come through a Unix socket; names are looked up here.
+ * STATUS_INVALID says which line of `path` is wrong, and never quotes a token. */
 enum status tokens_parse(const char *text, const char *path, struct tokens **ret, struct error *err);
 void tokens_free(struct tokens *); /* takes NULL */
 

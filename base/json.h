@@ -67,7 +67,8 @@ enum status json_get_double(const cJSON *object, const char *what, const char *k
 enum status json_get_bool(const cJSON *object, const char *what, const char *key, bool *ret, struct error *err);
 enum status json_get_string(const cJSON *object, const char *what, const char *key, const char **ret, struct error *err);
 
-/* Its text in a form that does not depend on how it was written: no spaces, keys sorted. The caller frees it; NULL without memory. */
+/* Its text in a form that does not depend on how it was written: no spaces, keys sorted. The caller frees it; NULL without
+ * memory. */
 char *json_canonical(const cJSON *);
 
 /* The keys of all objects that the members of a list have under `key`, as the keys of an object of nulls, each once, in the

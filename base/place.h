@@ -82,8 +82,8 @@ enum status place_sync(const struct place *, const char *name, struct error *err
 enum status place_remove(const struct place *, const char *name,
 			 struct error *err); /* with its contents; no error when it is not there */
 
-/* Makes the file `path`, of `bytes` bytes, or replaces it: it is filled under another name, "<path>.new", synced, and renamed durably.
- * `fill` may be NULL, for zeros. On failure the other name is gone, and what was there before stays. */
+/* Makes the file `path`, of `bytes` bytes, or replaces it: it is filled under another name, "<path>.new", synced, and renamed
+ * durably. `fill` may be NULL, for zeros. On failure the other name is gone, and what was there before stays. */
 typedef enum status (*file_fill_fn)(void *context, const struct file *, struct error *err);
 enum status place_fill(const char *path, int64_t bytes, file_fill_fn fill, void *context, struct error *err);
 

@@ -1,4 +1,5 @@
-/* What a loader noticed and the user is to be told although the result stands: a field ignored, rows skipped, files that disagree. */
+/* What a loader noticed and the user is to be told although the result stands: a field ignored, rows skipped, files that
+ * disagree. */
 #ifndef BESAD_BASE_WARNINGS_H
 #define BESAD_BASE_WARNINGS_H
 

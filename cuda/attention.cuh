@@ -6,7 +6,8 @@
  *   first operand   A [16, DEPTH] from a tile's rows, or from accumulators just computed (registers only)
  *   second operand  B [DEPTH, 16] from a tile by rows ([n][k]: Bᵀ as stored) or by columns ([k][n])
  * F32 runs on tf32 tensor cores as three products of the operands' high and low parts, which is as exact as fp32. Its B by columns
- * takes the k of a fragment in the order in which accumulators hold them (0, 2, 4, 6, 1, 3, 5, 7), and goes only with A from those. */
+ * takes the k of a fragment in the order in which accumulators hold them (0, 2, 4, 6, 1, 3, 5, 7), and goes only with A from
+ * those. */
 #ifndef BESAD_CUDA_ATTENTION_CUH
 #define BESAD_CUDA_ATTENTION_CUH
 
@@ -194,7 +195,8 @@ template <int M, int TILES> static __device__ __forceinline__ void clear(float (
 
 /* ---- between global and shared memory ---------------------------------------------------------------------------------------- */
 
-/* One head of a [T, heads · head_dim] tensor: element (t, d) is data[t·stride + d]. `chunked`: rows may be read 16 bytes at a time. */
+/* One head of a [T, heads · head_dim] tensor: element (t, d) is data[t·stride + d]. `chunked`: rows may be read 16 bytes at a
+ * time. */
 template <typename T> struct head_view {
 	T *data;
 	int64_t stride;

@@ -11,7 +11,8 @@ extern "C" {
 
 struct backend;
 
-/* Matmuls take the library's choice number `choice` of those that would do, 0 the first; where there are fewer, the plain kernel. */
+/* Matmuls take the library's choice number `choice` of those that would do, 0 the first; where there are fewer, the plain
+ * kernel. */
 void cuda_tune_choice(struct backend *, int choice);
 /* Whether the library had that choice for every shape multiplied since. */
 bool cuda_tune_found(struct backend *);

@@ -16,7 +16,8 @@ struct gauge {
 
 static const struct device_reading unknown = {-1, -1, -1, -1, -1};
 
-/* proc(5), /proc/stat: user nice system idle iowait irq softirq steal, in clock ticks. What the hypervisor steals counts as time. */
+/* proc(5), /proc/stat: user nice system idle iowait irq softirq steal, in clock ticks. What the hypervisor steals counts as
+ * time. */
 static bool read_processors(uint64_t *ret_busy, uint64_t *ret_ticks)
 {
 	uint64_t t[8];

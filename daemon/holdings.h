@@ -5,8 +5,8 @@
 #include "daemon/options.h"
 #include "db/db.h"
 
-/* Of the jobs of `who` that have ended, as files take it on the disk now: outputs, and what failed and cancelled ones left; but not the
- * job `but`, or NULL. Outputs that are gone are forgotten. */
+/* Of the jobs of `who` that have ended, as files take it on the disk now: outputs, and what failed and cancelled ones left; but not
+ * the job `but`, or NULL. Outputs that are gone are forgotten. */
 enum status holdings_measure(const struct options *, struct db *, const char *checkpoints, const char *who, const char *but,
 			     int64_t *ret, struct error *err);
 

@@ -11,7 +11,8 @@ struct pace {
 	double pruning; /* seconds for all blocks */
 	int pruning_jobs;
 	int64_t pruning_blocks;
-	bool scaled; /* those jobs had other models, numbers of tokens or settings of the method, and their times were scaled by the work */
+	bool scaled; /* those jobs had other models, numbers of tokens or settings of the method, and their times were scaled by the
+			work */
 	double rest; /* seconds for all else: loading, evaluating, writing */
 	int rest_jobs;
 };

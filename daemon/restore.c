@@ -21,8 +21,8 @@ struct restoring {
 	int lock;
 };
 
-/* Held until the process ends. What it holds tells whether the end of the process before was clean, and stays until there is another
- * queue: who is refused now may start besad from the one that is there. */
+/* Held until the process ends. What it holds tells whether the end of the process before was clean, and stays until there is
+ * another queue: who is refused now may start besad from the one that is there. */
 static enum status take_lock(const char *state_dir, int *ret, struct error *err)
 {
 	char path[PATH_MAX];

@@ -42,7 +42,8 @@ static bool is_current(const struct file *savepoint)
 	       opened.st_ino == named.st_ino;
 }
 
-/* *ret_same: the savepoint was not replaced meanwhile. What it goes on from stays until another is there (engine/prune/pipeline.h, 2). */
+/* *ret_same: the savepoint was not replaced meanwhile. What it goes on from stays until another is there (engine/prune/pipeline.h,
+ * 2). */
 static enum status open_once(const char *directory, struct saved *saved, bool *ret_same, struct error *err)
 {
 	static const char *const kinds[] = {"hidden", "dense", "probe"};
@@ -95,8 +96,8 @@ enum status saved_complete(const struct saved *saved, const char *directory, int
 	return error_set(err, STATUS_NOT_FOUND, "%s/hidden-%d.bin is gone", directory, blocks_done);
 }
 
-/* Where the checksum of the bytes behind the header is in it; 0 for a file without one (engine/prune/stream.c, engine/tune/state.c), or
- * with one for each block, of which the last are not written yet (engine/tune/latents.c). */
+/* Where the checksum of the bytes behind the header is in it; 0 for a file without one (engine/prune/stream.c,
+ * engine/tune/state.c), or with one for each block, of which the last are not written yet (engine/tune/latents.c). */
 static size_t checksum_offset(const char header[HEADER_BYTES])
 {
 	static const struct {

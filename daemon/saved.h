@@ -1,4 +1,5 @@
-/* The files of a job's checkpoint (engine/prune/savepoint.h) as they were at one moment, also while the job runs and replaces them. */
+/* The files of a job's checkpoint (engine/prune/savepoint.h) as they were at one moment, also while the job runs and replaces
+ * them. */
 #ifndef BESAD_DAEMON_SAVED_H
 #define BESAD_DAEMON_SAVED_H
 
@@ -16,9 +17,9 @@ struct saved {
 	cJSON *savepoint; /* NULL where there is none, or where it cannot be read */
 };
 
-/* Opens the savepoint, what it says that the job goes on from, and the state of a tune, or what it will begin with. Nothing is open, and it is STATUS_OK,
- * where there is no savepoint, and no directory. What cannot be read of a savepoint is STATUS_INVALID. Closed by saved_close,
- * also after a failure. */
+/* Opens the savepoint, what it says that the job goes on from, and the state of a tune, or what it will begin with. Nothing is
+ * open, and it is STATUS_OK, where there is no savepoint, and no directory. What cannot be read of a savepoint is STATUS_INVALID.
+ * Closed by saved_close, also after a failure. */
 enum status saved_open(const char *directory, struct saved *ret, struct error *err);
 void saved_close(struct saved *);
 

@@ -34,8 +34,8 @@ struct removal {
 
 /* What the rules would remove. */
 struct sweep_plan {
-	struct removal *
-		removals; /* those that were kept long enough, then what is beyond the bound: each in the order in which they ended */
+	struct removal *removals; /* those that were kept long enough, then what is beyond the bound: each in the order in which
+				     they ended */
 	size_t count;
 	double bytes;
 	struct state_reading state; /* before anything goes */

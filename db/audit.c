@@ -36,8 +36,8 @@ void audit_list_clear(struct audit_list *list)
 
 /* ---- in ------------------------------------------------------------------------------------------------------------------ */
 
-/* Refusals and changes have bounds of their own, so that who is refused cannot have what was changed forgotten; and what a quota counts
- * stays for as long as it does. */
+/* Refusals and changes have bounds of their own, so that who is refused cannot have what was changed forgotten; and what a quota
+ * counts stays for as long as it does. */
 static enum status prune(struct connection *writer, bool refused, struct error *err)
 {
 	return execute(writer, err, NULL,

@@ -55,8 +55,9 @@ struct job {
 	enum job_state state;
 	char *name; /* NULL when the client gave none */
 	int priority;
-	char *spec; /* JSON, resolved */
-	char *places; /* where its names led when it was submitted: JSON (engine/spec/restore.h); NULL for a job of an earlier version */
+	char *spec;   /* JSON, resolved */
+	char *places; /* where its names led when it was submitted: JSON (engine/spec/restore.h); NULL for a job of an earlier
+			 version */
 	char *output; /* relative to the output root */
 	bool overwrite;
 	int attempt;     /* 0 until claimed */
@@ -153,11 +154,11 @@ struct submission {
 	const char *places; /* or NULL */
 	const char *output;
 	bool overwrite;
-	int64_t expected_bytes;      /* that its output will take, about */
-	const char *idempotency_key; /* or NULL */
-	const char *request;         /* what the client sent, in one canonical form: compared when the key comes again */
-	const char *const *
-		depends_on; /* ids of jobs, each once: it is not claimed before they all have succeeded, and fails as soon as one has not */
+	int64_t expected_bytes;        /* that its output will take, about */
+	const char *idempotency_key;   /* or NULL */
+	const char *request;           /* what the client sent, in one canonical form: compared when the key comes again */
+	const char *const *depends_on; /* ids of jobs, each once: it is not claimed before they all have succeeded, and fails as
+					  soon as one has not */
 	size_t n_depends_on;
 };
 

@@ -287,7 +287,8 @@ static void start_progress(struct run *run)
 	progress_start(&run->progress, run->sink, (int)run->model.config.layers, evaluation + pruning, done);
 }
 
-/* Of one data set; beside it the loss of the self-check, where that is given, and not known yet, and can be taken in the same way. */
+/* Of one data set; beside it the loss of the self-check, where that is given, and not known yet, and can be taken in the same
+ * way. */
 static enum status measure(struct run *run, const struct model *model, struct backend *backend, const struct sequences *windows,
 			   struct checked *beside, double *ret, struct error *err)
 {
@@ -648,7 +649,8 @@ static enum status run_all(struct run *run, cJSON **ret_result, struct error *er
 		report.checked_loss = run->checked.loss;
 		progress_phase(&run->progress, "writing");
 		report.output = run->spec->output;
-		/* The last look at what the weights were read from; what was only opened by name may have been replaced meanwhile. */
+		/* The last look at what the weights were read from; what was only opened by name may have been replaced
+		 * meanwhile. */
 		TRY(check_inputs(run, err));
 		TRY(forget_report(run, err));
 		if (run->spec->archive) TRY(make_archive(run, err));

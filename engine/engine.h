@@ -62,10 +62,11 @@ struct engine_need {
 	const char *precision; /* what it computes in: "f32" or "bf16" */
 	size_t device;         /* the backend's memory, the most in use at once */
 	bool device_fits;      /* into what was said to be available */
-	size_t process; /* host memory beside what a process has that runs no job; `device` is part of it where the backend is unified */
-	int64_t output;                   /* files of the output */
-	int64_t savepoint;                /* files in checkpoint_dir, the most at once */
-	int64_t blocks;                   /* of the model */
+	size_t process;    /* host memory beside what a process has that runs no job; `device` is part of it where the backend is
+			   unified */
+	int64_t output;    /* files of the output */
+	int64_t savepoint; /* files in checkpoint_dir, the most at once */
+	int64_t blocks;    /* of the model */
 	int64_t params, params_per_token; /* weights of a block's linears, and how many of them a token multiplies */
 };
 

@@ -23,8 +23,8 @@ enum part { PART_LENGTHS, PART_OFFSETS, PART_MASK, PART_VALUES, PARTS };
 /* What was counted in a tensor's blocks. */
 struct counts {
 	int64_t *nonzeros;
-	/* Of 16-bit floats, how often each symbol is among what is not zero; NULL where nothing is coded. Of codes, how often each byte
-	 * and each half of a byte is there. */
+	/* Of 16-bit floats, how often each symbol is among what is not zero; NULL where nothing is coded. Of codes, how often each
+	 * byte and each half of a byte is there. */
 	uint32_t (*symbols)[HUFFMAN_SYMBOLS];
 	uint32_t (*nibbles)[BLOCK_NIBBLES];
 };

@@ -3,8 +3,8 @@
  * Contract of every operation
  *  - It returns a status and, on failure, fills `backend->error` with the operation, the reason and the sizes. It never exits.
  *  - Operations run in the order they were issued. They may run asynchronously; `download` and `sync` wait.
- *  - Tensors are row-major views (engine/compute/tensor.h). "any float" means F32, BF16 or F16, each tensor with its own; arithmetic
- *    and accumulation are fp32 or better. Where nothing is said, a tensor is F32 and may have gaps between its rows.
+ *  - Tensors are row-major views (engine/compute/tensor.h). "any float" means F32, BF16 or F16, each tensor with its own;
+ * arithmetic and accumulation are fp32 or better. Where nothing is said, a tensor is F32 and may have gaps between its rows.
  *  - The same inputs, machine and thread count give the same bits.
  *  - Inputs and outputs do not overlap, unless the comment says so.
  *

@@ -8,8 +8,8 @@
 enum {
 	MOST_SEQUENCES = PROBE_MOST_SEQUENCES,
 	FEWEST_SEQUENCES = 2, /* where more would not fit into the share of the time */
-	/* Reading a block's weights, in tokens that could go through the block in that time: from the page cache with a check of every
-	   value, and to a device besides. */
+	/* Reading a block's weights, in tokens that could go through the block in that time: from the page cache with a check of
+	   every value, and to a device besides. */
 	LOAD_TOKENS_UNIFIED = 150,
 	LOAD_TOKENS_DEVICE = 100000,
 };

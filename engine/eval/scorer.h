@@ -23,7 +23,8 @@ void scorer_release(struct scorer *);
 /* ret[t] = log p(targets[t] | hidden row t) for hidden F32 [T,H] on the device and T targets on the host. */
 enum status scorer_logprobs(const struct scorer *, struct tensor hidden, const int32_t *targets, double *ret, struct error *err);
 
-/* *sum += the log-probabilities of ids[1 … length − 1] given hidden states [length, H] of ids[0 … length − 1]. `room` has length doubles. */
+/* *sum += the log-probabilities of ids[1 … length − 1] given hidden states [length, H] of ids[0 … length − 1]. `room` has length
+ * doubles. */
 enum status scorer_next_tokens(const struct scorer *, struct tensor hidden, const int32_t *ids, double *room, double *sum,
 			       struct error *err);
 

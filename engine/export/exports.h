@@ -4,7 +4,8 @@
 
 #include "engine/export/export.h"
 
-/* `set` has a bit for each enum export_type; `output` is where the output will be, of which the model gets its name in the files. */
+/* `set` has a bit for each enum export_type; `output` is where the output will be, of which the model gets its name in the
+ * files. */
 
 /* Whether a model can be written so, and the bytes of all files: as export_open says, and warns. */
 enum status exports_check(const struct model *model, const struct place *place, unsigned set, struct warnings *warnings,

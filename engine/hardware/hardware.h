@@ -20,7 +20,8 @@ struct hardware_wishes {
 /* Reads all linears of the blocks, one at a time, simulates them, and times those of a token, some blocks at once. *ret,
  * which the caller frees, is
  *
- *   {"layers": [{"layer": "q_proj", "linears", "rows", "cols", "params", "zeros", "simulated": S, "measured": M}, …], "simulated": S, "decode": D}
+ *   {"layers": [{"layer": "q_proj", "linears", "rows", "cols", "params", "zeros", "simulated": S, "measured": M}, …], "simulated":
+ * S, "decode": D}
  *
  * of each kind of layer and of all. Simulated are sums over the model's linears, so that each of the experts counts once:
  *

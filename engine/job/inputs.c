@@ -154,7 +154,8 @@ static bool differs(const cJSON *then, const cJSON *now, const char *key)
 	       (cJSON_HasObjectItem(then, key) || cJSON_HasObjectItem(now, key));
 }
 
-/* What has changed of a file, or NULL. Its device may be numbered anew when the machine starts, and tells nothing beside the rest. */
+/* What has changed of a file, or NULL. Its device may be numbered anew when the machine starts, and tells nothing beside the
+ * rest. */
 static const char *find_change(const cJSON *then, const cJSON *now)
 {
 	if (!then) return "was not there then";

@@ -3,10 +3,11 @@
  *   - the tensors are those that the writer laid out, of the same types and shapes;
  *   - each part that was written has the checksum of what was to be written (writer_take_sums), in each shard that has it;
  *   - each tensor that nobody wrote is the input's, byte for byte;
- *   - each kind of linear of each block has the zeros that were counted when it was written, and each group of N:M has its zeros. The global
- *     tune may round a weight to zero: behind it there may be more;
+ *   - each kind of linear of each block has the zeros that were counted when it was written, and each group of N:M has its zeros.
+ * The global tune may round a weight to zero: behind it there may be more;
  *   - a few sequences of the calibration (end_loss.h) are predicted by what is in the files as they were by the walk's own end, to
- *     SELF_CHECK_TOLERANCE. Without a calibration, or in a job that an earlier besad brought through its last block, this is not known and left out.
+ *     SELF_CHECK_TOLERANCE. Without a calibration, or in a job that an earlier besad brought through its last block, this is not
+ * known and left out.
  *
  * What differs is STATUS_SELF_CHECK, and the job has failed; its files stay as those of any failed job.
  *

@@ -73,8 +73,9 @@ struct model_config {
 	int experts;         /* MLPs of a block, each of size `intermediate`; 0 where there is one that all tokens take */
 	int experts_per_token;
 	int64_t shared_intermediate; /* the size of one more expert that every token takes; 0 where there is none */
-	bool paired_experts; /* stacked, each transposed, with gate and up row by row in turn; and with biases, as the router has one */
-	bool stacked_experts;    /* gate and up of all experts are one tensor in the file, down another, as its names say */
+	bool paired_experts;  /* stacked, each transposed, with gate and up row by row in turn; and with biases, as the router has
+				one */
+	bool stacked_experts; /* gate and up of all experts are one tensor in the file, down another, as its names say */
 	bool normalised_routing; /* as struct routing's `normalise` */
 	bool tied_embeddings;
 	struct rope rope, local_rope; /* of full and of sliding layers; the latter's kind is ROPE_NONE where it is the same */

@@ -108,7 +108,8 @@ static enum status add_biases(const struct block *block, enum fused fused, struc
 	return ops->add_bias(block->backend, block_up(block->config, y), tensor_rows(fixed->up_bias, expert, 1));
 }
 
-/* y = x · the expert's part of what goes into the experts, FUSED_MLP_IN, or comes out, FUSED_MLP_OUT, for the rows of every expert. */
+/* y = x · the expert's part of what goes into the experts, FUSED_MLP_IN, or comes out, FUSED_MLP_OUT, for the rows of every
+ * expert. */
 static enum status multiply(const struct block *block, const struct expert_activations *e, enum fused fused, struct grouped y,
 			    struct grouped x, const struct observer *observer)
 {

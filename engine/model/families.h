@@ -46,8 +46,8 @@ struct family {
 	bool plain_mlp;                 /* without a gate */
 	bool all_biases;                /* on all linears … */
 	const char *bias_key;           /* … unless this field, which is true by default, is false; NULL: always */
-	const char *
-		qkv_bias_key; /* the field that says whether q, k and v have biases, by default as `qkv_bias` says; NULL: none does */
+	const char *qkv_bias_key; /* the field that says whether q, k and v have biases, by default as `qkv_bias` says; NULL: none
+				     does */
 	bool head_bias;
 	bool parallel, turns_neighbours; /* as in struct model_config */
 	const char *parallel_key; /* the field that says whether it is, by default as `parallel` says; NULL: it is as that says */
@@ -86,8 +86,9 @@ struct family {
 	int64_t sliding_window; /* 0 for none */
 	int64_t window_pattern;
 	bool heeds_window_pattern; /* `sliding_window_pattern` */
-	int64_t still_interval; /* every so-manyth layer does not turn q and k, as `no_rope_layers` and `no_rope_layer_interval` say; 0: all do */
-	bool full_are_still;             /* layers without a window do not turn q and k */
+	int64_t still_interval;    /* every so-manyth layer does not turn q and k, as `no_rope_layers` and `no_rope_layer_interval`
+				      say; 0: all do */
+	bool full_are_still;       /* layers without a window do not turn q and k */
 	double rms_norm_eps, rope_theta; /* the former of layer norms too, where a field says it */
 	double partial_rotary;           /* heeds `partial_rotary_factor`; 0: does not, and all of a head turns */
 	const char *rotary_key,
@@ -99,7 +100,8 @@ struct family {
 	double query_pre_attn_scalar; /* 0: this and the soft caps are not heeded, and refused */
 	double attn_logit_softcapping, final_logit_softcapping;
 	double logit_scale; /* heeds `logit_scale`; 0: does not */
-	bool multipliers; /* heeds `embedding_multiplier`, `attention_multiplier`, `residual_multiplier` and `logits_scaling`, 1 by default */
+	bool multipliers; /* heeds `embedding_multiplier`, `attention_multiplier`, `residual_multiplier` and `logits_scaling`, 1 by
+			     default */
 };
 
 /* A model of texts and images: its `text_config` describes the language model, of one of the families `text`, whose tensors have

@@ -31,8 +31,10 @@ struct linear {
 	int64_t stored_first, stored_rows;
 	bool transposed; /* that tensor has a row for each column … */
 	bool paired;     /* … and in each row the first two of gate and up first, then the second two, and so on */
-	int heads; /* of q, k and v that lie head by head in the file, and one behind the other in memory; 0 where the order is the same */
-	int stacked; /* so many matrices are in that tensor, one under the other; 0 where it is a matrix, and its name ends in ".weight" */
+	int heads; /* of q, k and v that lie head by head in the file, and one behind the other in memory; 0 where the order is the
+		      same */
+	int stacked; /* so many matrices are in that tensor, one under the other; 0 where it is a matrix, and its name ends in
+			".weight" */
 	enum fused fused;
 	int product; /* index of the one it belongs to */
 	int kind;    /* of layout.kinds */

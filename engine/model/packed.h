@@ -1,9 +1,9 @@
 /* Packed linears of a checkpoint (packed_form.h). In place of P.weight [O,I], with N groups in a row and codes of b bits, there are
  *
- *   P.weight_packed      I32 [O, ⌈I·b/32⌉]   the codes of each row one behind the other, the first in the lowest bits of the first word
- *   P.weight_scale       float [O, N]        steps, in the type that weights are computed in
- *   P.weight_zero_point  I32 [⌈O·b/32⌉, N]   where it is not symmetric: the codes that stand for 0, packed down the columns
- *   P.weight_shape       I64 [2]             O and I
+ *   P.weight_packed      I32 [O, ⌈I·b/32⌉]   the codes of each row one behind the other, the first in the lowest bits of the first
+ * word P.weight_scale       float [O, N]        steps, in the type that weights are computed in P.weight_zero_point  I32 [⌈O·b/32⌉,
+ * N]   where it is not symmetric: the codes that stand for 0, packed down the columns P.weight_shape       I64 [2]             O
+ * and I
  *
  * and a weight is (code − zero)·step, rounded to the type of the step; symmetric, zero is 2^(b−1). So what code = zero stands
  * for is 0. */
@@ -33,7 +33,8 @@ struct packed {
  * and `packing` say. */
 enum status packed_find(struct checkpoint *, const struct packed_form *, struct error *err);
 
-/* For checkpoint.c: `info->bytes` of a packed tensor from info->offset on, both whole rows, into `buffer`; and the end of the list. */
+/* For checkpoint.c: `info->bytes` of a packed tensor from info->offset on, both whole rows, into `buffer`; and the end of the
+ * list. */
 enum status packed_read(const struct checkpoint *, const struct tensor_info *, void *buffer, struct error *err);
 void packed_free(struct packed *, size_t count);
 

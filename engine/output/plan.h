@@ -21,9 +21,8 @@ struct plan {
 	size_t count, room;
 
 	int64_t shard_bytes; /* a new shard begins where one would hold more; 0: the shards are the input's. Set by the caller */
-	const cJSON *
-		config; /* members that config.json gets, in place of those it has (config_json.h); NULL for none. Set by the caller, and
-			   borrowed */
+	const cJSON *config; /* members that config.json gets, in place of those it has (config_json.h); NULL for none. Set by the
+				caller, and borrowed */
 };
 
 /* Everything is copied. Borrows the checkpoint; freed with plan_free. */

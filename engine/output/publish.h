@@ -27,8 +27,8 @@ enum status publish_check(const struct place *output, struct error *err);
  * Nothing is left behind, but by one that is killed: publish_sweep_tries. */
 enum status publish_try(const struct place *root, const struct place *output, const char *job_id, struct error *err);
 
-/* Removes from a directory what tries have left there that were cut off `seconds` ago or earlier. Below the root they go with the next
- * try in the same directory. */
+/* Removes from a directory what tries have left there that were cut off `seconds` ago or earlier. Below the root they go with the
+ * next try in the same directory. */
 enum status publish_sweep_tries(const struct place *directory, double seconds, struct error *err);
 
 /* Renames `work`, which is synced, to `output`, durably; directories above are made. With `overwrite` what publish_check allows

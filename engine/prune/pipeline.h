@@ -7,22 +7,20 @@
  * it ends (pipeline_save), so that only a crash, or a device that is lost, costs more than the running block. Comments refer to
  * these invariants by their numbers:
  *
- *   (1) A save covers all finished blocks. Before savepoint.json, which lists them, is renamed into place, the tensors of all of them and the
- *       hidden states behind the last one are synced, these under their names.
- *   (2) What the savepoint says the job goes on from stays on disk until the next savepoint is there, and what that one adds is committed.
- *   (3) Everything on disk but the output's tensors gets its name only when it is whole: written under another name, synced, renamed. A
- *       tensor is written in place, over the dense weights or over the same bytes. Those of a block that is not saved may be anything after
- *       a crash: they are written again, from the model's own, and not read before.
- *   (4) Blocks are committed in order, each once, and no event of a block is told before the commit of the block before it. A block that is
- *       saved is committed right behind the savepoint.
- *   (5) So the savepoint is ahead of the commits by one block at most, and behind them by any number. Ahead: a crash came between the two, and
- *       the commit is made up for before the first block of the next attempt (pipeline_catch_up). Behind: blocks were finished and not
- *       saved; they are done again, and committing them again, before they are saved, compares what is told with what was told (struct
- *       engine_sink).
- *   (6) While a block is kept, nothing else writes to its masked weights and to the hidden states behind it. Those are the walk's: its
- *       block's weights change places with the spare when the next block is loaded, and its `input` is only read until the next block is
- *       finished, which waits for this one. So `last_outputs` last longer than the block is kept: until the next block is finished, or
- *       the walk says that it writes over them (pipeline_forget). A block behind which they do not last is saved at once.
+ *   (1) A save covers all finished blocks. Before savepoint.json, which lists them, is renamed into place, the tensors of all of
+ * them and the hidden states behind the last one are synced, these under their names. (2) What the savepoint says the job goes on
+ * from stays on disk until the next savepoint is there, and what that one adds is committed. (3) Everything on disk but the
+ * output's tensors gets its name only when it is whole: written under another name, synced, renamed. A tensor is written in place,
+ * over the dense weights or over the same bytes. Those of a block that is not saved may be anything after a crash: they are written
+ * again, from the model's own, and not read before. (4) Blocks are committed in order, each once, and no event of a block is told
+ * before the commit of the block before it. A block that is saved is committed right behind the savepoint. (5) So the savepoint is
+ * ahead of the commits by one block at most, and behind them by any number. Ahead: a crash came between the two, and the commit is
+ * made up for before the first block of the next attempt (pipeline_catch_up). Behind: blocks were finished and not saved; they are
+ * done again, and committing them again, before they are saved, compares what is told with what was told (struct engine_sink). (6)
+ * While a block is kept, nothing else writes to its masked weights and to the hidden states behind it. Those are the walk's: its
+ *       block's weights change places with the spare when the next block is loaded, and its `input` is only read until the next
+ * block is finished, which waits for this one. So `last_outputs` last longer than the block is kept: until the next block is
+ * finished, or the walk says that it writes over them (pipeline_forget). A block behind which they do not last is saved at once.
  *   (7) The next block's weights are fetched into the memory where the kept block's are only behind the writing of those.
  *
  * The states, of the last block that was finished:
@@ -34,8 +32,8 @@
  *
  *   PIPELINE_CLEAR    every finished block is committed; events are told as they happen
  *   PIPELINE_KEPT     one block is done and in memory; the walk is between it and the next one, or is loading that
- *   PIPELINE_WRITING  the background writes it, and the hidden states behind it if it is to be saved (1), and then fetches the next one (7),
- *                     while the walk prunes the one between. Events of that one are held back (4), and told by the pipeline_settle that
+ *   PIPELINE_WRITING  the background writes it, and the hidden states behind it if it is to be saved (1), and then fetches the next
+ * one (7), while the walk prunes the one between. Events of that one are held back (4), and told by the pipeline_settle that
  *                     commits the block
  *
  * A failure to write, or to commit, ends the walk: the block is dropped, the state is PIPELINE_CLEAR, nothing more is saved, and
@@ -117,7 +115,8 @@ enum status pipeline_stop(struct pipeline *, struct error *err);
  * are about to be written over. Counts its zeros. */
 enum status pipeline_write_weights(struct pipeline *, struct block_result *, struct error *err);
 
-/* The walk is about to write over what is behind the block before: if the running block is not finished, nothing more can be saved. */
+/* The walk is about to write over what is behind the block before: if the running block is not finished, nothing more can be
+ * saved. */
 void pipeline_forget(struct pipeline *);
 
 /* How a block is brought to disk. */

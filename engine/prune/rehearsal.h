@@ -9,10 +9,11 @@ struct rehearsal {
 	int device_streams; /* with how many of the two streams of hidden states on the device; the others live in host memory */
 	bool orders;        /* with the orders of ranks kept beside them, where they are of use */
 	size_t peak;        /* bytes of device memory, the most in use at once */
-	size_t walk,
-		tune; /* of it, what the walk over the blocks and the tune of the whole model need; 0 for a tune that there is not */
-	size_t host;  /* bytes of the streams in host memory, where that is not the device's */
-	size_t process; /* bytes of host memory in all, the most at once; the device's are among them where it has none of its own */
+	size_t walk, tune;  /* of it, what the walk over the blocks and the tune of the whole model need; 0 for a tune that there is
+			       not */
+	size_t host;        /* bytes of the streams in host memory, where that is not the device's */
+	size_t process;     /* bytes of host memory in all, the most at once; the device's are among them where it has none of its
+			 * own */
 };
 
 /* The device's memory that a job of this backend can have: what is free now, and what the backend has of it. */
@@ -27,7 +28,8 @@ enum status rehearse_pruning(const struct pruning *, size_t available, struct re
 /* The same before the data are there: with the largest probe that the spec allows. */
 enum status rehearse_largest(const struct pruning *, size_t available, struct rehearsal *ret, struct error *err);
 
-/* A whole job: what `evaluate` does on the backend that it is given, the pruning, unless the spec has none, and `evaluate` again. */
+/* A whole job: what `evaluate` does on the backend that it is given, the pruning, unless the spec has none, and `evaluate`
+ * again. */
 enum status rehearse_job(const struct pruning *, size_t available,
 			 enum status (*evaluate)(void *context, struct backend *, struct error *err), void *context,
 			 struct rehearsal *ret, struct error *err);

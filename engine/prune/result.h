@@ -47,11 +47,13 @@ struct block_result {
 enum status block_result_create(const struct block_layout *, int index, struct block_result *ret, struct error *err);
 void block_result_release(struct block_result *);
 
-/* The data of block.finished. `blocks`: how many the model has; `probe_dense`: what the perplexity is to be compared with, or NaN. */
+/* The data of block.finished. `blocks`: how many the model has; `probe_dense`: what the perplexity is to be compared with, or
+ * NaN. */
 cJSON *block_result_json(const struct block_result *, const struct block_layout *, const struct spec *, int blocks,
 			 double probe_dense);
 
-/* Writes the zeros that `result` has counted, and what follows from them, over those in such data. STATUS_NO_MEMORY is the only failure. */
+/* Writes the zeros that `result` has counted, and what follows from them, over those in such data. STATUS_NO_MEMORY is the only
+ * failure. */
 enum status block_result_recount(const struct block_result *, const struct block_layout *, cJSON *data, struct error *err);
 
 #endif

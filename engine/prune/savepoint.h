@@ -1,12 +1,11 @@
 /* What a job keeps in its checkpoint directory to go on after a crash:
  *
- *   savepoint.json   a checksum of all the rest of it, its format, the spec, what was known of the inputs and the settings that were resolved at the start (backend,
- *                    threads, precision), dense perplexities, what each block was allotted, the block.finished data of every block on
- *                    disk, and whether the global tune is over
- *   hidden-K.bin     the inputs of block K (stream.c has the format); dense-K.bin, with target dense_stream, the dense model's;
- *                    probe-K.bin those of the progress perplexity
- *   tune.bin         the state of the global tune (engine/tune/tune.h)
- *   latents.bin      of a quantized model, until there is tune.bin: the weights before they were rounded (engine/tune/latents.h)
+ *   savepoint.json   a checksum of all the rest of it, its format, the spec, what was known of the inputs and the settings that
+ * were resolved at the start (backend, threads, precision), dense perplexities, what each block was allotted, the block.finished
+ * data of every block on disk, and whether the global tune is over hidden-K.bin     the inputs of block K (stream.c has the
+ * format); dense-K.bin, with target dense_stream, the dense model's; probe-K.bin those of the progress perplexity tune.bin the
+ * state of the global tune (engine/tune/tune.h) latents.bin      of a quantized model, until there is tune.bin: the weights before
+ * they were rounded (engine/tune/latents.h)
  *
  * Both are replaced by rename after an fsync, hidden states first, so a savepoint that speaks of K blocks has hidden-K.bin
  * beside it. Where not every block is saved, it may be behind the caller's commits; it may be one block ahead of them
@@ -37,8 +36,8 @@ struct savepoint {
 	cJSON *allocation;         /* [zeros of each block]; NULL for none (engine/prune/allocate.h) */
 	cJSON *blocks;             /* [block.finished data] */
 	cJSON *findings;           /* [data of warnings that are of a rule of engine/job/diagnosis.h] */
-	cJSON *written; /* what is known of each part of the output that blocks, or the tune, have written (writer_take_sums); NULL where an
-			   earlier besad began the job, which did not note it */
+	cJSON *written;  /* what is known of each part of the output that blocks, or the tune, have written (writer_take_sums); NULL
+			    where an earlier besad began the job, which did not note it */
 	double end_loss; /* of the pruned model, by the walk's own end (engine/prune/end_loss.h); NaN for none */
 	bool tuned;      /* the global tune is over, and the output has what it came to (engine/tune/tune.h) */
 	cJSON *inputs;   /* what was known of them when the job began (engine/job/inputs.h); NULL in savepoints of format 1 */

@@ -14,7 +14,8 @@ struct store {
 };
 
 /* Writes the linears of block result->index, packed where it has grids, and its vectors; counts their zeros, which are none
- * before. The weights are as block->weight, and nothing writes to them meanwhile: it is safe beside operations that do not. Not synced. */
+ * before. The weights are as block->weight, and nothing writes to them meanwhile: it is safe beside operations that do not. Not
+ * synced. */
 enum status store_weights(const struct store *, struct block_result *, const struct tensor weights[FUSED_COUNT], struct error *err);
 
 #endif

@@ -106,7 +106,8 @@ static enum status drop_ahead(struct stream *stream)
 	return stream->backend->ops->fetched(stream->backend);
 }
 
-/* Gives out the room that holds sequences first …: the one into which they were fetched, or that into which they are uploaded now. */
+/* Gives out the room that holds sequences first …: the one into which they were fetched, or that into which they are uploaded
+ * now. */
 static enum status take_batch(struct stream *stream, int64_t first, int64_t count, struct tensor *ret)
 {
 	struct backend *backend = stream->backend;

@@ -4,7 +4,8 @@
 
 #include "engine/sparse/matvec.h"
 
-/* matvec_kernels' `product` and `input`. AVX-512's wants groups of a multiple of 16 columns, or one, and leaves others to AVX2's. */
+/* matvec_kernels' `product` and `input`. AVX-512's wants groups of a multiple of 16 columns, or one, and leaves others to
+ * AVX2's. */
 int input_avx512(const struct sparse_matrix *, int column);
 void product_avx512(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int64_t first, int64_t last);
 void product_avx2(const struct sparse_matrix *, const uint16_t *x, int n, float *y, int64_t first, int64_t last);

@@ -39,7 +39,8 @@ struct sparse_matrix {
 	const int64_t *offsets; /* [blocks + 1]: where the values of each block begin, and the last ones end, in bytes */
 	const uint8_t *codes;   /* in the place of values: the first of a row in the lowest bits of a byte */
 	struct sparse_grids grids;
-	int64_t row_bytes; /* of a dense matrix, which has no mask and no offsets: all columns are kept, and each row takes so much */
+	int64_t row_bytes; /* of a dense matrix, which has no mask and no offsets: all columns are kept, and each row takes so
+			    * much */
 };
 
 /* Memory for matrices, aligned to SPARSE_ALIGNMENT and in large pages where there are some: a product waits for fewer

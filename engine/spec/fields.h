@@ -41,7 +41,8 @@ bool fields_bool(const struct fields *, const char *key, bool fallback);
 /* A string of at most `limit` characters, valid UTF-8; control characters are refused unless `multiline`. Owned by the JSON. */
 const char *fields_string(const struct fields *, const char *key, int limit, bool multiline, const char *fallback);
 
-/* A key of the object that is the client's own: a problem unless it has 1 to `limit` characters, none of them a control character. */
+/* A key of the object that is the client's own: a problem unless it has 1 to `limit` characters, none of them a control
+ * character. */
 void fields_key(const struct fields *, const char *key, int limit);
 
 /* The index of a text in the NULL-terminated list; -1 where it is not there, or is NULL. */

@@ -1,5 +1,5 @@
-/* Of a section: "BESALAT1", I64 block, bytes of the section, U32 CRC-32 of the parts, all in the machine's byte order, padding to 64 bytes, then
- * the parts. All sections have the same bytes. */
+/* Of a section: "BESALAT1", I64 block, bytes of the section, U32 CRC-32 of the parts, all in the machine's byte order, padding to
+ * 64 bytes, then the parts. All sections have the same bytes. */
 #include "engine/tune/latents.h"
 
 #include <inttypes.h>

@@ -1,8 +1,8 @@
 /* The weights of all blocks as the walk had them before it rounded them to their grids, F32, and, where it was learned, how
  * strongly their groups are clipped: what the global tune of a quantized model begins with, whose output has the rounded ones.
  *
- * They are in one file, latents.bin in the job's directory, a section for each block. A section is synced before the savepoint that has its block
- * (engine/prune/pipeline.h, 1), and may be anything before; written again, it is the same. */
+ * They are in one file, latents.bin in the job's directory, a section for each block. A section is synced before the savepoint that
+ * has its block (engine/prune/pipeline.h, 1), and may be anything before; written again, it is the same. */
 #ifndef BESAD_ENGINE_LATENTS_H
 #define BESAD_ENGINE_LATENTS_H
 

@@ -21,10 +21,10 @@ struct state {
 	struct quantizer quantizer; /* that the weights are stored through; without a backend where they are not quantized */
 	struct tuned_block *blocks; /* [config.layers] */
 	struct end end;
-	int64_t step, steps; /* steps that are done, of so many */
-	double before,
-		after; /* the loss before the first step and behind the last, on the sequences that are looked at; NaN where unknown */
-	bool entered; /* the block has something of the state's */
+	int64_t step, steps;  /* steps that are done, of so many */
+	double before, after; /* the loss before the first step and behind the last, on the sequences that are looked at; NaN where
+				 unknown */
+	bool entered;         /* the block has something of the state's */
 };
 
 /* Where a state begins. */
@@ -40,7 +40,8 @@ enum status state_create(const struct spec *, const struct model *model, struct 
 void state_release(struct state *);
 
 /* Brings block `index` into state->block: weight as the weights will be stored, rounded, or on their grids, and active the same.
- * Training sees what rounding does, and can make up for it; its gradient goes straight through. No block is loaded into it any more. Fills the backend's error. */
+ * Training sees what rounding does, and can make up for it; its gradient goes straight through. No block is loaded into it any
+ * more. Fills the backend's error. */
 enum status state_enter(struct state *, int index);
 
 /* Brings all of it to a file, durably, under another name until it is whole, and back. A file of another size, or of other

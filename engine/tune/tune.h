@@ -6,18 +6,18 @@
  * it has risen, or a step's is no number, the output stays as the walk has left it, with a warning.
  *
  * Weights that are quantized are trained through the rounding: forward and back by the weights on their grids, whose extremes they
- * give, the gradient straight through. The state has the weights themselves, and begins with those that the walk rounded (latents.h).
+ * give, the gradient straight through. The state has the weights themselves, and begins with those that the walk rounded
+ * (latents.h).
  *
  * Else it starts from what the output holds: the stored weights of all blocks. A job may be killed at any moment; as the walk's
  * (pipeline.h), its next attempt comes to the same bytes:
  *
- *   (1) Nothing of the output is written before the tuned weights are whole on disk: tune.bin in the job's directory, with all steps done,
- *       written under another name, synced, renamed.
- *   (2) Before that, tune.bin is the state behind one of the steps, saved now and then, and when the tune is stopped. A tune goes on from
- *       it, and else starts from the output, which is as the walk has left it.
- *   (3) Where tune.bin has all steps, and the loss behind them is the lower, the output's tensors are written from it, once more if need be. Until they are synced, and
- *       savepoint.json says that the model is tuned, nothing reads them: they may be anything after a crash.
- *   (4) Behind that tune.bin goes. */
+ *   (1) Nothing of the output is written before the tuned weights are whole on disk: tune.bin in the job's directory, with all
+ * steps done, written under another name, synced, renamed. (2) Before that, tune.bin is the state behind one of the steps, saved
+ * now and then, and when the tune is stopped. A tune goes on from it, and else starts from the output, which is as the walk has
+ * left it. (3) Where tune.bin has all steps, and the loss behind them is the lower, the output's tensors are written from it, once
+ * more if need be. Until they are synced, and savepoint.json says that the model is tuned, nothing reads them: they may be anything
+ * after a crash. (4) Behind that tune.bin goes. */
 #ifndef BESAD_ENGINE_TUNE_H
 #define BESAD_ENGINE_TUNE_H
 

@@ -50,7 +50,8 @@ double round_to_type(double value, enum dtype type);
  * half's 11 bits 4e-8. */
 double bound_of(enum dtype type);
 
-/* Fails the test unless Σ(out − expected)² ≤ bound · Σ expected²; the rest describes the case. Prints it under BESAD_TEST_VERBOSE. */
+/* Fails the test unless Σ(out − expected)² ≤ bound · Σ expected²; the rest describes the case. Prints it under
+ * BESAD_TEST_VERBOSE. */
 void expect_close(const double *out, const double *expected, int64_t n, double bound, const char *format, ...)
 	__attribute__((format(printf, 5, 6)));
 void expect_equal(const double *out, const double *expected, int64_t n, const char *format, ...)

@@ -288,7 +288,8 @@ static void compute_gradients(struct fixture *f, struct gradients *g)
 	backend->ops->release(backend, stats);
 }
 
-/* Every part of the backward is on the way to the weights of q, k and v, so their differences prove the dX of all later parts too. */
+/* Every part of the backward is on the way to the weights of q, k and v, so their differences prove the dX of all later parts
+ * too. */
 static void check_against_differences(const struct fixture *f, const struct gradients *g, double *weights[FUSED_COUNT])
 {
 	const double step = 1e-5;

@@ -1,4 +1,5 @@
-/* Every operation of a backend against the double-precision reference, over awkward shapes, gaps between rows and all float types. */
+/* Every operation of a backend against the double-precision reference, over awkward shapes, gaps between rows and all float
+ * types. */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>

@@ -470,7 +470,8 @@ static void test_reconstruction(void **state)
 					    (shape + (size_t)i) % 2 ? GAP : NO_GAP, row_shapes[shape][1] > 1 && i % 2);
 }
 
-/* Each step starts from what the backend made of the one before: θ in fp32 rounds away most of a step of 1e-6, which is no error. */
+/* Each step starts from what the backend made of the one before: θ in fp32 rounds away most of a step of 1e-6, which is no
+ * error. */
 static void prodigy_case(int64_t n, double d0, double d_coef, int steps)
 {
 	struct prodigy prodigy = {0.9f, 0.999f, 1e-8f, d_coef};

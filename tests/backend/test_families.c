@@ -279,7 +279,8 @@ static void compare_differences(struct subject *t, struct tensor values, struct 
 		squares += expected * expected;
 	}
 	print_message("gradient of %s: off by %.2g, %d left out\n", of, sqrt(miss / squares), left_out);
-	/* What is added to all keys alike changes nothing where they do not turn: a third of a bias of q, k and v has no gradient. */
+	/* What is added to all keys alike changes nothing where they do not turn: a third of a bias of q, k and v has no
+	 * gradient. */
 	assert_true(2 * compared > left_out || !BACKEND->unified);
 	if (compared > 0 && !(sqrt(miss / squares) < 2e-2))
 		fail_msg("the gradient of %s is off by %g of its norm", of, sqrt(miss / squares));

@@ -302,9 +302,9 @@ static void check_method(struct scratch *s, const char *name, int method, bool p
 	expect_the_same(s, what, exactly, text);
 }
 
-/* On the emulator, where computing is slow (FEW), a method is tried in f32 without a probe and in bf16 with one. What the walk keeps for
- * a probe is the same code on every backend, and the CPU tries all of it; what is the device's own, the scratch memory of its
- * operations, hangs on the method, its types and the shapes. */
+/* On the emulator, where computing is slow (FEW), a method is tried in f32 without a probe and in bf16 with one. What the walk
+ * keeps for a probe is the same code on every backend, and the CPU tries all of it; what is the device's own, the scratch memory of
+ * its operations, hangs on the method, its types and the shapes. */
 static bool tried(int method, bool all, bool probed, const char *precision)
 {
 	bool differs = method <= BESA_LAYER || method == LAYER_BY_LAYER;

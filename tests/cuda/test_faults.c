@@ -283,7 +283,8 @@ static void test_release_waits(void **state)
 	OPS->release_host(backend, host);
 }
 
-/* A fetch goes on beside the operations: who has waited for these has not waited for it, and it may read the host's memory still. */
+/* A fetch goes on beside the operations: who has waited for these has not waited for it, and it may read the host's memory
+ * still. */
 static void test_fetch_is_beside(void **state)
 {
 	enum { N = 1000 };

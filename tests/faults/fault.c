@@ -4,14 +4,12 @@
  *   FAULT_DIR    the directories, real paths, with colons between; without them nothing is counted
  *   FAULT_AT     n, from 1 on; 0 only counts
  *   FAULT_STACK  instead of the n-th call, the first one from there: a hash that FAULT_STACKS told
- *   FAULT_KIND   kill: the process is killed instead of the call; EIO, EMFILE: the call fails; ENOSPC: it fails, and from then on each that
- *                takes room
- *   FAULT_READS  with any text reads are counted too
- *   FAULT_FULL   a file elsewhere: while it is there, each call that takes room fails with ENOSPC ...
- *   FAULT_SPARE  ... but only while this one is there too
- *   FAULT_FREE   a file elsewhere: while it is there, it says how many bytes are free
- *   FAULT_LOG    a file elsewhere that gets a line for each call: its number, its name, the path
- *   FAULT_STACKS a file elsewhere that gets a line for each call: its number, its name, the hash of what called it, and the stack */
+ *   FAULT_KIND   kill: the process is killed instead of the call; EIO, EMFILE: the call fails; ENOSPC: it fails, and from then on
+ * each that takes room FAULT_READS  with any text reads are counted too FAULT_FULL   a file elsewhere: while it is there, each call
+ * that takes room fails with ENOSPC ... FAULT_SPARE  ... but only while this one is there too FAULT_FREE   a file elsewhere: while
+ * it is there, it says how many bytes are free FAULT_LOG    a file elsewhere that gets a line for each call: its number, its name,
+ * the path FAULT_STACKS a file elsewhere that gets a line for each call: its number, its name, the hash of what called it, and the
+ * stack */
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>

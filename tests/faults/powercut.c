@@ -5,7 +5,8 @@
  *   POWERCUT_LOG   a file elsewhere that gets the records
  *
  * A record is a struct record, two names and bytes. Calls are made one by one, so that their order is that of the records. What a
- * program does by other calls than these is not noticed; whoever reads the records compares what they come to with what is there. */
+ * program does by other calls than these is not noticed; whoever reads the records compares what they come to with what is
+ * there. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>

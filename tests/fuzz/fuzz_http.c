@@ -1,7 +1,7 @@
-/* libFuzzer over what a client sends on a connection: through a pair of sockets, by the library and the real router and handlers, to
- * a database that holds a job that has succeeded, one that has failed and one that waits. Hooks stand for the daemon. The first byte
- * says how much is sent ahead of the rest, and whether that is read first. What is answered must be HTTP, its JSON and texts whole,
- * and never 500; and the connection must end.
+/* libFuzzer over what a client sends on a connection: through a pair of sockets, by the library and the real router and handlers,
+ * to a database that holds a job that has succeeded, one that has failed and one that waits. Hooks stand for the daemon. The first
+ * byte says how much is sent ahead of the rest, and whether that is read first. What is answered must be HTTP, its JSON and texts
+ * whole, and never 500; and the connection must end.
  *
  * The server is included, not linked: nothing else gives a connection to it that no socket of its own has accepted. */
 #include "api/server.c"

@@ -1,4 +1,5 @@
-/* What the tests of the products share: random numbers that do not depend on who asked before, and how many of a row's weights there are. */
+/* What the tests of the products share: random numbers that do not depend on who asked before, and how many of a row's weights
+ * there are. */
 #ifndef BESAD_TESTS_PRODUCTS_H
 #define BESAD_TESTS_PRODUCTS_H
 

@@ -346,7 +346,8 @@ static void test_bounds(void **state)
 	free(deep);
 }
 
-/* ---- what runs out -------------------------------------------------------------------------------------------------------------- */
+/* ---- what runs out
+ * -------------------------------------------------------------------------------------------------------------- */
 
 enum bound { BOUND_MEMORY, BOUND_STEPS, BOUND_DEPTH, BOUND_KINDS };
 
@@ -454,7 +455,8 @@ static void test_narrow_bounds(void **state)
 	assert_int_equal(wrong, 0);
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- files
+ * ---------------------------------------------------------------------------------------------------------------------- */
 
 static void open_fails(struct scratch *s, const char *config, enum status status, const char *part)
 {

@@ -1,6 +1,6 @@
-/* What each call of the database comes to where one of its statements fails, where its commit does, and where an allocation does, one
- * after the other: it says so, nothing of it is in the file, and the next call is as good as ever. Or it goes on, and has done what it
- * was asked. */
+/* What each call of the database comes to where one of its statements fails, where its commit does, and where an allocation does,
+ * one after the other: it says so, nothing of it is in the file, and the next call is as good as ever. Or it goes on, and has done
+ * what it was asked. */
 #include "tests/unit/database.h"
 
 #include "db/audit.h"

@@ -308,7 +308,8 @@ static void test_places(void **state)
 	assert_string_equal(some.names, "model:m:M data:a:A ");
 }
 
-/* ---- the schema ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the schema
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* What a JSON pointer leads to, or NULL; of objects alone, and of keys without '~'. */
 static const cJSON *value_at(const cJSON *at, const char *pointer)

@@ -10,7 +10,8 @@
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
-/* ---- pairs as text -------------------------------------------------------------------------------------------------------------- */
+/* ---- pairs as text
+ * -------------------------------------------------------------------------------------------------------------- */
 
 struct reader {
 	const char *at, *end;
@@ -100,7 +101,8 @@ static cJSON *parse(struct scratch *s, const char *text)
 	return json;
 }
 
-/* ---- special tokens ------------------------------------------------------------------------------------------------------------- */
+/* ---- special tokens
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static struct tokenizer_files make_files(struct scratch *s, const char *json, const char *config, const char *model_config)
 {
@@ -176,7 +178,8 @@ static void test_special_tokens(void **state)
 	}
 }
 
-/* ---- vocabularies --------------------------------------------------------------------------------------------------------------- */
+/* ---- vocabularies
+ * --------------------------------------------------------------------------------------------------------------- */
 
 /* "id:text/type" of each, by spaces. */
 static void print_tokens(struct vocabulary *vocabulary, char text[1000])
@@ -325,7 +328,8 @@ static void test_vocabulary_of_pieces(void **state)
 	free(tokens);
 }
 
-/* ---- the files around a model --------------------------------------------------------------------------------------------------- */
+/* ---- the files around a model
+ * --------------------------------------------------------------------------------------------------- */
 
 static void test_files(void **state)
 {
@@ -392,7 +396,8 @@ static void test_byte_level(void **state)
 	tokenizer_files_free(&files);
 }
 
-/* ---- architectures -------------------------------------------------------------------------------------------------------------- */
+/* ---- architectures
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static struct model_config read_config(struct scratch *s, const char *family)
 {
@@ -560,7 +565,8 @@ static void test_told_ropes(void **state)
 	warnings_free(&warnings);
 }
 
-/* ---- tensors -------------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors
+ * -------------------------------------------------------------------------------------------------------------------- */
 
 static void copy(struct scratch *s, const char *from, const char *name)
 {

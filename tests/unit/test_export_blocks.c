@@ -1,4 +1,5 @@
-/* ggml's types of weights: against golden blocks of the package `gguf` (tests/data/gguf/make.py), and what besad promises of zeros. */
+/* ggml's types of weights: against golden blocks of the package `gguf` (tests/data/gguf/make.py), and what besad promises of
+ * zeros. */
 #include <math.h>
 
 #include "tests/unit/scratch.h"

@@ -1,5 +1,5 @@
-/* The binned gradient. Where oneDNN multiplies bf16 in hardware it makes G in panels that stay in the last-level cache; of fp32, and
- * of bf16 where there is little of x, the kernels make it block by block, each thread its own rows. */
+/* The binned gradient. Where oneDNN multiplies bf16 in hardware it makes G in panels that stay in the last-level cache; of fp32,
+ * and of bf16 where there is little of x, the kernels make it block by block, each thread its own rows. */
 #include <string.h>
 
 #include "engine/compute/cpu/cpu.h"

@@ -82,7 +82,8 @@ struct prune_kernels {
 	void (*column_norms)(double *sums, const struct tensor *x, int64_t first, int64_t last); /* by columns */
 	void (*add_saliency)(const struct tensor *scores, const struct tensor *gradient, const struct tensor *weight, int64_t first,
 			     int64_t last);
-	/* key[j] = the importance of weight j of the row as the bits of a non-negative float; scale NULL: 1. False if one is NaN. */
+	/* key[j] = the importance of weight j of the row as the bits of a non-negative float; scale NULL: 1. False if one is
+	 * NaN. */
 	bool (*importance)(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row);
 	void (*mask_weights)(const struct tensor *out, const struct tensor *weight, const struct tensor *rank,
 			     const int32_t *threshold, bool shared, int64_t first, int64_t last);
@@ -198,8 +199,8 @@ struct cpu_kernels {
 	extern const struct learn_kernels learn_kernels_##isa;                                                                     \
 	extern const struct solve_kernels solve_kernels_##isa;                                                                     \
 	extern const struct quantize_kernels quantize_kernels_##isa;
-/* Attention of bf16 by instructions that x86-64-v4 alone does not have (attention_bf16.c). It takes no softcap, a scale above 0, and
- * heads and rows of an even length. */
+/* Attention of bf16 by instructions that x86-64-v4 alone does not have (attention_bf16.c). It takes no softcap, a scale above 0,
+ * and heads and rows of an even length. */
 extern const struct attention_kernels attention_kernels_bf16;
 CPU_DECLARE_KERNELS(v2)
 CPU_DECLARE_KERNELS(v3)

@@ -1,6 +1,6 @@
 /* Products of bf16 for processors with AVX512_BF16, whose right operand is small enough to be packed as a whole and to stay in a
- * second-level cache. oneDNN packs both operands, each thread all of the right one; larger products are its own. Whoever calls these
- * has seen that product_suits, or gradient_suits. */
+ * second-level cache. oneDNN packs both operands, each thread all of the right one; larger products are its own. Whoever calls
+ * these has seen that product_suits, or gradient_suits. */
 #ifndef BESAD_ENGINE_CPU_PRODUCT_BF16_H
 #define BESAD_ENGINE_CPU_PRODUCT_BF16_H
 

@@ -6,7 +6,8 @@
  * ADMM works on columns scaled by d, the root of the Gram matrix' diagonal: with H = G/(d·dᵀ) + damping·1 and w = W·d,
  *   z = what is largest of w + u;   u += w − z;   w = (b + ρ·(z − u))·(H + ρ·1)⁻¹,   b = w₀·H.
  *
- * Linears are pruned in the order in which a token meets them, each by the inputs that it has behind those that are pruned already. */
+ * Linears are pruned in the order in which a token meets them, each by the inputs that it has behind those that are pruned
+ * already. */
 #include <math.h>
 #include <stdlib.h>
 

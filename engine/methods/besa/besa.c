@@ -91,7 +91,8 @@ static enum status learn(struct besa_method *b, const struct block_task *task, f
 	return exact_thresholds(layout, rates, zeros, b->first.mask.host_thresholds, err);
 }
 
-/* What was learned becomes block->master: weights on their grids, or, where these come when it is refitted, as they are; and zeros. */
+/* What was learned becomes block->master: weights on their grids, or, where these come when it is refitted, as they are; and
+ * zeros. */
 static enum status quantize(struct besa_method *b, struct block_outcome *outcome)
 {
 	const struct block *block = b->first.setup.block;

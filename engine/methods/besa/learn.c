@@ -633,7 +633,8 @@ static enum status go_back(struct besa *besa, struct besa_watch *w, int step)
 	return start_optimizer(besa);
 }
 
-/* Behind the last step of a window: goes on from there, or goes back; behind the last step of all there is nothing to go back for. */
+/* Behind the last step of a window: goes on from there, or goes back; behind the last step of all there is nothing to go back
+ * for. */
 static enum status judge(struct besa *besa, struct besa_watch *w, int step, bool last)
 {
 	enum loss_watch_verdict verdict = loss_watch_judge(&w->watch);

@@ -1,4 +1,5 @@
-/* BESA's learning: the pruning rates of one block by gradient descent on its reconstruction loss (besa.md section 1, steps 4 to 9). */
+/* BESA's learning: the pruning rates of one block by gradient descent on its reconstruction loss (besa.md section 1, steps 4 to
+ * 9). */
 #ifndef BESAD_ENGINE_BESA_LEARN_H
 #define BESAD_ENGINE_BESA_LEARN_H
 
@@ -35,7 +36,8 @@ struct besa {
 		*share; /* F32 [G], I32 [G], F64 [STEP_STATS], F64 [PRODIGY_STATE], I32 [G], F64 [G] */
 	struct activations activations;
 	struct tensor y, dy; /* F32 [batch·tokens, H]; y as parts_room says; dy is not there by layer */
-	/* Of parts: what dense weights give, F32, and, by layer, the gradient of a product, compute type, both as parts_room says. */
+	/* Of parts: what dense weights give, F32, and, by layer, the gradient of a product, compute type, both as parts_room
+	 * says. */
 	struct tensor dense, dproduct;
 	/* Where steps are recorded: their inputs, F32 [batch·tokens, H], without data where none is. */
 	struct tensor x, wanted;
@@ -95,7 +97,8 @@ void besa_aim(struct besa *, double target);
 
 /* Learns the rates of the block that is loaded and ranked. rates [layout.rows], on the host, receives the learned rate of every
  * row;
- * *ret_last the last step. Reads `stop` before each step. `watch`, with watch.start set, where the spec has safeguards; else NULL. */
+ * *ret_last the last step. Reads `stop` before each step. `watch`, with watch.start set, where the spec has safeguards; else
+ * NULL. */
 enum status besa_learn(struct besa *, const struct block_task *, const atomic_bool *stop, struct besa_watch *watch, float *rates,
 		       struct method_step *ret_last, struct error *err);
 

@@ -97,8 +97,8 @@ fiber *next_ready()
 
 } // namespace
 
-/* From one stack to another: what a function must keep lies on it, and the address to go on at below that. A longjmp would do as well, and
- * take most of the time of a kernel, whose threads switch at each warp operation. */
+/* From one stack to another: what a function must keep lies on it, and the address to go on at below that. A longjmp would do as
+ * well, and take most of the time of a kernel, whose threads switch at each warp operation. */
 extern "C" void emulator_switch(void **ret_from, void *to);
 asm(R"(
 	.text

@@ -1,4 +1,5 @@
-/* Stands in for cmocka where there is none: what tests/backend/ uses of it, for `make cuda-only`. The first failure ends its test. */
+/* Stands in for cmocka where there is none: what tests/backend/ uses of it, for `make cuda-only`. The first failure ends its
+ * test. */
 #ifndef BESAD_ONLY_CMOCKA_H
 #define BESAD_ONLY_CMOCKA_H
 

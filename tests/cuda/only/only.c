@@ -1,4 +1,5 @@
-/* What the conformance programs need and `make cuda-only` leaves out: a runner of tests, and a CPU backend that says there is none. */
+/* What the conformance programs need and `make cuda-only` leaves out: a runner of tests, and a CPU backend that says there is
+ * none. */
 #include <cmocka.h>
 
 #include "engine/compute/backend.h"

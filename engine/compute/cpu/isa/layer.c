@@ -221,8 +221,8 @@ INLINE void turn_head(float *x, int64_t half, const float *cosine, const float *
 	}
 }
 
-/* The heads of a piece of a row, `head_dim` apart. Half a head is a few vectors: a loop of a length that is known costs no more than
- * these. */
+/* The heads of a piece of a row, `head_dim` apart. Half a head is a few vectors: a loop of a length that is known costs no more
+ * than these. */
 INLINE void turn_heads(float *x, int64_t heads, int64_t head_dim, int64_t half, const float *angles, float sign)
 {
 	for (int64_t head = 0; head < heads; head++, x += head_dim) {
