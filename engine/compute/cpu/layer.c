@@ -1,84 +1,63 @@
 #include "engine/compute/cpu/cpu.h"
 
-struct convert_work {
+struct copy_work {
 	const struct cpu_backend *cpu;
 	struct tensor to, from;
+	const int32_t *rows;
+	float scale;
 };
 
-static void convert_part(const void *context, struct share rows)
+static void copy_part(const void *context, struct share rows)
 {
-	const struct convert_work *w = context;
-	w->cpu->kernels->layer->copy(&w->to, &w->from, NULL, 1, rows.first, rows.last);
+	const struct copy_work *w = context;
+	w->cpu->kernels->layer->copy(&w->to, &w->from, w->rows, w->scale, rows.first, rows.last);
 }
 
 static enum status convert(struct backend *backend, struct tensor to, struct tensor from)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-	const struct convert_work work = {cpu, to, from};
-	cpu_share_out(cpu, to.rows, 1, to.rows * to.cols, convert_part, &work);
-	return STATUS_OK;
-}
-
-struct add_bias_work {
-	const struct cpu_backend *cpu;
-	struct tensor y, bias;
-};
-
-static void add_bias_part(const void *context, struct share rows)
-{
-	const struct add_bias_work *w = context;
-	w->cpu->kernels->layer->add(&w->y, &w->bias, true, rows.first, rows.last);
-}
-
-static enum status add_bias(struct backend *backend, struct tensor y, struct tensor bias)
-{
-	struct cpu_backend *cpu = cpu_of(backend);
-	if (backend->dry) return STATUS_OK;
-	const struct add_bias_work work = {cpu, y, bias};
-	cpu_share_out(cpu, y.rows, 1, y.rows * y.cols, add_bias_part, &work);
+	const struct copy_work work = {cpu, to, from, NULL, 1};
+	cpu_share_out(cpu, to.rows, 1, to.rows * to.cols, copy_part, &work);
 	return STATUS_OK;
 }
 
 struct add_work {
 	const struct cpu_backend *cpu;
 	struct tensor y, x;
+	bool broadcast;
 };
 
 static void add_part(const void *context, struct share rows)
 {
 	const struct add_work *w = context;
-	w->cpu->kernels->layer->add(&w->y, &w->x, false, rows.first, rows.last);
+	w->cpu->kernels->layer->add(&w->y, &w->x, w->broadcast, rows.first, rows.last);
+}
+
+static enum status add_bias(struct backend *backend, struct tensor y, struct tensor bias)
+{
+	struct cpu_backend *cpu = cpu_of(backend);
+	if (backend->dry) return STATUS_OK;
+	const struct add_work work = {cpu, y, bias, true};
+	cpu_share_out(cpu, y.rows, 1, y.rows * y.cols, add_part, &work);
+	return STATUS_OK;
 }
 
 static enum status add(struct backend *backend, struct tensor y, struct tensor x)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-	const struct add_work work = {cpu, y, x};
+	const struct add_work work = {cpu, y, x, false};
 	cpu_share_out(cpu, y.rows, 1, y.rows * y.cols, add_part, &work);
 	return STATUS_OK;
-}
-
-struct embed_work {
-	const struct cpu_backend *cpu;
-	struct tensor out, table;
-	const void *ids;
-	float scale;
-};
-
-static void embed_part(const void *context, struct share rows)
-{
-	const struct embed_work *w = context;
-	w->cpu->kernels->layer->copy(&w->out, &w->table, w->ids, w->scale, rows.first, rows.last);
 }
 
 static enum status embed(struct backend *backend, struct tensor out, struct tensor table, const void *ids, float scale)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (backend->dry) return STATUS_OK;
-	const struct embed_work work = {cpu, out, table, ids, scale};
-	cpu_share_out(cpu, out.rows, 1, out.rows * out.cols, embed_part, &work);
+	const struct copy_work work = {cpu, out, table, ids, scale};
+	cpu_share_out(cpu, out.rows, 1, out.rows * out.cols, copy_part, &work);
 	return STATUS_OK;
 }
 
