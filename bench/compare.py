@@ -55,8 +55,8 @@ progress = Progress()
 PRESETS = ("paper", "fast", "balanced", "best")
 
 
-def run_besad(besad, directory, model, calibration, samples, length, precision, method="besa", evaluation=(), **settings):
-    """besad.json of one job, and the process's peak memory in bytes."""
+def run_besad(command, directory, model, calibration, samples, length, precision, method="besa", evaluation=(), **settings):
+    """besad.json of one job that `command` runs, and the process's peak memory in bytes."""
     what = f"{os.path.basename(model)}, {method}, {precision}"
     progress.step(what)
     with tempfile.TemporaryDirectory(dir=directory) as work:
@@ -68,7 +68,7 @@ def run_besad(besad, directory, model, calibration, samples, length, precision, 
                        "evaluation": {"perplexity": [{"name": os.path.basename(path), "path": os.path.basename(path),
                                                       "sequence_length": length} for path in evaluation]}}, file)
         process = subprocess.Popen(
-            [besad, "run", job, "--model-root", os.path.dirname(model),
+            [*command, job, "--model-root", os.path.dirname(model),
              *(option for path in (calibration, *evaluation) for option in ("--data-root", os.path.dirname(path))),
              "--output-root", os.path.join(work, "output")],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -132,7 +132,7 @@ def versus(args, directory, model, calibration, samples, length, published):
     ours, theirs, phases, beside = {p: [] for p in args.precision}, [], {}, {p: [] for p in args.precision}
 
     def run(precision):
-        report, _ = run_besad(args.besad, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
+        report, _ = run_besad(args.command, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
         return report, sum(b["seconds"] for b in report["blocks"])
 
     for _ in range(args.runs):
@@ -196,7 +196,7 @@ def model(args, directory):
     result = {}
     for method in args.method:
         for precision in args.precision:
-            runs = [run_besad(args.besad, directory, args.model, args.calibration, args.samples, args.length, precision, method,
+            runs = [run_besad(args.command, directory, args.model, args.calibration, args.samples, args.length, precision, method,
                               args.evaluation) for _ in range(args.runs)]
             report = runs[-1][0]
             result["device"], result["model"] = report["device"], os.path.basename(args.model)
@@ -220,7 +220,7 @@ def presets(args, directory):
     random_models.write_safetensors(calibration, {"input_ids": (kind, [args.samples, length], ids[:len(ids) // rows * args.samples])})
     for _ in range(args.runs):
         for preset in args.preset:
-            report, peak = run_besad(args.besad, directory, args.model, calibration, args.samples, args.length, args.precision[0], preset)
+            report, peak = run_besad(args.command, directory, args.model, calibration, args.samples, args.length, args.precision[0], preset)
             ours[preset].append(report["result"]["seconds"])
             phases = {name: sum(b["phases"][name] for b in report["blocks"]) for name in report["blocks"][0]["phases"]}
             phases["other"] = report["result"]["seconds"] - sum(phases.values())
@@ -261,7 +261,7 @@ def growth(args, directory):
                 in_child(random_models.write_calibration, calibration, samples, length)
             seconds = []
             for _ in range(args.runs):
-                report, peak = run_besad(args.besad, directory, model, calibration, samples, length, precision,
+                report, peak = run_besad(args.command, directory, model, calibration, samples, length, precision,
                                          besa={"safeguards": False})
                 seconds.append(report["result"]["pruning_seconds"])
             flop = sum(flop_of(model, samples, length, 2))
@@ -283,7 +283,7 @@ def memory(args, directory):
     for blocks in (4, 16):
         model = os.path.join(directory, f"model-{blocks}")
         in_child(random_models.write_model, model, 768, 2048, 12, 12, blocks)
-        report, peak = run_besad(args.besad, directory, model, calibration, 16, 256, "f32")
+        report, peak = run_besad(args.command, directory, model, calibration, 16, 256, "f32")
         size = os.path.getsize(os.path.join(model, "model.safetensors"))
         result[f"{blocks} blocks"] = {"model_bytes": size, "peak_rss_bytes": peak, "seconds": report["result"]["seconds"]}
     return result
@@ -333,7 +333,7 @@ def estimate(args, directory):
                             "evaluation": {"perplexity": [{"name": os.path.basename(path), "path": os.path.basename(path),
                                                            "sequence_length": length} for path in windows]}}
                     said = ask_estimate(args.besad, directory, model, sorted({os.path.dirname(calibration), directory}), spec)
-                    report, peak = run_besad(args.besad, directory, model, calibration, 4, length, precision, method, windows)
+                    report, peak = run_besad(args.command, directory, model, calibration, 4, length, precision, method, windows)
                     result["device"] = report["device"]
                     memory = said["memory"]
                     name = f"{os.path.basename(model)}, {method}, {precision}{', evaluated' if windows else ''}"
@@ -373,6 +373,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("tiny", "block", "growth", "memory", "estimate", "model", "presets"))
     parser.add_argument("--besad", default=os.path.join(ROOT, "build", "besad"))
+    parser.add_argument("--backend", choices=("cpu", "cuda"), help="of besad, in place of the one it takes by itself")
     parser.add_argument("--rate", default=os.path.join(ROOT, "build", "bench", "matmul_rate"), help="the program, for `tiny` and `block`")
     parser.add_argument("--besa", help="checkout of the published code")
     parser.add_argument("--python", default=sys.executable, help="interpreter with torch and transformers")
@@ -388,6 +389,7 @@ def main():
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence, for `model`")
     args = parser.parse_args()
     check(parser, args)
+    args.command = [args.besad, "run", *(["--backend", args.backend] if args.backend else [])]
     with tempfile.TemporaryDirectory() as directory:
         measure = {"tiny": tiny, "block": block, "growth": growth, "memory": memory, "estimate": estimate, "model": model,
                    "presets": presets}[args.what]
