@@ -10,9 +10,9 @@
     compare.py presets --model DIR --calibration FILE    any model, by every preset: time, phases, memory
     compare.py model --model DIR --calibration FILE --evaluation FILE ...    any model, by every method: time, memory, perplexity
 
-With --beside `tiny` and `block` are run a second time each, in turn, beside a busy loop of another program: "beside" has those
-seconds, and what part that is of the run before. Nothing else should run; and the loop competes as an equal only where it is in the
-same group of the scheduler's as besad, as here, where both are of one session.
+With --beside `tiny` and `block`, and the published code, are run a second time each, in turn, beside a busy loop of another
+program: "beside" has those seconds, and what part that is of the run before. Nothing else should run; and the loop competes as an
+equal only where it is in the same group of the scheduler's as besad, as here, where both are of one session.
 
 --besa DIR is a checkout of the published code and --python an interpreter with torch and transformers (see published.py). Shows on
 standard error how far it is, and writes a JSON object to standard output; results are kept in bench/results/. `make bench` builds
@@ -129,7 +129,7 @@ def flop_of(model, samples, length, forwards):
 
 
 def versus(args, directory, model, calibration, samples, length, published):
-    ours, theirs, phases, beside = {p: [] for p in args.precision}, [], {}, {p: [] for p in args.precision}
+    ours, theirs, phases, beside, theirs_beside = {p: [] for p in args.precision}, [], {}, {p: [] for p in args.precision}, []
 
     def run(precision):
         report, _ = run_besad(args.command, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
@@ -146,9 +146,14 @@ def versus(args, directory, model, calibration, samples, length, published):
                     beside[precision].append(run(precision)[1])
         if them := run_published(args, *published):
             theirs.append(them["seconds"])
+            if args.beside:
+                with Loop():
+                    theirs_beside.append(run_published(args, *published)["seconds"])
     result = {"device": device}
     if theirs:
         result["published_seconds"] = spread(theirs)
+    if theirs_beside:
+        result["published_seconds_beside"] = spread(theirs_beside)
     for precision in args.precision:
         result[precision] = {"seconds": spread(ours[precision]), "phases_of_last_run": phases[precision]}
         if theirs:
@@ -156,15 +161,18 @@ def versus(args, directory, model, calibration, samples, length, published):
         if args.beside:
             result[precision]["beside"] = {"seconds": spread(beside[precision]),
                                            "of_alone": spread([b / o for b, o in zip(beside[precision], ours[precision])])}
+        if theirs_beside:
+            result[precision]["beside"]["fraction_of_published"] = spread([o / t for o, t in zip(beside[precision], theirs_beside)])
     return result
 
 
 def add_rates(args, result, model, samples, length):
     """Of the learning, and of the whole pruning, which reads, ranks and writes too: their FLOP a second, and what part that is of
-    a large matrix product's."""
+    a large matrix product's. Five passes are counted; "with_order_check" counts that check's forward passes besides."""
     learning, others = flop_of(model, samples, length, 2)  # a reference and a final pass
+    checked = flop_of(model, min(samples, -(-512 // length)), length, 7)[1]  # what engine/methods/one_shot/order.c asks of 512 tokens
     rates = json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout)
-    result |= {"learning_flop": learning, "flop": learning + others, "large_matmul_gflops": rates}
+    result |= {"learning_flop": learning, "flop": learning + others, "order_check_flop": checked, "large_matmul_gflops": rates}
     for precision in args.precision:
         own = result[precision]
         own["learning_gflops"] = learning / own["phases_of_last_run"]["learn"] / 1e9
@@ -172,6 +180,7 @@ def add_rates(args, result, model, samples, length):
         if precision in rates:
             own["fraction_of_large_matmul"] = own["learning_gflops"] / rates[precision]
             own["whole_fraction_of_large_matmul"] = own["gflops"] / rates[precision]
+            own["with_order_check"] = own["whole_fraction_of_large_matmul"] * (1 + checked / (learning + others))
 
 
 def tiny(args, directory):
