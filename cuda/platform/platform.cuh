@@ -106,6 +106,21 @@ static __device__ __forceinline__ uint32_t to_tf32(float x)
 	return y;
 }
 
+/* What nobody reads again, nor writes while the kernel runs: it takes no room in the first cache. */
+static __device__ __forceinline__ uint2 load_streamed(const uint2 *p)
+{
+	uint2 x;
+	asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "l"(p));
+	return x;
+}
+
+static __device__ __forceinline__ uint32_t load_streamed(const uint16_t *p)
+{
+	uint16_t x;
+	asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(x) : "l"(p));
+	return x;
+}
+
 /* Where something lies in shared memory, in bytes. */
 static __device__ __forceinline__ uint32_t shared_address(const void *p)
 {

@@ -19,7 +19,7 @@
 #include "engine/sparse/matvec.h"
 #include "tests/cuda/emulated_backend.h"
 
-enum { MOST_VECTORS = SPARSE_VECTORS + 1 };
+enum { MOST_VECTORS = 33 };
 
 struct example {
 	int64_t rows, cols, length; /* of a vector with the zeros behind it */
@@ -38,7 +38,8 @@ static struct tensor on_device(const void *host, int64_t rows, int64_t cols, enu
 	return t;
 }
 
-static struct example new_example(int64_t rows, int64_t cols)
+/* `share`: of a row's weights that are not zero, at a column. */
+static struct example draw_example(int64_t rows, int64_t cols, double (*share)(int64_t row, int64_t col, int64_t cols))
 {
 	struct example e = {.rows = rows, .cols = cols, .length = matvec_length(cols)};
 	struct sequence random = {(uint64_t)(rows * 10000 + cols), 0};
@@ -50,13 +51,24 @@ static struct example new_example(int64_t rows, int64_t cols)
 			e.x[v * e.length + j] = bf16_from_f32((float)(2 * uniform(&random) - 1));
 	for (int64_t i = 0; i < rows; i++)
 		for (int64_t j = 0; j < cols; j++)
-			if (uniform(&random) < density_of(i))
+			if (uniform(&random) < share(i, j, cols))
 				e.dense[i * cols + j] = (uint16_t)(0x3c00 + 0x3ff * uniform(&random)) |
 							(uint16_t)(uniform(&random) < 0.5 ? 0x8000 : 0);
 	e.memory = matvec_allocate((size_t)sparse_memory(e.dense, rows, cols));
 	assert_non_null(e.memory);
 	e.packed = sparse_pack(e.dense, rows, cols, e.memory);
 	return e;
+}
+
+static double alike(int64_t row, int64_t col, int64_t cols)
+{
+	(void)col, (void)cols;
+	return density_of(row);
+}
+
+static struct example new_example(int64_t rows, int64_t cols)
+{
+	return draw_example(rows, cols, alike);
 }
 
 static void put_on_device(struct example *e)
@@ -123,25 +135,95 @@ static void check_dense(const struct example *e)
 	free(found);
 }
 
-/* Rows and columns that fill no tile, word or segment, more segments than a block has warps; empty rows, and full ones. */
+/* Rows and columns that fill no step or word, fewer rows than warps and more; empty rows, and full ones. */
 static void test_shapes(void **state)
 {
 	static const int64_t shapes[][2] = {{1, 1},   {2, 63},   {5, 64},    {16, 65},  {17, 511},  {33, 512},
-					    {7, 513}, {6, 1100}, {20, 1025}, {5, 4500}, {36, 2048}, {3, 8256}};
-	static const int vectors[] = {1, 2, 8, 9, 17, SPARSE_VECTORS};
+					    {7, 513}, {6, 1100}, {20, 1025}, {5, 4500}, {150, 300}, {3, 8256}};
+	static const int vectors[] = {1, 2, 3, 5, 9};
 	(void)state;
 	for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
 		struct example e = new_example(shapes[s][0], shapes[s][1]);
 		put_on_device(&e);
 		check_dense(&e);
-		for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
+		for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
 			check_product(&e, vectors[i]);
-			cuda_tune_sparse(backend, true);
-			check_product(&e, vectors[i]);
-			cuda_tune_sparse(backend, false);
-		}
 		free_example(&e);
 	}
+}
+
+/* Columns that rows have values in: few, far apart; at both ends; more of them the further right; and rows that differ in where. */
+static double far_apart(int64_t row, int64_t col, int64_t cols)
+{
+	static const int64_t distances[] = {16, 17, 32, 33, 64, 65, 200};
+	(void)cols;
+	return col % distances[row % 7] == (row * 5) % distances[row % 7];
+}
+
+static double last_alone(int64_t row, int64_t col, int64_t cols)
+{
+	return row % 2 ? col == cols - 1 : col == 0;
+}
+
+static double at_the_ends(int64_t row, int64_t col, int64_t cols)
+{
+	(void)row;
+	return col < 40 || col >= cols - 40;
+}
+
+static double to_the_right(int64_t row, int64_t col, int64_t cols)
+{
+	double place = (double)col / (double)cols;
+	(void)row;
+	return place * place * place;
+}
+
+static double in_turns(int64_t row, int64_t col, int64_t cols)
+{
+	return col * 5 / cols == row % 5 ? 0.9 : 0.02;
+}
+
+static double nowhere(int64_t row, int64_t col, int64_t cols)
+{
+	(void)row, (void)col, (void)cols;
+	return 0;
+}
+
+static double everywhere(int64_t row, int64_t col, int64_t cols)
+{
+	(void)row, (void)col, (void)cols;
+	return 1;
+}
+
+static void test_places(void **state)
+{
+	static double (*const shares[])(int64_t, int64_t, int64_t) = {far_apart, last_alone, at_the_ends, to_the_right,
+								      in_turns,  nowhere,    everywhere};
+	(void)state;
+	for (size_t s = 0; s < sizeof shares / sizeof *shares; s++) {
+		struct example e = draw_example(35, 2113, shares[s]);
+		put_on_device(&e);
+		check_dense(&e);
+		check_product(&e, 1);
+		check_product(&e, 8);
+		free_example(&e);
+	}
+}
+
+/* A vector's product has the same bits whatever other vectors there are. */
+static void test_same_bits(void **state)
+{
+	(void)state;
+	struct example e = new_example(40, 1500);
+	put_on_device(&e);
+	float *all = multiply(&e, 16);
+	for (int n = 1; n < 10; n++) {
+		float *some = multiply(&e, n);
+		assert_memory_equal(some, all, (size_t)(n * e.rows) * sizeof *some);
+		free(some);
+	}
+	free(all);
+	free_example(&e);
 }
 
 /* More vectors than the kernels take: by way of a dense matrix. */
@@ -185,8 +267,8 @@ static void test_blocks(void **state)
 	}
 }
 
-/* With the least that a device may give a block there are fewer warps, also where whole rows are full; and the same input gives the
- * same bits. */
+/* With the least that a device may give a block windows have less, or there are fewer vectors in them, or too many columns for any;
+ * and the same input gives the same bits. */
 static void test_little_shared_memory(void **state)
 {
 	(void)state;
@@ -194,17 +276,19 @@ static void test_little_shared_memory(void **state)
 	struct error err;
 	emulator_faults.shared_memory = SHARED_LEAST;
 	if (backend_cuda_create(0, &backend, &err) != STATUS_OK) fail_msg("%s", err.message);
-	struct example e = new_example(35, 5000);
-	put_on_device(&e);
-	static const int vectors[] = {1, 8, 30};
-	for (int i = 0; i < 3; i++) {
-		check_product(&e, vectors[i]);
-		float *first = multiply(&e, vectors[i]), *second = multiply(&e, vectors[i]);
-		assert_memory_equal(first, second, (size_t)(vectors[i] * e.rows) * sizeof *first);
+	static const int64_t cols[] = {5000, 11008, 30000};
+	static const int vectors[] = {1, 3, 8};
+	for (int i = 0; i < 9; i++) {
+		struct example e = new_example(i < 3 ? 35 : 5, cols[i / 3]);
+		int n = vectors[i % 3];
+		put_on_device(&e);
+		check_product(&e, n);
+		float *first = multiply(&e, n), *second = multiply(&e, n);
+		assert_memory_equal(first, second, (size_t)(n * e.rows) * sizeof *first);
 		free(first);
 		free(second);
+		free_example(&e);
 	}
-	free_example(&e);
 	backend_destroy(backend);
 	backend = before;
 	emulator_faults.shared_memory = 0;
@@ -232,6 +316,19 @@ static void test_dense_vector(void **state)
 	}
 }
 
+static void test_variants(void **state)
+{
+	(void)state;
+	for (int variant = 1; variant < CUDA_SPARSE_VARIANTS; variant++) {
+		cuda_tune_sparse(backend, variant);
+		struct example e = new_example(300, 2100);
+		put_on_device(&e);
+		check_product(&e, 1);
+		free_example(&e);
+	}
+	cuda_tune_sparse(backend, 0);
+}
+
 static void test_refusals(void **state)
 {
 	(void)state;
@@ -254,8 +351,9 @@ static void test_refusals(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes),       cmocka_unit_test(test_many_vectors),
-					   cmocka_unit_test(test_blocks),       cmocka_unit_test(test_little_shared_memory),
-					   cmocka_unit_test(test_dense_vector), cmocka_unit_test(test_refusals)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shapes),       cmocka_unit_test(test_places),   cmocka_unit_test(test_same_bits),
+		cmocka_unit_test(test_many_vectors), cmocka_unit_test(test_blocks),   cmocka_unit_test(test_little_shared_memory),
+		cmocka_unit_test(test_dense_vector), cmocka_unit_test(test_variants), cmocka_unit_test(test_refusals)};
 	return cmocka_run_group_tests(tests, open_backend, close_backend);
 }

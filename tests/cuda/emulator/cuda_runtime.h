@@ -175,6 +175,14 @@ static inline int __popc(unsigned x)
 	return __builtin_popcount(x);
 }
 
+/* c plus the products of the bytes. */
+static inline unsigned __dp4a(unsigned a, unsigned b, unsigned c)
+{
+	for (int i = 0; i < 32; i += 8)
+		c += (a >> i & 255) * (b >> i & 255);
+	return c;
+}
+
 static inline unsigned __float_as_uint(float x)
 {
 	unsigned bits;

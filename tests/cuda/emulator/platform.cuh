@@ -84,6 +84,16 @@ static inline uint32_t to_tf32(float x)
 	return (__float_as_uint(x) + 0x1000) & 0xffffe000u;
 }
 
+static inline uint2 load_streamed(const uint2 *p)
+{
+	return *p;
+}
+
+static inline uint32_t load_streamed(const uint16_t *p)
+{
+	return *p;
+}
+
 static inline uint32_t shared_address(const void *p)
 {
 	return (uint32_t)((const char *)p - (const char *)emulator_shared());
