@@ -85,26 +85,14 @@ static __device__ __forceinline__ void fill_windows(const packed &m, const uint1
 	}
 }
 
-/* sum += weight · the column of each vector */
-template <int V> static __device__ __forceinline__ void add_column(float (&sum)[V], float weight, const unsigned char *column)
+/* sum += weight · the column of each vector, OFFSET bytes behind an address. */
+template <int V, int OFFSET> static __device__ __forceinline__ void add_column(float (&sum)[V], float weight, uint32_t address)
 {
+	uint32_t words[COLUMN<V> / 4];
+	load_shared<OFFSET>(words, address);
 	if constexpr (V == 1) {
-		sum[0] += weight * *(const float *)column;
+		sum[0] += weight * __uint_as_float(words[0]);
 	} else {
-		uint32_t words[V / 2];
-		if constexpr (V == 2) {
-			words[0] = *(const uint32_t *)column;
-		} else if constexpr (V == 4) {
-			uint2 found = *(const uint2 *)column;
-			words[0] = found.x;
-			words[1] = found.y;
-		} else {
-			uint4 found = *(const uint4 *)column;
-			words[0] = found.x;
-			words[1] = found.y;
-			words[2] = found.z;
-			words[3] = found.w;
-		}
 #pragma unroll
 		for (int i = 0; i < V / 2; i++) {
 			sum[2 * i] += weight * __uint_as_float(words[i] << 16);
@@ -115,55 +103,82 @@ template <int V> static __device__ __forceinline__ void add_column(float (&sum)[
 
 /* ---- steps ------------------------------------------------------------------------------------------------------------------- */
 
-/* A lane's part of one. */
+/* A lane's part of a step. */
 struct part {
 	uint2 values;
-	uint32_t distances;
+	uint32_t distances; /* 16 bits */
 };
 
-static __device__ __forceinline__ part read_part(const unsigned char *step)
+/* Where a lane finds its parts of a step and those behind it. */
+struct parts {
+	const unsigned char *values, *distances;
+};
+
+static __device__ __forceinline__ parts parts_from(const packed &m, int64_t step)
 {
-	return {load_streamed((const uint2 *)(step + lane_of() * 8)),
-		load_streamed((const uint16_t *)(step + VALUES_BYTES + lane_of() * 2))};
+	const unsigned char *at = m.steps + step * CUDA_SPARSE_STEP_BYTES;
+	return {at + lane_of() * 8, at + VALUES_BYTES + lane_of() * 2};
 }
 
-/* `at`, in bytes, is where the part's first value would have its column if its distance were 1 and this were step 0 of those that
- * are unrolled; then the same of the part behind it. Distances are in bytes of a word: four of them times 0 or DOWN, added up, is
- * one instruction. */
-template <int V>
-static __device__ __forceinline__ void add_part(float (&sum)[V], const part &p, const unsigned char *windows, uint32_t &at,
-						int step)
+template <int STEPS_ON> static __device__ __forceinline__ void read_part(part &ret, const parts &from, bool valid)
 {
-	constexpr int SHIFT = V == 8 ? 2 : V == 4 ? 1 : 0, NEXT = LANES * COLUMN<V>;
-	constexpr uint32_t MASK = 0x0f0fu << SHIFT;
-	uint32_t low = (SHIFT ? p.distances << SHIFT : p.distances) & MASK, high = (p.distances >> (4 - SHIFT)) & MASK;
-	const unsigned char *from = windows + step * STEP * NEXT;
-	uint32_t second = __dp4a(low, (uint32_t)(DOWN | DOWN << 8), at), last = __dp4a(high, (uint32_t)(DOWN | DOWN << 8), second);
-	add_column(sum, __uint_as_float(p.values.x << 16), from + __dp4a(low, (uint32_t)DOWN, at));
-	add_column(sum, __uint_as_float(p.values.x & 0xffff0000u), from + NEXT + second);
-	add_column(sum, __uint_as_float(p.values.y << 16), from + 2 * NEXT + __dp4a(high, (uint32_t)DOWN, second));
-	add_column(sum, __uint_as_float(p.values.y & 0xffff0000u), from + 3 * NEXT + last);
+	load_streamed<STEPS_ON * CUDA_SPARSE_STEP_BYTES>(ret.values, from.values, valid);
+	load_streamed<STEPS_ON * CUDA_SPARSE_STEP_BYTES>(ret.distances, from.distances, valid);
+}
+
+/* The first N parts. */
+template <int N, int S = 0, int AHEAD>
+static __device__ __forceinline__ void read_parts(part (&ret)[AHEAD], const parts &from, int n)
+{
+	if constexpr (S < N) {
+		read_part<S>(ret[S], from, S < n);
+		read_parts<N, S + 1>(ret, from, n);
+	}
+}
+
+/* `at` is the address where the part's first value would have its column if its distance were 1 and this were the first of the
+ * parts that are unrolled; then the same of the part behind it. Distances are bytes of a word: four of them times 0 or DOWN, added
+ * up, are one instruction. */
+template <int V, int S> static __device__ __forceinline__ void add_part(float (&sum)[V], const part &p, uint32_t &at)
+{
+	constexpr int SHIFT = V == 8 ? 2 : V == 4 ? 1 : 0, NEXT = LANES * COLUMN<V>, HERE = S * STEP * NEXT;
+	constexpr uint32_t MASK = 0x0f0fu << SHIFT, ONE = DOWN, BOTH = DOWN | DOWN << 8;
+	uint32_t low = p.distances << SHIFT & MASK, high = p.distances >> (4 - SHIFT) & MASK;
+	uint32_t second = __dp4a(low, BOTH, at), last = __dp4a(high, BOTH, second);
+	add_column<V, HERE>(sum, __uint_as_float(p.values.x << 16), __dp4a(low, ONE, at));
+	add_column<V, HERE + NEXT>(sum, __uint_as_float(p.values.x & 0xffff0000u), second);
+	add_column<V, HERE + 2 * NEXT>(sum, __uint_as_float(p.values.y << 16), __dp4a(high, ONE, second));
+	add_column<V, HERE + 3 * NEXT>(sum, __uint_as_float(p.values.y & 0xffff0000u), last);
 	at = last;
 }
 
-/* y [vectors, rows], vectors of V at most. A block has `rows_each` rows, or one more. */
+/* Adds the first `steps` parts, all of them where ALL, and reads the first `then` ones of those that come next in their place. */
+template <bool ALL, int V, int AHEAD, int S = 0>
+static __device__ __forceinline__ void add_parts(float (&sum)[V], part (&ahead)[AHEAD], uint32_t &at, int steps, const parts &next,
+						 int then)
+{
+	if constexpr (S < AHEAD) {
+		if (ALL || S < steps) add_part<V, S>(sum, ahead[S], at);
+		read_part<S>(ahead[S], next, S < then);
+		add_parts<ALL, V, AHEAD, S + 1>(sum, ahead, at, steps, next, then);
+	}
+}
+
+/* y [vectors, rows], vectors of V at most. A block has `rows_each` rows, and the first `rows_left` blocks have one more. */
 template <int V, int THREADS, int BLOCKS, int AHEAD>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
 	product_kernel(packed m, const uint16_t *__restrict__ x, int64_t stride, int vectors, float *y, int64_t y_stride,
 		       int rows_each, int rows_left)
 {
 	SHARED_MEMORY(unsigned char, windows);
-	int block = (int)blockIdx.x, warp = (int)threadIdx.x / 32, lane = lane_of();
+	int block = (int)blockIdx.x, lane = lane_of();
 	int row = block * rows_each + (block < rows_left ? block : rows_left), end = row + rows_each + (block < rows_left);
-	part ahead[AHEAD];
 	uint32_t place = 0, tail = 0, tail_end = 0;
+	part ahead[AHEAD] = {};
 
-	row += warp;
+	row += (int)threadIdx.x / 32;
 	if (row < end) {
-		const unsigned char *from = m.steps + (int64_t)row * m.head * CUDA_SPARSE_STEP_BYTES;
-#pragma unroll
-		for (int s = 0; s < AHEAD; s++)
-			if (s < m.head) ahead[s] = read_part(from + s * CUDA_SPARSE_STEP_BYTES);
+		read_parts<AHEAD>(ahead, parts_from(m, (int64_t)row * m.head), m.head);
 		place = m.places[row * (int64_t)LANES + lane];
 		tail = m.tails[row];
 		tail_end = m.tails[row + 1];
@@ -172,7 +187,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 	__syncthreads();
 	while (row < end) {
 		int next_row = row + THREADS / 32, steps = m.head;
-		uint32_t at = place * COLUMN<V>, next_tail = 0, next_tail_end = 0;
+		uint32_t at = shared_address(windows) + place * COLUMN<V>, next_tail = 0, next_tail_end = 0;
 		float sum[V] = {};
 		if (next_row < end) {
 			place = m.places[next_row * (int64_t)LANES + lane];
@@ -181,14 +196,12 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 		}
 		for (;;) {
 			bool more = tail < tail_end;
-			int64_t first = more ? (int64_t)tail : (int64_t)next_row * m.head;
 			int then = more ? (int)index_min(tail_end - tail, AHEAD) : next_row < end ? m.head : 0;
-			const unsigned char *from = m.steps + first * CUDA_SPARSE_STEP_BYTES;
-#pragma unroll
-			for (int s = 0; s < AHEAD; s++) {
-				if (s < steps) add_part(sum, ahead[s], windows, at, s);
-				if (s < then) ahead[s] = read_part(from + s * CUDA_SPARSE_STEP_BYTES);
-			}
+			parts next = parts_from(m, more ? (int64_t)tail : (int64_t)next_row * m.head);
+			if (steps == AHEAD)
+				add_parts<true>(sum, ahead, at, steps, next, then);
+			else
+				add_parts<false>(sum, ahead, at, steps, next, then);
 			if (!more) break;
 			at += (uint32_t)(steps * STEP * LANES * COLUMN<V>);
 			steps = then;
@@ -224,8 +237,8 @@ __global__ void __launch_bounds__(32 * EXPAND_WARPS) expand_kernel(packed m, uin
 			((uint4 *)span)[i] = make_uint4(0, 0, 0, 0);
 		__syncwarp();
 		for (uint32_t s = 0; s < steps; s++) {
-			int64_t step = s < head ? row * head + s : (int64_t)tail + s - head;
-			part p = read_part(m.steps + step * CUDA_SPARSE_STEP_BYTES);
+			part p = {};
+			read_part<0>(p, parts_from(m, s < head ? row * head + s : (int64_t)tail + s - head), true);
 #pragma unroll
 			for (int i = 0; i < STEP; i++) {
 				uint16_t value = (uint16_t)((i < 2 ? p.values.x : p.values.y) >> i % 2 * 16);
@@ -306,9 +319,9 @@ static enum status multiply(struct cuda *c, const struct cuda_sparse *m, const s
 	case 1:
 		return launch<1, 512, 2, 8>(c, m, y, x);
 	case 2:
-		return launch<1, 512, 3, 6>(c, m, y, x);
+		return launch<1, 768, 2, 4>(c, m, y, x);
 	case 3:
-		return launch<1, 1024, 2, 4>(c, m, y, x);
+		return launch<1, 1024, 1, 9>(c, m, y, x);
 	default:
 		return launch<1, 1024, 1, 8>(c, m, y, x);
 	}
@@ -339,7 +352,7 @@ extern "C" int64_t cuda_sparse_room(struct backend *backend)
 
 extern "C" int64_t cuda_sparse_most_head(struct backend *backend)
 {
-	static const int64_t steps[] = {8, 8, 6, 4};
+	static const int64_t steps[] = {8, 8, 4, 9};
 	return steps[((struct cuda *)backend)->sparse_variant];
 }
 

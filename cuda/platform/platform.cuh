@@ -106,36 +106,45 @@ static __device__ __forceinline__ uint32_t to_tf32(float x)
 	return y;
 }
 
-/* What nobody reads again, nor writes while the kernel runs: it takes no room in the first cache. */
-static __device__ __forceinline__ uint2 load_streamed(const uint2 *p)
-{
-	uint2 x;
-	asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "l"(p));
-	return x;
-}
-
-static __device__ __forceinline__ uint32_t load_streamed(const uint16_t *p)
-{
-	uint16_t x;
-	asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=h"(x) : "l"(p));
-	return x;
-}
-
 /* Where something lies in shared memory, in bytes. */
 static __device__ __forceinline__ uint32_t shared_address(const void *p)
 {
 	return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* The 16 bits at an address of shared memory and OFFSET bytes further, or, where they are not to be taken, 0. */
-template <int OFFSET> static __device__ __forceinline__ uint32_t take_half(uint32_t address, uint32_t take)
+/* N words at an address of shared memory and OFFSET bytes further. */
+template <int OFFSET> static __device__ __forceinline__ void load_shared(uint32_t (&x)[1], uint32_t address)
 {
-	uint32_t y;
-	asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.b32 %0, 0;\n\t@p ld.shared.u16 %0, [%1+%3];\n\t}"
-		     : "=&r"(y)
-		     : "r"(address), "r"(take), "n"(OFFSET)
+	asm volatile("ld.shared.u32 %0, [%1+%2];" : "=r"(x[0]) : "r"(address), "n"(OFFSET) : "memory");
+}
+
+template <int OFFSET> static __device__ __forceinline__ void load_shared(uint32_t (&x)[2], uint32_t address)
+{
+	asm volatile("ld.shared.v2.u32 {%0,%1}, [%2+%3];" : "=r"(x[0]), "=r"(x[1]) : "r"(address), "n"(OFFSET) : "memory");
+}
+
+template <int OFFSET> static __device__ __forceinline__ void load_shared(uint32_t (&x)[4], uint32_t address)
+{
+	asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4+%5];"
+		     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+		     : "r"(address), "n"(OFFSET)
 		     : "memory");
-	return y;
+}
+
+/* Two words, or 16 bits, of what nobody reads again, nor writes while the kernel runs, OFFSET bytes behind p: they take no room in
+ * the first cache. Where `valid` is false nothing is read, and x stays. */
+template <int OFFSET> static __device__ __forceinline__ void load_streamed(uint2 &x, const void *p, bool valid)
+{
+	asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %3, 0;\n\t@p ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2+%4];\n\t}"
+		     : "+r"(x.x), "+r"(x.y)
+		     : "l"(p), "r"((uint32_t)valid), "n"(OFFSET));
+}
+
+template <int OFFSET> static __device__ __forceinline__ void load_streamed(uint32_t &x, const void *p, bool valid)
+{
+	asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\t@p ld.global.nc.L1::no_allocate.u16 %0, [%1+%3];\n\t}"
+		     : "+r"(x)
+		     : "l"(p), "r"((uint32_t)valid), "n"(OFFSET));
 }
 
 /* Starts a 16-byte copy to shared memory; where `valid` is false, zeros are written and `from` is not read. */

@@ -84,26 +84,24 @@ static inline uint32_t to_tf32(float x)
 	return (__float_as_uint(x) + 0x1000) & 0xffffe000u;
 }
 
-static inline uint2 load_streamed(const uint2 *p)
-{
-	return *p;
-}
-
-static inline uint32_t load_streamed(const uint16_t *p)
-{
-	return *p;
-}
-
 static inline uint32_t shared_address(const void *p)
 {
 	return (uint32_t)((const char *)p - (const char *)emulator_shared());
 }
 
-template <int OFFSET> static inline uint32_t take_half(uint32_t address, uint32_t take)
+template <int OFFSET, int N> static inline void load_shared(uint32_t (&x)[N], uint32_t address)
 {
-	uint16_t y = 0;
-	if (take) memcpy(&y, (const char *)emulator_shared() + (int64_t)address + OFFSET, sizeof y);
-	return y;
+	memcpy(x, (const char *)emulator_shared() + (int64_t)address + OFFSET, sizeof x);
+}
+
+template <int OFFSET> static inline void load_streamed(uint2 &x, const void *p, bool valid)
+{
+	if (valid) x = *(const uint2 *)((const char *)p + OFFSET);
+}
+
+template <int OFFSET> static inline void load_streamed(uint32_t &x, const void *p, bool valid)
+{
+	if (valid) x = *(const uint16_t *)((const char *)p + OFFSET);
 }
 
 /* Copies happen when they are waited for, so that a kernel that does not wait reads what was there before. */
