@@ -3,8 +3,8 @@
  * the shapes of LLaMA-7B's and Llama-3-8B's linears. Every kind of product is compared with double precision before anything is
  * timed: a wrong one ends the program with status 4. Products are replayed as one graph, each of another copy of the weights, which
  * together have more bytes than an L2 cache; seconds are the median over batches. "gbs" is of the bytes of the weights alone,
- * "bound" how many times more of them are dense, "direct_us" what kernels take that copy no values ahead (cuda_tune_sparse), and
- * "copy" what a large copy on the device reaches in the same run, read and written.
+ * "bound" how many times more of them are dense, "variants_us" what each kernel for one vector takes (cuda_tune_sparse), of which
+ * "us" is the first, and "copy" what a large copy on the device reaches in the same run, read and written.
  *
  * Prints one JSON object. Usage: cuda_matvec [SCALE]; SCALE divides the sizes, for a machine without a GPU. */
 #include <dlfcn.h>
@@ -23,9 +23,9 @@
 #include "engine/compute/half.h"
 #include "engine/sparse/matvec.h"
 
-enum { SPARSITIES = 3, WIDTHS = 5, CHOICES = 8, BATCHES = 5, MOST_SETS = 64, WRONG = 4 };
+enum { SPARSITIES = 3, WIDTHS = 6, CHOICES = 8, BATCHES = 5, MOST_SETS = 64, WRONG = 4, VARIANTS = CUDA_SPARSE_VARIANTS };
 static const double sparsities[SPARSITIES] = {0.5, 0.6, 0.7};
-static const int widths[WIDTHS] = {1, 4, 8, 16, SPARSE_VECTORS};
+static const int widths[WIDTHS] = {1, 2, 4, 8, 16, SPARSE_VECTORS};
 static const size_t cache_bytes = (size_t)256 << 20; /* that the weights of one kind have at least: some times an L2 cache */
 
 enum peer { CUBLAS, CUBLASLT, OWN, PEERS };
@@ -160,13 +160,19 @@ static void find_exact(struct work *work)
 	free(x);
 }
 
+/* One is uploaded, the others are copies of it. */
 static void upload_sparse(struct work *work)
 {
 	void *memory = matvec_allocate((size_t)sparse_memory(work->dense, work->rows, work->cols));
 	if (!memory) exit(1);
 	struct sparse_matrix packed = sparse_pack(work->dense, work->rows, work->cols, memory);
-	for (int i = 0; i < work->sets; i++)
-		check(cuda_sparse_upload(backend, &packed, &work->sparse[i]));
+	check(cuda_sparse_upload(backend, &packed, &work->sparse[0]));
+	for (int i = 1; i < work->sets; i++) {
+		struct cuda_sparse *copy = &work->sparse[i];
+		*copy = work->sparse[0];
+		check(backend->ops->alloc(backend, (size_t)copy->bytes, &copy->memory));
+		check(backend->ops->copy(backend, copy->memory, work->sparse[0].memory, (size_t)copy->bytes));
+	}
 	check(backend->ops->sync(backend));
 	free(memory);
 }
@@ -216,15 +222,7 @@ static enum status run_own(const struct work *work, int set, int vectors)
 	return cuda_dense_product(backend, tensor_rows(work->device_y, 0, vectors), inputs(work, vectors), work->device_dense[set]);
 }
 
-static enum status run_direct(const struct work *work, int set, int vectors)
-{
-	cuda_tune_sparse(backend, true);
-	enum status status = run_sparse(work, set, vectors);
-	cuda_tune_sparse(backend, false);
-	return status;
-}
-
-static const struct way sparse_way = {"sparse", run_sparse}, direct_way = {"sparse, not staged", run_direct};
+static const struct way sparse_way = {"sparse", run_sparse};
 static const struct way peers[PEERS] = {{"cublas", run_cublas}, {"cublaslt", run_cublaslt}, {"own", run_own}};
 
 /* Products of set `set` against double precision; sums of so many terms in fp32, in any order, are off by no more. */
@@ -285,8 +283,8 @@ static double time_way(const struct work *work, const struct way *way, int vecto
 /* ---- a shape ----------------------------------------------------------------------------------------------------------------- */
 
 struct times {
-	double dense[WIDTHS][PEERS], sparse[SPARSITIES][WIDTHS], direct[SPARSITIES][WIDTHS]; /* seconds */
-	int choice[WIDTHS];                                                                  /* of cuBLASLt's, from 1 on */
+	double dense[WIDTHS][PEERS], sparse[SPARSITIES][WIDTHS], variants[SPARSITIES][VARIANTS]; /* seconds */
+	int choice[WIDTHS];                                                                      /* of cuBLASLt's, from 1 on */
 	double bytes[SPARSITIES];
 };
 
@@ -348,9 +346,12 @@ static void print_width(const struct work *work, const struct times *times, int 
 	printf("\"choice\": %d, \"best\": \"%s\"}, \"sparse\": {", times->choice[w], which < 0 ? "" : peer_names[which]);
 	for (int s = 0; s < SPARSITIES; s++) {
 		double seconds = times->sparse[s][w];
-		printf("%s\"%.1f\": {\"us\": %.3f, \"direct_us\": %.3f, \"gbs\": %.1f, \"of_copy\": %.3f, \"bound\": %.3f",
-		       s ? ", " : "", sparsities[s], 1e6 * seconds, 1e6 * times->direct[s][w], times->bytes[s] / seconds * 1e-9,
-		       times->bytes[s] / seconds / copy_rate, dense_bytes / times->bytes[s]);
+		printf("%s\"%.1f\": {\"us\": %.3f, \"gbs\": %.1f, \"of_copy\": %.3f, \"bound\": %.3f", s ? ", " : "", sparsities[s],
+		       1e6 * seconds, times->bytes[s] / seconds * 1e-9, times->bytes[s] / seconds / copy_rate,
+		       dense_bytes / times->bytes[s]);
+		for (int v = 0; w == 0 && v < VARIANTS; v++)
+			printf("%s%.3f%s", v ? ", " : ", \"variants_us\": [", 1e6 * times->variants[s][v],
+			       v == VARIANTS - 1 ? "]" : "");
 		if (which >= 0) printf(", \"speedup\": %.3f", best / seconds);
 		printf("}");
 	}
@@ -358,9 +359,28 @@ static void print_width(const struct work *work, const struct times *times, int 
 	fflush(stdout);
 }
 
+static double time_sparse(const struct work *work, int vectors)
+{
+	double seconds = time_way(work, &sparse_way, vectors);
+	if (!isnan(seconds)) return seconds;
+	fprintf(stderr, "products cannot be recorded\n");
+	exit(1);
+}
+
+static double time_variant(struct work *work, int variant)
+{
+	cuda_tune_sparse(backend, variant);
+	upload_sparse(work);
+	check_way(work, &sparse_way, 0, 1);
+	double seconds = time_sparse(work, 1);
+	release_sparse(work);
+	cuda_tune_sparse(backend, 0);
+	return seconds;
+}
+
 static int sets_of(int64_t rows, int64_t cols)
 {
-	double least = (double)(rows * cols) * 2 * 0.36; /* bytes at 70 % */
+	double least = (double)(rows * cols) * 2 * 0.38; /* bytes at 70 % */
 	int sets = scale > 1 ? 2 : (int)((double)cache_bytes / least) + 1;
 	return sets < 2 ? 2 : sets > MOST_SETS ? MOST_SETS : sets;
 }
@@ -375,30 +395,25 @@ static void shape(int64_t rows, int64_t cols)
 		find_exact(&work);
 		upload_sparse(&work);
 		times.bytes[s] = (double)work.sparse[0].bytes;
-		for (int w = 0; w < WIDTHS; w++) {
+		for (int w = 0; w < WIDTHS; w++)
 			check_way(&work, &sparse_way, w % work.sets, widths[w]);
-			check_way(&work, &direct_way, w % work.sets, widths[w]);
-		}
 		if (s == 0) time_dense(&work, &times);
-		for (int w = 0; w < WIDTHS; w++) {
-			times.sparse[s][w] = time_way(&work, &sparse_way, widths[w]);
-			times.direct[s][w] = time_way(&work, &direct_way, widths[w]);
-			if (!isnan(times.sparse[s][w] + times.direct[s][w])) continue;
-			fprintf(stderr, "products cannot be recorded\n");
-			exit(1);
-		}
+		for (int w = 0; w < WIDTHS; w++)
+			times.sparse[s][w] = time_sparse(&work, widths[w]);
 		release_sparse(&work);
+		for (int v = 0; v < VARIANTS; v++)
+			times.variants[s][v] = time_variant(&work, v);
 	}
 	for (int w = 0; w < WIDTHS; w++)
 		print_width(&work, &times, w);
 	end(&work);
 }
 
-/* Shapes that fill no tile, word or segment, and numbers of vectors between those that are timed. */
+/* Shapes that fill no step or word, and numbers of vectors between those that are timed. */
 static void check_odd_shapes(void)
 {
 	static const int64_t shapes[][2] = {{1, 1}, {17, 511}, {33, 513}, {70, 1100}, {5, 8264}};
-	static const int vectors[] = {1, 2, 9, 17, 31};
+	static const int vectors[] = {1, 2, 3, 9, 17, 31};
 	static struct work work;
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 		begin(&work, shapes[i][0], shapes[i][1], 1);
@@ -406,10 +421,8 @@ static void check_odd_shapes(void)
 			draw_weights(&work, s == 0 ? 0 : s == 1 ? 0.98 : 0.5); /* whole rows, and empty ones */
 			find_exact(&work);
 			upload_sparse(&work);
-			for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++) {
+			for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++)
 				check_way(&work, &sparse_way, 0, vectors[v]);
-				check_way(&work, &direct_way, 0, vectors[v]);
-			}
 			release_sparse(&work);
 		}
 		end(&work);

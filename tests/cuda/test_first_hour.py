@@ -16,9 +16,9 @@ CHOICES = {"device": "x", "products": [{"product": "o forward", "m": 1, "n": 2, 
            "panels": [{"rows": 1, "cols": 2, "tokens": 3, "mb_16": 1e-6}]}
 MATVEC = {"device": "x", "copy": {"gbs": 1.0}, "cublas": False, "checked": 7, "products": [
     {"rows": 8, "cols": 9, "vectors": 1, "sets": 2, "dense": {"own": {"us": 3.5, "gbs": 2.0}, "choice": 0, "best": "own"},
-     "sparse": {"0.5": {"us": 2.5, "direct_us": 3.0, "gbs": 1.5, "of_copy": 0.75, "speedup": 1.4, "bound": 1.77}}},
+     "sparse": {"0.5": {"us": 2.5, "gbs": 1.5, "of_copy": 0.75, "speedup": 1.4, "bound": 1.77}}},
     {"rows": 8, "cols": 9, "vectors": 4, "sets": 2, "dense": {"choice": 0, "best": ""},
-     "sparse": {"0.5": {"us": 2.5, "direct_us": 3.0, "gbs": 1.5, "of_copy": 0.75, "bound": 1.77}}}]}
+     "sparse": {"0.5": {"us": 2.5, "gbs": 1.5, "of_copy": 0.75, "bound": 1.77}}}]}
 FAULT = {"before": True, "lost": True, "same_process_refused": True, "next_process": True}
 
 
