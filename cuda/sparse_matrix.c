@@ -212,25 +212,37 @@ struct image {
 	int64_t height;
 };
 
-/* The part of a lane, list[first … end). Returns the rows of windows that a product goes through for it, from their first on. */
-static int64_t write_part(const struct conversion *c, const struct image *image, int64_t row, int lane, int first, int end)
+/* The `at`-th value of a lane's part, and its distance from the one before. */
+static void write_value(const struct conversion *c, const struct image *image, int64_t row, int lane, int64_t at, uint16_t value,
+			int distance)
 {
 	/* The bits of a step's i-th distance: those of the first two and the last two values are apart by a byte each. */
 	static const int shifts[STEP] = {0, 8, 4, 12};
+	int64_t step = at / STEP;
+	step += step < c->head ? row * c->head : image->tails[row] - c->head;
+	uint16_t *to = (uint16_t *)(image->steps + step * CUDA_SPARSE_STEP_BYTES), *distances = to + CUDA_SPARSE_STEP_VALUES;
+	to[lane * STEP + at % STEP] = value;
+	distances[lane] |= (uint16_t)((distance - 1) << shifts[at % STEP]);
+}
+
+/* A lane's part, list[first … end), filled up with zeros a column apart: behind its values, but as many as would go too far beyond
+ * the window before them, if it begins with so many columns, or between them. Returns how far all goes, in rows of the windows. */
+static int64_t write_part(const struct conversion *c, const struct image *image, int64_t row, int lane, int first, int end)
+{
 	const struct list *list = &c->list;
-	int64_t all = c->steps[row] > c->head ? c->steps[row] : c->head;
+	int64_t steps = c->steps[row] > c->head ? c->steps[row] : c->head, place = c->deal.place[lane] / LANES;
+	int64_t columns = end > first ? list->columns[end - 1] - list->columns[first] + 1 : 0, zeros = steps * STEP - (end - first);
+	int64_t excess = place + columns + zeros - (c->windows.height + RUN_OVER);
+	excess = excess < 0 ? 0 : excess > zeros ? zeros : excess;
+	int64_t before = excess < place ? excess : place, between = excess - before, at = before;
 	for (int i = first; i < end; i++) {
-		int64_t step = (i - first) / STEP;
-		step += step < c->head ? row * c->head : image->tails[row] - c->head;
-		uint16_t *to = (uint16_t *)(image->steps + step * CUDA_SPARSE_STEP_BYTES),
-			 *distances = to + CUDA_SPARSE_STEP_VALUES;
-		to[lane * STEP + (i - first) % STEP] = list->values[i];
-		if (i == first) continue;
-		distances[lane] |= (uint16_t)((list->columns[i] - list->columns[i - 1] - 1) << shifts[(i - first) % STEP]);
+		int distance = i > first ? list->columns[i] - list->columns[i - 1] : 1;
+		while (distance > 1 && between > 0)
+			distance--, between--, at++;
+		write_value(c, image, row, lane, at++, list->values[i], distance);
 	}
-	image->places[row * LANES + lane] = (uint16_t)c->deal.place[lane];
-	int64_t filled = all * STEP - (end - first), columns = end > first ? list->columns[end - 1] - list->columns[first] + 1 : 0;
-	return c->deal.place[lane] / LANES + columns + filled;
+	image->places[row * LANES + lane] = (uint16_t)(c->deal.place[lane] - before * LANES);
+	return place - before + columns + zeros - (excess - before - between);
 }
 
 static void write_row(struct conversion *c, int64_t row, int steps, void *context)
