@@ -34,54 +34,95 @@ static __device__ __forceinline__ int lane_of()
 /* Bytes of a column: bf16 of V vectors, but one alone is F32. */
 template <int V> constexpr int COLUMN = V == 1 ? 4 : 2 * V;
 
-/* N columns of a vector, at an address that 2·N divides, two in each word. */
-template <int N> static __device__ __forceinline__ void read_columns(const uint16_t *x, bool there, uint32_t (&ret)[N / 2])
+/* Writes column j of eight, of which there are two in each word of `in`, of G vectors. */
+template <int V, int G> static __device__ __forceinline__ void write_column(const uint4 (&in)[G], int j, unsigned char *to)
 {
-	if constexpr (N == 8) {
-		uint4 found = there ? *(const uint4 *)x : make_uint4(0, 0, 0, 0);
-		ret[0] = found.x;
-		ret[1] = found.y;
-		ret[2] = found.z;
-		ret[3] = found.w;
-	} else {
-		uint2 found = there ? *(const uint2 *)x : make_uint2(0, 0);
-		ret[0] = found.x;
-		ret[1] = found.y;
+	uint32_t bits[G];
+#pragma unroll
+	for (int v = 0; v < G; v++) {
+		uint32_t both = j < 2 ? in[v].x : j < 4 ? in[v].y : j < 6 ? in[v].z : in[v].w;
+		bits[v] = j % 2 ? both >> 16 : both & 0xffffu;
+	}
+	if constexpr (V == 1)
+		*(uint32_t *)to = bits[0] << 16;
+	else if constexpr (V == 2)
+		*(uint32_t *)to = bits[0] | bits[1] << 16;
+	else
+		*(uint2 *)to = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
+}
+
+/* Eight columns of a window, for a lane. */
+struct piece {
+	int window, first; /* row of the windows */
+};
+
+/* As many windows as have all banks make a tile, and as many rows of them as a warp fills at once: so hardly two lanes write to the
+ * same bank, and the more lanes read from the same line. */
+template <int V> static __device__ __forceinline__ piece piece_of(int tile)
+{
+	constexpr int WINDOWS = DOWN / COLUMN<V>, DEEP = LANES / WINDOWS;
+	return {tile % DEEP * WINDOWS + lane_of() % WINDOWS, (tile / DEEP * DEEP + lane_of() / WINDOWS) * 8};
+}
+
+/* Of how many vectors a lane reads a piece, and in how many tiles, before it writes them. */
+template <int V> constexpr int GROUP = V < 4 ? V : 4;
+template <int V> constexpr int AT_ONCE = 4 / GROUP<V>;
+
+static __device__ __forceinline__ int tiles_per_turn()
+{
+	return (int)blockDim.x / 32;
+}
+
+/* Of the vectors from `group` on, the columns of the warp's tiles from `tile` on. */
+template <int V>
+static __device__ __forceinline__ void read_pieces(const packed &m, const uint16_t *__restrict__ x, int64_t stride, int vectors,
+						   int tile, int group, uint4 (&ret)[AT_ONCE<V>][GROUP<V>])
+{
+#pragma unroll
+	for (int i = 0; i < AT_ONCE<V>; i++) {
+		piece p = piece_of<V>(tile + i * tiles_per_turn());
+		int column = m.bases[p.window] + p.first;
+#pragma unroll
+		for (int v = 0; v < GROUP<V>; v++) {
+			bool there = group + v < vectors && column < m.length && p.first < m.height;
+			ret[i][v] = make_uint4(0, 0, 0, 0);
+			load_chunk(ret[i][v], x + (group + v) * stride + column, there);
+		}
 	}
 }
 
-/* windows [height, LANES] of columns. Each lane has a window, so that no two write to the same bank. */
 template <int V>
-static __device__ __forceinline__ void fill_windows(const packed &m, const uint16_t *__restrict__ x, int64_t stride, int vectors,
+static __device__ __forceinline__ void write_pieces(const packed &m, const uint4 (&in)[AT_ONCE<V>][GROUP<V>], int tile, int group,
 						    unsigned char *windows)
 {
-	constexpr int N = V == 8 ? 4 : 8; /* columns at once */
-	int base = m.bases[lane_of()];
-	for (int first = (int)threadIdx.x / 32 * N; first < m.height; first += (int)blockDim.x / 32 * N) {
-		uint32_t in[V][N / 2];
 #pragma unroll
-		for (int v = 0; v < V; v++)
-			read_columns<N>(x + v * stride + base + first, v < vectors && base + first < m.length, in[v]);
+	for (int i = 0; i < AT_ONCE<V>; i++) {
+		piece p = piece_of<V>(tile + i * tiles_per_turn());
+		unsigned char *to = windows + (p.first * LANES + p.window) * COLUMN<V> + 2 * group;
+		if (p.first >= m.height) continue;
 #pragma unroll
-		for (int j = 0; j < N; j++) {
-			unsigned char *to = windows + ((first + j) * LANES + lane_of()) * COLUMN<V>;
-			uint32_t words[COLUMN<V> / 4];
-#pragma unroll
-			for (int i = 0; i < COLUMN<V> / 4; i++) {
-				if (V == 1)
-					words[i] = j % 2 ? in[0][j / 2] & 0xffff0000u : in[0][j / 2] << 16;
-				else if (j % 2)
-					words[i] = in[2 * i][j / 2] >> 16 | (in[(2 * i + 1) % V][j / 2] & 0xffff0000u);
-				else
-					words[i] = (in[2 * i][j / 2] & 0xffffu) | in[(2 * i + 1) % V][j / 2] << 16;
-			}
-			if constexpr (V <= 2)
-				*(uint32_t *)to = words[0];
-			else if constexpr (V == 4)
-				*(uint2 *)to = make_uint2(words[0], words[1]);
-			else
-				*(uint4 *)to = make_uint4(words[0], words[1], words[2], words[3]);
+		for (int j = 0; j < 8; j++)
+			write_column<V>(in[i], j, to + j * LANES * COLUMN<V>);
+	}
+}
+
+/* windows [height, LANES] of columns; `in` is what read_pieces found for the warp's first tiles and group. */
+template <int V>
+static __device__ __forceinline__ void fill_windows(const packed &m, const uint16_t *__restrict__ x, int64_t stride, int vectors,
+						    uint4 (&in)[AT_ONCE<V>][GROUP<V>], unsigned char *windows)
+{
+	constexpr int DEEP = LANES * COLUMN<V> / DOWN;
+	int tiles = (m.height + 8 * DEEP - 1) / (8 * DEEP) * DEEP, tile = (int)threadIdx.x / 32, group = 0;
+	write_pieces<V>(m, in, tile, group, windows);
+	for (;;) {
+		group += GROUP<V>;
+		if (group == V) {
+			group = 0;
+			tile += AT_ONCE<V> * tiles_per_turn();
 		}
+		if (tile >= tiles) break;
+		read_pieces<V>(m, x, stride, vectors, tile, group, in);
+		write_pieces<V>(m, in, tile, group, windows);
 	}
 }
 
@@ -175,15 +216,17 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 	int row = block * rows_each + (block < rows_left ? block : rows_left), end = row + rows_each + (block < rows_left);
 	uint32_t place = 0, tail = 0, tail_end = 0;
 	part ahead[AHEAD] = {};
+	uint4 columns[AT_ONCE<V>][GROUP<V>];
 
 	row += (int)threadIdx.x / 32;
+	read_pieces<V>(m, x, stride, vectors, (int)threadIdx.x / 32, 0, columns);
 	if (row < end) {
 		read_parts<AHEAD>(ahead, parts_from(m, (int64_t)row * m.head), m.head);
 		place = m.places[row * (int64_t)LANES + lane];
 		tail = m.tails[row];
 		tail_end = m.tails[row + 1];
 	}
-	fill_windows<V>(m, x, stride, vectors, windows);
+	fill_windows<V>(m, x, stride, vectors, columns, windows);
 	__syncthreads();
 	while (row < end) {
 		int next_row = row + THREADS / 32, steps = m.head;

@@ -131,6 +131,14 @@ template <int OFFSET> static __device__ __forceinline__ void load_shared(uint32_
 		     : "memory");
 }
 
+/* 16 bytes that nobody writes while the kernel runs, in their turn; where `valid` is false nothing is read, and x stays. */
+static __device__ __forceinline__ void load_chunk(uint4 &x, const void *p, bool valid)
+{
+	asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %5, 0;\n\t@p ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];\n\t}"
+		     : "+r"(x.x), "+r"(x.y), "+r"(x.z), "+r"(x.w)
+		     : "l"(p), "r"((uint32_t)valid));
+}
+
 /* Two words, or 16 bits, of what nobody reads again, nor writes while the kernel runs, OFFSET bytes behind p: they take no room in
  * the first cache. Where `valid` is false nothing is read, and x stays. */
 template <int OFFSET> static __device__ __forceinline__ void load_streamed(uint2 &x, const void *p, bool valid)

@@ -94,6 +94,11 @@ template <int OFFSET, int N> static inline void load_shared(uint32_t (&x)[N], ui
 	memcpy(x, (const char *)emulator_shared() + (int64_t)address + OFFSET, sizeof x);
 }
 
+static inline void load_chunk(uint4 &x, const void *p, bool valid)
+{
+	if (valid) x = *(const uint4 *)p;
+}
+
 template <int OFFSET> static inline void load_streamed(uint2 &x, const void *p, bool valid)
 {
 	if (valid) x = *(const uint2 *)((const char *)p + OFFSET);
