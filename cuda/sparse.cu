@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 
 /* ---- dense again ------------------------------------------------------------------------------------------------------------- */
 
-enum { EXPAND_WARPS = 4, SPAN = 4096 };
+enum { EXPAND_WARPS = 4, EXPAND_STEPS = 4, SPAN = 4096 };
 
 /* A warp for each row, which is put together in shared memory, SPAN columns at a time. `wide`: chunks of 8 columns are aligned. */
 __global__ void __launch_bounds__(32 * EXPAND_WARPS) expand_kernel(packed m, uint16_t *dense, int64_t stride, int cols, bool wide)
@@ -279,13 +279,18 @@ __global__ void __launch_bounds__(32 * EXPAND_WARPS) expand_kernel(packed m, uin
 		for (int i = lane_of(); i < SPAN / 8; i += 32)
 			((uint4 *)span)[i] = make_uint4(0, 0, 0, 0);
 		__syncwarp();
-		for (uint32_t s = 0; s < steps; s++) {
-			part p = {};
-			read_part<0>(p, parts_from(m, s < head ? row * head + s : (int64_t)tail + s - head), true);
+		for (uint32_t s = 0; s < steps; s += EXPAND_STEPS) {
+			part parts[EXPAND_STEPS] = {};
 #pragma unroll
-			for (int i = 0; i < STEP; i++) {
-				uint16_t value = (uint16_t)((i < 2 ? p.values.x : p.values.y) >> i % 2 * 16);
-				column += (int)(p.distances >> (i % 2 * 8 + i / 2 * 4) & 15);
+			for (uint32_t i = 0; i < EXPAND_STEPS; i++) {
+				int64_t step = s + i < head ? row * head + s + i : (int64_t)tail + s + i - head;
+				read_part<0>(parts[i], parts_from(m, step), s + i < steps);
+			}
+#pragma unroll
+			for (int i = 0; i < EXPAND_STEPS * STEP; i++) {
+				const part &p = parts[i / STEP];
+				uint16_t value = (uint16_t)((i % STEP < 2 ? p.values.x : p.values.y) >> i % 2 * 16);
+				column += (int)(p.distances >> (i % 2 * 8 + i % STEP / 2 * 4) & 15);
 				if (value && column >= 0 && column < width) span[column] = value;
 				column++;
 			}
