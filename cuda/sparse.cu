@@ -219,13 +219,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 	uint4 columns[AT_ONCE<V>][GROUP<V>];
 
 	row += (int)threadIdx.x / 32;
-	read_pieces<V>(m, x, stride, vectors, (int)threadIdx.x / 32, 0, columns);
 	if (row < end) {
 		read_parts<AHEAD>(ahead, parts_from(m, (int64_t)row * m.head), m.head);
 		place = m.places[row * (int64_t)LANES + lane];
 		tail = m.tails[row];
 		tail_end = m.tails[row + 1];
 	}
+	read_pieces<V>(m, x, stride, vectors, (int)threadIdx.x / 32, 0, columns);
 	fill_windows<V>(m, x, stride, vectors, columns, windows);
 	__syncthreads();
 	while (row < end) {

@@ -345,6 +345,9 @@ static void test_refusals(void **state)
 	codes.grids.bits = 4;
 	assert_int_equal(cuda_sparse_upload(backend, &codes, &none), STATUS_UNSUPPORTED);
 	assert_int_equal(cuda_sparse_upload(backend, &dense, &none), STATUS_UNSUPPORTED);
+	struct sparse_matrix wide = e.packed;
+	wide.cols = CUDA_SPARSE_COLS + 1;
+	assert_int_equal(cuda_sparse_upload(backend, &wide, &none), STATUS_UNSUPPORTED);
 	struct tensor x = tensor_rows(e.device_x, 0, 2), y = tensor_rows(e.device_y, 0, 2);
 	assert_int_equal(cuda_sparse_product(backend, &e.device, tensor_rows(y, 0, 1), x), STATUS_INVALID);
 	assert_int_equal(cuda_sparse_product(backend, &e.device, y, tensor_cols(x, 0, 70)), STATUS_INVALID);
