@@ -38,7 +38,7 @@ enum {
 };
 
 /* Of a matrix on the device. Memory has
- *   steps [steps] of CUDA_SPARSE_STEP_BYTES, where row r's first `head` ones begin with step r · head, the others follow all of these;
+ *   steps [steps] of CUDA_SPARSE_STEP_BYTES: row r's first `head` ones from step r · head on, the others behind all of these;
  *   places [rows, LANES] uint16_t: where the first value of each lane's part has its x: row of the windows · LANES + window;
  *   tails [rows + 1] uint32_t: which step is the first of each row behind its head.
  * So a warp knows where its first steps are before it has read anything. */
