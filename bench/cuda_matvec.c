@@ -3,8 +3,8 @@
  * the shapes of LLaMA-7B's and Llama-3-8B's linears. Every kind of product is compared with double precision before anything is
  * timed: a wrong one ends the program with status 4. Products are replayed as one graph, each of another copy of the weights, which
  * together have more bytes than an L2 cache; seconds are the median over batches. "gbs" is of the bytes of the weights alone,
- * "bound" how many times more of them are dense, "variants_us" what each kernel for one vector takes (cuda_tune_sparse), of which
- * "us" is the first, and "copy" what a large copy on the device reaches in the same run, read and written.
+ * "bound" how many times more of them are dense, and "copy" what a large copy on the device reaches in the same
+ * run, read and written.
  *
  * Prints one JSON object. Usage: cuda_matvec [SCALE]; SCALE divides the sizes, for a machine without a GPU. */
 #include <dlfcn.h>
@@ -23,7 +23,7 @@
 #include "engine/compute/half.h"
 #include "engine/sparse/matvec.h"
 
-enum { SPARSITIES = 3, WIDTHS = 6, CHOICES = 8, BATCHES = 5, MOST_SETS = 64, WRONG = 4, VARIANTS = CUDA_SPARSE_VARIANTS };
+enum { SPARSITIES = 3, WIDTHS = 6, CHOICES = 8, BATCHES = 5, MOST_SETS = 64, WRONG = 4 };
 static const double sparsities[SPARSITIES] = {0.5, 0.6, 0.7};
 static const int widths[WIDTHS] = {1, 2, 4, 8, 16, SPARSE_VECTORS};
 static const size_t cache_bytes = (size_t)256 << 20; /* that the weights of one kind have at least: some times an L2 cache */
@@ -284,8 +284,8 @@ static double time_way(const struct work *work, const struct way *way, int vecto
 /* ---- a shape ----------------------------------------------------------------------------------------------------------------- */
 
 struct times {
-	double dense[WIDTHS][PEERS], sparse[SPARSITIES][WIDTHS], variants[SPARSITIES][VARIANTS]; /* seconds */
-	int choice[WIDTHS];                                                                      /* of cuBLASLt's, from 1 on */
+	double dense[WIDTHS][PEERS], sparse[SPARSITIES][WIDTHS]; /* seconds */
+	int choice[WIDTHS];                                      /* of cuBLASLt's, from 1 on */
 	double bytes[SPARSITIES];
 };
 
@@ -350,9 +350,6 @@ static void print_width(const struct work *work, const struct times *times, int 
 		printf("%s\"%.1f\": {\"us\": %.3f, \"gbs\": %.1f, \"of_copy\": %.3f, \"bound\": %.3f", s ? ", " : "", sparsities[s],
 		       1e6 * seconds, times->bytes[s] / seconds * 1e-9, times->bytes[s] / seconds / copy_rate,
 		       dense_bytes / times->bytes[s]);
-		for (int v = 0; w == 0 && v < VARIANTS; v++)
-			printf("%s%.3f%s", v ? ", " : ", \"variants_us\": [", 1e6 * times->variants[s][v],
-			       v == VARIANTS - 1 ? "]" : "");
 		if (which >= 0) printf(", \"speedup\": %.3f", best / seconds);
 		printf("}");
 	}
@@ -366,17 +363,6 @@ static double time_sparse(const struct work *work, int vectors)
 	if (!isnan(seconds)) return seconds;
 	fprintf(stderr, "products cannot be recorded\n");
 	exit(1);
-}
-
-static double time_variant(struct work *work, int variant)
-{
-	cuda_tune_sparse(backend, variant);
-	upload_sparse(work);
-	check_way(work, &sparse_way, 0, 1);
-	double seconds = time_sparse(work, 1);
-	release_sparse(work);
-	cuda_tune_sparse(backend, 0);
-	return seconds;
 }
 
 static int sets_of(int64_t rows, int64_t cols)
@@ -402,8 +388,6 @@ static void shape(int64_t rows, int64_t cols)
 		for (int w = 0; w < WIDTHS; w++)
 			times.sparse[s][w] = time_sparse(&work, widths[w]);
 		release_sparse(&work);
-		for (int v = 0; v < VARIANTS; v++)
-			times.variants[s][v] = time_variant(&work, v);
 	}
 	for (int w = 0; w < WIDTHS; w++)
 		print_width(&work, &times, w);

@@ -29,7 +29,6 @@ struct cuda {
 	int processors;
 	size_t shared_memory; /* bytes that a block may have */
 	int64_t panel_bytes;  /* of binned_gradient, at most */
-	int sparse_variant;   /* of the kernel of products with pruned weights */
 	struct cuda_allocator *allocator;
 	struct cuda_host_memory *host_memory;
 	struct cuda_staging *staging, *side;   /* of the operations' stream, and of side_stream */

@@ -4,14 +4,16 @@
  * steps ahead in registers, a row's first ones while the row before is multiplied. So all that is waited for is that bytes come. */
 #include "cuda/launch.cuh"
 #include "cuda/sparse.h"
-#include "cuda/tuning.h"
 
 enum {
 	LANES = CUDA_SPARSE_LANES,
 	STEP = CUDA_SPARSE_STEP,
 	VALUES_BYTES = 2 * CUDA_SPARSE_STEP_VALUES, /* of a step, where the distances begin */
 	DOWN = 128,                                 /* in windows, of one vector or two, from a column to the next */
-	TURNS = 2                                   /* of vectors; more are multiplied by a dense matrix */
+	AHEAD = CUDA_SPARSE_HEAD,
+	THREADS = 1024,
+	BLOCKS = 1, /* of a multiprocessor */
+	TURNS = 2   /* of vectors; more are multiplied by a dense matrix */
 };
 
 /* What kernels see of a matrix. */
@@ -167,13 +169,12 @@ template <int STEPS_ON> static __device__ __forceinline__ void read_part(part &r
 	load_streamed<STEPS_ON * CUDA_SPARSE_STEP_BYTES>(ret.distances, from.distances, valid);
 }
 
-/* The first N parts. */
-template <int N, int S = 0, int AHEAD>
-static __device__ __forceinline__ void read_parts(part (&ret)[AHEAD], const parts &from, int n)
+/* The first n parts. */
+template <int S = 0> static __device__ __forceinline__ void read_parts(part (&ret)[AHEAD], const parts &from, int n)
 {
-	if constexpr (S < N) {
+	if constexpr (S < AHEAD) {
 		read_part<S>(ret[S], from, S < n);
-		read_parts<N, S + 1>(ret, from, n);
+		read_parts<S + 1>(ret, from, n);
 	}
 }
 
@@ -194,19 +195,19 @@ template <int V, int S> static __device__ __forceinline__ void add_part(float (&
 }
 
 /* Adds the first `steps` parts, all of them where ALL, and reads the first `then` ones of those that come next in their place. */
-template <bool ALL, int V, int AHEAD, int S = 0>
+template <bool ALL, int V, int S = 0>
 static __device__ __forceinline__ void add_parts(float (&sum)[V], part (&ahead)[AHEAD], uint32_t &at, int steps, const parts &next,
 						 int then)
 {
 	if constexpr (S < AHEAD) {
 		if (ALL || S < steps) add_part<V, S>(sum, ahead[S], at);
 		read_part<S>(ahead[S], next, S < then);
-		add_parts<ALL, V, AHEAD, S + 1>(sum, ahead, at, steps, next, then);
+		add_parts<ALL, V, S + 1>(sum, ahead, at, steps, next, then);
 	}
 }
 
 /* y [vectors, rows], vectors of V at most. A block has `rows_each` rows, and the first `rows_left` blocks have one more. */
-template <int V, int THREADS, int BLOCKS, int AHEAD>
+template <int V>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
 	product_kernel(packed m, const uint16_t *__restrict__ x, int64_t stride, int vectors, float *y, int64_t y_stride,
 		       int rows_each, int rows_left)
@@ -220,7 +221,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 
 	row += (int)threadIdx.x / 32;
 	if (row < end) {
-		read_parts<AHEAD>(ahead, parts_from(m, (int64_t)row * m.head), m.head);
+		read_parts(ahead, parts_from(m, (int64_t)row * m.head), m.head);
 		place = m.places[row * (int64_t)LANES + lane];
 		tail = m.tails[row];
 		tail_end = m.tails[row + 1];
@@ -327,15 +328,14 @@ static size_t windows_bytes(const struct cuda_sparse *m, int vectors)
 	return (size_t)(m->height * LANES) * (size_t)(vectors <= 2 ? 4 : vectors <= 4 ? 8 : 16);
 }
 
-template <int V, int THREADS, int BLOCKS, int AHEAD>
+template <int V>
 static enum status launch(struct cuda *c, const struct cuda_sparse *m, const struct tensor &y, const struct tensor &x)
 {
 	size_t shared = windows_bytes(m, V);
 	int64_t blocks = c->processors * index_max(1, index_min(BLOCKS, (int64_t)(c->shared_memory / shared)));
 	if (blocks > m->rows) blocks = m->rows;
-	return LAUNCH(c, (product_kernel<V, THREADS, BLOCKS, AHEAD>), dim3((unsigned)blocks), dim3(THREADS), shared, packed_of(m),
-		      (const uint16_t *)x.data, x.stride, (int)x.rows, (float *)y.data, y.stride, (int)(m->rows / blocks),
-		      (int)(m->rows % blocks));
+	return LAUNCH(c, product_kernel<V>, dim3((unsigned)blocks), dim3(THREADS), shared, packed_of(m), (const uint16_t *)x.data,
+		      x.stride, (int)x.rows, (float *)y.data, y.stride, (int)(m->rows / blocks), (int)(m->rows % blocks));
 }
 
 extern "C" enum status cuda_sparse_expand(struct backend *backend, const struct cuda_sparse *m, struct tensor dense)
@@ -360,19 +360,10 @@ static enum status multiply_dense(struct cuda *c, const struct cuda_sparse *m, c
 
 static enum status multiply(struct cuda *c, const struct cuda_sparse *m, const struct tensor &y, const struct tensor &x)
 {
-	if (x.rows > 4) return launch<8, 1024, 1, 8>(c, m, y, x);
-	if (x.rows > 2) return launch<4, 1024, 1, 8>(c, m, y, x);
-	if (x.rows > 1) return launch<2, 1024, 1, 8>(c, m, y, x);
-	switch (c->sparse_variant) {
-	case 1:
-		return launch<1, 512, 2, 8>(c, m, y, x);
-	case 2:
-		return launch<1, 768, 2, 4>(c, m, y, x);
-	case 3:
-		return launch<1, 1024, 1, 9>(c, m, y, x);
-	default:
-		return launch<1, 1024, 1, 8>(c, m, y, x);
-	}
+	if (x.rows > 4) return launch<8>(c, m, y, x);
+	if (x.rows > 2) return launch<4>(c, m, y, x);
+	if (x.rows > 1) return launch<2>(c, m, y, x);
+	return launch<1>(c, m, y, x);
 }
 
 extern "C" enum status cuda_sparse_product(struct backend *backend, const struct cuda_sparse *m, struct tensor y, struct tensor x)
@@ -396,15 +387,4 @@ extern "C" enum status cuda_sparse_product(struct backend *backend, const struct
 extern "C" int64_t cuda_sparse_room(struct backend *backend)
 {
 	return (int64_t)((struct cuda *)backend)->shared_memory;
-}
-
-extern "C" int64_t cuda_sparse_most_head(struct backend *backend)
-{
-	static const int64_t steps[] = {8, 8, 4, 9};
-	return steps[((struct cuda *)backend)->sparse_variant];
-}
-
-void cuda_tune_sparse(struct backend *backend, int variant)
-{
-	((struct cuda *)backend)->sparse_variant = variant;
 }

@@ -34,7 +34,7 @@ enum {
 	CUDA_SPARSE_NEAR = 16, /* columns from a value to the next, at most */
 	CUDA_SPARSE_STEP_VALUES = CUDA_SPARSE_LANES * CUDA_SPARSE_STEP,
 	CUDA_SPARSE_STEP_BYTES = CUDA_SPARSE_STEP_VALUES / 2 * 5,
-	CUDA_SPARSE_HEAD = 8
+	CUDA_SPARSE_HEAD = 8 /* steps at most: what a warp reads ahead */
 };
 
 /* Of a matrix on the device. Memory has
@@ -70,8 +70,6 @@ enum status cuda_dense_product(struct backend *, struct tensor y, struct tensor 
 
 /* Bytes of shared memory that a block may have. */
 int64_t cuda_sparse_room(struct backend *);
-/* The steps that heads have at most: what a warp reads ahead. */
-int64_t cuda_sparse_most_head(struct backend *);
 
 #ifdef __cplusplus
 }

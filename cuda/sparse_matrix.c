@@ -190,9 +190,9 @@ static void note_steps(struct conversion *c, int64_t row, int steps, void *conte
 }
 
 /* As many as rows have, but for some that are filled up: no more than a hundredth of all is. */
-static int64_t find_head(const struct conversion *c, int64_t most)
+static int64_t find_head(const struct conversion *c)
 {
-	for (int64_t head = most; head > 0; head--) {
+	for (int64_t head = CUDA_SPARSE_HEAD; head > 0; head--) {
 		int64_t all = 0, filled = 0;
 		for (int64_t row = 0; row < c->m->rows; row++) {
 			all += c->steps[row];
@@ -283,7 +283,7 @@ static struct image image_in(void *memory, const struct conversion *c, const str
 static enum status send(struct backend *backend, struct conversion *c, struct cuda_sparse *made)
 {
 	each_row(c, note_steps, NULL);
-	c->head = find_head(c, cuda_sparse_most_head(backend));
+	c->head = find_head(c);
 	if (!lay_out(c, made)) return error_set(&backend->error, STATUS_UNSUPPORTED, "cuda sparse_upload: the matrix is too large");
 	void *host = calloc(1, (size_t)made->bytes);
 	if (!host) return error_set(&backend->error, STATUS_NO_MEMORY, "cuda sparse_upload: no host memory");

@@ -18,10 +18,6 @@ void cuda_tune_choice(struct backend *, int choice);
 bool cuda_tune_found(struct backend *);
 /* Bytes of a panel of binned_gradient's fp32 gradient, at most. */
 void cuda_tune_panel(struct backend *, int64_t bytes);
-/* Which kernel multiplies pruned weights and one vector (cuda/sparse.cu), before they are put on the device; below
- * CUDA_SPARSE_VARIANTS. */
-enum { CUDA_SPARSE_VARIANTS = 4 };
-void cuda_tune_sparse(struct backend *, int variant);
 /* The stream of the backend's operations, a cudaStream_t: for another library's in their turn. */
 void *cuda_tune_stream(struct backend *);
 

@@ -13,7 +13,6 @@
 
 #include "cuda/index.h"
 #include "cuda/sparse.h"
-#include "cuda/tuning.h"
 #include "engine/compute/backend.h"
 #include "engine/compute/half.h"
 #include "engine/sparse/matvec.h"
@@ -322,19 +321,6 @@ static void test_dense_vector(void **state)
 	}
 }
 
-static void test_variants(void **state)
-{
-	(void)state;
-	for (int variant = 1; variant < CUDA_SPARSE_VARIANTS; variant++) {
-		cuda_tune_sparse(backend, variant);
-		struct example e = new_example(300, 2100);
-		put_on_device(&e);
-		check_product(&e, 1);
-		free_example(&e);
-	}
-	cuda_tune_sparse(backend, 0);
-}
-
 static void test_refusals(void **state)
 {
 	(void)state;
@@ -360,9 +346,9 @@ static void test_refusals(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_shapes),       cmocka_unit_test(test_places),   cmocka_unit_test(test_same_bits),
-		cmocka_unit_test(test_many_vectors), cmocka_unit_test(test_blocks),   cmocka_unit_test(test_little_shared_memory),
-		cmocka_unit_test(test_dense_vector), cmocka_unit_test(test_variants), cmocka_unit_test(test_refusals)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes),       cmocka_unit_test(test_places),
+					   cmocka_unit_test(test_same_bits),    cmocka_unit_test(test_many_vectors),
+					   cmocka_unit_test(test_blocks),       cmocka_unit_test(test_little_shared_memory),
+					   cmocka_unit_test(test_dense_vector), cmocka_unit_test(test_refusals)};
 	return cmocka_run_group_tests(tests, open_backend, close_backend);
 }
