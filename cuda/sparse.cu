@@ -376,7 +376,8 @@ extern "C" enum status cuda_sparse_product(struct backend *backend, const struct
 	int64_t most = CUDA_SPARSE_VECTORS;
 	while (most > 1 && windows_bytes(m, (int)most) > c->shared_memory)
 		most /= 2;
-	if (x.rows > TURNS * most || windows_bytes(m, 1) > c->shared_memory) return multiply_dense(c, m, y, x);
+	if (x.rows > index_min(CUDA_SPARSE_VECTORS, TURNS * most) || windows_bytes(m, 1) > c->shared_memory)
+		return multiply_dense(c, m, y, x);
 	for (int64_t first = 0; first < x.rows; first += most) {
 		int64_t rows = index_min(most, x.rows - first);
 		TRY(multiply(c, m, tensor_rows(y, first, rows), tensor_rows(x, first, rows)));

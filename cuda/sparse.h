@@ -57,8 +57,8 @@ enum status cuda_sparse_upload(struct backend *, const struct sparse_matrix *, s
 void cuda_sparse_release(struct backend *, struct cuda_sparse *);
 
 /* y [n, rows] F32 = x · Wᵀ; x [n, words · CUDA_SPARSE_WORD] BF16, zeros behind the last column, rows aligned to 16 bytes. More
- * vectors than two turns of CUDA_SPARSE_VECTORS, or of fewer where windows of that many are larger than shared memory, are
- * multiplied by a dense W, which is made for that. */
+ * vectors than CUDA_SPARSE_VECTORS, or than two turns of as many as shared memory has room for windows of, are multiplied by a
+ * dense W, which is made for that. */
 enum status cuda_sparse_product(struct backend *, const struct cuda_sparse *, struct tensor y, struct tensor x);
 
 /* W as a dense matrix [rows, cols] of BF16. */
