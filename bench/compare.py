@@ -128,6 +128,12 @@ def flop_of(model, samples, length, forwards):
     return twice * (3 * linears - attended + 3.5 * attention), twice * forwards * (linears + attention)
 
 
+def order_check_flop(model, samples, length):
+    """Of the seven passes over 512 tokens, in whole sequences, by which engine/methods/one_shot/order.c asks of each block whether
+    importance orders its weights."""
+    return flop_of(model, min(samples, -(-512 // length)), length, 7)[1]
+
+
 def versus(args, directory, model, calibration, samples, length, published):
     ours, theirs, phases, beside, theirs_beside = {p: [] for p in args.precision}, [], {}, {p: [] for p in args.precision}, []
 
@@ -170,7 +176,7 @@ def add_rates(args, result, model, samples, length):
     """Of the learning, and of the whole pruning, which reads, ranks and writes too: their FLOP a second, and what part that is of
     a large matrix product's. Five passes are counted; "with_order_check" counts that check's forward passes besides."""
     learning, others = flop_of(model, samples, length, 2)  # a reference and a final pass
-    checked = flop_of(model, min(samples, -(-512 // length)), length, 7)[1]  # what engine/methods/one_shot/order.c asks of 512 tokens
+    checked = order_check_flop(model, samples, length)
     rates = json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout)
     result |= {"learning_flop": learning, "flop": learning + others, "order_check_flop": checked, "large_matmul_gflops": rates}
     for precision in args.precision:
@@ -273,7 +279,7 @@ def growth(args, directory):
                 report, peak = run_besad(args.command, directory, model, calibration, samples, length, precision,
                                          besa={"safeguards": False})
                 seconds.append(report["result"]["pruning_seconds"])
-            flop = sum(flop_of(model, samples, length, 2))
+            flop = sum(flop_of(model, samples, length, 2)) + order_check_flop(model, samples, length)
             rows.append({"width": width, "samples": samples, "length": length, "flop": flop, "seconds": spread(seconds),
                          "peak_rss_bytes": peak, "gflops": flop / min(seconds) / 1e9})
             result["device"] = report["device"]
