@@ -221,10 +221,10 @@ static void test_same_bits(void **state)
 	(void)state;
 	struct example e = new_example(40, 1500);
 	put_on_device(&e);
-	float *all = multiply(&e, 16);
-	for (int n = 1; n < 10; n++) {
+	float *all = multiply(&e, CUDA_SPARSE_VECTORS);
+	for (int n = 1; n < CUDA_SPARSE_VECTORS; n++) {
 		float *some = multiply(&e, n);
-		assert_memory_equal(some, all + (16 - n) * e.rows, (size_t)(n * e.rows) * sizeof *some);
+		assert_memory_equal(some, all + (CUDA_SPARSE_VECTORS - n) * e.rows, (size_t)(n * e.rows) * sizeof *some);
 		free(some);
 	}
 	free(all);
