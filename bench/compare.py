@@ -377,6 +377,8 @@ def check(parser, args):
                     parser.error(f"`{args.what}` needs {option}")
                 if not os.path.exists(path):
                     parser.error(f"{option}: there is no {path}")
+    if args.backend and args.what == "estimate":
+        parser.error("--backend is not for `estimate`, whose daemon takes the one it finds")
     if args.besa and args.what in ("tiny", "block", "presets"):
         if not os.path.exists(os.path.join(args.besa, "models", "sparse_layers.py")):
             parser.error(f"--besa: {args.besa} is no checkout of the published code: it has no models/sparse_layers.py")

@@ -11,9 +11,8 @@ enum {
 	VALUES_BYTES = 2 * CUDA_SPARSE_STEP_VALUES, /* of a step, where the distances begin */
 	DOWN = 128,                                 /* in windows, of one vector or two, from a column to the next */
 	AHEAD = CUDA_SPARSE_HEAD,
-	THREADS = 1024,
-	BLOCKS = 1, /* of a multiprocessor */
-	TURNS = 2   /* of vectors; more are multiplied by a dense matrix */
+	THREADS = 1024, /* of the one block of a multiprocessor */
+	TURNS = 2       /* of vectors; more are multiplied by a dense matrix */
 };
 
 /* What kernels see of a matrix. */
@@ -208,9 +207,8 @@ static __device__ __forceinline__ void add_parts(float (&sum)[V], part (&ahead)[
 
 /* y [vectors, rows], vectors of V at most. A block has `rows_each` rows, and the first `rows_left` blocks have one more. */
 template <int V>
-__global__ void __launch_bounds__(THREADS, BLOCKS)
-	product_kernel(packed m, const uint16_t *__restrict__ x, int64_t stride, int vectors, float *y, int64_t y_stride,
-		       int rows_each, int rows_left)
+__global__ void __launch_bounds__(THREADS, 1) product_kernel(packed m, const uint16_t *__restrict__ x, int64_t stride, int vectors,
+							     float *y, int64_t y_stride, int rows_each, int rows_left)
 {
 	SHARED_MEMORY(unsigned char, windows);
 	int block = (int)blockIdx.x, lane = lane_of();
@@ -325,17 +323,16 @@ static packed packed_of(const struct cuda_sparse *m)
 
 static size_t windows_bytes(const struct cuda_sparse *m, int vectors)
 {
-	return (size_t)(m->height * LANES) * (size_t)(vectors <= 2 ? 4 : vectors <= 4 ? 8 : 16);
+	return (size_t)(m->height * LANES) * (size_t)(vectors <= 2 ? COLUMN<2> : vectors <= 4 ? COLUMN<4> : COLUMN<8>);
 }
 
 template <int V>
 static enum status launch(struct cuda *c, const struct cuda_sparse *m, const struct tensor &y, const struct tensor &x)
 {
-	size_t shared = windows_bytes(m, V);
-	int64_t blocks = c->processors * index_max(1, index_min(BLOCKS, (int64_t)(c->shared_memory / shared)));
-	if (blocks > m->rows) blocks = m->rows;
-	return LAUNCH(c, product_kernel<V>, dim3((unsigned)blocks), dim3(THREADS), shared, packed_of(m), (const uint16_t *)x.data,
-		      x.stride, (int)x.rows, (float *)y.data, y.stride, (int)(m->rows / blocks), (int)(m->rows % blocks));
+	int64_t blocks = index_min(c->processors, m->rows);
+	return LAUNCH(c, product_kernel<V>, dim3((unsigned)blocks), dim3(THREADS), windows_bytes(m, V), packed_of(m),
+		      (const uint16_t *)x.data, x.stride, (int)x.rows, (float *)y.data, y.stride, (int)(m->rows / blocks),
+		      (int)(m->rows % blocks));
 }
 
 extern "C" enum status cuda_sparse_expand(struct backend *backend, const struct cuda_sparse *m, struct tensor dense)

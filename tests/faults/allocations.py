@@ -464,8 +464,8 @@ class Start(Allocations):
         make_inputs(self.daemon.models, self.daemon.data)
         self.daemon.token = "alice-s-token-is-this-one"
 
-    def life(self):
-        """Whether it was ready; its end."""
+    def life(self, fails=False):
+        """Whether it was ready; its end. `fails`: an allocation does, which may be one for an answer."""
         daemon = self.daemon
         daemon.start(environment=self.control.environment, ready=False)
         port, deadline, ready = os.path.join(daemon.directory, "port"), time.monotonic() + HANG, False
@@ -474,8 +474,9 @@ class Start(Allocations):
                 daemon.wait_for_port()
                 try:
                     ready = daemon.get("/readyz").status == 200
-                except AssertionError:  # no answer: what failed was an allocation for it, or besad has ended
-                    pass
+                except AssertionError:
+                    if not fails:
+                        raise
             time.sleep(0.005)
         if daemon.process.poll() is None:
             return ready, daemon.stop()
@@ -485,7 +486,7 @@ class Start(Allocations):
     def attempt(self, stack):
         before = len(self.daemon.log())
         self.control.set(FAIL, stack)
-        ready, status = self.life()
+        ready, status = self.life(fails=True)
         fired = self.control.fired()
         self.control.set(OFF)
         said = self.daemon.log()[before:]
