@@ -47,9 +47,9 @@ struct block_task {
 	enum status (*find)(void *context, const struct finding *, struct error *err); /* the same, of a rule of diagnosis.h */
 	/* Runs the block, with what is in block->active now, over all of `input`, for the observer. */
 	enum status (*pass)(void *context, const struct observer *, struct error *err);
-	/* Runs the block, with what is in block->active now, over the first `sequences` of `input`: ret [sequences] receives the
-	 * reconstruction loss of each. */
-	enum status (*losses)(void *context, int64_t sequences, double *ret, struct error *err);
+	/* Runs the block, with what is in block->active now, over the first `sequences` of `input`, the first `tokens` of each: ret
+	 * [sequences] receives the reconstruction loss of each. */
+	enum status (*losses)(void *context, int64_t sequences, int64_t tokens, double *ret, struct error *err);
 	void *context;
 };
 

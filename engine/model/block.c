@@ -384,6 +384,14 @@ void activations_release(struct activations *a, struct backend *backend)
 	*a = (struct activations){0};
 }
 
+struct activations activations_of_starts(const struct block *block, const struct activations *a, int64_t tokens)
+{
+	struct activations few = *a;
+	few.tokens = tokens;
+	few.lse = tensor_make(a->lse.data, a->batch * block->config->heads, tokens, DTYPE_F32);
+	return few;
+}
+
 /* ---- forward and backward ---------------------------------------------------------------------------------------------------- */
 
 /* Query, key and value columns of a fused qkv tensor; q and k lie side by side, so that one rope turns both. */

@@ -155,6 +155,9 @@ enum status activations_create(const struct block *, int batch, int64_t tokens, 
 			       struct error *err);
 void activations_release(struct activations *, struct backend *);
 
+/* The same memory for sequences of fewer tokens, which must not be released. */
+struct activations activations_of_starts(const struct block *, const struct activations *, int64_t tokens);
+
 /* y [T,H] = block(x [T,H]), both F32, T = batch · tokens with batch ≤ the activations' room. `observer` may be NULL; where it
  * ends the pass, y is not what the block gives. y must not be x. */
 enum status block_forward(const struct block *block, struct activations *, int batch, struct tensor x, struct tensor y,

@@ -120,6 +120,24 @@ enum status walk_losses(struct walk *w, int64_t sequences, struct stream *to, do
 	return backend_failed(w, ops->download(w->backend, ret, w->losses, (size_t)sequences * sizeof *ret), err);
 }
 
+enum status walk_losses_of_starts(struct walk *w, int64_t sequences, int64_t tokens, double *ret, struct error *err)
+{
+	const struct backend_ops *ops = w->backend->ops;
+	struct activations few = activations_of_starts(&w->block, &w->activations, tokens);
+	struct tensor y = tensor_rows(w->y, 0, tokens), none = {0};
+	for (int64_t i = 0; i < sequences; i++) {
+		struct tensor x, wanted;
+		TRY(walk_check_stop(w, err));
+		TRY(backend_failed(w, stream_batch(&w->input, i, 1, true, &x), err));
+		TRY(backend_failed(w, block_forward(&w->block, &few, 1, tensor_rows(x, 0, tokens), y, NULL), err));
+		TRY(backend_failed(w, stream_batch(&w->reference, i, 1, true, &wanted), err));
+		TRY(backend_failed(
+			w, ops->reconstruction(w->backend, (double *)w->losses + i, none, y, tensor_rows(wanted, 0, tokens), false),
+			err));
+	}
+	return backend_failed(w, ops->download(w->backend, ret, w->losses, (size_t)sequences * sizeof *ret), err);
+}
+
 /* The pruned block's outputs become the next block's inputs; *ret is the mean reconstruction loss over the sequences. */
 static enum status final_pass(struct walk *w, double *ret, struct error *err)
 {
@@ -210,11 +228,13 @@ static enum status observe_pass(void *context, const struct observer *observer, 
 	return pipeline_poll(&c->w->pipeline, err);
 }
 
-static enum status find_losses(void *context, int64_t sequences, double *ret, struct error *err)
+static enum status find_losses(void *context, int64_t sequences, int64_t tokens, double *ret, struct error *err)
 {
 	struct task_context *c = context;
-	TRY(walk_losses(c->w, sequences, NULL, ret, err));
-	double work = c->credited + (double)sequences / (double)c->w->input.sequences;
+	const struct stream *input = &c->w->input;
+	TRY(tokens == input->tokens ? walk_losses(c->w, sequences, NULL, ret, err)
+				    : walk_losses_of_starts(c->w, sequences, tokens, ret, err));
+	double work = c->credited + (double)(sequences * tokens) / (double)(input->sequences * input->tokens);
 	credit(c, work < c->work ? work : c->work);
 	return pipeline_poll(&c->w->pipeline, err);
 }

@@ -73,6 +73,9 @@ enum status walk_reference(struct walk *, int64_t *seen, struct error *err);
  * the outputs go there; it may be one of the two that are read. */
 enum status walk_losses(struct walk *, int64_t sequences, struct stream *to, double *ret, struct error *err);
 
+/* The same of the first `tokens` of each, which attend to nothing behind them. */
+enum status walk_losses_of_starts(struct walk *, int64_t sequences, int64_t tokens, double *ret, struct error *err);
+
 /* For a rehearsal: as many sequences as make batches of every size, and a learning step that is recorded, the second one. */
 int64_t walk_few_sequences(const struct walk *);
 

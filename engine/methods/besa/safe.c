@@ -58,7 +58,7 @@ static enum status measure(const struct comparison *c, const float *rates, doubl
 		*err = c->besa->backend->error;
 		return status;
 	}
-	TRY(c->task->losses(c->task->context, c->task->input->sequences, each, err));
+	TRY(c->task->losses(c->task->context, c->task->input->sequences, c->task->input->tokens, each, err));
 	*ret = mean(each, c->task->input->sequences);
 	return STATUS_OK;
 }

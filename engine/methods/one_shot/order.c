@@ -6,7 +6,7 @@
 
 #include "engine/spec/sections.h"
 
-enum { FEW_TOKENS = 512 }; /* so many show what an eighth of the weights costs to some per cent */
+enum { FEW_TOKENS = 128 }; /* so many show what an eighth of the weights costs to a tenth, and the costs grow by factors */
 
 double order_correlation(const double *costs, int count)
 {
@@ -21,9 +21,15 @@ double order_correlation(const double *costs, int count)
 	return 1 - 6 * squares / ((double)count * ((double)count * count - 1));
 }
 
-/* The mean loss of the first sequences where `eighths` of each row are pruned. */
+/* Those that are asked: the first `tokens` of so many sequences, or whole ones. */
+struct few {
+	int64_t sequences, tokens;
+	double *each; /* the loss of each sequence */
+};
+
+/* The mean loss of the few where `eighths` of each row are pruned. */
 static enum status find_loss(const struct block *block, struct mask *mask, const struct block_task *task, int eighths,
-			     int64_t sequences, double *each, double *ret, struct error *err)
+			     const struct few *few, double *ret, struct error *err)
 {
 	for (int i = 0; i < block->layout.n_linears; i++) {
 		const struct linear *linear = &block->layout.linears[i];
@@ -36,10 +42,10 @@ static enum status find_loss(const struct block *block, struct mask *mask, const
 		*err = block->backend->error;
 		return status;
 	}
-	TRY(task->losses(task->context, sequences, each, err));
+	TRY(task->losses(task->context, few->sequences, few->tokens, few->each, err));
 	*ret = 0;
-	for (int64_t i = 0; i < sequences; i++)
-		*ret += each[i] / (double)sequences;
+	for (int64_t i = 0; i < few->sequences; i++)
+		*ret += few->each[i] / (double)few->sequences;
 	return STATUS_OK;
 }
 
@@ -63,16 +69,19 @@ enum status order_check(const struct method_setup *setup, enum importance import
 {
 	bool none_goes = llround(task->target * (double)setup->block->layout.params) == 0;
 	if (!task->input || setup->spec->pattern.of || none_goes) return STATUS_OK;
-	int64_t sequences = (FEW_TOKENS + task->input->tokens - 1) / task->input->tokens;
-	if (sequences > task->input->sequences) sequences = task->input->sequences;
-	double costs[ORDER_STEPS], last, loss, *each = malloc((size_t)sequences * sizeof *each);
-	if (!each) return error_set(err, STATUS_NO_MEMORY, "no memory for the losses of %lld sequences", (long long)sequences);
-	enum status status = find_loss(setup->block, mask, task, 0, sequences, each, &last, err);
+	int64_t tokens = task->input->tokens;
+	struct few few = {(FEW_TOKENS + tokens - 1) / tokens, tokens < FEW_TOKENS ? tokens : FEW_TOKENS, NULL};
+	if (few.sequences > task->input->sequences) few.sequences = task->input->sequences;
+	few.each = malloc((size_t)few.sequences * sizeof *few.each);
+	if (!few.each)
+		return error_set(err, STATUS_NO_MEMORY, "no memory for the losses of %lld sequences", (long long)few.sequences);
+	double costs[ORDER_STEPS], last, loss;
+	enum status status = find_loss(setup->block, mask, task, 0, &few, &last, err);
 	for (int i = 0; status == STATUS_OK && i < ORDER_STEPS; i++, last = loss) {
-		status = find_loss(setup->block, mask, task, i + 1, sequences, each, &loss, err);
+		status = find_loss(setup->block, mask, task, i + 1, &few, &loss, err);
 		costs[i] = loss - last;
 	}
-	free(each);
+	free(few.each);
 	if (status != STATUS_OK) return status;
 	double correlation = order_correlation(costs, ORDER_STEPS);
 	/* Not of a block whose outputs are no numbers: that has an error of its own. */

@@ -12,7 +12,7 @@ enum { ORDER_PARTS = 8, ORDER_STEPS = 6 };
 double order_correlation(const double *costs, int count);
 
 /* Prunes the first, second, … eighth of each row besides those before it and takes how much the reconstruction loss of a few
- * sequences grows by each; where these do not grow themselves, tells so as a finding. The block is ranked in `mask`, whose
+ * tokens grows by each; where these do not grow themselves, tells so as a finding. The block is ranked in `mask`, whose
  * thresholds and block->active it leaves changed. Nothing is done without a calibration, where the block loses nothing, or under
  * a pattern, where each row's ranks are those of its groups. */
 enum status order_check(const struct method_setup *, enum importance, struct mask *mask, const struct block_task *,
