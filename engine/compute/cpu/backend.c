@@ -191,8 +191,8 @@ static enum status cpu_dry(struct backend *backend, size_t capacity, struct back
 #define KERNELS(isa)                                                                                                               \
 	{                                                                                                                          \
 #isa, &layer_kernels_##isa, &route_kernels_##isa, &attention_kernels_##isa, &prune_kernels_##isa,                  \
-			&compensate_kernels_##isa, &gradient_kernels_##isa, &learn_kernels_##isa, &solve_kernels_##isa,            \
-			&quantize_kernels_##isa                                                                                    \
+			&compensate_kernels_##isa, &product_kernels_##isa, &gradient_kernels_##isa, &learn_kernels_##isa,          \
+			&solve_kernels_##isa, &quantize_kernels_##isa                                                              \
 	}
 static const struct cpu_kernels kernels_v2 = KERNELS(v2), kernels_v3 = KERNELS(v3), kernels_v4 = KERNELS(v4);
 

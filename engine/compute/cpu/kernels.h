@@ -89,6 +89,33 @@ struct prune_kernels {
 			     const int32_t *threshold, bool shared, int64_t first, int64_t last);
 };
 
+enum {
+	PRODUCT_PANEL = 32,       /* a multiple of the columns that are packed together */
+	PRODUCT_GRAIN = 12,       /* a multiple of the rows of C that are computed at once */
+	PRODUCT_LEAST_ROWS = 64,  /* below it packing takes too much of the time */
+	PRODUCT_MOST = 384 << 10, /* elements of the right operand: more do not stay in a second-level cache */
+};
+
+/* C [M,N] = A · op(B) (+ addend, which has C's type and may be C, or no data). */
+struct product_job {
+	struct tensor c, a, b, addend;
+	bool transpose_b;
+	void *panels; /* op(B), packed: product_panels elements */
+};
+
+static inline size_t product_panels(const struct tensor *c, const struct tensor *a)
+{
+	return (size_t)((c->cols + PRODUCT_PANEL - 1) / PRODUCT_PANEL * PRODUCT_PANEL) * (size_t)a->cols;
+}
+
+struct product_kernels {
+	/* Packs the columns [first, last) of op(B); first is a multiple of PRODUCT_PANEL. */
+	void (*pack)(const struct product_job *, int64_t first, int64_t last);
+	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL, and
+	 * so is last_col, or it is the end. */
+	void (*multiply)(const struct product_job *, int64_t first, int64_t last, int64_t first_col, int64_t last_col);
+};
+
 /* The block of G = dyᵀ·x that is made, and dropped into bins, at a time. Multiples of any BLOCK_ROWS and BLOCK_COLS. */
 enum { GRADIENT_ROWS = 96, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
 
@@ -183,6 +210,7 @@ struct cpu_kernels {
 	const struct attention_kernels *attention;
 	const struct prune_kernels *prune;
 	const struct compensate_kernels *compensate;
+	const struct product_kernels *product;
 	const struct gradient_kernels *gradient;
 	const struct learn_kernels *learn;
 	const struct solve_kernels *solve;
@@ -195,6 +223,7 @@ struct cpu_kernels {
 	extern const struct attention_kernels attention_kernels_##isa;                                                             \
 	extern const struct prune_kernels prune_kernels_##isa;                                                                     \
 	extern const struct compensate_kernels compensate_kernels_##isa;                                                           \
+	extern const struct product_kernels product_kernels_##isa;                                                                 \
 	extern const struct gradient_kernels gradient_kernels_##isa;                                                               \
 	extern const struct learn_kernels learn_kernels_##isa;                                                                     \
 	extern const struct solve_kernels solve_kernels_##isa;                                                                     \

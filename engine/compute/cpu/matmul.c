@@ -1,6 +1,7 @@
-/* Matrix products. fp32 goes to oneDNN's sgemm; bf16, where the processor multiplies it, to its matmul primitive (matmul_bf16.c)
- * or, by a small matrix, to kernels of our own (product_bf16.h), and else, as F16 does, through fp32 copies of the operands, which
- * gives the same numbers: products of bf16 are exact in fp32. */
+/* Matrix products. Those by a small matrix, which can be packed as a whole and stays in a second-level cache, are made by kernels of
+ * our own: oneDNN packs both operands, each thread all of the right one. Larger ones are oneDNN's: fp32 goes to its sgemm, bf16,
+ * where the processor multiplies it, to its matmul primitive (matmul_bf16.c). Elsewhere bf16 goes, as F16 does, through fp32 copies
+ * of the operands, which gives the same numbers: products of bf16 are exact in fp32. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -95,65 +96,113 @@ static bool is_native(const struct cpu_backend *cpu, const struct tensor *c, con
 	return cpu->base.native_bf16 && a->dtype == DTYPE_BF16 && c->dtype != DTYPE_F16;
 }
 
-/* Whether it is a product of bf16 by a small matrix. */
-static bool is_small(const struct cpu_backend *cpu, const struct tensor *c, const struct tensor *a, bool transpose_a)
+/* ---- by a small matrix ------------------------------------------------------------------------------------------------------- */
+
+static bool is_small(const struct tensor *c, const struct tensor *a, bool transpose_a)
 {
-	return cpu->bf16_kernels && is_native(cpu, c, a) && a->cols && c->cols && product_suits(c, a, transpose_a);
+	return !transpose_a && a->cols && c->cols && c->rows >= PRODUCT_LEAST_ROWS && a->cols <= PRODUCT_MOST / c->cols;
 }
+
+/* Whether a product by a small matrix is bf16's own. */
+static bool is_small_bf16(const struct cpu_backend *cpu, const struct tensor *c, const struct tensor *a, bool transpose_a)
+{
+	return cpu->bf16_kernels && is_native(cpu, c, a) && is_small(c, a, transpose_a) && product_suits_bf16(c, a);
+}
+
+struct small_work {
+	const struct product_kernels *kernels;
+	const struct product_job *job;
+	struct product_cut cut;
+};
 
 static void pack_part(const void *context, struct share cols)
 {
-	product_pack(context, cols.first, cols.last);
+	const struct small_work *w = context;
+	w->kernels->pack(w->job, cols.first, cols.last);
 }
 
-static void multiply_part(const void *context, struct share rows)
+static void multiply_part(const void *context, struct share pieces)
 {
-	product_multiply(context, rows.first, rows.last);
+	const struct small_work *w = context;
+	const struct tensor *c = &w->job->c;
+	for (int64_t piece = pieces.first; piece < pieces.last; piece++) {
+		int64_t row = piece / w->cut.across * w->cut.height, col = piece % w->cut.across * w->cut.width;
+		int64_t last = row + w->cut.height, last_col = col + w->cut.width;
+		w->kernels->multiply(w->job, row, last < c->rows ? last : c->rows, col, last_col < c->cols ? last_col : c->cols);
+	}
 }
 
-static enum status small_product(struct cpu_backend *cpu, struct product_job job)
+static void small_product(struct cpu_backend *cpu, const struct product_kernels *kernels, const struct product_job *job,
+			  struct product_cut cut)
+{
+	const struct small_work work = {kernels, job, cut};
+	cpu_share_out(cpu, job->c.cols, PRODUCT_PANEL, job->c.cols * job->a.cols, pack_part, &work);
+	cpu_run(cpu, cut.down * cut.across, 1, multiply_part, &work);
+}
+
+static enum status small_bf16(struct cpu_backend *cpu, struct product_job job)
 {
 	void *scratch;
-	TRY(cpu_scratch(cpu, "matmul", product_panels(&job.c, &job.a) * sizeof *job.panels, &scratch));
+	int64_t m = job.c.rows, n = job.c.cols, k = job.a.cols, height = LEAST_WORK / (n * k) / PRODUCT_GRAIN * PRODUCT_GRAIN;
+	TRY(cpu_scratch(cpu, "matmul", product_panels(&job.c, &job.a) * sizeof(uint16_t), &scratch));
 	if (cpu->base.dry) return STATUS_OK;
 	job.panels = scratch;
-	int64_t a_row = job.c.cols * job.a.cols, rows = LEAST_WORK / (a_row ? a_row : 1) / PRODUCT_GRAIN * PRODUCT_GRAIN;
-	cpu_share_out(cpu, job.c.cols, PRODUCT_PANEL, job.c.cols * job.a.cols, pack_part, &job);
-	cpu_run(cpu, job.c.rows, rows > PRODUCT_GRAIN ? rows : PRODUCT_GRAIN, multiply_part, &job);
+	if (height < PRODUCT_GRAIN) height = PRODUCT_GRAIN;
+	small_product(cpu, &product_kernels_bf16, &job, (struct product_cut){height, n, (m + height - 1) / height, 1});
 	return STATUS_OK;
 }
 
+static void small_f32(struct cpu_backend *cpu, const struct product_job *job)
+{
+	int64_t m = job->c.rows, n = job->c.cols;
+	struct product_cut cut = cpu_cut_product(cpu, m, n, job->a.cols);
+	cut.height = (cut.height + PRODUCT_GRAIN - 1) / PRODUCT_GRAIN * PRODUCT_GRAIN;
+	cut.width = (cut.width + PRODUCT_PANEL - 1) / PRODUCT_PANEL * PRODUCT_PANEL;
+	cut.down = (m + cut.height - 1) / cut.height;
+	cut.across = (n + cut.width - 1) / cut.width;
+	small_product(cpu, cpu->kernels->product, job, cut);
+}
+
+/* ---- any product ------------------------------------------------------------------------------------------------------------- */
+
+/* C = op(A) · op(B) (+ addend, which may be C, or without data). */
 static enum status product(struct cpu_backend *cpu, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
-			   bool transpose_b, bool accumulate)
+			   bool transpose_b, struct tensor addend)
 {
 	struct backend *backend = &cpu->base;
 	int64_t inner = transpose_a ? a.rows : a.cols;
 	if (!c.rows || !c.cols || (backend->dry && !inner)) return STATUS_OK;
-	if (!inner) {
-		for (int64_t row = 0; row < c.rows && !accumulate; row++)
-			memset((char *)c.data + (size_t)(row * c.stride) * dtype_size(c.dtype), 0,
-			       (size_t)c.cols * dtype_size(c.dtype));
-		return STATUS_OK;
+	if (is_small_bf16(cpu, &c, &a, transpose_a))
+		return small_bf16(cpu, (struct product_job){c, a, b, addend, transpose_b, NULL});
+	bool small = is_small(&c, &a, transpose_a), in_place = c.dtype == DTYPE_F32;
+	if (addend.data && addend.data != c.data && !(small && in_place)) {
+		TRY(backend->unchecked.convert(backend, c, addend));
+		addend = c;
 	}
-	if (is_small(cpu, &c, &a, transpose_a))
-		return small_product(
-			cpu, (struct product_job){.c = c, .a = a, .b = b, .transpose_b = transpose_b, .accumulate = accumulate});
-	if (is_native(cpu, &c, &a)) return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, accumulate);
+	for (int64_t row = 0; row < c.rows && !inner && !addend.data; row++)
+		memset((char *)c.data + (size_t)(row * c.stride) * dtype_size(c.dtype), 0, (size_t)c.cols * dtype_size(c.dtype));
+	if (!inner) return STATUS_OK;
+	if (is_native(cpu, &c, &a)) return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, addend.data);
 
 	void *scratch;
-	TRY(cpu_scratch(cpu, "matmul", f32_copy_bytes(a) + f32_copy_bytes(b) + f32_copy_bytes(c), &scratch));
+	size_t copies = f32_copy_bytes(a) + f32_copy_bytes(b) + f32_copy_bytes(c);
+	TRY(cpu_scratch(cpu, "matmul", copies + (small ? product_panels(&c, &a) * sizeof(float) : 0), &scratch));
 	if (backend->dry) return STATUS_OK;
 	float *memory = scratch;
 	a = as_f32(cpu, a, &memory);
 	b = as_f32(cpu, b, &memory);
 	struct tensor result = c;
-	if (c.dtype != DTYPE_F32) {
+	if (!in_place) {
 		result = tensor_make(memory, c.rows, c.cols, DTYPE_F32);
-		if (accumulate) backend->unchecked.convert(backend, result, c);
+		if (addend.data) backend->unchecked.convert(backend, result, c);
 	}
-	TRY(sgemm(cpu, transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride, accumulate, result.data,
-		  result.stride));
-	return c.dtype == DTYPE_F32 ? STATUS_OK : backend->unchecked.convert(backend, c, result);
+	if (small)
+		small_f32(cpu, &(struct product_job){result, a, b, addend.data && !in_place ? result : addend, transpose_b,
+						     (char *)scratch + copies});
+	else
+		TRY(sgemm(cpu, transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride, addend.data,
+			  result.data, result.stride));
+	return in_place ? STATUS_OK : backend->unchecked.convert(backend, c, result);
 }
 
 /* ---- a matrix and its own transpose: a triangle says it all ---------------------------------------------------------------- */
@@ -195,7 +244,7 @@ static enum status symmetric_product(struct cpu_backend *cpu, struct tensor c, s
 		struct tensor panel = tensor_cols(tensor_rows(c, row, rows), row, n - row);
 		struct tensor left = transpose ? tensor_cols(a, row, rows) : tensor_rows(a, row, rows);
 		struct tensor right = transpose ? tensor_cols(a, row, n - row) : tensor_rows(a, row, n - row);
-		TRY(product(cpu, panel, left, transpose, right, !transpose, accumulate));
+		TRY(product(cpu, panel, left, transpose, right, !transpose, accumulate ? panel : (struct tensor){0}));
 	}
 	if (!cpu->base.dry) mirror(cpu, &c);
 	return STATUS_OK;
@@ -206,18 +255,13 @@ static enum status matmul(struct backend *backend, struct tensor c, struct tenso
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	if (is_symmetric(&c, &a, transpose_a, &b, transpose_b)) return symmetric_product(cpu, c, a, transpose_a, accumulate);
-	return product(cpu, c, a, transpose_a, b, transpose_b, accumulate);
+	return product(cpu, c, a, transpose_a, b, transpose_b, accumulate ? c : (struct tensor){0});
 }
 
 static enum status matmul_onto(struct backend *backend, struct tensor c, struct tensor a, bool transpose_a, struct tensor b,
 			       bool transpose_b, struct tensor addend)
 {
-	struct cpu_backend *cpu = cpu_of(backend);
-	if (c.rows && is_small(cpu, &c, &a, transpose_a))
-		return small_product(cpu,
-				     (struct product_job){.c = c, .a = a, .b = b, .transpose_b = transpose_b, .addend = addend});
-	if (c.data != addend.data) TRY(backend->unchecked.convert(backend, c, addend));
-	return matmul(backend, c, a, transpose_a, b, transpose_b, true);
+	return product(cpu_of(backend), c, a, transpose_a, b, transpose_b, addend);
 }
 
 void cpu_matmul_operations(struct backend_ops *ops)

@@ -48,10 +48,10 @@ static TARGET void pack_rows(uint32_t *to, const struct tensor *t, int64_t row)
 	}
 }
 
-void product_pack(const struct product_job *job, int64_t first, int64_t last)
+static void pack(const struct product_job *job, int64_t first, int64_t last)
 {
 	for (int64_t col = first; col < last; col += PRODUCT_PANEL) {
-		uint32_t *to = job->panels + col * (job->a.cols / 2);
+		uint32_t *to = (uint32_t *)job->panels + col * (job->a.cols / 2);
 		if (job->transpose_b)
 			pack_rows(to, &job->b, col);
 		else
@@ -149,21 +149,23 @@ static char *place(const struct tensor *t, int64_t row, int64_t col)
 	return (char *)t->data + (row * t->stride + col) * (int64_t)dtype_size(t->dtype);
 }
 
-TARGET void product_multiply(const struct product_job *job, int64_t first, int64_t last)
+static TARGET void multiply(const struct product_job *job, int64_t first, int64_t last, int64_t first_col, int64_t last_col)
 {
-	const struct tensor *c = &job->c, *add = job->addend.data ? &job->addend : job->accumulate ? c : NULL;
+	const struct tensor *c = &job->c, *add = job->addend.data ? &job->addend : NULL;
 	int64_t pairs = job->a.cols / 2;
 	struct block block = {.stride = c->stride, .add_stride = add ? add->stride : 0, .bf16 = c->dtype == DTYPE_BF16};
-	for (int64_t col = 0; col < c->cols; col += PRODUCT_PANEL) {
+	for (int64_t col = first_col; col < last_col; col += PRODUCT_PANEL) {
 		block.columns = halves_left(c->cols, col);
 		for (int64_t row = first; row < last; row += BLOCK_ROWS) {
 			block.to = place(c, row, col);
 			block.add = add ? place(add, row, col) : NULL;
 			multiply_rows((int)least(BLOCK_ROWS, last - row), &block, (const word *)half_at(&job->a, row, 0),
-				      job->a.stride / 2, 1, job->panels + col * pairs, pairs);
+				      job->a.stride / 2, 1, (const uint32_t *)job->panels + col * pairs, pairs);
 		}
 	}
 }
+
+const struct product_kernels product_kernels_bf16 = {.pack = pack, .multiply = multiply};
 
 /* ---- gradients --------------------------------------------------------------------------------------------------------------- */
 
@@ -172,7 +174,7 @@ static int64_t pairs_of(const struct gradient_job *job)
 	return (job->x.rows + 1) / 2;
 }
 
-static void pack(const struct gradient_job *job, int64_t first, int64_t last)
+static void pack_x(const struct gradient_job *job, int64_t first, int64_t last)
 {
 	for (int64_t col = first; col < last; col += PRODUCT_PANEL)
 		pack_columns((uint32_t *)job->x_panels + col * pairs_of(job), &job->x, col);
@@ -237,4 +239,4 @@ static void gradient(const struct gradient_job *job, int64_t first, int64_t last
 	}
 }
 
-const struct gradient_kernels gradient_kernels_bf16 = {.pack = pack, .gradient = gradient};
+const struct gradient_kernels gradient_kernels_bf16 = {.pack = pack_x, .gradient = gradient};

@@ -12,29 +12,9 @@
 static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row,
 			 int inner, float *c, int64_t c_row, bool accumulate)
 {
-	for (int64_t col = 0; col < cols; col += BLOCK_COLS) {
-		switch (rows) {
-#define CASE(n)                                                                                                                    \
-	case n:                                                                                                                    \
-		product_block(n, a, a_row, a_inner, b + col, b_row, inner, c + col, c_row, accumulate);                            \
-		break;
-			CASE(1)
-			CASE(2)
-			CASE(3)
-			CASE(4)
-			CASE(5)
-			CASE(6)
-#if defined __AVX512F__
-			CASE(7)
-			CASE(8)
-			CASE(9)
-			CASE(10)
-			CASE(11)
-			CASE(12)
-#endif
-#undef CASE
-		}
-	}
+	for (int64_t col = 0; col < cols; col += BLOCK_COLS)
+		product_some_rows(rows, a, a_row, a_inner, b + col, b_row, inner, accumulate ? c + col : NULL, c_row, c + col,
+				  c_row);
 }
 
 /* ---- unpacking into fp32 tiles ----------------------------------------------------------------------------------------------- */

@@ -44,9 +44,11 @@ static void multiply(const struct gradient_job *job, float *g, const float *dy_p
 		int depth = (int)least(DEPTH, tokens - token);
 		for (int64_t j = 0; j < cols; j += BLOCK_COLS) {
 			const float *b = job->x_panels + (col + j) * tokens + token * BLOCK_COLS;
-			for (int64_t i = 0; i < rows; i += BLOCK_ROWS)
+			for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
+				float *to = g + i * GRADIENT_COLS + j;
 				product_block(BLOCK_ROWS, dy_panels + i * tokens + token * BLOCK_ROWS, 1, BLOCK_ROWS, b, BLOCK_COLS,
-					      depth, g + i * GRADIENT_COLS + j, GRADIENT_COLS, token > 0);
+					      depth, token ? to : NULL, GRADIENT_COLS, to, GRADIENT_COLS);
+			}
 		}
 	}
 }
