@@ -2,11 +2,12 @@
  * not change a bit: they are handed out one at a time, the longest first. */
 #include "engine/compute/cpu/cpu.h"
 
-static struct attention_job job_of(const struct attention *shape)
+static struct attention_job job_of(const struct attention *shape, const struct tensor *q)
 {
 	return (struct attention_job){
 		.shape = *shape,
-		.width = (shape->head_dim + 31) / 32 * 32,
+		.in_place = q->dtype == DTYPE_F32 && shape->head_dim % ATTENTION_GRAIN == 0,
+		.width = (shape->head_dim + ATTENTION_GRAIN - 1) / ATTENTION_GRAIN * ATTENTION_GRAIN,
 		.tiles = (shape->tokens + ATTENTION_TILE - 1) / ATTENTION_TILE,
 	};
 }
@@ -79,7 +80,7 @@ static enum status attention_forward(struct backend *backend, const struct atten
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	const struct attention_kernels *kernels = choose_kernels(cpu, shape, &q, &(struct tensor){0});
-	struct attention_job job = job_of(shape);
+	struct attention_job job = job_of(shape, &q);
 	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
 	void *scratch;
 	TRY(cpu_scratch(cpu, "attention_forward", (2 * size + (size_t)backend->threads * workspace) * sizeof(float), &scratch));
@@ -114,7 +115,7 @@ static enum status attention_backward(struct backend *backend, const struct atte
 {
 	struct cpu_backend *cpu = cpu_of(backend);
 	const struct attention_kernels *kernels = choose_kernels(cpu, shape, &q, &dout);
-	struct attention_job job = job_of(shape);
+	struct attention_job job = job_of(shape, &q);
 	job.parts = choose_parts(&job, backend->threads);
 	size_t size = tiles_size(&job), workspace = attention_workspace(job.width);
 	size_t floats = (3 + 2 * (size_t)job.parts) * size + (size_t)backend->threads * workspace;

@@ -46,10 +46,10 @@ struct route_kernels {
 };
 
 /* Queries and keys are cut into tiles of this many rows. */
-enum { ATTENTION_TILE = 64 };
+enum { ATTENTION_TILE = 64, ATTENTION_GRAIN = 32 };
 
 /* One attention operation. K and V are unpacked once into fp32, per sequence, key/value head and tile. With `width` head_dim
- * rounded up to a multiple of 32, a tile by rows is [ATTENTION_TILE][width] and a transposed one [width][ATTENTION_TILE]; what lies
+ * rounded up to a multiple of ATTENTION_GRAIN, a tile by rows is [ATTENTION_TILE][width] and a transposed one [width][ATTENTION_TILE]; what lies
  * beyond the tensor is 0. */
 struct attention_job {
 	struct attention shape;
@@ -57,6 +57,7 @@ struct attention_job {
 	int parts; /* backward: into how many parts the query tiles of a key/value head are dealt; each has its own dk and dv */
 	struct tensor q, k, v, out, lse;
 	struct tensor dq, dk, dv, dout;
+	bool in_place; /* rows of a tile are fp32, and whole blocks of a product wide: they are read where they lie */
 	float *k_transposed, *v_transposed, *k_rows, *v_rows; /* [batch][kv_heads][tiles] tiles; forward: no v_transposed, k_rows */
 	float *dk_parts, *dv_parts;                           /* [batch][kv_heads][parts][tiles] tiles by rows */
 };

@@ -1,6 +1,8 @@
 /* Causal attention by tiles (FlashAttention, arXiv 2205.14135): a tile of queries meets the tiles of keys one after the other, and
  * no [T, T] matrix is ever stored. Tiles above the diagonal, or out of the window, are skipped; inside the tiles at the edge
  * each block of rows computes only the columns it needs. */
+#include <immintrin.h>
+
 #include "engine/compute/cpu/attention_tiles.h"
 #include "engine/compute/cpu/isa/isa.h"
 #include "engine/compute/cpu/isa/product.h"
@@ -19,8 +21,7 @@ static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, 
 
 /* ---- unpacking into fp32 tiles ----------------------------------------------------------------------------------------------- */
 
-static void unpack_rows(const struct attention_job *job, float *to, const struct tensor *from, int batch, int head, int tile,
-			float scale)
+static void unpack_rows(const struct attention_job *job, float *to, const struct tensor *from, int batch, int head, int tile)
 {
 	int dim = job->shape.head_dim, rows = rows_of_tile(job, tile);
 	int64_t first = (int64_t)batch * job->shape.tokens + (int64_t)tile * TILE;
@@ -28,11 +29,34 @@ static void unpack_rows(const struct attention_job *job, float *to, const struct
 		float *row = to + (int64_t)i * job->width;
 		int used = i < rows ? dim : 0;
 		if (used) load_floats(row, at(from, first + i, (int64_t)head * dim), from->dtype, dim);
-		if (used && scale != 1)
-			for (int j = 0; j < dim; j++)
-				row[j] *= scale;
 		memset(row + used, 0, (size_t)(job->width - used) * sizeof *row);
 	}
+}
+
+/* A tile by rows, which are `stride` apart. */
+struct rows {
+	const float *data;
+	int64_t stride;
+};
+
+/* A head's rows of a tile of `from`: where they lie, or, if they are not fp32, or as wide as a product's right operand has to be,
+ * unpacked into `room`, a tile. */
+static struct rows rows_of(const struct attention_job *job, const struct tensor *from, int batch, int head, int tile, float *room)
+{
+	int dim = job->shape.head_dim;
+	if (job->in_place)
+		return (struct rows){at(from, (int64_t)batch * job->shape.tokens + (int64_t)tile * TILE, (int64_t)head * dim),
+				     from->stride};
+	unpack_rows(job, room, from, batch, head, tile);
+	return (struct rows){room, job->width};
+}
+
+/* Those of K or V, which were unpacked for all tiles of queries: `unpacked` are the head's. */
+static struct rows rows_of_keys(const struct attention_job *job, const struct tensor *from, int batch, int head, int tile,
+				const float *unpacked)
+{
+	if (job->in_place) return rows_of(job, from, batch, head, tile, NULL);
+	return (struct rows){unpacked + (int64_t)tile * job->width * TILE, job->width};
 }
 
 /* to[column][TILE]: n ≤ 64 columns of `count` ≤ 16 rows that are `stride` apart. */
@@ -76,13 +100,6 @@ static void unpack_transposed(const struct attention_job *job, float *to, const 
 	}
 }
 
-/* The rest of a row of a tile, which nobody sees. */
-INLINE void clear_unseen(float *row, struct range seen)
-{
-	if (seen.first) memset(row, 0, (size_t)seen.first * sizeof *row);
-	if (seen.last < TILE) memset(row + seen.last, 0, (size_t)(TILE - seen.last) * sizeof *row);
-}
-
 static void unpack(const struct attention_job *job, int64_t first, int64_t last)
 {
 	int64_t tile_size = (int64_t)job->width * TILE;
@@ -91,33 +108,149 @@ static void unpack(const struct attention_job *job, int64_t first, int64_t last)
 		int batch = (int)(unit / job->tiles / job->shape.kv_heads);
 		unpack_transposed(job, job->k_transposed + unit * tile_size, &job->k, batch, head, tile);
 		if (job->v_transposed) unpack_transposed(job, job->v_transposed + unit * tile_size, &job->v, batch, head, tile);
-		if (job->k_rows) unpack_rows(job, job->k_rows + unit * tile_size, &job->k, batch, head, tile, 1);
-		if (job->v_rows) unpack_rows(job, job->v_rows + unit * tile_size, &job->v, batch, head, tile, 1);
+		if (job->in_place) continue;
+		if (job->k_rows) unpack_rows(job, job->k_rows + unit * tile_size, &job->k, batch, head, tile);
+		if (job->v_rows) unpack_rows(job, job->v_rows + unit * tile_size, &job->v, batch, head, tile);
 	}
+}
+
+/* ---- the softmax ------------------------------------------------------------------------------------------------------------- */
+
+typedef int32_t mask_vector __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
+
+/* So many columns of a row are made at a time. */
+enum { HALF = TILE / 2 };
+
+INLINE vector all(float x)
+{
+	return (vector){0} + x;
+}
+
+/* b where one of them is NaN. */
+INLINE vector larger(vector a, vector b)
+{
+#if defined __AVX512F__
+	return (vector)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined __AVX__
+	return (vector)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+	return (vector)_mm_max_ps((__m128)a, (__m128)b);
+#endif
+}
+
+INLINE float largest_lane(vector x)
+{
+#if defined __AVX512F__
+	return _mm512_reduce_max_ps((__m512)x);
+#else
+	float best = x[0];
+	for (int i = 1; i < LANES; i++)
+		best = x[i] > best ? x[i] : best;
+	return best;
+#endif
+}
+
+/* exp_fast, for x ≤ 88.3. */
+INLINE vector exp_lanes(vector x)
+{
+	const float lowest = -87.3f, magic = 0x1.8p23f;
+	vector y = larger(all(lowest), x), shifted = y * 0x1.715476p0f + magic, n = shifted - magic;
+	vector r = (y - n * 0x1.62e4p-1f) + n * -0x1.7f7d1cp-20f, p = all(1.9875691500e-4f);
+	p = p * r + 1.3981999507e-3f;
+	p = p * r + 8.3334519073e-3f;
+	p = p * r + 4.1665795894e-2f;
+	p = p * r + 1.6666665459e-1f;
+	p = p * r + 5.0000001201e-1f;
+	vector power = (vector)(((mask_vector)shifted + 127) << 23);
+	return (vector)((mask_vector)((p * (r * r) + r) * power + power) & ~(mask_vector)(x < lowest));
+}
+
+/* Of the first n of a row what is not seen. */
+INLINE void blank_unseen(float *row, struct range seen, int n, float blank)
+{
+	for (int j = 0; j < seen.first; j++)
+		row[j] = blank;
+	for (int j = seen.last; j < n; j++)
+		row[j] = blank;
+}
+
+/* Logits from a row of q · kᵀ, but for a factor, which is returned; −∞ where a key is not seen. */
+INLINE float make_logits(const struct attention *shape, float *row, struct range seen, int n)
+{
+	float scale = shape->scale, cap = shape->softcap;
+	if (cap == 0 && !seen.first && seen.last == n) return scale;
+	if (cap != 0) {
+#pragma omp simd
+		for (int i = 0; i < n; i++)
+			row[i] = cap * tanh_fast(row[i] * scale / cap);
+	} else {
+#pragma omp simd
+		for (int i = 0; i < n; i++)
+			row[i] *= scale;
+	}
+	blank_unseen(row, seen, n, -INFINITY);
+	return 1;
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------------- */
 
-/* Rows [first, last) of logits [TILE, TILE] = q · kᵀ, where the row's block sees the keys; the caller blanks what a row itself
- * does not. */
-static void logits_of_tile(const struct attention_job *job, float *logits, const float *q, const float *k_transposed, int rows,
-			   int64_t query, int64_t key)
+/* q · kᵀ of `count` rows from `row` on, 12 at most, into logits [count][TILE]: the columns that the rows see together, `seen`,
+ * and those of the product's blocks around them. */
+static void logits_of_rows(const struct attention_job *job, float *logits, struct rows q, const float *k_transposed, int row,
+			   int count, struct range seen)
 {
-	const struct attention *shape = &job->shape;
-	for (int row = 0; row < rows; row += BLOCK_ROWS) {
-		int count = (int)least(BLOCK_ROWS, rows - row);
-		struct range seen = visible_keys(shape, query + row, count, key);
-		int start = seen.first / BLOCK_COLS * BLOCK_COLS;
-		product_rows(count, seen.last - start, q + (int64_t)row * job->width, job->width, 1, k_transposed + start, TILE,
-			     shape->head_dim, logits + row * TILE + start, TILE, false);
-	}
+	int start = seen.first / BLOCK_COLS * BLOCK_COLS;
+	product_rows(count, seen.last - start, q.data + row * q.stride, q.stride, 1, k_transposed + start, TILE,
+		     job->shape.head_dim, logits + start, TILE, false);
 }
 
-static void cap_logits(float *row, int n, float softcap)
+/* What the softmax of a tile's rows has met so far. */
+struct softmax {
+	float top[TILE];
+	vector total[TILE]; /* of each lane */
+};
+
+/* Makes probabilities, but for what the row's total is to divide them by, of the first n of a row of q · kᵀ: 0 for keys that it
+ * does not see. What was summed up before, sum [dim], shrinks where there is a larger logit. */
+INLINE void softmax_part(const struct attention *shape, struct softmax *softmax, int i, float *row, int n, struct range seen,
+			 float *sum)
 {
+	float factor = make_logits(shape, row, seen, n), before = softmax->top[i];
+	vector x[TILE / LANES], best = all(before), total = softmax->total[i];
+#pragma GCC unroll 16
+	for (int j = 0; j < n / LANES; j++) {
+		x[j] = *(const vector *)(row + j * LANES) * factor;
+		best = larger(x[j], best);
+	}
+	float top = largest_lane(best);
+	if (top > before) {
+		float shrink = exp_fast(before - top);
+		total *= shrink;
 #pragma omp simd
-	for (int i = 0; i < n; i++)
-		row[i] = softcap * tanh_fast(row[i] / softcap);
+		for (int j = 0; j < shape->head_dim; j++)
+			sum[j] *= shrink;
+		softmax->top[i] = top;
+	}
+#pragma GCC unroll 16
+	for (int j = 0; j < n / LANES; j++) {
+		vector p = exp_lanes(x[j] - top);
+		*(vector *)(row + j * LANES) = p;
+		total += p;
+	}
+	softmax->total[i] = total;
+}
+
+/* The i-th row of a tile of queries, which is the first of `row`. */
+static void softmax_row(const struct attention *shape, struct softmax *softmax, int i, float *row, struct range seen, float *sum)
+{
+	if (seen.first >= seen.last)
+		memset(row, 0, TILE * sizeof *row);
+	else if (seen.last > HALF)
+		softmax_part(shape, softmax, i, row, TILE, seen, sum);
+	else {
+		softmax_part(shape, softmax, i, row, HALF, seen, sum);
+		memset(row + HALF, 0, HALF * sizeof *row);
+	}
 }
 
 static void forward(const struct attention_job *job, int batch, int head, int tile, float *workspace)
@@ -126,101 +259,77 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 	int dim = shape->head_dim, rows = rows_of_tile(job, tile), kv_head = head / (shape->heads / shape->kv_heads);
 	int64_t width = job->width, tile_size = width * TILE, query = (int64_t)tile * TILE;
 	int64_t kv = ((int64_t)batch * shape->kv_heads + kv_head) * job->tiles * tile_size;
-	float *q = workspace, *sum = q + tile_size, *logits = sum + tile_size, *top = logits + TILE * TILE, *total = top + TILE;
+	float *sum = workspace, *logits = sum + tile_size, *room = logits + BLOCK_ROWS * TILE;
+	struct rows q = rows_of(job, &job->q, batch, head, tile, room);
+	struct softmax softmax = {0};
 
-	unpack_rows(job, q, &job->q, batch, head, tile, shape->scale);
 	memset(sum, 0, (size_t)tile_size * sizeof *sum);
-	for (int i = 0; i < TILE; i++) {
-		top[i] = -INFINITY;
-		total[i] = 0;
-	}
+	for (int i = 0; i < TILE; i++)
+		softmax.top[i] = -INFINITY;
 	for (int key_tile = first_tile(shape, query); key_tile <= tile; key_tile++) {
 		int64_t key = (int64_t)key_tile * TILE;
-		logits_of_tile(job, logits, q, job->k_transposed + kv + key_tile * tile_size, rows, query, key);
-		for (int i = 0; i < rows; i++) {
-			float *row = logits + i * TILE, best = top[i], part = 0;
-			struct range seen = visible_keys(shape, query + i, 1, key);
-			if (seen.first >= seen.last) {
-				memset(row, 0, TILE * sizeof *row);
-				continue;
-			}
-			int n = seen.last - seen.first;
-			float *live = row + seen.first;
-			if (shape->softcap != 0) cap_logits(live, n, shape->softcap);
-#pragma omp simd reduction(max : best)
-			for (int j = 0; j < n; j++)
-				best = live[j] > best ? live[j] : best;
-#pragma omp simd reduction(+ : part)
-			for (int j = 0; j < n; j++) {
-				live[j] = exp_fast(live[j] - best);
-				part += live[j];
-			}
-			clear_unseen(row, seen);
-			if (best != top[i]) {
-				float shrink = exp_fast(top[i] - best), *row_sum = sum + i * width;
-				total[i] *= shrink;
-#pragma omp simd
-				for (int j = 0; j < dim; j++)
-					row_sum[j] *= shrink;
-				top[i] = best;
-			}
-			total[i] += part;
-		}
-		const float *v = job->v_rows + kv + key_tile * tile_size;
+		struct rows v = rows_of_keys(job, &job->v, batch, kv_head, key_tile, job->v_rows + kv);
 		for (int row = 0; row < rows; row += BLOCK_ROWS) {
 			int count = (int)least(BLOCK_ROWS, rows - row);
 			struct range seen = visible_keys(shape, query + row, count, key);
-			if (seen.first < seen.last)
-				product_rows(count, dim, logits + row * TILE + seen.first, TILE, 1, v + seen.first * width, width,
-					     seen.last - seen.first, sum + row * width, width, true);
+			if (seen.first >= seen.last) continue;
+			logits_of_rows(job, logits, q, job->k_transposed + kv + key_tile * tile_size, row, count, seen);
+			for (int i = 0; i < count; i++)
+				softmax_row(shape, &softmax, row + i, logits + i * TILE,
+					    visible_keys(shape, query + row + i, 1, key), sum + (row + i) * width);
+			product_rows(count, dim, logits + seen.first, TILE, 1, v.data + seen.first * v.stride, v.stride,
+				     seen.last - seen.first, sum + row * width, width, true);
 		}
 	}
 	int64_t first = (int64_t)batch * shape->tokens + query;
 	float *lse = (float *)job->lse.data + ((int64_t)batch * shape->heads + head) * job->lse.stride + query;
 	for (int i = 0; i < rows; i++) {
-		float inverse = 1 / total[i], *row = sum + i * width;
+		float total = 0, *row = sum + i * width;
+		for (int lane = 0; lane < LANES; lane++)
+			total += softmax.total[i][lane];
+#pragma omp simd
 		for (int j = 0; j < dim; j++)
-			row[j] *= inverse;
+			row[j] /= total;
 		store_floats((void *)(uintptr_t)at(&job->out, first + i, (int64_t)head * dim), job->out.dtype, row, dim);
-		lse[i] = top[i] + logf(total[i]);
+		lse[i] = softmax.top[i] + logf(total);
 	}
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------------------- */
 
-/* With P = exp(logits − lse) and dP = dout · vᵀ: dlogits = P ∘ (dP − Σ_d dout·out), times 1 − (logits/softcap)² under a cap.
- * On return p holds P and dp holds dlogits, 0 where a query does not see a key. */
-static void softmax_backward(const struct attention *shape, float *p, float *dp, const float *lse, const float *dot, int rows,
-			     int64_t query, int64_t key)
+/* With P = exp(logits − lse) and dP = dout · vᵀ: dlogits = P ∘ (dP − Σ_d dout·out), times 1 − (logits/softcap)² under a cap. The
+ * first n of a row of q · kᵀ and of one of dP become P and dlogits, 0 where the query does not see the key. */
+INLINE void softmax_backward_part(const struct attention *shape, float *p, float *dp, int n, float lse, float dot,
+				  struct range seen)
 {
-	float cap = shape->softcap, inverse_cap = cap != 0 ? 1 / cap : 0;
-	for (int i = 0; i < rows; i++) {
-		struct range seen = visible_keys(shape, query + i, 1, key);
-		float *p_row = p + i * TILE, *dp_row = dp + i * TILE, row_lse = lse[i], row_dot = dot[i];
-		if (seen.first >= seen.last) seen = (struct range){0, 0};
-		if (cap != 0) {
-			cap_logits(p_row + seen.first, seen.last - seen.first, cap);
-#pragma omp simd
-			for (int j = seen.first; j < seen.last; j++) {
-				float logit = p_row[j], ratio = logit * inverse_cap;
-				p_row[j] = exp_fast(logit - row_lse);
-				dp_row[j] = p_row[j] * (dp_row[j] - row_dot) * (1 - ratio * ratio);
-			}
-		} else {
-#pragma omp simd
-			for (int j = seen.first; j < seen.last; j++) {
-				p_row[j] = exp_fast(p_row[j] - row_lse);
-				dp_row[j] = p_row[j] * (dp_row[j] - row_dot);
-			}
+	float factor = make_logits(shape, p, seen, n), cap = shape->softcap;
+	blank_unseen(dp, seen, n, 0);
+#pragma GCC unroll 16
+	for (int j = 0; j < n; j += LANES) {
+		vector logit = *(const vector *)(p + j) * factor, probability = exp_lanes(logit - lse);
+		*(vector *)(p + j) = probability;
+		*(vector *)(dp + j) = probability * (*(const vector *)(dp + j) - dot);
+		for (int i = 0; cap != 0 && i < LANES; i++) {
+			float ratio = logit[i] / cap;
+			if (dp[j + i] != 0) dp[j + i] *= 1 - ratio * ratio;
 		}
-		clear_unseen(p_row, seen);
-		clear_unseen(dp_row, seen);
 	}
 }
 
+static void softmax_backward(const struct attention *shape, float *p, float *dp, float lse, float dot, struct range seen)
+{
+	int n = seen.first >= seen.last ? 0 : seen.last > HALF ? TILE : HALF;
+	if (n == TILE)
+		softmax_backward_part(shape, p, dp, TILE, lse, dot, seen);
+	else if (n == HALF)
+		softmax_backward_part(shape, p, dp, HALF, lse, dot, seen);
+	memset(p + n, 0, (size_t)(TILE - n) * sizeof *p);
+	memset(dp + n, 0, (size_t)(TILE - n) * sizeof *dp);
+}
+
 /* dk and dv of a key tile, dq of a query tile, from one pair of tiles. */
-static void add_products(const struct attention_job *job, const float *p, const float *dlogits, const float *q, const float *dout,
-			 const float *k, float *dq, float *dk, float *dv, int rows, int64_t query, int64_t key)
+static void add_products(const struct attention_job *job, const float *p, const float *dlogits, struct rows q, struct rows dout,
+			 struct rows k, float *dq, float *dk, float *dv, int rows, int64_t query, int64_t key)
 {
 	const struct attention *shape = &job->shape;
 	int64_t width = job->width;
@@ -231,16 +340,18 @@ static void add_products(const struct attention_job *job, const float *p, const 
 		if (seeing.last > rows) seeing.last = rows;
 		int inner = seeing.last - seeing.first;
 		if (inner <= 0) continue;
-		int64_t from = (int64_t)seeing.first * TILE + col, skip = seeing.first * width;
-		product_rows(count, dim, p + from, 1, TILE, dout + skip, width, inner, dv + col * width, width, true);
-		product_rows(count, dim, dlogits + from, 1, TILE, q + skip, width, inner, dk + col * width, width, true);
+		int64_t from = (int64_t)seeing.first * TILE + col;
+		product_rows(count, dim, p + from, 1, TILE, dout.data + seeing.first * dout.stride, dout.stride, inner,
+			     dv + col * width, width, true);
+		product_rows(count, dim, dlogits + from, 1, TILE, q.data + seeing.first * q.stride, q.stride, inner,
+			     dk + col * width, width, true);
 	}
 	for (int row = 0; row < rows; row += BLOCK_ROWS) {
 		int count = (int)least(BLOCK_ROWS, rows - row);
 		struct range seen = visible_keys(shape, query + row, count, key);
 		if (seen.first < seen.last)
-			product_rows(count, dim, dlogits + row * TILE + seen.first, TILE, 1, k + seen.first * width, width,
-				     seen.last - seen.first, dq + row * width, width, true);
+			product_rows(count, dim, dlogits + row * TILE + seen.first, TILE, 1, k.data + seen.first * k.stride,
+				     k.stride, seen.last - seen.first, dq + row * width, width, true);
 	}
 }
 
@@ -250,32 +361,41 @@ static void backward_tile(const struct attention_job *job, int batch, int head, 
 	int dim = shape->head_dim, rows = rows_of_tile(job, tile), kv_head = head / (shape->heads / shape->kv_heads);
 	int64_t width = job->width, tile_size = width * TILE, query = (int64_t)tile * TILE;
 	int64_t kv = ((int64_t)batch * shape->kv_heads + kv_head) * job->tiles * tile_size;
-	float *q = workspace, *dout = q + tile_size, *dq = dout + tile_size, *out = dq + tile_size;
-	float *p = out + tile_size, *dlogits = p + TILE * TILE, *dot = dlogits + TILE * TILE;
+	float *dq = workspace, *p = dq + tile_size, *dlogits = p + TILE * TILE, *dot = dlogits + TILE * TILE, *room = dot + TILE;
 	const float *lse = (const float *)job->lse.data + ((int64_t)batch * shape->heads + head) * job->lse.stride + query;
+	struct rows q = rows_of(job, &job->q, batch, head, tile, room),
+		    dout = rows_of(job, &job->dout, batch, head, tile, room + tile_size),
+		    out = rows_of(job, &job->out, batch, head, tile, room + 2 * tile_size);
 
-	unpack_rows(job, q, &job->q, batch, head, tile, shape->scale);
-	unpack_rows(job, dout, &job->dout, batch, head, tile, 1);
-	unpack_rows(job, out, &job->out, batch, head, tile, 1);
 	memset(dq, 0, (size_t)tile_size * sizeof *dq);
 	for (int i = 0; i < rows; i++) {
 		float sum = 0;
 #pragma omp simd reduction(+ : sum)
 		for (int j = 0; j < dim; j++)
-			sum += dout[i * width + j] * out[i * width + j];
+			sum += dout.data[i * dout.stride + j] * out.data[i * out.stride + j];
 		dot[i] = sum;
 	}
 	for (int key_tile = first_tile(shape, query); key_tile <= tile; key_tile++) {
 		int64_t key = (int64_t)key_tile * TILE, offset = kv + key_tile * tile_size;
-		logits_of_tile(job, p, q, job->k_transposed + offset, rows, query, key);
-		logits_of_tile(job, dlogits, dout, job->v_transposed + offset, rows, query, key);
-		softmax_backward(shape, p, dlogits, lse, dot, rows, query, key);
-		add_products(job, p, dlogits, q, dout, job->k_rows + offset, dq, dk + key_tile * tile_size,
-			     dv + key_tile * tile_size, rows, query, key);
+		for (int row = 0; row < rows; row += BLOCK_ROWS) {
+			int count = (int)least(BLOCK_ROWS, rows - row);
+			struct range seen = visible_keys(shape, query + row, count, key);
+			float *p_rows = p + row * TILE, *d_rows = dlogits + row * TILE;
+			if (seen.first < seen.last) {
+				logits_of_rows(job, p_rows, q, job->k_transposed + offset, row, count, seen);
+				logits_of_rows(job, d_rows, dout, job->v_transposed + offset, row, count, seen);
+			}
+			for (int i = 0; i < count; i++)
+				softmax_backward(shape, p_rows + i * TILE, d_rows + i * TILE, lse[row + i], dot[row + i],
+						 visible_keys(shape, query + row + i, 1, key));
+		}
+		add_products(job, p, dlogits, q, dout, rows_of_keys(job, &job->k, batch, kv_head, key_tile, job->k_rows + kv), dq,
+			     dk + key_tile * tile_size, dv + key_tile * tile_size, rows, query, key);
 	}
 	int64_t first = (int64_t)batch * shape->tokens + query;
 	for (int i = 0; i < rows; i++) {
 		float *row = dq + i * width;
+#pragma omp simd
 		for (int j = 0; j < dim; j++)
 			row[j] *= shape->scale;
 		store_floats((void *)(uintptr_t)at(&job->dq, first + i, (int64_t)head * dim), job->dq.dtype, row, dim);
@@ -316,6 +436,9 @@ static void reduce(const struct attention_job *job, int64_t first, int64_t last)
 					dv[j] += dv[part * part_size + j];
 				}
 			}
+#pragma omp simd
+			for (int j = 0; j < dim; j++)
+				dk[j] *= shape->scale;
 			store_floats((void *)(uintptr_t)at(&job->dk, row + i, col), job->dk.dtype, dk, dim);
 			store_floats((void *)(uintptr_t)at(&job->dv, row + i, col), job->dv.dtype, dv, dim);
 		}
