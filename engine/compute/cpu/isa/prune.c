@@ -77,7 +77,7 @@ static void mask_halves(uint16_t *out, const uint16_t *weight, const uint16_t *r
 static void mask_weights(const struct tensor *out, const struct tensor *weight, const struct tensor *rank, const int32_t *threshold,
 			 bool shared, int64_t first, int64_t last)
 {
-	uint32_t buffer[PIECE];
+	float buffer[PIECE];
 	for (int64_t row = first; row < last; row++) {
 		int32_t limit = threshold[shared ? 0 : row];
 		void *to = (void *)(uintptr_t)at(out, row, 0);
@@ -86,12 +86,11 @@ static void mask_weights(const struct tensor *out, const struct tensor *weight, 
 		if (out->dtype != weight->dtype) {
 			for (int64_t col = 0; col < out->cols; col += PIECE) {
 				int64_t n = least(PIECE, out->cols - col);
-				float kept[PIECE];
+				float *kept = row_target(out, row, col, buffer);
 				load_floats(kept, at(weight, row, col), weight->dtype, n);
-				memcpy(buffer, kept, (size_t)n * sizeof *kept);
-				mask_words(buffer, buffer, ranks + col, limit, n);
-				memcpy(kept, buffer, (size_t)n * sizeof *kept);
-				store_floats((void *)(uintptr_t)at(out, row, col), out->dtype, kept, n);
+				for (int64_t i = 0; i < n; i++)
+					kept[i] = ranks[col + i] >= limit ? kept[i] : 0;
+				row_finish(out, row, col, n, kept);
 			}
 		} else if (out->dtype == DTYPE_F32) {
 			mask_words(to, from, ranks, limit, out->cols);
