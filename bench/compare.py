@@ -129,9 +129,9 @@ def flop_of(model, samples, length, forwards):
 
 
 def order_check_flop(model, samples, length):
-    """Of the seven passes over 512 tokens, in whole sequences, by which engine/methods/one_shot/order.c asks of each block whether
-    importance orders its weights."""
-    return flop_of(model, min(samples, -(-512 // length)), length, 7)[1]
+    """Of the seven passes over 128 tokens, the first of a sequence, by which engine/methods/one_shot/order.c asks of each block
+    whether importance orders its weights."""
+    return flop_of(model, min(samples, -(-128 // length)), min(length, 128), 7)[1]
 
 
 def versus(args, directory, model, calibration, samples, length, published):

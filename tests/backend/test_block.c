@@ -252,6 +252,32 @@ static void test_forward(void **state)
 	f->backend->ops->release(f->backend, y.data);
 }
 
+/* The first tokens of a sequence give what they give as a sequence of their own: order_check asks only them. */
+static void test_forward_of_starts(void **state)
+{
+	enum { FEW = 5 };
+	struct fixture *f = *state;
+	struct tensor x = new_tensor(f->backend, ROWS, SHAPE.hidden, f->x), y = new_tensor(f->backend, FEW, SHAPE.hidden, NULL);
+	struct activations few = activations_of_starts(&f->block, &f->activations, FEW);
+	struct plain expected;
+	ok(block_activate_dense(&f->block), &f->backend->error);
+	plain_block(f, f->weights, &expected);
+	for (int s = 0; s < BATCH; s++) {
+		double error = 0, norm = 0;
+		ok(block_forward(&f->block, &few, 1, tensor_rows(x, s * TOKENS, FEW), y, NULL), &f->backend->error);
+		double *got = download_double(f->backend, y);
+		for (int i = 0; i < FEW * SHAPE.hidden; i++) {
+			double wanted = expected.y[s * TOKENS * SHAPE.hidden + i];
+			error += (got[i] - wanted) * (got[i] - wanted);
+			norm += wanted * wanted;
+		}
+		assert_true(error / norm < 1e-11);
+		free(got);
+	}
+	f->backend->ops->release(f->backend, x.data);
+	f->backend->ops->release(f->backend, y.data);
+}
+
 /* G = dyᵀ·x of every fused matrix, as the backward hands them out. */
 struct gradients {
 	struct fixture *f;
@@ -694,6 +720,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_forward),
+		cmocka_unit_test(test_forward_of_starts),
 		cmocka_unit_test(test_weight_gradients),
 		cmocka_unit_test(test_weight_gradients_of_a_masked_block),
 		cmocka_unit_test(test_theta_gradient_by_row),

@@ -95,7 +95,7 @@ static void matmul_onto_case(int64_t m, int64_t n, int64_t k, int transposes, en
 static void test_matmul_onto(void **state)
 {
 	(void)state;
-	static const int64_t shapes[][3] = {{1, 1, 1}, {13, 29, 31}, {64, 192, 64}, {70, 45, 90}, {4, 6, 0}};
+	static const int64_t shapes[][3] = {{1, 1, 1}, {13, 29, 31}, {64, 192, 64}, {70, 45, 90}, {129, 97, 301}, {4, 6, 0}};
 	if (!OPS->matmul_onto) skip();
 	for (size_t shape = 0; shape < COUNT(shapes); shape++)
 		for (int i = 0; i < 12; i++) {
@@ -408,6 +408,24 @@ static void test_attention_large_logits(void **state)
 	(void)state;
 	struct attention a = {1, 100, 1, 1, 32, 10, 0, 0};
 	attention_case(a, DTYPE_F32, NO_GAP);
+}
+
+/* A key that is no number makes no numbers of the queries that see it, and of no others. */
+static void test_attention_not_finite(void **state)
+{
+	(void)state;
+	enum { TOKENS = 80, DIM = 32, BAD = 70 };
+	const struct attention a = {1, TOKENS, 1, 1, DIM, 0.18f, 0, 0};
+	struct operand q = operand_random(TOKENS, DIM, DTYPE_F32, NO_GAP), v = operand_random(TOKENS, DIM, DTYPE_F32, NO_GAP);
+	double *keys = uniform(TOKENS * DIM, -1, 1);
+	keys[BAD * DIM] = NAN;
+	struct operand k = operand_input(keys, TOKENS, DIM, DTYPE_F32, NO_GAP);
+	struct operand out = operand_output(TOKENS, DIM, DTYPE_F32, NO_GAP), lse = operand_output(1, TOKENS, DTYPE_F32, NO_GAP);
+	RUN(OPS->attention_forward(BACKEND, &a, out.tensor, lse.tensor, q.tensor, k.tensor, v.tensor));
+	operand_fetch(&out);
+	for (int token = 0; token < TOKENS; token++)
+		if (isfinite(out.value[token * DIM]) != (token < BAD)) fail_msg("token %d: %g", token, out.value[token * DIM]);
+	operand_free(&q, &k, &v, &out, &lse, NULL);
 }
 
 static void activation_case(struct activation activation, int64_t rows, int64_t cols, enum dtype type, enum dtype out_type, int gap,
@@ -769,6 +787,7 @@ int main(void)
 		cmocka_unit_test(test_rope),
 		cmocka_unit_test(test_attention),
 		cmocka_unit_test(test_attention_large_logits),
+		cmocka_unit_test(test_attention_not_finite),
 		cmocka_unit_test(test_attention_sinks),
 		cmocka_unit_test(test_activation),
 		cmocka_unit_test(test_token_logprobs),

@@ -6,7 +6,7 @@
 
 #include "engine/spec/sections.h"
 
-enum { FEW_TOKENS = 128 }; /* so many show what an eighth of the weights costs to a tenth, and the costs grow by factors */
+enum { FEW_TOKENS = 128 }; /* what they show is within a quarter of what many do, and the costs grow by factors */
 
 double order_correlation(const double *costs, int count)
 {
