@@ -422,9 +422,10 @@ static void test_attention_not_finite(void **state)
 	struct operand k = operand_input(keys, TOKENS, DIM, DTYPE_F32, NO_GAP);
 	struct operand out = operand_output(TOKENS, DIM, DTYPE_F32, NO_GAP), lse = operand_output(1, TOKENS, DTYPE_F32, NO_GAP);
 	RUN(OPS->attention_forward(BACKEND, &a, out.tensor, lse.tensor, q.tensor, k.tensor, v.tensor));
-	operand_fetch(&out);
+	float got[TOKENS * DIM]; /* operand_fetch takes what is no number for what was not written */
+	RUN(OPS->download(BACKEND, got, out.tensor.data, sizeof got));
 	for (int token = 0; token < TOKENS; token++)
-		if (isfinite(out.value[token * DIM]) != (token < BAD)) fail_msg("token %d: %g", token, out.value[token * DIM]);
+		if (!isnan(got[token * DIM]) != (token < BAD)) fail_msg("token %d: %g", token, (double)got[token * DIM]);
 	operand_free(&q, &k, &v, &out, &lse, NULL);
 }
 

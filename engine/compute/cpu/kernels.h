@@ -49,8 +49,8 @@ struct route_kernels {
 enum { ATTENTION_TILE = 64, ATTENTION_GRAIN = 32 };
 
 /* One attention operation. K and V are unpacked once into fp32, per sequence, key/value head and tile. With `width` head_dim
- * rounded up to a multiple of ATTENTION_GRAIN, a tile by rows is [ATTENTION_TILE][width] and a transposed one [width][ATTENTION_TILE]; what lies
- * beyond the tensor is 0. */
+ * rounded up to a multiple of ATTENTION_GRAIN, a tile by rows is [ATTENTION_TILE][width] and a transposed one
+ * [width][ATTENTION_TILE]; what lies beyond the tensor is 0. */
 struct attention_job {
 	struct attention shape;
 	int width, tiles;

@@ -1,5 +1,5 @@
-/* Matrix products. Those by a small matrix, which can be packed as a whole and stays in a second-level cache, are made by kernels of
- * our own: oneDNN packs both operands, each thread all of the right one. Larger ones are oneDNN's: fp32 goes to its sgemm, bf16,
+/* Matrix products. Those by a small matrix, which can be packed as a whole and stays in a second-level cache, are made by kernels
+ * of our own: oneDNN packs both operands, each thread all of the right one. Larger ones are oneDNN's: fp32 goes to its sgemm, bf16,
  * where the processor multiplies it, to its matmul primitive (matmul_bf16.c). Elsewhere bf16 goes, as F16 does, through fp32 copies
  * of the operands, which gives the same numbers: products of bf16 are exact in fp32. */
 #include <stdatomic.h>
