@@ -136,12 +136,14 @@ def order_check_flop(model, samples, length):
 
 def versus(args, directory, model, calibration, samples, length, published):
     ours, theirs, phases, beside, theirs_beside = {p: [] for p in args.precision}, [], {}, {p: [] for p in args.precision}, []
+    rates = []  # of a large matrix product: in each turn, as what a machine has to give may change while this runs
 
     def run(precision):
         report, _ = run_besad(args.command, directory, model, calibration, samples, length, precision, besa={"safeguards": False})
         return report, sum(b["seconds"] for b in report["blocks"])
 
     for _ in range(args.runs):
+        rates.append(json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout))
         for precision in args.precision:
             report, seconds = run(precision)
             ours[precision].append(seconds)
@@ -155,7 +157,7 @@ def versus(args, directory, model, calibration, samples, length, published):
             if args.beside and not theirs_beside:  # once: it takes minutes
                 with Loop():
                     theirs_beside.append(run_published(args, *published)["seconds"])
-    result = {"device": device}
+    result = {"device": device, "large_matmul_gflops": {p: spread([r[p] for r in rates]) for p in rates[0]}}
     if theirs:
         result["published_seconds"] = spread(theirs)
     if theirs_beside:
@@ -177,15 +179,14 @@ def add_rates(args, result, model, samples, length):
     a large matrix product's. Five passes are counted; "with_order_check" counts that check's forward passes besides."""
     learning, others = flop_of(model, samples, length, 2)  # a reference and a final pass
     checked = order_check_flop(model, samples, length)
-    rates = json.loads(subprocess.run([args.rate], check=True, stdout=subprocess.PIPE).stdout)
-    result |= {"learning_flop": learning, "flop": learning + others, "order_check_flop": checked, "large_matmul_gflops": rates}
+    result |= {"learning_flop": learning, "flop": learning + others, "order_check_flop": checked}
     for precision in args.precision:
         own = result[precision]
         own["learning_gflops"] = learning / own["phases_of_last_run"]["learn"] / 1e9
         own["gflops"] = (learning + others) / own["seconds"]["median"] / 1e9
-        if precision in rates:
-            own["fraction_of_large_matmul"] = own["learning_gflops"] / rates[precision]
-            own["whole_fraction_of_large_matmul"] = own["gflops"] / rates[precision]
+        if rates := result["large_matmul_gflops"].get(precision):
+            own["fraction_of_large_matmul"] = own["learning_gflops"] / rates["median"]
+            own["whole_fraction_of_large_matmul"] = own["gflops"] / rates["median"]
             own["with_order_check"] = own["whole_fraction_of_large_matmul"] * (1 + checked / (learning + others))
 
 
