@@ -7,6 +7,7 @@
 
 #include "engine/compute/cpu/attention_tiles.h"
 #include "engine/compute/cpu/bf16.h"
+#include "engine/compute/cpu/row_cases.h"
 
 enum {
 	PAIRS = TILE / 2,
@@ -50,18 +51,7 @@ static TARGET void product_rows(int rows, int64_t cols, const word *a, int64_t a
 	case n:                                                                                                                    \
 		product_block(n, a, a_row, a_pair, b + col, b_pair, pairs, c + col, c_row, accumulate);                            \
 		break;
-			CASE(1)
-			CASE(2)
-			CASE(3)
-			CASE(4)
-			CASE(5)
-			CASE(6)
-			CASE(7)
-			CASE(8)
-			CASE(9)
-			CASE(10)
-			CASE(11)
-			CASE(12)
+			CASES_TO_12
 #undef CASE
 		}
 	}

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/compute/cpu/bf16.h"
+#include "engine/compute/cpu/row_cases.h"
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -128,18 +129,7 @@ static TARGET void multiply_rows(int rows, const struct block *block, const word
 	case n:                                                                                                                    \
 		multiply_block(n, block, a, a_row, a_pair, b, pairs);                                                              \
 		break;
-		CASE(1)
-		CASE(2)
-		CASE(3)
-		CASE(4)
-		CASE(5)
-		CASE(6)
-		CASE(7)
-		CASE(8)
-		CASE(9)
-		CASE(10)
-		CASE(11)
-		CASE(12)
+		CASES_TO_12
 #undef CASE
 	}
 }

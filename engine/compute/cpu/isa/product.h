@@ -3,6 +3,7 @@
 #define BESAD_ENGINE_CPU_ISA_PRODUCT_H
 
 #include "engine/compute/cpu/isa/isa.h"
+#include "engine/compute/cpu/row_cases.h"
 
 /* Rows times two vectors of sums fill the registers, but for two vectors of B and one factor of A. */
 #if defined __AVX512F__
@@ -52,19 +53,10 @@ static inline void product_some_rows(int rows, const float *a, int64_t a_row, in
 	case n:                                                                                                                    \
 		product_block(n, a, a_row, a_inner, b, b_row, inner, from, from_row, c, c_row);                                    \
 		break;
-		CASE(1)
-		CASE(2)
-		CASE(3)
-		CASE(4)
-		CASE(5)
-		CASE(6)
 #if defined __AVX512F__
-		CASE(7)
-		CASE(8)
-		CASE(9)
-		CASE(10)
-		CASE(11)
-		CASE(12)
+		CASES_TO_12
+#else
+		CASES_TO_6
 #endif
 #undef CASE
 	}
