@@ -78,14 +78,10 @@ static enum status discrete_move_mask(struct backend *backend, struct tensor out
 		int32_t now = is[shared ? 0 : i], then = was[i] - 1;
 		for (int64_t r = 0; then >= 0 && r < rank.cols; r++) {
 			int64_t j = ((const uint16_t *)order.data)[i * order.stride + r];
-			size_t size = dtype_size(out.dtype);
-			char *to = (char *)out.data + (size_t)(i * out.stride + j) * size;
-			const char *from = (const char *)weight.data + (size_t)(i * weight.stride + j) * size;
 			if ((r < now) == (r < then)) continue;
-			if (r < now)
-				memset(to, 0, size);
-			else
-				memcpy(to, from, size);
+			TRY(discrete_operations.mask_weights(backend, tensor_cols(tensor_rows(out, i, 1), j, 1),
+							     tensor_cols(tensor_rows(weight, i, 1), j, 1),
+							     tensor_cols(tensor_rows(rank, i, 1), j, 1), &now, true));
 		}
 		if (then < 0)
 			TRY(discrete_operations.mask_weights(backend, tensor_rows(out, i, 1), tensor_rows(weight, i, 1),

@@ -511,7 +511,8 @@ static void test_device_of_its_own(void **state)
 	static const struct {
 		const char *job, *needs;
 	} cases[] = {
-		{"\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"epochs\":2}" CALIBRATION,
+		{"\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"epochs\":8,\"optimizer\":\"adamw\","
+		 "\"learning_rate\":0.3}" CALIBRATION,
 		 "the job needs 1 MiB of"},
 		{"\"method\":\"besa\",\"besa\":{\"candidates\":5,\"batch_size\":2,\"reconstruct\":\"two_blocks\"}" CALIBRATION,
 		 "the job needs 1 MiB of"},
