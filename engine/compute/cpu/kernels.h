@@ -101,7 +101,7 @@ enum {
 struct product_job {
 	struct tensor c, a, b, addend;
 	bool transpose_b;
-	void *panels; /* op(B), packed: product_panels elements */
+	void *panels; /* op(B), packed: product_panels elements; fp32: NULL if B is read where it lies, which is of whole panels */
 };
 
 static inline size_t product_panels(const struct tensor *c, const struct tensor *a)

@@ -109,6 +109,12 @@ static bool is_small_bf16(const struct cpu_backend *cpu, const struct tensor *c,
 	return cpu->bf16_kernels && is_native(cpu, c, a) && is_small(c, a, transpose_a) && product_suits_bf16(c, a);
 }
 
+/* Whether panels of B lie in it as they are needed; rows a large power of two apart would meet in few places of a cache. */
+static bool has_panels(const struct tensor *b, bool transpose_b)
+{
+	return !transpose_b && b->cols % PRODUCT_PANEL == 0 && b->stride % 1024;
+}
+
 struct small_work {
 	const struct product_kernels *kernels;
 	const struct product_job *job;
@@ -136,7 +142,7 @@ static void small_product(struct cpu_backend *cpu, const struct product_kernels 
 			  struct product_cut cut)
 {
 	const struct small_work work = {kernels, job, cut};
-	cpu_share_out(cpu, job->c.cols, PRODUCT_PANEL, job->c.cols * job->a.cols, pack_part, &work);
+	if (job->panels) cpu_share_out(cpu, job->c.cols, PRODUCT_PANEL, job->c.cols * job->a.cols, pack_part, &work);
 	cpu_run(cpu, cut.down * cut.across, 1, multiply_part, &work);
 }
 
@@ -198,7 +204,7 @@ static enum status product(struct cpu_backend *cpu, struct tensor c, struct tens
 	}
 	if (small)
 		small_f32(cpu, &(struct product_job){result, a, b, addend.data && !in_place ? result : addend, transpose_b,
-						     (char *)scratch + copies});
+						     has_panels(&b, transpose_b) ? NULL : (char *)scratch + copies});
 	else
 		TRY(sgemm(cpu, transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride, addend.data,
 			  result.data, result.stride));

@@ -15,7 +15,7 @@ static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, 
 			 int inner, float *c, int64_t c_row, bool accumulate)
 {
 	for (int64_t col = 0; col < cols; col += BLOCK_COLS)
-		product_some_rows(rows, a, a_row, a_inner, b + col, b_row, inner, accumulate ? c + col : NULL, c_row, c + col,
+		product_some_rows(NEAR, rows, a, a_row, a_inner, b + col, b_row, inner, accumulate ? c + col : NULL, c_row, c + col,
 				  c_row);
 }
 
@@ -116,80 +116,37 @@ static void unpack(const struct attention_job *job, int64_t first, int64_t last)
 
 /* ---- the softmax ------------------------------------------------------------------------------------------------------------- */
 
-typedef int32_t mask_vector __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
-
-/* So many columns of a row are made at a time. */
-enum { HALF = TILE / 2 };
-
-INLINE vector all(float x)
+/* What whole vectors take of a tile's columns to cover those that are seen. */
+static struct range whole_vectors(struct range seen)
 {
-	return (vector){0} + x;
+	return (struct range){seen.first / LANES * LANES, (seen.last + LANES - 1) / LANES * LANES};
 }
 
-/* b where one of them is NaN. */
-INLINE vector larger(vector a, vector b)
+/* Of the columns `all` of a row, which are whole vectors, what is not seen. */
+INLINE void blank_unseen(float *row, struct range all, struct range seen, float blank)
 {
-#if defined __AVX512F__
-	return (vector)_mm512_max_ps((__m512)a, (__m512)b);
-#elif defined __AVX__
-	return (vector)_mm256_max_ps((__m256)a, (__m256)b);
-#else
-	return (vector)_mm_max_ps((__m128)a, (__m128)b);
-#endif
-}
-
-INLINE float largest_lane(vector x)
-{
-#if defined __AVX512F__
-	return _mm512_reduce_max_ps((__m512)x);
-#else
-	float best = x[0];
-	for (int i = 1; i < LANES; i++)
-		best = x[i] > best ? x[i] : best;
-	return best;
-#endif
-}
-
-/* exp_fast, for x ≤ 88.3. */
-INLINE vector exp_lanes(vector x)
-{
-	const float lowest = -87.3f, magic = 0x1.8p23f;
-	vector y = larger(all(lowest), x), shifted = y * 0x1.715476p0f + magic, n = shifted - magic;
-	vector r = (y - n * 0x1.62e4p-1f) + n * -0x1.7f7d1cp-20f, p = all(1.9875691500e-4f);
-	p = p * r + 1.3981999507e-3f;
-	p = p * r + 8.3334519073e-3f;
-	p = p * r + 4.1665795894e-2f;
-	p = p * r + 1.6666665459e-1f;
-	p = p * r + 5.0000001201e-1f;
-	vector power = (vector)(((mask_vector)shifted + 127) << 23);
-	return (vector)((mask_vector)((p * (r * r) + r) * power + power) & ~(mask_vector)(x < lowest));
-}
-
-/* Of the first n of a row what is not seen. */
-INLINE void blank_unseen(float *row, struct range seen, int n, float blank)
-{
-	for (int j = 0; j < seen.first; j++)
-		row[j] = blank;
-	for (int j = seen.last; j < n; j++)
-		row[j] = blank;
-}
-
-/* Logits from a row of q · kᵀ, but for a factor, which is returned; −∞ where a key is not seen. */
-INLINE float make_logits(const struct attention *shape, float *row, struct range seen, int n)
-{
-	float scale = shape->scale, cap = shape->softcap;
-	if (cap == 0 && !seen.first && seen.last == n) return scale;
-	if (cap != 0) {
-#pragma omp simd
-		for (int i = 0; i < n; i++)
-			row[i] = cap * tanh_fast(row[i] * scale / cap);
-	} else {
-#pragma omp simd
-		for (int i = 0; i < n; i++)
-			row[i] *= scale;
+	mask_vector column = lane_numbers();
+	for (int j = all.first; j < all.last; j += LANES) {
+		if (j >= seen.first && j + LANES <= seen.last) continue;
+		mask_vector unseen = (column + j < seen.first) | (column + j >= seen.last);
+		vector x = *(const vector *)(row + j), blanks = every_lane(blank);
+		*(vector *)(row + j) = (vector)(((mask_vector)x & ~unseen) | ((mask_vector)blanks & unseen));
 	}
-	blank_unseen(row, seen, n, -INFINITY);
-	return 1;
+}
+
+/* By what the columns `all` of a row of q · kᵀ are to be multiplied to be logits; where that is not all, the rest is done. They are
+ * −∞ where a key is not seen. */
+INLINE float make_logits(const struct attention *shape, float *row, struct range all, struct range seen)
+{
+	float factor = shape->scale, cap = shape->softcap;
+	if (cap != 0 || factor <= 0) {
+#pragma omp simd
+		for (int j = all.first; j < all.last; j++)
+			row[j] = cap != 0 ? cap * tanh_fast(row[j] * factor / cap) : row[j] * factor;
+		factor = 1;
+	}
+	blank_unseen(row, all, seen, -INFINITY);
+	return factor;
 }
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------------- */
@@ -210,47 +167,59 @@ struct softmax {
 	vector total[TILE]; /* of each lane */
 };
 
-/* Makes probabilities, but for what the row's total is to divide them by, of the first n of a row of q · kᵀ: 0 for keys that it
- * does not see. What was summed up before, sum [dim], shrinks where there is a larger logit. */
-INLINE void softmax_part(const struct attention *shape, struct softmax *softmax, int i, float *row, int n, struct range seen,
-			 float *sum)
+/* Makes probabilities, but for what a row's total is to divide them by, of the columns `all` of q · kᵀ of `count` rows, the first of
+ * them the query `query`: 0 for keys, from `key` on, that a row does not see; where `whole` is set each row sees all. What was summed
+ * up before, sum [count][width], shrinks where there is a larger logit. Step by step for all rows, as to find a row's largest logit
+ * is a long chain of operations. */
+INLINE void softmax_block(const struct attention *shape, float *top, vector *total, int count, float *logits, struct range all,
+			  bool whole, int64_t query, int64_t key, float *sum, int64_t width)
 {
-	float factor = make_logits(shape, row, seen, n), before = softmax->top[i];
-	vector x[TILE / LANES], best = all(before), total = softmax->total[i];
+	float factor = 1, best[BLOCK_ROWS], shrink[BLOCK_ROWS];
+	for (int row = 0; row < count; row++) {
+		float *x = logits + row * TILE;
+		vector largest = every_lane(-INFINITY);
+		factor = make_logits(shape, x, all, whole ? all : visible_keys(shape, query + row, 1, key));
 #pragma GCC unroll 16
-	for (int j = 0; j < n / LANES; j++) {
-		x[j] = *(const vector *)(row + j * LANES) * factor;
-		best = larger(x[j], best);
+		for (int j = all.first; j < all.last; j += LANES)
+			largest = larger(*(const vector *)(x + j), largest);
+		best[row] = largest_lane(largest);
 	}
-	float top = largest_lane(best);
-	if (top > before) {
-		float shrink = exp_fast(before - top);
-		total *= shrink;
 #pragma omp simd
-		for (int j = 0; j < shape->head_dim; j++)
-			sum[j] *= shrink;
-		softmax->top[i] = top;
+	for (int row = 0; row < count; row++) {
+		float before = top[row], logit = best[row] * factor;
+		top[row] = logit > before ? logit : before;
+		best[row] = top[row] == -INFINITY ? 0 : top[row]; /* of a row that has seen nothing yet */
+		shrink[row] = exp_fast(before - best[row]);
 	}
+	for (int row = 0; row < count; row++) {
+		float *x = logits + row * TILE;
+		vector sums = total[row] * shrink[row];
 #pragma GCC unroll 16
-	for (int j = 0; j < n / LANES; j++) {
-		vector p = exp_lanes(x[j] - top);
-		*(vector *)(row + j * LANES) = p;
-		total += p;
+		for (int j = all.first; j < all.last; j += LANES) {
+			vector p = exp_lanes(*(const vector *)(x + j) * factor - best[row]);
+			*(vector *)(x + j) = p;
+			sums += p;
+		}
+		total[row] = sums;
 	}
-	softmax->total[i] = total;
+	for (int row = 0; row < count; row++) {
+		if (shrink[row] == 1) continue;
+		for (int64_t j = 0; j < width; j += LANES)
+			*(vector *)(sum + row * width + j) *= shrink[row];
+	}
 }
 
-/* The i-th row of a tile of queries, which is the first of `row`. */
-static void softmax_row(const struct attention *shape, struct softmax *softmax, int i, float *row, struct range seen, float *sum)
+static void softmax_rows(const struct attention *shape, struct softmax *softmax, int i, int count, float *logits, struct range seen,
+			 int64_t query, int64_t key, float *sum, int64_t width)
 {
-	if (seen.first >= seen.last)
-		memset(row, 0, TILE * sizeof *row);
-	else if (seen.last > HALF)
-		softmax_part(shape, softmax, i, row, TILE, seen, sum);
-	else {
-		softmax_part(shape, softmax, i, row, HALF, seen, sum);
-		memset(row + HALF, 0, HALF * sizeof *row);
-	}
+	const struct range tile = {0, TILE};
+	float *top = softmax->top + i;
+	vector *total = softmax->total + i;
+	struct range last = visible_keys(shape, query + count - 1, 1, key), first = visible_keys(shape, query, 1, key);
+	if (first.last == TILE && last.first == 0)
+		softmax_block(shape, top, total, count, logits, tile, true, query, key, sum, width);
+	else
+		softmax_block(shape, top, total, count, logits, whole_vectors(seen), false, query, key, sum, width);
 }
 
 static void forward(const struct attention_job *job, int batch, int head, int tile, float *workspace)
@@ -264,7 +233,7 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 	struct softmax softmax = {0};
 
 	memset(sum, 0, (size_t)tile_size * sizeof *sum);
-	for (int i = 0; i < TILE; i++)
+	for (int i = 0; i < rows; i++)
 		softmax.top[i] = -INFINITY;
 	for (int key_tile = first_tile(shape, query); key_tile <= tile; key_tile++) {
 		int64_t key = (int64_t)key_tile * TILE;
@@ -274,9 +243,7 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 			struct range seen = visible_keys(shape, query + row, count, key);
 			if (seen.first >= seen.last) continue;
 			logits_of_rows(job, logits, q, job->k_transposed + kv + key_tile * tile_size, row, count, seen);
-			for (int i = 0; i < count; i++)
-				softmax_row(shape, &softmax, row + i, logits + i * TILE,
-					    visible_keys(shape, query + row + i, 1, key), sum + (row + i) * width);
+			softmax_rows(shape, &softmax, row, count, logits, seen, query + row, key, sum + row * width, width);
 			product_rows(count, dim, logits + seen.first, TILE, 1, v.data + seen.first * v.stride, v.stride,
 				     seen.last - seen.first, sum + row * width, width, true);
 		}
@@ -284,12 +251,10 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 	int64_t first = (int64_t)batch * shape->tokens + query;
 	float *lse = (float *)job->lse.data + ((int64_t)batch * shape->heads + head) * job->lse.stride + query;
 	for (int i = 0; i < rows; i++) {
-		float total = 0, *row = sum + i * width;
-		for (int lane = 0; lane < LANES; lane++)
-			total += softmax.total[i][lane];
+		float total = sum_of_lanes(softmax.total[i]), inverse = 1 / total, *row = sum + i * width;
 #pragma omp simd
 		for (int j = 0; j < dim; j++)
-			row[j] /= total;
+			row[j] *= inverse;
 		store_floats((void *)(uintptr_t)at(&job->out, first + i, (int64_t)head * dim), job->out.dtype, row, dim);
 		lse[i] = softmax.top[i] + logf(total);
 	}
@@ -298,14 +263,14 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 /* ---- backward ---------------------------------------------------------------------------------------------------------------- */
 
 /* With P = exp(logits − lse) and dP = dout · vᵀ: dlogits = P ∘ (dP − Σ_d dout·out), times 1 − (logits/softcap)² under a cap. The
- * first n of a row of q · kᵀ and of one of dP become P and dlogits, 0 where the query does not see the key. */
-INLINE void softmax_backward_part(const struct attention *shape, float *p, float *dp, int n, float lse, float dot,
-				  struct range seen)
+ * columns `all` of a row of q · kᵀ and of one of dP become P and dlogits, which are 0 where the query does not see the key, and in the
+ * tile's other columns. */
+INLINE void softmax_backward(const struct attention *shape, float *p, float *dp, float lse, float dot, struct range all,
+			     struct range seen)
 {
-	float factor = make_logits(shape, p, seen, n), cap = shape->softcap;
-	blank_unseen(dp, seen, n, 0);
-#pragma GCC unroll 16
-	for (int j = 0; j < n; j += LANES) {
+	float factor = make_logits(shape, p, all, seen), cap = shape->softcap;
+	blank_unseen(dp, all, seen, 0);
+	for (int j = all.first; j < all.last; j += LANES) {
 		vector logit = *(const vector *)(p + j) * factor, probability = exp_lanes(logit - lse);
 		*(vector *)(p + j) = probability;
 		*(vector *)(dp + j) = probability * (*(const vector *)(dp + j) - dot);
@@ -314,17 +279,10 @@ INLINE void softmax_backward_part(const struct attention *shape, float *p, float
 			if (dp[j + i] != 0) dp[j + i] *= 1 - ratio * ratio;
 		}
 	}
-}
-
-static void softmax_backward(const struct attention *shape, float *p, float *dp, float lse, float dot, struct range seen)
-{
-	int n = seen.first >= seen.last ? 0 : seen.last > HALF ? TILE : HALF;
-	if (n == TILE)
-		softmax_backward_part(shape, p, dp, TILE, lse, dot, seen);
-	else if (n == HALF)
-		softmax_backward_part(shape, p, dp, HALF, lse, dot, seen);
-	memset(p + n, 0, (size_t)(TILE - n) * sizeof *p);
-	memset(dp + n, 0, (size_t)(TILE - n) * sizeof *dp);
+	for (int j = 0; j < all.first; j += LANES)
+		*(vector *)(p + j) = *(vector *)(dp + j) = (vector){0};
+	for (int j = all.last; j < TILE; j += LANES)
+		*(vector *)(p + j) = *(vector *)(dp + j) = (vector){0};
 }
 
 /* dk and dv of a key tile, dq of a query tile, from one pair of tiles. */
@@ -387,7 +345,7 @@ static void backward_tile(const struct attention_job *job, int batch, int head, 
 			}
 			for (int i = 0; i < count; i++)
 				softmax_backward(shape, p_rows + i * TILE, d_rows + i * TILE, lse[row + i], dot[row + i],
-						 visible_keys(shape, query + row + i, 1, key));
+						 whole_vectors(seen), visible_keys(shape, query + row + i, 1, key));
 		}
 		add_products(job, p, dlogits, q, dout, rows_of_keys(job, &job->k, batch, kv_head, key_tile, job->k_rows + kv), dq,
 			     dk + key_tile * tile_size, dv + key_tile * tile_size, rows, query, key);

@@ -1,173 +1,121 @@
 /* Rates, the reconstruction loss and the optimizers (besa.md 1.5, 1.8, 1.9). */
-#include "engine/compute/cpu/isa/isa.h"
+#include "engine/compute/cpu/isa/lanes.h"
 
-/* Rows of candidates are worked on by whole vectors, so that no loop over them ends in single elements. */
-enum { MOST_CANDIDATES = 256, WHOLE_VECTOR = 16, ROWS_AT_ONCE = 4 };
+/* ---- rates: a row of candidates is worked on by whole vectors, of which the last may be used in part ------------------------- */
 
-INLINE int64_t whole_vectors(int64_t candidates)
+enum { MOST_CANDIDATES = 256 };
+
+/* e^x for 0 ≤ x ≤ 1: the series of e^½ · e^(x − ½). */
+INLINE vector exp_of_fraction(vector x)
 {
-	return (candidates + WHOLE_VECTOR - 1) / WHOLE_VECTOR * WHOLE_VECTOR;
+	const float root = 1.6487212707f;
+	vector t = x - 0.5f, p = every_lane(root / 40320);
+	p = p * t + root / 5040;
+	p = p * t + root / 720;
+	p = p * t + root / 120;
+	p = p * t + root / 24;
+	p = p * t + root / 6;
+	p = p * t + root / 2;
+	p = p * t + root;
+	return p * t + root;
 }
 
-/* What a row has behind its last whole vector, and then the rest of one. Vectors before it are read where they lie: of what has
- * just been stored in other pieces the processor would wait for each. */
-INLINE void copy_tail(float tail[WHOLE_VECTOR], const float *row, int64_t candidates, float rest)
+/* What the softmax of a row is made of, e to the power of its logits, and 0 behind them, in whole vectors; `top` is the largest θ. */
+INLINE vector exponentials(enum parameterization parameterization, vector theta, float top, int64_t used)
 {
-	int64_t whole = candidates / WHOLE_VECTOR * WHOLE_VECTOR;
-	for (int64_t i = 0; i < WHOLE_VECTOR; i++)
-		tail[i] = whole + i < candidates ? row[whole + i] : rest;
+	vector e = parameterization == PARAM_SIGMOID ? exp_of_fraction(sigmoid_lanes(theta)) : exp_lanes(theta - top);
+	return used < LANES ? first_lanes(e, used, 0) : e;
 }
 
-INLINE const float *vector_at(const float *row, int64_t d, int64_t candidates, const float tail[WHOLE_VECTOR])
+static float largest_of(const float *row, int64_t n)
 {
-	return d + WHOLE_VECTOR <= candidates ? row + d : tail;
+	vector top = every_lane(-INFINITY);
+	for (int64_t i = 0; i < n; i += LANES)
+		top = larger(first_lanes(load_lanes(row + i, n - i), n - i < LANES ? n - i : LANES, -INFINITY), top);
+	return largest_lane(top);
 }
 
-/* Each lane's sum is its own until the end: sums of vectors wait for one another less than those of elements. */
-INLINE double sum_lanes(double lane[WHOLE_VECTOR])
-{
-#pragma GCC unroll 4
-	for (int half = WHOLE_VECTOR / 2; half; half /= 2)
-#pragma GCC unroll 8
-		for (int i = 0; i < half; i++)
-			lane[i] += lane[i + half];
-	return lane[0];
-}
-
-/* What exp_fast makes 0 of is nothing beside 1. */
-INLINE float sigmoid(float x)
-{
-	return 1 / (1 + exp_within(clamp_exponent(-x)));
-}
-
-/* What the softmax of a row is made of: e to the power of its logits, 0 behind them. */
-INLINE void exponentials(enum parameterization parameterization, float *e, const float *theta, int64_t candidates, int64_t room)
-{
-	float tail[WHOLE_VECTOR], top = -INFINITY;
-	copy_tail(tail, theta, candidates, -INFINITY);
-	if (parameterization == PARAM_SIGMOID) {
-		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
-			const float *t = vector_at(theta, d, candidates, tail);
-#pragma omp simd
-			for (int i = 0; i < WHOLE_VECTOR; i++)
-				e[d + i] = exp_within(sigmoid(t[i]));
-		}
-		for (int64_t d = candidates; d < room; d++)
-			e[d] = 0;
-		return;
-	}
-#pragma omp simd reduction(max : top)
-	for (int64_t d = 0; d < candidates; d++)
-		top = theta[d] > top ? theta[d] : top;
-	for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
-		const float *t = vector_at(theta, d, candidates, tail);
-#pragma omp simd
-		for (int i = 0; i < WHOLE_VECTOR; i++)
-			e[d + i] = exp_fast(t[i] - top);
-	}
-}
-
+/* Places are told from the middle, so that equal θ give a rate in the middle to the last bit. */
 static void rates_forward(const struct rates *rates, const struct tensor *beta, float *s, int32_t *threshold,
 			  const struct tensor *theta, int64_t first, int64_t last)
 {
-	int64_t candidates = rates->candidates, room = whole_vectors(candidates);
+	int64_t candidates = rates->candidates;
 	double below = (double)rates->below / CANDIDATES_WHOLE;
 	double width = (double)(CANDIDATES_WHOLE - rates->below - rates->above) / CANDIDATES_WHOLE;
 	const int32_t *cols = rates->cols;
-	double place[MOST_CANDIDATES];
-	float e[MOST_CANDIDATES];
-	for (int64_t d = 0; d < room; d++)
-		place[d] = (double)(candidates - 1 - d);
+	const vector last_places = (float)(candidates - 1) / 2 - __builtin_convertvector(lane_numbers(), vector);
+	vector e[MOST_CANDIDATES / LANES];
 	for (int64_t group = first; group < last; group++) {
+		const float *row = at(theta, group, 0);
 		float *b = (float *)beta->data + group * beta->stride;
-		double sums[WHOLE_VECTOR] = {0}, places[WHOLE_VECTOR] = {0};
-		exponentials(rates->parameterization, e, at(theta, group, 0), candidates, room);
-		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
-#pragma omp simd
-			for (int i = 0; i < WHOLE_VECTOR; i++) {
-				sums[i] += (double)e[d + i];
-				places[i] += (double)e[d + i] * place[d + i];
-			}
+		float top = rates->parameterization == PARAM_SIGMOID ? 0 : largest_of(row, candidates);
+		vector sums = {0}, places = {0}, place = last_places;
+		for (int64_t d = 0; d < candidates; d += LANES) {
+			vector x = exponentials(rates->parameterization, load_lanes(row + d, candidates - d), top, candidates - d);
+			e[d / LANES] = x;
+			sums += x;
+			places += x * place;
+			place -= (float)LANES;
 		}
-		double sum = sum_lanes(sums), weighted = sum_lanes(places);
+		double sum = (double)sum_of_lanes(sums), weighted = (double)sum_of_lanes(places);
 		float inverse = (float)(1 / sum);
-#pragma omp simd
-		for (int64_t d = 0; d < candidates; d++)
-			b[d] = e[d] * inverse;
-		s[group] = (float)(below + width * (weighted / (sum * (double)(candidates - 1))));
+		for (int64_t d = 0; d < candidates; d += LANES)
+			store_lanes(b + d, candidates - d, e[d / LANES] * inverse);
+		s[group] = (float)(below + width * (0.5 + weighted / (sum * (double)(candidates - 1))));
 		threshold[group] = (int32_t)floor((double)s[group] * cols[group]);
 	}
 }
 
-/* before[i][d] = the sum over the first D−1−d bins of row group + i. A row's additions wait for each other: rows are summed
- * beside each other. */
-INLINE void sum_bins(int rows, double before[][MOST_CANDIDATES], const struct tensor *sums, int64_t group, int64_t candidates)
+/* The lanes [n − LANES, n) of what lies at `from`, in reverse; where n < LANES, those that there are, and 0 behind them. */
+INLINE vector load_reversed(const float *from, int64_t n)
 {
-	const float *bins[ROWS_AT_ONCE];
-	double sum[ROWS_AT_ONCE] = {0};
-	for (int i = 0; i < rows; i++) {
-		bins[i] = at(sums, group + i, 0);
-		before[i][candidates - 1] = 0;
-	}
-	for (int64_t bin = 0; bin < candidates - 1; bin++) {
-#pragma GCC unroll 4
-		for (int i = 0; i < rows; i++) {
-			sum[i] += (double)bins[i][bin];
-			before[i][candidates - 2 - bin] = sum[i];
-		}
-	}
+	const mask_vector lanes = lane_numbers();
+	if (n >= LANES) return __builtin_shuffle(*(const vector *)(from + n - LANES), LANES - 1 - lanes);
+	vector x = __builtin_shuffle(load_lanes(from, n), ((int32_t)n - 1 - lanes) & (LANES - 1));
+	return first_lanes(x, n, 0);
 }
 
-/* The gradient by β_d is −(the sum over the first D−1−d bins) + pull·(p_d − p_{D−1}), but for what is the same for all d; by the
- * logit z_d it is β_d·(that − its mean under β). */
+/* Lane i is lane i − by of x, 0 where there is none. */
+INLINE vector shifted_lanes(vector x, int by)
+{
+	mask_vector from = lane_numbers() - by;
+	return __builtin_shuffle((vector){0}, x, (from + LANES) & ~(from < 0));
+}
+
+/* The gradient by β_d is −(the sum over the first D−1−d bins) + pull·(p_d − p_{D−1}), but for what is the same for all d: so it
+ * may as well be the sum over the others. By the logit z_d it is β_d·(that − its mean under β). */
 static void rates_backward(const struct rates *rates, const struct tensor *dtheta, const struct tensor *theta,
 			   const struct tensor *beta, const struct tensor *sums, double stats_slope, int64_t first, int64_t last)
 {
-	int64_t candidates = rates->candidates, room = whole_vectors(candidates);
+	int64_t candidates = rates->candidates;
 	const double *share = rates->share;
-	double step = 1 / (double)(candidates - 1);
 	double width = (double)(CANDIDATES_WHOLE - rates->below - rates->above) / CANDIDATES_WHOLE;
-	double place[MOST_CANDIDATES], before[ROWS_AT_ONCE][MOST_CANDIDATES] = {{0}};
-	float b_tail[WHOLE_VECTOR], t_tail[WHOLE_VECTOR], out_tail[WHOLE_VECTOR];
-	for (int64_t d = 0; d < room; d++)
-		place[d] = (double)(candidates - 1 - d);
+	const vector last_places = (float)(candidates - 1) - __builtin_convertvector(lane_numbers(), vector);
+	vector by_beta[MOST_CANDIDATES / LANES];
 	for (int64_t group = first; group < last; group++) {
-		int64_t turn = (group - first) % ROWS_AT_ONCE;
-		if (group - turn + ROWS_AT_ONCE > last)
-			sum_bins(1, before + turn, sums, group, candidates);
-		else if (!turn)
-			sum_bins(ROWS_AT_ONCE, before, sums, group, candidates);
-		double *by_beta = before[turn], means[WHOLE_VECTOR] = {0}, pull = stats_slope * share[group] * width;
-		const float *b_row = at(beta, group, 0), *t_row = at(theta, group, 0);
-		float *out_row = (float *)dtheta->data + group * dtheta->stride;
-		copy_tail(b_tail, b_row, candidates, 0);
-		copy_tail(t_tail, t_row, candidates, 0);
-		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
-			const float *b = vector_at(b_row, d, candidates, b_tail);
-#pragma omp simd
-			for (int i = 0; i < WHOLE_VECTOR; i++) {
-				by_beta[d + i] = pull * place[d + i] * step - by_beta[d + i];
-				means[i] += (double)b[i] * by_beta[d + i];
-			}
+		const float *b_row = at(beta, group, 0), *t_row = at(theta, group, 0), *bins = at(sums, group, 0);
+		float *out_row = (float *)dtheta->data + group * dtheta->stride, before = 0;
+		float step = (float)(stats_slope * share[group] * width / (double)(candidates - 1));
+		vector means = {0}, place = last_places;
+		for (int64_t d = 0; d < candidates; d += LANES) {
+			vector sum = load_reversed(bins, candidates - 1 - d);
+#pragma GCC unroll 4
+			for (int by = 1; by < LANES; by *= 2)
+				sum += shifted_lanes(sum, by);
+			by_beta[d / LANES] = step * place + (shifted_lanes(sum, 1) + before);
+			means += load_lanes(b_row + d, candidates - d) * by_beta[d / LANES];
+			before += sum[LANES - 1];
+			place -= (float)LANES;
 		}
-		double mean = sum_lanes(means);
-		for (int64_t d = 0; d < room; d += WHOLE_VECTOR) {
-			const float *b = vector_at(b_row, d, candidates, b_tail), *t = vector_at(t_row, d, candidates, t_tail);
-			float *out = d + WHOLE_VECTOR <= candidates ? out_row + d : out_tail;
+		float mean = sum_of_lanes(means);
+		for (int64_t d = 0; d < candidates; d += LANES) {
+			vector gradient = load_lanes(b_row + d, candidates - d) * (by_beta[d / LANES] - mean);
 			if (rates->parameterization == PARAM_SIGMOID) {
-#pragma omp simd
-				for (int i = 0; i < WHOLE_VECTOR; i++) {
-					float g = sigmoid(t[i]);
-					out[i] = b[i] * (float)(by_beta[d + i] - mean) * (g * (1 - g));
-				}
-			} else {
-#pragma omp simd
-				for (int i = 0; i < WHOLE_VECTOR; i++)
-					out[i] = b[i] * (float)(by_beta[d + i] - mean);
+				vector g = sigmoid_lanes(load_lanes(t_row + d, candidates - d));
+				gradient *= g * (1 - g);
 			}
+			store_lanes(out_row + d, candidates - d, gradient);
 		}
-		for (int64_t d = candidates / WHOLE_VECTOR * WHOLE_VECTOR; d < candidates; d++)
-			out_row[d] = out_tail[d % WHOLE_VECTOR];
 	}
 }
 

@@ -13,10 +13,12 @@ static int64_t inner_of(const struct product_job *job)
 	return job->a.cols;
 }
 
-/* The panel of the columns [col, …) over the inner range [inner, inner + depth). */
+/* The panel of the columns [col, …) over the inner range [inner, inner + depth): packed, its rows are BLOCK_COLS apart, and where
+ * nothing is packed it lies in B. */
 static float *panel_of(const struct product_job *job, int64_t inner, int64_t depth, int64_t col)
 {
 	int64_t cols = (job->c.cols + BLOCK_COLS - 1) / BLOCK_COLS * BLOCK_COLS;
+	if (!job->panels) return (float *)job->b.data + inner * job->b.stride + col;
 	return (float *)job->panels + inner * cols + col * depth;
 }
 
@@ -88,13 +90,14 @@ static void multiply_edge(const struct product_job *job, int rows, int64_t row, 
 	int64_t cols = job->c.cols - col;
 	for (int i = 0; from && i < rows; i++)
 		memcpy(block[i], at(from, row + i, col), (size_t)cols * sizeof **block);
-	product_some_rows(rows, at(&job->a, row, inner), job->a.stride, 1, panel_of(job, inner, depth, col), BLOCK_COLS, depth,
+	product_some_rows(FAR, rows, at(&job->a, row, inner), job->a.stride, 1, panel_of(job, inner, depth, col), BLOCK_COLS, depth,
 			  from ? block[0] : NULL, BLOCK_COLS, block[0], BLOCK_COLS);
 	for (int i = 0; i < rows; i++)
 		memcpy((float *)job->c.data + (row + i) * job->c.stride + col, block[i], (size_t)cols * sizeof **block);
 }
 
-static void multiply(const struct product_job *job, int64_t first, int64_t last, int64_t first_col, int64_t last_col)
+INLINE void multiply_panels(const struct product_job *job, int64_t panel_row, int64_t first, int64_t last, int64_t first_col,
+			    int64_t last_col)
 {
 	const struct tensor *c = &job->c, *add = job->addend.data ? &job->addend : NULL;
 	int64_t blocks = (last - first + BLOCK_ROWS - 1) / BLOCK_ROWS;
@@ -110,12 +113,20 @@ static void multiply(const struct product_job *job, int64_t first, int64_t last,
 					multiply_edge(job, rows, row, col, inner, depth, from);
 					continue;
 				}
-				product_some_rows(rows, at(&job->a, row, inner), job->a.stride, 1, panel, BLOCK_COLS, depth,
+				product_some_rows(FAR, rows, at(&job->a, row, inner), job->a.stride, 1, panel, panel_row, depth,
 						  from ? at(from, row, col) : NULL, from ? from->stride : 0,
 						  (float *)c->data + row * c->stride + col, c->stride);
 			}
 		}
 	}
+}
+
+static void multiply(const struct product_job *job, int64_t first, int64_t last, int64_t first_col, int64_t last_col)
+{
+	if (job->panels)
+		multiply_panels(job, BLOCK_COLS, first, last, first_col, last_col);
+	else
+		multiply_panels(job, job->b.stride, first, last, first_col, last_col);
 }
 
 const struct product_kernels ISA_NAME(product_kernels) = {
