@@ -95,7 +95,8 @@ static void matmul_onto_case(int64_t m, int64_t n, int64_t k, int transposes, en
 static void test_matmul_onto(void **state)
 {
 	(void)state;
-	static const int64_t shapes[][3] = {{1, 1, 1}, {13, 29, 31}, {64, 192, 64}, {70, 45, 90}, {129, 97, 301}, {4, 6, 0}};
+	static const int64_t shapes[][3] = {{1, 1, 1},      {13, 29, 31},  {64, 192, 64}, {70, 45, 90},
+					    {129, 97, 301}, {97, 64, 300}, {4, 6, 0}};
 	if (!OPS->matmul_onto) skip();
 	for (size_t shape = 0; shape < COUNT(shapes); shape++)
 		for (int i = 0; i < 12; i++) {
