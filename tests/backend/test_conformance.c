@@ -104,6 +104,7 @@ static void test_matmul_onto(void **state)
 			matmul_onto_case(shapes[shape][0], shapes[shape][1], shapes[shape][2], i % 4, in, out,
 					 i % 5 ? GAP : NO_GAP);
 		}
+	matmul_onto_case(65, 2100, 600, 2, DTYPE_F32, DTYPE_F32, GAP); /* by more than is packed at a time */
 }
 
 static void test_matmul(void **state)

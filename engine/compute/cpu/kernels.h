@@ -95,6 +95,10 @@ enum {
 	PRODUCT_GRAIN = 12,       /* a multiple of the rows of C that are computed at once */
 	PRODUCT_LEAST_ROWS = 64,  /* below it packing takes too much of the time */
 	PRODUCT_MOST = 384 << 10, /* elements of the right operand: more do not stay in a second-level cache */
+	PRODUCT_ROWS = 1024, /* of C, at most, where the right operand is large, fp32 and transposed: oneDNN is as fast by more */
+	PRODUCT_COLS = 3072, /* the same of its columns */
+	PRODUCT_STRETCH = 1024 << 10, /* elements of it that are packed at a time */
+	PRODUCT_DEPTH = 256,          /* so much of the inner dimension, or a multiple, is packed at a time */
 };
 
 /* C [M,N] = A · op(B) (+ addend, which has C's type and may be C, or no data). */
@@ -104,12 +108,13 @@ struct product_job {
 	void *panels; /* op(B), packed: product_panels elements; fp32: NULL if B is read where it lies, which is of whole panels */
 };
 
-static inline size_t product_panels(const struct tensor *c, const struct tensor *a)
+static inline size_t product_panels(const struct tensor *c, int64_t inner)
 {
-	return (size_t)((c->cols + PRODUCT_PANEL - 1) / PRODUCT_PANEL * PRODUCT_PANEL) * (size_t)a->cols;
+	return (size_t)((c->cols + PRODUCT_PANEL - 1) / PRODUCT_PANEL * PRODUCT_PANEL) * (size_t)inner;
 }
 
 struct product_kernels {
+	bool large; /* whether those by large matrices are faster than oneDNN's */
 	/* Packs the columns [first, last) of op(B); first is a multiple of PRODUCT_PANEL. */
 	void (*pack)(const struct product_job *, int64_t first, int64_t last);
 	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL, and

@@ -1,7 +1,8 @@
 /* Matrix products. Those by a small matrix, which can be packed as a whole and stays in a second-level cache, are made by kernels
- * of our own: oneDNN packs both operands, each thread all of the right one. Larger ones are oneDNN's: fp32 goes to its sgemm, bf16,
- * where the processor multiplies it, to its matmul primitive (matmul_bf16.c). Elsewhere bf16 goes, as F16 does, through fp32 copies
- * of the operands, which gives the same numbers: products of bf16 are exact in fp32. */
+ * of our own: oneDNN packs both operands, each thread all of the right one. So are those of few rows by a transposed matrix of fp32,
+ * which oneDNN makes at down to half its rate. Others are oneDNN's: fp32 goes to its sgemm, bf16, where the processor multiplies it,
+ * to its matmul primitive (matmul_bf16.c). Elsewhere bf16 goes, as F16 does, through fp32 copies of the operands, which gives the
+ * same numbers: products of bf16 are exact in fp32. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -80,15 +81,16 @@ static enum status sgemm(struct cpu_backend *cpu, bool transpose_a, bool transpo
 static struct tensor as_f32(struct cpu_backend *cpu, struct tensor t, float **memory)
 {
 	if (t.dtype == DTYPE_F32) return t;
-	struct tensor copy = tensor_make(*memory, t.rows, t.cols, DTYPE_F32);
-	*memory += t.rows * t.cols;
+	struct tensor copy = tensor_padded(*memory, t.rows, t.cols, DTYPE_F32);
+	*memory += t.rows * copy.stride;
 	cpu->base.unchecked.convert(&cpu->base, copy, t);
 	return copy;
 }
 
 static size_t f32_copy_bytes(struct tensor t)
 {
-	return t.dtype == DTYPE_F32 ? 0 : (size_t)t.rows * (size_t)t.cols * sizeof(float);
+	struct tensor copy = tensor_padded(NULL, t.rows, t.cols, DTYPE_F32);
+	return t.dtype == DTYPE_F32 ? 0 : tensor_room(&copy);
 }
 
 static bool is_native(const struct cpu_backend *cpu, const struct tensor *c, const struct tensor *a)
@@ -101,6 +103,22 @@ static bool is_native(const struct cpu_backend *cpu, const struct tensor *c, con
 static bool is_small(const struct tensor *c, const struct tensor *a, bool transpose_a)
 {
 	return !transpose_a && a->cols && c->cols && c->rows >= PRODUCT_LEAST_ROWS && a->cols <= PRODUCT_MOST / c->cols;
+}
+
+/* Whether kernels of our own make a product of fp32 by a large matrix: oneDNN packs a left operand, which costs where there is
+ * little to multiply it by, and is worth it where its rows lie a large power of two apart. */
+static bool is_large_f32(const struct cpu_backend *cpu, const struct tensor *c, const struct tensor *a, bool transpose_a,
+			 bool transpose_b)
+{
+	bool few = c->rows >= PRODUCT_LEAST_ROWS && c->rows <= PRODUCT_ROWS && c->cols <= PRODUCT_COLS;
+	return cpu->kernels->product->large && !transpose_a && transpose_b && few && a->cols && c->cols && a->stride % 1024;
+}
+
+/* So much of the inner dimension is packed at a time, and then multiplied by. */
+static int64_t stretch_of(const struct tensor *c, const struct tensor *a)
+{
+	int64_t depths = PRODUCT_STRETCH / c->cols / PRODUCT_DEPTH, most = (depths ? depths : 1) * PRODUCT_DEPTH;
+	return a->cols < most ? a->cols : most;
 }
 
 /* Whether a product by a small matrix is bf16's own. */
@@ -150,7 +168,7 @@ static enum status small_bf16(struct cpu_backend *cpu, struct product_job job)
 {
 	void *scratch;
 	int64_t m = job.c.rows, n = job.c.cols, k = job.a.cols, height = LEAST_WORK / (n * k) / PRODUCT_GRAIN * PRODUCT_GRAIN;
-	TRY(cpu_scratch(cpu, "matmul", product_panels(&job.c, &job.a) * sizeof(uint16_t), &scratch));
+	TRY(cpu_scratch(cpu, "matmul", product_panels(&job.c, job.a.cols) * sizeof(uint16_t), &scratch));
 	if (cpu->base.dry) return STATUS_OK;
 	job.panels = scratch;
 	if (height < PRODUCT_GRAIN) height = PRODUCT_GRAIN;
@@ -158,15 +176,22 @@ static enum status small_bf16(struct cpu_backend *cpu, struct product_job job)
 	return STATUS_OK;
 }
 
-static void small_f32(struct cpu_backend *cpu, const struct product_job *job)
+static void own_f32(struct cpu_backend *cpu, const struct product_job *job)
 {
-	int64_t m = job->c.rows, n = job->c.cols;
-	struct product_cut cut = cpu_cut_product(cpu, m, n, job->a.cols);
+	int64_t m = job->c.rows, n = job->c.cols, stretch = stretch_of(&job->c, &job->a);
+	struct product_cut cut = cpu_cut_product(cpu, m, n, stretch);
 	cut.height = (cut.height + PRODUCT_GRAIN - 1) / PRODUCT_GRAIN * PRODUCT_GRAIN;
 	cut.width = (cut.width + PRODUCT_PANEL - 1) / PRODUCT_PANEL * PRODUCT_PANEL;
 	cut.down = (m + cut.height - 1) / cut.height;
 	cut.across = (n + cut.width - 1) / cut.width;
-	small_product(cpu, cpu->kernels->product, job, cut);
+	for (int64_t inner = 0; inner < job->a.cols; inner += stretch) {
+		int64_t depth = job->a.cols - inner < stretch ? job->a.cols - inner : stretch;
+		struct product_job part = *job;
+		part.a = tensor_cols(job->a, inner, depth);
+		part.b = job->transpose_b ? tensor_cols(job->b, inner, depth) : tensor_rows(job->b, inner, depth);
+		if (inner) part.addend = job->c;
+		small_product(cpu, cpu->kernels->product, &part, cut);
+	}
 }
 
 /* ---- any product ------------------------------------------------------------------------------------------------------------- */
@@ -180,31 +205,32 @@ static enum status product(struct cpu_backend *cpu, struct tensor c, struct tens
 	if (!c.rows || !c.cols || (backend->dry && !inner)) return STATUS_OK;
 	if (is_small_bf16(cpu, &c, &a, transpose_a))
 		return small_bf16(cpu, (struct product_job){c, a, b, addend, transpose_b, NULL});
-	bool small = is_small(&c, &a, transpose_a), in_place = c.dtype == DTYPE_F32;
-	if (addend.data && addend.data != c.data && !(small && in_place)) {
+	bool native = is_native(cpu, &c, &a), in_place = c.dtype == DTYPE_F32;
+	bool own = !native && (is_small(&c, &a, transpose_a) || is_large_f32(cpu, &c, &a, transpose_a, transpose_b));
+	if (addend.data && addend.data != c.data && !(own && in_place)) {
 		TRY(backend->unchecked.convert(backend, c, addend));
 		addend = c;
 	}
 	for (int64_t row = 0; row < c.rows && !inner && !addend.data; row++)
 		memset((char *)c.data + (size_t)(row * c.stride) * dtype_size(c.dtype), 0, (size_t)c.cols * dtype_size(c.dtype));
 	if (!inner) return STATUS_OK;
-	if (is_native(cpu, &c, &a)) return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, addend.data);
+	if (native) return cpu_matmul_bf16(cpu, c, a, transpose_a, b, transpose_b, addend.data);
 
 	void *scratch;
 	size_t copies = f32_copy_bytes(a) + f32_copy_bytes(b) + f32_copy_bytes(c);
-	TRY(cpu_scratch(cpu, "matmul", copies + (small ? product_panels(&c, &a) * sizeof(float) : 0), &scratch));
+	TRY(cpu_scratch(cpu, "matmul", copies + (own ? product_panels(&c, stretch_of(&c, &a)) * sizeof(float) : 0), &scratch));
 	if (backend->dry) return STATUS_OK;
 	float *memory = scratch;
 	a = as_f32(cpu, a, &memory);
 	b = as_f32(cpu, b, &memory);
 	struct tensor result = c;
 	if (!in_place) {
-		result = tensor_make(memory, c.rows, c.cols, DTYPE_F32);
+		result = tensor_padded(memory, c.rows, c.cols, DTYPE_F32);
 		if (addend.data) backend->unchecked.convert(backend, result, c);
 	}
-	if (small)
-		small_f32(cpu, &(struct product_job){result, a, b, addend.data && !in_place ? result : addend, transpose_b,
-						     has_panels(&b, transpose_b) ? NULL : (char *)scratch + copies});
+	if (own)
+		own_f32(cpu, &(struct product_job){result, a, b, addend.data && !in_place ? result : addend, transpose_b,
+						   has_panels(&b, transpose_b) ? NULL : (char *)scratch + copies});
 	else
 		TRY(sgemm(cpu, transpose_a, transpose_b, c.rows, c.cols, inner, a.data, a.stride, b.data, b.stride, addend.data,
 			  result.data, result.stride));

@@ -6,7 +6,7 @@
 #include "engine/compute/cpu/transpose.h"
 #endif
 
-enum { DEPTH = 256 }; /* a panel of this depth, and what it is multiplied by, stay in the first-level cache */
+enum { DEPTH = PRODUCT_DEPTH }; /* a panel of this depth comes from a second-level cache, a row of it in time */
 
 static int64_t inner_of(const struct product_job *job)
 {
@@ -130,6 +130,7 @@ static void multiply(const struct product_job *job, int64_t first, int64_t last,
 }
 
 const struct product_kernels ISA_NAME(product_kernels) = {
+	.large = LANES == 16,
 	.pack = pack,
 	.multiply = multiply,
 };
