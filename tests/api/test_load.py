@@ -95,7 +95,8 @@ class Short(unittest.TestCase):
         counts = self.told(http_attacks.run(hold=1, leave=True, **few, crowd=0))
         for name, count in few.items():
             self.assertEqual(counts[f"{name}: healthz failed"], 0)
-            self.assertGreaterEqual(counts[f"{name}: most descriptors more"], count)
+            # What was answered 503 may be closed before anybody has looked.
+            self.assertGreaterEqual(counts[f"{name}: most descriptors more"] + counts[f"{name}: answered 503"], count)
 
     def test_soak(self):
         counts = self.told(soak.run(seconds=SECONDS, every=1))
