@@ -176,7 +176,8 @@ def versus(args, directory, model, calibration, samples, length, published):
 
 def add_rates(args, result, model, samples, length):
     """Of the learning, and of the whole pruning, which reads, ranks and writes too: their FLOP a second, and what part that is of
-    a large matrix product's. Five passes are counted; "with_order_check" counts that check's forward passes besides."""
+    a large matrix product's. Five passes are counted; "with_order_check" counts that check's forward passes besides. "by_turn" is of the
+    rate that was measured next to each job: of the best of a dozen products, and of their median."""
     learning, others = flop_of(model, samples, length, 2)  # a reference and a final pass
     checked = order_check_flop(model, samples, length)
     result |= {"learning_flop": learning, "flop": learning + others, "order_check_flop": checked}
@@ -184,10 +185,15 @@ def add_rates(args, result, model, samples, length):
         own = result[precision]
         own["learning_gflops"] = learning / own["phases_of_last_run"]["learn"] / 1e9
         own["gflops"] = (learning + others) / own["seconds"]["median"] / 1e9
-        if rates := result["large_matmul_gflops"].get(precision):
-            own["fraction_of_large_matmul"] = own["learning_gflops"] / rates["median"]
-            own["whole_fraction_of_large_matmul"] = own["gflops"] / rates["median"]
-            own["with_order_check"] = own["whole_fraction_of_large_matmul"] * (1 + checked / (learning + others))
+        rates, limit = result["large_matmul_gflops"], precision
+        if limit not in rates:  # a processor without bf16's instructions multiplies it in fp32
+            limit = "f32"
+        own["fraction_of_large_matmul"] = own["learning_gflops"] / rates[limit]["median"]
+        own["whole_fraction_of_large_matmul"] = own["gflops"] / rates[limit]["median"]
+        own["with_order_check"] = own["whole_fraction_of_large_matmul"] * (1 + checked / (learning + others))
+        for name, of in (("fraction_by_turn", limit), ("fraction_of_median_by_turn", f"{limit}_median")):
+            own[name] = spread([(learning + others) / seconds / 1e9 / rate
+                                for seconds, rate in zip(own["seconds"]["runs"], rates[of]["runs"])])
 
 
 def tiny(args, directory):
