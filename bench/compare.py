@@ -176,8 +176,9 @@ def versus(args, directory, model, calibration, samples, length, published):
 
 def add_rates(args, result, model, samples, length):
     """Of the learning, and of the whole pruning, which reads, ranks and writes too: their FLOP a second, and what part that is of
-    a large matrix product's. Five passes are counted; "with_order_check" counts that check's forward passes besides. "by_turn" is of the
-    rate that was measured next to each job: of the best of a dozen products, and of their median."""
+    a large matrix product's. Five passes are counted; "with_order_check" counts that check's forward passes besides.
+    "fraction_by_turn" is of the rate that was measured next to each job, the best of a dozen products, and
+    "fraction_of_median_by_turn" of their median."""
     learning, others = flop_of(model, samples, length, 2)  # a reference and a final pass
     checked = order_check_flop(model, samples, length)
     result |= {"learning_flop": learning, "flop": learning + others, "order_check_flop": checked}

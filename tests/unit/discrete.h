@@ -4,7 +4,6 @@
 
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/compute/backend.h"
 #include "engine/compute/dry.h"

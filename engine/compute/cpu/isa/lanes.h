@@ -44,17 +44,6 @@ INLINE vector larger(vector a, vector b)
 #endif
 }
 
-INLINE vector smaller(vector a, vector b) /* b where one of them is NaN */
-{
-#if defined __AVX512F__
-	return (vector)_mm512_min_ps((__m512)a, (__m512)b);
-#elif defined __AVX__
-	return (vector)_mm256_min_ps((__m256)a, (__m256)b);
-#else
-	return (vector)_mm_min_ps((__m128)a, (__m128)b);
-#endif
-}
-
 INLINE float largest_lane(vector x)
 {
 #if defined __AVX512F__
@@ -142,7 +131,7 @@ INLINE vector inverse_lanes(vector x)
 
 INLINE vector sigmoid_lanes(vector x)
 {
-	return inverse_lanes(1 + exp_lanes(smaller(every_lane(88.3f), -x)));
+	return inverse_lanes(1 + exp_lanes(-larger(every_lane(-88.3f), x)));
 }
 
 #endif

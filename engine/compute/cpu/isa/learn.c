@@ -31,7 +31,7 @@ static float largest_of(const float *row, int64_t n)
 {
 	vector top = every_lane(-INFINITY);
 	for (int64_t i = 0; i < n; i += LANES)
-		top = larger(first_lanes(load_lanes(row + i, n - i), n - i < LANES ? n - i : LANES, -INFINITY), top);
+		top = larger(first_lanes(load_lanes(row + i, n - i), n - i, -INFINITY), top);
 	return largest_lane(top);
 }
 
