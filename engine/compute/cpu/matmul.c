@@ -133,11 +133,19 @@ static bool has_panels(const struct tensor *b, bool transpose_b)
 	return !transpose_b && b->cols % PRODUCT_PANEL == 0 && b->stride % 1024;
 }
 
+/* A product in `down` · `across` pieces, whose first rows are multiples of `grain`. */
 struct small_work {
 	const struct product_kernels *kernels;
 	const struct product_job *job;
-	struct product_cut cut;
+	int64_t grain, down, across;
 };
+
+/* Where the i-th of `parts` parts of n begins: a multiple of `grain`, and no part has two of these more than another. */
+static int64_t start_of_part(int64_t n, int64_t grain, int64_t parts, int64_t i)
+{
+	int64_t start = (n + grain - 1) / grain * i / parts * grain;
+	return start < n ? start : n;
+}
 
 static void pack_part(const void *context, struct share cols)
 {
@@ -145,23 +153,26 @@ static void pack_part(const void *context, struct share cols)
 	w->kernels->pack(w->job, cols.first, cols.last);
 }
 
+/* Where B is packed pieces of the same columns follow each other: so a thread packs most of what it multiplies by, and keeps it in its
+ * cache. Where B is read in place pieces of the same rows do, which it may have made itself. */
 static void multiply_part(const void *context, struct share pieces)
 {
 	const struct small_work *w = context;
-	const struct tensor *c = &w->job->c;
+	int64_t rows = w->job->c.rows, cols = w->job->c.cols;
 	for (int64_t piece = pieces.first; piece < pieces.last; piece++) {
-		int64_t row = piece / w->cut.across * w->cut.height, col = piece % w->cut.across * w->cut.width;
-		int64_t last = row + w->cut.height, last_col = col + w->cut.width;
-		w->kernels->multiply(w->job, row, last < c->rows ? last : c->rows, col, last_col < c->cols ? last_col : c->cols);
+		int64_t row = w->job->panels ? piece % w->down : piece / w->across;
+		int64_t col = w->job->panels ? piece / w->down : piece % w->across;
+		w->kernels->multiply(
+			w->job, start_of_part(rows, w->grain, w->down, row), start_of_part(rows, w->grain, w->down, row + 1),
+			start_of_part(cols, PRODUCT_PANEL, w->across, col), start_of_part(cols, PRODUCT_PANEL, w->across, col + 1));
 	}
 }
 
-static void small_product(struct cpu_backend *cpu, const struct product_kernels *kernels, const struct product_job *job,
-			  struct product_cut cut)
+static void small_product(struct cpu_backend *cpu, struct small_work work)
 {
-	const struct small_work work = {kernels, job, cut};
+	const struct product_job *job = work.job;
 	if (job->panels) cpu_share_out(cpu, job->c.cols, PRODUCT_PANEL, job->c.cols * job->a.cols, pack_part, &work);
-	cpu_run(cpu, cut.down * cut.across, 1, multiply_part, &work);
+	cpu_run(cpu, work.down * work.across, 1, multiply_part, &work);
 }
 
 static enum status small_bf16(struct cpu_backend *cpu, struct product_job job)
@@ -172,7 +183,7 @@ static enum status small_bf16(struct cpu_backend *cpu, struct product_job job)
 	if (cpu->base.dry) return STATUS_OK;
 	job.panels = scratch;
 	if (height < PRODUCT_GRAIN) height = PRODUCT_GRAIN;
-	small_product(cpu, &product_kernels_bf16, &job, (struct product_cut){height, n, (m + height - 1) / height, 1});
+	small_product(cpu, (struct small_work){&product_kernels_bf16, &job, PRODUCT_GRAIN, (m + height - 1) / height, 1});
 	return STATUS_OK;
 }
 
@@ -180,17 +191,13 @@ static void own_f32(struct cpu_backend *cpu, const struct product_job *job)
 {
 	int64_t m = job->c.rows, n = job->c.cols, stretch = stretch_of(&job->c, &job->a);
 	struct product_cut cut = cpu_cut_product(cpu, m, n, stretch);
-	cut.height = (cut.height + PRODUCT_GRAIN - 1) / PRODUCT_GRAIN * PRODUCT_GRAIN;
-	cut.width = (cut.width + PRODUCT_PANEL - 1) / PRODUCT_PANEL * PRODUCT_PANEL;
-	cut.down = (m + cut.height - 1) / cut.height;
-	cut.across = (n + cut.width - 1) / cut.width;
 	for (int64_t inner = 0; inner < job->a.cols; inner += stretch) {
 		int64_t depth = job->a.cols - inner < stretch ? job->a.cols - inner : stretch;
 		struct product_job part = *job;
 		part.a = tensor_cols(job->a, inner, depth);
 		part.b = job->transpose_b ? tensor_cols(job->b, inner, depth) : tensor_rows(job->b, inner, depth);
 		if (inner) part.addend = job->c;
-		small_product(cpu, cpu->kernels->product, &part, cut);
+		small_product(cpu, (struct small_work){cpu->kernels->product, &part, 1, cut.down, cut.across});
 	}
 }
 
