@@ -217,7 +217,7 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/libengine.a $(COMPILE) $(LINK)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libengine.a $(LDLIBS) $(CUDA_LIBS)
 
-benches: $(patsubst %,$(BUILD)/bench/%,matmul_rate matvec cpu_ops solver estimate stream_save)
+benches: $(patsubst %,$(BUILD)/bench/%,matmul_rate products matvec cpu_ops solver estimate stream_save)
 
 # What tests/api/test_crash_points.py and the fault laboratory have besad meet. A sanitizer wants to be loaded first itself.
 ifndef SANITIZE
