@@ -162,9 +162,10 @@ static void multiply_part(const void *context, struct share pieces)
 	for (int64_t piece = pieces.first; piece < pieces.last; piece++) {
 		int64_t row = w->job->panels ? piece % w->down : piece / w->across;
 		int64_t col = w->job->panels ? piece / w->down : piece % w->across;
-		w->kernels->multiply(
-			w->job, start_of_part(rows, w->grain, w->down, row), start_of_part(rows, w->grain, w->down, row + 1),
-			start_of_part(cols, PRODUCT_PANEL, w->across, col), start_of_part(cols, PRODUCT_PANEL, w->across, col + 1));
+		int64_t first = start_of_part(rows, w->grain, w->down, row), last = start_of_part(rows, w->grain, w->down, row + 1);
+		int64_t first_col = start_of_part(cols, PRODUCT_PANEL, w->across, col);
+		int64_t last_col = start_of_part(cols, PRODUCT_PANEL, w->across, col + 1);
+		w->kernels->multiply(w->job, first, last, first_col, last_col);
 	}
 }
 
