@@ -15,21 +15,9 @@ static double gemm_rate, copy_rate; /* FLOP/s, bytes/s */
 static const char *only_op;
 static bool first_entry = true;
 
-/* Small random numbers, reproducible. */
 static struct tensor random_tensor(int64_t rows, int64_t cols, enum dtype type)
 {
-	static uint64_t state = 1;
-	struct tensor t = tensor_make(allocate((size_t)(rows * cols) * dtype_size(type)), rows, cols, type);
-	struct tensor values =
-		type == DTYPE_F32 ? t : tensor_make(allocate((size_t)(rows * cols) * sizeof(float)), rows, cols, DTYPE_F32);
-	for (int64_t i = 0; i < rows * cols; i++) {
-		state = state * 6364136223846793005u + 1442695040888963407u;
-		((float *)values.data)[i] = (float)(int32_t)(state >> 32) * 0x1p-31f;
-	}
-	if (type == DTYPE_F32) return t;
-	check(backend->ops->convert(backend, t, values));
-	backend->ops->release(backend, values.data);
-	return t;
+	return random_matrix(tensor_make(NULL, rows, cols, type));
 }
 
 static struct tensor new_tensor(int64_t rows, int64_t cols, enum dtype type)

@@ -9,37 +9,13 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "engine/compute/backend.h"
+#include "bench/cpu_bench.h"
 
 struct shape {
 	int64_t rows, cols, inner;
 	bool transpose;
 	struct tensor c, a, b;
 };
-
-static void check(enum status status, const struct error *err)
-{
-	if (status == STATUS_OK) return;
-	fprintf(stderr, "%s\n", err->message);
-	exit(1);
-}
-
-static struct tensor matrix(struct backend *backend, int64_t rows, int64_t cols, enum dtype type)
-{
-	struct tensor wide = tensor_padded(NULL, rows, cols, DTYPE_F32), narrow = tensor_padded(NULL, rows, cols, type);
-	size_t room = tensor_room(&wide);
-	float *values = malloc(room);
-	if (!values) exit(1);
-	for (size_t i = 0; i < room / sizeof *values; i++)
-		values[i] = (float)rand() / (float)RAND_MAX - 0.5f;
-	check(backend->ops->alloc(backend, room, &wide.data), &backend->error);
-	check(backend->ops->alloc(backend, tensor_room(&narrow), &narrow.data), &backend->error);
-	check(backend->ops->upload(backend, wide.data, values, room), &backend->error);
-	check(backend->ops->convert(backend, narrow, wide), &backend->error);
-	backend->ops->release(backend, wide.data);
-	free(values);
-	return narrow;
-}
 
 static bool read_shape(const char *text, struct shape *shape)
 {
@@ -50,13 +26,13 @@ static bool read_shape(const char *text, struct shape *shape)
 	return shape->transpose || !text[end];
 }
 
-static double seconds_of(struct backend *backend, const struct shape *s)
+static double seconds_of(const struct shape *s)
 {
 	double start = monotonic_seconds(), took;
 	int products = 0;
 	do {
-		check(backend->ops->matmul(backend, s->c, s->a, false, s->b, s->transpose, false), &backend->error);
-		check(backend->ops->sync(backend), &backend->error);
+		check(backend->ops->matmul(backend, s->c, s->a, false, s->b, s->transpose, false));
+		check(backend->ops->sync(backend));
 		products++;
 		took = monotonic_seconds() - start;
 	} while (took < 0.012);
@@ -65,7 +41,6 @@ static double seconds_of(struct backend *backend, const struct shape *s)
 
 int main(int argc, char **argv)
 {
-	struct backend *backend;
 	struct error err;
 	int count = argc - 2, i;
 	bool bf16 = argc > 1 && !strcmp(argv[1], "bf16");
@@ -75,19 +50,23 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: products f32|bf16 ROWSxCOLSxINNER[t]...\n");
 		return 2;
 	}
-	check(backend_cpu_create(0, &backend, &err), &err);
+	if (backend_cpu_create(0, &backend, &err)) {
+		fprintf(stderr, "%s\n", err.message);
+		return 1;
+	}
 	for (i = 0; i < count; i++) {
 		struct shape *s = &shapes[i];
 		if (!read_shape(argv[i + 2], s)) {
 			fprintf(stderr, "%s is no shape: rows x columns x inner, as 256x512x192 or 256x512x192t\n", argv[i + 2]);
 			return 2;
 		}
-		s->c = matrix(backend, s->rows, s->cols, type);
-		s->a = matrix(backend, s->rows, s->inner, type);
-		s->b = s->transpose ? matrix(backend, s->cols, s->inner, type) : matrix(backend, s->inner, s->cols, type);
+		s->c = random_matrix(tensor_padded(NULL, s->rows, s->cols, type));
+		s->a = random_matrix(tensor_padded(NULL, s->rows, s->inner, type));
+		s->b = random_matrix(s->transpose ? tensor_padded(NULL, s->cols, s->inner, type)
+						  : tensor_padded(NULL, s->inner, s->cols, type));
 	}
 	while (scanf("%d", &i) == 1 && i >= 0 && i < count) {
-		printf("%.9f\n", seconds_of(backend, &shapes[i]));
+		printf("%.9f\n", seconds_of(&shapes[i]));
 		fflush(stdout);
 	}
 	return 0;

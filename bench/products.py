@@ -37,7 +37,8 @@ def flop_of(shape):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", nargs="+", metavar="PROGRAM", help="build/bench/products of each build, the one to compare with first")
+    parser.add_argument("programs", nargs="+", metavar="PROGRAM",
+                        help="build/bench/products of each build, the one to compare with first")
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
@@ -59,8 +60,8 @@ def main():
         print(f"{shape}: " + ", ".join(f"{row[p]['of_first']:.3f} ({row[p]['gflops']:.0f})" for p in args.programs), file=sys.stderr)
         rows.append(row)
     mean = {program: round(statistics.geometric_mean(ratios[i]), 4) for i, program in enumerate(args.programs)}
-    json.dump({"command": " ".join(["bench/products.py", *sys.argv[1:]]), "precision": args.precision, "rounds": args.rounds, "shapes": rows, "mean": mean},
-              sys.stdout, indent=1)
+    json.dump({"command": " ".join(["bench/products.py", *sys.argv[1:]]), "precision": args.precision, "rounds": args.rounds,
+               "shapes": rows, "mean": mean}, sys.stdout, indent=1)
     print()
 
 

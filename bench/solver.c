@@ -17,17 +17,7 @@ enum { LARGE = 2048, ITERATIONS = 20, CG_STEPS = 30, PASS = 8 * 256 };
 /* Small random numbers, with rows as far apart as the engine lays them. */
 static struct tensor random_tensor(int64_t rows, int64_t cols)
 {
-	static uint64_t state = 1;
-	struct tensor t = tensor_padded(NULL, rows, cols, DTYPE_F32);
-	t.data = allocate(tensor_room(&t));
-	for (int64_t i = 0; i < rows; i++) {
-		float *row = tensor_rows(t, i, 1).data;
-		for (int64_t j = 0; j < cols; j++) {
-			state = state * 6364136223846793005u + 1442695040888963407u;
-			row[j] = (float)(int32_t)(state >> 32) * 0x1p-31f;
-		}
-	}
-	return t;
+	return random_matrix(tensor_padded(NULL, rows, cols, DTYPE_F32));
 }
 
 struct problem {
