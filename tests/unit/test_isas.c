@@ -134,6 +134,42 @@ static void test_sixteen_bits(void **state)
 	with_each(check_widening);
 }
 
+/* ---- products ---------------------------------------------------------------------------------------------------------------- */
+
+/* By one thread and by five: a sum does not depend on who makes it, or beside which others. */
+static void check_threads(void)
+{
+	enum { M = 230, N = 700, K = 600 };
+	struct error err;
+	struct backend *five, *one = backend;
+	float *a = calloc(M * K, sizeof *a), *b = calloc(N * K, sizeof *b), *c = calloc(M * N, sizeof *c),
+	      *d = calloc(M * N, sizeof *d);
+	assert_true(a && b && c && d);
+	for (int i = 0; i < M * K; i++)
+		a[i] = (float)sin(i);
+	for (int i = 0; i < N * K; i++)
+		b[i] = (float)cos(i);
+	setenv("BESAD_CPU_ISA", isa, 1);
+	assert_int_equal(backend_cpu_create(5, &five, &err), STATUS_OK);
+	unsetenv("BESAD_CPU_ISA");
+	for (int transposes = 0; transposes < 4; transposes++) {
+		bool at = transposes & 1, bt = transposes & 2;
+		struct tensor left = tensor_make(a, at ? K : M, at ? M : K, DTYPE_F32),
+			      right = tensor_make(b, bt ? N : K, bt ? K : N, DTYPE_F32);
+		assert_int_equal(one->ops->matmul(one, tensor_make(c, M, N, DTYPE_F32), left, at, right, bt, false), STATUS_OK);
+		assert_int_equal(five->ops->matmul(five, tensor_make(d, M, N, DTYPE_F32), left, at, right, bt, false), STATUS_OK);
+		if (memcmp(c, d, M * N * sizeof *c) != 0) fail_msg("%s: products by one thread and by five differ", isa);
+	}
+	backend_destroy(five);
+	free(a), free(b), free(c), free(d);
+}
+
+static void test_products_by_threads(void **state)
+{
+	(void)state;
+	with_each(check_threads);
+}
+
 /* ---- activations ------------------------------------------------------------------------------------------------------------- */
 
 static const float edges[] = {0,  -0.0f, 1,     -1,     0.01f, -0.01f, 9.9f, -9.9f, 10.1f,  -10.1f,  30,  -30,  80,  -80,
@@ -292,7 +328,8 @@ static void test_creation(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_sixteen_bits), cmocka_unit_test(test_activations),
-					   cmocka_unit_test(test_logits), cmocka_unit_test(test_creation)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_sixteen_bits), cmocka_unit_test(test_products_by_threads),
+					   cmocka_unit_test(test_activations), cmocka_unit_test(test_logits),
+					   cmocka_unit_test(test_creation)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

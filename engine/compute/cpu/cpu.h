@@ -42,13 +42,6 @@ static inline void cpu_share_out(struct cpu_backend *cpu, int64_t n, int64_t gra
 	cpu_run(cpu, n, chunk > grain ? (chunk + grain - 1) / grain * grain : grain, work, context);
 }
 
-/* Into what pieces of `height` rows and `width` columns a product of m × n × k is cut, and how many. (matmul.c) */
-struct product_cut {
-	int64_t height, width, down, across;
-};
-
-struct product_cut cpu_cut_product(const struct cpu_backend *, int64_t m, int64_t n, int64_t k);
-
 /* Marks in gone [n] the `count` smallest of n scores, the earlier of equal ones. Scores are bits of non-negative floats: the
  * larger, the larger. (select.c) */
 void select_smallest(struct cpu_backend *, uint8_t *gone, const uint32_t *score, int64_t n, int64_t count);

@@ -91,35 +91,40 @@ struct prune_kernels {
 };
 
 enum {
-	PRODUCT_PANEL = 32,       /* a multiple of the columns that are packed together */
-	PRODUCT_GRAIN = 12,       /* a multiple of the rows of C that are computed at once */
-	PRODUCT_LEAST_ROWS = 64,  /* below it packing takes too much of the time */
-	PRODUCT_MOST = 384 << 10, /* elements of the right operand: more do not stay in a second-level cache */
-	PRODUCT_ROWS = 1024, /* of C, at most, where the right operand is large, fp32 and transposed: oneDNN is as fast by more */
-	PRODUCT_COLS = 3072, /* the same of its columns */
-	PRODUCT_STRETCH = 1024 << 10, /* elements of it that are packed at a time */
-	PRODUCT_DEPTH = 256,          /* so much of the inner dimension, or a multiple, is packed at a time */
+	PRODUCT_DEPTH = 512,                 /* of the inner dimension, packed at a time */
+	PRODUCT_GROUP = 256 * PRODUCT_DEPTH, /* elements of the right operand, packed at a time: half of a second-level cache */
+	PRODUCT_PANEL = 48,                  /* a multiple of the columns that are packed side by side */
+	PRODUCT_MOST_COLS = 20 * PRODUCT_PANEL,
+	PRODUCT_MOST_ROWS = 8,    /* that are computed at once */
+	PRODUCT_TILE = 512 * 512, /* elements of C that are computed at a time where it is no fp32 */
 };
 
-/* C [M,N] = A · op(B) (+ addend, which has C's type and may be C, or no data). */
+/* So many columns are packed at a time. */
+static inline int64_t product_group_cols(int64_t inner)
+{
+	int64_t cols = PRODUCT_GROUP / (inner < PRODUCT_DEPTH ? inner : PRODUCT_DEPTH) / PRODUCT_PANEL * PRODUCT_PANEL;
+	return cols < PRODUCT_MOST_COLS ? cols : PRODUCT_MOST_COLS;
+}
+
+/* C [M,N] = op(A) · op(B) (+ addend, which has C's type and may be C, or no data), summed in fp32; each of any float type. No
+ * element depends on the rows and columns that are computed with it. */
 struct product_job {
 	struct tensor c, a, b, addend;
-	bool transpose_b;
-	void *panels; /* op(B), packed: product_panels elements; fp32: NULL if B is read where it lies, which is of whole panels */
+	bool transpose_a, transpose_b;
 };
 
-static inline size_t product_panels(const struct tensor *c, int64_t inner)
+/* Floats that a thread needs to make products. */
+static inline size_t product_workspace(const struct tensor *c)
 {
-	return (size_t)((c->cols + PRODUCT_PANEL - 1) / PRODUCT_PANEL * PRODUCT_PANEL) * (size_t)inner;
+	size_t tile = c->dtype == DTYPE_F32 ? 0 : PRODUCT_TILE;
+	return PRODUCT_GROUP + PRODUCT_MOST_ROWS * (PRODUCT_DEPTH + 16) + tile;
 }
 
 struct product_kernels {
-	bool large; /* whether those by large matrices are faster than oneDNN's */
-	/* Packs the columns [first, last) of op(B); first is a multiple of PRODUCT_PANEL. */
-	void (*pack)(const struct product_job *, int64_t first, int64_t last);
-	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL, and
-	 * so is last_col, or it is the end. */
-	void (*multiply)(const struct product_job *, int64_t first, int64_t last, int64_t first_col, int64_t last_col);
+	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL. The
+	 * inner dimension is at least 1. */
+	void (*multiply)(const struct product_job *, int64_t first, int64_t last, int64_t first_col, int64_t last_col,
+			 float *workspace);
 };
 
 /* The block of G = dyᵀ·x that is made, and dropped into bins, at a time. Multiples of any BLOCK_ROWS and BLOCK_COLS. */

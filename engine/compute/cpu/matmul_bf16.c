@@ -16,6 +16,15 @@ enum { MOST_PRIMITIVES = 512, SCRATCH_ALIGNMENT = 64 };
  * inner dimension. */
 enum { PANEL_COLS = 9984, PANEL_ROWS = 384, PANEL_DEPTH = 768 };
 
+/* A product is cut into pieces that are each made by one thread: of at least so many multiplications, some 50 µs, so many rows
+ * and columns, and a multiple of what oneDNN makes at once. Each packs its part of A and B anew, so there are not many. */
+enum { LEAST_WORK = 2500000, LEAST_SIDE = 48, GRAIN = 16 };
+
+/* `down` · `across` pieces of `height` rows and `width` columns. */
+struct product_cut {
+	int64_t height, width, down, across;
+};
+
 struct matmul_shape {
 	int64_t m, n, k, lda, ldb, ldc;
 	int32_t transpose_a, transpose_b, accumulate, c_bf16;
@@ -168,6 +177,29 @@ static void count_panels(struct backend *backend, int64_t n, int64_t k)
 }
 
 /* A product in pieces, and the primitive for those of each size: [the last downwards][the last across]. */
+/* Where pieces begin does not depend on the number of threads, up to four of them: it may show in the last bits. */
+static struct product_cut cut_product(int threads, int64_t m, int64_t n, int64_t k)
+{
+	int64_t most = 16, by_work = m * n / LEAST_WORK * k + m * n % LEAST_WORK * k / LEAST_WORK, rows = 1, cols = 1;
+	while (most < 4 * threads)
+		most *= 2;
+	if (by_work < most) most = by_work;
+	while (2 * rows * cols <= most) {
+		bool tall = m / rows >= n / cols / 2;
+		if (tall && m / rows >= 2 * LEAST_SIDE)
+			rows *= 2;
+		else if (n / cols >= 2 * LEAST_SIDE)
+			cols *= 2;
+		else if (m / rows >= 2 * LEAST_SIDE)
+			rows *= 2;
+		else
+			break;
+	}
+	int64_t height = ((m + rows - 1) / rows + GRAIN - 1) / GRAIN * GRAIN,
+		width = ((n + cols - 1) / cols + GRAIN - 1) / GRAIN * GRAIN;
+	return (struct product_cut){height, width, (m + height - 1) / height, (n + width - 1) / width};
+}
+
 struct matmul_work {
 	struct matmul_cache *cache;
 	struct tensor c, a, b;
@@ -248,8 +280,9 @@ enum status cpu_matmul_bf16(struct cpu_backend *cpu, struct tensor c, struct ten
 	if (!cpu->matmuls && !(cpu->matmuls = cache_create(backend->threads)))
 		return error_set(&backend->error, STATUS_NO_MEMORY, "matmul: oneDNN gives no engine for the CPU");
 	atomic_int failed = dnnl_success;
-	struct matmul_work work = {cpu->matmuls,     c, a, b, transpose_a, transpose_b, cpu_cut_product(cpu, c.rows, c.cols, inner),
-				   .failed = &failed};
+	struct matmul_work work = {
+		cpu->matmuls,     c, a, b, transpose_a, transpose_b, cut_product(backend->threads, c.rows, c.cols, inner),
+		.failed = &failed};
 	int threads = omp_get_max_threads();
 	omp_set_num_threads(1); /* a primitive is made for a number of threads */
 	dnnl_status_t status = find_all(backend, &work, accumulate);

@@ -21,7 +21,7 @@ static const uint16_t *half_at(const struct tensor *t, int64_t row, int64_t col)
 static TARGET void pack_columns(uint32_t *to, const struct tensor *t, int64_t col)
 {
 	__mmask32 there = halves_left(t->cols, col);
-	for (int64_t row = 0; row < t->rows; row += 2, to += PRODUCT_PANEL) {
+	for (int64_t row = 0; row < t->rows; row += 2, to += PRODUCT_BF16_PANEL) {
 		__m512i even = _mm512_maskz_loadu_epi16(there, half_at(t, row, col)), odd = _mm512_setzero_si512(), pairs[2];
 		if (row + 1 < t->rows) odd = _mm512_maskz_loadu_epi16(there, half_at(t, row + 1, col));
 		pair_halves(even, odd, pairs);
@@ -44,15 +44,15 @@ static TARGET void pack_rows(uint32_t *to, const struct tensor *t, int64_t row)
 						: _mm512_setzero_si512();
 			transpose_words(r);
 			for (int i = 0; i < least(LANES, words - col); i++)
-				_mm512_storeu_si512(to + (col + i) * PRODUCT_PANEL + half * LANES, r[i]);
+				_mm512_storeu_si512(to + (col + i) * PRODUCT_BF16_PANEL + half * LANES, r[i]);
 		}
 	}
 }
 
-static void pack(const struct product_job *job, int64_t first, int64_t last)
+void product_bf16_pack(const struct product_bf16_job *job, int64_t first, int64_t last)
 {
-	for (int64_t col = first; col < last; col += PRODUCT_PANEL) {
-		uint32_t *to = (uint32_t *)job->panels + col * (job->a.cols / 2);
+	for (int64_t col = first; col < last; col += PRODUCT_BF16_PANEL) {
+		uint32_t *to = job->panels + col * (job->a.cols / 2);
 		if (job->transpose_b)
 			pack_rows(to, &job->b, col);
 		else
@@ -108,7 +108,7 @@ INLINE void multiply_block(int rows, const struct block *block, const word *a, i
 #pragma GCC unroll 12
 	for (int i = 0; i < rows; i++)
 		sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-	add_products_of_pairs(rows, sum, a, a_row, a_pair, b, PRODUCT_PANEL, pairs);
+	add_products_of_pairs(rows, sum, a, a_row, a_pair, b, PRODUCT_BF16_PANEL, pairs);
 	if (block->add) {
 #pragma GCC unroll 12
 		for (int i = 0; i < rows; i++) {
@@ -139,23 +139,21 @@ static char *place(const struct tensor *t, int64_t row, int64_t col)
 	return (char *)t->data + (row * t->stride + col) * (int64_t)dtype_size(t->dtype);
 }
 
-static TARGET void multiply(const struct product_job *job, int64_t first, int64_t last, int64_t first_col, int64_t last_col)
+TARGET void product_bf16_multiply(const struct product_bf16_job *job, int64_t first, int64_t last)
 {
 	const struct tensor *c = &job->c, *add = job->addend.data ? &job->addend : NULL;
 	int64_t pairs = job->a.cols / 2;
 	struct block block = {.stride = c->stride, .add_stride = add ? add->stride : 0, .bf16 = c->dtype == DTYPE_BF16};
-	for (int64_t col = first_col; col < last_col; col += PRODUCT_PANEL) {
+	for (int64_t col = 0; col < c->cols; col += PRODUCT_BF16_PANEL) {
 		block.columns = halves_left(c->cols, col);
 		for (int64_t row = first; row < last; row += BLOCK_ROWS) {
 			block.to = place(c, row, col);
 			block.add = add ? place(add, row, col) : NULL;
 			multiply_rows((int)least(BLOCK_ROWS, last - row), &block, (const word *)half_at(&job->a, row, 0),
-				      job->a.stride / 2, 1, (const uint32_t *)job->panels + col * pairs, pairs);
+				      job->a.stride / 2, 1, job->panels + col * pairs, pairs);
 		}
 	}
 }
-
-const struct product_kernels product_kernels_bf16 = {.pack = pack, .multiply = multiply};
 
 /* ---- gradients --------------------------------------------------------------------------------------------------------------- */
 
@@ -166,7 +164,7 @@ static int64_t pairs_of(const struct gradient_job *job)
 
 static void pack_x(const struct gradient_job *job, int64_t first, int64_t last)
 {
-	for (int64_t col = first; col < last; col += PRODUCT_PANEL)
+	for (int64_t col = first; col < last; col += PRODUCT_BF16_PANEL)
 		pack_columns((uint32_t *)job->x_panels + col * pairs_of(job), &job->x, col);
 }
 
@@ -188,7 +186,7 @@ static TARGET void pack_gradient(const struct gradient_job *job, uint32_t *panel
 		int64_t n = least(AT_ONCE, pairs - first);
 		for (int64_t i = 0; i < n; i++) {
 			int64_t token = 2 * (first + i);
-			for (int64_t col = 0; col < rows; col += PRODUCT_PANEL) {
+			for (int64_t col = 0; col < rows; col += PRODUCT_BF16_PANEL) {
 				__mmask32 there = halves_left(rows, col);
 				__m512i even = _mm512_maskz_loadu_epi16(there, half_at(dy, token, row + col));
 				__m512i odd = _mm512_setzero_si512(), both[2];
@@ -216,7 +214,7 @@ static void gradient(const struct gradient_job *job, int64_t first, int64_t last
 		pack_gradient(job, dy_panels, row, rows);
 		for (int64_t col = 0; col < job->x.cols; col += GRADIENT_COLS) {
 			int64_t cols = least(GRADIENT_COLS, job->x.cols - col);
-			for (int64_t j = 0; j < cols; j += PRODUCT_PANEL) {
+			for (int64_t j = 0; j < cols; j += PRODUCT_BF16_PANEL) {
 				for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
 					block.to = g + i * GRADIENT_COLS + j;
 					multiply_rows((int)least(BLOCK_ROWS, rows - i), &block,

@@ -10,13 +10,29 @@
 #include "engine/compute/cpu/transpose.h"
 #endif
 
-/* product_block for any number of columns, which is rounded up to a multiple of BLOCK_COLS. */
+/* Products of any number of rows, up to BLOCK_ROWS, and of columns, which is rounded up to a multiple of BLOCK_COLS. */
+static void product_some_rows(int rows, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row, int inner,
+			      const float *from, float *c, int64_t c_row)
+{
+	switch (rows) {
+#define CASE(n)                                                                                                                    \
+	case n:                                                                                                                    \
+		product_block(NEAR, n, 2, a, a_row, a_inner, b, b_row, inner, from, c_row, c, c_row, NULL);                        \
+		break;
+#if defined __AVX512F__
+		CASES_TO_12
+#else
+		CASES_TO_6
+#endif
+#undef CASE
+	}
+}
+
 static void product_rows(int rows, int64_t cols, const float *a, int64_t a_row, int64_t a_inner, const float *b, int64_t b_row,
 			 int inner, float *c, int64_t c_row, bool accumulate)
 {
 	for (int64_t col = 0; col < cols; col += BLOCK_COLS)
-		product_some_rows(NEAR, rows, a, a_row, a_inner, b + col, b_row, inner, accumulate ? c + col : NULL, c_row, c + col,
-				  c_row);
+		product_some_rows(rows, a, a_row, a_inner, b + col, b_row, inner, accumulate ? c + col : NULL, c + col, c_row);
 }
 
 /* ---- unpacking into fp32 tiles ----------------------------------------------------------------------------------------------- */

@@ -15,6 +15,8 @@ enum { LANES = 4 };
 #endif
 
 typedef float vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+/* As a variable: of those that may lie anywhere GCC 12 makes copies in a loop. */
+typedef float register_vector __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t mask_vector __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4), may_alias));
 
 INLINE vector every_lane(float x)
