@@ -68,20 +68,24 @@ struct product_work {
 	size_t workspace;
 };
 
+static int64_t least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 static void cut(struct product_work *work, int64_t inner, int threads)
 {
-	enum { LEAST_ROWS = 96, LEAST_COLS = 64 };
-	int64_t m = work->job->c.rows, n = work->job->c.cols,
-		most = m * n / LEAST_WORK * inner + m * n % LEAST_WORK * inner / LEAST_WORK;
-	int64_t wanted = most < 2 * threads ? most : 2 * threads, finest = parts_of(n, LEAST_COLS);
+	enum { LEAST_ROWS = 96, LEAST_COLS = 2 * PRODUCT_PANEL };
+	int64_t m = work->job->c.rows, n = work->job->c.cols, finest = parts_of(n, LEAST_COLS), rows = m / LEAST_ROWS;
+	int64_t most = m * n / LEAST_WORK * inner + m * n % LEAST_WORK * inner / LEAST_WORK, busy = least(most, threads);
+	int64_t wanted = threads > 1 ? least(most, 2 * threads) : 1;
 	work->across = parts_of(n, product_group_cols(inner));
-	if (work->across < wanted) work->across = wanted < finest ? wanted : finest;
-	if (work->across > threads && work->across < 4 * threads) { /* none waits for another's last */
+	if (work->across < wanted) work->across = least(wanted, finest);
+	if (work->across > threads && work->across < 4 * threads) { /* so that none waits for another's last */
 		int64_t even = parts_of(work->across, threads) * threads;
-		work->across = even < finest ? even : work->across / threads * threads;
+		work->across = even <= finest ? even : even - threads;
 	}
-	work->down = work->across < wanted ? parts_of(wanted, work->across) : 1;
-	if (work->down > m / LEAST_ROWS) work->down = m < 2 * LEAST_ROWS ? 1 : m / LEAST_ROWS;
+	work->down = work->across < busy ? least(parts_of(busy, work->across), rows ? rows : 1) : 1;
 }
 
 static void multiply_part(const void *context, struct share pieces)
