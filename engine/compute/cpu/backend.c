@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <oneapi/dnnl/dnnl.h>
@@ -13,14 +14,16 @@
 #include "engine/compute/cpu_isa.h"
 #include "engine/compute/dry.h"
 
-enum { ALIGNMENT = 256 };
+enum { ALIGNMENT = 256, LARGE_PAGE = 2 << 20 };
 
 /* More than the machine has is refused here: the kernel may promise it all the same. */
 static void *allocate(size_t bytes)
 {
 	size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+	bool large = bytes >= LARGE_PAGE;
 	void *memory;
-	if (bytes > machine || posix_memalign(&memory, ALIGNMENT, bytes ? bytes : 1)) return NULL;
+	if (bytes > machine || posix_memalign(&memory, large ? LARGE_PAGE : ALIGNMENT, bytes ? bytes : 1)) return NULL;
+	if (large) (void)madvise(memory, bytes, MADV_HUGEPAGE); /* where the system has none, small ones do */
 	return memory;
 }
 
