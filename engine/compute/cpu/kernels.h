@@ -113,6 +113,15 @@ struct product_job {
 	bool transpose_a, transpose_b;
 };
 
+/* Whether panels are read where they lie, and not packed: in a matrix that is not transposed, so small that its rows stay in a
+ * second-level cache, and of whole vectors. */
+static inline bool product_reads_in_place(const struct product_job *job)
+{
+	const struct tensor *b = &job->b;
+	bool near = b->stride % 1024 && b->rows <= 3 * PRODUCT_GROUP / b->cols;
+	return !job->transpose_b && b->dtype == DTYPE_F32 && b->cols % 16 == 0 && near;
+}
+
 /* Floats that a thread needs to make products. */
 static inline size_t product_workspace(const struct tensor *c)
 {

@@ -59,7 +59,7 @@ static enum status small_bf16(struct cpu_backend *cpu, struct product_bf16_job j
 /* ---- in fp32 ----------------------------------------------------------------------------------------------------------------- */
 
 /* A product in `down` · `across` pieces. Each packs what it needs of the right operand, so there are more than one above
- * another only where there would be too few for the threads. */
+ * another only where there would be too few for the threads, or nothing is packed. */
 struct product_work {
 	const struct product_kernels *kernels;
 	const struct product_job *job;
@@ -75,11 +75,16 @@ static int64_t least(int64_t a, int64_t b)
 
 static void cut(struct product_work *work, int64_t inner, int threads)
 {
-	enum { LEAST_ROWS = 96, LEAST_COLS = 2 * PRODUCT_PANEL };
+	enum { LEAST_ROWS = 96, LEAST_COLS = 2 * PRODUCT_PANEL, LEAST_BLOCK = 4 * PRODUCT_MOST_ROWS };
 	int64_t m = work->job->c.rows, n = work->job->c.cols, finest = parts_of(n, LEAST_COLS), rows = m / LEAST_ROWS;
 	int64_t most = m * n / LEAST_WORK * inner + m * n % LEAST_WORK * inner / LEAST_WORK, busy = least(most, threads);
 	int64_t wanted = threads > 1 ? least(most, 2 * threads) : 1;
 	work->across = parts_of(n, product_group_cols(inner));
+	if (product_reads_in_place(work->job)) {
+		int64_t pieces = least(most ? most : 1, 4 * threads);
+		work->down = least(parts_of(pieces, work->across), parts_of(m, LEAST_BLOCK));
+		return;
+	}
 	if (work->across < wanted) work->across = least(wanted, finest);
 	if (work->across > threads && work->across < 4 * threads) { /* so that none waits for another's last */
 		int64_t even = parts_of(work->across, threads) * threads;

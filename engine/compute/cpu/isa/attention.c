@@ -17,7 +17,7 @@ static void product_some_rows(int rows, const float *a, int64_t a_row, int64_t a
 	switch (rows) {
 #define CASE(n)                                                                                                                    \
 	case n:                                                                                                                    \
-		product_block(NEAR, n, 2, a, a_row, a_inner, b, b_row, inner, from, c_row, c, c_row, NULL);                        \
+		product_block(NEAR, n, 2, a, a_row, a_inner, b, b_row, inner, from, c_row, c, c_row);                              \
 		break;
 #if defined __AVX512F__
 		CASES_TO_12

@@ -47,7 +47,7 @@ static void multiply(const struct gradient_job *job, float *g, const float *dy_p
 			for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
 				float *to = g + i * GRADIENT_COLS + j;
 				product_block(FAR, BLOCK_ROWS, 2, dy_panels + i * tokens + token * BLOCK_ROWS, 1, BLOCK_ROWS, b,
-					      BLOCK_COLS, depth, token ? to : NULL, GRADIENT_COLS, to, GRADIENT_COLS, NULL);
+					      BLOCK_COLS, depth, token ? to : NULL, GRADIENT_COLS, to, GRADIENT_COLS);
 			}
 		}
 	}

@@ -31,7 +31,14 @@ struct group {
 	int depth;
 };
 
-/* Its panels, side by side: [depth][PANEL_COLS] each, 0 behind the last column. */
+/* Where its panels lie: that of the columns from `col` on, a multiple of PANEL_COLS, at data + col · across, its rows `row`
+ * apart. */
+struct panels {
+	const float *data;
+	int64_t across, row;
+};
+
+/* Packs them side by side: [depth][PANEL_COLS] each, 0 behind the last column. */
 static void pack_columns(float *to, const struct tensor *b, struct group g)
 {
 	enum { AHEAD = 12 };
@@ -92,6 +99,17 @@ static void pack_rows(float *to, const struct tensor *b, struct group g)
 	}
 }
 
+static struct panels panels_of(const struct product_job *job, struct group g, float *buffer)
+{
+	const struct tensor *b = &job->b;
+	if (product_reads_in_place(job)) return (struct panels){at(b, g.inner, g.col), 1, b->stride};
+	if (job->transpose_b)
+		pack_rows(buffer, b, g);
+	else
+		pack_columns(buffer, b, g);
+	return (struct panels){buffer, g.depth, PANEL_COLS};
+}
+
 /* ---- the left operand -------------------------------------------------------------------------------------------------------- */
 
 /* A block of op(A), whose element (i, k) is data[i · row + k · inner]. */
@@ -123,14 +141,14 @@ static struct left left_block(const struct product_job *job, int64_t row, int ro
 
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
-INLINE void multiply_vectors(int vectors, struct left left, int rows, const float *panel, int depth, const float *from,
-			     int64_t from_row, float *to, int64_t to_row, const float *next)
+INLINE void multiply_vectors(int vectors, struct left left, int rows, const float *panel, int64_t panel_row, int depth,
+			     const float *from, int64_t from_row, float *to, int64_t to_row)
 {
 	switch (rows) {
 #define CASE(n)                                                                                                                    \
 	case n:                                                                                                                    \
-		product_block(FAR, n, vectors, left.data, left.row, left.inner, panel, PANEL_COLS, depth, from, from_row, to,      \
-			      to_row, next);                                                                                       \
+		product_block(FAR, n, vectors, left.data, left.row, left.inner, panel, panel_row, depth, from, from_row, to,       \
+			      to_row);                                                                                             \
 		break;
 		CASES_TO_TALLEST
 #undef CASE
@@ -139,39 +157,38 @@ INLINE void multiply_vectors(int vectors, struct left left, int rows, const floa
 
 /* Adds rows times so many columns of a panel, rounded up to whole vectors, to `from`, which may be NULL. By itself: inlined, its
  * addresses would not stay in registers. */
-static __attribute__((noinline)) void multiply_panel(struct left left, int rows, int64_t cols, const float *panel, int depth,
-						     const float *from, int64_t from_row, float *to, int64_t to_row,
-						     const float *next)
+static __attribute__((noinline)) void multiply_panel(struct left left, int rows, int64_t cols, const float *panel,
+						     int64_t panel_row, int depth, const float *from, int64_t from_row, float *to,
+						     int64_t to_row)
 {
 	switch ((cols + LANES - 1) / LANES) {
 	case 1:
-		multiply_vectors(1, left, rows, panel, depth, from, from_row, to, to_row, next);
+		multiply_vectors(1, left, rows, panel, panel_row, depth, from, from_row, to, to_row);
 		break;
 	case 2:
-		multiply_vectors(2, left, rows, panel, depth, from, from_row, to, to_row, next);
+		multiply_vectors(2, left, rows, panel, panel_row, depth, from, from_row, to, to_row);
 		break;
 	default:
-		multiply_vectors(VECTORS, left, rows, panel, depth, from, from_row, to, to_row, next);
+		multiply_vectors(VECTORS, left, rows, panel, panel_row, depth, from, from_row, to, to_row);
 	}
 }
 
 /* Adds a block of rows times a group of columns to `from`, which may be without data, as is `to`. */
-static void multiply_block(struct left left, int rows, const float *panels, struct group g, struct tensor from, struct tensor to)
+static void multiply_block(struct left left, int rows, struct panels panels, struct group g, struct tensor from, struct tensor to)
 {
 	for (int64_t col = 0; col < g.cols; col += PANEL_COLS) {
 		int64_t cols = least(PANEL_COLS, g.cols - col);
-		const float *panel = panels + col * g.depth;
+		const float *panel = panels.data + col * panels.across;
 		struct tensor sums = tensor_cols(to, col, cols), add = from.data ? tensor_cols(from, col, cols) : from;
 		if (cols % LANES == 0) {
-			bool last = col + 2 * PANEL_COLS > g.cols;
-			multiply_panel(left, rows, cols, panel, g.depth, add.data, add.stride, sums.data, sums.stride,
-				       (float *)(last ? to.data : sums.data) + (last ? rows * to.stride : PANEL_COLS));
+			multiply_panel(left, rows, cols, panel, panels.row, g.depth, add.data, add.stride, sums.data, sums.stride);
 			continue;
 		}
 		float edge[TALLEST][PANEL_COLS];
 		for (int i = 0; add.data && i < rows; i++)
 			memcpy(edge[i], at(&add, i, 0), (size_t)cols * sizeof(float));
-		multiply_panel(left, rows, cols, panel, g.depth, add.data ? edge[0] : NULL, PANEL_COLS, edge[0], PANEL_COLS, NULL);
+		multiply_panel(left, rows, cols, panel, panels.row, g.depth, add.data ? edge[0] : NULL, PANEL_COLS, edge[0],
+			       PANEL_COLS);
 		for (int i = 0; i < rows; i++)
 			memcpy((float *)sums.data + i * sums.stride, edge[i], (size_t)cols * sizeof(float));
 	}
@@ -201,7 +218,7 @@ static int64_t inner_of(const struct product_job *job)
 /* The rows [first, last) of one group of columns; at most PRODUCT_TILE elements where C is no fp32. */
 static void multiply_group(const struct product_job *job, int64_t first, int64_t last, int64_t col, int64_t cols, float *workspace)
 {
-	float *panels = workspace, *copy = panels + PRODUCT_GROUP;
+	float *copy = workspace + PRODUCT_GROUP;
 	bool in_place = job->c.dtype == DTYPE_F32;
 	struct tensor tile = tensor_make(copy + TALLEST * LEFT_STRIDE, last - first, cols, DTYPE_F32);
 	int64_t blocks = (last - first + TALLEST - 1) / TALLEST;
@@ -209,10 +226,7 @@ static void multiply_group(const struct product_job *job, int64_t first, int64_t
 	struct group g = {.col = col, .cols = cols};
 	for (g.inner = 0; g.inner < inner_of(job); g.inner += DEPTH) {
 		g.depth = (int)least(DEPTH, inner_of(job) - g.inner);
-		if (job->transpose_b)
-			pack_rows(panels, &job->b, g);
-		else
-			pack_columns(panels, &job->b, g);
+		struct panels panels = panels_of(job, g, workspace);
 		for (int64_t row = first; row < last; row += height) {
 			int rows = (int)least(height, last - row);
 			struct tensor to = in_place ? tensor_cols(tensor_rows(job->c, row, rows), col, cols)

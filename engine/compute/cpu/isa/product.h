@@ -13,28 +13,27 @@ enum { BLOCK_ROWS = 6 };
 #endif
 enum { BLOCK_COLS = 2 * LANES };
 
-/* Where the right operand lies: in the first-level cache, or further away: then it is fetched some rows ahead. */
+/* Where operands lie: in the first-level cache, or further away: then the right one is fetched some rows ahead, and C and `from`
+ * while the sums are made. */
 enum distance { NEAR, FAR };
 
 /* C = A · B (+ `from`, which may be C or NULL) over the inner range, of so many rows and vectors of columns as have their sums
- * in registers; A is read through two strides, so that it may be transposed. `next`, if it is not NULL, is a block as C that is
- * fetched meanwhile. */
+ * in registers; A is read through two strides, so that it may be transposed. `from` is added at the end, since sums that begin with
+ * a large residual are rounded as it is. */
 INLINE void product_block(enum distance distance, int rows, int vectors, const float *a, int64_t a_row, int64_t a_inner,
-			  const float *b, int64_t b_row, int inner, const float *from, int64_t from_row, float *c, int64_t c_row,
-			  const float *next)
+			  const float *b, int64_t b_row, int inner, const float *from, int64_t from_row, float *c, int64_t c_row)
 {
 	enum { AHEAD = 8 };
 	register_vector sum[12][3];
 #pragma GCC unroll 12
-	for (int i = 0; i < rows; i++)
+	for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 3
-		for (int j = 0; j < vectors; j++)
-			sum[i][j] = from ? *(const vector *)(from + i * from_row + j * LANES) : (vector){0};
-#pragma GCC unroll 12
-	for (int i = 0; next && i < rows; i++)
-#pragma GCC unroll 3
-		for (int j = 0; j < vectors; j++)
-			__builtin_prefetch(next + i * c_row + j * LANES, 1);
+		for (int j = 0; j < vectors; j++) {
+			sum[i][j] = (register_vector){0};
+			if (distance == FAR) __builtin_prefetch(c + i * c_row + j * LANES, 1);
+			if (distance == FAR && from) __builtin_prefetch(from + i * from_row + j * LANES);
+		}
+	}
 	for (int k = 0; k < inner; k++) {
 		register_vector right[3];
 #pragma GCC unroll 3
@@ -54,7 +53,8 @@ INLINE void product_block(enum distance distance, int rows, int vectors, const f
 	for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
 		for (int j = 0; j < vectors; j++)
-			*(vector *)(c + i * c_row + j * LANES) = sum[i][j];
+			*(vector *)(c + i * c_row + j * LANES) =
+				from ? sum[i][j] + *(const vector *)(from + i * from_row + j * LANES) : sum[i][j];
 }
 
 #endif
