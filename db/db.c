@@ -426,10 +426,14 @@ enum status db_shrink(struct db *db, struct error *err)
 		any |= row;
 	}
 	TRY(write_end(db, status, NULL, err));
-	if (!any) return STATUS_OK;
-	/* The file itself is cut by the checkpoint. What it waits for, it does not wait for: a later one will do. */
+	/* The file itself is cut by the checkpoint. What reads meanwhile is not waited for: the next call cuts what this one could not. */
 	pthread_mutex_lock(&db->write_lock);
-	sqlite3_wal_checkpoint_v2(db->writer.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	db->uncut |= any;
+	if (db->uncut) {
+		int pages = -1, done = -1;
+		int rc = sqlite3_wal_checkpoint_v2(db->writer.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &done);
+		db->uncut = rc != SQLITE_OK || done < pages;
+	}
 	pthread_mutex_unlock(&db->write_lock);
 	return STATUS_OK;
 }

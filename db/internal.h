@@ -40,6 +40,7 @@ struct db {
 	void *relief;
 	pthread_mutex_t relief_lock; /* held while room is made, so that who failed meanwhile hears of it */
 	unsigned reliefs;            /* how often room was made */
+	bool uncut;                  /* whether pages that are free may still lie in the file; under write_lock */
 	atomic_int trouble;          /* the status of the last transaction that wrote, where others may fail as it did */
 };
 
