@@ -16,11 +16,6 @@ enum {
 #define LOG2_E 1.44269504f
 #define LN_2 0.693147181f
 
-static int64_t least(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
 /* C [rows, BLOCK_COLS] (+)= A · B over `pairs` of the inner range. Of A a word is a pair; strides are in words. B is paired. */

@@ -42,6 +42,14 @@ static inline void cpu_share_out(struct cpu_backend *cpu, int64_t n, int64_t gra
 	cpu_run(cpu, n, chunk > grain ? (chunk + grain - 1) / grain * grain : grain, work, context);
 }
 
+enum { CPU_PIECE_WORK = 2500000 }; /* multiplications of a piece of a product, at least: some 50 µs of one thread */
+
+/* Into how many pieces a product of m × n × k is worth being cut; 0 where it is less than one. */
+static inline int64_t cpu_pieces_of_product(int64_t m, int64_t n, int64_t k)
+{
+	return m * n / CPU_PIECE_WORK * k + m * n % CPU_PIECE_WORK * k / CPU_PIECE_WORK;
+}
+
 /* Marks in gone [n] the `count` smallest of n scores, the earlier of equal ones. Scores are bits of non-negative floats: the
  * larger, the larger. (select.c) */
 void select_smallest(struct cpu_backend *, uint8_t *gone, const uint32_t *score, int64_t n, int64_t count);

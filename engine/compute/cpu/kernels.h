@@ -6,6 +6,11 @@
 
 #include "engine/compute/backend.h"
 
+static inline int64_t least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 struct layer_kernels {
 	/* to = scale · from, by rows; `rows`, where not NULL, names the row of `from` for each row of `to`. */
 	void (*copy)(const struct tensor *to, const struct tensor *from, const int32_t *rows, float scale, int64_t first,
@@ -130,8 +135,8 @@ static inline size_t product_workspace(const struct tensor *c)
 }
 
 struct product_kernels {
-	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL. The
-	 * inner dimension is at least 1. */
+	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL. Neither
+	 * range is empty, nor is the inner dimension. */
 	void (*multiply)(const struct product_job *, int64_t first, int64_t last, int64_t first_col, int64_t last_col,
 			 float *workspace);
 };

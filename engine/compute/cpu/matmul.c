@@ -8,8 +8,6 @@
 #include "engine/compute/cpu/matmul_bf16.h"
 #include "engine/compute/cpu/product_bf16.h"
 
-enum { LEAST_WORK = 2500000 }; /* multiplications of a piece of a product, which one thread makes: some 50 µs */
-
 static int64_t parts_of(int64_t n, int64_t size)
 {
 	return (n + size - 1) / size;
@@ -47,7 +45,7 @@ static void multiply_bf16_part(const void *job, struct share rows)
 static enum status small_bf16(struct cpu_backend *cpu, struct product_bf16_job job)
 {
 	void *scratch;
-	int64_t work = job.c.cols * job.a.cols, height = LEAST_WORK / work / PRODUCT_BF16_GRAIN * PRODUCT_BF16_GRAIN;
+	int64_t work = job.c.cols * job.a.cols, height = CPU_PIECE_WORK / work / PRODUCT_BF16_GRAIN * PRODUCT_BF16_GRAIN;
 	TRY(cpu_scratch(cpu, "matmul", product_bf16_panels(&job) * sizeof(uint16_t), &scratch));
 	if (cpu->base.dry) return STATUS_OK;
 	job.panels = scratch;
@@ -68,16 +66,11 @@ struct product_work {
 	size_t workspace;
 };
 
-static int64_t least(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
 static void cut(struct product_work *work, int64_t inner, int threads)
 {
 	enum { LEAST_ROWS = 96, LEAST_COLS = 2 * PRODUCT_PANEL, LEAST_BLOCK = 4 * PRODUCT_MOST_ROWS };
 	int64_t m = work->job->c.rows, n = work->job->c.cols, finest = parts_of(n, LEAST_COLS), rows = m / LEAST_ROWS;
-	int64_t most = m * n / LEAST_WORK * inner + m * n % LEAST_WORK * inner / LEAST_WORK, busy = least(most, threads);
+	int64_t most = cpu_pieces_of_product(m, n, inner), busy = least(most, threads);
 	int64_t wanted = threads > 1 ? least(most, 2 * threads) : 1;
 	work->across = parts_of(n, product_group_cols(inner));
 	if (product_reads_in_place(work->job)) {

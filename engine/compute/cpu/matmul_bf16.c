@@ -16,9 +16,8 @@ enum { MOST_PRIMITIVES = 512, SCRATCH_ALIGNMENT = 64 };
  * inner dimension. */
 enum { PANEL_COLS = 9984, PANEL_ROWS = 384, PANEL_DEPTH = 768 };
 
-/* A product is cut into pieces that are each made by one thread: of at least so many multiplications, some 50 µs, so many rows
- * and columns, and a multiple of what oneDNN makes at once. Each packs its part of A and B anew, so there are not many. */
-enum { LEAST_WORK = 2500000, LEAST_SIDE = 48, GRAIN = 16 };
+/* A product is cut into pieces that are each made by one thread: of at least so many rows and columns, and a multiple of what oneDNN makes at once. Each packs its part of A and B anew, so there are not many. */
+enum { LEAST_SIDE = 48, GRAIN = 16 };
 
 /* `down` · `across` pieces of `height` rows and `width` columns. */
 struct product_cut {
@@ -180,7 +179,7 @@ static void count_panels(struct backend *backend, int64_t n, int64_t k)
 /* Where pieces begin does not depend on the number of threads, up to four of them: it may show in the last bits. */
 static struct product_cut cut_product(int threads, int64_t m, int64_t n, int64_t k)
 {
-	int64_t most = 16, by_work = m * n / LEAST_WORK * k + m * n % LEAST_WORK * k / LEAST_WORK, rows = 1, cols = 1;
+	int64_t most = 16, by_work = cpu_pieces_of_product(m, n, k), rows = 1, cols = 1;
 	while (most < 4 * threads)
 		most *= 2;
 	if (by_work < most) most = by_work;

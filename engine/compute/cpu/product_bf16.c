@@ -5,11 +5,6 @@
 #include "engine/compute/cpu/bf16.h"
 #include "engine/compute/cpu/row_cases.h"
 
-static int64_t least(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
 static const uint16_t *half_at(const struct tensor *t, int64_t row, int64_t col)
 {
 	return (const uint16_t *)t->data + row * t->stride + col;

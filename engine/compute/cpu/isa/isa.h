@@ -126,11 +126,6 @@ INLINE void row_finish(const struct tensor *t, int64_t row, int64_t col, int64_t
 	if (t->dtype != DTYPE_F32) store_floats((void *)(uintptr_t)at(t, row, col), t->dtype, buffer, n);
 }
 
-INLINE int64_t least(int64_t a, int64_t b)
-{
-	return a < b ? a : b;
-}
-
 /* ---- elementary functions: about 1 ulp, NaN in gives NaN out ----------------------------------------------------------------- */
 
 /* Splits x = n·ln 2 + r with |r| ≤ ln 2 / 2 and returns e^r − 1; *ret_power = 2ⁿ. −87.3 ≤ x ≤ 88.3. */

@@ -247,7 +247,7 @@ static void multiply(const struct product_job *job, int64_t first, int64_t last,
 {
 	int64_t cols = last_col - first_col, most_cols = product_group_cols(inner_of(job)),
 		groups = (cols + most_cols - 1) / most_cols;
-	int64_t panels = (cols + PANEL_COLS - 1) / PANEL_COLS, width = groups ? (panels + groups - 1) / groups * PANEL_COLS : 1;
+	int64_t panels = (cols + PANEL_COLS - 1) / PANEL_COLS, width = (panels + groups - 1) / groups * PANEL_COLS;
 	int64_t most = job->c.dtype == DTYPE_F32 ? last - first : PRODUCT_TILE / width;
 	for (int64_t col = first_col; col < last_col; col += width)
 		for (int64_t row = first; row < last; row += most)
