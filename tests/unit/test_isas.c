@@ -136,32 +136,45 @@ static void test_sixteen_bits(void **state)
 
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
-/* By one thread and by five: a sum does not depend on who makes it, or beside which others. */
+/* A product of so many rows, columns and of an inner dimension, added to what is in C, whose type this is. */
+static void multiply_by(struct backend *by, const int64_t shape[3], enum dtype type, int transposes, float *a, float *b, void *c)
+{
+	int64_t m = shape[0], n = shape[1], k = shape[2];
+	bool at = transposes & 1, bt = transposes & 2;
+	struct tensor left = tensor_make(a, at ? k : m, at ? m : k, DTYPE_F32),
+		      right = tensor_make(b, bt ? n : k, bt ? k : n, DTYPE_F32);
+	assert_int_equal(by->ops->matmul(by, tensor_make(c, m, n, type), left, at, right, bt, true), STATUS_OK);
+}
+
+/* By one thread and by five: a sum does not depend on who makes it, or beside which others. One thread makes the second C, which
+ * is no fp32, in two turns of rows, each by two stretches of the inner dimension. */
 static void check_threads(void)
 {
-	enum { M = 230, N = 700, K = 600 };
+	static const int64_t shapes[][3] = {{230, 700, 600}, {1150, 240, 520}};
 	struct error err;
 	struct backend *five, *one = backend;
-	float *a = calloc(M * K, sizeof *a), *b = calloc(N * K, sizeof *b), *c = calloc(M * N, sizeof *c),
-	      *d = calloc(M * N, sizeof *d);
-	assert_true(a && b && c && d);
-	for (int i = 0; i < M * K; i++)
-		a[i] = (float)sin(i);
-	for (int i = 0; i < N * K; i++)
-		b[i] = (float)cos(i);
 	setenv("BESAD_CPU_ISA", isa, 1);
 	assert_int_equal(backend_cpu_create(5, &five, &err), STATUS_OK);
 	unsetenv("BESAD_CPU_ISA");
-	for (int transposes = 0; transposes < 4; transposes++) {
-		bool at = transposes & 1, bt = transposes & 2;
-		struct tensor left = tensor_make(a, at ? K : M, at ? M : K, DTYPE_F32),
-			      right = tensor_make(b, bt ? N : K, bt ? K : N, DTYPE_F32);
-		assert_int_equal(one->ops->matmul(one, tensor_make(c, M, N, DTYPE_F32), left, at, right, bt, false), STATUS_OK);
-		assert_int_equal(five->ops->matmul(five, tensor_make(d, M, N, DTYPE_F32), left, at, right, bt, false), STATUS_OK);
-		if (memcmp(c, d, M * N * sizeof *c) != 0) fail_msg("%s: products by one thread and by five differ", isa);
+	for (size_t shape = 0; shape < COUNT_OF(shapes); shape++) {
+		const int64_t *s = shapes[shape];
+		enum dtype type = shape ? DTYPE_F16 : DTYPE_F32;
+		size_t bytes = (size_t)(s[0] * s[1]) * dtype_size(type);
+		float *a = calloc((size_t)(s[0] * s[2]), sizeof *a), *b = calloc((size_t)(s[1] * s[2]), sizeof *b);
+		void *c = calloc(1, bytes), *d = calloc(1, bytes);
+		assert_true(a && b && c && d);
+		for (int i = 0; i < s[0] * s[2]; i++)
+			a[i] = (float)sin(i);
+		for (int i = 0; i < s[1] * s[2]; i++)
+			b[i] = (float)cos(i);
+		for (int transposes = 0; transposes < 4; transposes++) {
+			multiply_by(one, s, type, transposes, a, b, c);
+			multiply_by(five, s, type, transposes, a, b, d);
+			if (memcmp(c, d, bytes) != 0) fail_msg("%s: products by one thread and by five differ", isa);
+		}
+		free(a), free(b), free(c), free(d);
 	}
 	backend_destroy(five);
-	free(a), free(b), free(c), free(d);
 }
 
 static void test_products_by_threads(void **state)
