@@ -174,7 +174,8 @@ static void test_deleted_rows_give_room_back(void **state)
 	assert_true(after < before - 50 * 19000);
 	sqlite3 *other; /* what it reads stays in the file for as long as it does */
 	assert_int_equal(sqlite3_open(f->path, &other), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(other, "PRAGMA wal_checkpoint; BEGIN; SELECT count(*) FROM jobs", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(other, "PRAGMA wal_checkpoint; BEGIN; SELECT count(*) FROM jobs", NULL, NULL, NULL),
+			 SQLITE_OK);
 	OK(db_shrink(f->db, &f->err));
 	assert_true(file_bytes(f->path) > after);
 	assert_int_equal(sqlite3_close(other), SQLITE_OK);
