@@ -156,9 +156,9 @@ struct gradient_kernels {
 	void (*pack)(const struct gradient_job *, int64_t first, int64_t last);
 	/* Adds to the sums of the rows [first, last). workspace: GRADIENT_ROWS · (GRADIENT_COLS + tokens) floats. */
 	void (*gradient)(const struct gradient_job *, int64_t first, int64_t last, float *workspace);
-	/* The same for a gradient that was made elsewhere: g holds the rows [row, row + rows), columns [col, col + cols).
-	 * Overwrites g. */
-	void (*drop)(const struct gradient_job *, float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col, int64_t cols);
+	/* The same for a gradient that was made elsewhere: g holds the rows [row, row + rows), columns [col, col + cols). */
+	void (*drop)(const struct gradient_job *, const float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col,
+		     int64_t cols);
 };
 
 /* Elements per partial sum of the optimizer: fixed, so that a sum does not depend on the number of threads. */

@@ -7,25 +7,28 @@
 
 /* panels[⌊col / width⌋][token][col mod width] = x[token, first + col], 0 where x ends. Several panels at a time, and fetched
  * ahead: rows of x that are a power of 2 apart share few places in the caches and are not foreseen by the processor. */
-INLINE void pack_panels(float *panels, const struct tensor *x, int64_t first, int64_t count, int width)
+INLINE void pack_panels(float *panels, const struct tensor *from, int64_t first, int64_t count, int width)
 {
 	enum { PANELS = 8, AHEAD = 16 };
+	const struct tensor x = *from; /* what a store does not change */
 	float buffer[PANELS * BLOCK_COLS];
 	for (int64_t col = 0; col < count; col += PANELS * width) {
 		int64_t wanted = least(PANELS * width, (count - col + width - 1) / width * width);
-		int64_t used = least(wanted, x->cols - first - col); /* the last panel may reach beyond x */
-		for (int64_t token = 0; token < x->rows; token++) {
-			const char *ahead = at(x, least(token + AHEAD, x->rows - 1), first + col);
-			for (size_t byte = 0; byte < (size_t)used * dtype_size(x->dtype); byte += 64)
+		int64_t used = least(wanted, x.cols - first - col); /* the last panel may reach beyond x */
+		int64_t bytes = used * (int64_t)dtype_size(x.dtype);
+		for (int64_t token = 0; token < x.rows; token++) {
+			const char *ahead = at(&x, least(token + AHEAD, x.rows - 1), first + col);
+			for (int64_t byte = 0; byte < bytes; byte += 64)
 				__builtin_prefetch(ahead + byte);
-			const float *from = row_read(x, token, first + col, used, buffer);
+			const float *row = row_read(&x, token, first + col, used, buffer);
 			if (used < wanted) {
-				memmove(buffer, from, (size_t)used * sizeof *buffer);
+				memmove(buffer, row, (size_t)used * sizeof *buffer);
 				memset(buffer + used, 0, sizeof buffer - (size_t)used * sizeof *buffer);
-				from = buffer;
+				row = buffer;
 			}
-			for (int64_t c = col; c < col + wanted; c += width, from += width)
-				memcpy(panels + c * x->rows + token * width, from, (size_t)width * sizeof *from);
+			float *to = panels + col * x.rows + token * width;
+			for (int64_t c = 0; c < wanted; c += width, to += x.rows * width)
+				memcpy(to, row + c, (size_t)width * sizeof *to);
 		}
 	}
 }
@@ -53,45 +56,64 @@ static void multiply(const struct gradient_job *job, float *g, const float *dy_p
 	}
 }
 
-/* g ∘= W */
-static void weigh(const struct gradient_job *job, float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col, int64_t cols)
+enum { ROWS_AT_ONCE = 4 };
+
+/* Rows of g ∘ W. */
+INLINE void weigh(int rows, float weighed[][GRADIENT_COLS], const struct gradient_job *job, const float *g, int64_t g_stride,
+		  int64_t row, int64_t col, int64_t cols)
 {
-	float buffer[PIECE];
-	for (int64_t i = 0; i < rows; i++) {
-		for (int64_t piece = 0; piece < cols; piece += PIECE) {
-			int64_t n = least(PIECE, cols - piece);
-			const float *w = row_read(&job->weight, row + i, col + piece, n, buffer);
-			float *g_row = g + i * g_stride + piece;
+	float buffer[GRADIENT_COLS];
+	for (int i = 0; i < rows; i++, g += g_stride) {
+		const float *w = row_read(&job->weight, row + i, col, cols, buffer);
 #pragma omp simd
-			for (int64_t j = 0; j < n; j++)
-				g_row[j] *= w[j];
-		}
+		for (int64_t j = 0; j < cols; j++)
+			weighed[i][j] = g[j] * w[j];
 	}
 }
 
-/* So many rows in turn, so that an addition seldom waits for the one before it to the same sum; they are weighed while they lie in
- * the first-level cache. */
-INLINE void drop_rows(int rows, const struct gradient_job *job, float *g, int64_t g_stride, int64_t row, int64_t col, int64_t cols)
+/* So many rows in turn, so that an addition seldom waits for the one before it to the same sum. They are weighed to a place of
+ * their own, from which all addresses stay in registers. */
+INLINE void drop_rows(int rows, const struct gradient_job *job, const float *g, int64_t g_stride, int64_t row, int64_t col,
+		      int64_t cols)
 {
-	int64_t stride = job->sums_stride, bin_stride = job->bin.stride;
-	const uint8_t *bin = at(&job->bin, row, col);
-	float *sums = job->sums + row * stride;
-	weigh(job, g, g_stride, row, rows, col, cols);
+	float weighed[ROWS_AT_ONCE][GRADIENT_COLS], *sums[ROWS_AT_ONCE];
+	const uint8_t *bin[ROWS_AT_ONCE];
+	weigh(rows, weighed, job, g, g_stride, row, col, cols);
+#pragma GCC unroll 4
+	for (int i = 0; i < rows; i++) {
+		bin[i] = at(&job->bin, row + i, col);
+		sums[i] = job->sums + (row + i) * job->sums_stride;
+	}
 	for (int64_t j = 0; j < cols; j++) {
-#pragma GCC unroll 8
+#pragma GCC unroll 4
 		for (int i = 0; i < rows; i++)
-			sums[i * stride + bin[i * bin_stride + j]] += g[i * g_stride + j];
+			sums[i][bin[i][j]] += weighed[i][j];
 	}
 }
 
-static void drop(const struct gradient_job *job, float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col, int64_t cols)
+/* Not inlined, for the same reason. */
+static __attribute__((noinline)) void drop_four_rows(const struct gradient_job *job, const float *g, int64_t g_stride, int64_t row,
+						     int64_t col, int64_t cols)
 {
-	enum { ROWS_AT_ONCE = 4 };
-	int64_t i = 0;
-	for (; i + ROWS_AT_ONCE <= rows; i += ROWS_AT_ONCE)
-		drop_rows(ROWS_AT_ONCE, job, g + i * g_stride, g_stride, row + i, col, cols);
-	for (; i < rows; i++)
-		drop_rows(1, job, g + i * g_stride, g_stride, row + i, col, cols);
+	drop_rows(ROWS_AT_ONCE, job, g, g_stride, row, col, cols);
+}
+
+static __attribute__((noinline)) void drop_row(const struct gradient_job *job, const float *g, int64_t row, int64_t col,
+					       int64_t cols)
+{
+	drop_rows(1, job, g, 0, row, col, cols);
+}
+
+static void drop(const struct gradient_job *job, const float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col,
+		 int64_t cols)
+{
+	for (int64_t piece = 0; piece < cols; piece += GRADIENT_COLS) {
+		int64_t n = least(GRADIENT_COLS, cols - piece), i = 0;
+		for (; i + ROWS_AT_ONCE <= rows; i += ROWS_AT_ONCE)
+			drop_four_rows(job, g + i * g_stride + piece, g_stride, row + i, col + piece, n);
+		for (; i < rows; i++)
+			drop_row(job, g + i * g_stride + piece, row + i, col + piece, n);
+	}
 }
 
 static void gradient(const struct gradient_job *job, int64_t first, int64_t last, float *workspace)
