@@ -110,6 +110,36 @@ static void test_rank_groups(void **state)
 				  i / 6, groups[g]);
 }
 
+/* All that a float can be from 0 to infinity, and what only its last bits tell apart. */
+static void test_rank_rows_of_any_range(void **state)
+{
+	enum { ROWS = 3, SPREADS = 4 };
+	static const int64_t widths[] = {1, 7, 192, 2048, 65536};
+	(void)state;
+	for (size_t w = 0; w < COUNT(widths); w++)
+		for (int spread = 0; spread < SPREADS; spread++) {
+			int64_t count = ROWS * widths[w];
+			double *value = doubles(count), *expected = doubles(count);
+			for (int64_t i = 0; i < count; i++) {
+				if (!spread)
+					value[i] = random_below(20)
+							   ? ldexp(1 + random_below(1 << 23) * 0x1p-23, random_below(277) - 149)
+							   : (random_below(2) ? INFINITY : 0);
+				else /* one value, or 3, or 5000 that follow each other */
+					value[i] = 0.75 + random_below(spread == 1 ? 1 : spread == 2 ? 3 : 5000) * 0x1p-24;
+				if (random_below(2)) value[i] = -value[i];
+			}
+			struct operand weight = operand_input(value, ROWS, widths[w], DTYPE_F32, GAP);
+			struct operand rank = operand_output(ROWS, widths[w], DTYPE_U16, GAP);
+			ref_rank_rows(expected, weight.value, NULL, 1, ROWS, widths[w]);
+			RUN(OPS->rank_rows(BACKEND, IMPORTANCE_MAGNITUDE, rank.tensor, weight.tensor, NULL, 1));
+			operand_fetch(&rank);
+			expect_equal(rank.value, expected, count, "ranks of %lld columns, spread %d", (long long)widths[w], spread);
+			free(expected);
+			operand_free(&weight, &rank, NULL);
+		}
+}
+
 static double *random_ranks(int64_t rows, int64_t cols)
 {
 	double *rank = doubles(rows * cols);
@@ -565,6 +595,7 @@ int main(void)
 		cmocka_unit_test(test_reconstruction),
 		cmocka_unit_test(test_prodigy),
 		cmocka_unit_test(test_prodigy_without_gradient),
+		cmocka_unit_test(test_rank_rows_of_any_range),
 	};
 	return cmocka_run_group_tests(tests, NULL, test_backend_teardown);
 }

@@ -84,13 +84,18 @@ static inline size_t attention_workspace(int width)
 	       4 * (size_t)ATTENTION_TILE;
 }
 
+/* The least and the largest of a row's importances, each the bits of a float that is not negative. */
+enum { KEY_OF_INFINITY = 0x7f800000 }; /* those above it are NaN */
+struct key_range {
+	uint32_t lowest, highest;
+};
+
 struct prune_kernels {
 	void (*column_norms)(double *sums, const struct tensor *x, int64_t first, int64_t last); /* by columns */
 	void (*add_saliency)(const struct tensor *scores, const struct tensor *gradient, const struct tensor *weight, int64_t first,
 			     int64_t last);
-	/* key[j] = the importance of weight j of the row as the bits of a non-negative float; scale NULL: 1. False if one is
-	 * NaN. */
-	bool (*importance)(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row);
+	/* key[j] = the importance of weight j of the row; scale NULL: 1. */
+	struct key_range (*importance)(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row);
 	void (*mask_weights)(const struct tensor *out, const struct tensor *weight, const struct tensor *rank,
 			     const int32_t *threshold, bool shared, int64_t first, int64_t last);
 };

@@ -48,52 +48,58 @@ static enum status add_saliency(struct backend *backend, struct tensor scores, s
 
 /* ---- ranks ------------------------------------------------------------------------------------------------------------------- */
 
-/* Orders n keys, ascending and stable, by a radix sort of 11-bit digits; the result is a permutation, smallest key first.
- * key and index are [2][n]: the passes go to and fro between the halves and end in the second. Bit 31 of the keys is 0. */
-static const uint16_t *sort_keys(uint32_t *key, uint16_t *index, int64_t n)
+/* A row whose weights are to be ranked. */
+struct rank_row {
+	const uint32_t *key;
+	struct key_range range;
+	int64_t cols;
+	uint64_t *pairs; /* [2][cols] of workspace */
+	int of;          /* the size of groups that are ranked by themselves */
+};
+
+typedef void (*rank_row_fn)(uint16_t *rank, const struct rank_row *);
+
+/* By a stable radix sort of what keys are above the lowest, in three digits no longer than they need be. Bit 31 of keys is 0. */
+static void rank_whole(uint16_t *rank, const struct rank_row *row)
 {
-	enum { PASSES = 3, BITS = 11, DIGITS = 1 << BITS };
-	uint32_t start[PASSES][DIGITS] = {{0}};
-	for (int64_t i = 0; i < n; i++)
+	enum { PASSES = 3, MOST_BITS = 11, COLUMN_BITS = 16 };
+	uint32_t place[PASSES][1 << MOST_BITS], above = row->range.highest - row->range.lowest;
+	int bits = 1;
+	while (bits < MOST_BITS && above >> (PASSES * bits))
+		bits++;
+	uint32_t last = (1U << bits) - 1;
+	for (int pass = 0; pass < PASSES; pass++)
+		memset(place[pass], 0, (last + 1) * sizeof **place);
+	uint64_t *from = row->pairs, *to = from + row->cols; /* a key and its column */
+	for (int64_t i = 0; i < row->cols; i++) {
+		uint32_t key = row->key[i] - row->range.lowest;
+		from[i] = (uint64_t)key << COLUMN_BITS | (uint64_t)i;
+#pragma GCC unroll 3
 		for (int pass = 0; pass < PASSES; pass++)
-			start[pass][key[i] >> (BITS * pass) & (DIGITS - 1)]++;
-	for (int pass = 0; pass < PASSES; pass++) {
-		uint32_t before = 0;
-		for (int digit = 0; digit < DIGITS; digit++) {
-			uint32_t count = start[pass][digit];
-			start[pass][digit] = before;
-			before += count;
+			place[pass][key >> (pass * bits) & last]++;
+	}
+	uint32_t before[PASSES] = {0};
+	for (uint32_t digit = 0; digit <= last; digit++) {
+#pragma GCC unroll 3
+		for (int pass = 0; pass < PASSES; pass++) {
+			uint32_t count = place[pass][digit];
+			place[pass][digit] = before[pass];
+			before[pass] += count;
 		}
 	}
-	for (int64_t i = 0; i < n; i++)
-		index[i] = (uint16_t)i;
-	for (int pass = 0; pass < PASSES; pass++) {
-		int64_t from = pass % 2 ? n : 0, to = n - from;
-		for (int64_t i = 0; i < n; i++) {
-			uint32_t place = start[pass][key[from + i] >> (BITS * pass) & (DIGITS - 1)]++;
-			key[to + place] = key[from + i];
-			index[to + place] = index[from + i];
-		}
-	}
-	return index + n;
+	for (int64_t i = 0; i < row->cols; i++)
+		to[place[0][from[i] >> COLUMN_BITS & last]++] = from[i];
+	for (int64_t i = 0; i < row->cols; i++)
+		from[place[1][to[i] >> (COLUMN_BITS + bits) & last]++] = to[i];
+	for (int64_t i = 0; i < row->cols; i++)
+		rank[(uint16_t)from[i]] = (uint16_t)place[2][from[i] >> (COLUMN_BITS + 2 * bits)]++;
 }
 
-/* The ranks of one row from the bits of its importances. */
-typedef void (*rank_row_fn)(uint16_t *rank, uint32_t *key, uint16_t *index, int64_t cols, int of);
-
-static void rank_whole(uint16_t *rank, uint32_t *key, uint16_t *index, int64_t cols, int of)
+static void rank_within(uint16_t *rank, const struct rank_row *row)
 {
-	(void)of;
-	const uint16_t *order = sort_keys(key, index, cols);
-	for (int64_t i = 0; i < cols; i++)
-		rank[order[i]] = (uint16_t)i;
-}
-
-static void rank_within(uint16_t *rank, uint32_t *key, uint16_t *index, int64_t cols, int of)
-{
-	(void)index;
-	for (int64_t first = 0; first < cols; first += of) {
-		const uint32_t *k = key + first;
+	int of = row->of;
+	for (int64_t first = 0; first < row->cols; first += of) {
+		const uint32_t *k = row->key + first;
 		for (int i = 0; i < of; i++) {
 			int before = 0;
 			for (int j = 0; j < of; j++)
@@ -108,7 +114,7 @@ struct rank_work {
 	rank_row_fn rank_row;
 	struct tensor rank, weight;
 	const float *scale;
-	char *memory; /* a thread's is `per_thread` apart */
+	uint64_t *memory; /* a thread's is `per_thread` apart */
 	size_t per_thread;
 	int of;
 	_Atomic int64_t *bad_row; /* the first with a NaN, or as many as there are */
@@ -117,11 +123,14 @@ struct rank_work {
 static void rank_part(const void *context, struct share rows)
 {
 	const struct rank_work *w = context;
-	uint32_t *key = (uint32_t *)(void *)(w->memory + (size_t)rows.thread * w->per_thread);
-	uint16_t *index = (uint16_t *)(key + 2 * w->weight.cols);
+	int64_t cols = w->weight.cols;
+	uint64_t *pairs = w->memory + (size_t)rows.thread * w->per_thread;
+	uint32_t *key = (uint32_t *)(pairs + 2 * cols);
 	for (int64_t row = rows.first; row < rows.last; row++) {
-		if (w->kernels->importance(key, &w->weight, w->scale, row)) {
-			w->rank_row((uint16_t *)w->rank.data + row * w->rank.stride, key, index, w->weight.cols, w->of);
+		struct key_range range = w->kernels->importance(key, &w->weight, w->scale, row);
+		if (range.highest <= KEY_OF_INFINITY) {
+			w->rank_row((uint16_t *)w->rank.data + row * w->rank.stride,
+				    &(struct rank_row){key, range, cols, pairs, w->of});
 			continue;
 		}
 		int64_t before = atomic_load(w->bad_row);
@@ -135,16 +144,15 @@ static enum status rank_by(struct backend *backend, const char *operation, rank_
 			   struct tensor rank, struct tensor weight, const void *sums, double sequences, int of)
 {
 	struct cpu_backend *cpu = cpu_of(backend);
-	size_t cols = (size_t)weight.cols, per_thread = 2 * cols * (sizeof(uint32_t) + sizeof(uint16_t));
+	size_t cols = (size_t)weight.cols, per_thread = 2 * cols + (cols + 1) / 2, memory = (size_t)backend->threads * per_thread;
 	void *scratch;
-	TRY(cpu_scratch(cpu, operation, cols * sizeof(float) + (size_t)backend->threads * per_thread, &scratch));
+	TRY(cpu_scratch(cpu, operation, memory * sizeof(uint64_t) + cols * sizeof(float), &scratch));
 	if (backend->dry) return STATUS_OK;
-	float *scale = importance == IMPORTANCE_WANDA ? scratch : NULL;
+	float *scale = importance == IMPORTANCE_WANDA ? (float *)((uint64_t *)scratch + memory) : NULL;
 	for (int64_t j = 0; scale && j < weight.cols; j++)
 		scale[j] = sqrtf((float)(((const double *)sums)[j] / sequences));
 	_Atomic int64_t first_bad = weight.rows;
-	char *memory = (char *)scratch + cols * sizeof(float);
-	const struct rank_work work = {cpu->kernels->prune, rank_row, rank, weight, scale, memory, per_thread, of, &first_bad};
+	const struct rank_work work = {cpu->kernels->prune, rank_row, rank, weight, scale, scratch, per_thread, of, &first_bad};
 	cpu_share_out(cpu, weight.rows, 1, weight.rows * weight.cols, rank_part, &work);
 	int64_t bad_row = first_bad;
 	if (bad_row == weight.rows) return STATUS_OK;

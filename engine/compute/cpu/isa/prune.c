@@ -35,22 +35,23 @@ static void add_saliency(const struct tensor *scores, const struct tensor *gradi
 	}
 }
 
-static bool importance(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row)
+static struct key_range importance(uint32_t *key, const struct tensor *weight, const float *scale, int64_t row)
 {
 	float buffer[PIECE];
-	uint32_t bad = 0;
+	uint32_t lowest = UINT32_MAX, highest = 0;
 	for (int64_t col = 0; col < weight->cols; col += PIECE) {
 		int64_t n = least(PIECE, weight->cols - col);
 		const float *w = row_read(weight, row, col, n, buffer);
-#pragma omp simd reduction(| : bad)
+#pragma omp simd reduction(min : lowest) reduction(max : highest)
 		for (int64_t i = 0; i < n; i++) {
 			float magnitude = float_of(bits_of(w[i]) & 0x7fffffff);
 			uint32_t bits = bits_of(scale ? magnitude * scale[col + i] : magnitude);
 			key[col + i] = bits;
-			bad |= bits > 0x7f800000;
+			lowest = bits < lowest ? bits : lowest;
+			highest = bits > highest ? bits : highest;
 		}
 	}
-	return !bad;
+	return (struct key_range){lowest, highest};
 }
 
 /* ---- masks ------------------------------------------------------------------------------------------------------------------- */
