@@ -9,6 +9,8 @@
 enum {
 	PANEL_BYTES = 4 << 20,
 	ROOM_OF_SUMS = 256 + 16, /* of a row: one for each bin there may be, those that are left out too; no power of 2 apart */
+	SHARE_ROWS = GRADIENT_ROWS / 2, /* of which a thread makes the sums at a time */
+	DROP_ROWS = 8,                  /* the same where G is made before */
 };
 
 static int64_t round_up(int64_t n, int64_t to)
@@ -16,21 +18,32 @@ static int64_t round_up(int64_t n, int64_t to)
 	return (n + to - 1) / to * to;
 }
 
-/* Rows whose sums are at hand: zero them, and bring them to where they belong. */
-static void begin_rows(const struct gradient_job *job, struct share rows, int64_t bins)
+static float *sums_of(const struct gradient_job *job, int64_t row)
 {
-	for (int64_t row = rows.first; row < rows.last; row++) {
-		float *sums = job->sums + row * job->sums_stride;
-		memset(sums, 0, (size_t)bins * sizeof *sums);
-		sums[BIN_NONE] = 0;
-	}
+	return job->sums + (row - job->sums_row) * job->sums_stride;
 }
 
-/* `to` is without data where the sums of all rows are yet to be added. */
+/* The job for rows whose sums are at hand, zeroed. They lie where the thread's before them did, in its cache, unless the sums of all
+ * rows are yet to be added: then `to` is without data. */
+static struct gradient_job begin_rows(const struct gradient_job *all, struct share rows, const struct tensor *to)
+{
+	struct gradient_job job = *all;
+	if (to->data) {
+		job.sums = all->sums + rows.thread * SHARE_ROWS * job.sums_stride;
+		job.sums_row = rows.first;
+	}
+	for (int64_t row = rows.first; row < rows.last; row++) {
+		memset(sums_of(&job, row), 0, (size_t)to->cols * sizeof(float));
+		sums_of(&job, row)[BIN_NONE] = 0;
+	}
+	return job;
+}
+
+/* Brings the sums to where they belong. */
 static void end_rows(const struct gradient_job *job, struct share rows, const struct tensor *to)
 {
 	for (int64_t row = rows.first; to->data && row < rows.last; row++)
-		memcpy((float *)to->data + row * to->stride, job->sums + row * job->sums_stride, (size_t)to->cols * sizeof(float));
+		memcpy((float *)to->data + row * to->stride, sums_of(job, row), (size_t)to->cols * sizeof(float));
 }
 
 struct gradient_work {
@@ -48,9 +61,9 @@ static void drop_part(const void *context, struct share share)
 	const struct gradient_work *w = context;
 	struct share rows = {w->row + share.first, w->row + share.last, share.thread};
 	int64_t cols = w->job->weight.cols;
-	begin_rows(w->job, rows, w->to->cols);
-	w->kernels->drop(w->job, w->panel + share.first * cols, cols, rows.first, rows.last - rows.first, 0, cols);
-	end_rows(w->job, rows, w->to);
+	struct gradient_job job = begin_rows(w->job, rows, w->to);
+	w->kernels->drop(&job, w->panel + share.first * cols, cols, rows.first, rows.last - rows.first, 0, cols);
+	end_rows(&job, rows, w->to);
 }
 
 static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job *job, const struct tensor *to, float *panel,
@@ -62,7 +75,7 @@ static enum status by_panels(struct cpu_backend *cpu, const struct gradient_job 
 		struct tensor g = tensor_make(panel, count, cols, DTYPE_F32);
 		const struct gradient_work work = {cpu->kernels->gradient, job, to, panel, first, NULL, 0};
 		TRY(cpu_matmul_bf16(cpu, g, tensor_cols(job->dy, first, count), true, job->x, false, false));
-		cpu_share_out(cpu, count, 4, count * cols, drop_part, &work);
+		cpu_run(cpu, count, DROP_ROWS, drop_part, &work);
 	}
 	return STATUS_OK;
 }
@@ -76,9 +89,9 @@ static void pack_part(const void *context, struct share cols)
 static void rows_part(const void *context, struct share rows)
 {
 	const struct gradient_work *w = context;
-	begin_rows(w->job, rows, w->to->cols);
-	w->kernels->gradient(w->job, rows.first, rows.last, w->workspaces + (size_t)rows.thread * w->workspace);
-	end_rows(w->job, rows, w->to);
+	struct gradient_job job = begin_rows(w->job, rows, w->to);
+	w->kernels->gradient(&job, rows.first, rows.last, w->workspaces + (size_t)rows.thread * w->workspace);
+	end_rows(&job, rows, w->to);
 }
 
 static void by_blocks(struct cpu_backend *cpu, const struct gradient_kernels *kernels, const struct gradient_job *job,
@@ -86,7 +99,7 @@ static void by_blocks(struct cpu_backend *cpu, const struct gradient_kernels *ke
 {
 	const struct gradient_work work = {kernels, job, to, NULL, 0, workspaces, workspace};
 	cpu_share_out(cpu, job->x.cols, GRADIENT_GRAIN, job->x.rows * job->x.cols, pack_part, &work);
-	cpu_run(cpu, job->weight.rows, GRADIENT_ROWS / 2, rows_part, &work);
+	cpu_run(cpu, job->weight.rows, SHARE_ROWS, rows_part, &work);
 }
 
 /* sums [1, bins] = the rows' sums, added up. */
@@ -110,14 +123,15 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
 	if (panel_rows < 16) panel_rows = 16;
 	if (panel_rows > rows) panel_rows = rows;
-	size_t row_sums = (size_t)round_up(rows * ROOM_OF_SUMS, 16), workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
+	int64_t sums_at_once = shared ? rows : (int64_t)backend->threads * SHARE_ROWS;
+	size_t row_sums = (size_t)sums_at_once * ROOM_OF_SUMS, workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
 	size_t x_panels = (size_t)tokens * (size_t)round_up(cols, GRADIENT_GRAIN);
 	size_t floats = native && !pairs ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;
 	void *scratch;
 	TRY(cpu_scratch(cpu, "binned_gradient", (row_sums + floats) * sizeof(float), &scratch));
 	if (backend->dry) return STATUS_OK;
 	float *rest = (float *)scratch + row_sums;
-	const struct gradient_job job = {dy, x, weight, bin, rest, scratch, ROOM_OF_SUMS};
+	const struct gradient_job job = {dy, x, weight, bin, rest, scratch, 0, ROOM_OF_SUMS};
 	struct tensor to = sums;
 	if (shared) to.data = NULL;
 	if (!tokens) { /* an expert that got none */

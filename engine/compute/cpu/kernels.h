@@ -140,8 +140,8 @@ static inline size_t product_workspace(const struct tensor *c)
 }
 
 struct product_kernels {
-	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL. Neither
-	 * range is empty, nor is the inner dimension. */
+	/* Computes the rows [first, last) of the columns [first_col, last_col) of C; first_col is a multiple of PRODUCT_PANEL.
+	 * Neither range is empty, nor is the inner dimension. */
 	void (*multiply)(const struct product_job *, int64_t first, int64_t last, int64_t first_col, int64_t last_col,
 			 float *workspace);
 };
@@ -152,8 +152,9 @@ enum { GRADIENT_ROWS = 96, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
 struct gradient_job {
 	struct tensor dy, x, weight, bin;
 	float *x_panels; /* x packed: x.rows times x.cols rounded up to GRADIENT_GRAIN */
-	float *sums;     /* [weight.rows] of 256, `sums_stride` apart; those of bins that count, and of BIN_NONE, zero at first */
-	int64_t sums_stride;
+	/* Of the rows from `sums_row` on: 256 each, `sums_stride` apart; those of bins that count, and of BIN_NONE, zero at first. */
+	float *sums;
+	int64_t sums_row, sums_stride;
 };
 
 struct gradient_kernels {

@@ -82,7 +82,7 @@ INLINE void drop_rows(int rows, const struct gradient_job *job, const float *g, 
 #pragma GCC unroll 4
 	for (int i = 0; i < rows; i++) {
 		bin[i] = at(&job->bin, row + i, col);
-		sums[i] = job->sums + (row + i) * job->sums_stride;
+		sums[i] = job->sums + (row + i - job->sums_row) * job->sums_stride;
 	}
 	for (int64_t j = 0; j < cols; j++) {
 #pragma GCC unroll 4
