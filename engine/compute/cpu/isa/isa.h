@@ -115,6 +115,15 @@ INLINE const float *row_read(const struct tensor *t, int64_t row, int64_t col, i
 	return buffer;
 }
 
+/* Has what row_read reads of a row, or of the last one, fetched ahead of it: for who reads parts of many rows, which the processor
+ * does not foresee. */
+INLINE void row_fetch(const struct tensor *t, int64_t row, int64_t col, int64_t n)
+{
+	const char *from = at(t, least(row, t->rows - 1), col);
+	for (int64_t byte = 0; byte < n * (int64_t)dtype_size(t->dtype); byte += 64)
+		__builtin_prefetch(from + byte);
+}
+
 /* Where to compute the elements [col, …) of a row; row_finish then brings them into the tensor. */
 INLINE float *row_target(const struct tensor *t, int64_t row, int64_t col, float *buffer)
 {

@@ -3,12 +3,13 @@
 
 static void column_norms(double *sums, const struct tensor *x_tensor, int64_t first, int64_t last)
 {
-	enum { COLUMNS = 256 };
+	enum { COLUMNS = 256, AHEAD = 8 };
 	float buffer[COLUMNS];
 	for (int64_t col = first; col < last; col += COLUMNS) {
 		int64_t n = least(COLUMNS, last - col);
 		double part[COLUMNS] = {0};
 		for (int64_t row = 0; row < x_tensor->rows; row++) {
+			row_fetch(x_tensor, row + AHEAD, col, n);
 			const float *x = row_read(x_tensor, row, col, n, buffer);
 #pragma omp simd
 			for (int64_t i = 0; i < n; i++)
