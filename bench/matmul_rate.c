@@ -1,7 +1,7 @@
 /* The rates of a large matrix product (2048 × 2048 × 2048) in GFLOP/s, of which a whole job's is told as a part: of oneDNN, by its
- * own threads, and of the CPU backend, as {"f32": …, "f32_median": …, "own_f32": …, "own_f32_median": …} and the same of bf16, where
- * the processor multiplies it. The best of many runs is the mark that a whole job is held against; where other machines share the
- * processor, the median is what it had to give in these seconds. */
+ * own threads, and of the CPU backend, as {"f32": …, "f32_median": …, "own_f32": …, "own_f32_median": …} and the same of bf16,
+ * where the processor multiplies it. The best of many runs is the mark that a whole job is held against; where other machines share
+ * the processor, the median is what it had to give in these seconds. */
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>

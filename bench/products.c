@@ -1,9 +1,10 @@
-/* Times matrix products of given shapes when it is told to, so that bench/products.py can let builds take turns, some milliseconds each:
+/* Times matrix products of given shapes when it is told to, so that bench/products.py can let builds take turns, some milliseconds
+ * each:
  *
  *     products TYPE ROWSxCOLSxINNER[t]…
  *
- * TYPE is f32 or bf16, of all three matrices; t: the right operand is transposed, as a linear's weight is. Reads the numbers of shapes,
- * from 0, on standard input, and answers each with a line: the seconds of one product, of as many as fit in 12 ms. */
+ * TYPE is f32 or bf16, of all three matrices; t: the right operand is transposed, as a linear's weight is. Reads the numbers of
+ * shapes, from 0, on standard input, and answers each with a line: the seconds of one product, of as many as fit in 12 ms. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

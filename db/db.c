@@ -426,7 +426,8 @@ enum status db_shrink(struct db *db, struct error *err)
 		any |= row;
 	}
 	TRY(write_end(db, status, NULL, err));
-	/* The file itself is cut by the checkpoint. What reads meanwhile is not waited for: the next call cuts what this one could not. */
+	/* The file itself is cut by the checkpoint. What reads meanwhile is not waited for: the next call cuts what this one
+	 * could not. */
 	pthread_mutex_lock(&db->write_lock);
 	db->uncut |= any;
 	if (db->uncut) {

@@ -23,8 +23,8 @@ static float *sums_of(const struct gradient_job *job, int64_t row)
 	return job->sums + (row - job->sums_row) * job->sums_stride;
 }
 
-/* The job for rows whose sums are at hand, zeroed. They lie where the thread's before them did, in its cache, unless the sums of all
- * rows are yet to be added: then `to` is without data. */
+/* The job for rows whose sums are at hand, zeroed. They lie where the thread's before them did, in its cache, unless the sums of
+ * all rows are yet to be added: then `to` is without data. */
 static struct gradient_job begin_rows(const struct gradient_job *all, struct share rows, const struct tensor *to)
 {
 	struct gradient_job job = *all;

@@ -152,7 +152,8 @@ enum { GRADIENT_ROWS = 96, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
 struct gradient_job {
 	struct tensor dy, x, weight, bin;
 	float *x_panels; /* x packed: x.rows times x.cols rounded up to GRADIENT_GRAIN */
-	/* Of the rows from `sums_row` on: 256 each, `sums_stride` apart; those of bins that count, and of BIN_NONE, zero at first. */
+	/* Of the rows from `sums_row` on: 256 each, `sums_stride` apart; those of bins that count, and of BIN_NONE, zero at
+	 * first. */
 	float *sums;
 	int64_t sums_row, sums_stride;
 };

@@ -16,7 +16,8 @@ enum { MOST_PRIMITIVES = 512, SCRATCH_ALIGNMENT = 64 };
  * inner dimension. */
 enum { PANEL_COLS = 9984, PANEL_ROWS = 384, PANEL_DEPTH = 768 };
 
-/* A product is cut into pieces that are each made by one thread: of at least so many rows and columns, and a multiple of what oneDNN makes at once. Each packs its part of A and B anew, so there are not many. */
+/* A product is cut into pieces that are each made by one thread: of at least so many rows and columns, and a multiple of what
+ * oneDNN makes at once. Each packs its part of A and B anew, so there are not many. */
 enum { LEAST_SIDE = 48, GRAIN = 16 };
 
 /* `down` · `across` pieces of `height` rows and `width` columns. */

@@ -183,10 +183,10 @@ struct softmax {
 	vector total[TILE]; /* of each lane */
 };
 
-/* Makes probabilities, but for what a row's total is to divide them by, of the columns `all` of q · kᵀ of `count` rows, the first of
- * them the query `query`: 0 for keys, from `key` on, that a row does not see; where `whole` is set each row sees all. What was summed
- * up before, sum [count][width], shrinks where there is a larger logit. Step by step for all rows, as to find a row's largest logit
- * is a long chain of operations. */
+/* Makes probabilities, but for what a row's total is to divide them by, of the columns `all` of q · kᵀ of `count` rows, the first
+ * of them the query `query`: 0 for keys, from `key` on, that a row does not see; where `whole` is set each row sees all. What was
+ * summed up before, sum [count][width], shrinks where there is a larger logit. Step by step for all rows, as to find a row's largest
+ * logit is a long chain of operations. */
 INLINE void softmax_block(const struct attention *shape, float *top, vector *total, int count, float *logits, struct range all,
 			  bool whole, int64_t query, int64_t key, float *sum, int64_t width)
 {
@@ -279,8 +279,8 @@ static void forward(const struct attention_job *job, int batch, int head, int ti
 /* ---- backward ---------------------------------------------------------------------------------------------------------------- */
 
 /* With P = exp(logits − lse) and dP = dout · vᵀ: dlogits = P ∘ (dP − Σ_d dout·out), times 1 − (logits/softcap)² under a cap. The
- * columns `all` of a row of q · kᵀ and of one of dP become P and dlogits, which are 0 where the query does not see the key, and in the
- * tile's other columns. */
+ * columns `all` of a row of q · kᵀ and of one of dP become P and dlogits, which are 0 where the query does not see the key, and in
+ * the tile's other columns. */
 INLINE void softmax_backward(const struct attention *shape, float *p, float *dp, float lse, float dot, struct range all,
 			     struct range seen)
 {

@@ -15,11 +15,8 @@ INLINE void pack_panels(float *panels, const struct tensor *from, int64_t first,
 	for (int64_t col = 0; col < count; col += PANELS * width) {
 		int64_t wanted = least(PANELS * width, (count - col + width - 1) / width * width);
 		int64_t used = least(wanted, x.cols - first - col); /* the last panel may reach beyond x */
-		int64_t bytes = used * (int64_t)dtype_size(x.dtype);
 		for (int64_t token = 0; token < x.rows; token++) {
-			const char *ahead = at(&x, least(token + AHEAD, x.rows - 1), first + col);
-			for (int64_t byte = 0; byte < bytes; byte += 64)
-				__builtin_prefetch(ahead + byte);
+			row_fetch(&x, token + AHEAD, first + col, used);
 			const float *row = row_read(&x, token, first + col, used, buffer);
 			if (used < wanted) {
 				memmove(buffer, row, (size_t)used * sizeof *buffer);

@@ -20,7 +20,8 @@ INLINE vector exp_of_fraction(vector x)
 	return p * t + root;
 }
 
-/* What the softmax of a row is made of, e to the power of its logits, and 0 behind them, in whole vectors; `top` is the largest θ. */
+/* What the softmax of a row is made of, e to the power of its logits, and 0 behind them, in whole vectors; `top` is the largest
+ * θ. */
 INLINE vector exponentials(enum parameterization parameterization, vector theta, float top, int64_t used)
 {
 	vector e = parameterization == PARAM_SIGMOID ? exp_of_fraction(sigmoid_lanes(theta)) : exp_lanes(theta - top);

@@ -44,9 +44,7 @@ static void pack_columns(float *to, const struct tensor *b, struct group g)
 	enum { AHEAD = 12 };
 	float buffer[PRODUCT_MOST_COLS];
 	for (int k = 0; k < g.depth; k++, to += PANEL_COLS) {
-		const char *ahead = at(b, g.inner + (k + AHEAD < g.depth ? k + AHEAD : k), g.col);
-		for (size_t byte = 0; byte < (size_t)g.cols * dtype_size(b->dtype); byte += 64)
-			__builtin_prefetch(ahead + byte);
+		row_fetch(b, g.inner + k + AHEAD, g.col, g.cols);
 		const float *from = row_read(b, g.inner + k, g.col, g.cols, buffer);
 		int64_t col = 0;
 		for (; col + PANEL_COLS <= g.cols; col += PANEL_COLS)
