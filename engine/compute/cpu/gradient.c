@@ -9,18 +9,12 @@
 enum {
 	PANEL_BYTES = 4 << 20,
 	ROOM_OF_SUMS = 256 + 16, /* of a row: one for each bin there may be, those that are left out too; no power of 2 apart */
-	SHARE_ROWS = GRADIENT_ROWS / 2, /* of which a thread makes the sums at a time */
-	DROP_ROWS = 8,                  /* the same where G is made before */
+	DROP_ROWS = 8,           /* that a thread drops at a time where G is made before */
 };
 
 static int64_t round_up(int64_t n, int64_t to)
 {
 	return (n + to - 1) / to * to;
-}
-
-static float *sums_of(const struct gradient_job *job, int64_t row)
-{
-	return job->sums + (row - job->sums_row) * job->sums_stride;
 }
 
 /* The job for rows whose sums are at hand, zeroed. They lie where the thread's before them did, in its cache, unless the sums of
@@ -29,12 +23,12 @@ static struct gradient_job begin_rows(const struct gradient_job *all, struct sha
 {
 	struct gradient_job job = *all;
 	if (to->data) {
-		job.sums = all->sums + rows.thread * SHARE_ROWS * job.sums_stride;
+		job.sums = all->sums + rows.thread * GRADIENT_ROWS * job.sums_stride;
 		job.sums_row = rows.first;
 	}
 	for (int64_t row = rows.first; row < rows.last; row++) {
-		memset(sums_of(&job, row), 0, (size_t)to->cols * sizeof(float));
-		sums_of(&job, row)[BIN_NONE] = 0;
+		memset(gradient_sums(&job, row), 0, (size_t)to->cols * sizeof(float));
+		gradient_sums(&job, row)[BIN_NONE] = 0;
 	}
 	return job;
 }
@@ -43,7 +37,7 @@ static struct gradient_job begin_rows(const struct gradient_job *all, struct sha
 static void end_rows(const struct gradient_job *job, struct share rows, const struct tensor *to)
 {
 	for (int64_t row = rows.first; to->data && row < rows.last; row++)
-		memcpy((float *)to->data + row * to->stride, sums_of(job, row), (size_t)to->cols * sizeof(float));
+		memcpy((float *)to->data + row * to->stride, gradient_sums(job, row), (size_t)to->cols * sizeof(float));
 }
 
 struct gradient_work {
@@ -99,7 +93,7 @@ static void by_blocks(struct cpu_backend *cpu, const struct gradient_kernels *ke
 {
 	const struct gradient_work work = {kernels, job, to, NULL, 0, workspaces, workspace};
 	cpu_share_out(cpu, job->x.cols, GRADIENT_GRAIN, job->x.rows * job->x.cols, pack_part, &work);
-	cpu_run(cpu, job->weight.rows, SHARE_ROWS, rows_part, &work);
+	cpu_run(cpu, job->weight.rows, GRADIENT_ROWS, rows_part, &work);
 }
 
 /* sums [1, bins] = the rows' sums, added up. */
@@ -123,7 +117,7 @@ static enum status binned_gradient(struct backend *backend, struct tensor sums, 
 	int64_t panel_rows = PANEL_BYTES / (int64_t)sizeof(float) / (cols ? cols : 1);
 	if (panel_rows < 16) panel_rows = 16;
 	if (panel_rows > rows) panel_rows = rows;
-	int64_t sums_at_once = shared ? rows : (int64_t)backend->threads * SHARE_ROWS;
+	int64_t sums_at_once = shared ? rows : (int64_t)backend->threads * GRADIENT_ROWS;
 	size_t row_sums = (size_t)sums_at_once * ROOM_OF_SUMS, workspace = GRADIENT_ROWS * (GRADIENT_COLS + (size_t)tokens);
 	size_t x_panels = (size_t)tokens * (size_t)round_up(cols, GRADIENT_GRAIN);
 	size_t floats = native && !pairs ? (size_t)panel_rows * (size_t)cols : x_panels + (size_t)backend->threads * workspace;

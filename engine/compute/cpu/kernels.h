@@ -147,7 +147,7 @@ struct product_kernels {
 };
 
 /* The block of G = dyᵀ·x that is made, and dropped into bins, at a time. Multiples of any BLOCK_ROWS and BLOCK_COLS. */
-enum { GRADIENT_ROWS = 96, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
+enum { GRADIENT_ROWS = 48, GRADIENT_COLS = 512, GRADIENT_GRAIN = 32 };
 
 struct gradient_job {
 	struct tensor dy, x, weight, bin;
@@ -158,10 +158,16 @@ struct gradient_job {
 	int64_t sums_row, sums_stride;
 };
 
+static inline float *gradient_sums(const struct gradient_job *job, int64_t row)
+{
+	return job->sums + (row - job->sums_row) * job->sums_stride;
+}
+
 struct gradient_kernels {
 	/* Packs the columns [first, last) of x; first is a multiple of GRADIENT_GRAIN. */
 	void (*pack)(const struct gradient_job *, int64_t first, int64_t last);
-	/* Adds to the sums of the rows [first, last). workspace: GRADIENT_ROWS · (GRADIENT_COLS + tokens) floats. */
+	/* Adds to the sums of the rows [first, last), GRADIENT_ROWS at most. workspace: GRADIENT_ROWS · (GRADIENT_COLS + tokens)
+	 * floats. */
 	void (*gradient)(const struct gradient_job *, int64_t first, int64_t last, float *workspace);
 	/* The same for a gradient that was made elsewhere: g holds the rows [row, row + rows), columns [col, col + cols). */
 	void (*drop)(const struct gradient_job *, const float *g, int64_t g_stride, int64_t row, int64_t rows, int64_t col,

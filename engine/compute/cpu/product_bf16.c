@@ -202,23 +202,20 @@ static void gradient(const struct gradient_job *job, int64_t first, int64_t last
 {
 	float *g = workspace;
 	uint32_t *dy_panels = (uint32_t *)(workspace + GRADIENT_ROWS * GRADIENT_COLS);
-	int64_t pairs = pairs_of(job);
+	int64_t pairs = pairs_of(job), rows = last - first;
 	struct block block = {.stride = GRADIENT_COLS, .columns = 0xffffffff};
-	for (int64_t row = first; row < last; row += GRADIENT_ROWS) {
-		int64_t rows = least(GRADIENT_ROWS, last - row);
-		pack_gradient(job, dy_panels, row, rows);
-		for (int64_t col = 0; col < job->x.cols; col += GRADIENT_COLS) {
-			int64_t cols = least(GRADIENT_COLS, job->x.cols - col);
-			for (int64_t j = 0; j < cols; j += PRODUCT_BF16_PANEL) {
-				for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
-					block.to = g + i * GRADIENT_COLS + j;
-					multiply_rows((int)least(BLOCK_ROWS, rows - i), &block,
-						      (const word *)dy_panels + i / BLOCK_ROWS * panel_words(pairs), 1, BLOCK_ROWS,
-						      (const uint32_t *)job->x_panels + (col + j) * pairs, pairs);
-				}
+	pack_gradient(job, dy_panels, first, rows);
+	for (int64_t col = 0; col < job->x.cols; col += GRADIENT_COLS) {
+		int64_t cols = least(GRADIENT_COLS, job->x.cols - col);
+		for (int64_t j = 0; j < cols; j += PRODUCT_BF16_PANEL) {
+			for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
+				block.to = g + i * GRADIENT_COLS + j;
+				multiply_rows((int)least(BLOCK_ROWS, rows - i), &block,
+					      (const word *)dy_panels + i / BLOCK_ROWS * panel_words(pairs), 1, BLOCK_ROWS,
+					      (const uint32_t *)job->x_panels + (col + j) * pairs, pairs);
 			}
-			gradient_kernels_v4.drop(job, g, GRADIENT_COLS, row, rows, col, cols);
 		}
+		gradient_kernels_v4.drop(job, g, GRADIENT_COLS, first, rows, col, cols);
 	}
 }
 

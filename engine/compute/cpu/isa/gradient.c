@@ -79,7 +79,7 @@ INLINE void drop_rows(int rows, const struct gradient_job *job, const float *g, 
 #pragma GCC unroll 4
 	for (int i = 0; i < rows; i++) {
 		bin[i] = at(&job->bin, row + i, col);
-		sums[i] = job->sums + (row + i - job->sums_row) * job->sums_stride;
+		sums[i] = gradient_sums(job, row + i);
 	}
 	for (int64_t j = 0; j < cols; j++) {
 #pragma GCC unroll 4
@@ -116,14 +116,12 @@ static void drop(const struct gradient_job *job, const float *g, int64_t g_strid
 static void gradient(const struct gradient_job *job, int64_t first, int64_t last, float *workspace)
 {
 	float *g = workspace, *dy_panels = workspace + GRADIENT_ROWS * GRADIENT_COLS;
-	for (int64_t row = first; row < last; row += GRADIENT_ROWS) {
-		int64_t rows = least(GRADIENT_ROWS, last - row);
-		pack_panels(dy_panels, &job->dy, row, rows, BLOCK_ROWS);
-		for (int64_t col = 0; col < job->x.cols; col += GRADIENT_COLS) {
-			int64_t cols = least(GRADIENT_COLS, job->x.cols - col);
-			multiply(job, g, dy_panels, rows, col, cols);
-			drop(job, g, GRADIENT_COLS, row, rows, col, cols);
-		}
+	int64_t rows = last - first;
+	pack_panels(dy_panels, &job->dy, first, rows, BLOCK_ROWS);
+	for (int64_t col = 0; col < job->x.cols; col += GRADIENT_COLS) {
+		int64_t cols = least(GRADIENT_COLS, job->x.cols - col);
+		multiply(job, g, dy_panels, rows, col, cols);
+		drop(job, g, GRADIENT_COLS, first, rows, col, cols);
 	}
 }
 
